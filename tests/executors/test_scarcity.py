@@ -54,6 +54,21 @@ with ProcessPool(1) as pool:
 print("all there")
 """
 
+SHRINK = """
+import logging, os, resource, sys
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import eventually
+logging.basicConfig(stream=sys.stdout)
+with ProcessPool(3) as pool:
+    assert eventually(lambda: pool.live == 3)
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, most))
+    pool.resize(1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+"""
+
 # Creates every worker handle, with its one descriptor, before the first worker gets its own five.
 HOLD = """
     import threading
@@ -175,6 +190,10 @@ def test_process_pool_survives_used_up_descriptors_and_grows_later(tmp_path: Pat
     said = run(DESCRIPTORS.format(**holding), tmp_path)
     assert any("Too many open files" in line for line in said)
     assert said[-1] == "all there"
+
+
+def test_process_pool_needs_no_descriptor_to_shrink(tmp_path: Path) -> None:
+    assert run(SHRINK, tmp_path) == []
 
 
 def test_process_pool_survives_refused_processes_and_grows_later(tmp_path: Path) -> None:

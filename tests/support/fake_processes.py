@@ -177,7 +177,7 @@ class FakePool:
                 yield from self._handle(worker, process, sender, process.replies.popleft(), exited=False)
             elif worker in self.woken:
                 self.woken.discard(worker)
-                yield from self._finish(self._begin(scheduler.feed_lost(worker, self.now, sender)))
+                yield from self._finish(self._begin(scheduler.restore_idle(worker, self.now, sender)))
             elif process.ended:
                 yield from self._handle_exit(worker, process, sender)
                 return
@@ -198,7 +198,7 @@ class FakePool:
             scheduler.note_batch_ended(worker, results, self.now)
             yield False
             if not exited:
-                yield from self._finish(self._begin(scheduler.feed(worker, self.now, sender)))
+                yield from self._finish(self._begin(scheduler.give_next_batch(worker, self.now, sender)))
             self._settle(worker, results)
             return
         else:
@@ -208,7 +208,7 @@ class FakePool:
             if not finished:
                 return
         if not exited:
-            yield from self._finish(self._begin(scheduler.feed(worker, self.now, sender)))
+            yield from self._finish(self._begin(scheduler.give_next_batch(worker, self.now, sender)))
 
     def _handle_exit(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
         results = self._read(process)

@@ -178,15 +178,15 @@ class ProcessManager:
 
     # Events from workers' threads
 
-    def feed(self, worker: Worker) -> None:
+    def give_next_batch(self, worker: Worker) -> None:
         """Give a worker its next batch, or let it idle or exit."""
         with self.lock:
-            actions = self._begin(self.scheduler.feed(worker, monotonic(), get_ident()))
+            actions = self._begin(self.scheduler.give_next_batch(worker, monotonic(), get_ident()))
         self._finish(actions)
 
-    def feed_lost(self, worker: Worker) -> None:
+    def restore_idle(self, worker: Worker) -> None:
         with self.lock:
-            actions = self._begin(self.scheduler.feed_lost(worker, monotonic(), get_ident()))
+            actions = self._begin(self.scheduler.restore_idle(worker, monotonic(), get_ident()))
         self._finish(actions)
 
     def connect(self, worker: Worker, connection: WorkerConnection) -> None:
@@ -214,14 +214,14 @@ class ProcessManager:
         with self.lock:
             return self.scheduler.note_task_ended(worker, number, monotonic())
 
-    def finish_batch(self, worker: Worker, numbers: Collection[int], *, feeds: bool) -> None:
-        """Move the tasks of a finished batch to `settling`; if it `feeds`, give the worker its next batch."""
+    def finish_batch(self, worker: Worker, numbers: Collection[int], *, gives_next: bool) -> None:
+        """Move the tasks of a finished batch to `settling`; if it `gives_next`, give the worker its next batch."""
         actions: list[Action] = []
         with self.lock:
             now = monotonic()
             self.scheduler.note_batch_ended(worker, numbers, now)
-            if feeds:
-                actions = self._begin(self.scheduler.feed(worker, now, get_ident()))
+            if gives_next:
+                actions = self._begin(self.scheduler.give_next_batch(worker, now, get_ident()))
         self._finish(actions)
 
     def move_to_settling(self, worker: Worker, numbers: Collection[int]) -> None:
@@ -309,12 +309,14 @@ class ProcessManager:
 
     def _add_worker(self) -> Worker | None:
         with self.lock:
-            waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             worker = self.scheduler.add_worker()
             if worker is None:
-                os.close(waker)
                 return None
-            self._wakers[worker] = waker
+            try:
+                self._wakers[worker] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            except OSError:
+                self.scheduler.remove_worker(worker)
+                raise
             self._threads.announce(worker.name)
             return worker
 

@@ -15,8 +15,9 @@ Each method is an event. It changes the state and returns actions for the manage
     Cancel   a task that was not begun          Fail     a task that was not begun
 
 Guarantees:
-  * Only this module writes the state of a worker. Callers hold the manager's lock, except that `submit` appends to
-    `queue` without it, and that a worker's thread removes tasks from `settling` as it settles them.
+  * Only this module writes the state of the workers and the queue, and callers hold the manager's lock. Exceptions,
+    each with one writer: `submit` appends to `queue`; a worker's thread removes tasks from `settling` as it settles
+    them, counts them in `counters`, and calls `account`.
   * A task is in one place: the queue, `assigned` to one worker, or `settling`. It is begun once, settled once, and
     runs once: it goes back to the queue only if no worker has claimed it.
   * A waiting task and an idle worker never miss each other: `submit` appends, then reads `needs_dispatch`. A worker
@@ -346,7 +347,7 @@ class Scheduler:
             return []
         return [batch]
 
-    def feed(self, worker: Worker, now: float, sender: int) -> list[Action]:
+    def give_next_batch(self, worker: Worker, now: float, sender: int) -> list[Action]:
         """Give a worker that finished a batch its next one, add it to the idle ones, or dismiss it."""
         if worker.batches:
             self.prefetch_length = self._prefetch_tasks * len(self.workers)
@@ -370,11 +371,11 @@ class Scheduler:
             self._remove_idle(worker)
         return []
 
-    def feed_lost(self, worker: Worker, now: float, sender: int) -> list[Action]:
+    def restore_idle(self, worker: Worker, now: float, sender: int) -> list[Action]:
         """Feed a worker that an interrupt has left without tasks and outside the idle ones."""
         if worker.ready_seconds is None or worker.batches or worker in self.idle:
             return []
-        return self.feed(worker, now, sender)
+        return self.give_next_batch(worker, now, sender)
 
     def note_offered(self, batch: Send) -> None:
         """Note that the worker may claim the batch's tasks: from here on its claims tell which ones it has begun."""
@@ -430,7 +431,7 @@ class Scheduler:
         return worker.failures >= _MOST_FAILED_STARTS
 
     def note_task_ended(self, worker: Worker, number: int, now: float) -> bool:
-        """Move a task to `settling`; return whether its reply finished a batch, so that the worker is to be fed."""
+        """Move a task to `settling`; return whether its reply finished a batch."""
         worker.failures = 0
         worker.settling[number] = worker.assigned.pop(number)
         if number != worker.single:
@@ -557,7 +558,7 @@ class Scheduler:
         idle, self.idle = self.idle, []
         if not self.queue:
             idle += [worker for worker in self.workers if worker.ready_seconds is None]
-        # An interrupt may have left a worker in no list: it feeds itself.
+        # An interrupt may have left a worker in no list: it gives_next itself.
         return [*(self._dismiss(worker) for worker in idle), *self.wake_all(), *map(Cancel, left)]
 
     def give_up(self, error: Exception) -> list[Action]:

@@ -93,7 +93,7 @@ def _converse(manager: ProcessManager, worker: Worker, connection: WorkerConnect
             _handle_replies(manager, worker, connection, connection.read_replies())
         if waker in ready:
             _clear(waker)
-            manager.feed_lost(worker)
+            manager.restore_idle(worker)
         if connection.flush() and worker.blocked:
             manager.note_flushed(worker)
         if connection.has_exited(ready):
@@ -153,12 +153,12 @@ def _handle_replies(
             manager.scheduler.account(worker, *head[5:8])
             if kind == wire.DONE:
                 _finish_batch(manager, worker, connection, unloaded=head[1], exited=exited)
-                finished = False  # it has been fed
+                finished = False  # it has its next batch
             else:
                 finished |= manager.note_task_ended(worker, head[1])
                 _settle_reply(manager, worker, connection, head, body)
     if finished and not exited:
-        manager.feed(worker)
+        manager.give_next_batch(worker)
 
 
 def _settle_reply(
@@ -189,10 +189,10 @@ def _finish_batch(
     closed would let its last worker exit before.
     """
     replies = connection.read_results()
-    manager.finish_batch(worker, replies, feeds=not (unloaded or exited))
+    manager.finish_batch(worker, replies, gives_next=not (unloaded or exited))
     settle_batch(manager, worker, replies)
     if unloaded and not exited:
-        manager.feed(worker)
+        manager.give_next_batch(worker)
 
 
 def _handle_refusal(manager: ProcessManager, worker: Worker, error: BaseException) -> None:
