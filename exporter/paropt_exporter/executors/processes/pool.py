@@ -175,6 +175,11 @@ class ProcessPool(Executor):
         return self._roster.target
 
     @property
+    def _max_workers(self) -> int:
+        """The standard executors' attribute, which dask and adaptive read."""
+        return self.target
+
+    @property
     def live(self) -> int:
         """How many workers there are, those included that will go after their task."""
         return self._crew.live
