@@ -1,0 +1,216 @@
+"""Find the bottlenecks of a run, with the thresholds of the tuning guide, and advice that would have made it faster.
+
+A bottleneck is a fact about the records. Advice is given only for changes that shorten the schedule of the recorded
+tasks. All functions are pure.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from paropt_exporter.engine.what_if import RecordedTask, Workload, build_workload, compute_makespan, count_most_at_once
+from paropt_exporter.events import Bottleneck, Result, StageRecord, Strategy, TaskTiming
+from paropt_exporter.plan import Plan, start_up
+
+SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
+UNEVEN_RATIO = 3.0  # slowest over 3x the fastest
+UNDER_USED_RATIO = 0.5  # busy under 50 % of the slots' time
+SATURATED_RATIO = 0.9  # busy over 90 %
+_FEWEST_STAGES = 3  # of two stages, one is over 1.5x their average if it takes over 3x the other: `uneven`
+_NOTICEABLE_SECONDS = 0.1  # ratios between shorter durations are noise
+
+
+def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued: bool) -> tuple[Bottleneck, ...]:
+    """Return the bottlenecks of a run. `queued`: whether tasks waited for a slot.
+
+    A pool is saturated only if a task waited for it: five busy slots for five tasks are just right.
+    """
+    # A stage that could not start, or was stopped (by a timeout too), says nothing about its duration.
+    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
+    # A stage that failed at once is not the fastest one, and would halve the average.
+    whole = [stage for stage in ran if stage.result is Result.SUCCESS]
+    return (
+        *_iter_stage_bottlenecks(ran, whole),
+        *_iter_lane_bottlenecks(ran, whole, busy_ratio=busy_ratio, queued=queued),
+    )
+
+
+def _iter_stage_bottlenecks(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iterator[Bottleneck]:
+    average = sum(stage.duration_seconds for stage in whole) / len(whole) if whole else 0.0
+    for stage in ran:
+        ratio = stage.duration_seconds / average if average else 0.0
+        if len(whole) >= _FEWEST_STAGES and ratio > SLOW_RATIO and stage.duration_seconds >= _NOTICEABLE_SECONDS:
+            yield Bottleneck(
+                kind="slow",
+                stage=stage.stage,
+                sentence=f"{stage.stage} is slow: {ratio:.1f}x the average stage",
+            )
+        if stage.tasks > 1 and _is_uneven(stage.fastest_task_seconds, stage.slowest_task_seconds):
+            ratio = stage.slowest_task_seconds / max(stage.fastest_task_seconds, 1e-3)
+            sentence = f"{stage.stage} is uneven: its slowest task took {ratio:.1f}x its fastest"
+            yield Bottleneck(kind="uneven", stage=stage.stage, sentence=sentence)
+        if stage.gil_bound:
+            sentence = f"{stage.stage} is CPU-bound Python in threads: High CPU usage"
+            yield Bottleneck(kind="gil_bound", stage=stage.stage, sentence=sentence)
+
+
+def _iter_lane_bottlenecks(
+    ran: Sequence[StageRecord], whole: Sequence[StageRecord], *, busy_ratio: float, queued: bool
+) -> Iterator[Bottleneck]:
+    fastest = min(whole, key=lambda stage: stage.duration_seconds, default=None)
+    slowest = max(ran, key=lambda stage: stage.duration_seconds, default=None)
+    if fastest and slowest and _is_uneven(fastest.duration_seconds, slowest.duration_seconds):
+        ratio = slowest.duration_seconds / max(fastest.duration_seconds, 1e-3)
+        sentence = f"stages are uneven: {slowest.stage} took {ratio:.1f}x as long as {fastest.stage}"
+        yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
+    if ran and busy_ratio < UNDER_USED_RATIO:
+        sentence = f"workers were busy {busy_ratio:.0%} of their time"
+        yield Bottleneck(kind="under_used", stage=None, sentence=sentence)
+    if queued and busy_ratio > SATURATED_RATIO:
+        sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited"
+        yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
+
+
+def _is_uneven(fastest: float, slowest: float) -> bool:
+    return slowest >= _NOTICEABLE_SECONDS and slowest > UNEVEN_RATIO * fastest
+
+
+MOST_TASKS = 2000  # ten sizes with 32 workers take 2 s of CPU for so many, and time grows with tasks x workers
+_GAIN_RATIO = 0.9  # of the time: a smaller gain is lost in the differences between runs
+_EQUAL_RATIO = 1.02  # of the time: too little to notice
+# Of the run's duration. If the schedule of the recorded tasks takes much less, starting them took the rest; if it takes
+# more, it misses something about them.
+_TRUSTED_RATIOS = 0.75, 1.25
+_MOST_WORKERS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """An ended run that can be scheduled again. `peak_size`: the largest size of any of its pools."""
+
+    plan: Plan
+    timings: Sequence[TaskTiming]
+    duration_seconds: float
+    peak_size: int
+    cores: float
+    memory_bytes: int
+
+    def estimate_seconds(self, size: int, tasks: Iterable[RecordedTask] | None = None) -> float:
+        """Return how long the lane would have taken: its duration times the ratio of the computed makespans."""
+        workload = Workload(tasks=self.tasks if tasks is None else tuple(tasks))
+        return self.duration_seconds * self._compute_makespan(workload, size) / self._recorded_makespan
+
+    @cached_property
+    def tasks(self) -> tuple[RecordedTask, ...]:
+        return self._workload.tasks
+
+    @cached_property
+    def size(self) -> int:
+        """The number of workers: the fixed one, otherwise as many as were used at once."""
+        if self.plan.strategy is Strategy.SEQUENTIAL:
+            return 1
+        used = count_most_at_once((each.started_seconds, each.ended_seconds) for each in self.timings)
+        return self.plan.workers.maximum if self.plan.workers.fixed else max(1, used)
+
+    @cached_property
+    def is_explained(self) -> bool:
+        """Whether the recorded tasks explain the run's duration."""
+        if not 0 < len(self.timings) <= MOST_TASKS or self._recorded_makespan <= 0 or self.duration_seconds <= 0:
+            return False
+        least, most = _TRUSTED_RATIOS
+        return least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
+
+    @cached_property
+    def _workload(self) -> Workload:
+        return build_workload(self.timings, self.cores)
+
+    @cached_property
+    def _recorded_makespan(self) -> float:
+        # Without other processes, here and in each trial: no advice takes cores from them.
+        return self._compute_makespan(Workload(tasks=self.tasks), self.size)
+
+    def _compute_makespan(self, workload: Workload, size: int) -> float:
+        return compute_makespan(
+            workload, self.plan.stages, workers=size, cores=self.cores, memory_bytes=self.memory_bytes
+        )
+
+
+def add_advice(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottleneck, ...]:
+    """Return the bottlenecks, with advice where following it would have helped."""
+    if not found or not run.is_explained:
+        return tuple(found)
+    return tuple(replace(each, advice=_ADVICE[each.kind](each, run)) for each in found)
+
+
+def _try_more_workers(_: Bottleneck, run: RecordedRun) -> str:
+    """Try more workers, unless an adaptive lane stayed below its maximum for a reason, or SEQUENTIAL allows one."""
+    at_maximum = run.plan.workers.fixed or run.peak_size >= run.plan.workers.maximum
+    if not at_maximum or run.plan.strategy is Strategy.SEQUENTIAL:
+        return ""
+    sizes, size = [], max(run.size, run.plan.workers.maximum)
+    most = min(len(run.tasks), _MOST_WORKERS)
+    while size < most:
+        size = min(2 * size, most)
+        sizes.append(size)
+    took = {size: run.estimate_seconds(size) for size in sizes}
+    enough = next((size for size in sizes if took[size] <= _EQUAL_RATIO * min(took.values())), None)
+    if enough is None or took[enough] > _GAIN_RATIO * run.duration_seconds:
+        return ""
+    return f"{enough} workers would have taken {_format_gain(took[enough], run)}"
+
+
+def _try_fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
+    if not run.plan.workers.fixed or run.plan.strategy is Strategy.SEQUENTIAL:
+        return ""
+    most_seconds = _EQUAL_RATIO * run.duration_seconds
+    enough = 1 + bisect_left(range(1, run.size), True, key=lambda size: run.estimate_seconds(size) <= most_seconds)
+    if enough >= run.size:
+        return ""
+    return f"{enough} worker{'' if enough == 1 else 's'} would have taken {run.estimate_seconds(enough):.1f} s too"
+
+
+def _try_processes(found: Bottleneck, run: RecordedRun) -> str:
+    tasks = [replace(each, gil_bound=False) if each.stage == found.stage else each for each in run.tasks]
+    return _format_if_faster("run it in processes", tasks, run, run.size)
+
+
+def _try_split(found: Bottleneck, run: RecordedRun) -> str:
+    """Try the longest task of the stage, or of the lane, in two halves."""
+    places = [place for place, each in enumerate(run.tasks) if found.stage in (None, each.stage)]
+    if not places:
+        return ""
+    longest = max(places, key=lambda place: run.tasks[place].seconds)
+    half = replace(run.tasks[longest], seconds=run.tasks[longest].seconds / 2)
+    tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
+    of_stage = sum(each.stage == half.stage for each in run.tasks)
+    if of_stage > 1:
+        what = "its longest task" if found.stage else f"the longest task of {half.stage}"
+        split = f"split {what} in two"
+    elif not any(start_up.can_be_split(stage) for stage in run.plan.stages if stage.name == half.stage):
+        return ""
+    else:
+        split = f"split {'it' if found.stage else half.stage} in two (items)"
+    # An adaptive lane gives the second half a worker.
+    size = run.size if run.plan.workers.fixed else run.size + 1
+    return _format_if_faster(split, tasks, run, size)
+
+
+def _format_if_faster(change: str, tasks: Sequence[RecordedTask], run: RecordedRun, size: int) -> str:
+    seconds = run.estimate_seconds(size, tasks)
+    return f"{change}: {_format_gain(seconds, run)}" if seconds <= _GAIN_RATIO * run.duration_seconds else ""
+
+
+def _format_gain(seconds: float, run: RecordedRun) -> str:
+    return f"{seconds:.1f} s instead of {run.duration_seconds:.1f} s"
+
+
+_ADVICE: dict[str, Callable[[Bottleneck, RecordedRun], str]] = {
+    "saturated": _try_more_workers,
+    "under_used": _try_fewer_workers,
+    "gil_bound": _try_processes,
+    "slow": _try_split,
+    "uneven": _try_split,
+}
