@@ -81,9 +81,6 @@ def test_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) ->
     assert _check(tmp_path, configs.stage(run="tool", env="{PATH: bin}"))[0] == 2
 
 
-<<<<<<< HEAD
-def test_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
-=======
 def test_programs_of_the_projects_virtual_environment_are_found(tmp_path: Path) -> None:
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/tool").write_text("#!/bin/sh\n")
@@ -92,7 +89,6 @@ def test_programs_of_the_projects_virtual_environment_are_found(tmp_path: Path) 
 
 
 def test_a_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
->>>>>>> h-real
     (tmp_path / "check_unrun.py").write_text("raise SystemExit('was run')\n")
     before = [*sys.path]
     assert _check(tmp_path, configs.stage(run="", call="check_unrun:f"))[0] == 0

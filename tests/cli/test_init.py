@@ -49,9 +49,6 @@ def test_written_config_loads_and_passes_check(project: Path) -> None:
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
 
-<<<<<<< HEAD
-def test_config_is_written_under_the_given_name(project: Path) -> None:
-=======
 def test_stages_have_no_limit_until_they_were_measured(project: Path) -> None:
     _init(project)
     read = config.read_config(project / "paropt.yml", root=project)
@@ -82,7 +79,6 @@ def test_a_foreign_file_that_cannot_be_parsed_costs_a_comment(project: Path) -> 
 
 
 def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -> None:
->>>>>>> h-real
     _init(project)
     (project / "paropt.yml").write_text("mine")
     code, out, _ = _init(project, name="ci.yml", force=True)

@@ -85,15 +85,9 @@ def test_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -
     assert any("the project uses mypy" in note for note in detected.notes)
 
 
-<<<<<<< HEAD
-def test_tools_of_the_projects_virtual_environment_come_first(project: Path) -> None:
-    _install(project.parent / "bin", "ruff")
-    _install(project / ".venv/bin", "ruff")
-=======
 @pytest.mark.parametrize("folder", [".venv", "venv"])
 def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(project: Path, folder: str) -> None:
     _install(project / folder / "bin", "ruff")
->>>>>>> h-real
     _write(project, ruff_dot_toml="")
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
@@ -251,9 +245,6 @@ def _unit_tests(project: Path) -> tuple[object, str | None]:
     return stage.run, stage.items.glob if stage.items is not None else None
 
 
-<<<<<<< HEAD
-def test_several_test_files_become_batches(project: Path) -> None:
-=======
 _LONG = "#" * 200_000
 
 
@@ -263,7 +254,6 @@ def _write_large_suite(project: Path) -> None:
 
 
 def test_large_suite_that_runs_under_xdist_goes_to_several_pytests(project: Path) -> None:
->>>>>>> h-real
     _install(project.parent / "bin", "pytest")
     _write_large_suite(project)
     _write(project, tests__helpers_dot_py="")

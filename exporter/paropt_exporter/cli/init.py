@@ -27,17 +27,6 @@ _HEAD = """\
 
 # project: NAME                  # the label of every metric; default: this folder's name
 
-<<<<<<< HEAD
-# Ways of running the stages. These three lanes exist even without this section, with these values.
-lanes:
-  # strategy: thread, process, hybrid, adaptive or sequential.
-  # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
-  # sla: the limit of each stage; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8, critical: true}};
-  # a critical one stops the lane when it is exceeded.
-  docs: {{strategy: thread, workers: 2, sla: 10s, total: 5m, fail_fast: true}}
-  standard: {{strategy: adaptive, workers: auto, sla: 30s, total: 15m}}
-  heavy: {{strategy: process, workers: 8, sla: 60s, total: 20m}}
-=======
 # Ways of running the stages. docs, standard and heavy exist even if nothing is written here.
 lanes:
   # strategy: thread, process, hybrid, adaptive or sequential.
@@ -47,7 +36,6 @@ lanes:
   # sets limits from measured durations.
 {docs}  standard: {{strategy: adaptive, workers: auto, sla: null, total: 15m}}
   heavy: {{strategy: process, workers: 8, sla: null, total: 20m}}
->>>>>>> h-real
 
 # A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
 # (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
