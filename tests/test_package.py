@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,30 @@ def test_type_checkers_see_lazily_loaded_names(package: ModuleType) -> None:
     assert sorted([*seen, *(name for name in package.__all__ if name.startswith("__"))]) == sorted(package.__all__)
     for name, home in seen.items():
         assert getattr(package, str(name)) is getattr(import_module(str(home)), str(name))
+
+
+def iter_runtime_imports(node: ast.AST) -> Iterator[ast.ImportFrom]:
+    """Yield the imports from the package in a module and its functions, without those for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.ImportFrom) and str(child.module).startswith("paropt_exporter"):
+            yield child
+        yield from iter_runtime_imports(child)
+
+
+def find_missing_imports(source: Path) -> Iterator[str]:
+    for statement in iter_runtime_imports(ast.parse(source.read_text())):
+        for alias in statement.names:
+            try:
+                exec(f"from {statement.module} import {alias.name}", {})
+            except ImportError as error:
+                yield f"{source}:{statement.lineno}: {error}"
+
+
+def test_every_import_at_run_time_finds_its_name() -> None:
+    sources = sorted(Path(str(paropt_exporter.__file__)).parent.rglob("*.py"))
+    assert [line for source in sources for line in find_missing_imports(source)] == []
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.prometheus_size import (
@@ -28,6 +28,9 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, R
 from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBounds
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
+
+if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.decisions import Observation
 
 log = logging.getLogger(__name__)
 

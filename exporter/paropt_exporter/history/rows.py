@@ -149,9 +149,11 @@ def _write_row(connection: sqlite3.Connection, project: str, event: Event, now_s
 
 def _assign_sequence(connection: sqlite3.Connection, project: str, run_id: str) -> None:
     """Number a new run after all earlier ones of its project."""
-    last = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
-    connection.execute(f"UPDATE runs SET sequence = 1 + ({last}) WHERE run_id = ? AND sequence = 0", (project, run_id))
-    # nosec B608 # literals
+    connection.execute(
+        "UPDATE runs SET sequence = 1 + (SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?)"
+        " WHERE run_id = ? AND sequence = 0",
+        (project, run_id),
+    )
 
 
 def _write_item_durations(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from xml.etree import ElementTree
+from xml.etree import ElementTree  # nosec B405 # writes only
 
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding
