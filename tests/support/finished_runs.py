@@ -20,8 +20,8 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
-from paropt_exporter.reports.collecting import Collector
 from paropt_exporter.reports.model import FinishedRun
+from paropt_exporter.reports.reporting import Collector
 from support.event_samples import START, run_ended
 
 LIMIT = SlaLimit(max_seconds=3.0, warn_seconds=2.0)

@@ -57,15 +57,15 @@ def build_reports(request: Request, config: Config, screen: Screen) -> Reports |
     """Return the requested reports. Raises UsageError if one needs an extra that is not installed."""
     if not request.reports:
         return None
-    from paropt_exporter.reports import Reports, options, places
+    from paropt_exporter.reports import Reports, model, reporting
 
     kinds = {option.kind for option in request.reports}
     others: dict[str, RunReport] = {}
-    if options.GITHUB in kinds:
-        others[options.GITHUB] = _github(screen)
-    if options.OTLP in kinds:
-        others[options.OTLP] = _otlp()
-    top = places.find_top_folder(config.root, os.environ)
+    if reporting.GITHUB in kinds:
+        others[reporting.GITHUB] = _github(screen)
+    if reporting.OTLP in kinds:
+        others[reporting.OTLP] = _otlp()
+    top = model.find_top_folder(config.root, os.environ)
     return Reports(request.reports, config=config.path, top=top, others=others)
 
 

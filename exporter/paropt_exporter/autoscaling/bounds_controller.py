@@ -30,7 +30,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
 
 if TYPE_CHECKING:
-    from paropt_exporter.autoscaling.decisions import Observation
+    pass
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.plan import Plan
-from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
-from paropt_exporter.reports.places import find_repository_path
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask, find_repository_path
 from paropt_exporter.terminal import visible
 
 MOST_ANNOTATIONS = 10  # of a kind in a step; GitHub leaves out the others without a word

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paropt_exporter.findings import Finding, Level
-from paropt_exporter.reports.model import FinishedRun, ReportedStage
-from paropt_exporter.reports.places import find_repository_path
+from paropt_exporter.reports.model import FinishedRun, ReportedStage, find_repository_path
 from paropt_exporter.terminal import visible
 
 _SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor"}

@@ -1,4 +1,4 @@
-"""Make the reports of each run once it has ended, and remember which could not be made."""
+"""Read the flag `--report`, gather the events of a run in bounded memory, and make its reports once it has ended."""
 
 from __future__ import annotations
 
@@ -6,20 +6,38 @@ import errno
 import logging
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from paropt_exporter import files
-from paropt_exporter.errors import DeliveryError
-from paropt_exporter.events import Event, RunRecord
+from paropt_exporter.errors import DeliveryError, UsageError
+from paropt_exporter.events import Decision, Event, RunRecord, RunStarted, SlaRecord, TaskRecord
+from paropt_exporter.findings import find_findings
 from paropt_exporter.plan import Plan
-from paropt_exporter.reports import options
-from paropt_exporter.reports.collecting import Collector
-from paropt_exporter.reports.model import FinishedRun
-from paropt_exporter.reports.options import ReportOption
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 
 log = logging.getLogger(__name__)
+
+JUNIT, GITHUB, GITLAB, JSON, TRACE, OTLP, NONE = KINDS = ("junit", "github", "gitlab", "json", "trace", "otlp", "none")
+_WITH_FILE = (JUNIT, GITLAB, JSON, TRACE)
+_OUTPUT_CHARACTERS = 16 * 1024  # of a failed attempt in a report
+_MOST_OUTPUT_CHARACTERS = 8 * 1024 * 1024  # of all attempts of a run together
+_MOST_FINDINGS = 200  # of an attempt: more than any page of any consumer shows
+_MOST_RUN_FINDINGS = 5000  # of all attempts of a run together
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOption:
+    """A report that is asked for. `path` is absolute; None for a report that goes to no file."""
+
+    kind: str
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.path is None else f"{self.kind}={self.path}"
 
 
 class RunReport(Protocol):
@@ -30,6 +48,22 @@ class RunReport(Protocol):
 
     def report(self, run: FinishedRun) -> None:
         """Report a run that has ended. Raises OSError or DeliveryError."""
+
+
+def parse(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[ReportOption, ...]:
+    """Return the reports that `--report` asks for, once for each text; UsageError for an invalid text.
+
+    On GitHub's runners, which set GITHUB_ACTIONS, `github` is among them unless `none` is.
+    """
+    options = [_parse_option(text) for text in texts]
+    wanted = [option for option in dict.fromkeys(options) if option.kind != NONE]
+    for path in (paths := [option.path for option in wanted if option.path is not None]):
+        if paths.count(path) > 1:
+            raise UsageError(f"--report: two reports would go to {path}: give each its own file")
+    here = environment.get("GITHUB_ACTIONS") == "true"
+    if here and not any(option.kind in (NONE, GITHUB) for option in options):
+        wanted.append(ReportOption(GITHUB))
+    return tuple(wanted)
 
 
 class Reports:
@@ -84,21 +118,8 @@ class Reports:
         return ""
 
 
-def _render(kind: str, run: FinishedRun) -> bytes:
-    """Return the content of a report that goes to a file; its module loads only now."""
-    from paropt_exporter.reports import gitlab, junit, run_json, trace
-
-    renderers = {
-        options.JUNIT: junit.render,
-        options.GITLAB: gitlab.render,
-        options.JSON: run_json.render,
-        options.TRACE: trace.render,
-    }
-    return renderers[kind](run)
-
-
 def write_file(path: Path, content: bytes) -> None:
-    """Write a report by renaming, with its folders. Raises OSError, also for what is there and is no regular file."""
+    """Write a report by renaming, with its folders. Raises OSError, also if another kind of file is there."""
     target = path.resolve() if path.is_symlink() else path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,3 +128,113 @@ def write_file(path: Path, content: bytes) -> None:
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise files.UnexpectedFileType(errno.EINVAL, "it is there and is not a file", str(path))
     files.replace_file(target, content)
+
+
+class Collector:
+    """The events of one run after another. Not for several threads: events come in order, each once."""
+
+    def __init__(self, *, config: Path | None, top: Path) -> None:
+        self._config = config
+        self._top = top
+        self._started: RunStarted | None = None
+        self._plan: Plan | None = None
+        self._tasks: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
+        self._slas: list[SlaRecord] = []
+        self._decisions: list[Decision] = []
+        self._room_characters = _MOST_OUTPUT_CHARACTERS
+        self._room_findings = _MOST_RUN_FINDINGS
+
+    def begin(self, plan: Plan) -> None:
+        """Forget the run before; `plan` is of the run that is about to start."""
+        self._plan = plan
+        self._started = None
+        self._tasks.clear()
+        self._slas.clear()
+        self._decisions.clear()
+        self._room_characters = _MOST_OUTPUT_CHARACTERS
+        self._room_findings = _MOST_RUN_FINDINGS
+
+    def observe(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._started = event
+            case TaskRecord():
+                self._tasks[event.stage, event.task].append(self._make_attempt(event))
+            case SlaRecord():
+                self._slas.append(event)
+            case Decision():
+                self._decisions.append(event)
+            case _:
+                pass
+
+    def finish(self, record: RunRecord, *, log: Path | None) -> FinishedRun | None:
+        """Return the run that has ended; None if its beginning was not seen."""
+        if self._started is None or self._plan is None:
+            return None
+        tasks: dict[str, list[ReportedTask]] = defaultdict(list)
+        for (stage, _), attempts in sorted(self._tasks.items()):
+            tasks[stage].append(ReportedTask(tuple(attempts)))
+        folders = {stage.name: self._plan.root / stage.cwd for stage in self._plan.stages}
+        return FinishedRun(
+            project=self._plan.project,
+            root=self._plan.root,
+            top=self._top,
+            config=self._config,
+            started=self._started,
+            record=record,
+            stages=tuple(
+                ReportedStage(
+                    record=stage,
+                    tasks=tuple(tasks[stage.stage]),
+                    folder=folders.get(stage.stage, self._plan.root),
+                )
+                for stage in sorted(record.stages, key=lambda stage: stage.number)
+            ),
+            slas=tuple(self._slas),
+            decisions=tuple(self._decisions),
+            start_sizes=_read_start_sizes(record),
+            log=log,
+        )
+
+    def _make_attempt(self, record: TaskRecord) -> Attempt:
+        if not record.result.bad:
+            return Attempt(record=replace(record, output=""))
+        output = record.output[-min(_OUTPUT_CHARACTERS, self._room_characters) :] if self._room_characters else ""
+        self._room_characters -= len(output)
+        most = min(_MOST_FINDINGS, self._room_findings)
+        findings = find_findings(record.output, most) if most else ()
+        self._room_findings -= len(findings)
+        return Attempt(record=replace(record, output=""), output=output, findings=findings)
+
+
+def _parse_option(text: str) -> ReportOption:
+    kind, equals, name = text.partition("=")
+    if kind not in KINDS:
+        raise UsageError(f"--report: there is no kind {kind!r}; there are {', '.join(KINDS)}")
+    if kind not in _WITH_FILE:
+        if equals:
+            raise UsageError(f"--report: {kind} goes to no file: give --report {kind}")
+        return ReportOption(kind)
+    if not name:
+        raise UsageError(f"--report: {kind} needs a file: --report {kind}=FILE")
+    path = Path(name).absolute()
+    if path.is_dir():
+        raise UsageError(f"--report: {name} is a folder: name a file")
+    return ReportOption(kind, path)
+
+
+def _render(kind: str, run: FinishedRun) -> bytes:
+    """Return the content of a report that goes to a file; its module loads only now."""
+    from paropt_exporter.reports import gitlab, junit, run_json, trace
+
+    renderers = {
+        JUNIT: junit.render,
+        GITLAB: gitlab.render,
+        JSON: run_json.render,
+        TRACE: trace.render,
+    }
+    return renderers[kind](run)
+
+
+def _read_start_sizes(record: RunRecord) -> Mapping[str, int]:
+    return {pool.name: pool.start_size for pool in record.pools}
