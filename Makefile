@@ -27,6 +27,7 @@ test: $(READY) tools lint types layers wheel unit ## everything that must hold b
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/prose.py
 	$(BIN)/bandit -q -c pyproject.toml -r exporter 2> /dev/null
 
 prose: $(READY) ## phrases that make text hard to read
