@@ -1,6 +1,6 @@
 """How long from a broken limit to the notification, with the intervals that are shipped: scrapes and rules each 15 s.
 
-Each round starts a lane, Prometheus and Alertmanager anew, breaks a limit at a random moment of the scrape interval and
+Each round starts a new lane, Prometheus and Alertmanager, breaks a limit at a random moment of the scrape interval and
 waits for the webhook. Usage: python benchmarks/alerting.py [ROUNDS]
 """
 

@@ -137,7 +137,7 @@ def histories(lanes: int) -> None:
             lasting.append(drawn.lasting(run))
     deciles = quantiles(lasting, n=20)
     print(
-        f"{lanes} random lanes: {len(wrong)} did what they must not; makespan over a clairvoyant's, of those that had"
+        f"{lanes} random lanes: {len(wrong)} broke a rule; makespan over a clairvoyant's, of those that had"
         f" the machine to themselves: median {median(lasting):.2f}, 95 % under {deciles[-1]:.2f}\n"
     )
     print(*wrong, sep="\n")

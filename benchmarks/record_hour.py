@@ -6,7 +6,7 @@ decides (`alone`), one that keeps a deadline (`deadline`); beside them three exe
 and pause, exporters are killed. Then `paropt-exporter replay` must find every decision the same to the byte.
 
 Usage: python benchmarks/record_hour.py [SECONDS] [FOLDER]     FOLDER gets the histories, and RECORDING in short
-       python benchmarks/record_hour.py --decide-again FILE    writes a recording's choices anew, by today's policy
+       python benchmarks/record_hour.py --decide-again FILE    rewrites a recording's choices by today's policy
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Awake:
         self._stop = stop
 
     def wait_until(self, moment: float) -> bool:
-        """Return whether we were told to stop before the moment came."""
+        """Return whether a stop was requested before the moment came."""
         while self.seconds < moment and not self._stop.is_set():
             before = time.monotonic()
             self._stop.wait(min(1.0, moment - self.seconds))
@@ -287,7 +287,7 @@ def arrive(submit: Callable[[], object], moments: Iterator[float], stop: Event) 
 
 
 def summarize(folder: Path) -> list[dict[str, object]]:
-    """Print what was decided and return it: a situation that was told for several pools once, with their names."""
+    """Print the decisions and return them: one entry, with all names, for a situation that several pools shared."""
     kept: list[dict[str, object]] = []
     for name in (*LANES, "streams"):
         with closing(History(folder / name / ".paropt/history.db", project=name, clock=SystemClock())) as history:

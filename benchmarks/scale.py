@@ -42,7 +42,7 @@ SCRAPE_SECONDS = 60
 EVALUATION_SECONDS = 15  # as the deployments of this repository have it, for groups that name no interval
 BROKEN_OF = 10
 LOOK_BACK_SECONDS = 300  # of Prometheus itself
-MOST_SECONDS = 7 * 3600  # weeks are asked of what is recorded, which is few series
+MOST_SECONDS = 7 * 3600  # queries over weeks use recorded series, which are few
 PROJECT, LANE, POOLS = "shop", "standard", ("commands", "threads", "processes")
 PER_FILE_LINES = 8_000_000
 SLOWEST_SECONDS = 1.0
@@ -64,7 +64,7 @@ ALWAYS_UP = {family.name for family in (families.STAGE_RUNNING, families.RUN_IN_
 FAULT = re.compile(
     r'="(failure|error|timeout|cancellation|skip|normal|critical|slow|uneven|gil_bound|under_used|saturated)"'
 )
-SHOWN_FAULTS = {"failure", "normal", "slow"}  # of what is broken: one of each closed set
+SHOWN_FAULTS = {"failure", "normal", "slow"}  # one of each closed set that stands for a fault
 WHERE = re.compile(r'(?:instance|stage)="[^"]*"')
 
 
@@ -269,7 +269,7 @@ def write_family(folder: Path, name: str, kind: str, series: list[str], times: r
 def course(name: str, kind: str, labels: str, number: int) -> Callable[[int], float]:
     """Return a series' samples by time: counters grow now and then, limits are constant, the rest moves.
 
-    Faults are told of what is broken, and none of what is well.
+    Broken things have faults, and healthy ones none.
     """
     fault = FAULT.search(labels)
     shows = is_broken(labels) and (fault is None or fault[1] in SHOWN_FAULTS)

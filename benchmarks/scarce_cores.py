@@ -1,7 +1,7 @@
 """How many tasks compute at once where cores are scarce, and how long that takes beside make, parallel, a fixed size.
 
 Each task notes its own begin and end; the most that overlap is counted after the fact. Each row runs first without a
-history, then twice more with what the runs before have taught, beside 0, 2 and 6 programs of others that compute.
+history, then twice more with the history of earlier runs, beside 0, 2 and 6 programs of others that compute.
 Usage: python benchmarks/scarce_cores.py [ROUNDS] [ROW...]
 """
 

@@ -233,7 +233,7 @@ def compare(folder: Path, page: str) -> Iterator[str]:
 
 
 def grown(samples: list[tuple[int, int, int]]) -> Iterator[str]:
-    """Compare the last fifth with the second (the first fills caches), each at its lowest: what runs comes and goes."""
+    """Compare the last fifth with the second (the first fills caches), at their lowest: running tasks come and go."""
     fifth = len(samples) // 5
     if fifth < _LEAST_SAMPLES:
         return  # too short to tell growth from a beginning

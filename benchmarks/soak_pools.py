@@ -37,7 +37,7 @@ SETTLE_SECONDS = 60.0
 IN_FLIGHT = 400  # tasks of each pool that are not settled yet
 _RESIZE_SECONDS, _SCRAPE_SECONDS, _KILL_SECONDS, _SAMPLE_SECONDS = 0.01, 0.1, 0.2, 1.0
 _LEAST_SAMPLES = 5  # in a fifth of the time
-_MEMORY_GROWTH_BYTES = 16 << 20  # allocators keep what they had; a result kept a round would pass this soon
+_MEMORY_GROWTH_BYTES = 16 << 20  # allocators keep freed memory; a result kept a round would pass this soon
 _RESULT_BYTES = 500_000_000
 _QUEUED = 1_000_000
 _MOST_BYTES_A_TASK = 1500  # of a queued task: its future, its function's and its arguments' pickles
@@ -219,7 +219,7 @@ def settle(
         kind = "error"
     except PlannedError as error:
         kind = "failure" if task is fails and error.args == (argument,) else "wrong"
-    except Exception:  # noqa: BLE001 -- whatever else a task ends with was not planned, and is told
+    except Exception:  # noqa: BLE001 -- any other error was not planned, and is reported
         kind = "wrong"
     else:
         kind = "success" if result == expected(task, argument) else "wrong"
@@ -274,7 +274,7 @@ def holdings() -> Holdings:
 
 
 def left_behind(before: Holdings) -> Iterator[str]:
-    """Compare with what was held before; what ends in the background gets some time."""
+    """Compare with the resources held before; background clean-up gets some time."""
     pause, end = threading.Event(), time.monotonic() + SETTLE_SECONDS
     while (found := _excess(before, holdings())) and time.monotonic() < end:
         pause.wait(0.1)
@@ -291,7 +291,7 @@ def _excess(before: Holdings, after: Holdings) -> list[str]:
 
 
 def grown(memory_bytes: list[int]) -> Iterator[str]:
-    """Compare the last fifth with the second, each at its lowest: what runs comes and goes."""
+    """Compare the last fifth with the second, each at its lowest: running tasks come and go."""
     fifth = len(memory_bytes) // 5
     if fifth < _LEAST_SAMPLES:
         return  # too short to tell growth from a beginning
@@ -325,7 +325,7 @@ def large_result() -> Iterator[str]:
 
 
 def long_queue() -> Iterator[str]:
-    """Let a million tasks wait: memory for what waits, none for what has ended."""
+    """Let a million tasks wait: queued tasks take memory, ended ones none."""
     for make in (ThreadPool, ProcessPool):
         gate = f"/tmp/paropt-soak-{os.getpid()}"
         os.mkfifo(gate)

@@ -67,7 +67,7 @@ def test_a_file_of_the_same_size_and_time_is_known_by_its_inode(path: Path) -> N
 
 
 @pytest.mark.parametrize("text", [BAD, "", None], ids=["faulty", "empty", "gone"])
-def test_a_file_that_cannot_be_used_is_told_of_once(path: Path, text: str | None) -> None:
+def test_unusable_file_is_reported_once(path: Path, text: str | None) -> None:
     file, taker = ConfigFile(path), Taker()
     if text is None:
         path.unlink()
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_used_is_told_of_once(path: Path, text: str | None
     assert file.reloads() == {"success": 0, "failure": 1}
 
 
-def test_a_config_that_is_refused_is_told_of_with_the_reason(path: Path) -> None:
+def test_rejected_config_is_reported_with_the_reason(path: Path) -> None:
     file, taker = ConfigFile(path), Taker()
     taker.fault = "lane standard is gone"
     path.write_text(GOOD.replace("one", "another"))

@@ -492,7 +492,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.PIPE)
     grandchild = int(fifo.read_text())
     while owner.poll() is None:
-        owner.send_signal(signal.SIGINT)  # the first is told by result(); at its end the script waits for the task
+        owner.send_signal(signal.SIGINT)  # the first interrupts result(); at its end the script waits for the task
         with contextlib.suppress(subprocess.TimeoutExpired):
             owner.wait(0.05)
     owner.communicate()

@@ -1,6 +1,6 @@
 """Worker processes and threads without a kernel, for tests of the process pool's scheduler.
 
-A thread is a generator that yields wherever the real one holds no lock, so that a test chooses what runs in between. A
+A thread is a generator that yields wherever the real one holds no lock, so that a test chooses the steps in between. A
 process makes one step at a time: it claims a task, ends it, replies, or exits.
 """
 
