@@ -152,7 +152,7 @@ def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp
         (tmp_path / "paropt.yml").write_text("project: demo\nstages: [{number: 1, name: fine, run: 'true'}]\n")
         again = run(tmp_path, "--once", projects.ANY_PORT)
     assert again.returncode == 0, again.stderr
-    (told,) = (line for line in again.stderr.splitlines() if "an exporter that was killed left processes" in line)
+    (told,) = (line for line in again.stderr.splitlines() if "a killed exporter left behind" in line)
     assert all(f"sleep (pid {pid})" in told for pid in left)
     assert wait_until_gone(left, 0) == []
 

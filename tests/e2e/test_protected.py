@@ -46,7 +46,7 @@ def test_prometheus_scrapes_over_tls_with_a_password(tmp_path: Path) -> None:
     ):
         eventually("a scrape", lambda: real.query('up{job="paropt"} == 1'))
         assert eventually("the run", lambda: real.query('paropt_runs_total{result="success"} == 1'))
-        assert projects.whole_summary(command).endswith(f"  metrics  https://127.0.0.1:{port}/metrics\n")
+        assert projects.whole_summary(command).endswith(f"  metrics  https://127.0.0.1:{port}/metrics until Ctrl-C\n")
         command.stop()
     assert PASSWORD not in projects.messages(project)
 

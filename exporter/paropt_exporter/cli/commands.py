@@ -375,10 +375,11 @@ def _build_request(flags: argparse.Namespace, *, once: bool) -> Request:
     from paropt_exporter.app import Request
 
     path = config.discover(flags.config_file, os.environ)
+    enter_root = _is_found_above(flags, path)
     return Request(
         config_path=path,
         root=Path.cwd(),
-        enter_root=_is_found_above(flags, path),
+        enter_root=enter_root,
         lane=_get_lane(flags),
         once=once,
         every_seconds=_parse_duration_flag("--every", flags.every),
@@ -393,19 +394,21 @@ def _build_request(flags: argparse.Namespace, *, once: bool) -> Request:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=_make_absolute(flags.web_config_file),
+        web_config=_resolve_path(flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=_make_absolute(flags.textfile),
+        textfile=_resolve_path(flags.textfile, absolute=True),
         reports=_reports(flags),
     )
 
 
-def _make_absolute(path: str | None) -> Path | None:
-    """Return an absolute path, since the lane may run in a folder above."""
-    return None if path is None else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
+def _resolve_path(path: str | None, *, absolute: bool) -> Path | None:
+    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change."""
+    if path is None:
+        return None
+    return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 
 def _build_selection(flags: argparse.Namespace) -> Selection:
