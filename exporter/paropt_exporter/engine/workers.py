@@ -20,8 +20,7 @@ from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.profiles import load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router
+from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
 from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
