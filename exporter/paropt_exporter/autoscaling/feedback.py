@@ -23,7 +23,7 @@ PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRuns:
-    """What Prometheus knows of a lane's runs over seven days: sizes by pool, durations in seconds by stage."""
+    """Seven days of a lane's runs in Prometheus: sizes by pool, durations in seconds by stage."""
 
     sizes: MappingProxyType[str, float]
     durations: MappingProxyType[str, float]
