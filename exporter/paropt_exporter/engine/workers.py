@@ -26,10 +26,10 @@ from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
+from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.executors.worker_time import WorkerTime, get_worker_time
 from paropt_exporter.plan import (
     COMMANDS,
     PROCESSES,
