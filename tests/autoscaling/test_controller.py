@@ -13,11 +13,12 @@ from paropt_exporter.autoscaling.controller import (
     QUIET_SECONDS,
     QUIET_TICK_SECONDS,
     TICK_SECONDS,
+    ConcurrencyMeter,
     KnownStages,
+    PeakMeter,
     get_pause_seconds,
 )
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
-from paropt_exporter.autoscaling.meters import ConcurrencyMeter, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.cpu_demand import CoreTime

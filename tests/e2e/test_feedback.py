@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.signals import queries
+from paropt_exporter.autoscaling.signals.collector import build_past_durations_query, build_past_size_query
 from support.real_servers import Prometheus, eventually, free_port, get, prometheus, run, serving, victoria_metrics
 from support.signal_server import SignalServer, signal_server
 
@@ -203,10 +203,10 @@ def test_lane_without_a_history_starts_with_the_weeks_size(world: World) -> None
     (first / "paropt.yml").write_text(PAST.format(url=world.server.url, most=16))
     with serving(first, f"--web.listen-address=127.0.0.1:{world.ports[1]}", "--every", "1h") as command:
         assert "standard succeeded" in command.summary(), (first / "stderr.log").read_text()
-        asked = queries.build_past_size_query("past", "standard")
+        asked = build_past_size_query("past", "standard")
         eventually("the week knows a size", lambda: world.server.by("pool", asked).get("commands", 0) > 2)
         size = round(world.server.value(asked))
-        durations = queries.build_past_durations_query("past", "standard")
+        durations = build_past_durations_query("past", "standard")
         eventually("the week knows each stage", lambda: len(world.server.by("stage", durations)) == 3)
     # One worker at a time shows the order; the maximum shows the size.
     (second / "paropt.yml").write_text(PAST.format(url=world.server.url, most=1))

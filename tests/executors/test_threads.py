@@ -19,8 +19,8 @@ import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads import thread_worker
-from paropt_exporter.executors.threads.thread_worker import Worker
+from paropt_exporter.executors.threads import pool_state
+from paropt_exporter.executors.threads.pool_state import Worker
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -368,11 +368,11 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
 ) -> None:
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 0.25)
-    monkeypatch.setattr(thread_worker, "monotonic", lambda: 11.0)
+    monkeypatch.setattr(pool_state, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
     worker = Worker("worker")
     worker.task, worker.started_seconds, worker.delay_baseline = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = thread_worker.sample_running([worker], children=lambda _: True)
+    ((seen, task),) = pool_state.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile, save_profiles
+from paropt_exporter.executors.adaptive.routing import FunctionProfile, save_profiles
 from paropt_exporter.history import History
 from support.event_samples import StillClock, run_ended, run_started
 

@@ -26,7 +26,7 @@ from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox,
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
-from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
+from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, InterruptedRun

@@ -10,9 +10,13 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
-from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import Client, ClientSettings
-from paropt_exporter.autoscaling.signals.collector import QuerySpec, SignalCollector
+from paropt_exporter.autoscaling.signals.collector import (
+    QuerySpec,
+    SignalCollector,
+    build_past_durations_query,
+    build_past_size_query,
+)
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import model
@@ -23,7 +27,7 @@ PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRuns:
-    """What Prometheus knows of a lane's runs over seven days: sizes by pool, durations in seconds by stage."""
+    """Seven days of a lane's runs in Prometheus: sizes by pool, durations in seconds by stage."""
 
     sizes: MappingProxyType[str, float]
     durations: MappingProxyType[str, float]
@@ -71,8 +75,8 @@ class Feedback:
     def _query_past_runs(self, lane: str, found: dict[str, MappingProxyType[str, float]]) -> None:
         collector = self._build_collector()
         for label, query in (
-            ("pool", queries.build_past_size_query(self._project, lane)),
-            ("stage", queries.build_past_durations_query(self._project, lane)),
+            ("pool", build_past_size_query(self._project, lane)),
+            ("stage", build_past_durations_query(self._project, lane)),
         ):
             found[label] = MappingProxyType(dict(collector.read_by_label(query, label)))
 

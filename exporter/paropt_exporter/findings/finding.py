@@ -1,4 +1,4 @@
-"""One finding of a check: where it is, what is wrong, and which rule or test says so."""
+"""One finding of a check: its place, its message, and the rule or test that reports it."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
-from paropt_exporter.executors.adaptive.profiles import PROFILES_NAME
-from paropt_exporter.executors.worker_time import WorkerTimeMeter
+from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
+from paropt_exporter.executors.counters import WorkerTimeMeter
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize

@@ -102,7 +102,7 @@ def summary(run: FinishedRun) -> str:
 
 
 def _iter_annotations(run: FinishedRun) -> Iterator[_Annotation]:
-    """Yield the findings of all failed stages by turns, so that none of them takes all room; then what was late."""
+    """Yield the findings of all failed stages by turns, so that none of them takes all room; then the warnings."""
     stages = [list(_iter_stage_errors(stage, run)) for stage in run.stages if stage.record.result.bad]
     yield from (annotation for turn in zip_longest(*stages) for annotation in turn if annotation is not None)
     for stage in run.stages:

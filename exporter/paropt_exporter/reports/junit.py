@@ -25,7 +25,7 @@ _SKIPPED = (Result.CANCELLATION, Result.SKIP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Try:
-    """What an attempt made of one case."""
+    """The result of one case in one attempt."""
 
     result: Result
     seconds: float
@@ -76,7 +76,7 @@ def _make_suite(stage: ReportedStage) -> ElementTree.Element:
 
 
 def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
-    """Yield the cases of a stage; one for the stage itself where no task tells what came of it."""
+    """Yield the cases of a stage: those of its tasks, and one for tasks that did not run."""
     for task in stage.tasks:
         yield from _iter_task_cases(task)
     record = stage.record
@@ -112,7 +112,7 @@ def _make_try(attempt: Attempt) -> _Try:
 
 
 def _make_item_try(attempt: Attempt, item: str, result: Result, seconds: float) -> _Try:
-    """Return what an attempt made of one item of its batch."""
+    """Return the result of one item of an attempt's batch."""
     if not result.bad:
         return _Try(result=result, seconds=seconds, message="", text="")
     own = tuple(found for found in attempt.findings if item in (found.path, (found.test or "").partition("::")[0]))

@@ -84,7 +84,7 @@ class OtlpReport:
         self._tracer: Tracer = provider.get_tracer(_NAME, __version__)
 
     def prepare(self, plan: Plan) -> Plan:
-        """Give the commands of each stage the context of its span; what a stage's own `env` says stays."""
+        """Give the commands of each stage the context of its span; a stage's own `env` wins."""
         parent = get_current_span(self._parent).get_span_context()
         self._ids.trace = parent.trace_id if parent.is_valid else _make_id(128)
         flags = parent.trace_flags if parent.is_valid else _SAMPLED
@@ -189,7 +189,7 @@ class OtlpReport:
 
 
 class _Complaints(logging.Handler):
-    """Takes what the exporters log."""
+    """Takes the records that the exporters log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class _Complaints(logging.Handler):
 
 @contextmanager
 def _capture_complaints() -> Iterator[list[str]]:
-    """Take what OpenTelemetry's exporters would log: the report's own line says it."""
+    """Collect the records of OpenTelemetry's exporters instead of logging them: the report logs one line of its own."""
     handler, theirs = _Complaints(), logging.getLogger("opentelemetry")
     propagated, theirs.propagate = theirs.propagate, False
     theirs.addHandler(handler)
@@ -232,7 +232,7 @@ def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: fl
 
 
 def _make_resource(environment: Mapping[str, str]) -> Resource:
-    """Return what sends this; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it."""
+    """Return the sender's resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it."""
     named = SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environment
     return Resource.create({} if named else {SERVICE_NAME: _NAME})
 

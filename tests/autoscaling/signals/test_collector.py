@@ -9,9 +9,14 @@ import pytest
 
 from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
-from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.collector import QuerySpec, SignalCollector
+from paropt_exporter.autoscaling.signals.collector import (
+    SIGNAL,
+    QuerySpec,
+    SignalCollector,
+    build_pool_query,
+    format_duration,
+)
 from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
@@ -111,7 +116,7 @@ POOL = PoolStatistics(
 
 def pool(twin: Rates | None = TWIN, **changes: float | None) -> PoolReading:
     parts = {name: value for name, value in {**OWN, **changes}.items() if value is not None}
-    elements = tuple(SeriesValue(labels=((queries.SIGNAL, name),), value=value) for name, value in parts.items())
+    elements = tuple(SeriesValue(labels=((SIGNAL, name),), value=value) for name, value in parts.items())
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
     return collector(FakeClient(paropt_pool=answer)).read_pool(POOL, lambda _begin, _end: twin, WINDOW)
 
@@ -158,8 +163,8 @@ def test_past_has_a_value_per_label_or_nothing() -> None:
 
 
 def test_queries_escape_labels_and_name_defined_metrics() -> None:
-    query = queries.build_pool_query('a "shop"', "commands", 1_764_000_000.123456, 60.0)
+    query = build_pool_query('a "shop"', "commands", 1_764_000_000.123456, 60.0)
     epoch = 'paropt_pool_epoch_timestamp_seconds{project="a \\"shop\\"",pool="commands"}'
     assert f"abs({epoch} - 1764000000.123456) < 0.00002" in query
     assert "[60s]" in query
-    assert queries.format_duration(0.25) == "250ms"
+    assert format_duration(0.25) == "250ms"

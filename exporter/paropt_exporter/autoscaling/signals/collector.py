@@ -1,4 +1,4 @@
-"""Query all signals that one interval's decision needs, and validate the answers."""
+"""Build the queries that one interval's decision needs, run them, and validate the answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from paropt_exporter import families
 from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import (
     SETTLED_SCRAPES,
@@ -20,11 +21,12 @@ from paropt_exporter.autoscaling.policy.query_validity import (
     validate_value,
 )
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
-from paropt_exporter.autoscaling.signals import queries
 from paropt_exporter.autoscaling.signals.client import QueryFailed
 from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import PoolStatistics
+from paropt_exporter.families import Family
+from paropt_exporter.promql import build_selector, select
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,14 @@ log = logging.getLogger(__name__)
 _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
 _LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
 _LEAST_TASKS = 1.0
+SIGNAL = "signal"  # the label that distinguishes the parts of one answer
+PAST = "7d"
+_SAME_SECONDS = "0.00002"
+_SAME_POOL = "on (job, instance, pool)"
+OWN_SIGNALS = (
+    "matches", "sampled", "scrapes", "epochs", "size", "depth", "oldest", "arrivals", "completions", "busy", "slots",
+    "cpu", "delay",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +85,7 @@ class SignalCollector:
 
     def read_pool(self, statistics: PoolStatistics, local_rates: LocalRates, window_seconds: float) -> PoolReading:
         """Query Prometheus' values for a pool of this process, and compare them with our own counters."""
-        query = queries.build_pool_query(
-            self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds
-        )
+        query = build_pool_query(self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds)
         reading, parts = self._query_parts(query)
         measurement = None
         if reading.is_valid:
@@ -135,7 +143,7 @@ class SignalCollector:
         answer, reading = self._run_query(query)
         if not reading.is_valid:
             return reading, {}
-        named = [(element.get_label(queries.SIGNAL), element.value) for element in answer.elements]
+        named = [(element.get_label(SIGNAL), element.value) for element in answer.elements]
         parts = dict(named)
         if len(parts) != len(named):
             return reject_reading("several_sources", "a part of the answer came twice"), {}
@@ -150,7 +158,7 @@ class SignalCollector:
             return reject_reading("epoch", "no series of this process: it has not been scraped"), None
         if parts["matches"] != 1:
             return reject_reading("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
-        missing = [name for name in queries.OWN_SIGNALS if name not in parts]
+        missing = [name for name in OWN_SIGNALS if name not in parts]
         scrapes = parts.get("scrapes", 0.0)
         if missing or scrapes < SETTLED_SCRAPES:
             why = f"{scrapes:.0f} scrapes in the window, fewer than {SETTLED_SCRAPES}"
@@ -210,5 +218,69 @@ class SignalCollector:
                 log.info("signal valid again", extra={"signal": signal})
 
 
+def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
+    """Return one query for all of Prometheus' values for a pool of this process.
+
+    The answer has a value for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job and
+    instance: its series are those with an epoch equal to the pool's own, which microseconds make unique.
+    """
+    labels, window = {"project": project, "pool": pool}, format_duration(window_seconds)
+    epoch = build_selector(families.POOL_EPOCH, labels)
+    epochs = build_selector(families.POOL_EPOCH, labels, over=window)
+    # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
+    is_mine = f"abs({epoch} - {epoch_timestamp_seconds!r}) < {_SAME_SECONDS}"
+    mine = f"and {_SAME_POOL} ({is_mine})"
+
+    def last(family: Family) -> str:
+        return f"sum({build_selector(family, labels)} {mine})"
+
+    def flow(family: Family) -> str:
+        return f"sum(rate({build_selector(family, labels, over=window)}) {mine})"
+
+    parts = {
+        "matches": f"count({is_mine})",
+        "sampled": f"max(timestamp({epoch}) {mine})",
+        "scrapes": f"max(count_over_time({epochs}) {mine})",
+        "epochs": f"max(changes({epochs}) {mine}) + 1",
+        "size": last(families.POOL_SIZE),
+        "depth": last(families.POOL_QUEUE_DEPTH),
+        "oldest": last(families.POOL_OLDEST_AGE),
+        "arrivals": flow(families.POOL_SUBMITTED),
+        "completions": flow(families.POOL_FINISHED),
+        "busy": flow(families.POOL_BUSY),
+        "slots": flow(families.POOL_SLOT),
+        "cpu": flow(families.POOL_CPU),
+        "delay": flow(families.POOL_RUN_DELAY),
+    }
+    return _join_parts(parts)
+
+
+def build_past_size_query(project: str, lane: str) -> str:
+    """Return the query for the size that nine in ten samples of past runs of a lane did not exceed, for each pool.
+
+    Not the median: the gauge shows the usable size from a run's first seconds on, and earlier samples count too.
+    """
+    recommended = select(families.CONTROL_RECOMMENDED, project=project, over=PAST)
+    of_lane = select(families.STAGE_INFO, project=project, lane=lane, over=PAST)
+    return f"max by (pool) (quantile_over_time(0.9, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
+
+
+def build_past_durations_query(project: str, lane: str) -> str:
+    """Return the query for the median duration in seconds of each stage of a lane over seven days."""
+    last = select(families.STAGE_LAST_DURATION, project=project, lane=lane, over=PAST)
+    return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time span in PromQL, to the millisecond."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+
+
 def _is_finite(value: float) -> bool:
     return value - value == 0.0
+
+
+def _join_parts(parts: Mapping[str, str]) -> str:
+    named = (f'label_replace({expression}, "{SIGNAL}", "{name}", "", "")' for name, expression in parts.items())
+    return " or ".join(named)

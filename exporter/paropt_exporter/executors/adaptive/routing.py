@@ -1,17 +1,23 @@
-"""Choose threads or processes for each function, by measurements of its tasks."""
+"""Choose threads or processes for each function, by measurements of its tasks, and save these profiles for later."""
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile
 from paropt_exporter.executors.base import PROCESSES, THREADS
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 PoolName = str  # plan.THREADS or plan.PROCESSES
@@ -20,8 +26,7 @@ PoolName = str  # plan.THREADS or plan.PROCESSES
 # the interpreter's lock gives them.
 _CPU_BOUND_DEMAND = 0.5
 # Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so its demand c reads 1/N.
-# Measured
-# 0.51, 0.27 and 0.15 for N = 2, 4, 8. So a sum c * N of 0.8 of a core may be CPU-bound tasks.
+# Measured 0.51, 0.27 and 0.15 for N = 2, 4, 8. So a sum c * N of 0.8 of a core may be CPU-bound tasks.
 FULL_LOCK_CORES = 0.8
 _MIN_CLEAR_MEASUREMENTS = 5  # measurements without competition that outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
@@ -31,6 +36,9 @@ _WORTH_MOVING_SECONDS = 0.002
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 
 _THREAD_ONLY = "__paropt_thread_only__"
+PROFILES_NAME = "functions.json"  # beside a project's history
+_MAX_PROFILES = 10_000
+_MAX_BYTES = 16_000_000  # of the file: the most profiles, each with a name of a kilobyte
 
 
 def thread_only(function: F) -> F:
@@ -41,18 +49,6 @@ def thread_only(function: F) -> F:
 
 def is_thread_only(function: object) -> bool:
     return bool(getattr(function, _THREAD_ONLY, False))
-
-
-@dataclass(slots=True)
-class _Knowledge:
-    """The measurements of one function: averages of its CPU demand and duration."""
-
-    cpu_demand: float
-    seconds: float
-    bound: bool = False  # whether it was CPU-bound in threads
-    clear: int = 0  # how many measurements had no competition for the interpreter's lock
-    doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
-    get_pin_reason: str = ""  # why it stays in threads; "" if it may move
 
 
 class Router:
@@ -148,5 +144,68 @@ class Router:
         return known.cpu_demand if known else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionProfile:
+    """The mean CPU demand (0 to 1 core) and duration of a function's tasks.
+
+    `children_demand`: the CPU demand of the child processes of one task, in cores.
+    """
+
+    function: str
+    cpu_demand: float
+    seconds: float
+    children_demand: float = 0.0
+
+
+def load_profiles(path: Path) -> tuple[FunctionProfile, ...]:
+    """Read the profiles in a file. If it can't be read, log a warning and return none."""
+    try:
+        found = json.loads(files.read_file(path, _MAX_BYTES))["functions"]
+        return tuple(_parse_profile(name, **entry) for name, entry in found.items())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("function profiles can't be read", extra={"path": str(path), "err": repr(error)})
+        return ()
+
+
+def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
+    """Add profiles to the file; a new profile replaces the old one of its function. Log a warning if this fails."""
+    kept = {profile.function: profile for profile in load_profiles(path)}
+    for profile in profiles:
+        kept.pop(profile.function, None)
+        kept[profile.function] = profile
+    newest = list(kept.values())[-_MAX_PROFILES:]
+    content = {
+        entry.function: {"share": entry.cpu_demand, "seconds": entry.seconds, "children_demand": entry.children_demand}
+        for entry in newest
+    }
+    try:
+        files.make_folder(path.parent)
+        files.replace_file(path, json.dumps({"functions": content}, indent=1).encode(), mode=files.PRIVATE_FILE)
+    except OSError as error:
+        log.warning("function profiles can't be saved", extra={"path": str(path), "err": str(error)})
+
+
+@dataclass(slots=True)
+class _Knowledge:
+    """The measurements of one function: averages of its CPU demand and duration."""
+
+    cpu_demand: float
+    seconds: float
+    bound: bool = False  # whether it was CPU-bound in threads
+    clear: int = 0  # how many measurements had no competition for the interpreter's lock
+    doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
+    get_pin_reason: str = ""  # why it stays in threads; "" if it may move
+
+
 def _is_cpu_bound(known: _Knowledge) -> bool:
     return known.cpu_demand >= _CPU_BOUND_DEMAND and known.seconds >= _WORTH_MOVING_SECONDS
+
+
+def _parse_profile(name: str, *, share: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
+    if not (0 <= share <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
+        raise ValueError(f"{name}: a share of {share!r}, {seconds!r} seconds and {children_demand!r} cores")
+    return FunctionProfile(
+        function=name, cpu_demand=float(share), seconds=float(seconds), children_demand=float(children_demand)
+    )

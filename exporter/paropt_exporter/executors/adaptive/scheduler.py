@@ -17,14 +17,21 @@ from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, Core
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, PoolName, Router, is_thread_only
+from paropt_exporter.executors.adaptive.routing import (
+    FULL_LOCK_CORES,
+    FunctionProfile,
+    PoolName,
+    Router,
+    is_thread_only,
+    load_profiles,
+    save_profiles,
+)
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture, get_label, unwrap_partial
 from paropt_exporter.executors.processes import ProcessPool
+from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.executors.threads.thread_worker import CHILD_SAMPLING_SECONDS
 
 log = logging.getLogger(__name__)
 

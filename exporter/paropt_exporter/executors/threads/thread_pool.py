@@ -16,8 +16,7 @@ from paropt_exporter import host
 from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.future import TaskFuture, get_label
-from paropt_exporter.executors.threads.pool_state import ThreadPoolState
-from paropt_exporter.executors.threads.thread_worker import Worker
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
