@@ -73,6 +73,24 @@ def test_glob_gives_files_below_the_configs_folder_in_order(tmp_path: Path) -> N
     assert [task.item for task in stage.tasks] == ["./-rf.py", "a.py", "b.py", "sub/c.py"]
 
 
+def test_glob_starts_in_the_stages_folder(tmp_path: Path) -> None:
+    (tmp_path / "sub/tests").mkdir(parents=True)
+    (tmp_path / "sub/tests/test_a.py").touch()
+    stage = _only_stage(tmp_path, run="'x {item}'", items="{glob: 'tests/*.py'}", cwd="sub")
+    assert [task.item for task in stage.tasks] == ["tests/test_a.py"]
+
+
+def test_commands_find_the_programs_of_the_projects_virtual_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    stage = _only_stage(tmp_path, run="'x {item}'", items="{command: [sh, -c, 'echo $PATH']}")
+    assert [task.item for task in stage.tasks] == [f"{tmp_path}/.venv/bin:/usr/bin:/bin"]
+    assert stage.env["PATH"] == f"{tmp_path}/.venv/bin:/usr/bin:/bin"
+
+
 def test_each_line_that_a_command_prints_is_an_item(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     command = "[sh, -c, 'echo \"$A\"; echo; pwd']"
@@ -128,12 +146,12 @@ def _endless_tree(folder: Path) -> Path:
 
 def test_glob_that_matches_more_than_the_bound_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match="more than 100,000, the most that one stage may have"):
-        find_items(Items(glob="**/*"), root=_endless_tree(tmp_path), cwd=tmp_path, env={})
+        find_items(Items(glob="**/*"), cwd=_endless_tree(tmp_path), env={})
 
 
 def test_glob_that_walks_for_too_long_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"the glob \*\*/\*.none did not end within 0.5 s"):
-        find_items(Items(glob="**/*.none"), root=_endless_tree(tmp_path), cwd=tmp_path, env={}, limit_seconds=0.5)
+        find_items(Items(glob="**/*.none"), cwd=_endless_tree(tmp_path), env={}, limit_seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -275,4 +293,4 @@ def test_item_command_ends_with_its_process_though_a_daemon_holds_its_output(tmp
 
 def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"the command `sleep 30` did not end within 0\.1 s"):
-        find_items(Items(command="sleep 30"), root=tmp_path, cwd=tmp_path, env={}, limit_seconds=0.1)
+        find_items(Items(command="sleep 30"), cwd=tmp_path, env={}, limit_seconds=0.1)

@@ -81,6 +81,13 @@ def test_program_is_looked_up_from_the_stages_folder_and_path(tmp_path: Path) ->
     assert _check(tmp_path, configs.stage(run="tool", env="{PATH: bin}"))[0] == 2
 
 
+def test_programs_of_the_projects_virtual_environment_are_found(tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/tool").write_text("#!/bin/sh\n")
+    (tmp_path / ".venv/bin/tool").chmod(0o755)
+    assert _check(tmp_path, configs.stage(run="tool"))[0] == 0
+
+
 def test_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "check_unrun.py").write_text("raise SystemExit('was run')\n")
     before = [*sys.path]

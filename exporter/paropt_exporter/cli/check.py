@@ -98,19 +98,21 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     if not folder.is_dir():
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
-    yield from _check_glob(config, stage)
-    path = stage.env.get("PATH", os.environ.get("PATH", os.defpath))
+    yield from _check_glob(stage, folder)
+    from paropt_exporter.config.virtual_environment import build_stage_environment
+
+    path = build_stage_environment(config.root, stage.env, os.environ).get("PATH", os.environ.get("PATH", os.defpath))
     for program in dict.fromkeys(_iter_programs(stage)):
         yield from _check_program(program, folder, path)
 
 
-def _check_glob(config: Config, stage: Stage) -> Iterator[str]:
+def _check_glob(stage: Stage, folder: Path) -> Iterator[str]:
     if stage.items is None or stage.items.glob is None:
         return  # an items command is not run: it belongs to the repository
     from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 
     try:
-        if not find_items(stage.items, root=config.root, cwd=config.root, env={}) and not stage.items.allow_empty:
+        if not find_items(stage.items, cwd=folder, env={}) and not stage.items.allow_empty:
             yield f"items: {describe_no_items(stage.items)}: correct the glob, or write allow_empty: true"
     except ItemsError as error:
         yield str(error)

@@ -156,7 +156,7 @@ class Items(Section):
     list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
     glob: Text | None = Field(
         default=None,
-        description="Files that match, relative to the config's folder, sorted by name; found within 60 s.",
+        description="Files that match, relative to the stage's `cwd`, sorted by name; found within 60 s.",
     )
     command: Command | None = Field(
         default=None,
@@ -199,8 +199,14 @@ class Stage(Section):
     timeout: Duration | None = Field(
         default=None, description="The limit on each attempt, after which all its processes are ended."
     )
-    env: dict[Variable, Word] = Field(default={}, description="Environment variables, added to those of the exporter.")
-    cwd: Text | None = Field(default=None, description="Where the commands run, relative to the config's folder.")
+    env: dict[Variable, Word] = Field(
+        default={},
+        description="Environment variables, added to those of the exporter. PATH begins with the active virtual "
+        "environment, or else with .venv or venv beside the config, unless it is set here.",
+    )
+    cwd: Text | None = Field(
+        default=None, description="Where the commands run and globs start, relative to the config's folder."
+    )
     shell: StrictBool = Field(
         default=False, description="Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."
     )

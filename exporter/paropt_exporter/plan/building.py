@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
+from paropt_exporter.config.virtual_environment import build_stage_environment
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
@@ -362,6 +364,7 @@ def _build_stage(
     tasks, skip, fault = _build_tasks(config, stage, arguments)
     limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
+    env = build_stage_environment(config.root, stage.env, os.environ)
     return PlannedStage(
         number=stage.number,
         name=stage.name,
@@ -371,7 +374,7 @@ def _build_stage(
         retries=stage.retries.count,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
-        env=MappingProxyType(dict(stage.env)),
+        env=MappingProxyType(env),
         cwd=folder,
         output_file=config.root / stage.file if stage.file else None,
         sla=limit.to_limit() if limit else None,
@@ -382,7 +385,7 @@ def _build_stage(
         skip=skip,
         fault=fault,
         template=template,
-        junit=template is not None and pytest_support.can_request_report(template, folder, config.root, stage.env),
+        junit=template is not None and pytest_support.can_request_report(template, folder, config.root, env),
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
@@ -402,7 +405,8 @@ def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tu
     if stage.items is None:
         return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
     try:
-        items = find_items(stage.items, root=config.root, cwd=_get_folder(config, stage), env=stage.env)
+        env = build_stage_environment(config.root, stage.env, os.environ)
+        items = find_items(stage.items, cwd=_get_folder(config, stage), env=env)
     except ItemsError as error:
         place = config.places.get(stage.name, "")
         return (), "", f"{place}: {error}" if place else str(error)

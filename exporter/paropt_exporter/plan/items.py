@@ -41,13 +41,16 @@ class ItemsError(Exception):
 
 
 def find_items(
-    items: Items, *, root: Path, cwd: Path, env: Mapping[str, str], limit_seconds: float = COMMAND_SECONDS
+    items: Items, *, cwd: Path, env: Mapping[str, str], limit_seconds: float = COMMAND_SECONDS
 ) -> tuple[str, ...]:
-    """Return the items in order. Blocks for `limit_seconds` at most. Raises ItemsError."""
+    """Return the items in order; a glob starts in `cwd`, the stage's folder.
+
+    Blocks for `limit_seconds` at most. Raises ItemsError.
+    """
     if items.list is not None:
         found = items.list
     elif items.glob is not None:
-        found = _match_files(items.glob, root, limit_seconds)
+        found = _match_files(items.glob, cwd, limit_seconds)
     else:
         command = items.command or ()
         words = tuple(shlex.split(command)) if isinstance(command, str) else command
