@@ -12,6 +12,7 @@ import pytest
 from paropt_exporter import config, plan
 from paropt_exporter.cli import check, init
 from paropt_exporter.config.detect import DetectedStages
+from paropt_exporter.config.editing import edit_text
 from paropt_exporter.config.lanes import find_changed_paths
 from paropt_exporter.config.model import Stage
 
@@ -44,8 +45,37 @@ def test_written_config_loads_and_passes_check(project: Path) -> None:
     read = config.read_config(project / "paropt.yml", root=project)
     detected = config.read_config(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
-    assert {**read.lanes} == {**detected.lanes}
+    assert read.lanes["heavy"].total == detected.lanes["heavy"].total
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_stages_have_no_limit_until_they_were_measured(project: Path) -> None:
+    _init(project)
+    read = config.read_config(project / "paropt.yml", root=project)
+    limits = {name: lane.get_limit(stage) for name, lane in read.lanes.items() for stage in read.stages}
+    assert limits == dict.fromkeys(("docs", "standard", "heavy"))
+
+
+def test_docs_lane_runs_the_linters_only(project: Path) -> None:
+    _init(project)
+    assert config.read_config(project / "paropt.yml", root=project).lanes["docs"].stages == ("quality_gates",)
+
+
+def test_docs_lane_is_not_written_without_linters(tmp_path: Path) -> None:
+    _init(tmp_path)
+    assert "\n  docs:" not in (tmp_path / "paropt.yml").read_text()
+
+
+def test_limits_from_measurements_replace_the_missing_ones(project: Path) -> None:
+    _init(project)
+    text = (project / "paropt.yml").read_text()
+    assert "sla: {unit_tests: 5s}" in edit_text(text, {"lanes": {"standard": {"sla": {"unit_tests": "5s"}}}})
+
+
+def test_a_foreign_file_that_cannot_be_parsed_costs_a_comment(project: Path) -> None:
+    (project / "tox.ini").write_text("commands")
+    assert _init(project)[0] == 0
+    assert "  # tox.ini can't be parsed, and is not used: " in (project / "paropt.yml").read_text()
 
 
 def test_config_is_written_under_the_given_name(project: Path) -> None:
@@ -151,7 +181,8 @@ def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]
 def test_several_test_files_are_proposed_as_items_with_the_way_back(project: Path) -> None:
     (project / "tests").mkdir(exist_ok=True)
     for name in ("test_a.py", "test_b.py"):
-        (project / "tests" / name).touch()
+        (project / "tests" / name).write_text("#" * 100_000)
+    (project / "requirements.txt").write_text("pytest-xdist\n")
     _init(project)
     text = (project / "paropt.yml").read_text()
     assert 'items: {glob: "tests/test_*.py"}' in text

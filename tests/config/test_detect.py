@@ -72,7 +72,8 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
 def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path) -> None:
     _write(project, _dot_flake8="[flake8]\n")
     assert detect_stages(project).notes[0] == (
-        "quality_gates left out: the project uses flake8, but it is neither in .venv/bin nor on PATH: install it"
+        "quality_gates left out: the project uses flake8, but it is neither in its virtual environment nor on PATH: "
+        "install it"
     )
 
 
@@ -84,11 +85,11 @@ def test_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -
     assert any("the project uses mypy" in note for note in detected.notes)
 
 
-def test_tools_of_the_projects_virtual_environment_come_first(project: Path) -> None:
-    _install(project.parent / "bin", "ruff")
-    _install(project / ".venv/bin", "ruff")
+@pytest.mark.parametrize("folder", [".venv", "venv"])
+def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(project: Path, folder: str) -> None:
+    _install(project / folder / "bin", "ruff")
     _write(project, ruff_dot_toml="")
-    assert _commands(detect_stages(project))["quality_gates"] == (".venv/bin/ruff", "check", ".")
+    assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
 def test_active_virtual_environment_needs_no_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +119,89 @@ def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Pat
     assert _commands(detect_stages(project))["quality_gates"] == ("pnpm", "run", "lint")
 
 
-def test_python_and_npm_side_by_side_are_steps_of_one_stage(project: Path) -> None:
+def test_python_and_npm_side_by_side_are_two_stages(project: Path) -> None:
     _install(project.parent / "bin", "npm", "ruff")
     _write(project, package_dot_json='{"scripts": {"lint": "eslint ."}}', ruff_dot_toml="")
-    assert _commands(detect_stages(project))["quality_gates"] == (("ruff", "check", "."), ("npm", "run", "lint"))
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("ruff", "check", "."), "quality_gates_npm": ("npm", "run", "lint")}
+    assert [stage.number for stage in detected.stages] == [2, 12]
+
+
+def test_npm_script_that_runs_pytest_again_is_left_out(project: Path) -> None:
+    _install(project.parent / "bin", "npm", "pytest")
+    _write(project, package_dot_json='{"scripts": {"test": "python -m pytest tests"}}', tests__test_a_dot_py="")
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", "tests")}
+
+
+def test_make_target_whose_program_is_missing_is_left_out_with_a_note(project: Path) -> None:
+    _install(project.parent / "bin", "make")
+    _write(project, Makefile="format-check:\n\tblack --check .\n")
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    assert "quality_gates left out: `make format-check` needs black, which is not installed" in detected.notes
+
+
+def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
+    _install(project.parent / "bin", "make", "checker")
+    _write(project, Makefile="lint:\n\t@black .\nstyle:\n\t@checker .\n")
+    assert _commands(detect_stages(project)) == {"quality_gates": ("make", "style")}
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"])
+def test_pytest_finds_the_folders_that_its_configuration_names(project: Path, name: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, checks__check_one_dot_py="")
+    section = {"setup.cfg": "tool:pytest", "pyproject.toml": "tool.pytest.ini_options"}.get(name, "pytest")
+    value = "['checks']" if name == "pyproject.toml" else "checks"
+    (project / name).write_text(f"[{section}]\ntestpaths = {value}\n")
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q")}
+
+
+@pytest.mark.parametrize("folder", ["pkg/tests", "src/pkg/tests"])
+def test_tests_inside_the_package_are_found(project: Path, folder: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    package = project / folder.removesuffix("/tests")
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (project / folder).mkdir()
+    (project / folder / "test_one.py").touch()
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", folder)}
+
+
+def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path) -> None:
+    _install(project.parent / "bin", "ruff", "mypy", "pyright")
+    _write(project, src__one_dot_py="", more__two_dot_py="")
+    _write(
+        project,
+        tox_dot_ini="[testenv:lint]\ncommands =\n    ruff check --fix src\n    ruff check src more\n"
+        "[testenv:types]\ncommands =\n    x: mypy --strict src {posargs:-v}\n    mypy more\n",
+    )
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": ("ruff", "check", "src", "more"),
+        "type_checking": (("mypy", "--strict", "src"), ("mypy", "more")),
+    }
+
+
+@pytest.mark.parametrize("setting", ["[tool.ruff]\nfix = true\n", "[tool.ruff]\nline-length = 9\nfix-only = true\n"])
+def test_a_linter_that_is_configured_to_change_files_only_checks(project: Path, setting: str) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, pyproject_dot_toml=setting)
+    assert _commands(detect_stages(project)) == {"quality_gates": ("ruff", "check", "--no-fix", ".")}
+
+
+def test_tool_that_only_a_comment_names_does_not_count(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, setup_dot_cfg="[metadata]\n# mypy is not used\n")
+    assert detect_stages(project).stages == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("pyproject.toml", "[tool"), ("tox.ini", "commands"), ("noxfile.py", "def"), ("package.json", "{")],
+)
+def test_a_file_that_cannot_be_parsed_costs_a_note(project: Path, name: str, content: str) -> None:
+    (project / name).write_text(content)
+    assert detect_stages(project).notes[0].startswith(f"{name} can't be parsed, and is not used: ")
 
 
 def test_make_targets_count_unless_the_makefile_runs_this_very_command(project: Path) -> None:
@@ -164,12 +244,33 @@ def _unit_tests(project: Path) -> tuple[object, str | None]:
     return stage.run, stage.items.glob if stage.items is not None else None
 
 
+_LONG = "#" * 200_000
+
+
+def _write_large_suite(project: Path) -> None:
+    """Write two test files of a project that runs them with pytest-xdist."""
+    _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
+
+
 def test_several_test_files_become_batches(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__helpers_dot_py="")
+    _write_large_suite(project)
+    _write(project, tests__helpers_dot_py="")
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
     _write(project, tests__sub__test_c_dot_py="")
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/**/test_*.py")
+
+
+def test_suite_that_never_ran_in_parts_stays_in_one_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_small_suite_stays_in_one_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +282,7 @@ def test_several_test_files_become_batches(project: Path) -> None:
 )  # fmt: skip
 def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write_large_suite(project)
     _write(project, pyproject_dot_toml=f"[tool.pytest.ini_options]\n{options}\n")
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
@@ -189,7 +290,7 @@ def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project:
 @pytest.mark.parametrize("name", ["pytest.ini", "tox.ini", "setup.cfg"])
 def test_options_in_other_files_count_too(project: Path, name: str) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write_large_suite(project)
     section = "tool:pytest" if name == "setup.cfg" else "pytest"
     (project / name).write_text(f"[{section}]\naddopts =\n    --strict-markers\n    --cov\n")
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
@@ -197,7 +298,8 @@ def test_options_in_other_files_count_too(project: Path, name: str) -> None:
 
 def test_folders_that_pytest_does_not_enter_have_no_items(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", tests__typing__test_c_dot_py="")
+    _write_large_suite(project)
+    _write(project, tests__typing__test_c_dot_py="")
     _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\nnorecursedirs = 'docs tests/typing'\n")
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
     _write(project, tests__build__test_c_dot_py="", tests__more__test_d_dot_py="")
@@ -206,7 +308,7 @@ def test_folders_that_pytest_does_not_enter_have_no_items(project: Path) -> None
 
 def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="")
+    _write_large_suite(project)
     _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
@@ -214,7 +316,8 @@ def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> 
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
 def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", pyproject_dot_toml=text)
+    _write_large_suite(project)
+    _write(project, pyproject_dot_toml=text)
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
 
 

@@ -27,21 +27,24 @@ _HEAD = """\
 
 # project: NAME                  # the label of every metric; default: this folder's name
 
-# Ways of running the stages. These three lanes exist even without this section, with these values.
+# Ways of running the stages. docs, standard and heavy exist even without this section.
 lanes:
   # strategy: thread, process, hybrid, adaptive or sequential.
   # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
-  # sla: the limit of each stage; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8, critical: true}};
-  # a critical one stops the lane when it is exceeded.
-  docs: {{strategy: thread, workers: 2, sla: 10s, total: 5m, fail_fast: true}}
-  standard: {{strategy: adaptive, workers: auto, sla: 30s, total: 15m}}
-  heavy: {{strategy: process, workers: 8, sla: 60s, total: 20m}}
+  # sla: the limit of each stage, null for none; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8,
+  # critical: true}}; a critical one stops the lane when it is exceeded. After a few runs `paropt-exporter sla --write`
+  # sets limits from measured durations.
+{docs}  standard: {{strategy: adaptive, workers: auto, sla: null, total: 15m}}
+  heavy: {{strategy: process, workers: 8, sla: null, total: 20m}}
 
 # A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
 # (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
-# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots.
+# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots. Their PATH begins with the
+# active virtual environment, or with .venv or venv in this folder: write plain names of programs.
 stages:
 """
+_DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
+_DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - number: 1
     name: hello                  # nothing was found in this folder; put your own commands here
@@ -92,7 +95,9 @@ def render_config(detected: DetectedStages) -> str:
     """Return the text of paropt.yml for the detected stages."""
     stages = "".join(_render_stage(stage) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
-    return _HEAD.format(schema=SCHEMA) + stages + left_out + _TAIL
+    linters = [stage.name for stage in detected.stages if stage.name in _DOCS_STAGES]
+    docs = _DOCS.format(", ".join(linters)) if linters else ""
+    return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL
 
 
 def _render_stage(stage: Stage) -> str:

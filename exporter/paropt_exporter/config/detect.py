@@ -16,9 +16,19 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
+from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.model import Stage
 from paropt_exporter.config.placeholders import ITEMS
+from paropt_exporter.config.project_commands import (
+    MAKEFILES,
+    ProjectCommands,
+    Words,
+    parse_recipes,
+    read_project_commands,
+)
 from paropt_exporter.config.pytest_options import read_pytest_options
+from paropt_exporter.config.virtual_environment import build_environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,81 +92,133 @@ _BUILT_IN_STAGES = (
 def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
-    stages, notes = [], []
+    stages: list[Stage] = []
+    notes: list[str] = [*project.commands.notes, *project.notes]
     for kind in _BUILT_IN_STAGES:
-        commands, missing = _choose_commands(project, kind)
-        if commands:
-            work: dict[str, object] = {"steps": commands}
-            if len(commands) == 1:
-                work = _build_batched_work(project, commands[0]) or {"run": commands[0]}
-            stages.append(Stage.model_validate({"number": kind.number, "name": kind.name, **work}))
+        work, missing = _choose_work(project, kind)
+        script, no_script = _choose_script(project, kind, [words for words in work if isinstance(words, tuple)])
+        target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
+        missing += no_script + no_target
+        if script is not None and work:  # tools of two languages are two stages, which run side by side
+            stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
+        work = work or [each for each in (script, target) if each is not None]
+        if work:
+            stages.append(_build_stage(project, kind.number, kind.name, work))
             notes += [f"{kind.name}: {why}" for why in missing]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
-    return DetectedStages(stages=tuple(stages), notes=tuple(notes))
+    return DetectedStages(stages=tuple(sorted(stages, key=lambda stage: stage.number)), notes=tuple(notes))
 
 
-def _choose_commands(project: Project, kind: _BuiltInStage) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return the commands of one stage, and the reasons why tools of the project are missing from them."""
-    commands: list[tuple[str, ...]] = []
+_BESIDE = 10  # added to the number of a stage for the second stage of its kind
+
+
+def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
+    work: dict[str, object] = {"steps": commands}
+    if len(commands) == 1:
+        work = _build_batched_work(project, commands[0]) or {"run": commands[0]}
+    return Stage.model_validate({"number": number, "name": name, **work})
+
+
+def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
+    """Return the calls of a stage's first installed tool, and the reasons why other tools are missing."""
     missing: list[str] = []
     for tool in kind.tools:
-        arguments = _choose_arguments(project, kind, tool)
-        if arguments is None:
+        calls = _choose_calls(project, kind, tool)
+        if not calls:
             continue
-        program = project.find_program(tool)
-        if program is not None:
-            commands.append((program, *arguments))
-            break
-        missing.append(f"the project uses {tool}, but it is neither in .venv/bin nor on PATH: install it")
+        if project.has_program(tool):
+            return [(tool, *arguments) for arguments in calls], missing
+        missing.append(f"the project uses {tool}, but it is neither in its virtual environment nor on PATH: install it")
+    return [], missing
+
+
+def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
+    """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
     script = next((script for script in kind.scripts if script in project.scripts), None)
-    if script is not None:
-        if project.find_program(project.script_runner) is None:
-            missing.append(f"package.json has the script {script!r}, but {project.script_runner} is not on PATH")
-        else:
-            commands.append((project.script_runner, "run", script))
-    if commands:
-        return commands, missing if not kind.tools or commands else []
-    target = next((target for target in kind.targets if target in project.targets), None)
-    if target is not None and project.find_program("make") is not None:
-        commands.append(("make", target))
-    return commands, missing
+    if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
+        return None, []
+    if not project.has_program(project.script_runner):
+        return None, [f"package.json has the script {script!r}, but {project.script_runner} is not on PATH"]
+    return (project.script_runner, "run", script), []
 
 
-def _choose_arguments(project: Project, kind: _BuiltInStage, tool: str) -> tuple[str, ...] | None:
-    """Return a tool's arguments in this project, or None if the project does not use the tool."""
+def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
+    """Return the call of the first make target whose programs are installed."""
+    missing: list[str] = []
+    if not project.has_program("make"):
+        return None, []
+    for target in kind.targets:
+        if target not in project.targets:
+            continue
+        program = project.find_missing_program(target)
+        if program is None:
+            return ("make", target), missing
+        missing.append(f"`make {target}` needs {program}, which is not installed")
+    return None, missing
+
+
+def _choose_calls(project: Project, kind: _BuiltInStage, tool: str) -> list[Words]:
+    """Return the arguments of each call of a tool: the project's own, otherwise usual ones; none if it is not used."""
+    if tool == "pytest":
+        return _choose_pytest_calls(project, integration=kind.name == "integration_tests")
+    own = _choose_own_calls(project, tool)
+    if not own and not project.uses(tool):
+        return []
     match tool:
-        case "pytest":
-            return _choose_pytest_arguments(project, integration=kind.name == "integration_tests")
-        case _ if not project.uses(tool):
-            return None
         case "ruff":
-            return ("check", ".")
+            # A check must not change files while others read them.
+            fixes = ("--no-fix",) if project.ruff_fixes else ()
+            return [("check", *fixes, *(own[0][1:] if own else (".",)))]
         case "mypy":
-            return () if project.mypy_has_targets else project.sources
+            return own or [() if project.mypy_has_targets else project.sources]
         case "bandit":
             # One line a finding. The default report ends with "Files skipped (0):", which a summary would show.
-            return ("-q", "-f", "custom", "-r", *project.sources)
+            return own or [("-q", "-f", "custom", "-r", *project.sources)]
         case _:
-            return ()
+            return own or [()]
 
 
-def _build_batched_work(project: Project, command: tuple[str, ...]) -> dict[str, object] | None:
-    """Return the keys of a stage that splits the unit tests into batches, or None if one pytest must run them all."""
+def _choose_own_calls(project: Project, tool: str) -> list[Words]:
+    """Return the arguments with which the project calls a tool, if they name something to check."""
+    calls = [words for words in project.commands.find(tool) if not _CHANGES_FILES.intersection(words)]
+    if tool == "ruff":
+        return [words for words in calls if words[:1] == ("check",) and _has_targets(words[1:])][:1]
+    if tool == "mypy" and project.mypy_has_targets and () in calls:
+        return [()]
+    return [words for words in calls if _has_targets(words) and project.has_files(words)][:_MOST_CALLS]
+
+
+def _has_targets(arguments: Words) -> bool:
+    return any(not word.startswith("-") for word in arguments)
+
+
+def _mentions_word(text: str, word: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
+
+
+def _build_batched_work(project: Project, command: Words) -> dict[str, object] | None:
+    """Return the keys of a stage that splits the unit tests into batches, or None if one pytest should run them all."""
     pattern = project.unit_test_files
-    if pattern is None or Path(command[0]).name != "pytest" or command[1:] != ("-q", project.unit_tests):
+    if pattern is None or command[0] != "pytest" or command[1:] not in (("-q",), ("-q", project.unit_tests)):
         return None
-    return {"run": (command[0], "-q", ITEMS), "items": {"glob": pattern}}
+    return {"run": ("pytest", "-q", ITEMS), "items": {"glob": pattern}}
 
 
-def _choose_pytest_arguments(project: Project, *, integration: bool) -> tuple[str, ...] | None:
+def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
     separate = project.integration_tests
     if integration:
-        return ("-q", separate) if separate else None
-    if not project.unit_tests:
-        return None
-    ignored = (f"--ignore={separate}",) if separate and separate.startswith(f"{project.unit_tests}/") else ()
-    return ("-q", project.unit_tests, *ignored)
+        return [("-q", separate)] if separate else []
+    if not project.has_tests:
+        return []
+    ignored = (f"--ignore={separate}",) if separate else ()
+    if project.has_test_paths:  # pytest knows the folders
+        return [("-q", *ignored)]
+    folder = project.unit_tests
+    if folder is None:
+        return []
+    inside = separate is not None and (folder == "." or separate.startswith(f"{folder}/"))
+    return [("-q", folder, *(ignored if inside else ()))]
 
 
 def _describe_missing(kind: _BuiltInStage) -> str:
@@ -168,8 +230,14 @@ def _describe_missing(kind: _BuiltInStage) -> str:
     return f"the project shows none of {', '.join(looked)}"
 
 
+_MOST_CALLS = 3  # of one tool in a stage
+_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
+_LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
+_SHELL_WORDS = frozenset(
+    {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
+)
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
     "flake8": (".flake8",),
@@ -202,15 +270,53 @@ class Project:
             return True
         return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
-    def find_program(self, name: str) -> str | None:
-        """Return a program's name, its path in the project's virtual environment, or None if it is not installed."""
-        for folder in (".venv/bin", "venv/bin"):
-            path = self._root / folder / name
-            if path.is_file() and os.access(path, os.X_OK):
-                on_path = shutil.which(name)
-                same = on_path is not None and Path(on_path).absolute() == path.absolute()
-                return name if same else f"{folder}/{name}"
-        return name if shutil.which(name) else None
+    def has_program(self, name: str) -> bool:
+        """Return whether a stage would find a program: in the virtual environment, or on PATH."""
+        return shutil.which(name, path=self._path) is not None
+
+    def find_missing_program(self, target: str) -> str | None:
+        """Return the first program of a make target's recipe that is not installed."""
+        for line in self.targets[target]:
+            word = line.lstrip("@-+ ").partition(" ")[0]
+            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in _SHELL_WORDS and not self.has_program(word):
+                return word
+        return None
+
+    def has_files(self, arguments: Words) -> bool:
+        """Return whether all paths among the arguments exist."""
+        return all((self._root / word).exists() for word in arguments if "/" in word and not word.startswith("-"))
+
+    @cached_property
+    def _path(self) -> str:
+        found = build_environment(self._root, os.environ)
+        return found.get("PATH") or os.environ.get("PATH", os.defpath)
+
+    @cached_property
+    def commands(self) -> ProjectCommands:
+        """The commands that the project runs on itself."""
+        return read_project_commands(self._read_text)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """The reasons why files of the project are not used."""
+        try:
+            json.loads(self._read_text("package.json") or "{}")
+        except (ValueError, RecursionError) as error:
+            return (f"package.json can't be parsed, and is not used: {describe_error(error)}",)
+        return ()
+
+    @cached_property
+    def ruff_fixes(self) -> bool:
+        """Whether ruff's configuration makes `ruff check` change files."""
+        return re.search(r"^fix(-only)?\s*=\s*true", self._ruff_settings, re.MULTILINE) is not None
+
+    @cached_property
+    def _ruff_settings(self) -> str:
+        own = self._read_text("ruff.toml") or self._read_text(".ruff.toml")
+        if own:
+            return own
+        found = re.search(r"^\[tool\.ruff\](.*?)(?=^\[|\Z)", self._read_text("pyproject.toml"), re.M | re.S)
+        return found[1] if found else ""
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -226,20 +332,42 @@ class Project:
 
     @cached_property
     def unit_tests(self) -> str | None:
-        """The folder of the unit tests, None without any test file."""
-        for folder in ("tests/unit", "tests", "test", "testing"):
+        """The folder of the unit tests, `.` for files at the top, None without any test file."""
+        named = self._test_paths
+        if len(named) == 1 and (self._root / named[0]).is_dir():
+            return named[0].rstrip("/")
+        inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
+        inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
+        found = [path.relative_to(self._root).as_posix() for pattern in inner for path in self._list_files(pattern)]
+        for folder in ("tests/unit", "tests", "test", "testing", *found):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
 
     @cached_property
-    def unit_test_files(self) -> str | None:
-        """A glob for exactly the files that pytest collects from the unit tests, or None if there is no such glob.
+    def _test_paths(self) -> list[str]:
+        return self._pytest_options.get("testpaths", "").split()
 
-        There is one if pytest's default names apply, no folder is left out, and no option is about the run as a whole.
+    @cached_property
+    def has_test_paths(self) -> bool:
+        """Whether pytest's configuration names the folders of the tests, and one of them exists."""
+        return any(self._list_files(path) for path in self._test_paths if not path.startswith("/"))
+
+    @cached_property
+    def has_tests(self) -> bool:
+        return self.has_test_paths or self.unit_tests is not None
+
+    @cached_property
+    def unit_test_files(self) -> str | None:
+        """A glob for exactly the files that pytest collects from the unit tests, or None if one pytest should run them.
+
+        There is one if the project runs its tests with pytest-xdist, so that they are known to run apart, there are
+        many, pytest's default names apply, no folder is left out, and no option is about the run as a whole.
         """
         folder = self.unit_tests
-        if folder is None or "python_files" in self._pytest_options:
+        if folder is None or "python_files" in self._pytest_options or len(self._test_paths) > 1:
+            return None
+        if not self.uses("pytest-xdist") or self._count_test_bytes(folder) < _LARGE_SUITE_BYTES:
             return None
         if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
             return None
@@ -259,6 +387,12 @@ class Project:
         if not kept:
             return f"{prefix}test_*.py"
         return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    def _count_test_bytes(self, folder: str) -> int:
+        try:
+            return sum(path.stat().st_size for path in (self._root / folder).rglob("test_*.py"))
+        except (OSError, RecursionError):
+            return 0
 
     def _has_collection_rules(self, folder: Path) -> bool:
         """Return whether a conftest.py filters the collected files. A file on the command line ignores that filter."""
@@ -280,16 +414,17 @@ class Project:
         return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
 
     @cached_property
-    def scripts(self) -> frozenset[str]:
-        """The npm scripts of package.json."""
+    def scripts(self) -> dict[str, str]:
+        """The npm scripts of package.json, by name."""
         try:
             scripts = json.loads(self._read_text("package.json") or "{}").get("scripts", {})
         except (ValueError, AttributeError, RecursionError):
-            return frozenset()
+            return {}
         placeholder = "no test specified"  # `npm init` writes such a script, which always fails
-        return frozenset(
-            name for name, line in scripts.items() if isinstance(line, str) and placeholder not in line
-        ) if isinstance(scripts, dict) else frozenset()  # fmt: skip
+        return {
+            name: line for name, line in raw_yaml.as_mapping(scripts).items()
+            if isinstance(line, str) and placeholder not in line
+        }  # fmt: skip
 
     @cached_property
     def script_runner(self) -> str:
@@ -297,20 +432,19 @@ class Project:
         return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
 
     @cached_property
-    def targets(self) -> frozenset[str]:
-        """The targets of the Makefile, or none if it calls paropt-exporter: the stages would call each other."""
-        text = self._read_text("Makefile") or self._read_text("GNUmakefile") or self._read_text("makefile")
+    def targets(self) -> dict[str, list[str]]:
+        """The lines of each target of the Makefile, or none if it calls paropt-exporter: it would call itself."""
+        text = next((text for name in MAKEFILES if (text := self._read_text(name))), "")
         if "paropt-exporter" in text or "paropt_exporter" in text:
-            return frozenset()
-        return frozenset(
-            name for line in re.findall(r"^([A-Za-z0-9_][\w. -]*):(?!=)", text, re.MULTILINE) for name in line.split()
-        )
+            return {}
+        return parse_recipes(text)
 
     @cached_property
     def _mentions(self) -> str:
         requirements = sorted(path.name for path in self._list_files("*requirements*.txt"))
         requirements += sorted(f"requirements/{path.name}" for path in self._list_files("requirements/*.txt"))
-        return "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
+        texts = "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
+        return "\n".join(line for line in texts.split("\n") if not line.lstrip().startswith("#"))
 
     @cached_property
     def _mypy_section(self) -> str:

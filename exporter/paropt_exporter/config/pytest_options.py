@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import configparser
-import re
-import tomllib
 from collections.abc import Callable
 
 from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.foreign_files import parse_ini, parse_toml
 
 # In pytest's order: the first file with options counts.
 _FILES = (
     ("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("pyproject.toml", ""), ("tox.ini", "pytest"),
     ("setup.cfg", "tool:pytest"),
 )  # fmt: skip
-_MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
-
-_LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes quadratic time for long blanks
 
 
 def read_pytest_options(read: Callable[[str], str]) -> dict[str, str]:
@@ -36,14 +32,12 @@ def read_pytest_options(read: Callable[[str], str]) -> dict[str, str]:
 
 
 def _parse_toml(text: str) -> dict[str, str]:
-    if "pytest" not in text or any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+    if "pytest" not in text:
         return {}
-    found = raw_yaml.as_mapping(raw_yaml.as_mapping(tomllib.loads(text).get("tool")).get("pytest"))
+    found = raw_yaml.as_mapping(raw_yaml.as_mapping(parse_toml(text).get("tool")).get("pytest"))
     options = {**found, **raw_yaml.as_mapping(found.get("ini_options"))}
     return {key: " ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in options.items()}
 
 
 def _parse_ini(text: str, section: str) -> dict[str, str]:
-    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(_LONG_BLANK.sub(" ", text))
-    return {key: value or "" for key, value in parser[section].items()} if parser.has_section(section) else {}
+    return parse_ini(text).get(section, {})

@@ -1,0 +1,30 @@
+"""Parse the TOML and INI files of other tools, in bounded time."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from typing import Any
+
+_MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
+_LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes quadratic time for long blanks
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises ValueError or RecursionError if it can't be parsed."""
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        raise ValueError("a key has too many parts")
+    return tomllib.loads(text)
+
+
+def parse_ini(text: str) -> dict[str, dict[str, str]]:
+    """Return the sections of an INI file. Raises configparser.Error if it can't be parsed."""
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    parser.read_string(_LONG_BLANK.sub(" ", text))
+    return {name: {key: value or "" for key, value in parser[name].items()} for name in parser.sections()}
+
+
+def describe_error(error: Exception) -> str:
+    """Return the error's first line, short enough for a comment."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
