@@ -13,6 +13,7 @@ from concurrent.futures._base import (  # the states that the library's own wait
     PENDING,
     RUNNING,
 )
+from functools import partial
 from typing import Any, TypeVar
 
 from paropt_exporter.events import Measurement
@@ -219,5 +220,13 @@ def get_label(function: Callable[..., Any]) -> str:
     name = getattr(function, "__qualname__", None)
     if type(name) is str:
         return name
-    inner = getattr(function, "func", None)  # functools.partial
-    return get_label(inner) if callable(inner) and inner is not function else type(function).__qualname__
+    inner = unwrap_partial(function)
+    name = getattr(inner, "__qualname__", None)
+    return name if type(name) is str else type(inner).__qualname__
+
+
+def unwrap_partial(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function inside functools.partial. The attribute `func` of others does not count: mocks nest it."""
+    while isinstance(function, partial):
+        function = function.func
+    return function

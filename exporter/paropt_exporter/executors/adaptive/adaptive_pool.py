@@ -109,6 +109,11 @@ class AdaptivePool(Executor):
         return sum(pool.target for pool in self.pools())
 
     @property
+    def _max_workers(self) -> int:
+        """The standard executors' attribute, which dask and adaptive read."""
+        return self._scheduler.max_workers
+
+    @property
     def live(self) -> int:
         return sum(pool.live for pool in self.pools())
 

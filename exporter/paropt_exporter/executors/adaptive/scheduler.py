@@ -21,7 +21,7 @@ from paropt_exporter.executors.adaptive.profiles import FunctionProfile, load_pr
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, PoolName, Router, is_thread_only
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import DemandMeter, Sample
-from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.future import TaskFuture, get_label, unwrap_partial
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.threads.thread_worker import CHILD_SAMPLING_SECONDS
@@ -122,6 +122,13 @@ class AdaptiveScheduler:
         if self._strategy is Strategy.ADAPTIVE:
             return min(self._max_workers or self._start, self._start)
         return self._max_workers or min(32, self._cores + 4)
+
+    @property
+    def max_workers(self) -> int:
+        """The most tasks that run at once."""
+        if self._strategy is Strategy.ADAPTIVE:
+            return self._max_workers or MAX_WAITING_THREADS
+        return self._get_initial_size(PROCESSES if self._strategy is Strategy.PROCESS else THREADS)
 
     def resize(self, n: int, reason: str) -> None:
         if n < 1:
@@ -540,8 +547,8 @@ class AdaptiveScheduler:
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
-    inner = getattr(function, "func", function)
-    return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    module = getattr(unwrap_partial(function), "__module__", "")
+    return f"{module if type(module) is str else ''}.{get_label(function)}"
 
 
 class Monitor:

@@ -160,6 +160,11 @@ class ThreadPool(Executor):
         return self._state.target
 
     @property
+    def _max_workers(self) -> int:
+        """The standard executors' attribute, which dask and adaptive read."""
+        return self.target
+
+    @property
     def live(self) -> int:
         """How many workers are alive, including those that will exit after their task."""
         return self._state.live

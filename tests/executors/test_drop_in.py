@@ -1,0 +1,94 @@
+"""The executors take the place of the standard library's in other packages."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from unittest.mock import MagicMock, Mock
+from xmlrpc.client import ServerProxy
+
+import pytest
+
+from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.events import Strategy
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
+from support.pool_tasks import HANG_SECONDS, double, nothing
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
+@pytest.mark.parametrize("mock_type", [Mock, MagicMock])
+def test_mock_is_a_task(pool_type: Callable[[], ThreadPool | AdaptivePool], mock_type: type[Mock]) -> None:
+    with pool_type() as pool:
+        assert pool.submit(mock_type(return_value=3)).result(HANG_SECONDS) == 3
+        assert list(pool.map(mock_type(return_value=3), [1])) == [3]
+
+
+def test_method_of_a_remote_server_is_a_task() -> None:
+    with ThreadPool(1) as pool, pytest.raises(OSError, match="refused"):
+        pool.submit(ServerProxy("http://127.0.0.1:1").method).result(HANG_SECONDS)
+
+
+def test_partial_has_the_label_of_its_function() -> None:
+    class Named(partial):  # type: ignore[type-arg]  # a subclass is not flattened
+        pass
+
+    with ThreadPool(1) as pool:
+        assert pool.submit(Named(partial(double, 1))).label == "double"
+
+
+@pytest.mark.parametrize(
+    ("pool", "most"),
+    [
+        (partial(ThreadPool, 3), 3), (partial(ProcessPool, 2), 2), (partial(AdaptivePool, max_workers=5), 5),
+        (partial(AdaptivePool, Strategy.THREAD, 4), 4), (AdaptivePool, 64),
+    ],
+)  # fmt: skip
+def test_packages_find_the_number_of_workers_where_the_standard_executors_have_it(
+    pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool], most: int
+) -> None:
+    with pool() as made:
+        assert made._max_workers == most
+        with pytest.raises(AttributeError):
+            made._max_workers = 1  # type: ignore[misc]  # read-only
+
+
+def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() -> None:
+    with pytest.raises(UnpicklableError, match=r"make it with multiprocessing.get_context\('forkserver'\)"):
+        ProcessPool(1, initializer=nothing, initargs=(multiprocessing.get_context("fork").RLock(),))
+    with ProcessPool(1, initializer=id, initargs=(multiprocessing.get_context("forkserver").RLock(),)) as pool:
+        assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+
+
+def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
+    started, release, ran = threading.Event(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        release.wait(HANG_SECONDS)
+
+    async def cancel_queued(pool: Executor) -> None:
+        loop = asyncio.get_running_loop()
+        first = loop.run_in_executor(pool, block)
+        queued = loop.run_in_executor(pool, ran.set)
+        queued.cancel()
+        release.set()
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+
+    with ThreadPool(1) as pool:
+        asyncio.run(cancel_queued(pool))
+    assert started.is_set()
+    assert not ran.is_set()
+
+
+def test_event_loop_takes_no_other_default_executor_than_the_standard_one() -> None:
+    async def set_default(pool: ThreadPool) -> None:
+        asyncio.get_running_loop().set_default_executor(pool)  # type: ignore[arg-type]  # the point of the test
+
+    with ThreadPool(1) as pool, pytest.raises(TypeError, match="ThreadPoolExecutor"):
+        asyncio.run(set_default(pool))
