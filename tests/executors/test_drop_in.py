@@ -88,7 +88,7 @@ def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
 
 def test_event_loop_takes_no_other_default_executor_than_the_standard_one() -> None:
     async def set_default(pool: ThreadPool) -> None:
-        asyncio.get_running_loop().set_default_executor(pool)  # type: ignore[arg-type]  # the point of the test
+        asyncio.get_running_loop().set_default_executor(pool)  # refused
 
     with ThreadPool(1) as pool, pytest.raises(TypeError, match="ThreadPoolExecutor"):
         asyncio.run(set_default(pool))

@@ -478,6 +478,27 @@ def test_a_stage_that_only_ever_failed_has_never_succeeded(history: History) -> 
     assert history.find_never_succeeded("standard") == {"unit"}
 
 
+def test_stage_with_one_failing_item_of_many_has_an_expected_duration(history: History) -> None:
+    results = {f"test_{n}.py": Result.FAILURE if n == 0 else Result.SUCCESS for n in range(34)}
+    items = tuple(ItemRecord(item=item, result=result, seconds=0.1) for item, result in results.items())
+    failed = replace(task("unit", "r1"), result=Result.FAILURE, items=items)
+    ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), duration_seconds=7.0)
+    keep(history, run_started("r1", stages=("unit",)), failed, ended, run_ended("r1", result=Result.FAILURE))
+    assert history.load_expected_seconds("standard") == {"unit": 7.0}
+
+
+def test_stage_with_one_failing_task_of_many_has_an_expected_duration(history: History) -> None:
+    ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), duration_seconds=7.0, tasks=9, tasks_failed=1)
+    keep(history, run_started("r1", stages=("unit",)), ended, run_ended("r1", result=Result.FAILURE))
+    assert history.load_expected_seconds("standard") == {"unit": 7.0}
+
+
+def test_stage_that_failed_as_a_whole_has_no_expected_duration(history: History) -> None:
+    ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), tasks=1, tasks_failed=1)
+    keep(history, run_started("r1", stages=("unit",)), ended, run_ended("r1", result=Result.FAILURE))
+    assert history.load_expected_seconds("standard") == {}
+
+
 def test_item_durations_are_stored_and_deleted_with_the_tests_of_a_file(history: History) -> None:
     long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
     whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)

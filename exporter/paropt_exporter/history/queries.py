@@ -155,9 +155,34 @@ def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues
 
 
 def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the median duration in seconds of its last successful complete runs."""
+    """Return for each stage the median duration in seconds of its last successful complete runs.
+
+    For a stage that never succeeded, those of its runs count in which most of its tasks or items succeeded: a failing
+    test file hardly changes the duration of a suite, but a stage that fails at once says nothing about it.
+    """
     known = load_stage_durations(connection, project, lane, limit=EXPECTED_RUNS)
-    return {stage: median(values) for stage, values in known.items()}
+    nearly = _load_mostly_successful_durations(connection, project, lane)
+    return {stage: median(values) for stage, values in {**nearly, **known}.items()}
+
+
+def _load_mostly_successful_durations(
+    connection: sqlite3.Connection, project: str, lane: str
+) -> Mapping[str, list[float]]:
+    query = """
+    SELECT stage, stages.duration FROM stages JOIN runs USING (run_id)
+      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND (
+        2 * tasks_failed < tasks
+        OR 2 * (SELECT count(*) FROM failed_items
+                WHERE failed_items.run_id = stages.run_id AND failed_items.stage = stages.stage)
+           BETWEEN 1 AND (SELECT count(*) FROM items WHERE items.project = runs.project AND items.stage = stages.stage)
+      )
+      ORDER BY runs.sequence DESC
+    """
+    durations: dict[str, list[float]] = defaultdict(list)
+    for stage, duration in connection.execute(query, (project, lane, Result.FAILURE.value)):
+        if len(durations[to_text(stage)]) < EXPECTED_RUNS:
+            durations[to_text(stage)].append(to_number(duration))
+    return durations
 
 
 def load_stage_durations(
