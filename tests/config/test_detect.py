@@ -174,10 +174,11 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
     _write(
         project,
         tox_dot_ini="[testenv:lint]\ncommands =\n    ruff check --fix src\n    ruff check src more\n"
+        "    ruff format src\n    ruff format --check src\n"
         "[testenv:types]\ncommands =\n    x: mypy --strict src {posargs:-v}\n    mypy more\n",
     )
     assert _commands(detect_stages(project)) == {
-        "quality_gates": ("ruff", "check", "src", "more"),
+        "quality_gates": (("ruff", "check", "src", "more"), ("ruff", "format", "--check", "src")),
         "type_checking": (("mypy", "--strict", "src"), ("mypy", "more")),
     }
 

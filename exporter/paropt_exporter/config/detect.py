@@ -169,7 +169,10 @@ def _choose_calls(project: Project, kind: _BuiltInStage, tool: str) -> list[Word
         case "ruff":
             # A check must not change files while others read them.
             fixes = ("--no-fix",) if project.ruff_fixes else ()
-            return [("check", *fixes, *(own[0][1:] if own else (".",)))]
+            checks = [words for words in own if words[0] == "check"] or [("check", ".")]
+            return [("check", *fixes, *words[1:]) for words in checks] + [
+                words for words in own if words[0] == "format"
+            ]
         case "mypy":
             return own or [() if project.mypy_has_targets else project.sources]
         case "bandit":
@@ -183,7 +186,9 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
     """Return the arguments with which the project calls a tool, if they name something to check."""
     calls = [words for words in project.commands.find(tool) if not _CHANGES_FILES.intersection(words)]
     if tool == "ruff":
-        return [words for words in calls if words[:1] == ("check",) and _has_targets(words[1:])][:1]
+        checks = [words for words in calls if words[:1] == ("check",) and _has_targets(words[1:])]
+        formats = [words for words in calls if words[:1] == ("format",) and "--check" in words]
+        return checks[:1] + formats[:1]
     if tool == "mypy" and project.mypy_has_targets and () in calls:
         return [()]
     return [words for words in calls if _has_targets(words) and project.has_files(words)][:_MOST_CALLS]
