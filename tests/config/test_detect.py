@@ -253,7 +253,7 @@ def _write_large_suite(project: Path) -> None:
     _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
 
 
-def test_several_test_files_become_batches(project: Path) -> None:
+def test_large_suite_that_runs_under_xdist_becomes_batches(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write_large_suite(project)
     _write(project, tests__helpers_dot_py="")

@@ -11,7 +11,7 @@ from paropt_exporter.engine import report
 from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, add_advice
 from paropt_exporter.events import Bottleneck, Result, StageRecord, Strategy, TaskTiming
 from paropt_exporter.families import LANE_BOTTLENECKS, STAGE_BOTTLENECKS
-from paropt_exporter.plan import Bounds, Plan, PlannedStage
+from paropt_exporter.plan import Bounds, Call, Commands, Plan, PlannedStage, PlannedTask, Work
 from support.lanes import plan, stage
 
 ADAPTIVE = Bounds(minimum=1, maximum=8, start=2)
@@ -185,9 +185,30 @@ def test_processes_are_advised_on_free_cores() -> None:
     assert advice("gil_bound", *rounds(2, 1, cpu=2.0, gil_bound=True), planned=lane(workers=1), name="a") == ""
 
 
+def whole(name: str, work: Work) -> PlannedStage:
+    return replace(stage(name), tasks=(PlannedTask(index=0, item=None, work=work),))
+
+
+PYTEST = Commands(steps=(("python", "-m", "pytest", "tests"),))
+
+
+@pytest.mark.parametrize(
+    ("work", "splits"),
+    [
+        (PYTEST, True), (Commands(steps=(("flake8",),)), True), (Call(target="module:function", arguments=()), True),
+        (Commands(steps=(("mypy", "src"),)), False), (Commands(steps=(("sleep", "20"),)), False),
+        (Commands(steps=(("tsc",),)), False), (Commands(steps=(("make",), ("pytest",))), False),
+    ],
+)  # fmt: skip
+def test_items_are_advised_for_work_that_takes_them(work: Work, splits: bool) -> None:
+    tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
+    told = advice("uneven", *tasks, planned=lane(whole("a", work), stage("b"), workers=3))
+    assert told == ("split a in two (items): 3.0 s instead of 6.0 s" if splits else "")
+
+
 @pytest.mark.parametrize("kind", ["slow", "uneven"])
 def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: str) -> None:
-    stages = (stage("a"), stage("b", tasks=2))
+    stages = (whole("a", PYTEST), stage("b", tasks=2))
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(2, 2, seconds=2.0, name="b"))
     advised = advice(kind, *tasks, planned=lane(*stages, workers=3), name="a")
     assert advised == "split it in two (items): 4.0 s instead of 6.0 s"
@@ -196,13 +217,13 @@ def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: st
 
 def test_splitting_a_task_that_computes_is_not_advised_on_full_cores() -> None:
     tasks = (*rounds(1, 1, seconds=4.0, cpu=4.0, name="a"), *rounds(2, 1, seconds=2.0, cpu=2.0, name="b"))
-    stages = (stage("a"), stage("b", tasks=2))
+    stages = (whole("a", PYTEST), stage("b", tasks=2))
     assert advice("slow", *tasks, planned=lane(*stages, workers=2), name="a") == ""
 
 
 def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
-    advised = advice("uneven", *tasks, planned=lane(stage("a"), stage("b"), workers=3))
+    advised = advice("uneven", *tasks, planned=lane(whole("a", PYTEST), stage("b"), workers=3))
     assert advised == "split a in two (items): 3.0 s instead of 6.0 s"
 
 

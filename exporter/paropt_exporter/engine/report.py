@@ -14,7 +14,7 @@ from functools import cached_property
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.engine.what_if import RecordedTask, Workload, build_workload, compute_makespan, count_most_at_once
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.sla import Watch
 
 SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
@@ -269,6 +269,8 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     if of_stage > 1:
         target = "its longest task" if found.stage else f"the longest task of {half.stage}"
         split = f"split {target} in two"
+    elif not any(start_up.can_be_split(stage) for stage in run.plan.stages if stage.name == half.stage):
+        return ""
     else:
         split = f"split {'it' if found.stage else half.stage} in two (items)"
     # An adaptive lane gives the second half a worker.

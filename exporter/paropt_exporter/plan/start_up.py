@@ -14,6 +14,8 @@ _TAKE_SEVERAL = frozenset(
         "prettier", "jest", "vitest", "mocha", "tsc", "rubocop", "rspec", "shellcheck", "yamllint", "markdownlint",
     }
 )  # fmt: skip
+# They check a program as a whole: each part of it would read most of the rest again.
+_WHOLE_PROGRAM = frozenset({"mypy", "pyright", "tsc"})
 _FEWEST_TASKS = 4
 _DOMINATES_RATIO = 0.5
 _LONGEST_START_SECONDS = 5.0  # longer tasks do real work
@@ -23,6 +25,15 @@ _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 def find_multi_file_program(words: Sequence[str]) -> str | None:
     """Return the multi-file program of a command, also behind `python -m` or similar words, or None."""
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
+
+
+def can_be_split(stage: PlannedStage) -> bool:
+    """Return whether a stage's work is of a kind that takes items: a call, or one command that takes several files."""
+    work = stage.tasks[0].work if stage.tasks else None
+    if not isinstance(work, Commands):
+        return work is not None
+    program = find_multi_file_program(work.steps[0]) if len(work.steps) == 1 else None
+    return program is not None and program not in _WHOLE_PROGRAM
 
 
 def find_repeated_program(stage: PlannedStage) -> str | None:

@@ -175,6 +175,11 @@ class ProcessPool(Executor):
         return self._scheduler.target
 
     @property
+    def _max_workers(self) -> int:
+        """The standard executors' attribute, which dask and adaptive read."""
+        return self.target
+
+    @property
     def live(self) -> int:
         """The number of workers that are ready, including those that exit after their task."""
         return self._manager.live
