@@ -87,6 +87,11 @@ tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpa
 	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics \
 	  libpcre2-32-0:fish fish:fish
 
+REAL := build/real-projects
+real: $(READY) ## run what init proposes for real projects beside their own commands; fetches them from the package index
+	mkdir -p $(REAL)/archives
+	$(BIN)/python benchmarks/real_projects.py $(REAL)
+
 generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .
 	PYTHONPATH=tests $(BIN)/python -m alert_stories .
