@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run stack dist test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run real stack dist test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 

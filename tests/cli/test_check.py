@@ -88,7 +88,7 @@ def test_programs_of_the_projects_virtual_environment_are_found(tmp_path: Path) 
     assert _check(tmp_path, configs.stage(run="tool"))[0] == 0
 
 
-def test_a_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
+def test_module_of_the_configs_folder_is_found_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "check_unrun.py").write_text("raise SystemExit('was run')\n")
     before = [*sys.path]
     assert _check(tmp_path, configs.stage(run="", call="check_unrun:f"))[0] == 0

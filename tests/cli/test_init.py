@@ -78,7 +78,7 @@ def test_a_foreign_file_that_cannot_be_parsed_costs_a_comment(project: Path) -> 
     assert "  # tox.ini can't be parsed, and is not used: " in (project / "paropt.yml").read_text()
 
 
-def test_another_name_for_the_config_is_the_one_that_is_written(project: Path) -> None:
+def test_config_is_written_under_the_given_name(project: Path) -> None:
     _init(project)
     (project / "paropt.yml").write_text("mine")
     code, out, _ = _init(project, name="ci.yml", force=True)

@@ -157,6 +157,13 @@ def test_pytest_finds_the_folders_that_its_configuration_names(project: Path, na
     assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q")}
 
 
+@pytest.mark.parametrize(("value", "found"), [(".", True), ("ch*", True), ("none", False), ("..", False), ("/", False)])
+def test_folders_of_tests_may_be_patterns_inside_the_project(project: Path, value: str, found: bool) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, checks__check_one_dot_py="", pytest_dot_ini=f"[pytest]\ntestpaths = {value}\n")
+    assert _commands(detect_stages(project)) == ({"unit_tests": ("pytest", "-q")} if found else {})
+
+
 @pytest.mark.parametrize("folder", ["pkg/tests", "src/pkg/tests"])
 def test_tests_inside_the_package_are_found(project: Path, folder: str) -> None:
     _install(project.parent / "bin", "pytest")
@@ -253,7 +260,7 @@ def _write_large_suite(project: Path) -> None:
     _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
 
 
-def test_large_suite_that_runs_under_xdist_goes_to_several_pytests(project: Path) -> None:
+def test_large_suite_that_runs_under_xdist_becomes_batches(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write_large_suite(project)
     _write(project, tests__helpers_dot_py="")

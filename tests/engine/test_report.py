@@ -223,8 +223,8 @@ def test_splitting_a_task_that_computes_is_not_advised_on_full_cores() -> None:
 
 def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
-    told = advice("uneven", *tasks, planned=lane(whole("a", PYTEST), stage("b"), workers=3))
-    assert told == "split a in two (items): 3.0 s instead of 6.0 s"
+    advised = advice("uneven", *tasks, planned=lane(whole("a", PYTEST), stage("b"), workers=3))
+    assert advised == "split a in two (items): 3.0 s instead of 6.0 s"
 
 
 def test_unexplained_run_gets_no_advice() -> None:

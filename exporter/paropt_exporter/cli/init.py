@@ -27,12 +27,12 @@ _HEAD = """\
 
 # project: NAME                  # the label of every metric; default: this folder's name
 
-# Ways of running the stages. docs, standard and heavy exist even if nothing is written here.
+# Ways of running the stages. docs, standard and heavy exist even without this section.
 lanes:
   # strategy: thread, process, hybrid, adaptive or sequential.
   # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
   # sla: the limit of each stage, null for none; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8,
-  # critical: true}}; a critical one stops the lane when it is broken. After a few runs `paropt-exporter sla --write`
+  # critical: true}}; a critical one stops the lane when it is exceeded. After a few runs `paropt-exporter sla --write`
   # sets limits from measured durations.
 {docs}  standard: {{strategy: adaptive, workers: auto, sla: null, total: 15m}}
   heavy: {{strategy: process, workers: 8, sla: null, total: 20m}}

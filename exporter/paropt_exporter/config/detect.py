@@ -351,12 +351,17 @@ class Project:
 
     @cached_property
     def _test_paths(self) -> list[str]:
-        return self._pytest_options.get("testpaths", "").split()
+        """The paths and patterns of `testpaths` that stay inside the project."""
+        named = self._pytest_options.get("testpaths", "").split()
+        return [path for path in named if not path.startswith("/") and ".." not in path.split("/")]
 
     @cached_property
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
-        return any(self._list_files(path) for path in self._test_paths if not path.startswith("/"))
+        return any(
+            self._list_files(path) if set("*?[") & set(path) else (self._root / path).exists()
+            for path in self._test_paths
+        )
 
     @cached_property
     def has_tests(self) -> bool:

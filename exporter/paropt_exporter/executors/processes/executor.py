@@ -176,7 +176,7 @@ class ProcessPool(Executor):
 
     @property
     def _max_workers(self) -> int:
-        """The attribute of the standard executors that dask and adaptive read."""
+        """The standard executors' attribute, which dask and adaptive read."""
         return self.target
 
     @property
