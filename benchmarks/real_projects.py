@@ -4,8 +4,8 @@ Usage: python benchmarks/real_projects.py [--rounds 3] FOLDER [PROJECT...]
 
 Fetches what `real_projects.json` lists (source archives from the package index, checked by hash) into FOLDER, with a
 virtual environment for each, unless they are there. `own` has the commands of the project's tox.ini, noxfile, Makefile
-and pre-commit hooks for each stage; nothing of what `init` writes is edited. The first run of the lane is judged: every
-stage must succeed where all own commands do, and fail where one of them fails.
+and pre-commit hooks for each stage; the file that `init` writes is not edited. The first run of the lane is judged:
+every stage must succeed where all own commands do, and fail where one of them fails.
 
 Then the lane, `make -j2` over the own commands and the same with `pytest -n 2` run in turn, round after round; medians
 are printed with the lane's ratio to the better peer.
