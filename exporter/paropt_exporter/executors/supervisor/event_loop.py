@@ -414,11 +414,6 @@ def _kill(pids: list[int]) -> None:
             continue  # it has exited, or is a set-user-id program
 
 
-TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type checkers know the name
-if TYPE_CHECKING:
-    from typing import Any
-
-
 def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
     return int(tree.root), tree.get_cpu_seconds(), tree.get_delay_seconds(), tree.memory, tree.memory_peak
 
