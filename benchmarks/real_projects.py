@@ -8,7 +8,7 @@ and pre-commit hooks for each stage; the file that `init` writes is not edited. 
 every stage must succeed where all own commands do, and fail where one of them fails.
 
 Then the lane, `make -j2` over the own commands and the same with `pytest -n 2` run in turn, round after round; medians
-are printed with the lane's ratio to the better peer.
+are printed with the lane's ratio to the better peer. `--rounds 0` compares the verdicts only.
 """
 
 from __future__ import annotations
@@ -94,6 +94,10 @@ def measure(name: str, root: Path, own: Mapping[str, Sequence[str]], rounds: int
     code = run(root, [*lane, "--report", f"json={root / 'report.json'}"]).succeeded
     found = read_verdicts(root / "report.json")
     agree = found == expected and code is all(expected.values())
+    verdicts = f"| {name} | {format_verdict(expected)} | {'the same' if agree else format_verdict(found)} |"
+    if rounds == 0:
+        print(verdicts, flush=True)
+        return agree
     ways: dict[str, Sequence[str | Path]] = {
         "lane": lane,
         "make": ["make", "-k", f"-j{_JOBS}", "-f", "compared.mk"],
@@ -107,7 +111,7 @@ def measure(name: str, root: Path, own: Mapping[str, Sequence[str]], rounds: int
     cpu = {way: median(one.cpu for one in each) for way, each in took.items()}
     peer = min(("make", "xdist"), key=lambda way: wall[way])
     print(
-        f"| {name} | {format_verdict(expected)} | {format_verdict(found) if not agree else 'the same'} | "
+        f"{verdicts} "
         f"{wall['lane']:.1f} s | {wall['make']:.1f} s | {wall['xdist']:.1f} s | "
         f"{wall['lane'] / wall[peer]:.2f} | {cpu['lane'] / cpu[peer]:.2f} |",
         flush=True,

@@ -96,7 +96,7 @@ def detect_stages(root: Path) -> DetectedStages:
     notes: list[str] = [*project.commands.notes, *project.notes]
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
-        script, no_script = _choose_script(project, kind, [words for words in work if isinstance(words, tuple)])
+        script, no_script = _choose_script(project, kind, work)
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
         missing += no_script + no_target
         if script is not None and work:  # tools of two languages are two stages, which run side by side
