@@ -104,15 +104,15 @@ def _render_stage(stage: Stage) -> str:
     lines = [f"  - number: {stage.number}", f"    name: {stage.name}"]
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
+    elif stage.items is not None and stage.items.glob is not None:
+        # One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+        pattern = json.dumps(stage.items.glob, ensure_ascii=False)
+        lines.append(f"    {_format_single_command(stage.run, pattern)}")
+        lines.append("    # If the test files pass apart from each other, one pytest for each core may be faster:")
+        lines.append(f"    # run: {_format_command(stage.run or '')}")
+        lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
-    if stage.items is not None and stage.items.glob is not None:
-        pattern = json.dumps(stage.items.glob, ensure_ascii=False)
-        lines.append(
-            f"    items: {{glob: {pattern}}}   # {{items}} hands several to one pytest, and starts one for each core"
-        )
-        single = _format_single_command(stage.run, pattern)
-        lines.append(f"    # Where test files need each other, one pytest runs them all: {single}")
     return "\n".join(lines) + "\n"
 
 
