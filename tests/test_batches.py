@@ -24,7 +24,7 @@ def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | No
     bounds = plan.Bounds(minimum=workers, maximum=workers, start=workers)
     known_items = {"one": known} if known is not None else {}
     shares = {"one": 1e-3}  # it waits, so that this machine's cores are no bound
-    return plan.build_plan(read, "standard", workers=bounds, known_items=known_items, cpu_shares=shares).stages[0]
+    return plan.build_plan(read, "standard", workers=bounds, known_items=known_items, cpu_demands=shares).stages[0]
 
 
 def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
@@ -335,7 +335,7 @@ def test_there_are_as_many_batches_as_the_cores_serve(
     monkeypatch.setattr(host, "count_cpus", lambda *_: 2.0)
     read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
-    built = plan.build_plan(read, "standard", known_items={"one": known}, cpu_shares={"one": demand})
+    built = plan.build_plan(read, "standard", known_items={"one": known}, cpu_demands={"one": demand})
     assert len(built.stages[0].tasks) == batches
 
 

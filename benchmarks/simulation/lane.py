@@ -219,7 +219,7 @@ class SimulatedLane:
             left_seconds=None if self._deadline_seconds is None else self._deadline_seconds - now,
         )
 
-    def set_limits(self, stages: Mapping[str, int]) -> None:
+    def set_stage_limits(self, stages: Mapping[str, int]) -> None:
         self._limits = dict(stages)
         self.limits.append((self._clock.now, next(iter(stages.values()), None)))
         self._start_tasks()

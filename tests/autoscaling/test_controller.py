@@ -55,7 +55,7 @@ class FakeLane:
     def set_admission(self, admission: Admission | None) -> None:
         self.admission = admission
 
-    def set_limits(self, stages: Mapping[str, int]) -> None:
+    def set_stage_limits(self, stages: Mapping[str, int]) -> None:
         raise AssertionError(f"a lane without counts of its stages is limited: {stages}")
 
     def running(self) -> tuple[RunningTask, ...]:

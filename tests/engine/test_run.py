@@ -99,7 +99,7 @@ def test_smaller_size_never_interrupts_running_tasks() -> None:
 
 def test_limited_stage_leaves_its_slots_to_the_others() -> None:
     bench = Bench(plan(stage("a", tasks=4), stage("b", tasks=4), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.set_limits({"a": 1})
+    bench.engine.set_stage_limits({"a": 1})
     bench.run()
     assert [moment for moment, label in bench.workers.started if label.startswith("a")] == [0, 10, 20, 30]
     assert [moment for moment, label in bench.workers.started if label.startswith("b")] == [0, 0, 0, 1]
@@ -107,15 +107,15 @@ def test_limited_stage_leaves_its_slots_to_the_others() -> None:
 
 def test_limited_stage_of_several_slots_starves_no_other() -> None:
     bench = Bench(plan(stage("a", tasks=2, slots=2), stage("b"), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.set_limits({"a": 1})
+    bench.engine.set_stage_limits({"a": 1})
     bench.run()
     assert bench.starts == {"a[0]": 0, "b": 0, "a[1]": 10}
 
 
 def test_lifted_limit_lets_the_rest_start() -> None:
     bench = Bench(plan(stage("a", tasks=4), workers=4), {"a": [Script(seconds=10)]})
-    bench.engine.set_limits({"a": 1})
-    bench.inbox.at(2.0, lambda: bench.engine.set_limits({}))
+    bench.engine.set_stage_limits({"a": 1})
+    bench.inbox.at(2.0, lambda: bench.engine.set_stage_limits({}))
     bench.run()
     assert [moment for moment, _ in bench.workers.started] == [0, 2, 2, 2]
 

@@ -310,7 +310,7 @@ class Exporter:
             clock=self._clock,
             memory_bytes=host.read_available_memory_bytes(),
             sums_work=self._config.feedback.objective == DEADLINE,
-            stopping=self._screen.show_stopping,
+            on_stopping=self._screen.show_stopping,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:

@@ -57,7 +57,7 @@ class Planner:
             expected=self._load_expected_durations(),
             expected_tasks=self._history.load_mean_task_seconds(self._lane),
             known_items=self._history.load_known_items(),
-            cpu_shares=self._history.load_cpu_demands(self._lane),
+            cpu_demands=self._history.load_cpu_demands(self._lane),
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
             **parts.get_plan_options(request),

@@ -71,7 +71,7 @@ class ControllableRun(Protocol):
 
     def resize(self, size: int) -> None: ...
 
-    def set_limits(self, stages: Mapping[str, int]) -> None:
+    def set_stage_limits(self, stages: Mapping[str, int]) -> None:
         """Run at most so many tasks of these stages at once, and any number of other stages' tasks."""
 
     def set_admission(self, admission: Admission | None) -> None:
@@ -209,7 +209,7 @@ class Controller:
         self._has_waiting_tasks = bool(observation.waiting)
         decision = decide_lane_size(observation)
         self._state = decision.state
-        self._set_limits(collect_limits(decision.state.stages))
+        self._set_stage_limits(collect_limits(decision.state.stages))
         allocates_cores = self._allocates_cores()
         self._run.set_admission(self._build_measured_admission(demand, observation) if allocates_cores else None)
         by_queries = self._control_state.source == PROMETHEUS
@@ -264,10 +264,10 @@ class Controller:
             stuck=stuck,
         )
 
-    def _set_limits(self, stages: Mapping[str, int]) -> None:
+    def _set_stage_limits(self, stages: Mapping[str, int]) -> None:
         if stages != self._limits:
             self._limits = stages
-            self._run.set_limits(stages)
+            self._run.set_stage_limits(stages)
 
     def _get_fixed_slots(self) -> int | None:
         override, bounds = self._control_state.override, self._control_state.config_bounds

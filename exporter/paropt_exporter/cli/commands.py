@@ -155,7 +155,7 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
                 "fastest_tasks": history.load_fastest_task_seconds(lane),
                 "never_succeeded": history.find_never_succeeded(lane),
                 "known_items": history.load_known_items(),
-                "cpu_shares": history.load_cpu_demands(lane),
+                "cpu_demands": history.load_cpu_demands(lane),
             }
     except HistoryError as error:
         print(f"{error}", file=sys.stderr)

@@ -91,8 +91,8 @@ class Admission:
 
     `floor`: so many tasks may run at once whatever their demands. `stages`, `tasks`: demands of a stage's next task,
     and of running tasks by label; other demands are unknown. `held`: stages of which no task may start now, since they
-    compute under an interpreter's lock that is taken. `stuck`: no task could start for a while, so that one task of
-    unknown demand may start even if running tasks want more than all cores.
+    compute under an interpreter's lock that is taken. `stuck`: tasks of unknown demand have waited for a while, so that
+    one of them may start even if running tasks want more than all cores.
     """
 
     cores: float

@@ -82,14 +82,14 @@ class Run:
         memory_bytes: int,
         cores: float | None = None,
         sums_work: bool = True,
-        stopping: Callable[[Stop, int], None] | None = None,
+        on_stopping: Callable[[Stop, int], None] | None = None,
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
-        `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `stopping` is
-        called with the request and the number of running stages, when the run begins to stop and when it kills.
+        `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
+        is called with the request and the number of running stages, when the run begins to stop and when it kills.
         """
-        self._on_stopping = stopping
+        self._on_stopping = on_stopping
         self.plan = plan
         self.run_id = run_id
         sequential = plan.strategy is Strategy.SEQUENTIAL
@@ -109,12 +109,12 @@ class Run:
         self._expected = self._open_stages.revision
         self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
-        self._stopping: Stop | None = None
+        self._stop_request: Stop | None = None
         self._critical = False
-        self._queued = False
-        self._total: Watch | None = None
+        self._tasks_had_to_wait = False
+        self._total_watch: Watch | None = None
         self._sequential_seconds = 0.0
-        self._limits: Mapping[str, int] = {}
+        self._stage_limits: Mapping[str, int] = {}
         self._late_timer: float | None = None  # the moment of the timer that was late
         self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
@@ -128,13 +128,16 @@ class Run:
         self.size = size
         self._inbox.post(Wake())
 
-    def set_limits(self, stages: Mapping[str, int]) -> None:
+    def set_stage_limits(self, stages: Mapping[str, int]) -> None:
         """Run at most so many tasks of these stages at once, and any number of other stages' tasks. From any thread."""
-        self._limits = dict(stages)
+        self._stage_limits = dict(stages)
         self._inbox.post(Wake())
 
     def set_admission(self, admission: Admission | None) -> None:
-        """Start only tasks for which there are cores; None: start any task that has a slot. From any thread."""
+        """Start only tasks for which there are cores, except up to the floor; None: any task with a slot.
+
+        From any thread.
+        """
         self._admission = admission
         self._inbox.post(Wake())
 
@@ -153,8 +156,8 @@ class Run:
             )
         )
         if self.plan.total is not None:
-            self._total = Watch(self.plan.total, started)
-            self._timers.schedule(self._total.next_deadline, self._check_total)
+            self._total_watch = Watch(self.plan.total, started)
+            self._timers.schedule(self._total_watch.next_deadline, self._check_total)
         for state in self._stages.values():
             self._prepare_stage(state, started)
         for message in self._inbox.receive(started):
@@ -186,7 +189,7 @@ class Run:
 
     def measure_demand(self) -> Demand:
         """Return the running and the startable tasks, for the controller."""
-        total = self._total
+        total = self._total_watch
         return measure_demand(
             self._open_stages.all(),
             self._open_stages.startable(),
@@ -213,12 +216,12 @@ class Run:
         self._emit(record)
 
     def _fail_fast(self, state: StageState) -> None:
-        if self.plan.fail_fast and self._stopping is None:
+        if self.plan.fail_fast and self._stop_request is None:
             self._begin_stopping(Stop(f"fail-fast: {state.name} failed", interrupted=False))
 
     def _start_tasks(self) -> None:
-        if self._stopping is not None:
-            self._skip_unstarted_stages(self._stopping.reason)
+        if self._stop_request is not None:
+            self._skip_unstarted_stages(self._stop_request.reason)
             return
         self._skip_stages_with_failed_needs()
         startable, revision = self._open_stages.startable(), self._open_stages.revision
@@ -226,12 +229,12 @@ class Run:
             self._resources.set_expected_stages(state.name for state in startable)
             self._expected = revision
         for state in startable:
-            if self._queued and self._is_full():
+            if self._tasks_had_to_wait and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
             while state.ready and self._can_start(state):
                 self._start_task(state, state.ready.popleft())
             if state.ready and not self._is_at_limit(state):
-                self._queued = True
+                self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
 
@@ -252,7 +255,7 @@ class Run:
         )
 
     def _is_at_limit(self, state: StageState) -> bool:
-        return len(state.attempts) >= self._limits.get(state.name, len(state.attempts) + 1)
+        return len(state.attempts) >= self._stage_limits.get(state.name, len(state.attempts) + 1)
 
     def _start_task(self, state: StageState, ready: Ready) -> None:
         now = self._clock.monotonic()
@@ -332,7 +335,7 @@ class Run:
         self._end_stage_if_done(state)
 
     def _build_task_record(self, attempt: Attempt) -> TaskRecord:
-        may_retry = attempt.number <= attempt.stage.plan.retries and self._stopping is None
+        may_retry = attempt.number <= attempt.stage.plan.retries and self._stop_request is None
         return attempt.build_record(
             self.run_id,
             self.plan.lane,
@@ -358,7 +361,7 @@ class Run:
         state.ready.append(ready)
 
     def _end_stage_if_done(self, state: StageState) -> None:
-        if state.ended or not state.settled:
+        if state.ended or not state.is_done:
             return
         if state.watch is not None:
             self._check_sla(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
@@ -420,18 +423,18 @@ class Run:
         self._begin_stopping(Stop(f"{state.name} {why}", interrupted=False))
 
     def _check_total(self) -> None:
-        if self._total is None:
+        if self._total_watch is None:
             return
-        self._check_sla(self._total, None, self._clock.monotonic())
-        if self._total.broken and self._total.limit.critical:
+        self._check_sla(self._total_watch, None, self._clock.monotonic())
+        if self._total_watch.broken and self._total_watch.limit.critical:
             self._critical = True
             self._begin_stopping(
                 Stop(
-                    f"{self.plan.lane} broke its critical total of {self._total.limit.max_seconds:g} s",
+                    f"{self.plan.lane} broke its critical total of {self._total_watch.limit.max_seconds:g} s",
                     interrupted=False,
                 )
             )
-        self._timers.schedule(self._total.next_deadline, self._check_total)
+        self._timers.schedule(self._total_watch.next_deadline, self._check_total)
 
     def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
         if rebase is not None:
@@ -454,14 +457,14 @@ class Run:
 
     def _begin_stopping(self, stop: Stop) -> None:
         """End the run; the first reason stays, and a later request may only hasten the end."""
-        if self._stopping is None:
-            self._stopping = stop
+        if self._stop_request is None:
+            self._stop_request = stop
         elif not stop.now:
             return
         if self._on_stopping is not None:
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
-            attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stopping.reason}")
+            attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _iter_attempts(self) -> Iterator[Attempt]:
@@ -478,14 +481,14 @@ class Run:
 
     def _end_run(self, started: float, started_timestamp: float) -> RunRecord:
         ended = self._clock.monotonic()
-        if self._total is not None:
-            self._check_sla(self._total, None, ended)
+        if self._total_watch is not None:
+            self._check_sla(self._total_watch, None, ended)
         pools, duration = self._workers.get_pool_uses(), ended - started
         record = build_run_record(
             self.run_id,
             RecordedRun(
                 plan=self.plan,
-                timings=self._collect_timings() if self._stopping is None else (),
+                timings=self._collect_timings() if self._stop_request is None else (),
                 duration_seconds=duration,
                 peak_size=max((pool.peak_size for pool in pools), default=0),
                 cores=self._cores,
@@ -494,10 +497,10 @@ class Run:
             self._collect_stage_records(),
             pools,
             RunEnd(
-                stopping=self._stopping,
+                stopping=self._stop_request,
                 critical=self._critical,
-                total=self._total,
-                queued=self._queued,
+                total=self._total_watch,
+                queued=self._tasks_had_to_wait,
                 abandoned=self._workers.get_abandoned_calls(),
             ),
             started_timestamp_seconds=started_timestamp,

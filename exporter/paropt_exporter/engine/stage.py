@@ -164,7 +164,7 @@ class StageState:
         return self.record is not None
 
     @property
-    def settled(self) -> bool:
+    def is_done(self) -> bool:
         """Whether a started stage has no task left to run."""
         return self.started and not (self.ready or self.attempts or self.resting)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_stage_environment
+from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
@@ -40,7 +41,6 @@ NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter
 UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
 _PLACEHOLDER = re.compile(re.escape(ITEM) + "|" + re.escape(ARGS))
 _WHOLE_LANE = Selection()
-_CORE_SLACK = 0.1  # measured CPU demands are a few percent off
 
 
 def build_plan(
@@ -52,7 +52,7 @@ def build_plan(
     fastest_tasks: Mapping[str, float] = MappingProxyType({}),
     never_succeeded: Collection[str] = (),
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
-    cpu_shares: Mapping[str, float] = MappingProxyType({}),
+    cpu_demands: Mapping[str, float] = MappingProxyType({}),
     selection: Selection = _WHOLE_LANE,
     arguments: tuple[str, ...] = (),
     only: Collection[str] | None = None,
@@ -64,7 +64,7 @@ def build_plan(
     """Build the plan of one lane.
 
     `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
-    mean task and its fastest task. `known_items` has the measurements of items, `cpu_shares` the CPU demand of a
+    mean task and its fastest task. `known_items` has the measurements of items, `cpu_demands` the CPU demand of a
     stage's tasks in cores; both decide how many batches the items are cut into. `never_succeeded` has the stages that
     ran before, without success.
 
@@ -101,7 +101,7 @@ def build_plan(
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=_cut_stages(order_stages([_fit_slots(stage, size) for stage in known]), size, known_items, cpu_shares),
+        stages=_cut_stages(order_stages([_fit_slots(stage, size) for stage in known]), size, known_items, cpu_demands),
         total=chosen.total.to_limit() if chosen.total and not partial else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
@@ -254,8 +254,8 @@ def _count_concurrent_commands(cores: float, demand: float) -> int:
     The number is rounded up for demands above one core: threads of some tests raise the demand on a busy machine.
     """
     if demand > 1.0:
-        return math.ceil(cores / demand - _CORE_SLACK)
-    return int((cores + _CORE_SLACK) / max(demand, 1e-3))
+        return math.ceil(cores / demand - CORE_SLACK)
+    return int((cores + CORE_SLACK) / max(demand, 1e-3))
 
 
 def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Decide a run's next size from the demands of its known tasks."""
+"""Decide a lane's next size from the demands of its known tasks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
-# A smaller size must have been enough for this long before workers go: tasks come and go within it, and a size raised
-# by a wrong reading must be back within two seconds.
+# The size shrinks once a smaller one has sufficed for this long. With less, it would follow every task that ends. With
+# more, a size that was raised by a wrong reading would not be back within two seconds.
 STABLE_SECONDS = 1.0
 SHORT_SECONDS = 1.0  # for which memory must be short before fewer tasks may run than do
 
@@ -45,11 +45,12 @@ class LaneSizingState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneObservation:
-    """All inputs of a decision about a run's size.
+    """All inputs of a decision about a lane's size.
 
     `stages`: measurements of stages with several tasks, if the controller sets the size; `memory`: the memory left
     (None: unknown); `work`: the remaining work, if the deadline is the objective; `rescue_size`: the size that would
-    then save a stage which is about to break its own limit (0: none is). `stuck`: unknown tasks have waited for long.
+    then save a stage which is about to break its own limit (0: none is). `stuck`: tasks of unknown demand
+    have waited for a while beside computing ones, so that one may start to be measured.
     """
 
     now: float
@@ -100,7 +101,7 @@ def assess_lane(observation: LaneObservation) -> LaneAssessment:
 
 
 def decide_lane_size(observation: LaneObservation) -> LaneDecision:
-    """Decide a run's size from its running and waiting tasks."""
+    """Decide a lane's size from its running and waiting tasks."""
     assessment = assess_lane(observation)
     sizing = compute_lane_sizing(observation, assessment)
     reason = "demand" if sizing.size > observation.size else sizing.reason

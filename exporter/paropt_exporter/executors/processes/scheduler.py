@@ -1,5 +1,7 @@
 """Decides which worker of a ProcessPool gets which tasks and how many workers there are. It does no I/O.
 
+A task here is a work item: a function with its arguments and its future.
+
     submit() ──> queue ──> batch of a worker ──> ended ──> settled
                    ^           │ not begun, and the worker is slow, exits or is stopped
                    └───────────┘
@@ -66,7 +68,7 @@ _SLOW_SECONDS = 0.01  # ten times the planned duration of a batch: more than a s
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.05, 5.0  # before a worker starts again
 _MOST_DOUBLINGS = 10  # enough for the longest delay; a power without a bound would overflow one day
 _MOST_EARLY_EXITS = 3  # in a row before the worker was ready: its start is at fault
-_KILLED = (-signal.SIGKILL, -signal.SIGTERM, None)  # it or its fork server, perhaps by somebody else
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, None)  # the worker or its fork server was killed, perhaps from outside
 _MOST_FAILED_STARTS = 10  # in a row, over some 20 s, without a process or with one that was killed: it may pass
 
 
@@ -331,7 +333,7 @@ class Scheduler:
         return actions
 
     def withdraw(self, item: WorkItem) -> bool:
-        """Take a task back that no worker has got; return whether there was none."""
+        """Remove a task from the queue; return whether it was there."""
         if item not in self.queue:
             return False
         self.queue.remove(item)
@@ -462,7 +464,7 @@ class Scheduler:
         self._take_back(worker, unclaimed)
         lost, pid, ready = list(worker.assigned.values()), worker.pid, worker.ready_seconds is not None
         asked = worker.leaving or worker.recycled
-        if lost or not (asked or not forked):
+        if lost or (forked and not asked):
             self._counters.deaths[_death_cause(worker, code)] += 1
         self._reset(worker, now)
         unexpected = forked and not asked and not lost
@@ -554,11 +556,11 @@ class Scheduler:
         """
         self.closed = self.closed or refusal
         self.needs_dispatch = True
-        left = self._drain(keep=self._free_workers()) if cancel_queued else []
+        left = self._take_queued(keep=self._count_free_workers()) if cancel_queued else []
         idle, self.idle = self.idle, []
         if not self.queue:
             idle += [worker for worker in self.workers if worker.ready_seconds is None]
-        # An interrupt may have left a worker in no list: it gives_next itself.
+        # An interrupt may have left a worker in no list: it asks for its next batch itself.
         return [*(self._dismiss(worker) for worker in idle), *self.wake_all(), *map(Cancel, left)]
 
     def give_up(self, error: Exception) -> list[Action]:
@@ -567,7 +569,7 @@ class Scheduler:
             return []
         self.closed = error
         self.needs_dispatch = True
-        left = self._drain()
+        left = self._take_queued()
         dismissed = [self._dismiss(worker) for worker in self.workers]
         return [*dismissed, *(Fail(item, error) for item in left)]
 
@@ -655,10 +657,10 @@ class Scheduler:
         worker.held_tasks, worker.held_seconds = 0, 0.0
         self._remove_idle(worker)
 
-    def _free_workers(self) -> int:
+    def _count_free_workers(self) -> int:
         return sum(not worker.batches and not worker.leaving for worker in self.workers)
 
-    def _drain(self, *, keep: int = 0) -> list[WorkItem]:
+    def _take_queued(self, *, keep: int = 0) -> list[WorkItem]:
         """Empty the queue, except for its first tasks."""
         return [self.queue.pop() for _ in range(len(self.queue) - keep)][::-1]
 
