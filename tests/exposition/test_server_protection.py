@@ -288,6 +288,8 @@ def test_a_flood_of_guesses_locks_out_no_new_scraper(
             login = b64encode(f"alice:guess {number}".encode()).decode()
             guess.sendall(f"GET / HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
         assert comparing.acquire(timeout=GUARD_SECONDS)
+        for _ in range(2):  # when these have their responses, the server has read all guesses
+            assert endpoint.ask(secure=False)[0].status == 401
         scraper = exit_stack.enter_context(endpoint.connect())
         login = b64encode(f"alice:{PASSWORD}".encode()).decode()
         scraper.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
