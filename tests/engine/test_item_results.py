@@ -74,7 +74,7 @@ def test_test_case_belongs_to_the_longest_matching_id(report: Path) -> None:
 
 
 def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:
-    found = read_report(report, ["/work/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
+    found = read_report(report, ["/srv/pkg/tests/test_a.py", "sub/pkg/tests/test_c.py", "x/tests/sub/test_d.py"])
     assert found is not None
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
