@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
@@ -280,6 +280,7 @@ def test_pool_never_grows_beyond_known_memory() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 4 << 30))
+@example(240, 611573662)  # cores allow less than memory does, and more tasks run than either
 def test_more_memory_never_means_a_smaller_run(seed: int, more: int) -> None:
     for seen, size, _, _ in runs(seed):
         if seen.memory is not None:

@@ -98,6 +98,9 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
     if size < limits.floor:
         return _move(now, size, max(bounded, limits.floor), "bounds", history, wanted)
     if size > limits.ceiling:
+        shrunk = _shrink(now, size, wanted, reason, limits, history)
+        if shrunk.size < limits.ceiling:
+            return shrunk
         return _move(now, size, limits.ceiling, limits.ceiling_reason, history, wanted)
     if bounded > size:
         return _grow(now, size, bounded, reason, wanted, history)
