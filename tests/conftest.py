@@ -1,4 +1,4 @@
-"""For every test: hypothesis finds the same examples each time, and no machine is too slow. For some: fixtures."""
+"""For every test: hypothesis finds the same examples each time, and every wait ends. For some: fixtures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+pytest_plugins = ["support.bounds"]
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
