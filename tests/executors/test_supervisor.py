@@ -20,7 +20,17 @@ from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
-from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
+from support.command_scripts import (
+    HANG_SECONDS,
+    make_fifo,
+    open_fifo,
+    python,
+    run,
+    shell,
+    told_pids,
+    wait_until_gone,
+    write_fifo,
+)
 from support.pool_tasks import eventually
 from support.processes import is_asleep, switches
 
@@ -73,8 +83,8 @@ def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> N
         [sys.executable, "-W", "ignore", "-c", EXPORTER + wait + fork + wait, PACKAGE_ROOT, str(fifo)]
     )
     pids = told_pids(fifo)
-    (tmp_path / "go").write_text("")
-    with copy_ends.open("w"):  # the copy lives
+    write_fifo(tmp_path / "go", "")
+    with open_fifo(copy_ends):  # the copy lives
         exporter.kill()
         exporter.wait(HANG_SECONDS)
         assert wait_until_gone(pids, 5) == []
