@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import sinks
 from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal

@@ -10,13 +10,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from paropt_exporter import files
 from paropt_exporter.autoscaling.state import PAUSE, PIN, ControlState, Override
 from paropt_exporter.errors import ParoptError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

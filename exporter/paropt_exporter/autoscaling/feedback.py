@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -21,6 +20,7 @@ from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import model
 from paropt_exporter.events import Event, QueryCounts
+from paropt_exporter.lazy_dataclasses import dataclass
 
 PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
 

@@ -9,13 +9,13 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
+from paropt_exporter.lazy_dataclasses import replace
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request

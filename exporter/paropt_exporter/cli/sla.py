@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +14,7 @@ from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.model import ALL_STAGES, Sla
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane

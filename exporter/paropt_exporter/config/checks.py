@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_checks import check_work
@@ -19,6 +18,7 @@ from paropt_exporter.config.model import ALL_STAGES, MOST_STAGES, Lane, Sla, Wor
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
 from paropt_exporter.events import Strategy
+from paropt_exporter.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,7 @@ from paropt_exporter.config.project_commands import (
 )
 from paropt_exporter.config.pytest_options import read_pytest_options
 from paropt_exporter.config.virtual_environment import build_environment
+from paropt_exporter.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +19,7 @@ from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
 from paropt_exporter.config.model import ALL_STAGES, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
 

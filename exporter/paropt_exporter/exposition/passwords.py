@@ -11,7 +11,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 

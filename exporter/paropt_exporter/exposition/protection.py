@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter import families
 from paropt_exporter.errors import ParoptError, UsageError
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     import socket

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 
 from paropt_exporter._version import __version__
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.http import Request, Response
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
 HEALTHY = "/-/healthy"

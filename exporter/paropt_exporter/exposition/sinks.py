@@ -11,7 +11,6 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from itertools import islice, product
@@ -25,6 +24,7 @@ from paropt_exporter import families, files
 from paropt_exporter.config import Push
 from paropt_exporter.config.model import Tls
 from paropt_exporter.errors import DeliveryError, UsageError
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     import requests

@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
@@ -19,6 +18,7 @@ from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan import THREADS, KnownItems
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
+from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.plan import batches, pytest_support
 from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage

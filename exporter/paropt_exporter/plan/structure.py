@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from paropt_exporter.events import Scope, SlaLimit, Strategy
 from paropt_exporter.executors.base import COMMANDS
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -22,6 +21,7 @@ from paropt_exporter.executors.commands.output import Capture, OutputFile, Outpu
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 log = logging.getLogger(__name__)
 
