@@ -47,7 +47,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     file = ConfigFile(request.config_path if request.every_seconds is not None else None)
-    config = configs.read_config(request.config_path, root=request.root)
+    config = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     if request.enter_root:
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
@@ -94,7 +94,7 @@ def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
 
 def _drop_items(config: configs.Config) -> configs.Config:
     """Return the config without the items of its stages, whose commands run only once for each run."""
-    return replace(config, stages=tuple(stage.model_copy(update={"items": None}) for stage in config.stages))
+    return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
 class WatchedPage:

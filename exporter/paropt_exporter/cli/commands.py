@@ -94,7 +94,7 @@ def _run_plan(flags: argparse.Namespace) -> int:
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     lane = _choose_lane(flags, loaded.root)
     planned = plans.build_plan(
         loaded,
@@ -114,7 +114,7 @@ def _run_list(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import listing
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     return listing.run(
@@ -178,7 +178,7 @@ def _run_history(flags: argparse.Namespace) -> int:
 
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
@@ -211,7 +211,7 @@ def _run_log(flags: argparse.Namespace) -> int:
     from paropt_exporter.history.run_lock import RunLocks
     from paropt_exporter.task_logs import find_log_folder
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     return log.run(
         find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
@@ -227,7 +227,7 @@ def _run_decisions(flags: argparse.Namespace) -> int:
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         if flags.command == "explain":
             return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
@@ -249,7 +249,7 @@ def _run_profile(flags: argparse.Namespace) -> int:
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
     path = _find_config(flags)
-    loaded = config.read_config(path, root=Path.cwd())
+    loaded = config.load_config(path, root=Path.cwd(), environ=os.environ)
     if path is not None and _is_found_above(flags, path):
         loaded = replace(loaded, path=loaded.root / path.name)
         os.chdir(loaded.root)
@@ -269,7 +269,7 @@ def _run_sla(flags: argparse.Namespace) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import sla
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     with closing(_open_history(loaded)) as history:

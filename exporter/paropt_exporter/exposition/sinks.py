@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from paropt_exporter import families, files
 from paropt_exporter.config import Push
-from paropt_exporter.config.model import Tls
+from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.lazy_dataclasses import dataclass, field
 

@@ -178,7 +178,7 @@ def parse_bounds(text: str) -> Bounds:
 
 def _choose_automatic_bounds() -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
-    from paropt_exporter.config.model import Workers
+    from paropt_exporter.config.values import Workers
 
     minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)

@@ -21,7 +21,7 @@ from paropt_exporter.errors import Interrupted
 from paropt_exporter.signals import DeferredSignals
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.model import Items
+    from paropt_exporter.config.values import Items
 
 COMMAND_SECONDS = 60.0  # longer work belongs into a stage
 MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths take
