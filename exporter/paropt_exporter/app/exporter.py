@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
-from paropt_exporter.exposition import sinks
+from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.metrics import Metrics, Snapshot
@@ -303,7 +302,7 @@ class Exporter:
         began = datetime.fromtimestamp(self._clock.wall(), UTC)
         return Run(
             plan,
-            run_id=f"{began:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            run_id=f"{began:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}",
             workers=self._workers,
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),
@@ -413,6 +412,6 @@ class Exporter:
             return self._history.broken
         if lost:
             return "the history lacks records; the log has the reason"
-        if sinks.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed (--push.fail)"
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import io
 import os
@@ -136,6 +135,8 @@ def _describe_object(found: Any) -> str:
 
 def _suggest_name(part: str, found: Any) -> str:
     names = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
+    import difflib  # here: for errors only
+
     close = difflib.get_close_matches(part, names, n=1)
     if close:
         return f": did you mean {close[0]!r}?"

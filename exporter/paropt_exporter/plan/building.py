@@ -32,6 +32,7 @@ from paropt_exporter.plan.structure import (
     PlannedStage,
     PlannedTask,
     Work,
+    compute_median,
 )
 
 if TYPE_CHECKING:
@@ -320,9 +321,9 @@ def _find_reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _require_lane(config: Config, lane: str) -> None:
-    from paropt_exporter.config.faults import suggest_name
-
     if lane not in config.lanes:
+        from paropt_exporter.config.faults import suggest_name
+
         there = ", ".join(config.lanes)
         hint = suggest_name(lane, config.lanes)
         suffix = hint if "did you mean" in hint else ""
@@ -484,10 +485,8 @@ def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> B
 
 def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
     """Return the seconds of the longest path from each stage's start to the run's end, by name."""
-    from statistics import median
-
     known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
-    unknown = median(known) if known else UNKNOWN_SECONDS
+    unknown = compute_median(known) if known else UNKNOWN_SECONDS
     own = {stage.name: _estimate_own_seconds(stage, unknown) for stage in stages}
     after: dict[str, float] = dict.fromkeys(own, 0.0)
     remaining: dict[str, float] = {}

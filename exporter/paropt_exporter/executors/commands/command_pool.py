@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import secrets
 import signal as signals
 import threading
 from collections import Counter
@@ -67,7 +66,7 @@ class CommandPool:
         self._threads = ThreadPool(max_workers, name=name)
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
-        self._mark = secrets.token_hex(8)
+        self._mark = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards: everything below
         self._tasks: dict[Future[CommandOutcome], CommandTask] = {}
         self._running: set[CommandTask] = set()
