@@ -157,11 +157,13 @@ def test_supervisor_imports_only_its_own_modules() -> None:
         "    sys.modules[name] = type(sys)(name)\n    sys.modules[name].__path__ = [place]\n"
         "import paropt_exporter.executors.supervisor.event_loop\n"
         "print(*sorted(name for name in sys.modules if name.startswith('paropt_exporter.executors.')))\n"
-        "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging'} & set(sys.modules)))\n"
+        "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging', 'json', 're', 'enum',"
+        " 'collections', 'functools', 'socket', 'signal', 'ctypes'} & set(sys.modules)))\n"
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.executors.core_time paropt_exporter.executors.procfs paropt_exporter.executors.supervisor"
+        "paropt_exporter.executors.core_time paropt_exporter.executors.plain_json paropt_exporter.executors.procfs"
+        " paropt_exporter.executors.supervisor"
         " paropt_exporter.executors.supervisor.event_loop"
         " paropt_exporter.executors.supervisor.parent_process"
         " paropt_exporter.executors.supervisor.process_tree",

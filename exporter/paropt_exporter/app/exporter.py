@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +26,9 @@ from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
-from paropt_exporter.exposition import sinks
+from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
@@ -47,7 +46,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     file = ConfigFile(request.config_path if request.every_seconds is not None else None)
-    config = configs.read_config(request.config_path, root=request.root)
+    config = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     if request.enter_root:
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
@@ -94,7 +93,7 @@ def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
 
 def _drop_items(config: configs.Config) -> configs.Config:
     """Return the config without the items of its stages, whose commands run only once for each run."""
-    return replace(config, stages=tuple(stage.model_copy(update={"items": None}) for stage in config.stages))
+    return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
 class WatchedPage:
@@ -303,7 +302,7 @@ class Exporter:
         began = datetime.fromtimestamp(self._clock.wall(), UTC)
         return Run(
             plan,
-            run_id=f"{began:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            run_id=f"{began:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}",
             workers=self._workers,
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),
@@ -413,6 +412,6 @@ class Exporter:
             return self._history.broken
         if lost:
             return "the history lacks records; the log has the reason"
-        if sinks.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed (--push.fail)"
         return ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.calls import CallOutcome
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.lazy_dataclasses import dataclass
 
 E = TypeVar("E", bound=BaseException)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
@@ -38,6 +37,7 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
 from paropt_exporter.plan.batches import build_task as batch_task
 from paropt_exporter.sla import Watch

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +29,7 @@ from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import (
     COMMANDS,
     PROCESSES,

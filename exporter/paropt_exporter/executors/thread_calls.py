@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 from collections.abc import Callable
@@ -142,6 +141,8 @@ class ThreadCalls:
 
     def prepare(self) -> None:
         """Become the parent of orphaned processes of calls, and note the children that belong to no call."""
+        import ctypes  # here: only lanes with calls need it
+
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if not self._running:
             self._before = procfs.list_children("self")

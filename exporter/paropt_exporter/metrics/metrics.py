@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -160,7 +160,7 @@ class Metrics:
         return ()
 
     def _put_constants(self, revision: str, *, serves_on: bool) -> None:
-        self._page.put(families.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
+        self._page.put(families.BUILD_INFO, (__version__, sys.version.split()[0], revision), 1.0)
         self._page.put(families.SERVES_ON, (), float(serves_on))
         self._put_bounds()
 

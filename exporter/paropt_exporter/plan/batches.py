@@ -17,10 +17,10 @@ import os
 import resource
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
+from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.plan import batches, pytest_support
 from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
@@ -32,6 +32,7 @@ from paropt_exporter.plan.structure import (
     PlannedStage,
     PlannedTask,
     Work,
+    compute_median,
 )
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def parse_bounds(text: str) -> Bounds:
 
 def _choose_automatic_bounds() -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
-    from paropt_exporter.config.model import Workers
+    from paropt_exporter.config.values import Workers
 
     minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
@@ -320,9 +321,9 @@ def _find_reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _require_lane(config: Config, lane: str) -> None:
-    from paropt_exporter.config.faults import suggest_name
-
     if lane not in config.lanes:
+        from paropt_exporter.config.faults import suggest_name
+
         there = ", ".join(config.lanes)
         hint = suggest_name(lane, config.lanes)
         suffix = hint if "did you mean" in hint else ""
@@ -484,10 +485,8 @@ def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> B
 
 def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
     """Return the seconds of the longest path from each stage's start to the run's end, by name."""
-    from statistics import median
-
     known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
-    unknown = median(known) if known else UNKNOWN_SECONDS
+    unknown = compute_median(known) if known else UNKNOWN_SECONDS
     own = {stage.name: _estimate_own_seconds(stage, unknown) for stage in stages}
     after: dict[str, float] = dict.fromkeys(own, 0.0)
     remaining: dict[str, float] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
 import re
@@ -93,6 +92,10 @@ def _read_addopts(folder: Path) -> str:
     return read_pytest_options(read).get("addopts", "")
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = re.compile(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
@@ -105,6 +108,8 @@ def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
     which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
     now may lack them.
     """
+    import ast
+
     try:
         source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
@@ -120,6 +125,8 @@ def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
 
 
 def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool:
+    import ast
+
     *classes, function = names
     scope: ast.Module | ast.ClassDef = module
     for name in classes:
@@ -134,6 +141,8 @@ def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool
 
 
 def _is_plain(base: ast.expr) -> bool:
+    import ast
+
     return (isinstance(base, ast.Name) and base.id in _PLAIN_BASES) or (
         isinstance(base, ast.Attribute) and base.attr in _PLAIN_BASES
     )

@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, list_runs
 
 log = logging.getLogger(__name__)

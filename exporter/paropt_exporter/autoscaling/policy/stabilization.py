@@ -8,7 +8,8 @@ Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffectiv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 TOLERANCE_RATIO = 0.1  # as in the HPA
 LARGEST_STEP_DOWN_RATIO = 0.3

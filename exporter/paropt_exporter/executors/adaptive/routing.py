@@ -8,7 +8,6 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

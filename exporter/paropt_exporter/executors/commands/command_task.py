@@ -19,7 +19,6 @@ import stat
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from paropt_exporter.executors.commands.supervisor_client import (
     describe_death,
     kill_leftovers,
 )
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Mapping
 
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.core_time import ProcessTime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+else:
+    import _signal as signal  # signal imports enum
 
 MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
 _TICKS = os.sysconf("SC_CLK_TCK")
