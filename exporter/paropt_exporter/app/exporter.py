@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 from paropt_exporter import config as configs
@@ -76,7 +76,7 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
 
 
 def _format_interrupted(interrupted: InterruptedRun) -> str:
-    began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(interrupted.started_timestamp_seconds))
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
 
@@ -299,10 +299,10 @@ class Exporter:
         return None if run is None else run.size
 
     def _make_run(self, plan: Plan) -> Run:
-        began = datetime.fromtimestamp(self._clock.wall(), UTC)
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.wall()))
         return Run(
             plan,
-            run_id=f"{began:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}",
+            run_id=f"{began}-{os.urandom(3).hex()}",
             workers=self._workers,
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),

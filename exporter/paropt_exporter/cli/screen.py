@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
@@ -380,7 +380,7 @@ def _shorten_line(line: str) -> str:
 
 
 def _format_time_of_day(clock: Clock) -> str:
-    return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
+    return time.strftime("%H:%M:%S", time.localtime(clock.wall()))
 
 
 def open_screen(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paropt_exporter import host
@@ -20,7 +19,6 @@ from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
-from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
@@ -43,7 +41,10 @@ from paropt_exporter.plan import (
 )
 
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from paropt_exporter.executors.base import CallPool, WorkerPool
+    from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
 
@@ -357,6 +358,8 @@ class PoolWorkers:
     def _make_temporary_path(self, suffix: str) -> Path | None:
         if self._reports is None:
             try:
+                from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
+
                 self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
                 log.debug("no folder for temporary files", extra={"err": str(error)})
@@ -376,6 +379,8 @@ class PoolWorkers:
             call.future = future
             stop: Callable[[float], object] = call.stop
         else:
+            from paropt_exporter.executors.calls import run_call_in_process
+
             future = pool.submit_named(label, run_call_in_process, *arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
         self._count_task(name, future)
