@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TypeGuard, TypeVar
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import TypeGuard, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 

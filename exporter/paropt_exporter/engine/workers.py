@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
@@ -28,6 +27,7 @@ from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING, Any, Protocol
 from paropt_exporter.plan import (
     COMMANDS,
     PROCESSES,
@@ -37,7 +37,6 @@ from paropt_exporter.plan import (
     Plan,
     PlannedStage,
     PlannedTask,
-    pytest_support,
 )
 
 if TYPE_CHECKING:
@@ -307,7 +306,7 @@ class PoolWorkers:
             label,
             work.steps,
             cwd=stage.cwd,
-            env=env if report is None else pytest_support.request_report(env, report),
+            env=env if report is None else _request_report(env, report),
             output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
@@ -359,6 +358,8 @@ class PoolWorkers:
         if self._reports is None:
             try:
                 from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
+
+                from paropt_exporter.plan import pytest_support
 
                 self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
@@ -510,3 +511,9 @@ def _create_call_pool(name: str, size: int) -> CallPool:
 
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")
+
+
+def _request_report(env: Mapping[str, str], report: Path) -> Mapping[str, str]:
+    from paropt_exporter.plan import pytest_support
+
+    return pytest_support.request_report(env, report)

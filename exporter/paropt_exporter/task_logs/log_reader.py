@@ -22,11 +22,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from paropt_exporter import files
 from paropt_exporter.events import Result
 from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import Any, BinaryIO
 
 SUFFIX = ".log"
 _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a command line
