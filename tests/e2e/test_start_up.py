@@ -1,4 +1,4 @@
-"""A plain run imports only what it needs. Importing is most of the CPU time of a short lane."""
+"""A plain run imports few modules, since importing is most of the CPU time of a short lane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from support import projects
 
-# A slow machine may make a run load engine.what_if, for advice. Each of these took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms.
+# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not among
+# them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
         "argparse", "ast", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "glob", "gzip", "hashlib",

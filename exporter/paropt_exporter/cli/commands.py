@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Selection
     from paropt_exporter.reports import ReportOption
 
-_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
-
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
@@ -342,20 +340,13 @@ def _run_lane(flags: Flags) -> int:
 
 @contextmanager
 def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
-
-    The search reads the metadata of every installed distribution. Later collections skip the imported objects.
-    """
-    collects, searches = gc.isenabled(), _PLUGIN_SWITCH not in os.environ
+    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
+    collects = gc.isenabled()
     gc.disable()
-    if searches:
-        os.environ[_PLUGIN_SWITCH] = "1"
     try:
         yield
         gc.freeze()
     finally:
-        if searches:
-            del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
         if collects:
             gc.enable()
 
