@@ -13,7 +13,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from paropt_exporter.light_typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets

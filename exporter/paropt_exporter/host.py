@@ -23,10 +23,10 @@ def count_cpu_workers(root: Path = Path("/")) -> int:
     return max(1, math.ceil(count_cpus(root)))
 
 
-def read_machine_memory_bytes() -> tuple[int, int]:
+def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
     """Return the machine's total and available memory, without cgroup limits; zeros if unknown."""
     found = {}
-    for line in _read(Path("/proc/meminfo")).splitlines():  # psutil reads the same, and takes 7 ms to load
+    for line in _read(root / "proc/meminfo").splitlines():  # psutil reads the same, and takes 7 ms to load
         name, _, value = line.partition(":")
         if name in ("MemTotal", "MemAvailable"):
             found[name] = int(value.split()[0]) << 10  # in KiB

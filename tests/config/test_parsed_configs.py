@@ -221,7 +221,8 @@ def test_without_a_home_nothing_is_kept(
 def test_xdg_cache_home_says_where(tmp_path: Path) -> None:
     parsed = ParsedConfigs({"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": "/nowhere"})
     parsed.store(Path("/shop/paropt.yml"), b"content", values.File(), cores=2, memory_bytes=0)
-    assert [path.name for path in (tmp_path / "cache/paropt-exporter/configs").iterdir()] == ["%shop%paropt.yml"]
+    (entry,) = (tmp_path / "cache/paropt-exporter/configs").iterdir()
+    assert entry.name.endswith("%shop%paropt.yml")
 
 
 def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:

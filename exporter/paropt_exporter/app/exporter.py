@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 from paropt_exporter import config as configs
@@ -76,15 +76,17 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
 
 
 def _format_interrupted(interrupted: InterruptedRun) -> str:
-    began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(interrupted.started_timestamp_seconds))
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
 
 
-def _import_before_calls(plan: Plan) -> None:
-    """Import modules of a page before the project's folder, which may hide them, joins the import path with a call."""
+def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
+    """Import all modules before the project's folder, which may hide them, joins the import path with a call."""
     if {THREADS, PROCESSES} & set(get_pool_names(plan)):
-        import paropt_exporter.metrics.client  # noqa: F401
+        from paropt_exporter.app.late_imports import import_late_modules
+
+        import_late_modules(reloads=reloads)
 
 
 def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
@@ -151,7 +153,7 @@ class Exporter:
         self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
-        _import_before_calls(plan)
+        _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
@@ -204,7 +206,7 @@ class Exporter:
         config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
         shape = plans.build_plan(_drop_items(config), self._lane, **parts.get_plan_options(self._request))
-        _import_before_calls(shape)
+        _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
             self._screen.say(f"{', '.join(changed)}: changed too, which takes effect at the next start of the exporter")
@@ -299,10 +301,10 @@ class Exporter:
         return None if run is None else run.size
 
     def _make_run(self, plan: Plan) -> Run:
-        began = datetime.fromtimestamp(self._clock.wall(), UTC)
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.wall()))
         return Run(
             plan,
-            run_id=f"{began:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}",
+            run_id=f"{began}-{os.urandom(3).hex()}",
             workers=self._workers,
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, LaneSizingState
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.lazy_dataclasses import dataclass, get_field_names, replace
+from paropt_exporter.light_typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

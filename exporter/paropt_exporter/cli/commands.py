@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
 from paropt_exporter.lazy_dataclasses import replace
+from paropt_exporter.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from paropt_exporter.history import History
     from paropt_exporter.plan import Selection
     from paropt_exporter.reports import ReportOption
-
-_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def run(flags: Flags) -> int:
@@ -342,20 +340,13 @@ def _run_lane(flags: Flags) -> int:
 
 @contextmanager
 def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
-
-    The search reads the metadata of every installed distribution. Later collections skip the imported objects.
-    """
-    collects, searches = gc.isenabled(), _PLUGIN_SWITCH not in os.environ
+    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
+    collects = gc.isenabled()
     gc.disable()
-    if searches:
-        os.environ[_PLUGIN_SWITCH] = "1"
     try:
         yield
         gc.freeze()
     finally:
-        if searches:
-            del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
         if collects:
             gc.enable()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from itertools import islice
 
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.lazy_patterns import compile_later
 
 Location = tuple[str | int, ...]
-_PLAIN_KEY = re.compile(r"[\w-]+")
+_PLAIN_KEY = compile_later(r"[\w-]+")
 _LONGEST_KEY = 60
 _MOST_COMPARED = 500  # names; 10,000 wrong ones against 10,000 known took 35 s
 _MOST_LISTED = 20

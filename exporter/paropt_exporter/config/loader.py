@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +18,10 @@ from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+
+_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +109,34 @@ def _read_content(path: Path) -> bytes:
 
 
 def _validate(content: bytes, path: Path) -> File:
-    from paropt_exporter.config import validation
-    from paropt_exporter.config.checks import Machine
-    from paropt_exporter.config.document import Unreadable
+    with _disable_plugins():
+        from paropt_exporter.config import validation
+        from paropt_exporter.config.checks import Machine
+        from paropt_exporter.config.document import Unreadable
 
     machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
     try:
-        return validation.validate(content, machine)
+        with _disable_plugins():
+            return validation.validate(content, machine)
     except Unreadable as error:
         raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
+
+
+@contextmanager
+def _disable_plugins() -> Iterator[None]:
+    """Spare pydantic's search for plugins, which reads the metadata of every installed distribution."""
+    if _PLUGIN_SWITCH in os.environ:
+        yield
+        return
+    os.environ[_PLUGIN_SWITCH] = "1"
+    collects = gc.isenabled()
+    gc.disable()  # collections during the import of pydantic find nothing
+    try:
+        yield
+    finally:
+        del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
+        if collects:
+            gc.enable()
 
 
 def _build_default_file() -> File:
@@ -162,6 +186,8 @@ def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...])
 
 def _choose_project_name(root: Path) -> str:
     """Return the folder's name, with an underscore for each character that a name may not have."""
+    if re.fullmatch(r"\w[\w.-]{0,60}", root.name, re.ASCII):
+        return root.name  # as most are, and the patterns below take 2 ms to compile
     name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
     return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
 

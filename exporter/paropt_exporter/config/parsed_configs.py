@@ -6,7 +6,7 @@ memory if a stage asks for some. It counts only if all of them are the same now.
 
 Nothing in an entry is trusted blindly: the folder and the file must belong to this user and be closed to all others,
 the file is JSON with a checksum, and an entry with any fault is the same as none. Entries are written by renaming, one
-for each path of a config, and the oldest ones are removed.
+for each config and program, and the oldest ones are removed.
 """
 
 from __future__ import annotations
@@ -56,8 +56,11 @@ class ParsedConfigs:
         if self._folder is None:
             return None
         try:
-            entry = _parse_entry(_read_own_file(self._folder, _choose_name(path)))
-            if entry["key"] != _build_key(content, cores) or entry["memory_bytes"] not in (0, memory_bytes()):
+            program = _describe_program()
+            entry = _parse_entry(_read_own_file(self._folder, _choose_name(path, program)))
+            if entry["key"] != [program, cores, content.decode()]:
+                return None
+            if entry["memory_bytes"] and entry["memory_bytes"] != memory_bytes():
                 return None
             file = _decode(entry["file"])
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
@@ -68,13 +71,14 @@ class ParsedConfigs:
         """Keep the values of a valid file. `memory_bytes`: the machine's, or 0 if no stage asks for memory."""
         if self._folder is None:
             return
-        key = _build_key(content, cores)
+        program = _describe_program()
+        key = [program, cores, content.decode()]
         text = json.dumps({"key": key, "memory_bytes": memory_bytes, "file": _encode(file)}, separators=(",", ":"))
         with suppress(OSError):  # a cache that can't be written costs time, and nothing else
             self._folder.mkdir(files.PRIVATE_FOLDER, parents=True, exist_ok=True)
             if _is_private(self._folder.lstat(), stat.S_IFDIR):
                 entry = f"{zlib.crc32(text.encode()):08x}{text}".encode()
-                files.replace_file(self._folder / _choose_name(path), entry, mode=files.PRIVATE_FILE)
+                files.replace_file(self._folder / _choose_name(path, program), entry, mode=files.PRIVATE_FILE)
                 _remove_oldest(self._folder)
 
 
@@ -86,14 +90,15 @@ def _find_folder(environ: Mapping[str, str]) -> Path | None:
     return Path(cache) / "paropt-exporter" / "configs" if os.path.isabs(cache) else None  # noqa: PTH117
 
 
-def _choose_name(path: Path) -> str:
+def _choose_name(path: Path, program: object) -> str:
     """Return the name of a config's entry. Two configs may get the same one, and then replace each other's entry."""
-    return os.path.abspath(path).replace("/", "%")[-_LONGEST_NAME:]  # noqa: PTH100 -- keeps links
+    readable = os.path.abspath(path).replace("/", "%")[-_LONGEST_NAME:]  # noqa: PTH100 -- keeps links
+    return f"{zlib.crc32(repr(program).encode()):08x}{readable}"
 
 
-def _build_key(content: bytes, cores: int) -> list[object]:
-    """Return what the validity of the content depends on, except for the memory. Raises ValueError if not UTF-8."""
-    return [_FORMAT, __version__, _describe_sources(), cores, content.decode()]
+def _describe_program() -> list[object]:
+    """Return what identifies the program that checks configs. Different ones keep entries beside each other."""
+    return [_FORMAT, __version__, _describe_sources()]
 
 
 def _describe_sources() -> list[list[object]]:

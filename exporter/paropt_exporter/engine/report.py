@@ -9,11 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
 from paropt_exporter.lazy_dataclasses import dataclass, replace
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.sla import Watch
 

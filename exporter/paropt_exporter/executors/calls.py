@@ -9,11 +9,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TextIO
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Any, BinaryIO, TextIO
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command

@@ -109,6 +109,15 @@ def read_environment(process: int | str) -> list[str]:
     return read_file(f"/proc/{process}/environ").decode("latin-1").split("\0")
 
 
+def read_variables(process: int | str, name: str) -> list[str]:
+    """Return the entries of a variable in a process's environment at its start, each as `name=value`."""
+    content = read_file(f"/proc/{process}/environ")
+    beginning = f"{name}=".encode()
+    if beginning not in content:  # in most processes, which need not be split
+        return []
+    return [entry.decode("latin-1") for entry in content.split(b"\0") if entry.startswith(beginning)]
+
+
 def read_start_time(process: int) -> str:
     """Return the start time of a process in kernel ticks; "" if it has exited or is a zombie."""
     fields = read_stat(process)

@@ -9,10 +9,13 @@ from time import monotonic
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import child_processes, procfs
-from paropt_exporter.executors.calls import CallOutcome, run_call
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import list_pool_threads
 from paropt_exporter.executors.worker.orphans import Orphans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class ThreadCall:
         self._calls.add(self)
         try:
             self._claim_thread()
+            from paropt_exporter.executors.calls import run_call  # here: shows that code of the user has run
+
             outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
             self._check_stopped()
             return outcome

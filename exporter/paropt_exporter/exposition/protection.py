@@ -8,11 +8,11 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter import families
 from paropt_exporter.errors import ParoptError, UsageError
 from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket

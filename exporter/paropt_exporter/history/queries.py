@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Literal
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
@@ -20,6 +19,10 @@ from paropt_exporter.history.values import to_count, to_number, to_text, to_text
 from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.plan.structure import compute_median
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
 _LAST_RUNS = "SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs"

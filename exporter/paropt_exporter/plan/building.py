@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
@@ -19,15 +18,15 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
 from paropt_exporter.lazy_dataclasses import replace
-from paropt_exporter.plan import batches, pytest_support
-from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
+from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
-from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
     Bounds,
     Call,
     Commands,
+    KnownItems,
     Plan,
     PlannedStage,
     PlannedTask,
@@ -37,10 +36,11 @@ from paropt_exporter.plan.structure import (
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
+    from paropt_exporter.plan.batches import ConcurrentStages
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
-_PLACEHOLDER = re.compile(re.escape(ITEM) + "|" + re.escape(ARGS))
+_PLACEHOLDER = compile_later(re.escape(ITEM) + "|" + re.escape(ARGS))
 _WHOLE_LANE = Selection()
 
 
@@ -199,6 +199,8 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
     wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
     if not wanted or not wanted <= there:
         return stage
+    from paropt_exporter.plan import batches
+
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
     return _mark_partial(
         replace(stage, tasks=(batches.build_task(stage.template, 0, kept),)), Scope.ITEMS, whole=wanted == there
@@ -239,6 +241,8 @@ def _build_batches(
     known: Mapping[str, KnownItems],
     shares: Mapping[str, float],
 ) -> tuple[PlannedTask, ...]:
+    from paropt_exporter.plan import batches  # here: most stages have no items
+
     workers = max(
         1, min(_count_concurrent_commands(host.count_cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots)
     )
@@ -264,6 +268,8 @@ def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: Know
 
     Includes only tests that pytest can deselect without another one.
     """
+    from paropt_exporter.plan.pytest_support import find_separable_tests
+
     found: dict[str, list[str]] = {}
     wanted = frozenset(items)
     for name in known.seconds:
@@ -295,6 +301,8 @@ def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
 
 def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
     """Return the stages that may run at the same time, which are neither its needs nor its dependents."""
+    from paropt_exporter.plan.batches import ConcurrentStages
+
     needs = {each.name: each.needs for each in stages}
     related = {stage.name, *_find_reachable(stage.name, needs)}
     related |= {name for name in needs if stage.name in _find_reachable(name, needs)}
@@ -386,9 +394,15 @@ def _build_stage(
         skip=skip,
         fault=fault,
         template=template,
-        junit=template is not None and pytest_support.can_request_report(template, folder, config.root, env),
+        junit=template is not None and _can_request_report(template, folder, config.root, env),
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
+
+
+def _can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
+    from paropt_exporter.plan import pytest_support  # here: most stages have no items
+
+    return pytest_support.can_request_report(template, folder, root, env)
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
@@ -418,6 +432,8 @@ def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tu
         return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
     template = _build_template(stage, arguments)
     if template is not None:  # one batch, until the order of the stages is known
+        from paropt_exporter.plan import batches
+
         return (batches.build_task(template, 0, items),), "", ""
     each = [_build_work(stage, item, arguments) for item in items]
     return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UsageError
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage

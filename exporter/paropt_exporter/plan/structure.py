@@ -121,6 +121,19 @@ class Plan:
     partial: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownItems:
+    """Measurements of a stage's earlier runs: the seconds of each item, and of a command's start.
+
+    Long tests (`tests/test_a.py::test_b`) have their own entries, and their file's seconds exclude them.
+    `seen_timestamp_seconds` has the time of each item's last measurement.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    start_up_seconds: float | None = None
+    seen_timestamp_seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
 def compute_median(values: Sequence[float]) -> float:
     """Return the median of some values, of which there is at least one; `statistics` takes 4 ms to load."""
     ordered, half = sorted(values), len(values) // 2

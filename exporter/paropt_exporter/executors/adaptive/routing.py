@@ -9,13 +9,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 

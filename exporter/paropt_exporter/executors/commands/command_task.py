@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
@@ -33,6 +32,7 @@ from paropt_exporter.executors.commands.supervisor_client import (
     kill_leftovers,
 )
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Any
 
 log = logging.getLogger(__name__)
 
