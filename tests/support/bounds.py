@@ -73,8 +73,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         pytest_timeout_cancel_timer()
 
 
-def pytest_unconfigure() -> None:
-    """Exit with an error if a thread keeps the interpreter from exiting."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Exit with an error if a thread keeps the interpreter from exiting. pytest-xdist ends its workers itself."""
+    if hasattr(config, "workerinput"):
+        return
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=_STDERR)
 
 
