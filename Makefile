@@ -22,8 +22,9 @@ run: $(READY) ## run this repository's own lane and serve its metrics until Ctrl
 stack: $(READY) tools ## a demo lane under real Prometheus and Alertmanager, on free ports, until Ctrl-C; no docker needed
 	$(BIN)/python deploy/stack/stack.py
 
-test: $(READY) tools ## everything that must hold before a change lands
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going unit lint types layers wheel  # the others beside the tests
+test: ## everything that must hold before a change lands: the tests, and beside them the other checks
+	@$(MAKE) --no-print-directory --jobs=2 $(READY) tools
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going unit lint types layers wheel
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -51,9 +52,9 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 # Tests wait for processes and servers of their own half of the time: two at a time for each core. A file's tests stay
-# together, since they share its servers, and end-to-end tests come first, since they take the longest.
+# together, since they share its servers.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
-unit: $(READY) tools
+unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one at a time
 	$(BIN)/pytest -q --durations=20 -p no:cacheprovider --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # Files in the archives have the time of the last commit, so that the same commit gives the same bytes.
