@@ -14,6 +14,14 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+_LONGEST = ("e2e", "monitoring")  # folders whose files take up to a minute each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that parallel workers end at about the same time."""
+    items.sort(key=lambda item: not any(folder in item.path.parts for folder in _LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep parsed configs of this test session apart from the user's."""

@@ -72,7 +72,7 @@ def run_pytest(folder: Path, content: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.bounds", "--timeout=20", "test_it.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent / "exporter")))},
         capture_output=True,
         text=True,
         timeout=HANG_SECONDS,

@@ -167,3 +167,12 @@ def test_classes_are_defined_and_used_without_the_standard_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Without fields."""
+
+
+def test_class_without_fields_has_many_instances() -> None:
+    assert {Empty() for _ in range(MANY)} == {Empty()}

@@ -107,7 +107,8 @@ else:
                 body.append(f"_set_{name}(self, {value})" if self.frozen else f"self.{name} = {value}")
             if hasattr(cls, "__post_init__"):
                 body.append("self.__post_init__()")
-            exec(f"def __init__({', '.join(parameters)}): {'; '.join(body)}", scope)  # nosec B102 -- names of our source
+            code = f"def __init__({', '.join(parameters)}): {'; '.join(body) or 'pass'}"
+            exec(code, scope)  # nosec B102 -- names of our source
             made = scope["__init__"]
             made.__qualname__ = f"{cls.__qualname__}.__init__"
             return made

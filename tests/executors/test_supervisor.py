@@ -70,7 +70,7 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
     assert len(pids) == 4  # two children, the command and the supervisor
     exporter.send_signal(number)
     exporter.wait(HANG_SECONDS)
-    assert wait_until_gone(pids, 5) == []
+    assert wait_until_gone(pids) == []
 
 
 def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> N
     with open_fifo(copy_ends):  # the copy lives
         exporter.kill()
         exporter.wait(HANG_SECONDS)
-        assert wait_until_gone(pids, 5) == []
+        assert wait_until_gone(pids) == []
 
 
 def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from pytest_timeout import Settings, is_debugging
 
+from paropt_exporter.executors.child_processes import list_helpers
+
 _STDERR = 2
 AGAIN_SECONDS = 5.0  # between two timeouts of a test: each ends one wait
 TEARDOWN_SECONDS = 60.0  # a teardown waits for its servers at most
@@ -73,8 +75,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         pytest_timeout_cancel_timer()
 
 
-def pytest_unconfigure() -> None:
-    """Exit with an error if a thread keeps the interpreter from exiting."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Exit with an error if a thread keeps the interpreter from exiting. pytest-xdist ends its workers itself."""
+    if hasattr(config, "workerinput"):
+        return
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=_STDERR)
 
 
@@ -89,6 +93,7 @@ def _descendants(pid: int) -> set[int]:
 
 
 def _kill_processes_except(earlier: set[int]) -> None:
-    for pid in _descendants(os.getpid()) - earlier:
+    # multiprocessing's tracker serves later tests too, and ends with this process.
+    for pid in _descendants(os.getpid()) - earlier - list_helpers():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
