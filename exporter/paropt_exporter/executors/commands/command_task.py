@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
+from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import (
     SharedSupervisor,
