@@ -171,6 +171,36 @@ def test_supervisor_imports_only_its_own_modules() -> None:
     ]
 
 
+# A supervisor's view of two commands: one ends, and then a process appears that belongs to none.
+ENDED_COMMAND = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+table, trees = ProcessTable(), []
+for argv in (["true"], ["sleep", "600"]):
+    root = os.posix_spawnp(argv[0], argv, os.environ)
+    trees.append(Tree(root, "mark", 0.0))
+    table.add(trees[-1], 0.0)
+ended, running = trees
+os.waitpid(int(ended.root), 0)
+table.settle(int(ended.root), 0.0, 0.0)
+print(table.has_left_processes(ended))
+orphan = subprocess.Popen(["sleep", "600"])
+print(table.has_left_processes(ended))
+orphan.kill()
+orphan.wait()
+os.kill(int(running.root), 9)
+os.waitpid(int(running.root), 0)
+table.settle(int(running.root), 0.0, 0.0)
+print(table.has_left_processes(running))
+"""
+
+
+def test_command_without_children_leaves_no_processes() -> None:
+    answer = subprocess.run(python(ENDED_COMMAND, PACKAGE_ROOT), capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert answer.stdout.split() == ["False", "True", "False"], answer.stderr
+
+
 class Conversation:
     """The channel of a command, as a task uses it."""
 

@@ -34,6 +34,7 @@ from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
     ProcessTable,
     Tree,
+    has_children,
     list_descendants,
 )
 
@@ -225,6 +226,7 @@ class Supervisor:
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
         self._open = True
+        self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
         self._pace = SamplingPace()
 
@@ -315,42 +317,56 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""
+        ended = []
         while (pid := _find_ended_child()) is not None:
             tree = self._table.find_owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
             self._table.settle(pid, usage.ru_utime + usage.ru_stime, time.monotonic())
             if tree is None:
                 continue
-            peak = usage.ru_maxrss * 1024
-            # A process too short for a sample gets the kernel's figure, which is a few MB of this process too high.
-            if peak > tree.memory_peak and (not tree.memory_peak or peak > procfs.read_memory_peak_bytes()):
-                tree.memory_peak = peak
+            self._note_peak(tree, usage.ru_maxrss * 1024)
             if tree.root == str(pid):
-                self._on_main_exit(tree, status)
+                ended.append((tree, status))
+        for command in tuple(self._commands.values()):
+            for tree, status in ended:
+                if command.tree is tree:
+                    command.status = status
+                    self._on_main_exit(command)
 
-    def _on_main_exit(self, tree: Tree, status: int) -> None:
-        self._next_sample = 0.0  # only a sample shows the processes that it left
-        for command in self._commands.values():
-            if command.tree is tree:
-                command.status = status
+    def _note_peak(self, tree: Tree, peak: int) -> None:
+        """Note the kernel's figure of an exited process's peak.
+
+        It is a few MB of this process too high if the process was too short for a sample: it shared this one's memory
+        between its start and its program's.
+        """
+        if peak <= tree.memory_peak:
+            return
+        if tree.memory_peak and peak > self._own_peak:
+            self._own_peak = procfs.read_memory_peak_bytes()  # it only grows
+        if not tree.memory_peak or peak > self._own_peak:
+            tree.memory_peak = peak
+
+    def _on_main_exit(self, command: Command) -> None:
+        """End a command at once if it has left no processes: most leave none, and a look at all of /proc is dear."""
+        if command.tree is None or self._table.has_left_processes(command.tree):
+            self._next_sample = 0.0  # only a sample shows the processes that it left
+        else:
+            self._on_command_end(command)
 
     def _sample_commands(self, now: float) -> None:
         """Sample the processes if it is due, and only then report and send signals, to the current processes."""
         if now < self._get_due_time():
             return
         self._sampled = now
-        if _has_children():
+        if has_children():
             self._table.refresh(now)
         else:
             self._table.clear()
         young = any(command.is_young(now) for command in self._commands.values())
         cost = time.monotonic() - now
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
-        self._send_usage(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
             self._on_command_end(command)
-
-    def _send_usage(self, now: float) -> None:
         for command in self._commands.values():
             if command.is_report_due(now):
                 command.send_usage(now)
@@ -358,7 +374,7 @@ class Supervisor:
     def _on_command_end(self, command: Command) -> None:
         if command.tree is not None:
             self._table.remove(command.tree)
-        if not self._table.trees and _has_children():
+        if not self._table.trees and has_children():
             _kill(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)
@@ -398,14 +414,6 @@ def _find_ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _kill(pids: list[int]) -> None:
