@@ -2,7 +2,8 @@
 
     exporter                                      supervisor (subreaper, one thread, a session of its own)
     control socket --(channel, output pipe)-----> a Command for each channel
-    channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
+    channel        --{"env": ...}---------------> the environment of the next program
+                   --{"program", "argv", ...}---> posix_spawn, again in a session of its own
                    --{"stop": grace}------------> TERM to all its groups, KILL after the grace
                    <--{"failed": errno}---------- or:
                    <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 or 250 ms
@@ -63,6 +64,8 @@ _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
+_ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
+_MAX_ENVIRONMENTS = 16
 # The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
 DEFAULT_SIGNALS = (
     signal.SIGINT,
@@ -99,6 +102,7 @@ class Command:
         self._left = 0
         _raise_limits()
         self._unread = b""
+        self.environment: dict[bytes, bytes] = {}
 
     def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
         """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
@@ -109,7 +113,7 @@ class Command:
         if not chunk:
             raise ConnectionResetError
         *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [_parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line) for line in lines]
 
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
@@ -117,7 +121,7 @@ class Command:
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
-            pid = _spawn(frame, self._output)
+            pid = _spawn(frame, self.environment, self._output)
         except OSError as error:
             self._send(failed=error.errno, entered=entered)
             return None
@@ -304,6 +308,9 @@ class Supervisor:
                 self._remove_command(command)
 
     def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+        if "env" in frame:
+            command.environment = frame["env"]
+            return
         if "stop" in frame:
             self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0
@@ -456,16 +463,26 @@ def _compute_limits() -> tuple[tuple[int, int], tuple[int, int]]:
     return of_commands, own
 
 
-def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: parsed JSON
-    environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
-    environment[MARK.encode()] = frame["mark"].encode()
+_environments: dict[bytes, dict[str, dict[bytes, bytes]]] = {}  # by their frame: the commands of a stage share one
+
+
+def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
+    if line not in _environments:
+        if len(_environments) >= _MAX_ENVIRONMENTS:
+            _environments.clear()
+        found = json.loads(line)["env"]
+        _environments[line] = {"env": {key.encode("latin-1"): value.encode("latin-1") for key, value in found.items()}}
+    return _environments[line]
+
+
+def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int) -> int:  # Any: parsed JSON
     of_commands, own = _raise_limits()
     resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
     try:
         return os.posix_spawn(
             frame["program"].encode("latin-1"),
             [argument.encode("latin-1") for argument in frame["argv"]],
-            environment,
+            {**environment, MARK.encode(): frame["mark"].encode()},
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, output, 1),
