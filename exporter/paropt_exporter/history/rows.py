@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
 from paropt_exporter import aggregation, families
@@ -88,16 +88,18 @@ def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta
         connection.executemany(_SET_LATEST, [(project, *place, value) for place, value in delta.values.items()])
 
 
-def write_event(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
-    """Write an event's rows, totals and last values. `now_seconds` is wall time: when the run was last alive."""
-    _write_row(connection, project, event, now_seconds)
+def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
+    """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
     delta = TotalsDelta()
-    delta.add_event(event)
+    for event in events:
+        _write_row(connection, project, event, now_seconds)
+        delta.add_event(event)
     apply_delta(connection, project, delta)
-    if isinstance(event, StageRecord):
-        _raise_total_to_shown(connection, project, event)
-    if event.run_id is not None:
-        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
+    for event in events:
+        if isinstance(event, StageRecord):
+            _raise_total_to_shown(connection, project, event)
+    for run_id in {event.run_id for event in events} - {None}:
+        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, run_id))
 
 
 def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
