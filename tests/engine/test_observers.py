@@ -42,7 +42,7 @@ class Refusing:
 def test_held_events_come_with_the_flush() -> None:
     first, second = BatchRecorder(), Recorder()
     observers = Observers({"first": first, "second": second})
-    events = [stage_started("lint"), task("lint"), stage_ended("lint")]
+    events: list[Event] = [stage_started("lint"), task("lint"), stage_ended("lint")]
     for event in events:
         observers.hold(event)
     assert first.events == second.events == []
