@@ -263,7 +263,7 @@ class CommandTask:
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
                 *lines, unread = (unread + _receive(channel)).split(b"\n")
-                for frame in map(json.loads, lines):
+                for frame in (json.loads(line.decode()) for line in lines):  # of bytes it would guess the encoding
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # parsed JSON
@@ -357,8 +357,8 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
         if problem:
             raise CannotRun(f"cannot run {name!r}: {problem}")
         return name
-    folders = (env.get("PATH") or os.defpath).split(os.pathsep)
-    candidates = [os.path.join(cwd, folder, name) for folder in folders]  # noqa: PTH118 -- for each command: paths cost more
+    top, folders = str(cwd), (env.get("PATH") or os.defpath).split(os.pathsep)
+    candidates = [os.path.join(top, folder, name) for folder in folders]  # noqa: PTH118 -- for each command: paths cost more
     for candidate in candidates:
         if os.access(candidate, os.X_OK) and not _find_problem(candidate):  # cheaper than an exception in most folders
             return candidate
