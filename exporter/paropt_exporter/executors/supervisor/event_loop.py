@@ -79,7 +79,7 @@ DEFAULT_SIGNALS = (
 
 
 class Command:
-    """The command of one channel.
+    """The command of one channel, and its output, which stays open here: its end would wake the exporter for nothing.
 
         reading -> running -> clearing (main process ended, others live) -> ended
                       |          |
@@ -129,8 +129,6 @@ class Command:
             return None
         finally:
             os.chdir("/")  # a process's current folder can't be unmounted
-            os.close(self._output)
-            self._output = -1
         self._began_seconds = time.monotonic()
         self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds)
         return self.tree
