@@ -102,10 +102,11 @@ class RecordedRun:
     @cached_property
     def is_explained(self) -> bool:
         """Whether the recorded tasks explain the run's duration."""
-        if not 0 < len(self.timings) <= MOST_TASKS or self._recorded_makespan <= 0 or self.duration_seconds <= 0:
+        if not 0 < len(self.timings) <= MOST_TASKS or self.duration_seconds <= 0:
             return False
         least, most = _TRUSTED_RATIOS
-        return least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
+        explained = least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
+        return explained and self._recorded_makespan > 0
 
     @cached_property
     def _workload(self) -> Workload:

@@ -82,9 +82,11 @@ class Run:
         cores: float | None = None,
         sums_work: bool = True,
         on_stopping: Callable[[Stop, int], None] | None = None,
+        flush: Callable[[], None] | None = None,
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
+        `flush` is called before each wait, and before the first task starts: `emit` may hold events until then.
         `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
         is called with the request and the number of running stages, when the run begins to stop and when it kills.
         """
@@ -95,6 +97,7 @@ class Run:
         self.size = 1 if sequential else plan.workers.start
         self._workers = workers
         self._emit = emit
+        self._flush = flush if flush is not None else _do_nothing
         self._inbox = inbox
         self._clock = clock
         self._resources = Resources(memory_bytes)
@@ -142,6 +145,12 @@ class Run:
 
     def execute(self) -> RunRecord:
         """Run the plan; blocks until every stage has ended. A task's failure is a record, never an exception."""
+        try:
+            return self._execute()
+        finally:
+            self._flush()
+
+    def _execute(self) -> RunRecord:
         started, started_timestamp = self._clock.monotonic(), self._clock.wall()
         self._emit(
             RunStarted(
@@ -159,11 +168,13 @@ class Run:
             self._timers.schedule(self._total_watch.next_deadline, self._check_total)
         for state in self._stages.values():
             self._prepare_stage(state, started)
+        self._flush()
         for message in self._inbox.receive(started):
             self._handle_message(message)  # an interrupt before the first task starts none
         while True:
             self._fire_timers()
             self._start_tasks()
+            self._flush()
             if not self._open_stages:
                 break
             for message in self._inbox.receive(self._get_next_moment()):
@@ -461,6 +472,7 @@ class Run:
         elif not stop.now:
             return
         if self._on_stopping is not None:
+            self._flush()  # the reason, such as a failed stage, comes first
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
@@ -515,6 +527,10 @@ class Run:
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
+
+
+def _do_nothing() -> None:
+    """Do nothing: `emit` passes on each event at once."""
 
 
 def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:

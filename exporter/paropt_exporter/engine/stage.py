@@ -439,9 +439,12 @@ def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float
     The first workers to become free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
     """
     left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
-    free = [0.0] * max(0, workers - len(left)) + left
-    rounds, rest = divmod(waiting, len(free))
-    return max(moment + (rounds + (place < rest)) * task_seconds for place, moment in enumerate(free))
+    idle = max(0, workers - len(left))
+    rounds, rest = divmod(waiting, idle + len(left))
+    ends = [moment + (rounds + (idle + place < rest)) * task_seconds for place, moment in enumerate(left)]
+    if idle:
+        ends.append((rounds + (rest > 0)) * task_seconds)
+    return max(ends)
 
 
 def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:

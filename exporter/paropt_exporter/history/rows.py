@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
@@ -77,7 +78,8 @@ class TotalsDelta:
 
 @lru_cache(maxsize=1024)  # an event changes several families with the same labels
 def _encode_labels(values: tuple[str, ...]) -> str:
-    return json.dumps(values)
+    """Return the same text as `json.dumps`, which takes six times as long."""
+    return f"[{', '.join(map(encode_basestring_ascii, values))}]"
 
 
 def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
@@ -88,16 +90,18 @@ def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta
         connection.executemany(_SET_LATEST, [(project, *place, value) for place, value in delta.values.items()])
 
 
-def write_event(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
-    """Write an event's rows, totals and last values. `now_seconds` is wall time: when the run was last alive."""
-    _write_row(connection, project, event, now_seconds)
+def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
+    """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
     delta = TotalsDelta()
-    delta.add_event(event)
+    for event in events:
+        _write_row(connection, project, event, now_seconds)
+        delta.add_event(event)
     apply_delta(connection, project, delta)
-    if isinstance(event, StageRecord):
-        _raise_total_to_shown(connection, project, event)
-    if event.run_id is not None:
-        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
+    for event in events:
+        if isinstance(event, StageRecord):
+            _raise_total_to_shown(connection, project, event)
+    for run_id in {event.run_id for event in events} - {None}:
+        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, run_id))
 
 
 def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
@@ -208,7 +212,9 @@ def _build_insert(table: str, names: tuple[str, ...], keys: tuple[str, ...], kee
 
 def _to_stored(value: object) -> object:
     """Return a value that SQLite accepts: text that is not valid Unicode gets its bytes as escapes."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:

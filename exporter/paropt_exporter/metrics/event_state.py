@@ -191,7 +191,10 @@ class EventState:
 
     def _add(self, series: Series, amount: float) -> None:
         if series[0].kind is Kind.HISTOGRAM:
-            self._histograms.setdefault(series, _Histogram(HistogramTotal())).observe(amount)
+            histogram = self._histograms.get(series)
+            if histogram is None:
+                histogram = self._histograms[series] = _Histogram(HistogramTotal())
+            histogram.observe(amount)
         else:
             self._numbers[series] = (self._numbers.get(series) or 0.0) + amount
         self._changed[series] = None
