@@ -17,6 +17,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
+from paropt_exporter.input_files import join_pattern
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.light_typing import TYPE_CHECKING
@@ -395,6 +396,10 @@ def _build_stage(
         fault=fault,
         template=template,
         junit=template is not None and _can_request_report(template, folder, config.root, env),
+        inputs=None if stage.inputs is None else _join_patterns(stage, stage.inputs),
+        outputs=_join_patterns(stage, stage.outputs),
+        cached=is_cached(stage),
+        pass_env=stage.pass_env,
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
@@ -403,6 +408,16 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
     from paropt_exporter.plan import pytest_support  # here: most stages have no items
 
     return pytest_support.can_request_report(template, folder, root, env)
+
+
+def is_cached(stage: Stage) -> bool:
+    """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
+    return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
+
+
+def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns relative to the config's folder instead of the stage's."""
+    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in patterns)
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:

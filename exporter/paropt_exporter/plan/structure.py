@@ -57,8 +57,10 @@ class PlannedStage:
     task and its fastest task. `remaining_seconds` is the longest path from its start to the run's end.
 
     `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
-    each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
-    before, without success.
+    each item. `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the
+    files that git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its
+    own variables, those that match `pass_env`, and a few standard ones. `scope` is the part of its work that this run
+    does; a part has no limit. `never_succeeded`: it ran before, without success.
     """
 
     number: int
@@ -85,6 +87,10 @@ class PlannedStage:
     fault: str = ""
     template: Commands | None = None
     junit: bool = False
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    cached: bool = False
+    pass_env: tuple[str, ...] = ()
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
 
