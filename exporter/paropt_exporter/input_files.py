@@ -161,13 +161,14 @@ def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
     return tuple(pattern.replace(ITEM, escape_pattern(item)) for pattern in patterns)
 
 
-def list_git_files(folder: str) -> list[str]:
+def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
-    Tracked files that have been deleted are in the list. A submodule or another repository is a path that names a
+    `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or another repository is a path that names a
     folder. Blocks for a minute at most. Raises NoGit.
     """
-    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", ":/")
+    others = ("--others", "--exclude-standard") if untracked else ()
+    command = ("git", "ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")
     try:
         done = subprocess.run(
             command, cwd=folder, env=_build_git_environment(), capture_output=True, check=False, timeout=_GIT_SECONDS

@@ -28,6 +28,7 @@ from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_f
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
+    from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
@@ -103,6 +104,22 @@ def build_jobserver(config: Config) -> Jobserver | None:
 
     require_make(os.environ)
     return Jobserver()
+
+
+def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
+    """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
+    from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
+    from paropt_exporter.cache.store import open_store
+
+    return StageCache(
+        config.root,
+        open_store(os.environ),
+        project=config.project,
+        environ=os.environ,
+        clock=clock,
+        say=say,
+        reads=not request.no_cache,
+    )
 
 
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:

@@ -378,6 +378,7 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         selection=_build_selection(flags),
         arguments=flags.arguments or (),
         failed_only=flags.failed,
+        no_cache=flags.no_cache,
         fail_fast=_get_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,

@@ -169,6 +169,12 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only stages and items that failed or were interrupted last, and the stages that need them",
     )
+    run.add_argument(
+        "--no-cache",
+        dest="no_cache",
+        action="store_true",
+        help="run stages of which nothing has changed too, and replace their kept results",
+    )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
