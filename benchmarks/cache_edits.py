@@ -1,6 +1,6 @@
 """Make random edits in a cached project, and compare each run with a cold one: no false hit may appear.
 
-Usage: python benchmarks/cache_edits.py [EDITS [SEED]]; default: 10,000 edits with a seed from the clock, which is printed.
+Usage: python benchmarks/cache_edits.py [EDITS [SEED]]. Default: 10,000 edits and a seed from the clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def main() -> None:
             if number % _PROGRESS_EVERY == 0:
                 print(f"{number:,} edits, {edits.hits:,} hits, no false hit", flush=True)
     seconds = time.perf_counter() - began
-    print(f"{count:,} edits in {seconds:.0f} s ({time.process_time() - cpu:.0f} s CPU), {edits.hits:,} hits, 0 false hits")
+    print(
+        f"{count:,} edits in {seconds:.0f} s ({time.process_time() - cpu:.0f} s CPU), {edits.hits:,} hits, 0 false hits"
+    )
     for name, times in sorted(edits.counts.items()):
         print(f"  {times:6,} {name.replace('_', ' ')}")
 

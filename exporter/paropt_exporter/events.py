@@ -212,9 +212,9 @@ class TaskRecord:
     For a batch, `item` is the batch's name; `items`: its items, each with its result; `start_up_seconds`: the time of
     the command outside its items, None if unknown; `cut_items`: the items of which other batches ran a part.
 
-    `cache`: of a cached stage, why it was skipped (then `cached`) or ran; `cache_note`: the same in a line, "" if it was
-    skipped. `cache_key`: its key, under which equal tasks have equal results; "" if it has none. `saved_seconds`: how
-    long it took when it ran.
+    `cache`: of a cached stage, why it was skipped (then `cached`) or ran; `cache_note`: the same in a line, "" if it
+    was skipped. `cache_key`: its key, under which equal tasks have equal results; "" if it has none. `saved_seconds`:
+    how long it took when it ran.
     """
 
     run_id: str

@@ -164,8 +164,8 @@ def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
 def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
-    `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or another repository is a path that names a
-    folder. Blocks for a minute at most. Raises NoGit.
+    `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or
+    another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit.
     """
     others = ("--others", "--exclude-standard") if untracked else ()
     command = ("git", "ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")

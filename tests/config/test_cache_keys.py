@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.plan import PlannedStage, build_plan
+from paropt_exporter.plan import PlannedStage, Selection, build_plan
 from support import configs
 
 
@@ -68,3 +68,19 @@ def test_bad_value_has_one_fault(tmp_path: Path, keys: str, message: str) -> Non
 def test_call_with_cache_is_a_fault(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, "stages: [{number: 1, name: a, call: 'a:b', cache: true}]\n")
     assert "a call can't be cached" in fault
+
+
+def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text(
+        "stages:\n"
+        "  - {number: 1, name: a, run: 'true', inputs: [x], items: {list: [i]}, outputs: ['out/{item}.txt']}\n"
+        "  - {number: 2, name: b, run: 'true', needs: [a]}\n"
+        "  - {number: 3, name: c, run: 'true', inputs: [x], needs: [b]}\n"
+        "  - {number: 4, name: d, run: 'true', file: log/d.txt}\n"
+    )
+    loaded = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    for selection in (Selection(), Selection(patterns=("c",), with_needs=False)):
+        planned = build_plan(loaded, "standard", selection=selection)
+        stage = next(stage for stage in planned.stages if stage.name == "c")
+        assert stage.needed_outputs == ("out/*.txt", "out/**/*.txt")
+        assert stage.other_outputs == ("log/d.txt",)

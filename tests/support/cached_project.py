@@ -138,7 +138,9 @@ class CachedProject:
         if mode is not None:
             path.chmod(mode)
 
-    def build_stage(self, name: str, *, item: str | None = None, words: tuple[str, ...] = (), **fields: Any) -> PlannedStage:
+    def build_stage(
+        self, name: str, *, item: str | None = None, words: tuple[str, ...] = (), **fields: Any
+    ) -> PlannedStage:
         items = fields.pop("items", (item,))
         tasks = tuple(
             PlannedTask(index=index, item=each, work=Commands(steps=((name, *words, *([each] if each else [])),)))
@@ -164,7 +166,7 @@ class CachedProject:
         )
         recorder = Recorder()
         workers = FunctionWorkers(self.root, self.work, self.environ)
-        cache.begin_run(plan)
+        cache.begin_run()
         try:
             Run(
                 plan,

@@ -53,8 +53,9 @@ class RandomEdits:
         for stage, output in expected.items():
             if ran.get_output(stage) != output:
                 raise FalseHit(f"after {name}: {stage} printed {ran.get_output(stage)!r}, a cold run prints {output!r}")
-        if (root / "dist/out").read_text() != expected["use"] or os.listdir(root / "dist") != ["out"]:
-            raise FalseHit(f"after {name}: dist has {os.listdir(root / 'dist')}")
+        there = [path.name for path in (root / "dist").iterdir()]
+        if (root / "dist/out").read_text() != expected["use"] or there != ["out"]:
+            raise FalseHit(f"after {name}: dist has {there}")
 
     # Edits. Those of a running stage set `_during`.
 
@@ -145,7 +146,7 @@ class RandomEdits:
         return (
             make("lint", words=self.words, pass_env=("LEVEL",)),
             make("build", outputs=("dist",), number=2),
-            make("use", inputs=("README",), needs=("build",), number=3),
+            make("use", inputs=("README",), needs=("build",), needed_outputs=("dist",), number=3),
         )
 
     def _lint(self, root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
@@ -187,7 +188,7 @@ class RandomEdits:
         for folder, _, names in sorted(os.walk(root / "src", followlinks=True)):
             for name in sorted(names):
                 path = Path(folder, name)
-                target = os.readlink(path) if path.is_symlink() else ""
+                target = str(path.readlink()) if path.is_symlink() else ""
                 content = path.read_text() if path.exists() else "-"
                 runs = os.access(path, os.X_OK)
                 lines.append(f"{path.relative_to(root)} {target} {content} {runs}\n")

@@ -316,7 +316,7 @@ class Exporter:
             return None
         if self._cache is None:
             self._cache = parts.build_cache(self._request, self._config, self._clock, self._screen.say)
-        self._cache.begin_run(plan)
+        self._cache.begin_run()
         return self._cache
 
     def _make_run(self, plan: Plan, cache: StageCache | None) -> Run:

@@ -196,14 +196,14 @@ def load_index(path: Path) -> dict[str, Entry]:
         content[len(_MAGIC) : start], "big"
     ):
         return {}
-    loaded = marshal.loads(memoryview(content)[start:])  # noqa: S302 -- of this user's private folder, and checked
+    loaded = marshal.loads(memoryview(content)[start:])  # of this user's private folder, and checked
     return loaded if isinstance(loaded, dict) else {}
 
 
 def _hash_file(full: str) -> Entry | None:
     """Return the entry of a regular file, or None if it changed meanwhile. Raises OSError."""
     descriptor = os.open(full, _READ_FLAGS)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 -- a descriptor, no path
+    with open(descriptor, "rb", buffering=0) as file:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             return None

@@ -16,18 +16,11 @@ from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # Python's tools read these from the folder in which they start, or from one above it, without being asked.
 _SETTINGS = (
-    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml", "mypy.ini",
-    ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit", "pyrightconfig.json", ".isort.cfg",
+    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
+    "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
+    "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
 _WORD = re.compile(r"[^\s;&|()<>\"'`$=:]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OtherOutputs:
-    """The outputs of other stages, as patterns with their items: those that a stage needs, and those that it does not."""
-
-    needed: tuple[str, ...] = ()
-    unrelated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +36,11 @@ class StageInputs:
             yield from each
 
 
-def read_inputs(
-    states: FileStates, stage: PlannedStage, tasks: Sequence[PlannedTask], outputs: OtherOutputs
-) -> StageInputs:
+def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[PlannedTask]) -> StageInputs:
     """Return the states of all files that the tasks depend on. Raises UnusableFile."""
     folder = states.folder
     try:
-        shared = _find_shared(folder, stage, outputs)
+        shared = _find_shared(folder, stage)
         own = {task.index: _find_own(folder, stage, task, shared) for task in tasks}
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
@@ -61,14 +52,14 @@ def read_inputs(
     return StageInputs(snapshot, {index: states.take_snapshot(found.items()) for index, found in own.items() if found})
 
 
-def _find_shared(folder: str, stage: PlannedStage, outputs: OtherOutputs) -> dict[str, os.stat_result | None]:
+def _find_shared(folder: str, stage: PlannedStage) -> dict[str, os.stat_result | None]:
     found: dict[str, os.stat_result | None] = {}
     if stage.inputs is None:
-        found.update(_find_git_files(folder, stage, outputs))
+        found.update(_find_git_files(folder, stage))
     elif patterns := [pattern for pattern in stage.inputs if ITEM not in pattern or pattern.startswith("!")]:
         found.update(InputPatterns(tuple(patterns)).find_files(folder))
-    if outputs.needed:
-        found.update(InputPatterns(outputs.needed).find_files(folder))
+    if stage.needed_outputs:
+        found.update(InputPatterns(stage.needed_outputs).find_files(folder))
     found.update(_find_settings(folder, _get_relative_cwd(folder, stage)))
     return found
 
@@ -80,11 +71,11 @@ def _find_own(
     found: dict[str, os.stat_result] = {}
     items = task.items or ((task.item,) if task.item is not None else ())
     patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
-    for item in items if patterns else ():
-        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), item)).find_files(folder))
-    for path, state in _iter_named_files(folder, stage, task):
-        if path not in shared:
-            found[path] = state
+    # An item may be a part of a file: `test_a.py::test_b`.
+    names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
+    for name in names if patterns else ():
+        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
+    found.update(_iter_named_files(folder, stage, task))
     return {path: state for path, state in found.items() if path not in shared}
 
 
@@ -128,11 +119,9 @@ def _split_line(line: str) -> list[str]:
         return _WORD.findall(line)
 
 
-def _find_git_files(
-    folder: str, stage: PlannedStage, outputs: OtherOutputs
-) -> Iterator[tuple[str, os.stat_result | None]]:
+def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
     """Yield the files that git does not ignore, without untracked outputs of this stage and of unrelated ones."""
-    written = InputPatterns((*list_written(stage), *outputs.unrelated))
+    written = InputPatterns((*list_written(stage), *stage.other_outputs))
     skipped: set[str] = set()
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))

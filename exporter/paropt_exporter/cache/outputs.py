@@ -57,9 +57,7 @@ def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -
     return tuple(kept)
 
 
-def restore_outputs(
-    states: FileStates, store: Store, wanted: Sequence[OutputFile], found: Sequence[FoundFile]
-) -> int:
+def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], found: Sequence[FoundFile]) -> int:
     """Put the outputs of a result in place, and remove others that match; return how many files changed.
 
     `found`: the outputs that are there. Raises NotRestored and BadEntry before any file has changed; an error of the
@@ -75,8 +73,7 @@ def restore_outputs(
         staged: list[_Staged] = []
         try:
             folders = _Folders(states.folder, stack)
-            for file in missing:
-                staged.append(_stage(folders, store, file))
+            staged.extend(_stage(folders, store, file) for file in missing)
             for path in stale:
                 parent, name = folders.open_parent(path, create=False)
                 with suppress(FileNotFoundError):

@@ -69,8 +69,8 @@ def open_store(environ: Mapping[str, str]) -> Store:
 class Store:
     """The results of tasks, for any number of processes at once.
 
-    Guarantees: a result that `load` returns was written whole; a content that `read` or `copy` returns has its digest; a
-    file appears under its name at once. All methods but `prune` may be called from any thread.
+    Guarantees: a result that `load` returns was written whole; a content that `read` or `copy` returns has its digest;
+    a file appears under its name at once. All methods but `prune` may be called from any thread.
     """
 
     def __init__(self, folder: Path, *, limit_bytes: int = DEFAULT_BYTES) -> None:
@@ -161,8 +161,23 @@ class Store:
             raise BadEntry("a content of the cache is damaged")
         return content
 
+    def verify(self, digest: str) -> bool:
+        """Return whether a content is there and whole; remove a damaged one."""
+        path = _place(self._cas, digest)
+        found = hashlib.sha256()
+        try:
+            with files.open_for_reading(Path(path), follow_links=False) as source:
+                while chunk := source.read(_CHUNK_BYTES):
+                    found.update(chunk)
+        except OSError:
+            return False
+        if found.hexdigest() != digest:
+            self._discard(path)
+            return False
+        return True
+
     def copy(self, digest: str, target: BinaryIO) -> None:
-        """Write a content to a file. Raises BadEntry if it is missing or damaged, OSError if the file can't be written."""
+        """Write a content to a file. Raises BadEntry if it is missing or damaged, and OSError."""
         path = _place(self._cas, digest)
         try:
             source = files.open_for_reading(Path(path), follow_links=False)

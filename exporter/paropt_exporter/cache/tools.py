@@ -20,7 +20,9 @@ _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 _NODE_PACKAGES = "node_modules/.package-lock.json"  # npm writes the versions of all packages there
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
-_PATHS_IN_RECORD = re.compile(rb"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__")
+_PATHS_IN_RECORD = re.compile(
+    rb"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
+)
 
 
 class Tools:
@@ -68,7 +70,7 @@ class Tools:
         return get_state(self._states.take_entry(path))
 
     def _identify_environment(self, folder: str) -> tuple[str, str]:
-        """Return the identity of a virtual environment, its interpreter and all its packages, and the packages' names."""
+        """Return the identity of a virtual environment's interpreter and packages, and the packages' names."""
         parts: list[str] = []
         names: list[str] = []
         python = os.path.join(folder, "bin", "python")

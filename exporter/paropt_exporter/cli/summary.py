@@ -176,8 +176,7 @@ def format_cache(stage: StageRecord) -> str:
 
 
 def _format_cache_facts(stage: StageRecord) -> str:
-    note = format_line(stage.cache_note[:MESSAGES_WIDTH])
-    return f"{stage.tasks_cached} of {stage.tasks} cached; {note}" if stage.tasks_cached else note
+    return format_line(stage.cache_note[:MESSAGES_WIDTH])
 
 
 def _format_message(stage: StageRecord) -> str:

@@ -89,21 +89,29 @@ class UncachedTask:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageLookup:
-    """The tasks of a stage, by index: those that are skipped, and those that run."""
+    """The tasks of a stage, by index: those that are skipped, and those that run.
+
+    `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
+    says in a line why the first task runs.
+    """
 
     hits: Mapping[int, CachedTask]
     misses: Mapping[int, UncachedTask]
+    narrowed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptResult:
-    """The final result of a task that ran, offered to the cache."""
+    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known."""
 
     succeeded: bool
     output: str
     seconds: float
+    item_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class StageCache(Protocol):

@@ -289,18 +289,22 @@ class Run:
         """Skip the tasks whose earlier results hold, and let the others start."""
         if state.ended or self._stop_request is not None:
             return
-        state.awaits_cache, state.misses = False, found.misses
-        if not found.hits:
+        state.awaits_cache, state.misses, state.cache_note = False, found.misses, found.note
+        if not found.hits and not found.narrowed:
             return
         if state.scope is Scope.ALL:
             state.scope, state.plan = Scope.CACHED, replace(state.plan, sla=None)
-        now = self._clock.monotonic()
-        for ready in [*state.ready]:
+        state.finals.saved_seconds += found.saved_seconds
+        now, waiting = self._clock.monotonic(), [*state.ready]
+        state.ready.clear()
+        for ready in waiting:
             if (hit := found.hits.get(ready.task.index)) is not None:
-                state.ready.remove(ready)
                 record = state.build_cached_record(self.run_id, self.plan.lane, ready.task, hit, now)
                 state.finals.add(record)
                 self._emit(record)
+                continue
+            left = found.narrowed.get(ready.task.index)
+            state.ready.append(ready if left is None else replace(ready, task=_keep_items(state, ready.task, left)))
         if not state.ready:
             self._close_stage(state, Result.SUCCESS, "")
 
@@ -399,7 +403,8 @@ class Run:
         if not succeeded and attempt.number <= state.plan.retries and self._stop_request is None:
             return False
         seconds = self._clock.monotonic() - attempt.started_seconds
-        result = KeptResult(succeeded=succeeded, output=outcome.output, seconds=seconds)
+        items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
+        result = KeptResult(succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items)
         self._cache.keep(state.plan, attempt.task, result)
         if state.ready or state.resting or len(state.attempts) > 1:
             return False
@@ -607,6 +612,12 @@ class Run:
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
+
+
+def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
+    """Return a batch with only these of its items."""
+    assert state.plan.template is not None
+    return batch_task(state.plan.template, task.index, items, task.apart)
 
 
 def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:

@@ -176,6 +176,7 @@ class StageState:
     asked_cache: bool = False
     awaits_cache: bool = False  # for its answer
     misses: Mapping[int, UncachedTask] = field(default_factory=dict)
+    cache_note: str = ""
     scope: Scope = Scope.ALL
 
     def __post_init__(self) -> None:
@@ -278,7 +279,7 @@ class StageState:
             scope=self.scope,
             tasks_cached=self.finals.cached,
             saved_seconds=self.finals.saved_seconds,
-            cache_note=self._get_cache_note(),
+            cache_note=self.cache_note,
         )
         return self.record
 
@@ -306,9 +307,6 @@ class StageState:
             cache_key=hit.key,
             saved_seconds=hit.seconds,
         )
-
-    def _get_cache_note(self) -> str:
-        return next((miss.note for miss in self.misses.values()), "")
 
     def _build_advice(self) -> str:
         program, ended = start_up.find_repeated_program(self.plan), self.finals

@@ -17,7 +17,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
-from paropt_exporter.input_files import join_pattern
+from paropt_exporter.input_files import escape_pattern, join_pattern
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.light_typing import TYPE_CHECKING
@@ -375,6 +375,7 @@ def _build_stage(
     limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
+    needed_outputs, other_outputs = _find_outputs_of_others(config, stage) if is_cached(stage) else ((), ())
     return PlannedStage(
         number=stage.number,
         name=stage.name,
@@ -400,6 +401,8 @@ def _build_stage(
         outputs=_join_patterns(stage, stage.outputs),
         cached=is_cached(stage),
         pass_env=stage.pass_env,
+        needed_outputs=needed_outputs,
+        other_outputs=other_outputs,
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
@@ -413,6 +416,28 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
 def is_cached(stage: Stage) -> bool:
     """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
     return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
+
+
+def _find_outputs_of_others(config: Config, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither."""
+    by_name = {each.name: each for each in config.stages}
+    needed = _find_reachable(stage.name, {name: each.needs for name, each in by_name.items()}) & by_name.keys()
+    outputs = {name: _list_written(each) for name, each in by_name.items() if name != stage.name}
+    return (
+        tuple(pattern for name in outputs if name in needed for pattern in outputs[name]),
+        tuple(pattern for name in outputs if name not in needed for pattern in outputs[name]),
+    )
+
+
+def _list_written(stage: Stage) -> tuple[str, ...]:
+    """Return the patterns of all files that a stage may write, for any item."""
+    patterns = [each for pattern in stage.outputs for each in dict.fromkeys(_generalize(pattern))]
+    return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
+
+
+def _generalize(pattern: str) -> tuple[str, ...]:
+    """Return patterns for any item, in whose place there may be a path."""
+    return pattern.replace(ITEM, "*"), pattern.replace(ITEM, "**/*")
 
 
 def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
