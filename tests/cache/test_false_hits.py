@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.events import CacheReason
-from paropt_exporter.plan import PlannedTask
+from paropt_exporter.plan import Commands, PlannedTask
 from support.cached_project import CachedProject, Failed, Stopped, print_sources
 
 
@@ -286,3 +287,12 @@ def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> No
         ran = project.run(lint)
         assert ran.called == ["lint"]
         assert ran.stages["lint"].cache_note == "src/pipe is neither a file nor a folder"
+
+
+def test_output_named_in_a_line_for_a_shell_is_neither_tool_nor_input(project: CachedProject) -> None:
+    line = ("-c", "mkdir -p dist; cp src/a.py dist/out; dist/out")
+    build_stage = project.build_stage("build", outputs=("dist",))
+    task = PlannedTask(index=0, item=None, work=Commands(steps=(("/bin/sh", *line),)))
+    build_stage = replace(build_stage, tasks=(task,))
+    assert project.run(build_stage).said == []
+    assert project.run(build_stage).is_cached("build")

@@ -22,7 +22,7 @@ from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, 
 from paropt_exporter.history import History
 from paropt_exporter.light_typing import TYPE_CHECKING, Any
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
+from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
             number=stage.number,
             pool=choose_pool(stage, plan.strategy),
             sla=limit.to_limit() if (limit := lane.get_limit(stage)) else None,
+            cached=is_cached(stage),
         )
         for stage in members
     )

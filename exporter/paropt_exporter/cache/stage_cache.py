@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 
 from paropt_exporter.cache.entry import BadEntry, Entry
-from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
-from paropt_exporter.cache.inputs import (
-    StageInputs,
-    find_changed_file,
-    find_own_input,
-    list_written,
-    read_inputs,
-)
+from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.key_locks import KeyLocks
-from paropt_exporter.cache.keys import StageKey, TaskKey, build_listing, hash_bytes
+from paropt_exporter.cache.keys import TaskKey, hash_bytes
+from paropt_exporter.cache.lookup_summary import KeptTask, miss_all, sum_up
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.outputs import NotRestored, find_outputs, keep_outputs, restore_outputs
+from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading, list_outputs
 from paropt_exporter.cache.store import Store, StoreUnusable
-from paropt_exporter.cache.tools import Tools, find_environment
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine.interfaces import CachedTask, KeptResult, StageLookup, UncachedTask
+from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
-from paropt_exporter.input_files import ITEM, fill_item
-from paropt_exporter.plan.batches import build_task
-from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
-from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
 log = logging.getLogger(__name__)
 
@@ -42,35 +31,12 @@ WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
 _END_SECONDS = 60.0  # for the last writes of a run
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is one object: the hash of a long command would cost more
-class _Unit:
-    """A part of a stage with a result of its own: a task, or one item of a batch. `owner` is the index of its task."""
-
-    task: PlannedTask
-    owner: int
-
-
 @dataclass(slots=True)
 class _Lookup:
-    """A stage's keys and inputs at the moment before it ran, and the results that wait to be kept."""
+    """A stage at the moment before it ran, and the results that wait to be kept."""
 
-    stage: PlannedStage
-    units: tuple[_Unit, ...]
-    inputs: StageInputs
-    tools: Mapping[str, str]
-    keys: Mapping[_Unit, TaskKey]
-    pending: list[tuple[_Unit, KeptResult]] = field(default_factory=list)
-
-    def list_digests(self) -> list[str]:
-        return [key.digest for key in self.keys.values()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A kept result, and its output."""
-
-    entry: Entry
-    output: str
+    reading: StageReading
+    pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
 
 
 class StageCache:
@@ -107,9 +73,8 @@ class StageCache:
         self._thread: threading.Thread | None = None
         self._given_up = threading.Event()
         self._lookups: dict[str, _Lookup] = {}
-        self._listings: dict[str, bytes] = {}  # contents of lists of files by digest, of this run
         self._states: FileStates | None = None
-        self._secret = b""
+        self._reader: StageReader | None = None
         self._locks: KeyLocks | None = None
         self._unusable = ""  # why the store is not used
 
@@ -118,7 +83,6 @@ class StageCache:
     def begin_run(self) -> None:
         """Begin a run; nothing of an earlier one is pending."""
         self._lookups.clear()
-        self._listings.clear()
         self._given_up.clear()
 
     def look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
@@ -168,27 +132,28 @@ class StageCache:
             found = self._find_results(stage, report)
         except Exception as error:  # a fault of the cache must not end the run, nor hang it
             log.exception("the cache failed: the stage runs", extra={"stage": stage.name})
-            found = _miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
+            found = miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
         if found is not None:
             report(found)
 
     def _find_results(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> StageLookup | None:
         """Return the stage's results and misses; None: `report` gets them later."""
         if (why := self._prepare()) is not None:
-            return _miss_all(stage, why)
+            return miss_all(stage, why)
+        assert self._reader is not None
         try:
-            lookup = self._read_stage(stage)
+            reading = self._reader.read(stage)
         except UnusableFile as error:
-            return _miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
-        if (path := find_own_input(list_written(stage), lookup.inputs)) is not None:
-            return _miss_all(stage, Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out"))
-        self._lookups[stage.name] = lookup
-        found = self._load_results(lookup, lookup.units)
-        wanted = [lookup.keys[unit].digest for unit, result in found.items() if isinstance(result, Miss)]
+            return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
+        if (why := self._reader.find_own_input(reading)) is not None:
+            return miss_all(stage, why)
+        self._lookups[stage.name] = _Lookup(reading)
+        found = self._load_results(reading, reading.parts)
+        wanted = _list_missed(reading, found)
         if not wanted:
-            return _sum_up(lookup, found)
+            return sum_up(reading, found)
         if self._acquire(wanted):
-            return self._look_again(lookup, found)
+            return self._look_again(reading, found)
         self._say(f"{stage.name}: waits for another run of it")
         waiter = threading.Thread(
             target=self._wait_for_other_run,
@@ -211,78 +176,45 @@ class StageCache:
 
     def _look_up_alone(self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]) -> None:
         """Look up a stage whose keys are locked; its inputs may have changed during the wait."""
+        assert self._reader is not None
         try:
-            lookup = self._lookups[stage.name] = self._read_stage(stage)
-            found = self._load_results(lookup, lookup.units)
-            needed = {lookup.keys[unit].digest for unit, result in found.items() if isinstance(result, Miss)}
-            self._release(digest for digest in wanted if digest not in needed)
-            summary = _sum_up(lookup, found)
+            reading = self._reader.read(stage)
         except UnusableFile as error:
-            summary = _miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
-        report(summary)
+            report(miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error))))
+            return
+        self._lookups[stage.name] = _Lookup(reading)
+        found = self._load_results(reading, reading.parts)
+        needed = _list_missed(reading, found)
+        self._release(digest for digest in wanted if digest not in needed)
+        report(sum_up(reading, found))
 
-    def _look_again(self, lookup: _Lookup, found: dict[_Unit, _Result | Miss]) -> StageLookup:
+    def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:
         """Look the misses up once more, now under their locks: another run may just have ended them."""
-        missed = [unit for unit, result in found.items() if isinstance(result, Miss)]
-        if self._reads and any(self._store.contains(lookup.keys[unit].digest) for unit in missed):
-            more = self._load_results(lookup, missed)
-            self._release(lookup.keys[unit].digest for unit, result in more.items() if not isinstance(result, Miss))
+        missed = [part for part, result in found.items() if isinstance(result, Miss)]
+        if self._reads and any(self._store.contains(reading.keys[part].digest) for part in missed):
+            more = self._load_results(reading, missed)
+            self._release(reading.keys[part].digest for part, result in more.items() if isinstance(result, KeptTask))
             found = {**found, **more}
-        return _sum_up(lookup, found)
+        return sum_up(reading, found)
 
     def _prepare(self) -> Miss | None:
         """Open the store at the first lookup. Return why it can't be used, or None."""
         if self._states is None and not self._unusable:
             try:
                 self._store.prepare()
-                self._secret = self._store.read_secret()
+                secret = self._store.read_secret()
             except StoreUnusable as error:
                 self._unusable = str(error)
             else:
                 index = self._store.index_folder / hash_bytes(os.fsencode(self._root))[:32]
                 self._states = FileStates(os.fspath(self._root), index)
+                self._reader = StageReader(self._root, self._states, self._environ, secret)
         return Miss(CacheReason.STORE, self._unusable) if self._unusable else None
 
-    def _read_stage(self, stage: PlannedStage) -> _Lookup:
-        """Return the keys of a stage's tasks as its inputs are now. Raises UnusableFile."""
-        assert self._states is not None
-        if stage.output_file is not None and len(stage.tasks) > 1:
-            raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
-        tools = self._identify_tools(stage)
-        units = _list_units(stage)
-        inputs = self._read_inputs(stage, units)
-        cwd = posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root))
-        variables = select_keyed_variables(stage, self._environ)
-        stage_key = StageKey(stage, cwd=cwd, variables=variables, tools=tools, secret=self._secret)
-        shared = self._add_listing(inputs.shared)
-        keys = {}
-        for unit in units:
-            own = inputs.own.get(unit.task.index)
-            keys[unit] = stage_key.build(unit.task, (shared,) if own is None else (shared, self._add_listing(own)))
-        return _Lookup(stage, units, inputs, tools, keys)
+    def _load_results(self, reading: StageReading, parts: Iterable[StagePart]) -> dict[StagePart, KeptTask | Miss]:
+        return {part: self._load_result(reading, part.task, reading.keys[part]) for part in parts}
 
-    def _read_inputs(self, stage: PlannedStage, units: Sequence[_Unit]) -> StageInputs:
-        assert self._states is not None
-        return read_inputs(self._states, stage, [unit.task for unit in units])
-
-    def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
-        assert self._states is not None
-        variables = build_command_environment(stage, self._environ)
-        steps = {step: None for task in stage.tasks if isinstance(task.work, Commands) for step in task.work.steps}
-        return Tools(self._root, self._states).identify(
-            steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
-        )
-
-    def _add_listing(self, snapshot: Snapshot) -> str:
-        content = build_listing(snapshot)
-        digest = hash_bytes(content)
-        self._listings[digest] = content
-        return digest
-
-    def _load_results(self, lookup: _Lookup, units: Iterable[_Unit]) -> dict[_Unit, _Result | Miss]:
-        return {unit: self._load_result(lookup, unit.task, lookup.keys[unit]) for unit in units}
-
-    def _load_result(self, lookup: _Lookup, task: PlannedTask, key: TaskKey) -> _Result | Miss:
+    def _load_result(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
         if not self._reads:
             return Miss(CacheReason.DISABLED, "--no-cache")
         assert self._states is not None
@@ -290,10 +222,10 @@ class StageCache:
         try:
             entry = self._store.load(key.digest)
             if entry is None:
-                notes = self._notes.load(lookup.stage.name, task.item)
-                return explain_miss(key, notes, self._store, self._listings)
+                notes = self._notes.load(reading.stage.name, task.item)
+                return explain_miss(key, notes, self._store, reading.listings)
             output = self._store.read(entry.output).decode("utf-8", "replace")
-            there = find_outputs(self._states.folder, _list_outputs(lookup.stage, task, self._root))
+            there = find_outputs(self._states.folder, list_outputs(reading.stage, task, self._root))
             restore_outputs(self._states, self._store, entry.files, there)
         except BadEntry as error:
             self._store.remove(key.digest)
@@ -304,7 +236,7 @@ class StageCache:
         except (NotRestored, UnusableFile) as error:
             return Miss(CacheReason.STORE, str(error))
         self._store.mark_used(entry)
-        return _Result(entry, output)
+        return KeptTask(entry, output)
 
     def _acquire(self, digests: Sequence[str]) -> bool:
         """Lock keys; True also where the file system has no locks: then two runs may do the same work."""
@@ -325,22 +257,23 @@ class StageCache:
         lookup = self._lookups.get(stage.name)
         if lookup is None:
             return
-        ran = [unit for unit in lookup.units if unit.owner == task.index and _covers(task, unit.task)]
-        for unit in ran:
+        reading = lookup.reading
+        ran = [part for part in reading.parts if part.owner == task.index and _covers(task, part.task)]
+        for part in ran:
             if result.succeeded:
-                seconds = result.item_seconds.get(unit.task.item or "", result.seconds / len(ran))
-                lookup.pending.append((unit, replace(result, seconds=seconds)))
+                seconds = result.item_seconds.get(part.task.item or "", result.seconds / len(ran))
+                lookup.pending.append((part, replace(result, seconds=seconds)))
             else:
                 failed = Miss(CacheReason.FAILED, "it failed in its last run")
-                self._notes.add_unkept(stage.name, unit.task.item, lookup.keys[unit].digest, failed)
-                self._release([lookup.keys[unit].digest])
+                self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
+                self._release([reading.keys[part].digest])
 
     def _flush(self, name: str, done: Callable[[], None]) -> None:
         try:
             lookup = self._lookups.pop(name, None)
             if lookup is not None:
                 self._keep_pending(lookup)
-                self._release(lookup.list_digests())
+                self._release(lookup.reading.list_digests())
         except Exception:  # the stage's result must not wait for the cache without a limit
             log.exception("the cache failed: no result is kept", extra={"stage": name})
         done()
@@ -349,41 +282,27 @@ class StageCache:
         pending, lookup.pending = lookup.pending, []
         if not pending:
             return
-        if (why := self._find_reason_against(lookup)) is not None:
-            for unit, _ in pending:
-                self._notes.add_unkept(lookup.stage.name, unit.task.item, lookup.keys[unit].digest, why)
-            self._say(f"{lookup.stage.name}: not cached: {why.text}")
+        assert self._reader is not None
+        reading, name = lookup.reading, lookup.reading.stage.name
+        if (why := self._reader.find_change(reading)) is not None:
+            for part, _ in pending:
+                self._notes.add_unkept(name, part.task.item, reading.keys[part].digest, why)
+            self._say(f"{name}: not cached: {why.text}")
             return
-        for listing in {digest for unit, _ in pending for digest in lookup.keys[unit].listings}:
+        for listing in {digest for part, _ in pending for digest in reading.keys[part].listings}:
             with suppress(StoreUnusable):  # the entry's own write fails too, and says so
-                self._store.add(self._listings[listing])
-        for unit, result in pending:
-            if (why := self._keep_result(lookup, unit, result)) is not None:
-                self._say(f"{lookup.stage.name}: not cached: {why.text}")
+                self._store.add(reading.listings[listing])
+        for part, result in pending:
+            if (why := self._keep_result(reading, part, result)) is not None:
+                self._say(f"{name}: not cached: {why.text}")
                 return
 
-    def _find_reason_against(self, lookup: _Lookup) -> Miss | None:
-        """Return why the results of tasks that ran since the lookup prove nothing, or None."""
-        assert self._states is not None
-        stage = lookup.stage
-        try:
-            now = self._read_inputs(stage, lookup.units)
-            if (path := find_changed_file(lookup.inputs, now)) is not None:
-                return Miss(CacheReason.EDITED, f"{path} changed during the run")
-            if (path := find_own_input(list_written(stage), now)) is not None:
-                return Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
-            if self._identify_tools(stage) != dict(lookup.tools):
-                return Miss(CacheReason.EDITED, "a tool changed during the run")
-        except UnusableFile as error:
-            return Miss(CacheReason.UNCACHEABLE, str(error))
-        return None
-
-    def _keep_result(self, lookup: _Lookup, unit: _Unit, result: KeptResult) -> Miss | None:
+    def _keep_result(self, reading: StageReading, part: StagePart, result: KeptResult) -> Miss | None:
         """Put a result into the store. Return why it could not be kept, or None."""
         assert self._states is not None
-        key, stage, task = lookup.keys[unit], lookup.stage, unit.task
+        key, stage, task = reading.keys[part], reading.stage, part.task
         try:
-            written = find_outputs(self._states.folder, _list_outputs(stage, task, self._root))
+            written = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
             entry = Entry(
                 key=key.digest,
                 stage=stage.name,
@@ -395,6 +314,8 @@ class StageCache:
                 components=key.components,
                 listings=key.listings,
             )
+            if not self._reads:
+                self._compare(entry)
             self._store.save(entry)
         except UnusableFile as error:
             return Miss(CacheReason.UNCACHEABLE, str(error))
@@ -403,11 +324,20 @@ class StageCache:
         self._notes.add_key(stage.name, task.item, key.digest)
         return None
 
+    def _compare(self, entry: Entry) -> None:
+        """Show a line if a task that ran again with an equal key has written other files: its key lacks something."""
+        with suppress(BadEntry):
+            before = self._store.load(entry.key)
+            if before is not None and before.files != entry.files:
+                paths = {file.path for file in {*before.files} ^ {*entry.files}}
+                named = f"{entry.stage} {entry.item}" if entry.item is not None else entry.stage
+                self._say(f"{named}: wrote another {min(paths)} than before, though nothing that it names has changed")
+
     def _end_run(self, done: Callable[[], None]) -> None:
         try:
             for lookup in [*self._lookups.values()]:
                 self._keep_pending(lookup)
-                self._release(lookup.list_digests())
+                self._release(lookup.reading.list_digests())
             self._lookups.clear()
             if self._states is not None:
                 self._states.save()
@@ -419,89 +349,10 @@ class StageCache:
         done()
 
 
-def _miss_all(stage: PlannedStage, why: Miss) -> StageLookup:
-    missed = UncachedTask(reason=why.reason, note=why.text, key="")
-    return StageLookup(hits={}, misses={task.index: missed for task in stage.tasks}, note=why.text)
-
-
-def _list_units(stage: PlannedStage) -> tuple[_Unit, ...]:
-    """Return the parts of a stage that have results of their own.
-
-    The items of a batch are such parts, since each run cuts its batches by the durations that it knows, unless an
-    output belongs to the batch as a whole.
-    """
-    units: list[_Unit] = []
-    by_item = stage.template is not None and all(ITEM in pattern for pattern in stage.outputs)
-    for task in stage.tasks:
-        if stage.template is None or not task.items or not by_item:
-            units.append(_Unit(replace(task, index=len(units)), task.index))
-            continue
-        for item in task.items:
-            units.append(_Unit(build_task(stage.template, len(units), (item,), task.apart), task.index))
-    return tuple(units)
-
-
 def _covers(task: PlannedTask, part: PlannedTask) -> bool:
     """Return whether a task that ran includes a part of its stage; a retried batch has fewer items."""
     return task.item == part.item or set(part.items) <= set(task.items)
 
 
-def _sum_up(lookup: _Lookup, found: Mapping[_Unit, _Result | Miss]) -> StageLookup:
-    """Return the tasks that are skipped, and those that run, of the results of their parts."""
-    hits: dict[int, CachedTask] = {}
-    misses: dict[int, UncachedTask] = {}
-    narrowed: dict[int, tuple[str, ...]] = {}
-    saved_seconds = 0.0
-    for owner, units in groupby(lookup.units, key=lambda unit: unit.owner):
-        parts = [(unit, found[unit]) for unit in units]
-        results = [result for _, result in parts if isinstance(result, _Result)]
-        missed = [(unit, why) for unit, why in parts if isinstance(why, Miss)]
-        if not missed:
-            hits[owner] = _merge_results([lookup.keys[unit] for unit, _ in parts], results)
-            continue
-        why = missed[0][1]
-        misses[owner] = UncachedTask(reason=why.reason, note=why.text, key=_merge_keys(lookup, missed))
-        if results:
-            narrowed[owner] = tuple(item for unit, _ in missed for item in unit.task.items)
-            saved_seconds += sum(result.entry.seconds for result in results)
-    return StageLookup(
-        hits=hits, misses=misses, narrowed=narrowed, saved_seconds=saved_seconds, note=_describe_misses(found)
-    )
-
-
-def _merge_results(keys: Sequence[TaskKey], results: Sequence[_Result]) -> CachedTask:
-    """Return the result of a task from those of its parts, with each output once."""
-    outputs = {result.entry.output: result.output for result in results}
-    key = keys[0].digest if len(keys) == 1 else hash_bytes("".join(key.digest for key in keys).encode())
-    return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results), key=key)
-
-
-def _merge_keys(lookup: _Lookup, missed: Sequence[tuple[_Unit, Miss]]) -> str:
-    digests = [lookup.keys[unit].digest for unit, _ in missed]
-    return digests[0] if len(digests) == 1 else hash_bytes("".join(digests).encode())
-
-
-def _describe_misses(found: Mapping[_Unit, _Result | Miss]) -> str:
-    missed = [(unit, why) for unit, why in found.items() if isinstance(why, Miss)]
-    if not missed:
-        return ""
-    (unit, why), *others = missed
-    named = f"{unit.task.item}: {why.text}" if unit.task.item is not None and len(found) > 1 else why.text
-    if unit.task.item is not None and why.text.startswith(unit.task.item):
-        named = why.text
-    more = f" (and {len(others)} more)" if others and len(others) + 1 < len(found) else ""
-    return (
-        f"{len(found) - len(missed)} of {len(found)} items unchanged; {named}{more}"
-        if len(missed) < len(found)
-        else named
-    )
-
-
-def _list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[str, ...]:
-    """Return the patterns of a task's outputs, with the file of its output."""
-    patterns: list[str] = []
-    for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item)
-    if stage.output_file is not None:
-        patterns.append(posixpath.relpath(os.fspath(stage.output_file), os.fspath(root)))
-    return tuple(dict.fromkeys(patterns))
+def _list_missed(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) -> list[str]:
+    return [reading.keys[part].digest for part, result in found.items() if isinstance(result, Miss)]

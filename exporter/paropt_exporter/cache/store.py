@@ -93,6 +93,10 @@ class Store:
     def last_folder(self) -> Path:
         return self.folder / _LAYOUT / "last"
 
+    @property
+    def secret_path(self) -> Path:
+        return self.folder / _LAYOUT / "secret"
+
     def prepare(self) -> None:
         """Create the folders. Raises StoreUnusable."""
         try:
@@ -108,7 +112,7 @@ class Store:
 
     def read_secret(self) -> bytes:
         """Return the key of the digests of variables, and create it at the first use. Raises StoreUnusable."""
-        path = self.folder / _LAYOUT / "secret"
+        path = self.secret_path
         try:
             with suppress(FileNotFoundError):
                 return files.read_file(path, 1024)
@@ -243,6 +247,19 @@ class Store:
 
     def is_result(self, file: StoredFile) -> bool:
         return file.path.startswith(self._ac)
+
+    def list_damaged(self) -> Iterator[StoredFile]:
+        """Yield the entries and contents that are damaged, and remove them."""
+        for file in self.list_files():
+            name = os.path.basename(file.path)
+            if self.is_result(file):
+                try:
+                    self.load(name)
+                except BadEntry:
+                    self._discard(file.path)
+                    yield file
+            elif not name.startswith(".") and not self.verify(name):
+                yield file
 
     def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
         """Remove the files that were not used for the longest time, if the store is larger than its limit.

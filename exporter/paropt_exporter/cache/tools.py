@@ -111,13 +111,16 @@ def _hide_places(content: bytes, places: Iterable[bytes]) -> bytes:
 
 
 def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the words that may be programs: the first of each step, and each word of a line for a shell."""
+    """Yield the words that may be programs: the first of each step, and the words of a line for a shell.
+
+    Words of a line that are paths are left out: they are files of the project, which count as inputs.
+    """
     for words in steps:
         if not words:
             continue
         yield words[0]
         if os.path.basename(words[0]) in ("sh", "bash", "dash", "zsh") and len(words) == 3 and words[1] == "-c":
-            yield from _split_line(words[2])
+            yield from (word for word in _split_line(words[2]) if "/" not in word or word.startswith("/"))
         elif os.path.basename(words[0]) == "env":
             yield from words[1:]
 
