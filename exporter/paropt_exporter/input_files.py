@@ -13,10 +13,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 ITEM = "{item}"  # in a pattern: the task's item
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
@@ -64,11 +61,16 @@ def join_pattern(folder: str, pattern: str) -> str:
     return f"!{joined}" if excluded else joined
 
 
-@dataclass(frozen=True)
 class InputPatterns:
     """The patterns of a stage, relative to one folder."""
 
-    patterns: tuple[str, ...]
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.patterns = tuple(patterns)
+        excluded = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
+        whole = [posixpath.normpath(path).removesuffix("/**") for path in excluded if _names_whole_folders(path)]
+        self._included = _compile([pattern for pattern in self.patterns if not pattern.startswith("!")])
+        self._excluded = _compile(excluded)
+        self._pruned = _compile(whole, below=False)  # folders of which all files are left out
 
     def matches(self, path: str) -> bool:
         """Return whether a file of this path, which need not exist, is one of the files."""
@@ -92,21 +94,6 @@ class InputPatterns:
             for pattern in self.patterns
             if not pattern.startswith("!") and not any(map(_compile((pattern,)).fullmatch, found))
         ]
-
-    @cached_property
-    def _included(self) -> re.Pattern[str]:
-        return _compile([pattern for pattern in self.patterns if not pattern.startswith("!")])
-
-    @cached_property
-    def _excluded(self) -> re.Pattern[str]:
-        return _compile([pattern[1:] for pattern in self.patterns if pattern.startswith("!")])
-
-    @cached_property
-    def _pruned(self) -> re.Pattern[str]:
-        """Folders of which all files are left out."""
-        excluded = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
-        whole = [posixpath.normpath(path).removesuffix("/**") for path in excluded if _names_whole_folders(path)]
-        return _compile(whole, below=False)
 
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
@@ -167,6 +154,8 @@ def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or
     another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit.
     """
+    import subprocess  # here: few stages need it, and it takes 10 ms to load
+
     others = ("--others", "--exclude-standard") if untracked else ()
     command = ("git", "ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 VERSION = 1
 

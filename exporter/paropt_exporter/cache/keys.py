@@ -11,9 +11,9 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from paropt_exporter.cache.file_states import Snapshot, get_state
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 FORMAT = "1"  # of keys and entries: another one has other keys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from paropt_exporter.cache.entry import Entry
@@ -11,6 +10,7 @@ from paropt_exporter.cache.keys import TaskKey, hash_bytes
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.stage_keys import StagePart, StageReading
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import PlannedStage
 
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from paropt_exporter import files
@@ -15,6 +14,7 @@ from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.store import Store
 from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass
 
 _MOST_KEYS = 8  # of each task: a few branches and checkouts
 _LARGEST_NOTE_BYTES = 1 << 16

@@ -11,12 +11,12 @@ import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
 from paropt_exporter.cache.entry import OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
+from paropt_exporter.lazy_dataclasses import dataclass
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from paropt_exporter import files
@@ -15,6 +14,7 @@ from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
 from paropt_exporter.cache.store import Store
 from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Plan, PlannedStage
 
 

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paropt_exporter.cache.entry import BadEntry, Entry
@@ -23,6 +22,7 @@ from paropt_exporter.cache.store import Store, StoreUnusable
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
@@ -21,6 +20,7 @@ from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.tools import Tools, find_environment
 from paropt_exporter.events import CacheReason
 from paropt_exporter.input_files import ITEM, fill_item
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask

@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +20,7 @@ from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 DEFAULT_BYTES = 5_000_000_000
