@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paropt_exporter.cache.remote import RemoteCache
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.cache.store import Store
 from paropt_exporter.clock import SystemClock
@@ -151,7 +152,14 @@ class CachedProject:
         fields.setdefault("cwd", self.root)
         return PlannedStage(number=fields.pop("number", 1), name=name, tasks=tasks, **fields)
 
-    def run(self, *stages: PlannedStage, no_cache: bool = False, limit_bytes: int | None = None, **fields: Any) -> Ran:
+    def run(
+        self,
+        *stages: PlannedStage,
+        no_cache: bool = False,
+        limit_bytes: int | None = None,
+        remote: RemoteCache | None = None,
+        **fields: Any,
+    ) -> Ran:
         """Run the stages once, as a process of their own would: nothing but the store and its index is kept."""
         plan: Plan = lanes.plan(*order_stages([*stages]), root=self.root, **fields)
         self.says = []
@@ -163,6 +171,7 @@ class CachedProject:
             clock=SystemClock(),
             say=self.says.append,
             reads=not no_cache,
+            remote=remote,
         )
         recorder = Recorder()
         workers = FunctionWorkers(self.root, self.work, self.environ)

@@ -28,6 +28,7 @@ from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_f
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
+    from paropt_exporter.cache.remote import RemoteCache
     from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
@@ -119,7 +120,16 @@ def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[s
         clock=clock,
         say=say,
         reads=not request.no_cache,
+        remote=_open_remote_cache(),
     )
+
+
+def _open_remote_cache() -> RemoteCache | None:
+    if not os.environ.get("PAROPT_CACHE_URL"):
+        return None
+    from paropt_exporter.cache.remote import open_remote
+
+    return open_remote(os.environ)
 
 
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:

@@ -25,6 +25,10 @@ from paropt_exporter.events import CacheReason
 from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paropt_exporter.cache.remote import RemoteCache
+
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
@@ -60,8 +64,13 @@ class StageCache:
         clock: Clock,
         say: Callable[[str], None],
         reads: bool = True,
+        remote: RemoteCache | None = None,
     ) -> None:
-        """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line."""
+        """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
+
+        `remote`: another cache, which is asked for results that the store lacks.
+        """
+        self._remote = remote
         self._root = root
         self._store = store
         self._environ = environ
@@ -221,6 +230,8 @@ class StageCache:
         entry: Entry | None = None
         try:
             entry = self._store.load(key.digest)
+            if entry is None and self._fetch(key.digest):
+                entry = self._store.load(key.digest)
             if entry is None:
                 notes = self._notes.load(reading.stage.name, task.item)
                 return explain_miss(key, notes, self._store, reading.listings)
@@ -237,6 +248,30 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         self._store.mark_used(entry)
         return KeptTask(entry, output)
+
+    def _fetch(self, digest: str) -> bool:
+        """Download a result from the remote cache. Return whether the store has it now."""
+        if self._remote is None or self._remote.failure:
+            return False
+        from paropt_exporter.cache.remote import RemoteFailed
+
+        try:
+            return self._remote.fetch(digest, self._store)
+        except RemoteFailed as error:
+            self._say(str(error))
+        except StoreUnusable as error:
+            log.debug("a result was not downloaded", extra={"err": str(error)})
+        return False
+
+    def _send(self, entry: Entry) -> None:
+        if self._remote is None or self._remote.failure:
+            return
+        from paropt_exporter.cache.remote import RemoteFailed
+
+        try:
+            self._remote.send(entry, self._store)
+        except RemoteFailed as error:
+            self._say(str(error))
 
     def _acquire(self, digests: Sequence[str]) -> bool:
         """Lock keys; True also where the file system has no locks: then two runs may do the same work."""
@@ -322,6 +357,7 @@ class StageCache:
         except StoreUnusable as error:
             return Miss(CacheReason.STORE, str(error))
         self._notes.add_key(stage.name, task.item, key.digest)
+        self._send(entry)
         return None
 
     def _compare(self, entry: Entry) -> None:

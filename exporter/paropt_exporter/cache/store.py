@@ -148,6 +148,17 @@ class Store:
         with suppress(OSError):
             os.unlink(_place(self._ac, key))
 
+    def find_content(self, digest: str) -> Path:
+        """Return the place of a content, which may be missing."""
+        return Path(_place(self._cas, digest))
+
+    def get_size(self, digest: str) -> int:
+        """Return the size of a content in bytes, 0 if it is missing."""
+        try:
+            return self.find_content(digest).stat().st_size
+        except OSError:
+            return 0
+
     def has(self, digest: str) -> bool:
         return os.path.exists(_place(self._cas, digest))
 
