@@ -299,7 +299,9 @@ class Run:
         state.ready.clear()
         for ready in waiting:
             if (hit := found.hits.get(ready.task.index)) is not None:
-                record = state.build_cached_record(self.run_id, self.plan.lane, ready.task, hit, now)
+                record = state.build_cached_record(
+                    self.run_id, self.plan.lane, ready.task, hit, now=now, now_timestamp=self._clock.wall()
+                )
                 state.finals.add(record)
                 self._emit(record)
                 continue

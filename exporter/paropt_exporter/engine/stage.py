@@ -283,7 +283,9 @@ class StageState:
         )
         return self.record
 
-    def build_cached_record(self, run_id: str, lane: str, task: PlannedTask, hit: CachedTask, now: float) -> TaskRecord:
+    def build_cached_record(
+        self, run_id: str, lane: str, task: PlannedTask, hit: CachedTask, *, now: float, now_timestamp: float
+    ) -> TaskRecord:
         """Build the record of a task that is skipped."""
         return TaskRecord(
             run_id=run_id,
@@ -300,7 +302,7 @@ class StageState:
             ready_seconds=now,
             started_seconds=now,
             ended_seconds=now,
-            started_timestamp_seconds=0.0,
+            started_timestamp_seconds=now_timestamp,
             output=hit.output,
             scope=Scope.CACHED,
             cache=CacheReason.UNCHANGED,
