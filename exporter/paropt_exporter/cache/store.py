@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
 from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import BinaryIO
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 DEFAULT_BYTES = 5_000_000_000

@@ -618,8 +618,10 @@ class Run:
 
 def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
     """Return a batch with only these of its items."""
+    from paropt_exporter.plan.batches import build_task
+
     assert state.plan.template is not None
-    return batch_task(state.plan.template, task.index, items, task.apart)
+    return build_task(state.plan.template, task.index, items, task.apart)
 
 
 def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:

@@ -17,7 +17,6 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
-from paropt_exporter.input_files import escape_pattern, join_pattern
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.light_typing import TYPE_CHECKING
@@ -431,6 +430,8 @@ def _find_outputs_of_others(config: Config, stage: Stage) -> tuple[tuple[str, ..
 
 def _list_written(stage: Stage) -> tuple[str, ...]:
     """Return the patterns of all files that a stage may write, for any item."""
+    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
+
     patterns = [each for pattern in stage.outputs for each in dict.fromkeys(_generalize(pattern))]
     return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
 
@@ -442,6 +443,10 @@ def _generalize(pattern: str) -> tuple[str, ...]:
 
 def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return patterns relative to the config's folder instead of the stage's."""
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import join_pattern
+
     return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in patterns)
 
 
