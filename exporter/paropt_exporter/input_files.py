@@ -66,15 +66,13 @@ class InputPatterns:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self.patterns = tuple(patterns)
-        excluded = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
-        whole = [posixpath.normpath(path).removesuffix("/**") for path in excluded if _names_whole_folders(path)]
-        self._included = _compile([pattern for pattern in self.patterns if not pattern.startswith("!")])
-        self._excluded = _compile(excluded)
-        self._pruned = _compile(whole, below=False)  # folders of which all files are left out
+        self._excluding = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
+        self._compiled: tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]] | None = None
 
     def matches(self, path: str) -> bool:
         """Return whether a file of this path, which need not exist, is one of the files."""
-        return self._included.fullmatch(path) is not None and self._excluded.fullmatch(path) is None
+        included, excluded, _ = self._compile()
+        return included.fullmatch(path) is not None and excluded.fullmatch(path) is None
 
     def find_files(self, folder: str) -> list[FoundFile]:
         """Return the files in the order of their paths, each once; pipes, sockets and devices too.
@@ -94,6 +92,18 @@ class InputPatterns:
             for pattern in self.patterns
             if not pattern.startswith("!") and not any(map(_compile((pattern,)).fullmatch, found))
         ]
+
+    def _compile(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+        """Return the patterns of files, of those left out, and of folders of which all files are left out.
+
+        They are compiled when a folder is walked: for the path of a file that takes longer than to look for it.
+        """
+        if self._compiled is None:
+            excluded = self._excluding
+            whole = [posixpath.normpath(path).removesuffix("/**") for path in excluded if _names_whole_folders(path)]
+            included = _compile([pattern for pattern in self.patterns if not pattern.startswith("!")])
+            self._compiled = included, _compile(excluded), _compile(whole, below=False)
+        return self._compiled
 
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
@@ -115,7 +125,7 @@ class InputPatterns:
             return
         if _is_folder(path, state):
             self._walk(found, path, "" if root == "." else f"{root}/", depth, ())
-        elif self.matches(root):
+        elif (root in self.patterns and not self._excluding) or self.matches(root):
             found[root] = state
 
     def _walk(
@@ -126,7 +136,7 @@ class InputPatterns:
             entries = list(listing)
         if above and not _SKIPPED_IF_IN_IT.isdisjoint([entry.name for entry in entries]):
             return
-        included, excluded = self._included.fullmatch, self._excluded.fullmatch
+        included, excluded, pruned = (pattern.fullmatch for pattern in self._compile())
         folders: list[os.DirEntry[str]] = []
         for entry in entries:
             name = prefix + entry.name
@@ -134,7 +144,7 @@ class InputPatterns:
                 if included(name) and not excluded(name):
                     found[name] = entry.stat(follow_symlinks=False)
                 continue
-            if depth > 1 and entry.name not in _SKIPPED and not self._pruned.fullmatch(name):
+            if depth > 1 and entry.name not in _SKIPPED and not pruned(name):
                 folders.append(entry)
             if entry.is_symlink() and included(name) and not excluded(name):
                 found[name] = entry.stat(follow_symlinks=False)

@@ -71,6 +71,7 @@ class StageCache:
         `remote`: another cache, which is asked for results that the store lacks.
         """
         self._remote = remote
+        self._last_output = ("", "")
         self._root = root
         self._store = store
         self._environ = environ
@@ -235,7 +236,7 @@ class StageCache:
             if entry is None:
                 notes = self._notes.load(reading.stage.name, task.item)
                 return explain_miss(key, notes, self._store, reading.listings)
-            output = self._store.read(entry.output).decode("utf-8", "replace")
+            output = self._read_output(entry.output)
             there = find_outputs(self._states.folder, list_outputs(reading.stage, task, self._root))
             restore_outputs(self._states, self._store, entry.files, there)
         except BadEntry as error:
@@ -248,6 +249,12 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         self._store.mark_used(entry)
         return KeptTask(entry, output)
+
+    def _read_output(self, digest: str) -> str:
+        """Return a kept output. Many tasks print the same, often nothing: the last one is remembered."""
+        if self._last_output[0] != digest:
+            self._last_output = digest, self._store.read(digest).decode("utf-8", "replace")
+        return self._last_output[1]
 
     def _fetch(self, digest: str) -> bool:
         """Download a result from the remote cache. Return whether the store has it now."""

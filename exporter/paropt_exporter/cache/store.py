@@ -6,6 +6,7 @@ crash of the machine costs a miss. Files that were used last are kept, up to a s
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -125,7 +126,7 @@ class Store:
         """Return the result under a key, or None if there is none. Raises BadEntry."""
         path = _place(self._ac, key)
         try:
-            content = files.read_file(Path(path), LARGEST_ENTRY_BYTES)
+            content = _read_whole(path, LARGEST_ENTRY_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -166,7 +167,7 @@ class Store:
         """Return a content. Raises BadEntry if it is missing or damaged."""
         path = _place(self._cas, digest)
         try:
-            content = files.read_file(Path(path), limit_bytes)
+            content = _read_whole(path, limit_bytes)
         except FileNotFoundError:
             raise BadEntry("a content of the cache was evicted") from None
         except OSError as error:
@@ -331,6 +332,23 @@ class Store:
 
 def _place(folder: str, name: str) -> str:
     return os.path.join(folder, name[:2], name)
+
+
+def _read_whole(path: str, limit_bytes: int) -> bytes:
+    """Return the content of a regular file. Raises OSError, with EFBIG if it is too large."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if state.st_size > limit_bytes:
+            raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", path)
+        content = os.read(descriptor, state.st_size + 1)
+        while len(content) < state.st_size and (more := os.read(descriptor, state.st_size - len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
+    return content
 
 
 def _make_temporary(path: str) -> str:
