@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
@@ -35,17 +35,20 @@ class RandomEdits:
         self.project.write_file("src/a.py", "one")
         self.project.write_file("bin/lint", "#!/bin/sh\n# 1\n", mode=0o755)
         self._during = ""
+        self._undo: Callable[[], object] = lambda: None
         self._edits = [getattr(self, name) for name in dir(self) if name.startswith("edit_")]
 
     def step(self) -> None:
         """Edit the project, run it, and compare. Raises FalseHit."""
-        self._during = ""
+        self._during, self._undo = "", lambda: None
         edit = self.random.choice(self._edits)
         name = edit.__name__.removeprefix("edit_")
         self.counts[name] += 1
         edit()
         ran = self.project.run(*self._build_stages())
         if self._during:
+            assert self._during == "done", "the stage did not run"
+            self._undo()
             ran = self.project.run(*self._build_stages())  # what the edited run kept must not show now
         self.hits += sum(ran.is_cached(stage) for stage in _STAGES)
         root, environ = self.project.root, self.project.environ
@@ -124,17 +127,19 @@ class RandomEdits:
                 self.project.write_file("dist/stale", "")
 
     def edit_during_the_run(self) -> None:
+        self._write_new_content()
         self._during = "edit"
 
     def edit_during_the_run_and_back(self) -> None:
+        self._write_new_content()
         self._during = "back"
 
     def edit_by_killing_the_run(self) -> None:
-        self.edit_content()
+        self._write_new_content()
         self._run_in_child("kill")
 
     def edit_with_two_runs_at_once(self) -> None:
-        self.edit_content()
+        self._write_new_content()
         child = self._fork("")
         self.project.run(*self._build_stages())
         os.waitpid(child, 0)
@@ -154,14 +159,15 @@ class RandomEdits:
         during, self._during = self._during, "done" if self._during else ""
         if during == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if during == "edit":
-            self.edit_content()
-        if during == "back":
+        if during in ("edit", "back"):
             path = self._pick()
             before = path.read_text()
             path.write_text("odd")
             output = self._describe_lint(root, environ, task)
-            path.write_text(before)
+            if during == "back":
+                path.write_text(before)
+            else:
+                self._undo = lambda: path.write_text(before)
         return output
 
     def _describe_lint(self, root: Path, environ: Mapping[str, str], task: PlannedTask | None = None) -> str:
@@ -193,6 +199,10 @@ class RandomEdits:
                 runs = os.access(path, os.X_OK)
                 lines.append(f"{path.relative_to(root)} {target} {content} {runs}\n")
         return "".join(lines)
+
+    def _write_new_content(self) -> None:
+        """Change a file so that no earlier result fits: all stages that read it run."""
+        self._pick().write_text(f"{self.random.random()}")
 
     def _list_files(self) -> list[Path]:
         return sorted(path for path in (self.project.root / "src").rglob("*.py") if not path.is_symlink())

@@ -53,8 +53,11 @@ class FileStates:
     file that changes while it is read has no state.
     """
 
-    def __init__(self, folder: str, index: Path | None = None) -> None:
-        """`index`: the file that keeps the entries from run to run; None: none does."""
+    def __init__(
+        self, folder: str, index: Path | None = None, *, read_clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        """`index`: the file that keeps the entries from run to run; None: none does. The clock is that of files."""
+        self._read_clock_ns = read_clock_ns
         self.folder = folder
         self.read_count = 0
         self._index = index
@@ -103,7 +106,7 @@ class FileStates:
             found = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode)
             if known is not None and known[:5] == found and name not in self._racy:
                 return get_state(known)
-            now_ns = time.time_ns()
+            now_ns = self._read_clock_ns()
             with open(path, "rb") as file:
                 content = file.read()
         except FileNotFoundError:
@@ -163,7 +166,7 @@ class FileStates:
         path = name.partition("\0")[0]
         for _ in range(_TRIES):
             # Before the file is opened: a change after this moment has a later time, or makes the entry racy.
-            now_ns = time.time_ns()
+            now_ns = self._read_clock_ns()
             try:
                 entry = _hash_file(full)
             except OSError as error:
