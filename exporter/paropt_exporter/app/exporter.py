@@ -29,9 +29,13 @@ from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.lazy_dataclasses import replace
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
+
+if TYPE_CHECKING:
+    from paropt_exporter.cache.stage_cache import StageCache
 
 _HISTORY = "history"  # the observer that must not drop records
 READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
@@ -147,6 +151,7 @@ class Exporter:
         self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(config.history_path.with_name(PROFILES_NAME), logs=self._logs)
         self._jobserver = parts.build_jobserver(config)
+        self._cache: StageCache | None = None
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked after the last run
         self._feedback = parts.build_feedback(config, clock)
@@ -261,12 +266,15 @@ class Exporter:
         self._workers.close()
         if self._jobserver is not None:
             self._jobserver.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _run_once(self) -> int:
         planned, self._next_plan = self._next_plan or self._planner.plan(), None
         plan = share_jobserver(self._planner.set_start_size(planned, self._control_state), self._jobserver)
         plan = plan if self._reports is None else self._reports.begin(plan)
-        run = self._make_run(plan)
+        cache = self._begin_cache(plan)
+        run = self._make_run(plan, cache)
         self._workers.prepare(plan, run.size)
         self._screen.begin_run(plan, run.snapshot_stages)
         self._run = run
@@ -274,6 +282,8 @@ class Exporter:
         with ExitStack() as stack:
             if self._jobserver is not None:
                 stack.callback(self._jobserver.reset)
+            if cache is not None:
+                stack.callback(cache.end_run)
             if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._make_controller(run, plan))
             record = run.execute()
@@ -300,7 +310,16 @@ class Exporter:
         run = self._run
         return None if run is None else run.size
 
-    def _make_run(self, plan: Plan) -> Run:
+    def _begin_cache(self, plan: Plan) -> StageCache | None:
+        """Return the cache of a run, or None if no stage asks for one."""
+        if not any(stage.cached for stage in plan.stages):
+            return None
+        if self._cache is None:
+            self._cache = parts.build_cache(self._request, self._config, self._clock, self._screen.say)
+        self._cache.begin_run()
+        return self._cache
+
+    def _make_run(self, plan: Plan, cache: StageCache | None) -> Run:
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.wall()))
         return Run(
             plan,
@@ -313,6 +332,7 @@ class Exporter:
             memory_bytes=host.read_available_memory_bytes(),
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
+            cache=cache,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:

@@ -21,6 +21,7 @@ class Request:
     """The settings of the command line; None leaves a setting to the config.
 
     `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
+    `no_cache`: run cached stages too, and replace their results.
     """
 
     config_path: Path | None
@@ -33,6 +34,7 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     arguments: tuple[str, ...] = ()
     failed_only: bool = False
+    no_cache: bool = False
     fail_fast: bool | None = None
     strategy: Strategy | None = None
     workers: Bounds | None = None

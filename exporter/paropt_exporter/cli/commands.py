@@ -18,10 +18,11 @@ from paropt_exporter.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
+    from paropt_exporter.cache.preview import Preview
     from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config
     from paropt_exporter.history import History
-    from paropt_exporter.plan import Selection
+    from paropt_exporter.plan import Plan, Selection
     from paropt_exporter.reports import ReportOption
 
 
@@ -37,6 +38,8 @@ def run(flags: Flags) -> int:
             return _run_check(flags)
         case "plan":
             return _run_plan(flags)
+        case "cache":
+            return _run_cache(flags)
         case "completion":
             from paropt_exporter.cli import completion
             from paropt_exporter.cli.flags import build_parser
@@ -105,7 +108,34 @@ def _run_plan(flags: Flags) -> int:
         **_load_failed(flags, loaded, lane),
         **_load_learned(loaded, lane),
     )
-    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
+    previews = _preview_cache(planned) if getattr(flags, "why", False) else None
+    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
+
+
+def _preview_cache(planned: Plan) -> list[Preview]:
+    from paropt_exporter.cache.preview import preview_plan
+    from paropt_exporter.cache.store import open_store
+
+    return [*preview_plan(planned, open_store(os.environ), os.environ)]
+
+
+def _run_cache(flags: Flags) -> int:
+    from paropt_exporter.cache.store import open_store
+    from paropt_exporter.cli import cache
+    from paropt_exporter.config.units import parse_size
+
+    store = open_store(os.environ)
+    if flags.action != "prune" and (flags.size is not None or flags.all):
+        raise UsageError(f"cache {flags.action}: --size and --all are for prune")
+    if flags.action == "info":
+        return cache.run_info(store, output=flags.output or "text", stdout=sys.stdout)
+    if flags.action == "verify":
+        return cache.run_verify(store, stdout=sys.stdout)
+    try:
+        limit_bytes = 0 if flags.all else None if flags.size is None else parse_size(flags.size)
+    except ValueError as error:
+        raise UsageError(f"--size: {error}") from None
+    return cache.run_prune(store, limit_bytes=limit_bytes, stdout=sys.stdout)
 
 
 def _run_list(flags: Flags) -> int:
@@ -378,6 +408,7 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         selection=_build_selection(flags),
         arguments=flags.arguments or (),
         failed_only=flags.failed,
+        no_cache=flags.no_cache,
         fail_fast=_get_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,

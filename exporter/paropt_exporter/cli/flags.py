@@ -169,6 +169,12 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only stages and items that failed or were interrupted last, and the stages that need them",
     )
+    run.add_argument(
+        "--no-cache",
+        dest="no_cache",
+        action="store_true",
+        help="run stages of which nothing has changed too, and replace their kept results",
+    )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
@@ -257,6 +263,9 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
     plan = add("plan", "show the stages that would run, in order, with their pools; runs the config's items commands")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
+    plan.add_argument(
+        "--why", action="store_true", help="show which cached stages would be skipped, and why others run"
+    )
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
@@ -264,6 +273,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
+    _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_log_flags(add("log", "print the kept output of a run's tasks"))
@@ -283,6 +293,20 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     _add_order_flags(add("pause", "keep the current size of the lane that runs here"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again"))
+
+
+def _add_cache_flags(cache: Parser) -> None:
+    cache.add_argument(
+        "action",
+        choices=("info", "prune", "verify"),
+        help="info: where it is and how large; prune: remove what was not used for the longest time; verify: remove "
+        "damaged contents",
+    )
+    cache.add_argument(
+        "--size", metavar="SIZE", help="for prune: down to this size (default: $PAROPT_CACHE_SIZE or 5GB)"
+    )
+    cache.add_argument("--all", action="store_true", help="for prune: remove everything")
+    cache.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
 def _add_history_flags(history: Parser) -> None:

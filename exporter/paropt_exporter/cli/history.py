@@ -91,6 +91,7 @@ def _stage_to_json(stage: StageSummary) -> dict[str, object]:
         "memory_peak_bytes": stage.memory_peak_bytes,
         "sla_warned": stage.warned,
         "sla_broken": stage.broken,
+        "cached": stage.cached,
     }
 
 
@@ -124,7 +125,7 @@ def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
 def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     gone = summary.result is None and not history.is_alive(summary.run_id)
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
-    notes = _add_partial(notes, summary)
+    notes = _add_cached(_add_partial(notes, summary), summary)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
@@ -145,6 +146,12 @@ def _add_partial(notes: str, summary: RunSummary) -> str:
         return notes
     told = f"only {', '.join(stage.stage for stage in summary.stages)}"
     return f"{told}; {notes}" if notes else told
+
+
+def _add_cached(notes: str, summary: RunSummary) -> str:
+    count = sum(stage.cached for stage in summary.stages)
+    told = f"{format_count(count, 'stage')} cached" if count else ""
+    return "; ".join(part for part in (told, notes) if part)
 
 
 def _format_trend(lane: str, trend: Trend) -> Iterator[str]:

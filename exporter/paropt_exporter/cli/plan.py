@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
-from paropt_exporter.events import SlaLimit
+from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 
 if TYPE_CHECKING:
+    from paropt_exporter.cache.preview import Preview
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
+_MOST_MISSES = 20  # lines of one stage
 _NO_MEMORY_BOUND = 1 << 62
 _WIDE_COLUMNS = 120  # a narrower terminal has no room for the column work
 
 
-def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
-    """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run."""
+def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] | None = None) -> int:
+    """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run.
+
+    `previews`: what the cache would do with each task of the cached stages; None: not asked for.
+    """
     if output == "json":
-        json.dump(to_json(plan), stdout, indent=2)
+        shown = to_json(plan) if previews is None else {**to_json(plan), "cache": [asdict(each) for each in previews]}
+        json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     elif stdout.isatty():
         _print_table(plan, stdout)
     else:
         stdout.write(to_text(plan))
+    if previews is not None and output != "json":
+        stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 
@@ -54,6 +63,22 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notes": [*plan.notes],
         "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
     }
+
+
+def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
+    """Yield a line for each cached stage that would be skipped, and for each of its tasks that would run."""
+    if not previews:
+        yield "no stage is cached: give one `inputs`, or `cache: true`"
+    for stage in plan.stages:
+        of_stage = [each for each in previews if each.stage == stage.name]
+        missed = [each for each in of_stage if each.reason is not CacheReason.UNCHANGED]
+        if of_stage and not missed:
+            yield f"cached     {stage.name}: saves {_format_seconds(sum(each.seconds for each in of_stage))}"
+        for each in missed[:_MOST_MISSES]:
+            item = f" {format_line(each.item)}" if each.item is not None and len(of_stage) > 1 else ""
+            yield f"runs       {stage.name}{item}: {format_line(each.note)}"
+        if len(missed) > _MOST_MISSES:
+            yield f"runs       {stage.name}: {len(missed) - _MOST_MISSES} more of {len(of_stage)}"
 
 
 def estimate_seconds(plan: Plan) -> float | None:

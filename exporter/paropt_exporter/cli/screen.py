@@ -223,10 +223,12 @@ class ConsoleScreen:
         fields = log_fields.describe_stage(record)
         if record.result is Result.SKIP:
             self._show_line(f"{record.stage} skipped: {message}", fields=fields)
+        elif record.cached:
+            self._show_line(f"{record.stage} cached: {summary.format_saved(record)}", fields=fields)
         elif record.result is Result.SUCCESS:
             usual = summary.find_usual_seconds(record, self._usual)
             slower = f", usually {format_seconds(usual)}" if usual else ""
-            self._show_line(f"{record.stage} succeeded in {took}{slower}", fields=fields)
+            self._show_line(f"{record.stage} succeeded in {took}{slower}{summary.format_cache(record)}", fields=fields)
         else:
             word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
             color = coloring.RED if record.result.bad else ""

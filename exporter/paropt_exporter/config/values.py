@@ -76,6 +76,10 @@ class Stage:
     cwd: str | None = None
     shell: bool = False
     file: str | None = None
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    cache: Literal["auto", "always", "never"] = "auto"
+    pass_env: tuple[str, ...] = ()
     sla: Sla | None = None
     locks: tuple[str, ...] = ()
     exclusive: bool = False

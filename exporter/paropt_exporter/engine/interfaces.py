@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from paropt_exporter.events import Event, PoolUse, RunningTask
+from paropt_exporter.events import CacheReason, Event, PoolUse, RunningTask
 from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.light_typing import TYPE_CHECKING, Protocol, TypeVar
 from paropt_exporter.plan import PlannedStage, PlannedTask
@@ -71,6 +71,65 @@ class Workers(Protocol):
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         """Return the labels of abandoned calls that still run in their threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedTask:
+    """The earlier result of a task that need not run: the output that it printed, and how long it took."""
+
+    output: str
+    seconds: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncachedTask:
+    """Why a task of a cached stage has to run: `note` is a line. `key` is "" if it has none."""
+
+    reason: CacheReason
+    note: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLookup:
+    """The tasks of a stage, by index: those that are skipped, and those that run.
+
+    `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
+    says in a line why the first task runs.
+    """
+
+    hits: Mapping[int, CachedTask]
+    misses: Mapping[int, UncachedTask]
+    narrowed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptResult:
+    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known."""
+
+    succeeded: bool
+    output: str
+    seconds: float
+    item_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class StageCache(Protocol):
+    """The results of earlier runs: `cache.stage_cache.StageCache`, or a fake. Each method returns at once."""
+
+    def look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
+        """Look up the tasks of a stage whose needs have ended.
+
+        Calls `report` once, from another thread, or never if the run ends before.
+        """
+
+    def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
+        """Offer the final result of a task that ran."""
+
+    def flush(self, stage: PlannedStage, done: Callable[[], None]) -> None:
+        """Keep the offered results of a stage whose tasks have all ended; then call `done` from another thread."""
 
 
 @dataclass(frozen=True, slots=True)

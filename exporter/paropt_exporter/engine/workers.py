@@ -38,6 +38,7 @@ from paropt_exporter.plan import (
     PlannedStage,
     PlannedTask,
 )
+from paropt_exporter.plan.stage_environment import build_command_environment
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -340,7 +341,7 @@ class PoolWorkers:
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
         if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
-            self._environments[stage.name] = {**os.environ, **stage.env}
+            self._environments[stage.name] = build_command_environment(stage, os.environ)
         return self._environments[stage.name]
 
     def _get_output_file(self, stage: PlannedStage) -> OutputFile | None:

@@ -31,7 +31,7 @@ DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSummary:
-    """A stage of a run. `result` is None while it runs."""
+    """A stage of a run. `result` is None while it runs. `cached`: tasks of it were skipped."""
 
     stage: str
     number: int
@@ -46,6 +46,7 @@ class StageSummary:
     attempts: int
     warned: bool
     broken: bool
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +270,8 @@ def _aggregate_task_seconds(
 ) -> Mapping[str, float]:
     query = f"""
     SELECT tasks.stage, {aggregate}(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.result = :success AND coalesce(scope, '') <> 'arguments' AND run_id IN ({_LAST_RUNS})
+      WHERE tasks.result = :success AND tasks.duration > 0 AND coalesce(scope, '') <> 'arguments'
+        AND run_id IN ({_LAST_RUNS})
       GROUP BY tasks.stage
     """  # nosec B608 # literals of this module
     values = {"success": Result.SUCCESS.value, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
@@ -326,7 +328,9 @@ def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> 
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND NOT partial ORDER BY sequence DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND NOT partial
+           AND NOT EXISTS (SELECT 1 FROM stages WHERE stages.run_id = runs.run_id AND scope = 'cached')
+           ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
     sizes = [to_count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
@@ -444,8 +448,8 @@ def load_tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary
 def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Cancelled, running and partial runs are left out, and runs of failed stages only (`--failed`), which have fewer
-    stages than the lane.
+    Cancelled, running and partial runs are left out, runs in which a task was cached, and runs of failed stages only
+    (`--failed`), which have fewer stages than the lane.
     """
     ended = [
         summary.throughput_tasks_per_second
@@ -462,7 +466,7 @@ def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
     last: RunSummary | None = None
     whole: frozenset[str] = frozenset()
     for summary in summaries:
-        if summary.partial:
+        if summary.partial or any(stage.cached for stage in summary.stages):
             continue
         stages = frozenset(stage.stage for stage in summary.stages)
         again = last is not None and last.result is not Result.SUCCESS and stages < whole
@@ -514,7 +518,8 @@ def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> R
 def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, ...]:
     query = """
     SELECT stage, number, pool, result, message, tasks, coalesce(tasks_failed, 0), coalesce(duration, 0),
-           coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0)
+           coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0),
+           scope = 'cached'
     FROM stages WHERE run_id = ? ORDER BY number, stage
     """
     return tuple(
@@ -532,8 +537,9 @@ def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSumm
             attempts=to_count(attempts),
             warned=bool(warned),
             broken=bool(broken),
+            cached=bool(cached),
         )
         for (
-            stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken,
+            stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken, cached,
         ) in connection.execute(query, (run_id,))
     )  # fmt: skip

@@ -6,6 +6,7 @@ from paropt_exporter.plan.building import (
     build_plan,
     choose_pool,
     choose_stages,
+    is_cached,
     order_stages,
     parse_bounds,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "build_plan",
     "choose_pool",
     "choose_stages",
+    "is_cached",
     "order_stages",
     "parse_bounds",
 ]

@@ -374,6 +374,7 @@ def _build_stage(
     limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
+    needed_outputs, other_outputs = _find_outputs_of_others(config, stage) if is_cached(stage) else ((), ())
     return PlannedStage(
         number=stage.number,
         name=stage.name,
@@ -395,6 +396,12 @@ def _build_stage(
         fault=fault,
         template=template,
         junit=template is not None and _can_request_report(template, folder, config.root, env),
+        inputs=None if stage.inputs is None else _join_patterns(stage, stage.inputs),
+        outputs=_join_patterns(stage, stage.outputs),
+        cached=is_cached(stage),
+        pass_env=stage.pass_env,
+        needed_outputs=needed_outputs,
+        other_outputs=other_outputs,
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
     )
 
@@ -403,6 +410,44 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
     from paropt_exporter.plan import pytest_support  # here: most stages have no items
 
     return pytest_support.can_request_report(template, folder, root, env)
+
+
+def is_cached(stage: Stage) -> bool:
+    """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
+    return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
+
+
+def _find_outputs_of_others(config: Config, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither."""
+    by_name = {each.name: each for each in config.stages}
+    needed = _find_reachable(stage.name, {name: each.needs for name, each in by_name.items()}) & by_name.keys()
+    outputs = {name: _list_written(each) for name, each in by_name.items() if name != stage.name}
+    return (
+        tuple(pattern for name in outputs if name in needed for pattern in outputs[name]),
+        tuple(pattern for name in outputs if name not in needed for pattern in outputs[name]),
+    )
+
+
+def _list_written(stage: Stage) -> tuple[str, ...]:
+    """Return the patterns of all files that a stage may write, for any item."""
+    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
+
+    patterns = [each for pattern in stage.outputs for each in dict.fromkeys(_generalize(pattern))]
+    return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
+
+
+def _generalize(pattern: str) -> tuple[str, ...]:
+    """Return patterns for any item, in whose place there may be a path."""
+    return pattern.replace(ITEM, "*"), pattern.replace(ITEM, "**/*")
+
+
+def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns relative to the config's folder instead of the stage's."""
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import join_pattern
+
+    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in patterns)
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:

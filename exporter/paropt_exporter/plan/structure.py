@@ -59,6 +59,11 @@ class PlannedStage:
     `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
     each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
     before, without success.
+
+    `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
+    git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own
+    variables, those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the
+    outputs of the stages that it needs, directly or not, and of all others, also of those that are not in the plan.
     """
 
     number: int
@@ -85,6 +90,12 @@ class PlannedStage:
     fault: str = ""
     template: Commands | None = None
     junit: bool = False
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    cached: bool = False
+    pass_env: tuple[str, ...] = ()
+    needed_outputs: tuple[str, ...] = ()
+    other_outputs: tuple[str, ...] = ()
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
 

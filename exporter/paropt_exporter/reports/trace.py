@@ -23,7 +23,7 @@ _Event = dict[str, object]
 
 def render(run: FinishedRun) -> bytes:
     """Return the trace of a run."""
-    records = [attempt.record for attempt in run.attempts()]
+    records = [attempt.record for attempt in run.attempts() if not attempt.record.cached]
     events = [*_iter_workers(run, records), *_iter_stages(run), *_iter_sizes(run), *_iter_queues(run, records)]
     return (
         json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": _describe_run(run)}).encode() + b"\n"
