@@ -169,6 +169,12 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only stages and items that failed or were interrupted last, and the stages that need them",
     )
+    run.add_argument(
+        "--shard",
+        metavar="N/M",
+        help="only the part N of M, for machines that work side by side: items and stages, split by the durations in "
+        "the history, which must be the same for all parts",
+    )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
@@ -257,6 +263,9 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
     plan = add("plan", "show the stages that would run, in order, with their pools; runs the config's items commands")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
+    plan.add_argument(
+        "--shard", metavar="N/M", default=argparse.SUPPRESS, help="only this shard, and how the lane is split"
+    )
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(

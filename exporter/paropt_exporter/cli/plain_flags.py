@@ -42,6 +42,7 @@ DEFAULTS: dict[str, object] = {
     "push_url": None,
     "quiet": False,
     "report": None,
+    "shard": None,
     "skip": (),
     "stages": (),
     "strategy": None,
@@ -77,6 +78,7 @@ _VALUES = {
     "-j": "workers",
     "--workers": "workers",
     "--push.url": "push_url",
+    "--shard": "shard",
     "--textfile": "textfile",
     "--web.linger": "web_linger",
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.engine.interfaces import Demand, RunningAttempt, StageCounts
 from paropt_exporter.errors import shorten
-from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
+from paropt_exporter.events import LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
@@ -201,8 +201,8 @@ class StageState:
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no test in any batch."""
-        return 0 < self.finals.count == self.finals.without_tests
+        """Whether the runner found no test in any batch of the whole stage. Other shards may have found some."""
+        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""

@@ -332,7 +332,8 @@ class History:
         expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "failed_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
-        execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
+        for table in ("items", "shard_items"):
+            execute(f"DELETE FROM {table} WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))  # nosec B608
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager

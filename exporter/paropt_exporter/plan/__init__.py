@@ -18,6 +18,7 @@ from paropt_exporter.plan.structure import (
     Plan,
     PlannedStage,
     PlannedTask,
+    Split,
     Work,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "PlannedStage",
     "PlannedTask",
     "Selection",
+    "Split",
     "Work",
     "build_plan",
     "choose_pool",
