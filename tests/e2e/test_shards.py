@@ -165,3 +165,48 @@ def test_items_that_a_command_cannot_list_fail_each_shard(project: Path) -> None
     projects.write(project, 'name: unit, run: "x {items}", items: {command: ["false"]}')
     for index in (1, 2):
         ran(project, "--shard", f"{index}/2", code=1)
+
+
+def test_merged_histories_give_each_shard_the_same_next_split(project: Path) -> None:
+    ran(project)
+    machines = [copy(project, f"machine{index}") for index in (1, 2, 3)]
+    for index, machine in enumerate(machines, 1):
+        ran(machine, "--shard", f"{index}/3")
+    files = [str(machine / ".paropt/history.db") for machine in machines]
+    merged = run(project, "history", "merge", *files)
+    assert (merged.returncode, merged.stderr) == (0, "")
+    assert "3 new runs, durations of 6 items" in merged.stdout
+    plans = {
+        run(copy(project, f"next{index}"), "plan", "--shard", f"{index}/3").stdout.partition("split")[2][:12]
+        for index in (1, 2, 3)
+    }
+    assert len(plans) == 1
+
+
+def test_shards_of_different_splits_are_reported_by_the_merge(project: Path) -> None:
+    machines = [copy(project, f"machine{index}") for index in (1, 2)]
+    for index, machine in enumerate(machines, 1):
+        for _ in range(index):
+            ran(machine, "--skip" if index == 2 else "--stage", "unit", "--shard", f"{index}/2")
+    merged = run(project, "history", "merge", *(str(machine / ".paropt/history.db") for machine in machines))
+    assert merged.returncode == 1
+    assert "the shards of lane standard are of different splits" in merged.stderr
+
+
+def test_a_missing_shard_and_a_bad_file_are_reported_by_the_merge(project: Path) -> None:
+    ran(project, "--shard", "1/2")
+    other = copy(project, "other")
+    shutil.rmtree(project / ".paropt")
+    merged = run(project, "history", "merge", str(other / ".paropt/history.db"), "paropt.yml")
+    assert merged.returncode == 3
+    assert merged.stderr.splitlines() == [
+        "paropt-exporter: left out: paropt.yml: neither a history nor a JUnit report",
+        f"paropt-exporter: lane standard: no file has shard 2 of 2 of split {merged.stderr.split()[-1]}",
+    ]
+
+
+def test_the_history_is_not_merged_into_itself(project: Path) -> None:
+    ran(project)
+    merged = run(project, "history", "merge", ".paropt/history.db")
+    assert merged.returncode == 2
+    assert "is the history itself" in merged.stderr

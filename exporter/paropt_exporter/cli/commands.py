@@ -196,6 +196,8 @@ def _run_history(flags: Flags) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
 
+    if flags.history_action == "merge":
+        return _merge_histories(flags)
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
@@ -223,6 +225,18 @@ def _run_history(flags: Flags) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _merge_histories(flags: Flags) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.app.parts import open_history
+    from paropt_exporter.cli import history_merge
+    from paropt_exporter.clock import SystemClock
+
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    with closing(open_history(loaded, SystemClock())) as history:
+        paths = [Path(name) for name in flags.files]
+        return history_merge.run(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _run_log(flags: Flags) -> int:

@@ -304,6 +304,17 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    actions = history.add_subparsers(dest="history_action", metavar="ACTION", title="instead of listing runs")
+    help_text = "join the histories and JUnit reports of shards, so that the next split knows all durations"
+    merge = actions.add_parser(
+        "merge",
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}. Without files, what the shards that ran here measured "
+        "counts from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
+        parents=[_build_global_flags(defaults=False)],
+        allow_abbrev=False,
+    )
+    merge.add_argument("files", nargs="*", metavar="FILE", help="a shard's .paropt/history.db or --report junit=FILE")
 
 
 def _add_log_flags(log: Parser) -> None:

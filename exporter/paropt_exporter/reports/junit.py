@@ -106,7 +106,8 @@ def _iter_task_cases(task: ReportedTask) -> Iterator[_Case]:
     tries: dict[str, list[_Try]] = {}
     for attempt in task.attempts:
         for item in attempt.record.items:
-            tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, item.seconds or 0.0))
+            seconds = (item.seconds or 0.0) + sum(took for _, took in item.long_tests)
+            tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, seconds))
     for name, its_tries in tries.items():
         yield _Case(name, tuple(its_tries))
 
