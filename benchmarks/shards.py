@@ -1,6 +1,6 @@
 """Split a real project's test suite into shards after one recorded run, beside pytest-split on the same suite.
 
-Usage: python benchmarks/shards.py [--shards 5] [--project packaging] [--items tests|files] [--folder build/real-projects]
+Usage: python benchmarks/shards.py [--shards 5] [--project packaging] [--items tests|files] [--folder FOLDER]
 
 The suite is that of `real_projects.json`, fetched as `make real` does. Both record one run, then run each of their
 shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a busy
@@ -63,7 +63,7 @@ def measure_ours(root: Path, name: str, items: str, count: int) -> list[Took]:
     listing = f"{{command: [sh, -c, {json.dumps(_LIST_TESTS)}]}}" if items == "tests" else "{glob: tests/test_*.py}"
     (root / "paropt.yml").write_text(_CONFIG.format(name=name, items=listing))
     shutil.rmtree(root / ".paropt", ignore_errors=True)
-    lane = [_EXPORTER, "--once", "--web.listen-address", "127.0.0.1:0"]
+    lane: list[str | Path] = [_EXPORTER, "--once", "--web.listen-address", "127.0.0.1:0"]
     _require(real_projects.run(root, lane), "the recorded run")
     took = [real_projects.run(root, [*lane, "--shard", f"{index}/{count}"]) for index in range(1, count + 1)]
     subprocess.run([_EXPORTER, "history", "merge"], cwd=root, check=True, stdout=subprocess.DEVNULL)
