@@ -390,7 +390,7 @@ def _add_order_flags(order: Parser) -> Parser:
 
 def _add_generate_flags(generate: Parser) -> None:
     generate.add_argument(
-        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, schema (default: all)"
+        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, fleet, schema (default: all)"
     )
     generate.add_argument("--out", metavar="DIR", default=".", help="the folder to write to (default: the current one)")
     chosen = generate.add_argument_group("parameters of rules and dashboards")
