@@ -191,8 +191,16 @@ def serve(pages: Pages) -> Iterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def report_play(folder: Path, arguments: argparse.Namespace) -> None:
@@ -213,7 +221,7 @@ def report_play(folder: Path, arguments: argparse.Namespace) -> None:
         print(f"{count_samples(page)} samples a page, {series:,} series in the head, {samples:,.0f} samples/s")
         print(f"memory {memory / 1e9:.2f} GB, {memory / series:,.0f} bytes a series; {cores:.2f} cores")
         print(f"scrapes: 99 % within {late:.3f} s")
-        report_groups(server)
+        report_rules(server)
         report_queries(server, arguments.interval)
         peak = psutil.Process(server.pid).memory_info().rss
         print(f"memory after the queries {peak / 1e9:.2f} GB")
@@ -237,6 +245,7 @@ def prometheus(folder: Path, port: int, arguments: argparse.Namespace) -> Iterat
         "global": {"scrape_interval": f"{arguments.interval}s", "evaluation_interval": "15s"},
         "rule_files": [str(ROOT / "alerts/*.yml")],
         "scrape_configs": [
+            {"job_name": "prometheus", "static_configs": [{"targets": [f"127.0.0.1:{own}"]}]},
             {"job_name": "paropt", "file_sd_configs": [{"files": ["targets.json"]}], "sample_limit": 5000},
         ],
     }
@@ -252,7 +261,7 @@ def prometheus(folder: Path, port: int, arguments: argparse.Namespace) -> Iterat
         yield scale.Server(url=url, pid=process.pid)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)  # it writes its head to the disk
 
 
 def ask_number(server: scale.Server, expression: str) -> float:
@@ -262,14 +271,14 @@ def ask_number(server: scale.Server, expression: str) -> float:
     return float(found[0]["value"][1]) if found else 0.0
 
 
-def report_groups(server: scale.Server) -> None:
-    with urllib.request.urlopen(f"{server.url}/api/v1/rules", timeout=120) as answer:
-        groups = json.load(answer)["data"]["groups"]
-    total = sum(group["evaluationTime"] / group["interval"] for group in groups)
-    for group in sorted(groups, key=lambda group: -group["evaluationTime"]):
-        print(f"{group['evaluationTime']:7.2f} s every {group['interval']:4.0f} s  {group['name']}")
-    faults = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]
-    print(f"rules: {total:.1%} of the time; {len(faults)} with errors")
+def report_rules(server: scale.Server) -> None:
+    """Print the CPU time of one evaluation of each group, by its queries, and how many cores all of them keep busy."""
+    end = int(time.time())
+    costs = [scale.ask(server, asked, end) for asked in scale.rules()]
+    scale.report_groups(costs)
+    cores = sum(cost.cpu_seconds / cost.query.group[1] for cost in costs if cost.query.group is not None)
+    faults = ask_number(server, "sum(increase(prometheus_rule_evaluation_failures_total[10m]))")
+    print(f"rules: {cores:.3f} cores for all of them; {faults:.0f} evaluations failed")
 
 
 def report_queries(server: scale.Server, interval: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -210,3 +211,20 @@ def _start(stack: ExitStack, folder: Path, config: dict[str, Any], rules: list[P
     stack.callback(server.stop)
     server.start("/-/ready")
     return server
+
+
+def test_the_supported_prometheus_has_no_native_histograms_with_our_buckets(tmp_path: Path) -> None:
+    """docs/scale.md: no native histograms, since the queries can't follow."""
+    job = {"job_name": "x", "convert_classic_histograms_to_nhcb": True, "static_configs": [{"targets": ["a:1"]}]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    version = subprocess.run([program("promtool"), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    refused = "convert_classic_histograms_to_nhcb not found" in run_promtool(
+        "check", "config", tmp_path / "prometheus.yml"
+    )
+    assert refused == version.stdout.startswith("promtool, version 2.")
+
+
+def test_the_page_on_scale_has_the_numbers_of_the_families() -> None:
+    series = importlib.import_module("fleet").count_listed()
+    text = (ROOT / "docs/scale.md").read_text()
+    assert f"{series.host} + {series.stage} x stages" in text

@@ -68,6 +68,7 @@ def test_shards_in_one_folder_keep_the_split_while_they_run(project: Path) -> No
         splits.add(report["split"])
     assert len(splits) == 1
     assert sorted(take_lines(project)) == sorted(2 * ITEMS)
+    assert [each["shard"] for each in projects.runs(project)] == [None, "1/4", "2/4", "3/4", "4/4"]
 
 
 def test_an_empty_shard_succeeds_and_says_so(project: Path) -> None:

@@ -61,7 +61,7 @@ class StageSummary:
 class RunSummary:
     """A run. `result` is None while it runs. Tasks count once, by their last attempt.
 
-    `partial`: the command line left out stages or gave arguments to some.
+    `partial`: the command line left out stages or items, or gave arguments to some. `shard`: such as "2/5", or "".
     """
 
     run_id: str
@@ -82,6 +82,7 @@ class RunSummary:
     bottlenecks: tuple[Bottleneck, ...]
     stages: tuple[StageSummary, ...]
     partial: bool = False
+    shard: str = ""
 
     @property
     def throughput_tasks_per_second(self) -> float:
@@ -475,7 +476,7 @@ def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None,
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
            coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks,
-           partial
+           partial, shard
     FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
@@ -547,7 +548,7 @@ def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
 def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
     (
         run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held,
-        partial,
+        partial, shard,
     ) = row  # fmt: skip
     stages = _load_stages(connection, to_text(run_id))
     counts: dict[str, int] = dict(
@@ -580,6 +581,7 @@ def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> R
         ),
         stages=stages,
         partial=bool(partial),
+        shard=to_text(shard),
     )
 
 
