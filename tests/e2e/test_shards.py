@@ -79,6 +79,8 @@ def test_an_empty_shard_succeeds_and_says_so(project: Path) -> None:
     empty = [index for index, text in enumerate(said, 1) if "nothing to run in this shard" in text]
     assert len(empty) == 8
     assert take_lines(project) == ["lint"]
+    shown = run(project, "--dry-run", "--stage", "lint", "--shard", f"{empty[0]}/9")
+    assert "nothing to run in this shard\n\nestimated  0.0 s" in shown.stdout
     report = ElementTree.fromstring((project / f"{empty[0]}.xml").read_bytes())
     assert (report.get("name"), report.get("tests")) == (f"standard shard {empty[0]}/9", "0")
 

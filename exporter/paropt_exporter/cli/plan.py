@@ -126,7 +126,9 @@ def _expected_text(stage: PlannedStage) -> str:
 def _iter_closing_lines(plan: Plan) -> Iterator[str]:
     """Yield the lines below the table: the estimate, skipped stages and stages that can't run."""
     estimate = estimate_seconds(plan)
-    if estimate is None:
+    if plan.shard is not None and not plan.stages:
+        yield "estimated  0.0 s"
+    elif estimate is None:
         failed = any(stage.never_succeeded for stage in _list_runnable(plan))
         yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
