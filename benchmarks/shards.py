@@ -5,8 +5,8 @@ Usage: python benchmarks/shards.py [--shards 5] [--project attrs] [--items tests
 
 The suite is that of `real_projects.json`, fetched as `make real` does. Both record one run, then run each of their
 shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a busy
-machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less the fastest shard took than the
-slowest one. Items are tests, as pytest-split has them, or whole files.
+machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less the
+fastest shard took than the slowest one. Items are tests, as pytest-split has them, or whole files.
 """
 
 from __future__ import annotations
