@@ -63,8 +63,23 @@ class Scope(StrEnum):
 
     ALL = "all"
     CACHED = "cached"  # some or all of it was skipped, since its earlier result still holds: a success completes it
-    ITEMS = "items"  # only items that failed before: a success completes the stage
+    ITEMS = "items"  # some of its items: those that failed before, or those of a shard; a success completes the stage
     ARGUMENTS = "arguments"  # with arguments from the command line, which may select anything: it completes nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One of the parts that `--shard` splits a lane into, counted from 1.
+
+    `split` identifies the whole split: shards with the same one know the same items of each other. "" before it exists.
+    """
+
+    index: int
+    count: int
+    split: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
 class Severity(StrEnum):
@@ -165,7 +180,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A run of a lane started. `partial`: the command line left out stages, or gave arguments to some."""
+    """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some."""
 
     run_id: str
     lane: str
@@ -174,6 +189,7 @@ class RunStarted:
     started_timestamp_seconds: float
     stages: tuple[str, ...]
     partial: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,6 +416,7 @@ class RunRecord:
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False
+    shard: Shard | None = None
 
     @property
     def has_cached(self) -> bool:

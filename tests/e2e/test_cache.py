@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
-from support.real_servers import run, serving
+from support.real_servers import eventually, run, serving
 
 STAGES = """
     name: lint, run: "cat src/a.py; echo linted", shell: true, inputs: [src/**]
@@ -101,7 +101,7 @@ def test_results_do_not_hold_the_values_of_variables(project: Path, monkeypatch:
 def test_interrupted_stage_runs_again(project: Path) -> None:
     projects.write(project, """name: lint, run: "echo x > began; exec sleep 60", shell: true, inputs: [src/**]""")
     with serving(project, "--once", projects.ANY_PORT) as command:
-        projects.eventually("the stage runs", lambda: (project / "began").exists())
+        eventually("the stage runs", lambda: (project / "began").exists())
         command.process.send_signal(signal.SIGINT)
         assert command.process.wait(30) == 130
     planned = run(project, "plan", "--why")

@@ -295,7 +295,9 @@ def test_a_history_of_an_earlier_version_is_upgraded(path: Path) -> None:
 _OTHER_4 = """
 DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
 ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;
-CREATE INDEX runs_by_lane ON runs (project, lane, started_ts); PRAGMA user_version = 4;
+CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);
+ALTER TABLE runs DROP COLUMN shard; ALTER TABLE runs DROP COLUMN split;
+ALTER TABLE runs DROP COLUMN merged; DROP TABLE shard_items; PRAGMA user_version = 4;
 """
 
 

@@ -159,6 +159,7 @@ def get_plan_options(request: Request) -> dict[str, Any]:
         "strategy": request.strategy,
         "workers": request.workers,
         "fail_fast": request.fail_fast,
+        "shard": request.shard,
     }
 
 

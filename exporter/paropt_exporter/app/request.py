@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.engine.interfaces import Stop
-from paropt_exporter.events import LiveStage, RunRecord, Strategy
+from paropt_exporter.events import LiveStage, RunRecord, Shard, Strategy
 from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 from paropt_exporter.plan import Bounds, Plan, Selection
@@ -35,6 +35,7 @@ class Request:
     arguments: tuple[str, ...] = ()
     failed_only: bool = False
     no_cache: bool = False
+    shard: Shard | None = None
     fail_fast: bool | None = None
     strategy: Strategy | None = None
     workers: Bounds | None = None

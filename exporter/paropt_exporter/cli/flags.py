@@ -175,6 +175,12 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run stages of which nothing has changed too, and replace their kept results",
     )
+    run.add_argument(
+        "--shard",
+        metavar="N/M",
+        help="only the part N of M, for machines that work side by side: items and stages, split by the durations in "
+        "the history, which must be the same for all parts",
+    )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
@@ -266,6 +272,9 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     plan.add_argument(
         "--why", action="store_true", help="show which cached stages would be skipped, and why others run"
     )
+    plan.add_argument(
+        "--shard", metavar="N/M", default=argparse.SUPPRESS, help="only this shard, and how the lane is split"
+    )
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
@@ -319,6 +328,17 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    actions = history.add_subparsers(dest="history_action", metavar="ACTION", title="instead of listing runs")
+    help_text = "join the histories and JUnit reports of shards, so that the next split knows all durations"
+    merge = actions.add_parser(
+        "merge",
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}. Without files, what the shards that ran here measured "
+        "counts from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
+        parents=[_build_global_flags(defaults=False)],
+        allow_abbrev=False,
+    )
+    merge.add_argument("files", nargs="*", metavar="FILE", help="a shard's .paropt/history.db or --report junit=FILE")
 
 
 def _add_log_flags(log: Parser) -> None:
@@ -394,7 +414,7 @@ def _add_order_flags(order: Parser) -> Parser:
 
 def _add_generate_flags(generate: Parser) -> None:
     generate.add_argument(
-        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, schema (default: all)"
+        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, fleet, schema (default: all)"
     )
     generate.add_argument("--out", metavar="DIR", default=".", help="the folder to write to (default: the current one)")
     chosen = generate.add_argument_group("parameters of rules and dashboards")

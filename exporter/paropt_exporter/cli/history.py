@@ -71,6 +71,7 @@ def to_json(summary: RunSummary) -> dict[str, object]:
         "sla_broken": summary.broken,
         "interrupted": summary.interrupted,
         "partial": summary.partial,
+        "shard": summary.shard or None,
         "bottlenecks": [bottleneck.text for bottleneck in summary.bottlenecks],
         "stage_metrics": [_stage_to_json(stage) for stage in summary.stages],
     }
@@ -144,7 +145,8 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
 def _add_partial(notes: str, summary: RunSummary) -> str:
     if not summary.partial:
         return notes
-    told = f"only {', '.join(stage.stage for stage in summary.stages)}"
+    told = f"only {', '.join(stage.stage for stage in summary.stages)}" if summary.stages else "nothing to run"
+    told = f"shard {summary.shard}: {told}" if summary.shard else told
     return f"{told}; {notes}" if notes else told
 
 

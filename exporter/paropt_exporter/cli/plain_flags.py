@@ -43,6 +43,7 @@ DEFAULTS: dict[str, object] = {
     "push_url": None,
     "quiet": False,
     "report": None,
+    "shard": None,
     "skip": (),
     "stages": (),
     "strategy": None,
@@ -79,6 +80,7 @@ _VALUES = {
     "-j": "workers",
     "--workers": "workers",
     "--push.url": "push_url",
+    "--shard": "shard",
     "--textfile": "textfile",
     "--web.linger": "web_linger",
 }

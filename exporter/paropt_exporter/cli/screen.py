@@ -133,7 +133,13 @@ class ConsoleScreen:
         if self._quiet:
             return
         fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
-        self._show_line(f"lane {plan.lane}: {format_count(stages, 'stage')}, {plan.strategy.value}", fields=fields)
+        shard = ""
+        if plan.shard is not None:
+            shard = f" shard {plan.shard} of split {plan.shard.split}"
+            fields |= {"shard": str(plan.shard), "split": plan.shard.split}
+        self._show_line(
+            f"lane {plan.lane}{shard}: {format_count(stages, 'stage')}, {plan.strategy.value}", fields=fields
+        )
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:

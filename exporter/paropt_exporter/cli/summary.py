@@ -106,7 +106,14 @@ def format_headline(run: RunRecord) -> str:
     cached = sum(stage.cached for stage in run.stages)
     skipped += f", {cached} cached (saved {format_seconds(run.saved_seconds)})" if cached else ""
     counts = f"{format_count(ran, 'stage')}{skipped}, {format_count(tasks, 'task')}"
-    return f"{run.lane} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
+    if run.shard is not None and not run.stages:
+        counts = "nothing to run in this shard"
+    return f"{format_lane(run)} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
+
+
+def format_lane(run: RunRecord) -> str:
+    """Return the lane's name, with the shard if the run is of one."""
+    return run.lane if run.shard is None else f"{run.lane} shard {run.shard}"
 
 
 def _sort_key(stage: StageRecord) -> tuple[int, float]:

@@ -164,6 +164,7 @@ def build_run_record(
         pools=pools,
         abandoned=end.abandoned,
         partial=plan.partial,
+        shard=plan.shard,
     )
 
 

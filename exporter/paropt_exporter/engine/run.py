@@ -192,6 +192,7 @@ class Run:
                 started_timestamp_seconds=started_timestamp,
                 stages=tuple(stage.name for stage in self.plan.stages),
                 partial=self.plan.partial,
+                shard=self.plan.shard,
             )
         )
         if self.plan.total is not None:

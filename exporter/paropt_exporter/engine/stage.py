@@ -233,8 +233,8 @@ class StageState:
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no test in any batch."""
-        return 0 < self.finals.count == self.finals.without_tests
+        """Whether the runner found no test in any batch of the whole stage. Other shards may have found some."""
+        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
+from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
 from paropt_exporter.executors.child_processes import format_names
@@ -311,7 +311,10 @@ class PoolWorkers:
             output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
-        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        alone = (
+            len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+        )  # otherwise a shard's or an earlier run's batches
+        batch = ItemBatch(items=task.items, report=report, alone=alone) if task.items else None
         self._count_task(COMMANDS, future)
         return PoolAttempt(
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch

@@ -16,8 +16,11 @@ from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, recovery, repair, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
-from paropt_exporter.light_typing import Concatenate, ParamSpec, TypeVar
+from paropt_exporter.light_typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from paropt_exporter.plan import KnownItems
+
+if TYPE_CHECKING:
+    from paropt_exporter.history import merging
 
 log = logging.getLogger(__name__)
 
@@ -221,6 +224,22 @@ class History:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
         return self._query(queries.compute_trend, self._project, lane, limit=limit)
 
+    def merge(self, sources: Sequence[merging.Source]) -> merging.Merged:
+        """Add other histories and reports in one transaction. Raises HistoryError if nothing could be written."""
+        from paropt_exporter.history import merging
+
+        with self._lock:
+            if self._in_memory:
+                raise HistoryError(self.broken or f"history {self.path}: cannot write it")
+            try:
+                with self._transaction():
+                    merged = merging.merge_sources(self._connection, self._project, sources)
+                with self._transaction():
+                    self._prune()
+            except sqlite3.Error as error:
+                raise HistoryError(f"history {self.path}: cannot write it ({error}); nothing was merged") from error
+            return merged
+
     def close(self) -> None:
         """Close the file and unlock this process's runs; the next start ends a run that has no end."""
         with self._lock:
@@ -346,7 +365,8 @@ class History:
         expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "failed_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
-        execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
+        for table in ("items", "shard_items"):
+            execute(f"DELETE FROM {table} WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))  # nosec B608
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager

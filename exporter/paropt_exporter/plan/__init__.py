@@ -19,6 +19,7 @@ from paropt_exporter.plan.structure import (
     Plan,
     PlannedStage,
     PlannedTask,
+    Split,
     Work,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "PlannedStage",
     "PlannedTask",
     "Selection",
+    "Split",
     "Work",
     "build_plan",
     "choose_pool",

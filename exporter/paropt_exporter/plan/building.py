@@ -15,7 +15,7 @@ from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_stage_environment
 from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
@@ -61,8 +61,10 @@ def build_plan(
     strategy: Strategy | None = None,
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
+    shard: Shard | None = None,
+    pins: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> Plan:
-    """Build the plan of one lane.
+    """Build the plan of one lane, or of one shard of it.
 
     `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
     mean task and its fastest task. `known_items` has the measurements of items, `cpu_demands` the CPU demand of a
@@ -70,7 +72,8 @@ def build_plan(
     ran before, without success.
 
     `selection` narrows the lane. `arguments` replace `{args}` in the commands of the selected stages. `only` keeps
-    these stages and their dependents, and `only_items` those items of a stage, to retry failures.
+    these stages and their dependents, and `only_items` those items of a stage, to retry failures. `pins` has the shards
+    of some items, by stage and item ("" for a whole stage); the durations decide about the others.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
     UsageError for an unknown lane or stage, for a lane without stages, and for arguments that no stage takes.
@@ -97,6 +100,13 @@ def build_plan(
         )
         for stage in stages
     ]
+    split = None
+    if shard is not None:
+        from paropt_exporter.plan import sharding  # here: most runs have no shards
+
+        split = sharding.split_stages(known, shard.count, known_items, workers=size.start, pins=pins)
+        known = [*split.shards[shard.index - 1]]
+        partial, shard = partial or shard.count > 1, replace(shard, split=split.digest)
     return Plan(
         project=config.project,
         lane=lane,
@@ -108,6 +118,8 @@ def build_plan(
         root=config.root,
         notes=config.notes,
         partial=partial,
+        shard=shard,
+        split=split,
     )
 
 

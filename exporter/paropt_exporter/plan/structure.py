@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from paropt_exporter.events import Scope, SlaLimit, Strategy
+from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
 from paropt_exporter.executors.base import COMMANDS
 from paropt_exporter.lazy_dataclasses import dataclass, field
 
@@ -114,10 +114,25 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A lane's work, split into shards. `shards` has the stages of each, `loads_seconds` the work of each.
+
+    `digest` identifies the split: another list of items, or another history, gives another one. `notes` are about
+    stages and items that prevent an even split.
+    """
+
+    shards: tuple[tuple[PlannedStage, ...], ...]
+    loads_seconds: tuple[float, ...]
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
-    `partial`: the command line left out stages or gave some of them arguments. Such a run has no limit on its total.
+    `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
+    total. `split` is the whole split if the plan is of one `shard`.
     """
 
     project: str
@@ -130,6 +145,8 @@ class Plan:
     root: Path = Path()
     notes: tuple[str, ...] = ()
     partial: bool = False
+    shard: Shard | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

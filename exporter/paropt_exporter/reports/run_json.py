@@ -23,6 +23,8 @@ def render(run: FinishedRun) -> bytes:
         "project": run.project,
         "run_id": record.run_id,
         "lane": record.lane,
+        "shard": None if record.shard is None else str(record.shard),
+        "split": None if record.shard is None else record.shard.split,
         "strategy": record.strategy.value,
         "result": record.result.value,
         "reason": record.reason,

@@ -31,7 +31,8 @@ def render(run: FinishedRun) -> bytes:
 
 
 def _describe_run(run: FinishedRun) -> dict[str, str]:
-    return {"project": run.project, "lane": run.record.lane, "run_id": run.record.run_id}
+    shard = {} if run.record.shard is None else {"shard": str(run.record.shard), "split": run.record.shard.split}
+    return {"project": run.project, "lane": run.record.lane, "run_id": run.record.run_id, **shard}
 
 
 def _iter_workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
