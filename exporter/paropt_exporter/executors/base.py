@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:  # the plan needs the names only
@@ -15,12 +16,28 @@ T = TypeVar("T")
 COMMANDS = "commands"
 THREADS = "threads"
 PROCESSES = "processes"
+DASK = "dask"
 
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.
 RESIZE_REASONS = (
     "start", "demand", "deadline", "rescue", "load", "limit", "bounds", "pinned", "plan", "cpu_limit", "memory_limit",
     "ineffective", "caller",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteTaskOptions:
+    """How a task of a stage runs on another host.
+
+    `folder` is relative to the root of the project; `env` has the only variables that travel; `memory_bytes` must be
+    free on its host; `outputs` are patterns of the files that come back, relative to the root.
+    """
+
+    folder: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 1
+    memory_bytes: int = 0
+    outputs: tuple[str, ...] = ()
 
 
 class WorkerPool(Protocol):

@@ -1,0 +1,521 @@
+"""Place work items on the workers of a cluster, from one thread with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import pickle
+import secrets
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
+from paropt_exporter.events import Result, RunningTask
+from paropt_exporter.executors.cluster import agent, dask_client, placement
+from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
+from paropt_exporter.executors.cluster.messages import Batch, RemoteMeasurement, TaskReply, WorkerFacts
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem, build_running_task
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5  # between two samples of running tasks
+_CALL_SECONDS = 5.0  # for a sample, or an order to stop
+_SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
+_PREPARE_SECONDS = 60.0
+_CLOSE_SECONDS = 3.0
+_KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
+_COUNTERS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.CANCELLATION: "cancelled"}
+
+
+class Coordinator:
+    """The connection to one cluster.
+
+    ```
+    submit ──> queue ──a worker has a slot──> sent, pinned to that worker ──reply──> settled
+                                                └── the worker is lost ──(grace, if cut off)──> failed: WorkerDied
+    ```
+    Guarantees: an item is sent once; a worker that was lost can't settle its items; only this thread touches the
+    workers and the queue. Public methods may be called from any thread.
+    """
+
+    def __init__(self, settings: ClusterSettings, programs: tuple[str, ...] = ()) -> None:
+        self._settings = settings
+        self._programs = programs
+        self._session = secrets.token_hex(6)
+        self._keys = itertools.count(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="paropt-cluster", daemon=True)
+        self._client: Any = None
+        self._hosted: HostedCluster | None = None
+        self._workers: dict[str, RemoteWorker] = {}  # by address
+        self._preparing: set[str] = set()
+        self._unfit: dict[str, str] = {}  # address -> reason
+        self._ready = asyncio.Event()
+        self._queue: deque[WorkItem] = deque()
+        self._incoming: deque[WorkItem] = deque()
+        self._waking = False
+        self._means: dict[str, float] = {}  # group -> seconds
+        self._target = 1
+        self._asked_workers = 0
+        self._surplus_since: float | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self._broken = ""
+        self._root = settings.shared_root or str(settings.root)
+        self.deaths: Counter[str] = Counter()
+        self.late_replies = 0
+        self.on_settled: Callable[[WorkItem, RemoteMeasurement | None, str], None] = lambda *_: None
+        self._prepare = dask_client.build_by_value(_prepare)
+        self._run_batch = dask_client.build_by_value(_run_batch)
+
+    # From any thread
+
+    def start(self, target: int) -> None:
+        """Connect, and wait for the first fit worker. Raises ClusterError."""
+        self._target = target
+        if not self._settings.is_fixed:
+            self._hosted = HostedCluster(self._settings)
+        self._thread.start()
+        try:
+            self._call(self._connect()).result()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def helper_pids(self) -> frozenset[int]:
+        """The processes that this program started for the cluster."""
+        return frozenset() if self._hosted is None else frozenset({self._hosted.pid})
+
+    @property
+    def is_elastic(self) -> bool:
+        return self._hosted is not None
+
+    @property
+    def slots(self) -> int:
+        """The slots of all workers that take tasks."""
+        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if not worker.draining)
+
+    @property
+    def draining_slots(self) -> int:
+        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if worker.draining)
+
+    @property
+    def busy_slots(self) -> int:
+        return sum(worker.busy_slots for worker in tuple(self._workers.values()))
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue) + len(self._incoming)
+
+    @property
+    def oldest_queued_age_seconds(self) -> float:
+        with contextlib.suppress(IndexError):
+            return monotonic() - self._queue[0].queued_seconds
+        return 0.0
+
+    def submit(self, item: WorkItem) -> None:
+        item.queued_seconds = monotonic()
+        self._incoming.append(item)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._take_incoming)
+
+    def resize(self, target: int) -> None:
+        self._target = target
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._adjust)
+
+    def stop(self, item: WorkItem, grace_seconds: float) -> None:
+        """Stop an item that was sent. Its reply settles it."""
+        self._call(self._stop_item(item, grace_seconds))
+
+    def give_up(self, item: WorkItem) -> None:
+        """Settle an item whose worker does not answer."""
+        self._loop.call_soon_threadsafe(
+            self._fail_item, item, WorkerDied(f"{item.task.label}: its worker did not answer the order to stop")
+        )
+
+    def running(self) -> tuple[RunningTask, ...]:
+        now = monotonic()
+        return tuple(
+            build_running_task(item, worker, now)
+            for worker in tuple(self._workers.values())
+            for item in tuple(worker.items.values())
+        )
+
+    def close(self) -> None:
+        """End all tasks, the session and a cluster that this program started. Blocks for seconds at most."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._thread.is_alive():
+            with contextlib.suppress(Exception, FutureCancelled):
+                self._call(self._disconnect()).result(2 * _CLOSE_SECONDS)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_CLOSE_SECONDS)
+        if self._hosted is not None:
+            self._hosted.close()
+
+    def _call(self, coroutine: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    # Everything below runs in the event loop.
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+        return task
+
+    def _end_task(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal error in the cluster's coordinator", exc_info=error)
+
+    async def _connect(self) -> None:
+        from distributed import Client
+
+        dask_client.silence_logs()
+        settings = self._settings
+        if self._hosted is not None:
+            address, security = self._hosted.address, self._hosted.security
+        else:
+            address, security = dask_client.read_address(settings), dask_client.build_security(settings.tls)
+            await asyncio.to_thread(dask_client.check_address, address, tls=settings.tls, insecure=settings.insecure)
+        make: Any = Client
+        try:
+            self._client = await make(
+                address, security=security, asynchronous=True, set_as_default=False,
+                timeout=dask_client.CONNECT_SECONDS, heartbeat_interval="2s",
+            )  # fmt: skip
+        except Exception as error:
+            raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
+        self._client.subscribe_topic("all", self._handle_event)
+        self._adjust()
+        await self._list_workers()
+        await self._wait_for_worker(address)
+        self._spawn(self._poll_workers())
+
+    async def _list_workers(self) -> None:
+        identity = await self._client.scheduler.identity(n_workers=-1)
+        for address in identity["workers"]:
+            self._welcome(address)
+
+    async def _wait_for_worker(self, address: str) -> None:
+        timeout = self._settings.start_timeout_seconds if self._hosted is not None else dask_client.CONNECT_SECONDS
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except TimeoutError:
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            raise ClusterError(
+                f"dask: no worker at {address} can take tasks: {reasons or f'none came within {timeout:g} s'}"
+            ) from None
+
+    # Membership
+
+    def _handle_event(self, event: tuple[float, Any]) -> None:
+        message = event[1]
+        if self._closing or not isinstance(message, dict):
+            return
+        if message.get("action") == "add-worker":
+            self._welcome(message["worker"])
+        elif message.get("action") == "remove-worker":
+            self._lose(message["worker"], expected=bool(message.get("expected")))
+
+    def _welcome(self, address: str) -> None:
+        if address not in self._workers and address not in self._preparing:
+            self._preparing.add(address)
+            self._unfit.pop(address, None)
+            self._spawn(self._prepare_worker(address))
+
+    async def _prepare_worker(self, address: str) -> None:
+        number = next(self._keys)
+        lease = self._submit_pinned(address, f"paropt-lease-{self._session}-{number}", self._prepare, (
+            self._session, number, f"paropt-lease-{self._session}-{number}", self._root, self._programs,
+        ))  # fmt: skip
+        try:
+            facts: WorkerFacts = await asyncio.wait_for(lease, _PREPARE_SECONDS)
+            info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
+        except asyncio.CancelledError:
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
+            self._reject(address, to_one_line(describe(error)))
+            return
+        finally:
+            was_lost = address not in self._preparing
+            self._preparing.discard(address)
+        if was_lost or address not in info:
+            return
+        self._workers[address] = RemoteWorker(address, info[address]["id"], facts, lease, heard_seconds=monotonic())
+        self._ready.set()
+        self._adjust()
+
+    def _reject(self, address: str, reason: str) -> None:
+        self._unfit[address] = f"{address}: {reason}"
+        log.warning("a worker can't take tasks", extra={"worker": address, "err": reason})
+
+    def _lose(self, address: str, *, expected: bool = False) -> None:
+        """Fail the items of a worker that has gone."""
+        self._preparing.discard(address)
+        worker = self._workers.pop(address, None)
+        if worker is None:
+            return
+        worker.lease.release()
+        items = tuple(worker.items.values())
+        if items or not expected:
+            self.deaths["lost"] += 1
+        silence = monotonic() - worker.heard_seconds
+        why = f"lost: the worker {worker.name} on {worker.facts.host} has gone"
+        if items and silence > _SILENT_SECONDS:
+            wait = max(0.0, self._settings.partition_grace_seconds - silence)
+            self._loop.call_later(wait, self._fail_items, items, f"{why} after {silence:.0f} s without an answer")
+        else:
+            self._fail_items(items, why)
+        self._adjust()
+
+    def _fail_items(self, items: Iterable[WorkItem], why: str) -> None:
+        for item in items:
+            self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
+
+    def _fail_item(self, item: WorkItem, error: BaseException) -> None:
+        if item.worker is not None:
+            item.worker.items.pop(item.task.attempt, None)
+        measured = None
+        if item.usage is not None:
+            usage = item.usage[1]
+            measured = RemoteMeasurement(
+                worker=f"{item.worker.facts.host}/{item.worker.name}" if item.worker else "",
+                duration_seconds=monotonic() - item.sent_seconds,
+                cpu_seconds=usage.cpu_seconds,
+                run_delay_seconds=usage.run_delay_seconds,
+                memory_peak_bytes=usage.memory_bytes,
+            )
+        self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured))
+        self._dispatch()
+
+    # Sending
+
+    def _take_incoming(self) -> None:
+        self._waking = False
+        while self._incoming:
+            self._queue.append(self._incoming.popleft())
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Send queued items to workers with free slots, as far as the target allows."""
+        while self._queue:
+            item = self._queue[0]
+            if item.future.done():
+                self._queue.popleft()
+                item.future.start_running(monotonic())  # tells waiters of its cancellation
+                continue
+            if self._broken:
+                self._queue.popleft()
+                self._fail_item(item, ClusterError(self._broken))
+                continue
+            worker = self._choose_worker(item)
+            if worker is None:
+                return
+            self._send(worker, self._take_batch(item))
+
+    def _choose_worker(self, item: WorkItem) -> RemoteWorker | None:
+        if sum(worker.batches for worker in self._workers.values()) >= self._target:
+            return None
+        return placement.choose_worker(
+            self._workers.values(), slots=1, memory_bytes=item.memory_bytes, memory_of={}, idle_hosts=frozenset()
+        )
+
+    def _take_batch(self, first: WorkItem) -> list[WorkItem]:
+        size = placement.choose_batch_size(
+            self._means.get(first.group), queued=len(self._queue), slots=min(self._target, max(1, self.slots))
+        )
+        taken: list[WorkItem] = []
+        while self._queue and len(taken) < size and self._queue[0].group == first.group:
+            item = self._queue.popleft()
+            now = monotonic()
+            if item.future.start_running(now):
+                item.sent_seconds = now
+                taken.append(item)
+        return taken
+
+    def _send(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+        if not items:
+            return
+        for item in items:
+            item.worker = worker
+            worker.items[item.task.attempt] = item
+        worker.batches += 1
+        self._spawn(self._run_items(worker, items))
+
+    async def _run_items(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+        key = f"paropt-{self._session}-{next(self._keys)}"
+        batch = Batch(self._session, key, worker.facts.worker_id, tuple(item.task for item in items))
+        sent = self._submit_pinned(worker.address, key, self._run_batch, (pickle.dumps(batch),))
+        try:
+            replies = await sent
+        except asyncio.CancelledError:
+            self._fail_unsettled(worker, items, "lost: the scheduler has gone")
+        except Exception as error:  # noqa: BLE001 -- KilledWorker, WrongWorkerError, or a fault of ours
+            self._fail_unsettled(worker, items, f"lost: {to_one_line(describe(error))}")
+        else:
+            for item, reply in zip(items, replies, strict=True):
+                self._take_reply(worker, item, reply)
+        finally:
+            sent.release()
+            worker.batches -= 1
+            self._dispatch()
+            self._adjust()
+
+    def _fail_unsettled(self, worker: RemoteWorker, items: list[WorkItem], why: str) -> None:
+        self._fail_items([item for item in items if item.task.attempt in worker.items], why)
+
+    def _submit_pinned(self, address: str, key: str, function: Any, args: tuple[Any, ...]) -> Any:
+        return self._client.submit(
+            function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
+        )
+
+    def _take_reply(self, worker: RemoteWorker, item: WorkItem, data: bytes) -> None:
+        if worker.items.pop(item.task.attempt, None) is None:
+            self.late_replies += 1
+            return
+        try:
+            reply: TaskReply = pickle.loads(data)
+        except Exception as error:  # noqa: BLE001 -- the classes of a user's result run in here
+            reply = TaskReply(
+                attempt=item.task.attempt,
+                error=WorkerDied(f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"),
+            )
+        worker.heard_seconds = monotonic()
+        self._learn_duration(item.group, reply)
+        self._settle(item, reply)
+
+    def _learn_duration(self, group: str, reply: TaskReply) -> None:
+        if reply.measurement is not None:
+            new = reply.measurement.duration_seconds
+            old = self._means.get(group, new)
+            self._means[group] = max(new, _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new)
+
+    def _settle(self, item: WorkItem, reply: TaskReply) -> None:
+        future, measured, now = item.future, reply.measurement, monotonic()
+        value = reply.value
+        if measured is not None:
+            started = max(item.sent_seconds, now - measured.duration_seconds) if item.sent_seconds else now
+            future._usage = (
+                measured.worker, measured.pid, started, started + measured.duration_seconds, measured.cpu_seconds,
+                measured.run_delay_seconds, measured.memory_peak_bytes,
+            )  # fmt: skip
+            if isinstance(value, CommandOutcome) and future.measurement is not None:
+                value = replace(value, measurement=future.measurement)
+        self.on_settled(item, measured, _classify(reply))
+        settled = future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
+        if not settled:
+            self.late_replies += 1
+
+    # Stopping and sampling
+
+    async def _stop_item(self, item: WorkItem, grace_seconds: float) -> None:
+        worker = item.worker
+        if worker is None or item.task.attempt not in worker.items:
+            return
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(
+                self._client.run(
+                    agent.stop_attempt, self._session, item.task.attempt, grace_seconds, workers=[worker.address]
+                ),
+                _CALL_SECONDS,
+            )
+
+    async def _poll_workers(self) -> None:
+        while not self._closing:
+            await asyncio.sleep(_POLL_SECONDS)
+            for worker in tuple(self._workers.values()):
+                if worker.items and not worker.polling:
+                    worker.polling = True
+                    self._spawn(self._poll_worker(worker))
+
+    async def _poll_worker(self, worker: RemoteWorker) -> None:
+        try:
+            answers = await asyncio.wait_for(
+                self._client.run(agent.read_usage, self._session, workers=[worker.address]), _CALL_SECONDS
+            )
+            usage = answers[worker.address]
+        except Exception:  # noqa: BLE001 -- it is lost, or too busy to answer: its last sample counts
+            return
+        finally:
+            worker.polling = False
+        now = worker.heard_seconds = monotonic()
+        for task in usage.running if usage is not None else ():
+            if (item := worker.items.get(task.attempt)) is not None:
+                item.usage = (now, task)
+
+    # Sizing
+
+    def _adjust(self) -> None:
+        """Ask for as many workers as the target needs, and release surplus ones."""
+        if self._hosted is None or self._closing:
+            self._dispatch()
+            return
+        threads = max((worker.facts.threads for worker in self._workers.values()), default=1)
+        wanted = math.ceil(self._target / threads)
+        if wanted > self._asked_workers:
+            self._asked_workers = wanted
+            self._hosted.scale(wanted)
+        self._dispatch()
+
+    async def _disconnect(self) -> None:
+        for worker in tuple(self._workers.values()):
+            self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
+        while self._queue:
+            item = self._queue.popleft()
+            if not item.future.cancel():
+                self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+
+
+def _classify(reply: TaskReply) -> str:
+    """Return the counter of a pool that counts a reply."""
+    value, error = reply.value, reply.error
+    if isinstance(error, TaskStopped):
+        return "cancelled"
+    if isinstance(error, WorkerDied):
+        return "errors"
+    if error is not None:
+        return "failed"
+    if not isinstance(value, CommandOutcome):
+        return "succeeded"
+    return _COUNTERS.get(value.result, "errors")
+
+
+def _prepare(session: str, number: int, lease: str, root: str, programs: tuple[str, ...]) -> object:
+    from paropt_exporter.executors.cluster.agent import prepare
+
+    return prepare(session, number, lease, root, programs)
+
+
+def _run_batch(batch: bytes) -> object:
+    from paropt_exporter.executors.cluster.agent import run_batch
+
+    return run_batch(batch)
