@@ -18,7 +18,7 @@ from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
 from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
-from paropt_exporter.config.model import ALL_STAGES, Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.model import ALL_STAGES, Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
@@ -38,6 +38,7 @@ class Config:
     feedback: Feedback = field(default_factory=Feedback)
     web: Web = field(default_factory=Web)
     push: Push = field(default_factory=Push)
+    dask: Dask = field(default_factory=Dask)
     history: History = field(default_factory=History)
     root: Path
     path: Path | None = None
@@ -156,6 +157,7 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
         feedback=file.feedback,
         web=file.web,
         push=file.push,
+        dask=file.dask,
         history=file.history,
         root=root,
         path=path,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from paropt_exporter.events import Scope, SlaLimit, Strategy
-from paropt_exporter.executors.base import COMMANDS
+from paropt_exporter.executors.base import COMMANDS, RemoteTaskOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class PlannedStage:
 
     `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
     each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
-    before, without success.
+    before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
     """
 
     number: int
@@ -87,6 +87,7 @@ class PlannedStage:
     junit: bool = False
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
+    remote: RemoteTaskOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

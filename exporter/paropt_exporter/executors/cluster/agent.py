@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir
-from time import monotonic
+from tempfile import mkdtemp
+from time import monotonic, time
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker
@@ -21,11 +21,13 @@ from distributed import WorkerPlugin, get_worker
 from paropt_exporter import __version__, host
 from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
+from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
 from paropt_exporter.executors.cluster.messages import (
     Batch,
     RemoteCall,
     RemoteCommands,
+    RemoteFunction,
     RemoteMeasurement,
     RemoteTask,
     RunningUsage,
@@ -34,10 +36,14 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerUsage,
     WrongWorkerError,
 )
+from paropt_exporter.executors.cluster.trees import HostTree
+from paropt_exporter.executors.cluster.worker_files import find_outputs, take_temporary
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
+from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
 
 NAME = "paropt"
+VENV = "VIRTUAL_ENV"
 _SETUP_SECONDS = 30.0
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 _setup_lock = threading.Lock()  # guards: the installation of the agent
@@ -51,6 +57,8 @@ class _Session:
     number: int = 0
     running: dict[int, TaskFuture[Any]] = field(default_factory=dict)
     keys: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of batches
+    tree: HostTree | None = None
+    spool: str = ""  # a folder for temporary files
     stopped: set[int] = field(default_factory=set)
     ended: bool = False
 
@@ -69,8 +77,8 @@ class Agent(WorkerPlugin):
     name = NAME
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards: everything below
-        self._sessions: dict[str, _Session] = {}
+        self.lock = threading.Lock()  # guards: everything below
+        self.sessions: dict[str, _Session] = {}
         self._leases: dict[str, str] = {}  # key -> session
         self._commands: CommandPool | None = None
         self._calls: Any = None
@@ -86,9 +94,9 @@ class Agent(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         """Kill all tasks, since the worker ends or has lost its scheduler."""
         del worker
-        for session in tuple(self._sessions):
+        for session in tuple(self.sessions):
             self.end_session(session)
-        with self._lock:
+        with self.lock:
             pools = [pool for pool in (self._commands, self._calls) if pool is not None]
             self._commands = self._calls = None
         for pool in pools:
@@ -106,38 +114,44 @@ class Agent(WorkerPlugin):
 
     def begin_session(self, session: str, number: int, lease: str, root: str) -> None:
         """Begin a session, which ends when `lease` is released. A lease of a lower number came too late: it is void."""
-        with self._lock:
-            known = self._sessions.get(session)
+        with self.lock:
+            known = self.sessions.get(session)
             if known is not None and known.number > number:
                 return
             self._leases = {key: name for key, name in self._leases.items() if name != session} | {lease: session}
-            self._sessions[session] = known or _Session(root)
-            self._sessions[session].number = number
+            self.sessions[session] = known or _Session(root)
+            self.sessions[session].number = number
 
     def end_session(self, session: str) -> None:
         """Kill the tasks of a coordinator."""
-        with self._lock:
-            ended = self._sessions.pop(session, None)
+        with self.lock:
+            ended = self.sessions.pop(session, None)
             if ended is None:
                 return
             ended.ended = True
             running = tuple(ended.running.values())
         for future in running:
             self._stop_future(future, 0.0)
+        if ended.tree is not None:
+            ended.tree.close()
+        if ended.spool:
+            shutil.rmtree(ended.spool, ignore_errors=True)
 
     def run_batch(self, batch: Batch) -> list[bytes]:
         """Run the tasks of a batch, and return their pickled replies."""
-        with self._lock:
-            session = self._sessions.get(batch.session)
+        with self.lock:
+            session = self.sessions.get(batch.session)
         if session is None:
             raise WrongWorkerError(f"this worker has no session {batch.session}")
-        with self._lock:
+        with self.lock:
             session.keys[batch.key] = tuple(task.attempt for task in batch.tasks)
+        began = time()
         try:
             futures = [self._start(session, task) for task in batch.tasks]
-            return [self._build_reply(session, task, future) for task, future in zip(batch.tasks, futures, strict=True)]
+            pairs = zip(batch.tasks, futures, strict=True)
+            return [self._build_reply(session, task, future, began) for task, future in pairs]
         finally:
-            with self._lock:
+            with self.lock:
                 session.keys.pop(batch.key, None)
                 for task in batch.tasks:
                     session.running.pop(task.attempt, None)
@@ -145,8 +159,8 @@ class Agent(WorkerPlugin):
 
     def stop(self, session_name: str, attempt: int, grace_seconds: float) -> None:
         """Stop one task. One that has not arrived will not start."""
-        with self._lock:
-            session = self._sessions.get(session_name)
+        with self.lock:
+            session = self.sessions.get(session_name)
             if session is None:
                 return
             future = session.running.get(attempt)
@@ -157,8 +171,8 @@ class Agent(WorkerPlugin):
 
     def read_usage(self, session_name: str) -> WorkerUsage:
         """Return the usage of the running tasks of a session."""
-        with self._lock:
-            session = self._sessions.get(session_name)
+        with self.lock:
+            session = self.sessions.get(session_name)
             attempts = {future.label: attempt for attempt, future in session.running.items()} if session else {}
             pools = [pool for pool in (self._commands, self._calls) if pool is not None]
         now = monotonic()
@@ -180,7 +194,7 @@ class Agent(WorkerPlugin):
             future = self._submit(session, task)
         except Exception as error:  # noqa: BLE001 -- a lack of threads or processes costs this task only
             return _fail(task.label, error)
-        with self._lock:
+        with self.lock:
             session.running[task.attempt] = future
             stopped = session.ended or task.attempt in session.stopped
         if stopped:
@@ -190,37 +204,70 @@ class Agent(WorkerPlugin):
     def _submit(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
         work = task.work
         if isinstance(work, RemoteCommands):
+            output = self._get_output_path(session, task)
             return self._get_commands().submit_commands(
                 task.label,
                 work.steps,
                 cwd=Path(session.root) / work.folder,
-                env={**os.environ, **work.env},
+                env=self._build_environment(session, task, work),
+                output_file=OutputFile(output) if output is not None else None,
             )
         calls = self._get_calls()
         future: TaskFuture[Any]
         if isinstance(work, RemoteCall):
+            output = self._get_output_path(session, task)
             future = calls.submit_named(
-                task.label, run_call_in_process, session.root, work.target, work.arguments, None
+                task.label,
+                run_call_in_process,
+                session.root,
+                work.target,
+                work.arguments,
+                str(output) if output is not None else None,
             )
             return future
         future = calls.submit_named(task.label, _run_function, work.payload)
         return future
 
+    def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
+        """Return the worker's own environment with the variables that the task names."""
+        env = dict(os.environ)
+        programs = Path(session.root) / work.programs
+        if work.programs and programs.is_dir():
+            env |= {"PATH": os.pathsep.join((str(programs), env.get("PATH", os.defpath))), VENV: str(programs.parent)}
+        env |= work.env
+        if work.has_report:
+            path = str(self._get_temporary_path(session, task, ".xml"))
+            env = {name: value.replace(REPORT_PATH, path) for name, value in env.items()}
+        return env
+
+    def _get_output_path(self, session: _Session, task: RemoteTask) -> Path | None:
+        """Return the file for the whole output of a task, if it is wanted."""
+        work = task.work
+        if isinstance(work, RemoteFunction) or not work.keeps_output:
+            return None
+        return self._get_temporary_path(session, task, ".out")
+
+    def _get_temporary_path(self, session: _Session, task: RemoteTask, suffix: str) -> Path:
+        with self.lock:
+            if not session.spool:
+                session.spool = mkdtemp(prefix="paropt-")
+            return Path(session.spool) / f"{task.attempt}{suffix}"
+
     def _get_commands(self) -> CommandPool:
-        with self._lock:
+        with self.lock:
             if self._commands is None:
                 self._commands = CommandPool(self._threads)
             return self._commands
 
     def _get_calls(self) -> Any:
-        with self._lock:
+        with self.lock:
             if self._calls is None:
                 from paropt_exporter.executors.processes import ProcessPool  # many lanes have commands only
 
                 self._calls = ProcessPool(self._threads)
             return self._calls
 
-    def _build_reply(self, session: _Session, task: RemoteTask, future: TaskFuture[Any]) -> bytes:
+    def _build_reply(self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float) -> bytes:
         began = monotonic()
         error: BaseException | None = None
         value: Any = None
@@ -228,9 +275,16 @@ class Agent(WorkerPlugin):
             value = future.result()
         except BaseException as raised:  # noqa: BLE001 -- the task's own exception, or its cancellation
             error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
-        del session
+        work = task.work
+        has_report = isinstance(work, RemoteCommands) and work.has_report
         reply = TaskReply(
-            attempt=task.attempt, value=value, error=error, measurement=self._measure(value, future, began)
+            attempt=task.attempt,
+            value=value,
+            error=error,
+            measurement=self._measure(value, future, began),
+            outputs=() if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since),
+            report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
+            output=take_temporary(self._get_output_path(session, task)),
         )
         try:
             return pickle.dumps(reply)
@@ -254,10 +308,10 @@ class Agent(WorkerPlugin):
     # Stopping
 
     def _kill_batch(self, key: str) -> None:
-        with self._lock:
+        with self.lock:
             futures = [
                 session.running[attempt]
-                for session in self._sessions.values()
+                for session in self.sessions.values()
                 for attempt in session.keys.get(key, ())
                 if attempt in session.running
             ]
@@ -274,7 +328,7 @@ class Agent(WorkerPlugin):
 # The functions below are what the coordinator calls by name, on any worker.
 
 
-def prepare(session: str, number: int, lease: str, root: str, programs: tuple[str, ...]) -> WorkerFacts:
+def prepare(session: str, number: int, lease: str, root: str) -> WorkerFacts:
     """Install the agent if it is not there, begin a session, and return facts about the worker."""
     worker: Any = get_worker()
     with _setup_lock:
@@ -287,12 +341,11 @@ def prepare(session: str, number: int, lease: str, root: str, programs: tuple[st
     return WorkerFacts(
         worker_id=worker.id,
         host=socket.gethostname(),
-        host_key=_get_host_key(),
+        host_key=_get_host_key(worker),
         threads=worker.state.nthreads,
         cores=host.count_cpus(),
         memory_available_bytes=host.read_available_memory_bytes(),
         versions=_read_versions(),
-        missing=tuple(program for program in programs if shutil.which(program) is None),
     )
 
 
@@ -319,10 +372,49 @@ def read_usage(session: str, *, dask_worker: Any) -> WorkerUsage | None:
 
 
 def _run_function(payload: bytes) -> Any:
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     function, args, kwargs = cloudpickle.loads(payload)
     return function(*args, **kwargs)
+
+
+def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> tuple[str, str, str]:
+    """Lock a copy of the files for a session.
+
+    Returns its folder, the snapshot that it has ("" for none), and the path at which `install_tree` expects a pack.
+    """
+    agent = dask_worker.plugins[NAME]
+    with agent.lock:
+        state = agent.sessions[session]
+        if state.tree is None:
+            state.tree = HostTree(_get_scratch(dask_worker), project, session)
+        state.root = os.path.normpath(state.tree.files / folder)
+    return str(state.tree.files), state.tree.read_commit(), str(state.tree.place / "pack")
+
+
+async def install_tree(session: str, commit: str, *, dask_worker: Any) -> None:
+    """Bring a host's copy of the files to a snapshot, whose pack has arrived. Raises OSError."""
+    tree = dask_worker.plugins[NAME].sessions[session].tree
+    await asyncio.to_thread(tree.install, tree.place / "pack", commit)
+    (tree.place / "pack").unlink(missing_ok=True)
+
+
+def find_missing(session: str, programs: tuple[str, ...], folder: str, *, dask_worker: Any) -> tuple[str, ...]:
+    """Return the programs that commands would not find on this worker."""
+    root = Path(dask_worker.plugins[NAME].sessions[session].root)
+    path = os.pathsep.join(([str(root / folder)] if folder else []) + [os.environ.get("PATH", os.defpath)])
+    return tuple(program for program in programs if shutil.which(program, path=path) is None)
+
+
+def check_root(session: str, *, dask_worker: Any) -> str:
+    """Return the fault of the folder in which the files should be, or ""."""
+    root = dask_worker.plugins[NAME].sessions[session].root
+    return "" if os.path.isdir(root) else f"there is no folder {root}"  # noqa: PTH112
+
+
+def _get_scratch(worker: Any) -> Path:
+    """Return the folder where Dask keeps temporary files, which its settings may put on another disk."""
+    return Path(worker.local_directory).parent / "paropt"
 
 
 def _fail(label: str, error: BaseException) -> TaskFuture[Any]:
@@ -345,11 +437,18 @@ def _build_usage(attempt: int, task: RunningTask, now: float) -> RunningUsage:
     )
 
 
-def _get_host_key() -> str:
-    """Return a key that is equal for workers that share a temporary folder, and so a copy of the tree."""
-    status = os.stat(gettempdir())  # noqa: PTH116 -- the device and the inode
+def _get_host_key(worker: Any) -> str:
+    """Return a key that is equal for workers that share a scratch folder, and so a copy of the files."""
+    scratch = _get_scratch(worker)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = scratch.stat()
     return f"{socket.gethostname()}:{status.st_dev}:{status.st_ino}:{os.getuid()}"
 
 
 def _read_versions() -> Mapping[str, str]:
-    return {"paropt-exporter": __version__, "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+    git = shutil.which("git")
+    return {
+        "paropt-exporter": __version__,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "git": "yes" if git else "",
+    }

@@ -13,16 +13,20 @@ import base64
 import contextlib
 import importlib
 import json
+import logging
 import os
 import pickle
 import sys
 from typing import Any
+
+from paropt_exporter.executors.cluster.dask_client import silence_logs
 
 
 def main() -> None:
     """Host the cluster that the first argument names, or a local one, until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a cluster prints must not mix with the answers
+    silence_logs()
     try:
         cluster = _make_cluster(json.loads(sys.argv[1]))
     except BaseException as error:  # noqa: BLE001 -- a user's factory may raise anything
@@ -55,8 +59,15 @@ def _make_cluster(options: dict[str, Any]) -> Any:
         return getattr(importlib.import_module(module), name)()
     from distributed import LocalCluster
 
-    return LocalCluster(
-        n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1", memory_limit=None
+    make: Any = LocalCluster
+    return make(
+        n_workers=0,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        host="127.0.0.1",
+        memory_limit=None,
+        silence_logs=logging.CRITICAL,
     )
 
 

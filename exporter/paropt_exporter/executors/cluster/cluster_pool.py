@@ -21,7 +21,7 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteWork,
 )
 from paropt_exporter.executors.cluster.settings import ClusterSettings
-from paropt_exporter.executors.cluster.workers import WorkItem
+from paropt_exporter.executors.cluster.workers import LocalFiles, WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -59,6 +59,10 @@ class ClusterPool:
         self._coordinator.on_settled = self._count_settled
         self._coordinator.start(max_workers)
 
+    def begin_run(self, programs: tuple[str, ...]) -> None:
+        """Give the workers the files as they are now, and check that they have the programs. Raises ClusterError."""
+        self._coordinator.begin_run(programs, "")
+
     def submit_commands(
         self, label: str, steps: Sequence[Sequence[str]], *, options: RemoteTaskOptions = _NO_OPTIONS
     ) -> TaskFuture[CommandOutcome]:
@@ -68,6 +72,9 @@ class ClusterPool:
             folder=options.folder,
             env=dict(options.env),
             outputs=options.outputs,
+            programs=options.programs,
+            has_report=options.report is not None,
+            keeps_output=options.output_file is not None or options.open_sink is not None,
         )
         return self._submit(label, work, options)
 
@@ -75,11 +82,17 @@ class ClusterPool:
         self, label: str, target: str, arguments: tuple[str, ...], *, options: RemoteTaskOptions = _NO_OPTIONS
     ) -> TaskFuture[Any]:
         """Queue a call of `module:function` in a process on one worker."""
-        return self._submit(label, RemoteCall(target=target, arguments=arguments, outputs=options.outputs), options)
+        work = RemoteCall(
+            target=target,
+            arguments=arguments,
+            outputs=options.outputs,
+            keeps_output=options.output_file is not None or options.open_sink is not None,
+        )
+        return self._submit(label, work, options)
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Queue a call of a function, which travels with its arguments."""
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]
 
         return self._submit(label, RemoteFunction(cloudpickle.dumps((fn, args, kwargs))), _NO_OPTIONS)
 
@@ -197,6 +210,12 @@ class ClusterPool:
                 group=label.partition("[")[0],
                 slots=options.slots,
                 memory_bytes=options.memory_bytes,
+                files=LocalFiles(
+                    outputs=options.outputs,
+                    output_file=options.output_file,
+                    open_sink=options.open_sink,
+                    report=options.report,
+                ),
             )
             self._items[future] = item
         future.add_done_callback(self._remove_item)
@@ -209,7 +228,7 @@ class ClusterPool:
             if future.cancelled():
                 self._ended.cancelled += 1
 
-    def _count_settled(self, item: WorkItem, measured: RemoteMeasurement | None, kind: str) -> None:
+    def _count_settled(self, measured: RemoteMeasurement | None, kind: str) -> None:
         with self._lock:
             setattr(self._ended, kind, getattr(self._ended, kind) + 1)
             if measured is not None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import pickle
 import secrets
 import threading
@@ -20,17 +19,21 @@ from typing import Any
 
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import Result, RunningTask
-from paropt_exporter.executors.cluster import agent, dask_client, placement
+from paropt_exporter.executors.cluster import agent, dask_client, downloads, environment, placement, transfers
 from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
 from paropt_exporter.executors.cluster.messages import Batch, RemoteMeasurement, TaskReply, WorkerFacts
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize, Sizing
+from paropt_exporter.executors.cluster.uploads import Uploads
 from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem, build_running_task
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5  # between two samples of running tasks
+_IDLE_POLLS = 10  # of which an idle worker gets one
 _CALL_SECONDS = 5.0  # for a sample, or an order to stop
+_CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
 _PREPARE_SECONDS = 60.0
 _CLOSE_SECONDS = 3.0
@@ -49,10 +52,13 @@ class Coordinator:
     workers and the queue. Public methods may be called from any thread.
     """
 
-    def __init__(self, settings: ClusterSettings, programs: tuple[str, ...] = ()) -> None:
+    def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
-        self._programs = programs
+        self._programs: tuple[str, ...] = ()
+        self._reported: set[str] = set()  # lines about workers
         self._session = secrets.token_hex(6)
+        uploads = not (settings.is_local or settings.shared_root)
+        self._uploads = Uploads(settings, self._session) if uploads else None
         self._keys = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="paropt-cluster", daemon=True)
@@ -66,16 +72,18 @@ class Coordinator:
         self._incoming: deque[WorkItem] = deque()
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
+        self._folder = ""
         self._target = 1
-        self._asked_workers = 0
-        self._surplus_since: float | None = None
+        self._sizing: Sizing = FixedSize()
+        self._adjust_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._broken = ""
+        self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
         self.deaths: Counter[str] = Counter()
         self.late_replies = 0
-        self.on_settled: Callable[[WorkItem, RemoteMeasurement | None, str], None] = lambda *_: None
+        self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
         self._prepare = dask_client.build_by_value(_prepare)
         self._run_batch = dask_client.build_by_value(_run_batch)
 
@@ -86,12 +94,17 @@ class Coordinator:
         self._target = target
         if not self._settings.is_fixed:
             self._hosted = HostedCluster(self._settings)
+            self._sizing = ClusterSize(self._hosted, self._settings.idle_seconds)
         self._thread.start()
         try:
             self._call(self._connect()).result()
         except BaseException:
             self.close()
             raise
+
+    def begin_run(self, programs: tuple[str, ...], folder: str) -> None:
+        """Give all hosts the files as they are now, and check each worker for the programs. Raises ClusterError."""
+        self._call(self._begin_run(programs, folder)).result()
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -148,9 +161,8 @@ class Coordinator:
         )
 
     def running(self) -> tuple[RunningTask, ...]:
-        now = monotonic()
         return tuple(
-            build_running_task(item, worker, now)
+            build_running_task(item, worker)
             for worker in tuple(self._workers.values())
             for item in tuple(worker.items.values())
         )
@@ -205,15 +217,16 @@ class Coordinator:
         try:
             self._client = await make(
                 address, security=security, asynchronous=True, set_as_default=False,
-                timeout=dask_client.CONNECT_SECONDS, heartbeat_interval="2s",
+                timeout=settings.reconnect_seconds, heartbeat_interval="2s",
             )  # fmt: skip
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- Dask raises OSError, TypeError, ValueError and others
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
         self._client.subscribe_topic("all", self._handle_event)
         self._adjust()
         await self._list_workers()
         await self._wait_for_worker(address)
         self._spawn(self._poll_workers())
+        self._spawn(self._watch_connection())
 
     async def _list_workers(self) -> None:
         identity = await self._client.scheduler.identity(n_workers=-1)
@@ -241,6 +254,50 @@ class Coordinator:
         elif message.get("action") == "remove-worker":
             self._lose(message["worker"], expected=bool(message.get("expected")))
 
+    async def _watch_connection(self) -> None:
+        """Lose all workers with the scheduler, and find them again when it is back.
+
+        The client looks for it for `reconnect_seconds`. Workers kill the tasks of a client that has gone.
+        """
+        connected = True
+        while not self._closing:
+            await asyncio.sleep(_CONNECTION_SECONDS)
+            status = self._client.status
+            if status == "running" and not connected:
+                connected = True
+                self._client.subscribe_topic("all", self._handle_event)
+                await self._list_workers()
+            elif status != "running":
+                connected = False
+                self._lose_all()
+            if status == "closed" and not self._closing:
+                self._fail_queue(
+                    f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or Kubernetes "
+                    "must restart it, and its workers too"
+                )
+                return
+            self._check_workers_exist()
+
+    def _lose_all(self) -> None:
+        for address in (*self._workers, *self._preparing):
+            self._lose(address, why="the scheduler has gone")
+
+    def _check_workers_exist(self) -> None:
+        """Fail the queue if no worker has been there for `start_timeout_seconds`."""
+        if self._workers or self._preparing or not self._queue:
+            self._without_workers_since = None
+            return
+        now = monotonic()
+        self._without_workers_since = since = self._without_workers_since or now
+        if now - since >= self._settings.start_timeout_seconds:
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            self._fail_queue(f"dask: no worker for {now - since:.0f} s{': ' if reasons else ''}{reasons}")
+            self._broken = ""  # workers may come later
+
+    def _fail_queue(self, why: str) -> None:
+        self._broken = why
+        self._dispatch()
+
     def _welcome(self, address: str) -> None:
         if address not in self._workers and address not in self._preparing:
             self._preparing.add(address)
@@ -250,10 +307,12 @@ class Coordinator:
     async def _prepare_worker(self, address: str) -> None:
         number = next(self._keys)
         lease = self._submit_pinned(address, f"paropt-lease-{self._session}-{number}", self._prepare, (
-            self._session, number, f"paropt-lease-{self._session}-{number}", self._root, self._programs,
+            self._session, number, f"paropt-lease-{self._session}-{number}", self._root,
         ))  # fmt: skip
         try:
-            facts: WorkerFacts = await asyncio.wait_for(lease, _PREPARE_SECONDS)
+            facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
+            if isinstance(facts, str):
+                raise ClusterError(facts)
             info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
         except asyncio.CancelledError:
             return
@@ -265,15 +324,63 @@ class Coordinator:
             self._preparing.discard(address)
         if was_lost or address not in info:
             return
-        self._workers[address] = RemoteWorker(address, info[address]["id"], facts, lease, heard_seconds=monotonic())
-        self._ready.set()
+        worker = RemoteWorker(
+            address,
+            info[address]["id"],
+            facts,
+            lease,
+            heard_seconds=monotonic(),
+            memory_available_bytes=facts.memory_available_bytes,
+        )
+        self._workers[address] = worker
+        if await self._fit(worker):
+            self._ready.set()
         self._adjust()
+
+    async def _fit(self, worker: RemoteWorker) -> bool:
+        """Give a worker what it needs for the tasks of this run; without it, it takes none."""
+        worker.fit = False
+        try:
+            await self._provide(worker)
+        except Exception as error:  # noqa: BLE001 -- the others may be fit
+            if self._workers.pop(worker.address, None) is not None:
+                worker.lease.release()
+                self._reject(worker.address, f"{worker.facts.host}: {to_one_line(describe(error))}")
+            return False
+        worker.fit = True
+        self._adjust()
+        return worker.address in self._workers
+
+    async def _provide(self, worker: RemoteWorker) -> None:
+        ours, theirs = environment.read_versions(), worker.facts.versions
+        if fault := environment.find_fault(ours, theirs, needs_git=self._uploads is not None):
+            raise ClusterError(fault)
+        call = transfers.call_worker
+        if self._uploads is not None:
+            await self._uploads.provide(self._client, worker)
+        if fault := await call(self._client, worker.address, agent.check_root, self._session):
+            raise ClusterError(fault)
+        missing = await call(
+            self._client, worker.address, agent.find_missing, self._session, self._programs, self._folder
+        )
+        worker.differences = environment.list_differences(ours, theirs, missing)
+
+    async def _begin_run(self, programs: tuple[str, ...], folder: str) -> None:
+        self._programs, self._folder = programs, folder
+        if self._uploads is not None:
+            await self._uploads.take()
+        await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
+        if not self._workers and not self._preparing:
+            raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
+        rows = [(f"{worker.facts.host}/{worker.name}", worker.differences) for worker in self._workers.values()]
+        for line in environment.format_table(rows):
+            log.warning(line)
 
     def _reject(self, address: str, reason: str) -> None:
         self._unfit[address] = f"{address}: {reason}"
         log.warning("a worker can't take tasks", extra={"worker": address, "err": reason})
 
-    def _lose(self, address: str, *, expected: bool = False) -> None:
+    def _lose(self, address: str, *, expected: bool = False, why: str = "") -> None:
         """Fail the items of a worker that has gone."""
         self._preparing.discard(address)
         worker = self._workers.pop(address, None)
@@ -284,7 +391,7 @@ class Coordinator:
         if items or not expected:
             self.deaths["lost"] += 1
         silence = monotonic() - worker.heard_seconds
-        why = f"lost: the worker {worker.name} on {worker.facts.host} has gone"
+        why = f"lost: {why or f'the worker {worker.name} on {worker.facts.host} has gone'}"
         if items and silence > _SILENT_SECONDS:
             wait = max(0.0, self._settings.partition_grace_seconds - silence)
             self._loop.call_later(wait, self._fail_items, items, f"{why} after {silence:.0f} s without an answer")
@@ -332,16 +439,18 @@ class Coordinator:
                 self._queue.popleft()
                 self._fail_item(item, ClusterError(self._broken))
                 continue
-            worker = self._choose_worker(item)
+            worker = self._choose_worker(item) if self._client.status == "running" else None
             if worker is None:
                 return
             self._send(worker, self._take_batch(item))
 
     def _choose_worker(self, item: WorkItem) -> RemoteWorker | None:
-        if sum(worker.batches for worker in self._workers.values()) >= self._target:
+        mean = self._means.get(item.group)
+        ahead = 1 if mean is not None and mean < placement.AHEAD_SECONDS and len(self._queue) > self._target else 0
+        if sum(worker.taken_slots for worker in self._workers.values()) >= self._target * (1 + ahead):
             return None
         return placement.choose_worker(
-            self._workers.values(), slots=1, memory_bytes=item.memory_bytes, memory_of={}, idle_hosts=frozenset()
+            self._workers.values(), slots=item.slots, memory_bytes=item.memory_bytes, batches_ahead=ahead
         )
 
     def _take_batch(self, first: WorkItem) -> list[WorkItem]:
@@ -363,25 +472,28 @@ class Coordinator:
         for item in items:
             item.worker = worker
             worker.items[item.task.attempt] = item
-        worker.batches += 1
-        self._spawn(self._run_items(worker, items))
+        slots = min(items[0].slots, worker.facts.threads)
+        worker.taken_slots += slots
+        self._spawn(self._run_items(worker, items, slots))
 
-    async def _run_items(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+    async def _run_items(self, worker: RemoteWorker, items: list[WorkItem], slots: int) -> None:
         key = f"paropt-{self._session}-{next(self._keys)}"
         batch = Batch(self._session, key, worker.facts.worker_id, tuple(item.task for item in items))
         sent = self._submit_pinned(worker.address, key, self._run_batch, (pickle.dumps(batch),))
         try:
             replies = await sent
         except asyncio.CancelledError:
+            if self._client.status != "running":
+                self._lose_all()
             self._fail_unsettled(worker, items, "lost: the scheduler has gone")
         except Exception as error:  # noqa: BLE001 -- KilledWorker, WrongWorkerError, or a fault of ours
             self._fail_unsettled(worker, items, f"lost: {to_one_line(describe(error))}")
         else:
             for item, reply in zip(items, replies, strict=True):
-                self._take_reply(worker, item, reply)
+                await self._take_reply(worker, item, reply)
         finally:
             sent.release()
-            worker.batches -= 1
+            worker.taken_slots -= slots
             self._dispatch()
             self._adjust()
 
@@ -393,8 +505,8 @@ class Coordinator:
             function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
         )
 
-    def _take_reply(self, worker: RemoteWorker, item: WorkItem, data: bytes) -> None:
-        if worker.items.pop(item.task.attempt, None) is None:
+    async def _take_reply(self, worker: RemoteWorker, item: WorkItem, data: bytes) -> None:
+        if item.task.attempt not in worker.items:
             self.late_replies += 1
             return
         try:
@@ -406,7 +518,29 @@ class Coordinator:
             )
         worker.heard_seconds = monotonic()
         self._learn_duration(item.group, reply)
-        self._settle(item, reply)
+        received = monotonic()
+        if reply.outputs or reply.report or reply.output:
+            reply = await self._fetch_files(worker, item, reply)
+        if worker.items.pop(item.task.attempt, None) is None:  # it was lost meanwhile
+            self.late_replies += 1
+            return
+        self._settle(item, reply, received)
+
+    async def _fetch_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply) -> TaskReply:
+        """Write the files of a reply here; a fault becomes the error of the task."""
+        try:
+            await downloads.fetch_files(
+                self._client,
+                worker.address,
+                item.files,
+                reply,
+                root=self._settings.root,
+                wants_outputs=self._uploads is not None,
+            )
+        except Exception as error:  # noqa: BLE001 -- a full disk here, or a worker that has gone
+            why = ClusterError(f"{item.task.label}: its files could not be fetched: {to_one_line(describe(error))}")
+            return replace(reply, value=None, error=why)
+        return reply
 
     def _learn_duration(self, group: str, reply: TaskReply) -> None:
         if reply.measurement is not None:
@@ -414,8 +548,8 @@ class Coordinator:
             old = self._means.get(group, new)
             self._means[group] = max(new, _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new)
 
-    def _settle(self, item: WorkItem, reply: TaskReply) -> None:
-        future, measured, now = item.future, reply.measurement, monotonic()
+    def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float | None = None) -> None:
+        future, measured, now = item.future, reply.measurement, received_seconds or monotonic()
         value = reply.value
         if measured is not None:
             started = max(item.sent_seconds, now - measured.duration_seconds) if item.sent_seconds else now
@@ -425,7 +559,7 @@ class Coordinator:
             )  # fmt: skip
             if isinstance(value, CommandOutcome) and future.measurement is not None:
                 value = replace(value, measurement=future.measurement)
-        self.on_settled(item, measured, _classify(reply))
+        self.on_settled(measured, _classify(reply))
         settled = future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
         if not settled:
             self.late_replies += 1
@@ -445,10 +579,10 @@ class Coordinator:
             )
 
     async def _poll_workers(self) -> None:
-        while not self._closing:
+        for tick in itertools.count(1):
             await asyncio.sleep(_POLL_SECONDS)
             for worker in tuple(self._workers.values()):
-                if worker.items and not worker.polling:
+                if (worker.items or tick % _IDLE_POLLS == 0) and not worker.polling:
                     worker.polling = True
                     self._spawn(self._poll_worker(worker))
 
@@ -463,7 +597,10 @@ class Coordinator:
         finally:
             worker.polling = False
         now = worker.heard_seconds = monotonic()
-        for task in usage.running if usage is not None else ():
+        if usage is None:
+            return
+        worker.memory_available_bytes = usage.memory_available_bytes
+        for task in usage.running:
             if (item := worker.items.get(task.attempt)) is not None:
                 item.usage = (now, task)
 
@@ -471,15 +608,19 @@ class Coordinator:
 
     def _adjust(self) -> None:
         """Ask for as many workers as the target needs, and release surplus ones."""
-        if self._hosted is None or self._closing:
-            self._dispatch()
+        if self._closing:
             return
-        threads = max((worker.facts.threads for worker in self._workers.values()), default=1)
-        wanted = math.ceil(self._target / threads)
-        if wanted > self._asked_workers:
-            self._asked_workers = wanted
-            self._hosted.scale(wanted)
+        for worker in self._sizing.adjust(self._target, self._workers.values(), monotonic()):
+            self._workers.pop(worker.address, None)
+            worker.lease.release()
+        check = self._sizing.get_next_check()
+        if check is not None and check > monotonic() and self._adjust_timer is None:
+            self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
         self._dispatch()
+
+    def _adjust_later(self) -> None:
+        self._adjust_timer = None
+        self._adjust()
 
     async def _disconnect(self) -> None:
         for worker in tuple(self._workers.values()):
@@ -509,10 +650,14 @@ def _classify(reply: TaskReply) -> str:
     return _COUNTERS.get(value.result, "errors")
 
 
-def _prepare(session: str, number: int, lease: str, root: str, programs: tuple[str, ...]) -> object:
-    from paropt_exporter.executors.cluster.agent import prepare
+def _prepare(session: str, number: int, lease: str, root: str) -> object:
+    try:
+        from paropt_exporter.executors.cluster.agent import prepare
+    except ImportError as error:
+        import sys
 
-    return prepare(session, number, lease, root, programs)
+        return f"{error}: install paropt-exporter[dask] for {sys.executable} of this worker"
+    return prepare(session, number, lease, root)
 
 
 def _run_batch(batch: bytes) -> object:

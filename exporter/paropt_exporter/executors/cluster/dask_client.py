@@ -1,4 +1,4 @@
-"""Connect to a Dask scheduler, with errors of one line, and functions that a scheduler can read without this package."""
+"""Connect to a Dask scheduler, with errors of one line, and send it functions that it can read without this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from paropt_exporter.errors import describe, to_one_line
 from paropt_exporter.executors.cluster.settings import INSTALL_HINT, ClusterError, ClusterSettings, TlsFiles
 
 CONNECT_SECONDS = 10.0
-RECONNECT_SECONDS = 30.0  # for which a client looks for a lost scheduler, as Dask's own does
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ABOVE_ALL = logging.CRITICAL + 1
 _ALERT_SECONDS = 2.0  # a scheduler greets at once, and refuses a certificate at once
@@ -70,7 +69,8 @@ def build_security(tls: TlsFiles | None) -> Any:
         return None
     from distributed.security import Security
 
-    return Security(
+    make: Any = Security
+    return make(
         tls_ca_file=str(tls.ca),
         tls_client_cert=str(tls.cert),
         tls_client_key=str(tls.key),

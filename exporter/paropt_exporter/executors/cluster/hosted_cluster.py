@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import pickle
 import select
@@ -30,6 +31,7 @@ class HostedCluster:
             [sys.executable, "-m", "paropt_exporter.executors.cluster.cluster_host", json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None if settings.factory else subprocess.DEVNULL,
             start_new_session=True,
             text=True,
         )
@@ -54,10 +56,8 @@ class HostedCluster:
         """Close the cluster; blocks for seconds at most."""
         with self._lock:
             if self._process.stdin is not None and not self._process.stdin.closed:
-                try:
+                with contextlib.suppress(OSError):
                     self._process.stdin.close()
-                except OSError:
-                    pass
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -12,8 +12,6 @@ from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 
-REPORT_PATH = "@paropt-report@"  # in a command's environment: the agent puts the path of a temporary file here
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteCommands:
@@ -23,6 +21,7 @@ class RemoteCommands:
     folder: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    programs: str = ""
     has_report: bool = False
     keeps_output: bool = False
 
@@ -34,6 +33,7 @@ class RemoteCall:
     target: str
     arguments: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    keeps_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,15 @@ class RemoteMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on a worker's host. `path` is the agent's, `name` is relative to the root of the tree, or ""."""
+    """A file on a worker's host. `name` is relative to the root of the tree, "" for a temporary file.
+
+    `content` has all of a small file, which the reply carries; None: it is fetched.
+    """
 
     path: str
-    name: str
-    size_bytes: int
+    name: str = ""
     mode: int = 0o644
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class TaskReply:
     value: Any = None
     error: BaseException | None = None
     measurement: RemoteMeasurement | None = None
-    files: tuple[RemoteFile, ...] = ()
+    outputs: tuple[RemoteFile, ...] = ()
     report: RemoteFile | None = None
     output: RemoteFile | None = None
 
@@ -125,7 +128,8 @@ class WorkerUsage:
 class WorkerFacts:
     """Facts about a worker that is about to take tasks.
 
-    `host_key` is equal for workers that share a temporary folder; `missing` has programs that are not on its PATH.
+    `host_key` is equal for workers that share a folder for temporary files. `versions` has those of Python, git ("" if
+    there is none) and others, by name.
     """
 
     worker_id: str
@@ -135,7 +139,6 @@ class WorkerFacts:
     cores: float
     memory_available_bytes: int
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    missing: tuple[str, ...] = ()
 
 
 class WrongWorkerError(Exception):

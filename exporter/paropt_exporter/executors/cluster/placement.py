@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+
+from paropt_exporter.executors.cluster.workers import RemoteWorker
 
 BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 2 ms
 AHEAD_SECONDS = 1.0  # a worker gets a batch ahead only of tasks shorter than this
 _MOST_IN_BATCH = 200
 
 
-class Candidate(Protocol):
-    """A worker with the room that it has left."""
-
-    @property
-    def free_slots(self) -> int: ...
-
-    @property
-    def host_key(self) -> str: ...
-
-
-C = TypeVar("C", bound=Candidate)
-
-
 def choose_worker(
-    workers: Iterable[C], *, slots: int, memory_bytes: int, memory_of: dict[str, int], idle_hosts: frozenset[str]
-) -> C | None:
-    """Return the worker with the most free slots that has room for a task; None: it has to wait.
+    workers: Iterable[RemoteWorker], *, slots: int, memory_bytes: int = 0, batches_ahead: int = 0
+) -> RemoteWorker | None:
+    """Return the worker with the most free slots that has room for a task; None: the task has to wait.
 
-    `memory_of`: the free memory of each host in bytes. A task that fits on no host runs on one that is idle.
+    A task of more slots than a worker has takes all of them. The free memory of a host counts for its workers together,
+    and what its tasks were promised and do not use yet is taken; a task that fits on no host runs alone on one.
     """
-    best: C | None = None
-    for worker in workers:
-        if worker.free_slots < slots:
-            continue
-        fits = not memory_bytes or memory_of.get(worker.host_key, 0) >= memory_bytes
-        if (fits or worker.host_key in idle_hosts) and (best is None or worker.free_slots > best.free_slots):
-            best = worker
-    return best
+    present = tuple(workers)
+    best: tuple[int, RemoteWorker] | None = None
+    for worker in present:
+        threads = worker.facts.threads
+        free = threads * (1 + batches_ahead) - worker.taken_slots
+        fits_slots = worker.takes_tasks and free >= min(slots, threads)
+        if fits_slots and (best is None or free > best[0]) and _fits_memory(worker, present, memory_bytes):
+            best = (free, worker)
+    return None if best is None else best[1]
 
 
 def choose_batch_size(mean_seconds: float | None, *, queued: int, slots: int) -> int:
@@ -46,3 +36,11 @@ def choose_batch_size(mean_seconds: float | None, *, queued: int, slots: int) ->
         return 1
     by_time = int(BATCH_SECONDS / max(mean_seconds, 1e-6))
     return max(1, min(by_time, -(-queued // max(1, slots)), _MOST_IN_BATCH))
+
+
+def _fits_memory(worker: RemoteWorker, workers: Iterable[RemoteWorker], memory_bytes: int) -> bool:
+    if not memory_bytes:
+        return True
+    beside = [item for each in workers if each.host_key == worker.host_key for item in each.items.values()]
+    promised = sum(max(0, item.memory_bytes - item.used_bytes) for item in beside)
+    return not beside or worker.memory_available_bytes - promised >= memory_bytes

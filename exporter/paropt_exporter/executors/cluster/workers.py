@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
+from paropt_exporter.executors.commands.output import OutputFile, OutputSink
 from paropt_exporter.executors.future import TaskFuture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFiles:
+    """Where the files of a reply go on this host, and the patterns of outputs that may be written."""
+
+    outputs: tuple[str, ...] = ()
+    output_file: OutputFile | None = None
+    open_sink: Callable[[], OutputSink | None] | None = None
+    report: Path | None = None
 
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
     """One attempt of a task, from its submission until its future settles.
 
-    `group`: tasks of one group have similar durations. `on_reply` gets the files of the reply before the future
-    settles.
+    `group`: tasks of one group have similar durations. `files`: where the files of its reply go.
     """
 
     future: TaskFuture[Any]
@@ -26,9 +37,13 @@ class WorkItem:
     memory_bytes: int = 0
     queued_seconds: float = 0.0
     sent_seconds: float = 0.0
-    on_files: Callable[[Any], None] | None = None
+    files: LocalFiles = field(default_factory=LocalFiles)
     worker: RemoteWorker | None = None
     usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
+
+    @property
+    def used_bytes(self) -> int:
+        return self.usage[1].memory_bytes if self.usage is not None else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +60,11 @@ class RemoteWorker:
     lease: Any
     heard_seconds: float
     items: dict[int, WorkItem] = field(default_factory=dict)  # by attempt
-    batches: int = 0
+    taken_slots: int = 0  # by batches
+    memory_available_bytes: int = 0  # of its host
     draining: bool = False
+    fit: bool = True  # it has the files of this run
+    differences: tuple[str, ...] = ()
     polling: bool = False
 
     @property
@@ -54,15 +72,15 @@ class RemoteWorker:
         return sum(item.slots for item in self.items.values())
 
     @property
-    def free_slots(self) -> int:
-        return 0 if self.draining or self.batches >= self.facts.threads else self.facts.threads - self.batches
+    def takes_tasks(self) -> bool:
+        return self.fit and not self.draining
 
     @property
     def host_key(self) -> str:
         return self.facts.host_key
 
 
-def build_running_task(item: WorkItem, worker: RemoteWorker, now: float) -> RunningTask:
+def build_running_task(item: WorkItem, worker: RemoteWorker) -> RunningTask:
     """Build the view of a running task, on our clock."""
     label = f"{worker.facts.host}/{worker.name}"
     if item.usage is None:
