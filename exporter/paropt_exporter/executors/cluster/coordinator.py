@@ -185,6 +185,7 @@ class Coordinator:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(_log_unexpected)
         try:
             self._loop.run_forever()
         finally:
@@ -272,8 +273,8 @@ class Coordinator:
                 self._lose_all()
             if status == "closed" and not self._closing:
                 self._fail_queue(
-                    f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or Kubernetes "
-                    "must restart it, and its workers too"
+                    f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or "
+                    "Kubernetes must restart it, and its workers too"
                 )
                 return
             self._check_workers_exist()
@@ -406,6 +407,8 @@ class Coordinator:
     def _fail_item(self, item: WorkItem, error: BaseException) -> None:
         if item.worker is not None:
             item.worker.items.pop(item.task.attempt, None)
+        if not item.sent_seconds and not item.future.start_running(monotonic()):
+            return  # it was cancelled in the queue
         measured = None
         if item.usage is not None:
             usage = item.usage[1]
@@ -417,7 +420,6 @@ class Coordinator:
                 memory_peak_bytes=usage.memory_bytes,
             )
         self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured))
-        self._dispatch()
 
     # Sending
 
@@ -634,6 +636,12 @@ class Coordinator:
                 await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
+
+
+def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log errors of Dask's own tasks that nobody waits for, such as those of connections which broke."""
+    del loop
+    log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
 
 
 def _classify(reply: TaskReply) -> str:
