@@ -31,7 +31,7 @@ _QUIET = (
 class Snapshot:
     """The files at one moment. `folder`: the config's folder in the tree; `submodules`: folders that are left out."""
 
-    commit: str
+    tree: str
     folder: str
     submodules: tuple[str, ...] = ()
 
@@ -60,20 +60,24 @@ class Repository:
         if include:
             self._git("add", "--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
         tree = self._git("write-tree").strip()
-        commit = self._git(*_IDENTITY, "commit-tree", tree, "-m", "snapshot").strip()
-        return Snapshot(commit=commit, folder=self.folder, submodules=self._list_submodules())
+        return Snapshot(tree=tree, folder=self.folder, submodules=self._list_submodules())
 
     def has(self, commit: str) -> bool:
         """Whether a snapshot is still here, so that a host which has it can get the difference."""
         return bool(commit) and self._run("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
-    def pack(self, commit: str, base: str = "") -> bytes:
-        """Return the objects of a snapshot that are not in `base`, as a thin pack."""
+    def pack(self, snapshot: Snapshot, base: str = "") -> tuple[str, bytes]:
+        """Return a commit of a snapshot, and a thin pack of its objects that the commit `base` lacks.
+
+        `base` is the parent: git makes a pack thin only by the commits at the edge of what it packs.
+        """
+        parents = ("-p", base) if base else ()
+        commit = self._git(*_IDENTITY, "commit-tree", snapshot.tree, *parents, "-m", "snapshot").strip()
         wanted = f"{commit}\n^{base}\n" if base else f"{commit}\n"
         packed = self._run("pack-objects", "--thin", "--revs", "--stdout", "-q", "--delta-base-offset", text=wanted)
         if packed.returncode:
             raise ClusterError(f"dask: git can't pack the files: {_read_error(packed)}")
-        return packed.stdout
+        return commit, packed.stdout
 
     def _create(self) -> None:
         self._place.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ class Uploads:
         self._repository: Repository | None = None
         self._snapshot: Snapshot | None = None
         self._hosts: dict[str, asyncio.Task[None]] = {}  # of this snapshot
-        self._packs: dict[str, bytes] = {}  # by the snapshot that the receiver has
+        self._packs: dict[str, tuple[str, bytes]] = {}  # commit and pack, by the commit that the receiver has
         self._has_warned = False
         self.sent_bytes = 0
 
@@ -63,8 +63,8 @@ class Uploads:
         assert snapshot is not None and repository is not None
         base = known if await asyncio.to_thread(repository.has, known) else ""
         if base not in self._packs:
-            self._packs[base] = await asyncio.to_thread(repository.pack, snapshot.commit, base)
-        pack, most = self._packs[base], self._settings.upload_max_bytes
+            self._packs[base] = await asyncio.to_thread(repository.pack, snapshot, base)
+        (commit, pack), most = self._packs[base], self._settings.upload_max_bytes
         if len(pack) > most:
             raise ClusterError(
                 f"dask.upload: {len(pack):,} bytes are more than max, {most:,}: ignore files, or raise it"
@@ -72,7 +72,7 @@ class Uploads:
         await transfers.send_bytes(client, worker.address, pack, path)
         self.sent_bytes += len(pack)
         await asyncio.wait_for(
-            transfers.call_worker(client, worker.address, agent.install_tree, self._session, snapshot.commit),
+            transfers.call_worker(client, worker.address, agent.install_tree, self._session, commit),
             _INSTALL_SECONDS,
         )
 
