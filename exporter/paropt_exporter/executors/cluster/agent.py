@@ -18,7 +18,8 @@ from typing import Any
 
 from distributed import WorkerPlugin, get_worker
 
-from paropt_exporter import __version__, host
+from paropt_exporter import host
+from paropt_exporter._version import __version__
 from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH

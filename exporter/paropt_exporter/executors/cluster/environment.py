@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from paropt_exporter import __version__
+from paropt_exporter._version import __version__
 from paropt_exporter.executors.cluster.settings import INSTALL_HINT
 
 OURS = "paropt-exporter"
