@@ -235,7 +235,8 @@ class Coordinator:
             self._welcome(address)
 
     async def _wait_for_worker(self, address: str) -> None:
-        timeout = self._settings.start_timeout_seconds if self._hosted is not None else dask_client.CONNECT_SECONDS
+        fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
+        timeout = started if self._hosted is not None else fixed
         try:
             await asyncio.wait_for(self._ready.wait(), timeout)
         except TimeoutError:

@@ -48,6 +48,7 @@ class ClusterSettings:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     partition_grace_seconds: float = 45.0
     start_timeout_seconds: float = 120.0
+    worker_timeout_seconds: float = 10.0  # for the first worker of a fixed cluster
     reconnect_seconds: float = 30.0
     idle_seconds: float = 10.0
 
