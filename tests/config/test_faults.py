@@ -176,7 +176,7 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
         ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
         ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
         ("dask: {scheduler: 'sched:8786'}", "dask.scheduler: expected tcp://host:port or tls://host:port, found"),
-        ("dask: {scheduler: 'tcp://sched:8786'}", "dask.scheduler: without TLS, whoever reaches the scheduler runs code"),
+        ("dask: {scheduler: 'tcp://sched:8786'}", "dask.scheduler: without TLS, anyone who reaches the scheduler runs"),
         ("dask: {scheduler: 'tls://sched:8786'}", "dask.scheduler: tls:// needs certificates: add `tls:"),
         ("dask: {file: a.json, cluster: 'm:f'}", "dask.cluster: file is given too: give one of them"),
         ("dask: {cluster: m}", "dask.cluster: expected module:function, found 'm'"),

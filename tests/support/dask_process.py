@@ -50,4 +50,5 @@ async def serve_worker(scheduler: str, name: str, threads: str, port: str, tls: 
 
 if __name__ == "__main__":
     dask.config.set({"distributed.worker.memory.spill": False})
-    asyncio.run({"scheduler": serve_scheduler, "worker": serve_worker}[sys.argv[1]](*sys.argv[2:]))
+    serve: Any = {"scheduler": serve_scheduler, "worker": serve_worker}[sys.argv[1]]
+    asyncio.run(serve(*sys.argv[2:]))

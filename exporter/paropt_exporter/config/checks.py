@@ -313,7 +313,7 @@ def _check_dask(dask: dict[str, object]) -> Iterator[Fault]:
         yield Fault(location=("dask", "scheduler"), message=message)
     if scheme == "tcp" and rest.rpartition(":")[0] not in LOOPBACK and dask.get("insecure") is not True:
         message = (
-            "without TLS, whoever reaches the scheduler runs code on its workers: use tls://, or write "
+            "without TLS, anyone who reaches the scheduler runs code on its workers: use tls://, or write "
             "`insecure: true` if the network is yours alone"
         )
         yield Fault(location=("dask", "scheduler"), message=message)

@@ -401,7 +401,7 @@ class DaskTls(Section):
     """The certificates of the cluster, with paths relative to the config's folder."""
 
     ca: Text = Field(
-        description="The cluster's own authority. Whoever has a certificate of it runs code in the cluster."
+        description="The cluster's own authority. A client with a certificate of it runs code in the cluster."
     )
     cert: Text = Field(description="Our certificate.")
     key: Text = Field(description="Its private key.")
@@ -432,7 +432,7 @@ class Dask(Section):
     )
     tls: DaskTls | None = Field(default=None, description="The certificates for a tls:// address.")
     insecure: StrictBool = Field(
-        default=False, description="Allow tcp:// outside this host: whoever reaches the scheduler runs code."
+        default=False, description="Allow tcp:// outside this host: anyone who reaches the scheduler runs code."
     )
     shared: Text | None = Field(
         default=None,

@@ -61,7 +61,7 @@ def test_tasks_run_over_tls_and_strangers_are_refused_in_one_line(tls_cluster: D
 
 
 def test_plain_address_off_this_host_is_refused() -> None:
-    with pytest.raises(ClusterError, match="has no TLS, and whoever reaches it runs code"):
+    with pytest.raises(ClusterError, match="has no TLS, and anyone who reaches it runs code"):
         check_address("tcp://192.0.2.1:8786", tls=None, insecure=False)
 
 

@@ -104,7 +104,7 @@ class Agent(WorkerPlugin):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """Kill a batch that nobody waits for, and end a session whose lease was released."""
+        """Kill a batch whose coordinator has gone or gave it up, and end a session whose lease was released."""
         del kwargs
         if start in ("executing", "long-running") and finish in ("cancelled", "resumed"):
             self._kill_batch(str(key))

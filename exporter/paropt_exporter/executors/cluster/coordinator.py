@@ -92,11 +92,11 @@ class Coordinator:
     def start(self, target: int) -> None:
         """Connect, and wait for the first fit worker. Raises ClusterError."""
         self._target = target
-        if not self._settings.is_fixed:
-            self._hosted = HostedCluster(self._settings)
-            self._sizing = ClusterSize(self._hosted, self._settings.idle_seconds)
-        self._thread.start()
         try:
+            if not self._settings.is_fixed:
+                self._hosted = HostedCluster(self._settings)
+                self._sizing = ClusterSize(self._hosted, self._settings.idle_seconds)
+            self._thread.start()
             self._call(self._connect()).result()
         except BaseException:
             self.close()
@@ -177,6 +177,8 @@ class Coordinator:
                 self._call(self._disconnect()).result(2 * _CLOSE_SECONDS)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CLOSE_SECONDS)
+        elif not self._loop.is_closed():
+            self._loop.close()
         if self._hosted is not None:
             self._hosted.close()
 
@@ -340,7 +342,7 @@ class Coordinator:
         self._adjust()
 
     async def _fit(self, worker: RemoteWorker) -> bool:
-        """Give a worker what it needs for the tasks of this run; without it, it takes none."""
+        """Give a worker the files of this run and check its programs; it takes no task before."""
         worker.fit = False
         try:
             await self._provide(worker)
@@ -640,7 +642,7 @@ class Coordinator:
 
 
 def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log errors of Dask's own tasks that nobody waits for, such as those of connections which broke."""
+    """Log errors of Dask's own tasks without a reader, such as those of connections which broke."""
     del loop
     log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
 

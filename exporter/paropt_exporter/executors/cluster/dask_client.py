@@ -49,7 +49,7 @@ def check_address(address: str, *, tls: TlsFiles | None, insecure: bool) -> None
     name = name.strip("[]")
     if scheme == "tcp" and name not in _LOOPBACK and not insecure:
         raise ClusterError(
-            f"dask.scheduler: {address} has no TLS, and whoever reaches it runs code as its workers: "
+            f"dask.scheduler: {address} has no TLS, and anyone who reaches it runs code as its workers: "
             "use tls:// with dask.tls, or write insecure: true if the network is yours alone"
         )
     if scheme == "tls" and tls is None:

@@ -69,7 +69,7 @@ class Repository:
     def pack(self, snapshot: Snapshot, base: str = "") -> tuple[str, bytes]:
         """Return a commit of a snapshot, and a thin pack of its objects that the commit `base` lacks.
 
-        `base` is the parent: git makes a pack thin only by the commits at the edge of what it packs.
+        `base` is the parent: git makes a pack thin only by the parents of the packed commits.
         """
         parents = ("-p", base) if base else ()
         commit = self._git(*_IDENTITY, "commit-tree", snapshot.tree, *parents, "-m", "snapshot").strip()
