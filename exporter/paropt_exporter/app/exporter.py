@@ -313,6 +313,7 @@ class Exporter:
             inbox=QueueInbox(self._clock),
             clock=self._clock,
             memory_bytes=host.read_available_memory_bytes(),
+            cores=float(plan.workers.maximum) if parts.runs_elsewhere(self._config, plan) else None,
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
         )
@@ -322,7 +323,7 @@ class Exporter:
             run,
             self._workers,
             control_state=self._control_state,
-            host=parts.build_host_readings(plan, self._clock),
+            host=parts.build_host_readings(self._config, plan, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             known=KnownStages(

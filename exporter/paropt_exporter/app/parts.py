@@ -140,15 +140,21 @@ def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
     return open_cluster
 
 
-def build_host_readings(plan: Plan, clock: Clock) -> HostReadings:
+def build_host_readings(config: Config, plan: Plan, clock: Clock) -> HostReadings:
     """Return the cores and the memory that the controller shares out.
 
-    A cluster grows with the lane, so that each slot brings a core. Its memory counts on each host, where tasks are
-    placed.
+    A cluster of other hosts grows with the lane, so that each slot brings a core. Its memory counts on each host, where
+    tasks are placed.
     """
-    if plan.strategy is not Strategy.DASK:
+    if not runs_elsewhere(config, plan):
         return HostReadings.cached(clock)
     return HostReadings(cores=lambda: float(plan.workers.maximum), memory_available_bytes=lambda: 0)
+
+
+def runs_elsewhere(config: Config, plan: Plan) -> bool:
+    """Return whether the plan's workers are on other hosts."""
+    dask = config.dask
+    return plan.strategy is Strategy.DASK and bool(dask.scheduler or dask.file or dask.cluster)
 
 
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:
