@@ -93,3 +93,17 @@ def test_end_of_the_exporter_leaves_no_process_of_the_cluster(tmp_path: Path, nu
     if number is signal.SIGINT:
         assert command.process.returncode == 128 + signal.SIGINT
         assert read_rows(tmp_path, "SELECT result FROM tasks") == [("cancellation",)]
+
+
+def test_scheduler_that_does_not_answer_is_one_line_before_the_run(tmp_path: Path) -> None:
+    lanes = (
+        LANES
+        + """
+    dask: {scheduler: "tcp://127.0.0.1:9"}
+    """
+    )
+    projects.write(tmp_path, 'name: a, run: "true"', lanes=lanes)
+    done = run(tmp_path, "--lane", "far", "--once")
+    assert done.returncode == 2
+    assert "dask.scheduler: no answer from tcp://127.0.0.1:9: ConnectionRefusedError" in done.stderr.splitlines()[-1]
+    assert read_rows(tmp_path, "SELECT count(*) FROM runs") == [(0,)]

@@ -129,3 +129,20 @@ def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_p
         assert (tmp_path / "ledger").read_text() == "running\n"
     finally:
         pool.kill_workers(0.0)
+
+
+def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    worker = own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), start_timeout_seconds=0.5
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        running, _ = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        worker.kill()
+        assert isinstance(running.exception(WAIT_SECONDS), WorkerDied)  # type: ignore[attr-defined]
+        with pytest.raises(ClusterError, match=r"^dask: no worker for \d s"):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.kill_workers(0.0)

@@ -551,7 +551,7 @@ class Coordinator:
         if reply.measurement is not None:
             new = reply.measurement.duration_seconds
             old = self._means.get(group, new)
-            self._means[group] = max(new, _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new)
+            self._means[group] = _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new
 
     def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float | None = None) -> None:
         future, measured, now = item.future, reply.measurement, received_seconds or monotonic()

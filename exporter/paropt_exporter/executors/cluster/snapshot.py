@@ -48,6 +48,7 @@ class Repository:
         self._place = place
         self._top, self._theirs = _find_repository(root)
         self.folder = os.path.relpath(root, self._top)
+        self._submodules: tuple[str, ...] | None = None
 
     def take(self, include: Sequence[str] = ()) -> Snapshot:
         """Take a snapshot of all files that git does not ignore, and of `include`. Raises ClusterError."""
@@ -60,7 +61,9 @@ class Repository:
         if include:
             self._git("add", "--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
         tree = self._git("write-tree").strip()
-        return Snapshot(tree=tree, folder=self.folder, submodules=self._list_submodules())
+        if self._submodules is None:  # one of a later run is not worth a walk over all files
+            self._submodules = self._list_submodules()
+        return Snapshot(tree=tree, folder=self.folder, submodules=self._submodules)
 
     def has(self, commit: str) -> bool:
         """Whether a snapshot is still here, so that a host which has it can get the difference."""

@@ -63,7 +63,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
         ),
         Section(
             title="Dask's own view, of lanes with strategy dask",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_dask_panels()]),),
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_dask_panels(scope)]),),
         ),
     )
 
@@ -286,20 +286,21 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _iter_dask_panels() -> Iterator[Panel]:
-    """Show the scheduler's own metrics, which Prometheus scrapes from Dask: no label of ours restricts them."""
+def _iter_dask_panels(scope: Scope) -> Iterator[Panel]:
+    """Show the scheduler's own metrics, which have no label of ours: only the user's selector restricts them."""
+    matchers = f"{{{scope.selector}}}" if scope.selector else ""
     yield build_time_series(
         "Which workers does the scheduler have?",
         "Workers by Dask's state. Fewer than the pool dask has above: the scheduler lost some; see its log. No data: "
         "scrape the scheduler's port, with prometheus_client installed there.",
-        [Query(expr="sum by (state) (dask_scheduler_workers)", legend="{{state}}")],
+        [Query(expr=f"sum by (state) (dask_scheduler_workers{matchers})", legend="{{state}}")],
         Scale(unit="short", decimals=0),
     )
     yield build_time_series(
         "Which tasks does the scheduler hold?",
         "Tasks by Dask's state; each batch of ours is one, and a lease for each worker. Many in no-worker: others use "
         "the scheduler too, or its workers have gone.",
-        [Query(expr="sum by (state) (dask_scheduler_tasks)", legend="{{state}}")],
+        [Query(expr=f"sum by (state) (dask_scheduler_tasks{matchers})", legend="{{state}}")],
         Scale(unit="short", decimals=0),
     )
 
