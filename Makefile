@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
 
-.PHONY: help run real stack dist test lint prose measures types layers unit unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3 wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run real stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,7 +22,9 @@ run: $(READY) ## run this repository's own lane and serve its metrics until Ctrl
 stack: $(READY) tools ## a demo lane under real Prometheus and Alertmanager, on free ports, until Ctrl-C; no docker needed
 	$(BIN)/python deploy/stack/stack.py
 
-test: $(READY) tools lint types layers wheel unit ## everything that must hold before a change lands
+test: ## everything that must hold before a change lands: the tests, and beside them the other checks
+	@$(MAKE) --no-print-directory --jobs=2 $(READY) tools
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going unit lint types layers wheel
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -49,22 +51,11 @@ SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 layers: $(READY)
 	$(BIN)/lint-imports
 
-# Most tests wait for processes and servers of their own: two shares at a time keep both cores of a small machine busy.
-E2E := $(sort $(wildcard tests/e2e/test_*.py))
-unit: $(READY) tools
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going unit-rest unit-e2e-1 unit-e2e-2 unit-e2e-3
-
-unit-rest:
-	$(BIN)/pytest -q --durations=10 -p no:cacheprovider --ignore tests/e2e
-
-unit-e2e-1:
-	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 1,14,$(E2E))
-
-unit-e2e-2:
-	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 15,25,$(E2E))
-
-unit-e2e-3:
-	$(BIN)/pytest -q --durations=10 -p no:cacheprovider $(wordlist 26,99,$(E2E))
+# Tests wait for processes and servers of their own half of the time: two at a time for each core. A file's tests stay
+# together, since they share its servers.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
+unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one at a time
+	$(BIN)/pytest -q --durations=20 -p no:cacheprovider --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # Files in the archives have the time of the last commit, so that the same commit gives the same bytes.
 DIST := dist

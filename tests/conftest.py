@@ -1,4 +1,4 @@
-"""For every test: hypothesis finds the same examples each time, and no machine is too slow. For some: fixtures."""
+"""For every test: hypothesis finds the same examples each time, and every wait ends. For some: fixtures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,26 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["support.bounds"]
+
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
+
+
+_LONGEST = ("e2e", "monitoring")  # folders whose files take up to a minute each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that parallel workers end at about the same time."""
+    items.sort(key=lambda item: not any(folder in item.path.parts for folder in _LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep parsed configs of this test session apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_shell_reads_each_argument_as_one_word(tmp_path: Path) -> None:
     line = json.dumps("printf '%s\\n' {args}")
     stage = configs.stage(run=line, shell="true")
     (step,) = steps(planned(tmp_path, stage, arguments=HOSTILE), "one")
-    printed = subprocess.run(step, cwd=tmp_path, capture_output=True, text=True, timeout=10, check=True).stdout
+    printed = subprocess.run(step, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
     assert printed.split("\n")[:-1] == [*HOSTILE]
     assert not (tmp_path / "pwned").exists()
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from paropt_exporter import descriptors
-from paropt_exporter.config.document import LARGEST_FILE_BYTES
+from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.exposition import connection, eviction, http, listeners, passwords, server, web_config
 from support.deployed import refusal
 from support.real_servers import program

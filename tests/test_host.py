@@ -147,9 +147,13 @@ def test_memory_of_this_machine_is_the_kernels_figure() -> None:
     assert 0 < available <= total
 
 
-def test_machine_without_proc_has_cores_and_unknown_memory(
-    tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))  # psutil's own setting, for containers
+def test_machine_without_proc_has_cores_and_unknown_memory(tmp_path: Path, cores: int) -> None:
     assert host.count_cpus(tmp_path) == cores
-    assert host.read_machine_memory_bytes() == (0, 0)
+    assert host.read_machine_memory_bytes(tmp_path) == (0, 0)
+
+
+def test_memory_of_the_machine_is_that_of_psutil() -> None:
+    total, available = host.read_machine_memory_bytes()
+    memory = psutil.virtual_memory()
+    assert total == memory.total
+    assert available == pytest.approx(memory.available, rel=0.2)  # other programs take and give back some

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import host, plan
-from paropt_exporter.config.model import Items
+from paropt_exporter.config.values import Items
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Call, Commands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.config.model import Stage
+from paropt_exporter.config.values import Stage
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan.selection import Selection, select_stages
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from paropt_exporter import families
@@ -24,6 +23,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Family
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 SeriesKey = tuple[str, tuple[str, ...]]  # the name of a family and its label values, without `project`
 

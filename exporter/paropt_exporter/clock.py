@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+
+from paropt_exporter.light_typing import Protocol
 
 
 class Clock(Protocol):

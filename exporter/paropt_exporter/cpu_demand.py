@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something other than cores
 UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with one task a core

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
-from pickle import PicklingError
+
+try:
+    from _pickle import PicklingError  # that of `pickle`, which takes 3 ms to load
+except ImportError:  # an interpreter without the C module
+    from pickle import PicklingError
 
 TYPE_CHECKING = False  # workers import this module, and typing would be most of their imports
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ Points in time named `*_seconds` are on the monotonic clock, which is the same i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 
 class Strategy(StrEnum):

@@ -6,11 +6,11 @@ label `project`, which is the first of `Family.label_names`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from paropt_exporter.events import Result, Severity
 from paropt_exporter.executors.base import RESIZE_REASONS
+from paropt_exporter.lazy_dataclasses import dataclass
 
 # One layout for all histograms: different layouts can't be summed. From 5 ms (a lint of one file) to an hour.
 BUCKETS_SECONDS = (

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from paropt_exporter.light_typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
@@ -145,7 +145,7 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
     `mode`: exactly these permissions; None: those that the umask leaves.
     """
     check_no_links(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode or _DEFAULT_FILE
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from paropt_exporter.families import Family, Kind
+from paropt_exporter.lazy_dataclasses import dataclass
 
 TARGET_LABELS = ("job", "instance")  # Prometheus adds them to every series of a target
 _PARTS = ("bucket", "sum", "count")

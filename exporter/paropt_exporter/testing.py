@@ -6,12 +6,12 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 _Kind = TypeVar("_Kind")

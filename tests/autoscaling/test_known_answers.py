@@ -87,7 +87,7 @@ def test_stage_of_locked_tasks_is_limited_to_two_at_once() -> None:
 
 
 def test_block_ends_after_a_minute_and_then_lasts_for_two() -> None:
-    run = run_lane([Work(seconds=0.5, locked=True)] * 800, maximum=16)
+    run = run_lane([Work(seconds=1.0, locked=True)] * 400, maximum=16)
     blocked = [moment for moment, limit in run.limits if limit == 2]
     lifted = [moment for moment, limit in run.limits if limit is None]
     lasted = [end - begin for begin, end in zip(blocked, lifted, strict=False)]

@@ -14,7 +14,7 @@ from paropt_exporter.cli import check, init
 from paropt_exporter.config.detect import DetectedStages
 from paropt_exporter.config.editing import edit_text
 from paropt_exporter.config.lanes import find_changed_paths
-from paropt_exporter.config.model import Stage
+from paropt_exporter.config.values import Stage
 
 
 def _init(folder: Path, *, name: str = "paropt.yml", force: bool = False) -> tuple[int, str, str]:
@@ -171,7 +171,7 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     "words", [("yes",), ("a b", "c"), ("x", "key: value"), ("x", "#y"), ("é",), ("5",), ("a'b", '"')]
 )
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
-    stage = Stage.model_validate({"number": 1, "name": "one", "run": words})
+    stage = Stage(number=1, name="one", run=words)
     path = tmp_path / "paropt.yml"
     path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=())))
     (read,) = plan.build_plan(config.read_config(path, root=tmp_path), "standard").stages

@@ -12,7 +12,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.config.checks import Machine, cross_check
-from paropt_exporter.config.document import LARGEST_FILE_BYTES
+from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
 from support import configs
 

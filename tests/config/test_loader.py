@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.config.model import Sla
+from paropt_exporter.config.values import Sla
 from paropt_exporter.events import Strategy
 from support import configs
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from support import processes, projects
-from support.real_servers import environment, installed_command
+from support.real_servers import HANG_SECONDS, environment, installed_command
 
 CALLS = """
     import atexit, concurrent.futures, multiprocessing, os, pathlib, signal, threading, time
@@ -76,18 +75,16 @@ def once(folder: Path, call: str, strategy: str, beside: str = "") -> subprocess
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_SECONDS,  # of 600 that they nap
     )
 
 
 @pytest.mark.parametrize("strategy", ["thread", "adaptive", "process"])
 @pytest.mark.parametrize("call", LEFT)
 def test_once_ends_processes_and_threads_of_calls(tmp_path: Path, call: str, strategy: str) -> None:
-    began = time.monotonic()
     ended = once(tmp_path, call, strategy)
     assert ended.returncode == 0, ended.stderr
     assert "standard succeeded" in ended.stdout
-    assert time.monotonic() - began < 25  # of 600 s that they nap
     told = [line for line in ended.stderr.splitlines() if "left" in line]
     assert len(told) == 1, ended.stderr
     if strategy != "process" and call != "leaves_process":

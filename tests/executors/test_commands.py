@@ -15,7 +15,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandPool, classify_result
 from paropt_exporter.executors.commands.command_task import StepResult
 from paropt_exporter.executors.commands.output import OutputFile
-from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell
+from support.command_scripts import HANG_SECONDS, make_fifo, open_fifo, python, read_fifo, run, shell
 from support.processes import open_descriptors
 
 
@@ -46,7 +46,7 @@ def test_signal_exit_137_and_stop_have_different_results(pool: CommandPool, tmp_
     coded = run(pool, shell("exit 137"))
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell("echo > $1; exec sleep 600", fifo)], cwd="/")
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future, grace_seconds=0)
     stopped = future.result(HANG_SECONDS)
 
@@ -248,8 +248,8 @@ def test_pool_size_limits_concurrent_commands(tmp_path: Path) -> None:
     with CommandPool(2) as pool:
         futures = [pool.submit_commands("task", [shell("echo > $1", fifo)], cwd="/") for fifo in fifos]
         for fifo in fifos[:2]:  # the third starts only when one of these has ended
-            assert fifo.read_text() == "\n"
-        assert fifos[2].read_text() == "\n"
+            assert read_fifo(fifo) == "\n"
+        assert read_fifo(fifos[2]) == "\n"
         assert [future.result(HANG_SECONDS).exit_code for future in futures] == [0, 0, 0]
 
 
@@ -269,7 +269,7 @@ def test_larger_pool_runs_more_commands_at_once(tmp_path: Path) -> None:
 def test_running_lists_tasks_with_their_labels(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("unit_tests[3]", [["cat", str(fifo)]], cwd="/")
-    with fifo.open("w"):
+    with open_fifo(fifo):
         (task,) = pool.running()
         assert task.label == "unit_tests[3]"
         assert task.started_seconds > 0
@@ -283,7 +283,7 @@ def test_statistics_add_up_at_rest(tmp_path: Path) -> None:
         blocker = pool.submit_commands("blocker", [shell("echo > $1; exec sleep 600", fifo)], cwd="/")
         queued = [pool.submit_commands("task", [step], cwd="/") for step in (["true"], ["false"], ["no-such-tool"])]
         cancelled = pool.submit_commands("never", [["true"]], cwd="/")
-        fifo.read_text()
+        read_fifo(fifo)
         assert pool.stop(cancelled)
         assert pool.stop(blocker, grace_seconds=0)
         outcomes = [future.result(HANG_SECONDS) for future in (blocker, *queued)]

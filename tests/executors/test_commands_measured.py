@@ -13,7 +13,7 @@ import pytest
 
 from paropt_exporter.executors.commands import CommandOutcome, CommandPool
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
-from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, python, run, shell
+from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, open_fifo, python, run, shell
 from support.real_servers import eventually
 
 BURNED_SECONDS = 0.5
@@ -161,7 +161,7 @@ def test_cpu_time_of_earlier_steps_shows_while_the_next_one_runs(pool: CommandPo
     fifo = make_fifo(tmp_path)
     burn = python(BURNER, BURNED_SECONDS, tmp_path / "report")
     future = pool.submit_commands("task", [burn, ["cat", str(fifo)]], cwd="/")
-    with fifo.open("w"):
+    with open_fifo(fifo):
         (task,) = pool.running()
         assert task.cpu_seconds >= BURNED_SECONDS
         assert pool.statistics().cpu_seconds >= BURNED_SECONDS

@@ -9,7 +9,18 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
-from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
+from support.command_scripts import (
+    HANG_SECONDS,
+    make_fifo,
+    open_fifo,
+    python,
+    read_fifo,
+    run,
+    shell,
+    told_pids,
+    wait_until_gone,
+    write_fifo,
+)
 
 DEAF = "trap '' TERM HUP INT; "  # ignores these signals, as do its children
 
@@ -44,7 +55,7 @@ def test_stopped_command_gets_sigterm_and_may_clean_up(pool: CommandPool, tmp_pa
     fifo = make_fifo(tmp_path)
     script = "trap 'echo tidy; exit 5' TERM; sleep 600 & echo > $1; wait"
     future = pool.submit_commands("task", [shell(script, fifo)], cwd="/")
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future)
     outcome = future.result(HANG_SECONDS)
     assert (outcome.result, outcome.message, outcome.stopped) == (Result.CANCELLATION, "stopped", True)
@@ -54,7 +65,7 @@ def test_stopped_command_gets_sigterm_and_may_clean_up(pool: CommandPool, tmp_pa
 def test_command_that_ignores_sigterm_is_killed_after_the_grace(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future, grace_seconds=0.2)
     outcome = future.result(HANG_SECONDS)
     assert (outcome.result, outcome.signal) == (Result.CANCELLATION, 9)
@@ -64,7 +75,7 @@ def test_command_that_ignores_sigterm_is_killed_after_the_grace(pool: CommandPoo
 def test_second_stop_shortens_the_grace_of_a_command(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell(DEAF + "echo > $1; sleep 600", fifo)], cwd="/")
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future, grace_seconds=3600)
     assert pool.stop(future, grace_seconds=7200)  # can't lengthen it
     assert pool.stop(future, grace_seconds=0)
@@ -127,7 +138,7 @@ def test_command_that_closes_its_output_still_runs(pool: CommandPool, tmp_path: 
     with fifo.open("rb"):
         pass  # its output is closed by now
     assert not future.done()
-    fifo.write_text("go on\n")
+    write_fifo(fifo, "go on\n")
     outcome = future.result(HANG_SECONDS)
     assert (outcome.exit_code, outcome.output) == (4, "last\n")
 
@@ -136,7 +147,7 @@ def test_no_step_follows_a_stop(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     obedient = shell("trap 'exit 0' TERM; sleep 600 & echo > $1; wait", fifo)
     future = pool.submit_commands("task", [obedient, ["touch", "second"]], cwd=tmp_path)
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future)
     assert future.result(HANG_SECONDS).result is Result.CANCELLATION
     assert not (tmp_path / "second").exists()
@@ -147,7 +158,7 @@ def test_stopped_queued_command_never_runs(tmp_path: Path) -> None:
     with CommandPool(1) as pool:
         first = pool.submit_commands("first", [["cat", str(fifo)]], cwd="/")
         second = pool.submit_commands("second", [["touch", "second"]], cwd=tmp_path)
-        with fifo.open("w"):
+        with open_fifo(fifo):
             assert pool.stop(second)
             assert second.cancelled()
         first.result(HANG_SECONDS)

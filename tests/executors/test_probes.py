@@ -28,6 +28,7 @@ import paropt_exporter
 from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
+from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, double, eventually, nothing, raise_it
 
 Pool = ThreadPool | ProcessPool | AdaptivePool
@@ -276,9 +277,9 @@ def test_raising_callback_harms_no_task(
 ) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    held = pool.submit(fifo.read_text)
+    held = pool.submit(read_fifo, fifo)
     held.add_done_callback(lambda _: raise_it(error))
-    fifo.write_text("go on")
+    write_fifo(fifo, "go on")
     assert held.result(HANG_SECONDS) == "go on"
     future = pool.submit(double, 1)
     assert future.result(HANG_SECONDS) == 2
@@ -313,13 +314,13 @@ def test_callback_may_shut_the_pool_down(pool: Pool) -> None:
 def test_wait_and_as_completed_accept_these_futures(pool: Pool, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    slow, quick = pool.submit(fifo.read_text), pool.submit(double, 3)
+    slow, quick = pool.submit(read_fifo, fifo), pool.submit(double, 3)
     both: list[Future[Any]] = [slow, quick]
     assert wait(both, HANG_SECONDS, return_when=FIRST_COMPLETED).done == {quick}
     assert next(as_completed(both, HANG_SECONDS)) is quick
     with pytest.raises(TimeoutError):
         slow.result(0)
-    fifo.write_text("done")
+    write_fifo(fifo, "done")
     assert slow.result(HANG_SECONDS) == "done"
 
 
@@ -386,7 +387,7 @@ def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:
             size = size % 5 + 1
             pool.resize(size)
 
-    storms = [threading.Thread(target=storm, args=(step,)) for step in (1, 2, 3)]
+    storms = [threading.Thread(target=storm, args=(step,), daemon=True) for step in (1, 2, 3)]
     for thread in storms:
         thread.start()
     results = list(pool.map(double, range(500)))
@@ -446,10 +447,10 @@ def test_submitting_thread_may_exit_before_its_task(pool: Pool, tmp_path: Path) 
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     futures: list[Future[str]] = []
-    thread = threading.Thread(target=lambda: futures.append(pool.submit(fifo.read_text)))
+    thread = threading.Thread(target=lambda: futures.append(pool.submit(read_fifo, fifo)))
     thread.start()
     thread.join()
-    fifo.write_text("still there")
+    write_fifo(fifo, "still there")
     assert futures[0].result(HANG_SECONDS) == "still there"
 
 

@@ -22,6 +22,7 @@ import pytest
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool
+from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import (
     HANG_SECONDS,
     OddError,
@@ -227,7 +228,7 @@ def test_tasks_behind_an_unexpectedly_slow_one_run_elsewhere(tmp_path: Path, fif
         pool.resize(2)
         wait(futures[:20] + futures[21:], HANG_SECONDS)
         assert not futures[20].done()
-        fifo.write_text("go on")
+        write_fifo(fifo, "go on")
         futures[20].result(HANG_SECONDS)
     assert len(log.read_text().split()) == 39 + count
 
@@ -263,7 +264,7 @@ def test_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
 
 def test_stopping_a_running_task_ends_its_worker_and_child_processes(pool: ProcessPool, fifo: Path) -> None:
     future = pool.submit_named("server", start_grandchild, str(fifo))
-    grandchild = int(fifo.read_text())
+    grandchild = int(read_fifo(fifo))
     error = TaskStopped("over its limit")
     assert pool.stop(future, error, grace_seconds=10)
     assert future.exception(HANG_SECONDS) is error
@@ -281,7 +282,7 @@ def ignore_term(path: str) -> None:
 
 def test_task_that_ignores_term_is_killed_after_the_grace(pool: ProcessPool, fifo: Path) -> None:
     future = pool.submit(ignore_term, str(fifo))
-    fifo.read_text()
+    read_fifo(fifo)
     assert pool.stop(future, TaskStopped("stop"), grace_seconds=0.1)
     assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
 
@@ -294,7 +295,7 @@ def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path
         queued = pool.submit(append, str(log), "queued")
         assert eventually(lambda: "first" in log.read_text())
         assert pool.stop(queued, TaskStopped("stop"))
-        fifo.write_text("go on")
+        write_fifo(fifo, "go on")
         first.result(HANG_SECONDS)
     assert isinstance(queued.exception(0), TaskStopped)
     assert log.read_text() == "first\n"
@@ -344,7 +345,8 @@ def test_running_task_shows_its_wait_for_a_core() -> None:
     with ProcessPool(burners) as crowded:
         futures = [crowded.submit(spin, 2.0) for _ in range(burners)]
         assert eventually(lambda: any(task.run_delay_seconds > 0.1 for task in crowded.running()))
-        wait(futures)
+        for future in futures:
+            crowded.stop(future, TaskStopped("seen"), grace_seconds=0)
 
 
 def test_running_task_shows_its_cpu_and_memory(pool: ProcessPool) -> None:
@@ -374,7 +376,7 @@ def test_rapid_resizes_lose_nothing(pool: ProcessPool) -> None:
             size = (size + 3) % 5
             pool.resize(1 + size)
 
-    stormer = threading.Thread(target=storm)
+    stormer = threading.Thread(target=storm, daemon=True)
     stormer.start()
     results = [future.result(HANG_SECONDS) for future in [pool.submit(double, number) for number in range(3000)]]
     done.set()
@@ -474,7 +476,7 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     worker = int(owner.stdout.readline())
-    grandchild = int(fifo.read_text())
+    grandchild = int(read_fifo(fifo))
     owner.send_signal(number)
     owner.communicate()
     assert eventually(lambda: not is_alive(worker) and not is_alive(grandchild))
@@ -490,7 +492,7 @@ pool = ProcessPool(1)
 pool.submit(start_grandchild, {str(fifo)!r}).result()
 """
     owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.PIPE)
-    grandchild = int(fifo.read_text())
+    grandchild = int(read_fifo(fifo))
     while owner.poll() is None:
         owner.send_signal(signal.SIGINT)  # result() raises the first one; at its end the script waits for the task
         with contextlib.suppress(subprocess.TimeoutExpired):

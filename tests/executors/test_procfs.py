@@ -36,6 +36,17 @@ def test_exited_thread_has_no_children() -> None:
     assert procfs.list_thread_children(thread.native_id) == ()
 
 
+def test_scan_finds_the_child_of_a_thread_that_exits_meanwhile() -> None:
+    for _ in range(60):
+        started: list[subprocess.Popen[bytes]] = []
+        thread = threading.Thread(target=lambda: started.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE)))  # noqa: B023
+        thread.start()
+        thread.join()  # it has left Python, and exits now
+        with started[0] as child:
+            while str(thread.native_id) in procfs.list_threads("self"):
+                assert child.pid in procfs.list_children("self")
+
+
 # The kernel returns at most 4 KB of a list of children in one read, and only whole lines: less than was asked for.
 MANY_CHILDREN = """
 import os, signal

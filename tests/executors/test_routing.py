@@ -60,6 +60,14 @@ def test_wait_for_a_core_counts_as_demand() -> None:
     assert router.choose("burns") == "processes"
 
 
+def test_function_that_wakes_up_late_stays_in_threads() -> None:
+    router = Router(Strategy.ADAPTIVE)
+    for _ in range(20):
+        router.learn("sleeps", measured(cpu=0.0001, wall=0.107, delay=0.056), concurrent=1)
+        router.learn("burns", measured(cpu=0.002, wall=0.1, delay=0.098), concurrent=1)  # beside 49 others
+    assert (router.choose("sleeps"), router.choose("burns")) == ("threads", "processes")
+
+
 def test_function_that_waits_in_processes_returns_to_threads() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("changes", measured(cpu=1.0), concurrent=1)

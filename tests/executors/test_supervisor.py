@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
-from support.command_scripts import HANG_SECONDS, make_fifo, python, run, shell, told_pids, wait_until_gone
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from support.command_scripts import (
+    HANG_SECONDS,
+    make_fifo,
+    open_fifo,
+    python,
+    run,
+    shell,
+    told_pids,
+    wait_until_gone,
+    write_fifo,
+)
 from support.pool_tasks import eventually
 from support.processes import is_asleep, switches
 
@@ -59,7 +70,7 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
     assert len(pids) == 4  # two children, the command and the supervisor
     exporter.send_signal(number)
     exporter.wait(HANG_SECONDS)
-    assert wait_until_gone(pids, 5) == []
+    assert wait_until_gone(pids) == []
 
 
 def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> None:
@@ -72,11 +83,11 @@ def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> N
         [sys.executable, "-W", "ignore", "-c", EXPORTER + wait + fork + wait, PACKAGE_ROOT, str(fifo)]
     )
     pids = told_pids(fifo)
-    (tmp_path / "go").write_text("")
-    with copy_ends.open("w"):  # the copy lives
+    write_fifo(tmp_path / "go", "")
+    with open_fifo(copy_ends):  # the copy lives
         exporter.kill()
         exporter.wait(HANG_SECONDS)
-        assert wait_until_gone(pids, 5) == []
+        assert wait_until_gone(pids) == []
 
 
 def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:
@@ -146,11 +157,13 @@ def test_supervisor_imports_only_its_own_modules() -> None:
         "    sys.modules[name] = type(sys)(name)\n    sys.modules[name].__path__ = [place]\n"
         "import paropt_exporter.executors.supervisor.event_loop\n"
         "print(*sorted(name for name in sys.modules if name.startswith('paropt_exporter.executors.')))\n"
-        "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging'} & set(sys.modules)))\n"
+        "print(*sorted({'typing', 'dataclasses', 'subprocess', 'threading', 'logging', 'json', 're', 'enum',"
+        " 'collections', 'functools', 'socket', 'signal', 'ctypes'} & set(sys.modules)))\n"
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.executors.core_time paropt_exporter.executors.procfs paropt_exporter.executors.supervisor"
+        "paropt_exporter.executors.core_time paropt_exporter.executors.plain_json paropt_exporter.executors.procfs"
+        " paropt_exporter.executors.supervisor"
         " paropt_exporter.executors.supervisor.event_loop"
         " paropt_exporter.executors.supervisor.parent_process"
         " paropt_exporter.executors.supervisor.process_tree",
@@ -219,6 +232,99 @@ def test_sixty_fourth_command_is_measured_too() -> None:
     assert {outcome.result for outcome in outcomes} == {Result.SUCCESS}
     assert all(outcome.measurement.memory_peak_bytes > 0 for outcome in outcomes)
     assert all(outcome.measurement.cpu_seconds < 0.2 for outcome in outcomes)
+
+
+class FakeProc:
+    """A /proc with the given processes; before each read of a stat, the next of `changes` happens.
+
+    `parents` has the parent of each process, `sessions` its session, `marks` its environment. No real pid is as high.
+    """
+
+    def __init__(self, changes: list[Callable[[FakeProc], None]]) -> None:
+        self.parents: dict[str, str] = {}
+        self.sessions: dict[str, str] = {}
+        self.marks: dict[str, list[str]] = {}
+        self._changes = changes
+
+    def list_pids(self) -> list[str]:
+        return ["self", *self.parents]
+
+    def read_stat(self, pid: str) -> list[str] | None:
+        if self._changes:
+            self._changes.pop(0)(self)
+        if pid not in self.parents:
+            return None
+        return ["S", self.parents[pid], pid, self.sessions[pid], *["0"] * 13, "1", *["0"] * 4]
+
+    def read_environment(self, pid: str) -> list[str]:
+        return self.marks.get(pid, [])
+
+
+def refreshed(proc: FakeProc) -> list[Tree]:
+    """Refresh a table of two commands without live members, with the marks "first" and "second"."""
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    for root, mark in ((9000010, "first"), (9000020, "second")):
+        table.add(Tree(root, mark, 0.0), 0.0)
+    table.refresh(1.0)
+    return table.trees
+
+
+def add_daemon(proc: FakeProc) -> None:
+    """Add a daemon, 9000012, in the session of its parent, 9000011, which exits: it has no environment any more."""
+    proc.parents = {"9000001": "0", "9000011": str(os.getpid()), "9000012": "9000011"}
+    proc.sessions = {"9000001": "9000001", "9000011": "9000011", "9000012": "9000011"}
+    proc.marks = {"9000012": ["second"]}
+
+
+def test_daemon_whose_parent_exits_during_a_sample_belongs_to_its_command() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    first, second = refreshed(proc)
+    assert "9000012" in second.members
+    assert not first.members
+
+
+@pytest.mark.parametrize("reads_before", range(6))
+def test_daemon_whose_parent_is_reaped_during_a_sample_belongs_to_its_command(reads_before: int) -> None:
+    def reap(proc: FakeProc) -> None:
+        if proc.parents.pop("9000011", None):
+            proc.parents["9000012"] = str(os.getpid())
+
+    proc = FakeProc([*[lambda _: None] * reads_before, reap])
+    add_daemon(proc)
+    proc.parents["9000011"] = "9000010"  # a child of the main process, which reaps it
+    first, second = refreshed(proc)
+    assert "9000012" in second.members
+    assert not first.members
+
+
+def test_descendant_without_a_mark_is_looked_at_again() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    proc.marks = {}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    for root, mark in ((9000010, "first"), (9000020, "second")):
+        table.add(Tree(root, mark, 0.0), 0.0)
+    table.refresh(1.0)
+    proc.marks = {"9000012": ["first"]}
+    table.refresh(2.0)
+    assert "9000012" in table.trees[0].members
+
+
+def test_pid_of_a_foreign_process_may_be_used_again_by_a_later_command() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    proc.parents["9000012"] = "9000001"
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    earlier = Tree(9000010, "first", 0.0)
+    table.add(earlier, 0.0)
+    table.refresh(1.0)
+    table.remove(earlier)
+    proc.parents["9000012"] = "9000011"
+    later = Tree(9000020, "second", 2.0)
+    table.add(later, 2.0)
+    table.refresh(3.0)
+    assert "9000012" in later.members
 
 
 def test_samples_are_rarer_while_the_process_tree_stays_the_same() -> None:

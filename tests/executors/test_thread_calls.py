@@ -14,7 +14,7 @@ from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool, ThreadPool
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
-from support.command_scripts import make_fifo, told_pids, wait_until_gone
+from support.command_scripts import make_fifo, read_fifo, told_pids, wait_until_gone, write_fifo
 from support.pool_tasks import HANG_SECONDS, eventually
 from support.processes import is_alive
 
@@ -57,7 +57,7 @@ def test_processes_of_a_stopped_call_may_clean_up_on_sigterm(tmp_path: Path) -> 
     bench = Bench(tmp_path, TIDY)
     told_pids(bench.fifo)
     bench.call.stop(60.0)
-    assert bench.fifo.read_text() == "tidy\n"
+    assert read_fifo(bench.fifo) == "tidy\n"
     with pytest.raises(TaskStopped, match="task was stopped"):
         bench.future.result(HANG_SECONDS)
     assert bench.pool.abandoned == ()
@@ -141,7 +141,7 @@ def test_library_pool_spares_processes_that_a_task_left(
     with kind(1) as pool:
         pid = pool.submit(_left, str(fifo)).result(HANG_SECONDS)
     assert is_alive(pid)
-    fifo.write_text("go\n")
+    write_fifo(fifo, "go\n")
     assert eventually(lambda: not is_alive(pid))
 
 

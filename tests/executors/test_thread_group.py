@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -51,6 +53,37 @@ def test_threads_may_exit_during_join() -> None:
     threading.Timer(0.0, go.set).start()
     group.join()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
+
+
+def test_join_waits_until_a_thread_after_its_last_call_has_exited() -> None:
+    group, leaving, joined = ThreadGroup(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        group.remove_current()
+        leaving.set()
+        joined.wait(0.05)  # the join has the chance to return too early
+
+    group.announce("leaving")
+    group.start("leaving", work)
+    assert leaving.wait(10)
+    assert group.join()
+    assert "leaving" not in {thread.name for thread in threading.enumerate()}
+    joined.set()
+
+
+def test_group_keeps_no_thread_that_has_exited() -> None:
+    group, seen = ThreadGroup(), []
+
+    def work() -> None:
+        seen.append(weakref.ref(threading.current_thread()))
+        group.remove_current()
+
+    for number in range(5):
+        group.announce(f"worker {number}")
+        group.start(f"worker {number}", work)
+        group.join()
+    gc.collect()
+    assert [thread() for thread in seen[:-1]] == [None] * 4
 
 
 def test_join_skips_forgotten_threads() -> None:

@@ -94,7 +94,7 @@ def test_resizes_lose_no_task_and_run_none_twice() -> None:
                 size = (size + 7) % 16
                 pool.resize(1 + size)
 
-        stormer = threading.Thread(target=storm)
+        stormer = threading.Thread(target=storm, daemon=True)
         stormer.start()
         futures = [pool.submit(runs.append, number) for number in range(20_000)]
         wait(futures, HANG_SECONDS)

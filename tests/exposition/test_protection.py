@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition import protection
 from paropt_exporter.exposition import web_config as web_config_module
 from paropt_exporter.exposition.protection import ProtectionFile
 from support.secured import Authority, hashed, web_config
@@ -78,7 +78,7 @@ def test_a_link_to_another_file_is_reloaded(tmp_path: Path) -> None:
 def test_a_missing_bcrypt_is_an_error_with_the_command_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protection, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "bcrypt", None)  # as if it were not installed
     with pytest.raises(UsageError, match=r"pip install bcrypt"):
         ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paropt_exporter.errors import DeliveryError
-from paropt_exporter.exposition.sinks import Sinks
+from paropt_exporter.exposition.deliveries import Sinks
 
 
 def refuse(_: bytes) -> None:

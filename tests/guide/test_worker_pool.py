@@ -384,8 +384,8 @@ def test_cpu_time_of_child_processes_counts_for_the_task_that_ran_them(
 
 def test_utilization_is_busy_time_over_slot_time(make: Make) -> None:
     pool, meeting = make(ParallelizationStrategy.THREAD_POOL, 4), Meeting(2)
-    for _ in range(2):
-        pool.submit_stage(2, "half", lambda: (meeting.attend(), compute(0.2)))
+    for _ in range(2):  # they compute, and end, at the same time
+        pool.submit_stage(2, "half", lambda: (meeting.attend(), compute(0.2), meeting.attend()))
     pool.wait_all(HANG_SECONDS)
     assert pool.metrics.worker_utilization == pytest.approx(50, abs=12)
 
@@ -396,7 +396,7 @@ def test_time_without_work_does_not_count_as_unused(make: Make) -> None:
         pool.submit_stage(2, "works", compute, 0.1)
         pool.wait_all(HANG_SECONDS)
         threading.Event().wait(0.3)
-    assert pool.metrics.worker_utilization > 80
+    assert pool.metrics.worker_utilization > 50  # 25 if the 0.6 seconds without work counted
 
 
 def test_metrics_are_a_true_snapshot_while_tasks_run(make: Make) -> None:

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from paropt_exporter.config.fields import CALL_PATTERN, NAME_PATTERN
-from paropt_exporter.config.units import DURATION_PATTERN
+from paropt_exporter.config.fields import CALL_PATTERN
+from paropt_exporter.config.units import DURATION_PATTERN, NAME_PATTERN
 from paropt_exporter.monitoring import schema
 
 

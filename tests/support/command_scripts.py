@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from paropt_exporter.executors.commands import CommandOutcome, CommandPool
 
@@ -45,9 +48,46 @@ def make_fifo(folder: Path, name: str = "fifo") -> Path:
     return path
 
 
+def read_fifo(fifo: Path | str, seconds: float = HANG_SECONDS) -> str:
+    """Return the text that a command writes into the pipe until it closes it. Fail if that takes too long."""
+    deadline, parts = time.monotonic() + seconds, [b""]
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        poll = select.poll()  # without a writer, it waits for the first one
+        poll.register(descriptor, select.POLLIN)
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not (part := os.read(descriptor, 65536)):
+                return b"".join(parts).decode()
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    raise AssertionError(f"{fifo}: no command wrote all of its text within {seconds:g} s")
+
+
+def open_fifo(fifo: Path | str, seconds: float = HANG_SECONDS) -> TextIO:
+    """Open the pipe for writing once a command reads it. Fail if that takes too long."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < deadline:
+        try:
+            descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # it has no reader yet
+                raise
+            pause.wait(0.001)
+        else:
+            os.set_blocking(descriptor, True)
+            return os.fdopen(descriptor, "w")
+    raise AssertionError(f"{fifo}: no command opened it within {seconds:g} s")
+
+
+def write_fifo(fifo: Path | str, text: str) -> None:
+    with open_fifo(fifo) as file:
+        file.write(text)
+
+
 def told_pids(fifo: Path) -> list[int]:
     """Wait until a command has written its processes' ids into the pipe."""
-    return [int(word) for word in fifo.read_text().split()]
+    return [int(word) for word in read_fifo(fifo).split()]
 
 
 def wait_until_gone(pids: list[int], seconds: float = HANG_SECONDS) -> list[int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from paropt_exporter import config as configs
@@ -27,8 +25,9 @@ from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
-from paropt_exporter.exposition import sinks
+from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
@@ -47,7 +46,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     file = ConfigFile(request.config_path if request.every_seconds is not None else None)
-    config = configs.read_config(request.config_path, root=request.root)
+    config = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     if request.enter_root:
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
@@ -77,15 +76,17 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
 
 
 def _format_interrupted(interrupted: InterruptedRun) -> str:
-    began = datetime.fromtimestamp(interrupted.started_timestamp_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(interrupted.started_timestamp_seconds))
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
 
 
-def _import_before_calls(plan: Plan) -> None:
-    """Import modules of a page before the project's folder, which may hide them, joins the import path with a call."""
+def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
+    """Import all modules before the project's folder, which may hide them, joins the import path with a call."""
     if {THREADS, PROCESSES} & set(get_pool_names(plan)):
-        import paropt_exporter.metrics.client  # noqa: F401
+        from paropt_exporter.app.late_imports import import_late_modules
+
+        import_late_modules(reloads=reloads)
 
 
 def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
@@ -94,7 +95,7 @@ def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
 
 def _drop_items(config: configs.Config) -> configs.Config:
     """Return the config without the items of its stages, whose commands run only once for each run."""
-    return replace(config, stages=tuple(stage.model_copy(update={"items": None}) for stage in config.stages))
+    return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
 class WatchedPage:
@@ -156,7 +157,7 @@ class Exporter:
         self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
-        _import_before_calls(plan)
+        _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
@@ -209,7 +210,7 @@ class Exporter:
         config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
         shape = plans.build_plan(_drop_items(config), self._lane, **parts.get_plan_options(self._request))
-        _import_before_calls(shape)
+        _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
             self._screen.say(f"{', '.join(changed)}: changed too, which takes effect at the next start of the exporter")
@@ -304,10 +305,10 @@ class Exporter:
         return None if run is None else run.size
 
     def _make_run(self, plan: Plan) -> Run:
-        began = datetime.fromtimestamp(self._clock.wall(), UTC)
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.wall()))
         return Run(
             plan,
-            run_id=f"{began:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            run_id=f"{began}-{os.urandom(3).hex()}",
             workers=self._workers,
             emit=self._observers.emit,
             inbox=QueueInbox(self._clock),
@@ -418,6 +419,6 @@ class Exporter:
             return self._history.broken
         if lost:
             return "the history lacks records; the log has the reason"
-        if sinks.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
+        if deliveries.PUSHGATEWAY in missed and (self._request.push_fail or self._config.push.fail):
             return "the final values were not pushed (--push.fail)"
         return ""

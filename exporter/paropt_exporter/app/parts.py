@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Override
@@ -17,12 +16,12 @@ from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
-from paropt_exporter.exposition import listeners, sinks
+from paropt_exporter.exposition import deliveries, listeners
+from paropt_exporter.exposition.deliveries import Sinks
+from paropt_exporter.exposition.endpoint import Endpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
-from paropt_exporter.exposition.renderer import PageSource
-from paropt_exporter.exposition.server import Server, start_server
-from paropt_exporter.exposition.sinks import Sinks
 from paropt_exporter.history import History
+from paropt_exporter.light_typing import TYPE_CHECKING, Any
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.executors.base import RemotePool
+    from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
 
@@ -213,12 +213,15 @@ def exports_process_metrics(request: Request, config: Config) -> bool:
 def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     """Return the sinks of each run's final values. Raises UsageError for --push.fail without a URL."""
     settings = config.push
-    targets: dict[str, sinks.Deliver] = {}
+    targets: dict[str, deliveries.Deliver] = {}
+    url = request.push_url or settings.url
+    if request.textfile is not None or url is not None:
+        from paropt_exporter.exposition import sinks  # here: most runs are scraped, or seen by a person only
     if request.textfile is not None:
         path = sinks.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
-        targets[sinks.TEXTFILE] = partial(sinks.write_textfile, path)
-    if (url := request.push_url or settings.url) is not None:
-        targets[sinks.PUSHGATEWAY] = sinks.build_pushgateway_sink(
+        targets[deliveries.TEXTFILE] = partial(sinks.write_textfile, path)
+    if url is not None:
+        targets[deliveries.PUSHGATEWAY] = sinks.build_pushgateway_sink(
             settings,
             url=url,
             instance=request.push_instance,
@@ -240,14 +243,13 @@ def build_protection(request: Request, config: Config) -> ProtectionSource:
 
 def start_endpoint(
     request: Request, config: Config, page: PageSource, protects: ProtectionSource, say: Callable[[str], None]
-) -> Server:
+) -> Endpoint:
     web = config.web
-    return start_server(
-        request.addresses or web.listen_address,
+    inherited = listeners.inherit_listeners(os.environ) if request.systemd_socket else None
+    return Endpoint(
+        inherited or listeners.open_listeners(request.addresses or web.listen_address, on_fallback=say),
         page,
+        protects,
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=request.max_requests or web.max_requests or sys.maxsize,
-        on_fallback=say,
-        protection_source=protects,
-        listeners=listeners.inherit_listeners(os.environ) if request.systemd_socket else None,
     )

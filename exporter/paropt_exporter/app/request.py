@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import LiveStage, RunRecord, Strategy
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 from paropt_exporter.plan import Bounds, Plan, Selection
 
 if TYPE_CHECKING:

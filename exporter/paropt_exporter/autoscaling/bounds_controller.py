@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +27,7 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, R
 from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBounds
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
+from paropt_exporter.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     pass

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from paropt_exporter import files
 from paropt_exporter.autoscaling.state import PAUSE, PIN, ControlState, Override
 from paropt_exporter.errors import ParoptError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class ControlSocket:
         files.make_folder(folder)
         _remove_stale_sockets(folder)
         # The pid alone is not unique: two containers that share the folder may both be process 1.
-        self._path = folder / f"{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
+        self._path = folder / f"{os.getpid()}-{os.urandom(3).hex()}{SUFFIX}"
         self._listener = _open_listener(self._path)
         self._thread = threading.Thread(target=self._accept_clients, name="paropt-orders", daemon=True)
         self._thread.start()

@@ -7,9 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.host_readings import HostReadings
@@ -42,6 +40,8 @@ from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, Event, RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import Protocol
 from paropt_exporter.plan import THREADS
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Controller:
         host: HostReadings,
         emit: Callable[[Event], None],
         clock: Clock,
-        known: KnownStages = KnownStages(),
+        known: KnownStages = KnownStages(),  # noqa: B008 -- frozen
         objective: str = "fast",
         offer: Callable[[int], None] | None = None,
     ) -> None:

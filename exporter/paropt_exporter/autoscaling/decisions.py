@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, LaneSizingState
 from paropt_exporter.errors import ParoptError
+from paropt_exporter.lazy_dataclasses import dataclass, get_field_names, replace
+from paropt_exporter.light_typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -210,8 +210,7 @@ def _to_dict(value: object) -> object:
 
 @cache
 def _get_keys(cls: Hashable) -> tuple[tuple[str, str], ...]:
-    names = (field.name for field in fields(cast("type[Any]", cls)))
-    return tuple((name, _STORED_KEYS.get(name, name)) for name in names)
+    return tuple((name, _STORED_KEYS.get(name, name)) for name in get_field_names(cast("type[Any]", cls)))
 
 
 def _to_field_names(value: object) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -19,8 +18,9 @@ from paropt_exporter.autoscaling.signals.collector import (
 )
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
-from paropt_exporter.config import model
+from paropt_exporter.config import values
 from paropt_exporter.events import Event, QueryCounts
+from paropt_exporter.lazy_dataclasses import dataclass
 
 PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
 
@@ -41,7 +41,7 @@ class Feedback:
     """
 
     def __init__(
-        self, feedback: model.Feedback, prometheus: model.Prometheus, *, project: str, root: Path, clock: Clock
+        self, feedback: values.Feedback, prometheus: values.Prometheus, *, project: str, root: Path, clock: Clock
     ) -> None:
         self._feedback = feedback
         self._project = project
@@ -123,7 +123,7 @@ class Feedback:
         )
 
 
-def _build_client_settings(prometheus: model.Prometheus, root: Path) -> ClientSettings:
+def _build_client_settings(prometheus: values.Prometheus, root: Path) -> ClientSettings:
     def resolve(path: str | None) -> Path | None:
         return None if path is None else root / path
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
@@ -28,6 +27,7 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, s
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

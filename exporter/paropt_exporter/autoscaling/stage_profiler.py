@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from statistics import median
 
 from paropt_exporter import descriptors, host
@@ -11,6 +10,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import Result, RunRecord, Strategy
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Bounds, Plan
 
 # A smaller gain is not worth twice the workers; the controller's own tolerance is 10 % of a size.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from threading import Lock
 
 from paropt_exporter.events import ControlView, PoolControl, QueryCounts
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Bounds
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
+from paropt_exporter.lazy_dataclasses import replace
+from paropt_exporter.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
+    from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config
     from paropt_exporter.history import History
     from paropt_exporter.plan import Selection
     from paropt_exporter.reports import ReportOption
 
-_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
-
-def run(flags: argparse.Namespace) -> int:
+def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
     match flags.command:
         case "init":
@@ -66,7 +64,7 @@ def run(flags: argparse.Namespace) -> int:
             return _run_lane(flags)
 
 
-def _find_config(flags: argparse.Namespace) -> Path | None:
+def _find_config(flags: Flags) -> Path | None:
     """Return the config's path, and print it to stderr if it is in a folder above."""
     from paropt_exporter import config
 
@@ -76,25 +74,25 @@ def _find_config(flags: argparse.Namespace) -> Path | None:
     return path
 
 
-def _is_found_above(flags: argparse.Namespace, path: Path | None) -> bool:
+def _is_found_above(flags: Flags, path: Path | None) -> bool:
     from paropt_exporter.config.locate import VARIABLE, is_above
 
     return not flags.config_file and not os.environ.get(VARIABLE) and is_above(path)
 
 
-def _run_check(flags: argparse.Namespace) -> int:
+def _run_check(flags: Flags) -> int:
     from paropt_exporter.cli import check
 
     path = _find_config(flags)
     return check.run(path, Path.cwd(), lane=flags.lane, stdout=sys.stdout, stderr=sys.stderr)
 
 
-def _run_plan(flags: argparse.Namespace) -> int:
+def _run_plan(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     lane = _choose_lane(flags, loaded.root)
     planned = plans.build_plan(
         loaded,
@@ -110,11 +108,11 @@ def _run_plan(flags: argparse.Namespace) -> int:
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
 
 
-def _run_list(flags: argparse.Namespace) -> int:
+def _run_list(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import listing
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     return listing.run(
@@ -122,7 +120,7 @@ def _run_list(flags: argparse.Namespace) -> int:
     )
 
 
-def _choose_lane(flags: argparse.Namespace, root: Path) -> str:
+def _choose_lane(flags: Flags, root: Path) -> str:
     from paropt_exporter.config.lanes import choose_lane
 
     lane = _get_lane(flags)
@@ -132,7 +130,7 @@ def _choose_lane(flags: argparse.Namespace, root: Path) -> str:
     return lane
 
 
-def _load_failed(flags: argparse.Namespace, loaded: Config, lane: str) -> dict[str, Any]:
+def _load_failed(flags: Flags, loaded: Config, lane: str) -> dict[str, Any]:
     """Return the arguments of `build_plan` for --failed, or none without it."""
     if not flags.failed:
         return {}
@@ -172,13 +170,13 @@ def _open_history(loaded: Config) -> History:
     return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
 
 
-def _run_history(flags: argparse.Namespace) -> int:
+def _run_history(flags: Flags) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
 
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
@@ -205,13 +203,13 @@ def _run_history(flags: argparse.Namespace) -> int:
         )
 
 
-def _run_log(flags: argparse.Namespace) -> int:
+def _run_log(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import log
     from paropt_exporter.history.run_lock import RunLocks
     from paropt_exporter.task_logs import find_log_folder
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     return log.run(
         find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
@@ -221,13 +219,13 @@ def _run_log(flags: argparse.Namespace) -> int:
     )
 
 
-def _run_decisions(flags: argparse.Namespace) -> int:
+def _run_decisions(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import explain
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         if flags.command == "explain":
             return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
@@ -235,7 +233,7 @@ def _run_decisions(flags: argparse.Namespace) -> int:
         return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 
-def _run_profile(flags: argparse.Namespace) -> int:
+def _run_profile(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import profile
     from paropt_exporter.cli.exit_guard import ExitGuard
@@ -249,7 +247,7 @@ def _run_profile(flags: argparse.Namespace) -> int:
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
     path = _find_config(flags)
-    loaded = config.read_config(path, root=Path.cwd())
+    loaded = config.load_config(path, root=Path.cwd(), environ=os.environ)
     if path is not None and _is_found_above(flags, path):
         loaded = replace(loaded, path=loaded.root / path.name)
         os.chdir(loaded.root)
@@ -265,11 +263,11 @@ def _run_profile(flags: argparse.Namespace) -> int:
         )
 
 
-def _run_sla(flags: argparse.Namespace) -> int:
+def _run_sla(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.cli import sla
 
-    loaded = config.read_config(_find_config(flags), root=Path.cwd())
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
     with closing(_open_history(loaded)) as history:
@@ -285,7 +283,7 @@ def _run_sla(flags: argparse.Namespace) -> int:
         )
 
 
-def _send_order(flags: argparse.Namespace) -> int:
+def _send_order(flags: Flags) -> int:
     from paropt_exporter.autoscaling.control_socket import ControlRequest
     from paropt_exporter.cli import steering
 
@@ -296,7 +294,7 @@ def _send_order(flags: argparse.Namespace) -> int:
     return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
-def _run_generate(flags: argparse.Namespace) -> int:
+def _run_generate(flags: Flags) -> int:
     from paropt_exporter.cli import generate
     from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
@@ -304,7 +302,7 @@ def _run_generate(flags: argparse.Namespace) -> int:
     return generate.run(tuple(flags.what), Path(flags.out), parse_options(given), stdout=sys.stdout)
 
 
-def _run_lane(flags: argparse.Namespace) -> int:
+def _run_lane(flags: Flags) -> int:
     from paropt_exporter import logs
     from paropt_exporter.cli.exit_guard import ExitGuard
 
@@ -342,25 +340,18 @@ def _run_lane(flags: argparse.Namespace) -> int:
 
 @contextmanager
 def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing, and without pydantic's search for plugins.
-
-    The search reads the metadata of every installed distribution. Later collections skip the imported objects.
-    """
-    collects, searches = gc.isenabled(), _PLUGIN_SWITCH not in os.environ
+    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
+    collects = gc.isenabled()
     gc.disable()
-    if searches:
-        os.environ[_PLUGIN_SWITCH] = "1"
     try:
         yield
         gc.freeze()
     finally:
-        if searches:
-            del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
         if collects:
             gc.enable()
 
 
-def _reject_conflicting_flags(flags: argparse.Namespace, *, once: bool) -> None:
+def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
     if flags.web_linger is not None and not once:
@@ -369,7 +360,7 @@ def _reject_conflicting_flags(flags: argparse.Namespace, *, once: bool) -> None:
         raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
 
 
-def _build_request(flags: argparse.Namespace, *, once: bool) -> Request:
+def _build_request(flags: Flags, *, once: bool) -> Request:
     from paropt_exporter import config
     from paropt_exporter import plan as plans
     from paropt_exporter.app import Request
@@ -411,27 +402,27 @@ def _resolve_path(path: str | None, *, absolute: bool) -> Path | None:
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 
-def _build_selection(flags: argparse.Namespace) -> Selection:
-    from paropt_exporter.cli.flags import build_parser
+def _build_selection(flags: Flags) -> Selection:
+    from paropt_exporter.cli.plain_flags import COMMANDS
     from paropt_exporter.plan import Selection
 
     return Selection(
         patterns=tuple(flags.stages),
         skipped=tuple(flags.skip),
         with_needs=not flags.only,
-        commands=build_parser().commands if flags.stages else (),
+        commands=COMMANDS if flags.stages else (),
     )
 
 
-def _get_fail_fast(flags: argparse.Namespace) -> bool | None:
+def _get_fail_fast(flags: Flags) -> bool | None:
     return True if flags.fail_fast else False if flags.keep_going else None
 
 
-def _config_flags(flags: argparse.Namespace) -> list[str]:
+def _config_flags(flags: Flags) -> list[str]:
     return ["--config.file", flags.config_file] if flags.config_file else []
 
 
-def _format_again(flags: argparse.Namespace) -> str:
+def _format_again(flags: Flags) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
     words = _config_flags(flags)
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
@@ -441,7 +432,7 @@ def _format_again(flags: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _reports(flags: argparse.Namespace) -> tuple[ReportOption, ...]:
+def _reports(flags: Flags) -> tuple[ReportOption, ...]:
     if not flags.report and "GITHUB_ACTIONS" not in os.environ:
         return ()
     from paropt_exporter import reports
@@ -449,7 +440,7 @@ def _reports(flags: argparse.Namespace) -> tuple[ReportOption, ...]:
     return reports.parse(flags.report or (), os.environ)
 
 
-def _get_lane(flags: argparse.Namespace) -> str:
+def _get_lane(flags: Flags) -> str:
     return STANDARD if flags.lane is None else str(flags.lane)
 
 

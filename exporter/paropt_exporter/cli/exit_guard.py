@@ -59,11 +59,14 @@ class ExitGuard:
 
 
 def end_process(code: int) -> None:
-    """End the process if threads remain: name them, run the exit handlers, and exit. Otherwise return."""
+    """Run the exit handlers and end the process; name threads that remain. Return if a call may have added handlers."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # another signal would only change the exit code
     ExitGuard(code).__enter__()  # for the rest of the process
     if not _list_remaining_threads():
+        if not _has_run_call():  # all handlers are ours, and nothing is left for the interpreter's slow end
+            _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
+            _exit(code)
         _limit_handlers(code)
         return
     # Like the interpreter, but with a limit: executors stop idle threads, then wait for busy ones.
@@ -79,8 +82,6 @@ def end_process(code: int) -> None:
 
 def _limit_handlers(code: int) -> None:
     """End the process if the exit handlers, which run next, take too long."""
-    if "paropt_exporter.executors.calls" not in sys.modules:
-        return  # no call has run, so all handlers are ours
 
     def end() -> None:
         LineStream(sys.stderr).write_line(
@@ -92,6 +93,11 @@ def _limit_handlers(code: int) -> None:
     watch.daemon = True
     with suppress(RuntimeError):  # the system has no thread left
         watch.start()
+
+
+def _has_run_call() -> bool:
+    """Return whether code of the user may have run in this process."""
+    return "paropt_exporter.executors.calls" in sys.modules
 
 
 def _list_remaining_threads() -> list[threading.Thread]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
+from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
 
-_LINE_ENDS = re.compile(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
+_LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 

@@ -15,7 +15,7 @@ from paropt_exporter.config.placeholders import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
-    from paropt_exporter.config.model import Stage
+    from paropt_exporter.config.values import Stage
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})

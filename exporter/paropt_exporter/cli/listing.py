@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator, Mapping, Sequence
 
 from paropt_exporter.cli.formatting import format_line, format_table
-from paropt_exporter.config.model import ALL_STAGES
 from paropt_exporter.config.units import format_duration
+from paropt_exporter.config.values import ALL_STAGES
+from paropt_exporter.light_typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -92,7 +92,7 @@ def _count_members(lane: Lane, stages: Sequence[Stage]) -> str:
 
 
 def _format_settings(lane: Lane) -> str:
-    sla = lane.sla.get(ALL_STAGES) if isinstance(lane.sla, dict) else lane.sla
+    sla = lane.sla.get(ALL_STAGES) if isinstance(lane.sla, Mapping) else lane.sla
     limits = [f"{key} {format_duration(limit.max)}" for key, limit in (("sla", sla), ("total", lane.total)) if limit]
     return ", ".join([lane.strategy.value, *limits])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.executors.commands.output import clean_output
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
 
 _LATEST = "latest"

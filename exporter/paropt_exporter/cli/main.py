@@ -10,9 +10,10 @@ from paropt_exporter.cli import PROGRAM, format_version, streams
 
 TYPE_CHECKING = False  # typing takes as long to load as the rest of --version
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
     from typing import TextIO
+
+    from paropt_exporter.cli.plain_flags import Flags
 
 _NO_THREAD = "can't start new thread"  # CPython's message
 
@@ -32,20 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(arguments: Sequence[str] | None) -> int:
     ours = streams.prepare_streams()
-    if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    if given == ["--version"]:
         with suppress(OSError):  # the line is still in the buffer, and the flush reports the error
             print(format_version())  # without the parser: build scripts call this often
         return _flush_output(0)
-    from paropt_exporter.cli.flags import parse_command_line
-
     try:
-        flags = parse_command_line(arguments)
+        flags = _parse_flags(given)
     except SystemExit as ended:  # argparse has printed its help or a usage error
         raise SystemExit(_flush_output(int(ended.code or 0))) from None
     return _run_guarded(flags, ours)
 
 
-def _run_guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
+def _parse_flags(given: Sequence[str]) -> Flags:
+    from paropt_exporter.cli.plain_flags import parse_plain
+
+    plain = parse_plain(given)
+    if plain is not None:
+        return plain
+    from paropt_exporter.cli.flags import parse_command_line
+
+    return parse_command_line(given)
+
+
+def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
     from paropt_exporter.cli.formatting import format_faults
     from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, EXIT_SIGNAL_BASE, ConfigError, ParoptError
 
@@ -79,7 +90,7 @@ def _run_guarded(flags: argparse.Namespace, ours: tuple[TextIO, TextIO]) -> int:
         return EXIT_INTERNAL
 
 
-def _dispatch(flags: argparse.Namespace) -> int:
+def _dispatch(flags: Flags) -> int:
     from paropt_exporter import logs
 
     logs.configure(flags.log_level, flags.log_format)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import plan as plans
@@ -14,6 +13,7 @@ from paropt_exporter.cli.config_edit import edit_config, write_config
 from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError
 from paropt_exporter.events import RunRecord, Strategy
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:

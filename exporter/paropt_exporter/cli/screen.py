@@ -7,10 +7,9 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
 from paropt_exporter.cli import color as coloring
@@ -32,6 +31,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.executors.commands.output import is_cut
+from paropt_exporter.light_typing import TYPE_CHECKING, Any, TextIO
 from paropt_exporter.plan import Plan
 from paropt_exporter.terminal import visible
 
@@ -380,7 +380,7 @@ def _shorten_line(line: str) -> str:
 
 
 def _format_time_of_day(clock: Clock) -> str:
-    return datetime.fromtimestamp(clock.wall()).astimezone().strftime("%H:%M:%S")
+    return time.strftime("%H:%M:%S", time.localtime(clock.wall()))
 
 
 def open_screen(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter.cli.config_edit import write_config
 from paropt_exporter.cli.formatting import format_count, format_seconds, format_table
 from paropt_exporter.config.editing import Replacement
-from paropt_exporter.config.model import ALL_STAGES, Sla
 from paropt_exporter.config.units import format_duration
+from paropt_exporter.config.values import ALL_STAGES, Sla
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane
@@ -121,7 +121,7 @@ def _build_changes(config: Config, proposals: Sequence[Proposal]) -> dict[str, A
 
 def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
     """Add limits by stage to a lane's. A single limit of the lane becomes the limit of all other stages."""
-    if isinstance(lane.sla, dict):
+    if isinstance(lane.sla, Mapping):
         return limits
     return Replacement({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
 
@@ -129,13 +129,14 @@ def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
 def _build_value(proposal: Proposal) -> object:
     now = proposal.now
     assert proposal.seconds is not None  # it is a change
-    return _to_yaml(Sla(max=proposal.seconds) if now is None else now.model_copy(update={"max": proposal.seconds}))
+    return _to_yaml(Sla(max=proposal.seconds) if now is None else replace(now, max=proposal.seconds))
 
 
 def _to_yaml(limit: Sla) -> object:
     """Return the shortest form of a limit for the file."""
     more = {"warn_at": limit.warn_at, "critical": limit.critical}
-    more = {key: value for key, value in more.items() if value != Sla.model_fields[key].default}
+    defaults = Sla(max=limit.max)
+    more = {key: value for key, value in more.items() if value != getattr(defaults, key)}
     return Replacement({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
 
 

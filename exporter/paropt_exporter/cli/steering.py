@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from paropt_exporter.autoscaling import control_socket
 from paropt_exporter.autoscaling.control_socket import ControlRequest
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import groupby
 from types import MappingProxyType
 
@@ -66,6 +65,8 @@ def format_summary(
 
 def to_json(run: RunRecord) -> dict[str, object]:
     """Return the run as plain JSON values."""
+    from dataclasses import asdict  # here: for JSON only
+
     record = asdict(run)
     record["speedup"] = run.sequential_seconds / run.duration_seconds if run.duration_seconds else None
     return record

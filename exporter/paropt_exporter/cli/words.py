@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 DASHES = "--"
 

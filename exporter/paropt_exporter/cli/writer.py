@@ -7,8 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,30 @@
 """Find, read and check `paropt.yml`, or detect the stages of a project that has none.
 
-Names load on first use (PEP 562), so that only commands that read a config pay for pydantic and PyYAML.
+Names load on first use (PEP 562), so that only commands that validate a config pay for pydantic and PyYAML.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from paropt_exporter.config.locate import discover
+from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.loader import Config, read_config, read_valid_parts
-    from paropt_exporter.config.model import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
+    from paropt_exporter.config.loader import Config, load_config, read_config, read_valid_parts
+    from paropt_exporter.config.values import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
 
 _HOMES = {
     "Config": "loader",
-    "Feedback": "model",
-    "History": "model",
-    "Lane": "model",
-    "Push": "model",
-    "Sla": "model",
-    "Stage": "model",
-    "Web": "model",
-    "Workers": "model",
+    "Feedback": "values",
+    "History": "values",
+    "Lane": "values",
+    "Push": "values",
+    "Sla": "values",
+    "Stage": "values",
+    "Web": "values",
+    "Workers": "values",
+    "load_config": "loader",
     "read_config": "loader",
     "read_valid_parts": "loader",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "Web",
     "Workers",
     "discover",
+    "load_config",
     "read_config",
     "read_valid_parts",
 ]

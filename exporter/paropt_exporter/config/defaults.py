@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from paropt_exporter.config.lanes import DOCS, HEAVY, STANDARD
-from paropt_exporter.config.model import Lane, Sla, Workers
 from paropt_exporter.config.units import MOST_WORKERS
+from paropt_exporter.config.values import Lane, Sla, Workers
 from paropt_exporter.events import Strategy
 
 # Far more workers than cores speed up commands that wait, and 32 threads cost a few MB. Processes hold memory each and

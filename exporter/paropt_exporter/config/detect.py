@@ -11,14 +11,12 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error
-from paropt_exporter.config.model import Stage
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_commands import (
     MAKEFILES,
@@ -28,7 +26,9 @@ from paropt_exporter.config.project_commands import (
     read_project_commands,
 )
 from paropt_exporter.config.pytest_options import read_pytest_options
+from paropt_exporter.config.values import Items, Stage
 from paropt_exporter.config.virtual_environment import build_environment
+from paropt_exporter.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +114,12 @@ _BESIDE = 10  # added to the number of a stage for the second stage of its kind
 
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
-    work: dict[str, object] = {"steps": commands}
-    if len(commands) == 1:
-        work = _build_batched_work(project, commands[0]) or {"run": commands[0]}
-    return Stage.model_validate({"number": number, "name": name, **work})
+    if len(commands) > 1:
+        return Stage(number=number, name=name, steps=tuple(commands))
+    pattern = _choose_batched_files(project, commands[0])
+    if pattern is None:
+        return Stage(number=number, name=name, run=commands[0])
+    return Stage(number=number, name=name, run=("pytest", "-q", ITEMS), items=Items(glob=pattern))
 
 
 def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
@@ -202,12 +204,11 @@ def _mentions_word(text: str, word: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
 
 
-def _build_batched_work(project: Project, command: Words) -> dict[str, object] | None:
-    """Return the keys of a stage that splits the unit tests into batches, or None if one pytest should run them all."""
-    pattern = project.unit_test_files
-    if pattern is None or command[0] != "pytest" or command[1:] not in (("-q",), ("-q", project.unit_tests)):
+def _choose_batched_files(project: Project, command: Words) -> str | None:
+    """Return the glob of unit tests that are to run in batches, or None if one pytest should run them all."""
+    if command[0] != "pytest" or command[1:] not in (("-q",), ("-q", project.unit_tests)):
         return None
-    return {"run": ("pytest", "-q", ITEMS), "items": {"glob": pattern}}
+    return project.unit_test_files
 
 
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
 
 from paropt_exporter.config.document import Document, Unreadable
 from paropt_exporter.errors import EXIT_USAGE, ParoptError
+from paropt_exporter.lazy_dataclasses import dataclass
 
 Changes: TypeAlias = Mapping[str, Any]  # keys as in the file; the innermost values are words, numbers and booleans
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)

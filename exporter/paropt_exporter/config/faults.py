@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import islice
 
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.lazy_patterns import compile_later
+
 Location = tuple[str | int, ...]
-_PLAIN_KEY = re.compile(r"[\w-]+")
+_PLAIN_KEY = compile_later(r"[\w-]+")
 _LONGEST_KEY = 60
 _MOST_COMPARED = 500  # names; 10,000 wrong ones against 10,000 known took 35 s
 _MOST_LISTED = 20
@@ -24,7 +24,7 @@ class Fault:
     on_key: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedFault:
     """A fault with its line and column, from 1, and its path, such as `stages[2].sla.max`."""
 
@@ -32,6 +32,12 @@ class PlacedFault:
     column: int
     path: str
     message: str
+
+    def __lt__(self, other: PlacedFault) -> bool:
+        return self._get_sort_key() < other._get_sort_key()
+
+    def _get_sort_key(self) -> tuple[int, int, str, str]:
+        return self.line, self.column, self.path, self.message
 
     def format(self, file: str) -> str:
         return f"{file}:{self.line}:{self.column}: {self.path}: {self.message}"
@@ -51,6 +57,8 @@ def format_path(location: Location) -> str:
 def suggest_name(word: object, known: Collection[str]) -> str:
     """Return `: did you mean 'x'?`, or a list of the known names if none is similar."""
     if len(known) <= _MOST_COMPARED:
+        import difflib  # here: for errors only
+
         near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), known, n=1, cutoff=0.6)
         if near:
             return f": did you mean {near[0]!r}?"

@@ -8,11 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
-from paropt_exporter.config.units import format_value
+from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, format_value
 
-LONGEST_NAME = 100
-# Safe in a metric label, a file name and a command line: no quote, backslash or line break.
-NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATTERN = r"^https?://[^\s/]+\S*$"

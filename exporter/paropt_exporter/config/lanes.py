@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -74,6 +73,8 @@ def choose_lane(root: Path) -> tuple[str, str]:
     A file is changed if it differs from the commit where the branch left its upstream or the default branch, or is
     untracked. Each call of git blocks for GIT_SECONDS at most.
     """
+    import subprocess  # here: only `--lane auto` needs it
+
     try:
         return classify_change(find_changed_paths(root))
     except (OSError, subprocess.SubprocessError) as error:
@@ -90,6 +91,8 @@ def find_changed_paths(root: Path) -> frozenset[str]:
 
 def _find_base(root: Path) -> str:
     """Return the commit where the current branch left the branch that it will be merged into."""
+    import subprocess
+
     _run_git(root, "rev-parse", "--is-inside-work-tree")
     for branch in _list_target_branches(root):
         try:
@@ -104,6 +107,8 @@ def _find_base(root: Path) -> str:
 
 def _list_target_branches(root: Path) -> list[str]:
     """Return candidates for the target branch. An upstream of the same name is only the pushed copy of this branch."""
+    import subprocess
+
     try:
         upstream = _run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
         branch = _run_git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
@@ -115,6 +120,8 @@ def _list_target_branches(root: Path) -> list[str]:
 
 def _run_git(root: Path, *arguments: str) -> list[str]:
     """Run git without waiting for a lock, a prompt or a hook, and return its output, split at NUL."""
+    import subprocess
+
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     process = subprocess.run(
         ["git", "-c", "core.fsmonitor=false", *arguments],
@@ -129,6 +136,8 @@ def _run_git(root: Path, *arguments: str) -> list[str]:
 
 
 def _describe_git_error(error: Exception) -> str:
+    import subprocess
+
     match error:
         case FileNotFoundError():
             return "git is not installed, or the folder is not there"

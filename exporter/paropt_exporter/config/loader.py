@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import BaseModel, ValidationError
-
 from paropt_exporter import host
-from paropt_exporter.config import defaults, messages, raw_yaml
-from paropt_exporter.config.checks import Machine, cross_check
-from paropt_exporter.config.command_checks import check_work
-from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
-from paropt_exporter.config.faults import Fault
-from paropt_exporter.config.fields import LONGEST_NAME, NAME_PATTERN
-from paropt_exporter.config.model import ALL_STAGES, Dask, Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.parsed_configs import ParsedConfigs
+from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN
+from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
-_EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+_PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,26 @@ def read_config(path: Path | None, *, root: Path) -> Config:
     Raises ConfigError with all faults of the file, each as `file:line:column: path: message`.
     """
     if path is None:
-        return _build_config(File(), path=None, root=_make_absolute(root), places={})
-    try:
-        document = Document(decode_text(_read_content(path)))
-        file = _validate(document)
-    except Unreadable as error:
-        raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
-    return _build_from_document(file, document, path, root)
+        return _build_config(_build_default_file(), path=None, root=_make_absolute(root))
+    return _build_from_file(_validate(_read_content(path), path), path, root)
+
+
+def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) -> Config:
+    """Return the same as `read_config`, without validation if the user's cache has this content as a valid one."""
+    if path is None or not path.is_file():  # the content of a pipe may be secret
+        return read_config(path, root=root)
+    content, cores = _read_content(path), host.count_cpu_workers()
+    parsed = ParsedConfigs(environ)
+    file = parsed.find(path, content, cores=cores, memory_bytes=host.read_total_memory_bytes)
+    if file is None:
+        file = _validate(content, path)
+        parsed.store(path, content, file, cores=cores, memory_bytes=_get_compared_memory(file))
+    return _build_from_file(file, path, root)
+
+
+def _get_compared_memory(file: File) -> int:
+    """Return the machine's memory in bytes if the validity of a file depends on it, or 0."""
+    return host.read_total_memory_bytes() if any(stage.memory for stage in file.stages or ()) else 0
 
 
 def read_valid_parts(path: Path, *, root: Path) -> Config | None:
@@ -72,40 +85,13 @@ def read_valid_parts(path: Path, *, root: Path) -> Config | None:
     """
     if not path.is_file():
         return None  # a pipe is empty now, and a second reader would block
+    from paropt_exporter.config import validation
+
     try:
-        document = Document(decode_text(_read_content(path)))
-        return _build_from_document(File.model_validate(_keep_valid_parts(document.value)), document, path, root)
-    except (Unreadable, ConfigError, ValidationError):
+        file = validation.read_valid_parts(_read_content(path))
+    except ConfigError:
         return None
-
-
-def _keep_valid_parts(value: object) -> dict[str, object]:
-    file = raw_yaml.as_mapping(value)
-    parts = {key: child for key, child in file.items() if _is_valid(File, {key: child})}
-    stages = [
-        stage
-        for place, stage in raw_yaml.list_stages(file)
-        if _is_valid(Stage, stage) and not any(check_work(place, stage))
-    ]
-    return {**parts, "stages": stages}
-
-
-def _is_valid(model: type[BaseModel], value: dict[str, object]) -> bool:
-    try:
-        model.model_validate(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _build_from_document(file: File, document: Document, path: Path, root: Path) -> Config:
-    folder = path.parent if path.is_file() else root  # the folder of a pipe is not the project's
-    places = {
-        raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
-        for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
-    }
-    texts = {name: place.format(str(path)).removesuffix(": ") for name, place in places.items()}
-    return _build_config(file, path=path, root=_make_absolute(folder), places=texts)
+    return None if file is None else _build_from_file(file, path, root)
 
 
 def _read_content(path: Path) -> bytes:
@@ -123,26 +109,49 @@ def _read_content(path: Path) -> bytes:
     raise ConfigError((f"{path}:1:1: file: {problem}",))
 
 
-def _validate(document: Document) -> File:
-    value = document.value
-    if value is None:
-        raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
-    if isinstance(value, dict):
-        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # users keep anchors there
+def _validate(content: bytes, path: Path) -> File:
+    with _disable_plugins():
+        from paropt_exporter.config import validation
+        from paropt_exporter.config.checks import Machine
+        from paropt_exporter.config.document import Unreadable
+
     machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
-    found: list[Fault] = []
-    file = None
     try:
-        file = File.model_validate(value)
-    except ValidationError as error:
-        found += messages.iter_faults(error, document, File)
-    found += cross_check(value, machine)
-    if found or file is None:
-        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
-    return file
+        with _disable_plugins():
+            return validation.validate(content, machine)
+    except Unreadable as error:
+        raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
 
 
-def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[str, str]) -> Config:
+@contextmanager
+def _disable_plugins() -> Iterator[None]:
+    """Spare pydantic's search for plugins, which reads the metadata of every installed distribution."""
+    if _PLUGIN_SWITCH in os.environ:
+        yield
+        return
+    os.environ[_PLUGIN_SWITCH] = "1"
+    collects = gc.isenabled()
+    gc.disable()  # collections during the import of pydantic find nothing
+    try:
+        yield
+    finally:
+        del os.environ[_PLUGIN_SWITCH]  # a stage may use pydantic with plugins
+        if collects:
+            gc.enable()
+
+
+def _build_default_file() -> File:
+    from paropt_exporter.config.defaults import build_default_lanes
+
+    return File(lanes=build_default_lanes())
+
+
+def _build_from_file(file: File, path: Path, root: Path) -> Config:
+    folder = path.parent if path.is_file() else root  # the folder of a pipe is not the project's
+    return _build_config(file, path=path, root=_make_absolute(folder))
+
+
+def _build_config(file: File, *, path: Path | None, root: Path) -> Config:
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
@@ -152,7 +161,7 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
         stages, notes = detected.stages, detected.notes
     return Config(
         project=file.project or _choose_project_name(root),
-        lanes=MappingProxyType(_resolve_stage_numbers(_add_default_lanes(file.lanes), stages)),
+        lanes=MappingProxyType(_resolve_stage_numbers(file.lanes, stages)),
         stages=stages,
         feedback=file.feedback,
         web=file.web,
@@ -162,32 +171,15 @@ def _build_config(file: File, *, path: Path | None, root: Path, places: Mapping[
         root=root,
         path=path,
         notes=notes,
-        places=MappingProxyType(dict(places)),
+        places=MappingProxyType({name: f"{path}{place}" for name, place in file.places.items()}),
     )
-
-
-def _add_default_lanes(lanes: Mapping[str, Lane]) -> dict[str, Lane]:
-    """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
-    known = defaults.build_default_lanes()
-    return {
-        **known,
-        **{name: _merge_lane(known[name], lane) if name in known else lane for name, lane in lanes.items()},
-    }
-
-
-def _merge_lane(default: Lane, lane: Lane) -> Lane:
-    """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
-    said = {key: getattr(lane, key) for key in lane.model_fields_set}
-    if isinstance(lane.sla, dict) and default.sla is not None:
-        said["sla"] = {ALL_STAGES: default.sla, **lane.sla}
-    return default.model_copy(update=said)
 
 
 def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
     """Replace the stage numbers in the lanes by names."""
     names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
     return {
-        name: lane.model_copy(update={"stages": tuple(names.get(word, word) for word in lane.stages)})
+        name: replace(lane, stages=tuple(names.get(word, word) for word in lane.stages))
         if lane.stages is not None
         else lane
         for name, lane in lanes.items()
@@ -196,6 +188,8 @@ def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...])
 
 def _choose_project_name(root: Path) -> str:
     """Return the folder's name, with an underscore for each character that a name may not have."""
+    if re.fullmatch(r"\w[\w.-]{0,60}", root.name, re.ASCII):
+        return root.name  # as most are, and the patterns below take 2 ms to compile
     name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
     return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
 

@@ -1,7 +1,11 @@
-"""The keys of `paropt.yml` with their meanings, values and defaults."""
+"""The keys of `paropt.yml` with their meanings and types, as pydantic models that validate and report faults.
+
+The rest of the program reads `values`, whose classes have the same names and fields: `to_values` converts.
+"""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from paropt_exporter.config import values
 from paropt_exporter.config.fields import (
     Addresses,
     CallTarget,
@@ -34,7 +39,7 @@ from paropt_exporter.config.fields import (
     Word,
 )
 from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS
-from paropt_exporter.events import SlaLimit, Strategy
+from paropt_exporter.events import Strategy
 
 MOST_STAGES = 10_000  # one scrape renders as many in under a second
 
@@ -124,9 +129,6 @@ class Sla(Shorthand):
     @classmethod
     def _expand_shorthand(cls, value: object) -> object:
         return {"max": value} if isinstance(value, str | int | float) else value
-
-    def to_limit(self) -> SlaLimit:
-        return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
 
 
 class Retries(Shorthand):
@@ -238,9 +240,6 @@ class Stage(Section):
     )
 
 
-ALL_STAGES = "*"  # in a lane's limits by stage: all other stages
-
-
 class _AnyOf:
     """Let editors accept a value that fits several branches, such as `{max: 30s}` with a stage `max`."""
 
@@ -281,12 +280,6 @@ class Lane(Section):
         json_schema_extra={"minItems": 1},
         description="Only these stages, by name or number. Default: all.",
     )
-
-    def get_limit(self, stage: Stage) -> Sla | None:
-        """Return the limit on a stage: the lane's for it by name, its own, or the lane's for all."""
-        if not isinstance(self.sla, dict):
-            return stage.sla or self.sla
-        return self.sla.get(stage.name) or stage.sla or self.sla.get(ALL_STAGES)
 
 
 class BasicAuth(Section):
@@ -534,3 +527,28 @@ class File(Section):
     push: Push = Field(default=Push(), description="The Pushgateway for the final values of each run.")
     dask: Dask = Field(default=Dask(), description="The cluster of lanes with strategy dask.")
     history: History = Field(default=History(), description="Where runs are recorded, and for how long.")
+
+
+def to_values(file: File) -> values.File:
+    """Return the values of a validated file."""
+    return values.File(**convert_fields(file))
+
+
+def convert_section(section: Section) -> object:
+    """Return the values of a section; keys that the file does not give have the defaults of `values`."""
+    return getattr(values, type(section).__name__)(**convert_fields(section))
+
+
+def convert_fields(section: Section) -> dict[str, Any]:
+    """Return the fields that a section of the file gives, by name, as values."""
+    return {name: _convert(getattr(section, name)) for name in sorted(section.model_fields_set)}
+
+
+def _convert(value: object) -> object:
+    if isinstance(value, Section):
+        return convert_section(value)
+    if isinstance(value, tuple):
+        return tuple(_convert(each) for each in value)
+    if isinstance(value, dict):
+        return MappingProxyType({name: _convert(each) for name, each in value.items()})
+    return value

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
+from paropt_exporter.lazy_patterns import compile_later
+
 ITEM = "{item}"  # one item for each task
 ITEMS = "{items}"  # several items for each command
 ARGS = "{args}"  # the arguments after -- on the command line
 SHELL = ("/bin/sh", "-c")  # reads the line of a stage with `shell: true`
-_PLACEHOLDER = re.compile("|".join(map(re.escape, (ITEM, ITEMS, ARGS))))
+_ANY_PLACEHOLDER = "|".join(map(re.escape, (ITEM, ITEMS, ARGS)))
+_PLACEHOLDER = compile_later(_ANY_PLACEHOLDER)
 # Tokens that change the meaning of the text after them, as POSIX shells read a line.
-_TOKEN = re.compile(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_PLACEHOLDER.pattern}", re.DOTALL)
+_TOKEN = compile_later(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_ANY_PLACEHOLDER}", re.DOTALL)
 _NAMES = {"'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document"}
-_ENDS = {"'": re.compile("'|$"), "#": re.compile("\n|$")}  # tokens up to there have no meaning
+_ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to there have no meaning
 _ALL_THE_WAY_IN = ("`", "<<")  # they change backslashes and dollars at any depth inside
 
 

@@ -8,10 +8,10 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error, parse_ini, parse_toml
+from paropt_exporter.lazy_dataclasses import dataclass
 
 Words = tuple[str, ...]
 MAKEFILES = ("Makefile", "GNUmakefile", "makefile")

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import re
 
+from paropt_exporter.lazy_patterns import compile_later
+
 LONGEST_SECONDS = 10 * 365 * 86400.0  # ten years; larger values overflow timers
 LARGEST_BYTES = 1 << 50  # a pebibyte, more than a machine has
 MOST_WORKERS = 1000  # of a lane
+LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; libyaml takes seconds for them
+LONGEST_NAME = 100
+# Safe in a metric label, a file name and a command line: no quote, backslash or line break.
+NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
 DURATION_PATTERN = r"^(?=[0-9])([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 SIZE_PATTERN = r"^([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 
@@ -24,9 +30,9 @@ _UNITS_BYTES = {
     "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
-_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
-_SIZE = re.compile(SIZE_PATTERN, re.ASCII)
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
+_DURATION = compile_later(DURATION_PATTERN, re.ASCII)
+_SIZE = compile_later(SIZE_PATTERN, re.ASCII)
+_NUMBER = compile_later(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 _EXPECTED_DURATION = "expected a duration like 30s, 5m, 1h30m or 500ms, or a number of seconds"
 _EXPECTED_SIZE = "expected a size like 2GiB or 500MB, or a number of bytes"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter.events import Event, PoolUse, RunningTask
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:

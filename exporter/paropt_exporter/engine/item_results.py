@@ -6,12 +6,12 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Result
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TypeGuard, TypeVar
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
-from paropt_exporter.executors.calls import CallOutcome
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import TypeGuard, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -69,6 +68,8 @@ def read_future(future: Future[object]) -> Outcome:
     value = future.result(timeout=0)
     if isinstance(value, CommandOutcome):
         return _read_command(value)
+    from paropt_exporter.executors.calls import CallOutcome  # here: most lanes have commands only
+
     output = value.output if isinstance(value, CallOutcome) else ""
     return Outcome(result=Result.SUCCESS, output=output, measurement=measurement)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 from paropt_exporter.engine.interfaces import Stop
-from paropt_exporter.engine.what_if import RecordedTask, Workload, build_workload, compute_makespan, count_most_at_once
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
+from paropt_exporter.lazy_dataclasses import dataclass, replace
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.sla import Watch
+
+if TYPE_CHECKING:
+    from paropt_exporter.engine.what_if import RecordedTask, Workload
 
 SLOW_RATIO = 1.5  # a stage over 1.5x the average stage
 UNEVEN_RATIO = 3.0  # slowest over 3x the fastest
@@ -52,19 +55,33 @@ class RunEnd:
         return self.stopping is not None and self.stopping.interrupted
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """An ended run that can be scheduled again. `peak_size`: the largest size of any of its pools."""
+    """An ended run that can be scheduled again. `peak_size`: the largest size of any of its pools.
 
-    plan: Plan
-    timings: Sequence[TaskTiming]
-    duration_seconds: float
-    peak_size: int
-    cores: float
-    memory_bytes: int
+    What is derived from it is computed once, when it is first read: most runs need no advice.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        timings: Sequence[TaskTiming],
+        duration_seconds: float,
+        peak_size: int,
+        cores: float,
+        memory_bytes: int,
+    ) -> None:
+        self.plan = plan
+        self.timings = timings
+        self.duration_seconds = duration_seconds
+        self.peak_size = peak_size
+        self.cores = cores
+        self.memory_bytes = memory_bytes
 
     def estimate_seconds(self, size: int, tasks: Iterable[RecordedTask] | None = None) -> float:
         """Return how long the lane would have taken: its duration times the ratio of the computed makespans."""
+        from paropt_exporter.engine.what_if import Workload
+
         workload = Workload(tasks=self.tasks if tasks is None else tuple(tasks))
         return self.duration_seconds * self._compute_makespan(workload, size) / self._recorded_makespan
 
@@ -77,6 +94,8 @@ class RecordedRun:
         """The number of workers: the fixed one, otherwise as many as were used at once."""
         if self.plan.strategy is Strategy.SEQUENTIAL:
             return 1
+        from paropt_exporter.engine.what_if import count_most_at_once
+
         used = count_most_at_once((each.started_seconds, each.ended_seconds) for each in self.timings)
         return self.plan.workers.maximum if self.plan.workers.fixed else max(1, used)
 
@@ -90,14 +109,20 @@ class RecordedRun:
 
     @cached_property
     def _workload(self) -> Workload:
+        from paropt_exporter.engine.what_if import build_workload
+
         return build_workload(self.timings, self.cores)
 
     @cached_property
     def _recorded_makespan(self) -> float:
         # Without other processes, here and in each trial: no advice takes cores from them.
+        from paropt_exporter.engine.what_if import Workload
+
         return self._compute_makespan(Workload(tasks=self.tasks), self.size)
 
     def _compute_makespan(self, workload: Workload, size: int) -> float:
+        from paropt_exporter.engine.what_if import compute_makespan
+
         return compute_makespan(
             workload, self.plan.stages, workers=size, cores=self.cores, memory_bytes=self.memory_bytes
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
@@ -38,8 +37,8 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
-from paropt_exporter.plan.batches import build_task as batch_task
 from paropt_exporter.sla import Watch
 
 log = logging.getLogger(__name__)
@@ -523,4 +522,6 @@ def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> Pl
     bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
     if state.plan.template is None or not bad or len(bad) == len(task.items):
         return task
-    return batch_task(state.plan.template, task.index, bad, task.apart)
+    from paropt_exporter.plan.batches import build_task  # here: few stages have batches
+
+    return build_task(state.plan.template, task.index, bad, task.apart)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.engine.interfaces import Demand, RunningAttempt, StageCounts
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Generic, TypeVar
 
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.events import TaskTiming
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Generic, TypeVar
 from paropt_exporter.plan import PlannedStage
 
 _Task = TypeVar("_Task")

@@ -10,10 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
 
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
@@ -22,7 +19,6 @@ from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strateg
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
-from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
@@ -31,6 +27,8 @@ from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
+from paropt_exporter.light_typing import TYPE_CHECKING, Any, Protocol
 from paropt_exporter.plan import (
     COMMANDS,
     DASK,
@@ -41,11 +39,13 @@ from paropt_exporter.plan import (
     Plan,
     PlannedStage,
     PlannedTask,
-    pytest_support,
 )
 
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
+    from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
 
@@ -326,7 +326,7 @@ class PoolWorkers:
             label,
             work.steps,
             cwd=stage.cwd,
-            env=env if report is None else pytest_support.request_report(env, report),
+            env=env if report is None else _request_report(env, report),
             output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
@@ -346,7 +346,7 @@ class PoolWorkers:
         number = self._attempts[label]
         options = replace(
             remote,
-            env=remote.env if report is None else pytest_support.request_report(remote.env, Path(REPORT_PATH)),
+            env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
             output_file=self._get_output_file(stage),
             open_sink=(lambda: self._open_numbered_sink(stage, task, label, number))
             if self._logs is not None
@@ -411,6 +411,10 @@ class PoolWorkers:
     def _make_temporary_path(self, suffix: str) -> Path | None:
         if self._reports is None:
             try:
+                from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
+
+                from paropt_exporter.plan import pytest_support
+
                 self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
                 log.debug("no folder for temporary files", extra={"err": str(error)})
@@ -430,6 +434,8 @@ class PoolWorkers:
             call.future = future
             stop: Callable[[float], object] = call.stop
         else:
+            from paropt_exporter.executors.calls import run_call_in_process
+
             future = pool.submit_named(label, run_call_in_process, *arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
         self._count_task(name, future)
@@ -569,3 +575,9 @@ def _create_call_pool(name: str, size: int) -> CallPool:
 
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")
+
+
+def _request_report(env: Mapping[str, str], report: Path) -> Mapping[str, str]:
+    from paropt_exporter.plan import pytest_support
+
+    return pytest_support.request_report(env, report)

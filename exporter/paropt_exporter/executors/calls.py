@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import io
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, TextIO
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Any, BinaryIO, TextIO
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
@@ -136,6 +135,8 @@ def _describe_object(found: Any) -> str:
 
 def _suggest_name(part: str, found: Any) -> str:
     names = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
+    import difflib  # here: for errors only
+
     close = difflib.get_close_matches(part, names, n=1)
     if close:
         return f": did you mean {close[0]!r}?"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import PoolStatistics, Result
 from paropt_exporter.executors.base import RESIZE_REASONS
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import Protocol
 
 
 @dataclass(slots=True)

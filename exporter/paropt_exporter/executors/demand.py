@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import RunningTask
+from paropt_exporter.lazy_dataclasses import dataclass
 
 WINDOW_SECONDS = 0.05  # the shortest time that a demand is measured over: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand: it must show soon that start-up is over

@@ -84,11 +84,15 @@ def list_thread_children(thread: int) -> tuple[int, ...]:
 
 
 def list_child_pids(process: int | str, *, threads: int | None = None) -> list[str]:
-    """Return the child processes of all threads of a process, zombies too; `threads`: their number, if known."""
-    present = (process,) if threads == 1 else list_threads(process)
-    return [
-        child for thread in present for child in read_file(f"/proc/{process}/task/{thread}/children").decode().split()
-    ]
+    """Return the child processes of all threads of a process, zombies too; `threads`: their number, if known.
+
+    An exiting thread hands its children to the first thread in the list. In reverse order, a child that moves during
+    the scan is read twice rather than never.
+    """
+    if threads == 1:
+        return _read_children(process, process)
+    present = reversed(list_threads(process))
+    return list(dict.fromkeys(child for thread in present for child in _read_children(process, thread)))
 
 
 def list_children(process: int | str) -> set[int]:
@@ -96,9 +100,22 @@ def list_children(process: int | str) -> set[int]:
     return set(map(int, list_child_pids(process)))
 
 
+def _read_children(process: int | str, thread: int | str) -> list[str]:
+    return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
+
+
 def read_environment(process: int | str) -> list[str]:
     """Return a process's environment at its start; empty if it has exited or belongs to another user."""
     return read_file(f"/proc/{process}/environ").decode("latin-1").split("\0")
+
+
+def read_variables(process: int | str, name: str) -> list[str]:
+    """Return the entries of a variable in a process's environment at its start, each as `name=value`."""
+    content = read_file(f"/proc/{process}/environ")
+    beginning = f"{name}=".encode()
+    if beginning not in content:  # in most processes, which need not be split
+        return []
+    return [entry.decode("latin-1") for entry in content.split(b"\0") if entry.startswith(beginning)]
 
 
 def read_start_time(process: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 from collections.abc import Callable
@@ -10,10 +9,13 @@ from time import monotonic
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import child_processes, procfs
-from paropt_exporter.executors.calls import CallOutcome, run_call
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import list_pool_threads
 from paropt_exporter.executors.worker.orphans import Orphans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class ThreadCall:
         self._calls.add(self)
         try:
             self._claim_thread()
+            from paropt_exporter.executors.calls import run_call  # here: shows that code of the user has run
+
             outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
             self._check_stopped()
             return outcome
@@ -142,6 +146,8 @@ class ThreadCalls:
 
     def prepare(self) -> None:
         """Become the parent of orphaned processes of calls, and note the children that belong to no call."""
+        import ctypes  # here: only lanes with calls need it
+
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if not self._running:
             self._before = procfs.list_children("self")

@@ -25,8 +25,8 @@ def list_pool_threads() -> tuple[int, ...]:
 class ThreadGroup:
     """Starts daemon threads for a pool, and joins them.
 
-        announce() ──> starting ──start()──> running ──remove_current()──> exited
-                          └──(the system refuses a thread)───────────────────^
+        announce() ──> starting ──start()──> running ──remove_current()──> leaving ──> exited
+                          └──(the system refuses a thread)────────────────────────────^
 
     Guarantees:
       * `join` joins each thread that was announced before the pool was closed, whichever thread starts it.
@@ -37,6 +37,7 @@ class ThreadGroup:
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
+        self._leaving: set[threading.Thread] = set()  # have made their last call, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
 
@@ -60,7 +61,10 @@ class ThreadGroup:
                 self._changed.notify_all()
 
     def remove_current(self) -> None:
-        """Remove the calling thread; the last call of each thread."""
+        """Note that the calling thread exits; the last call of each thread."""
+        exited = [thread for thread in tuple(self._leaving) if not thread.is_alive()]
+        self._leaving.add(threading.current_thread())
+        self._leaving.difference_update(exited)
         self._threads.discard(threading.current_thread())
 
     def forget_thread(self, ident: int) -> None:
@@ -93,7 +97,8 @@ class ThreadGroup:
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:
             self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), timeout_seconds)
-        threads = [thread for thread in tuple(self._threads) if thread.ident not in (None, me)]
+        present = (*tuple(self._threads), *tuple(self._leaving))  # in this order: a thread that leaves is in both
+        threads = [thread for thread in present if thread.ident not in (None, me)]
         for thread in threads:
             thread.join(None if end is None else max(0.0, end - monotonic()))
         return not any(thread.is_alive() for thread in threads)

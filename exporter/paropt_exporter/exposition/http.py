@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
+
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 HEAD_BYTES = 16 * 1024  # Prometheus sends 400 bytes, a browser with cookies some 4 kB
 LINE_BYTES = 8 * 1024

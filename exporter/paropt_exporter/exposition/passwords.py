@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hmac
 import logging
 import os
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class PasswordChecker:
     """
 
     def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+        self._key = os.urandom(32)
         self._lock = threading.Lock()  # guards: _remembered
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._wake = threading.Condition()  # guards: _requests, _closed
@@ -140,10 +138,14 @@ class PasswordChecker:
     def _choose_decoy_hash(self, users: Mapping[str, str], user: str) -> str:
         """Return a hash to compare an unknown user's password with, always the same one, so that it takes as long."""
         hashes = sorted(users.values())
+        import hmac  # here: few endpoints have users
+
         return hashes[int.from_bytes(hmac.digest(self._key, user.encode(), "sha256")[:8]) % len(hashes)]
 
     def _compute_digest(self, hashed: str, credentials: Credentials) -> bytes:
         parts = (credentials.user.encode(), hashed.encode(), credentials.password)
+        import hmac
+
         return hmac.digest(self._key, b"".join(len(part).to_bytes(8) + part for part in parts), "sha256")
 
 
@@ -152,6 +154,8 @@ def parse_credentials(authorization: str) -> Credentials | None:
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None
+    import base64
+
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
         return Credentials(user.decode(), password) if colon else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
 
 from paropt_exporter import families
 from paropt_exporter.errors import ParoptError, UsageError
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -127,7 +127,7 @@ class ProtectionFile:
 def _preload_modules() -> None:
     """Import modules of later reloads and requests: a stage's Python call puts project modules first on the path."""
     import_module("paropt_exporter.exposition.tls")
-    if find_spec("bcrypt") is not None:
+    with suppress(ModuleNotFoundError):
         import_module("bcrypt")
 
 
@@ -160,6 +160,8 @@ def find_weakened_keys(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
 
 
 def _build_protection(config: WebConfig, path: Path) -> Protection:
+    from importlib.util import find_spec
+
     if config.basic_auth_users and find_spec("bcrypt") is None:
         raise UsageError(f"{path}: basic_auth_users needs bcrypt: pip install bcrypt")
     return Protection(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 
 from paropt_exporter._version import __version__
-from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition.endpoint import HEALTHY, READY, check_telemetry_path
 from paropt_exporter.exposition.http import Request, Response
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
-HEALTHY = "/-/healthy"
-READY = "/-/ready"
 _METHODS = ("GET", "HEAD")
-_PATH = re.compile(r"/[\w./~-]*", re.ASCII)  # the same as the config's `config.fields.UrlPath`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +31,7 @@ class Routes:
     is_ready: Callable[[], bool]
 
     def __post_init__(self) -> None:
-        taken = self.telemetry_path in (HEALTHY, READY)
-        if taken or not _PATH.fullmatch(self.telemetry_path):
-            raise UsageError(
-                f"telemetry path {self.telemetry_path!r}: expected one like /metrics, other than {HEALTHY} and {READY}"
-            )
+        check_telemetry_path(self.telemetry_path)
 
     def route(self, request: Request) -> Response | Scrape:
         """Return the response, or a `Scrape` if the request is for the metrics page."""

@@ -18,6 +18,7 @@ from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainHttpReceived
+from paropt_exporter.exposition.endpoint import format_url
 from paropt_exporter.exposition.http import BadRequest, Request, Response
 from paropt_exporter.exposition.listeners import Acceptor, format_address, open_listeners
 from paropt_exporter.exposition.passwords import PasswordChecker, parse_credentials
@@ -35,7 +36,6 @@ CONNECTIONS_PART = 4  # at most a quarter of this process's descriptors: the run
 UNREAD_BYTES = 64 * 1024 * 1024
 SLOW_READER_SECONDS = 1.0  # a scrape waits this long for slow readers of other pages; then these are closed
 CLOSE_SECONDS = 2.0  # a response that is being sent gets this long when the server closes
-_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # the address to open if it listens on all interfaces
 _BUSY = Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
 _UNAUTHORIZED = Response.from_text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
@@ -112,7 +112,7 @@ class Server:
     ) -> None:
         self.addresses = tuple(format_address(listener) for listener in listeners)
         self._routes, self._protection_source, self._clock = routes, protection_source, clock
-        self._scheme = "https" if protection_source.get_protection().secure else "http"
+        self._secure = protection_source.get_protection().secure is not None
         self._max_requests, self._max_connections = max_requests, max_connections
         self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
         # Only the serving thread uses these; the oldest connection comes first:
@@ -140,10 +140,7 @@ class Server:
     @property
     def url(self) -> str:
         """The URL of the metrics page at the first address, as a browser can open it."""
-        if self.addresses[0].startswith("unix:"):
-            return self.addresses[0]
-        host, _, port = self.addresses[0].rpartition(":")
-        return f"{self._scheme}://{_LOCAL.get(host, host)}:{port}{self._routes.telemetry_path}"
+        return format_url(self.addresses[0], self._routes.telemetry_path, secure=self._secure)
 
     def close(self) -> None:
         """Stop serving. Responses that are being sent get CLOSE_SECONDS. Idempotent."""

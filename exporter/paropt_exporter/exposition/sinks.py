@@ -1,4 +1,4 @@
-"""Deliver a run's final values to sinks, for monitoring that can't scrape the run in time, and count the results."""
+"""The sinks of a run's final values, for monitoring that can't scrape the run in time: a Pushgateway, a textfile."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from paropt_exporter import families, files
 from paropt_exporter.config import Push
-from paropt_exporter.config.model import Tls
+from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import DeliveryError, UsageError
+from paropt_exporter.exposition.deliveries import Deliver
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     import requests
 
 log = logging.getLogger(__name__)
-
-PUSHGATEWAY, TEXTFILE = families.DELIVERY_TARGETS
-_SUCCESS, _FAILURE = families.DELIVERY_RESULTS
 
 # Textfiles:
 _MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
@@ -51,44 +49,6 @@ _RETRY_STATUSES = (429, 502, 503, 504)  # of a gateway that restarts, or of a pr
 _BACKOFF_SECONDS = 0.2
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _ERROR_CHARACTERS = 200  # of an error response's body: the gateway gives the reason in one line
-
-Deliver = Callable[[bytes], None]
-
-
-class Sinks:
-    """The sinks of each run's final page: a function for each target of `families.DELIVERY_TARGETS`.
-
-    Guarantees: a target that fails is logged and counted, and the others are served all the same.
-    """
-
-    def __init__(self, targets: Mapping[str, Deliver]) -> None:
-        self._targets = dict(targets)
-        self._lock = Lock()  # guards: _counts, which a scrape reads
-        self._counts = dict.fromkeys(product(targets, families.DELIVERY_RESULTS), 0)
-
-    def deliver(self, page: Callable[[], bytes]) -> frozenset[str]:
-        """Deliver one page in text format to all targets; return those that failed. Blocks until each has finished."""
-        if not self._targets:
-            return frozenset()
-        final = page()
-        failed = frozenset(target for target in self._targets if not self._deliver_to(target, final))
-        for target in self._targets:
-            with self._lock:
-                self._counts[target, _FAILURE if target in failed else _SUCCESS] += 1
-        return failed
-
-    def count_deliveries(self) -> Mapping[tuple[str, str], int]:
-        """Return the number of deliveries by (target, result)."""
-        with self._lock:
-            return dict(self._counts)
-
-    def _deliver_to(self, target: str, page: bytes) -> bool:
-        try:
-            self._targets[target](page)
-        except DeliveryError as error:
-            log.warning("final values not delivered", extra={"target": target, "err": str(error)})
-            return False
-        return True
 
 
 def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:

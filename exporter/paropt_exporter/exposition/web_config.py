@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, Field, StrictBool, ValidationError, Valida
 
 from paropt_exporter import files
 from paropt_exporter.config import messages
-from paropt_exporter.config.document import LARGEST_FILE_BYTES, Document, Unreadable, decode_text
+from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.fields import Text, Word
 from paropt_exporter.config.model import Section
+from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
 
 # Go's names, which the file uses, and OpenSSL's. Suites of TLS 1.3 can't be chosen, as in Go.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 from paropt_exporter.findings.finding import Finding, Level
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2

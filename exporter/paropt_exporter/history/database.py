@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -243,7 +242,7 @@ def _is_missing(path: Path) -> bool:
 def _create_file(path: Path) -> None:
     """Create a complete history under another name, then rename it: no other process sees an incomplete one."""
     path = _resolve_path(path)
-    copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     files.create_private(copy)
     try:
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:

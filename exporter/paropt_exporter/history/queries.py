@@ -9,9 +9,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Literal
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
@@ -19,7 +16,13 @@ from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan import THREADS, KnownItems
+from paropt_exporter.plan.structure import compute_median
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
 _LAST_RUNS = "SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs"
@@ -162,7 +165,7 @@ def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: st
     """
     known = load_stage_durations(connection, project, lane, limit=EXPECTED_RUNS)
     nearly = _load_mostly_successful_durations(connection, project, lane)
-    return {stage: median(values) for stage, values in {**nearly, **known}.items()}
+    return {stage: compute_median(values) for stage, values in {**nearly, **known}.items()}
 
 
 def _load_mostly_successful_durations(
@@ -327,7 +330,7 @@ def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> 
       GROUP BY run_id
     """
     sizes = [to_count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
-    return round(median(sizes)) if sizes else None
+    return round(compute_median(sizes)) if sizes else None
 
 
 def find_never_succeeded(connection: sqlite3.Connection, project: str, lane: str) -> frozenset[str]:
@@ -451,7 +454,7 @@ def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, li
     ]
     if len(ended) < 2:
         return None
-    return Trend(latest=ended[-1], average=fmean(ended[:-1]), earlier_runs=len(ended) - 1)
+    return Trend(latest=ended[-1], average=sum(ended[:-1]) / (len(ended) - 1), earlier_runs=len(ended) - 1)
 
 
 def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:

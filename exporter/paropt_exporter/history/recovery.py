@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
+from paropt_exporter.lazy_dataclasses import dataclass
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"

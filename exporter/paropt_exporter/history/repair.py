@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -81,7 +80,7 @@ def restore_deleted(path: Path, deleted: sqlite3.Connection) -> None:
     Another process that shared the file may have been first; later writes of this process are then lost.
     """
     files.make_folder(path.parent)
-    copy = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     files.create_private(copy)
     try:
         with closing(sqlite3.connect(copy)) as target:

@@ -7,7 +7,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import assert_never
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
@@ -23,6 +22,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Kind
+from paropt_exporter.light_typing import assert_never
 
 OUTPUT_CHARACTERS = 4096  # of a failed task's output: one or two screens; a stage's `file` has all of it
 SUM = "sum"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
 from threading import Lock
 
@@ -20,6 +19,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Family, Kind
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.metrics.page import Labels, Value
 
 Series = tuple[Family, Labels]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 
 class Format(Enum):

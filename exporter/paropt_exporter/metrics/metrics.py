@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, cast
 
 from paropt_exporter import families
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family
+from paropt_exporter.light_typing import TYPE_CHECKING, cast
 from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.formats import Format, negotiate
@@ -160,7 +160,7 @@ class Metrics:
         return ()
 
     def _put_constants(self, revision: str, *, serves_on: bool) -> None:
-        self._page.put(families.BUILD_INFO, (__version__, platform.python_version(), revision), 1.0)
+        self._page.put(families.BUILD_INFO, (__version__, sys.version.split()[0], revision), 1.0)
         self._page.put(families.SERVES_ON, (), float(serves_on))
         self._put_bounds()
 

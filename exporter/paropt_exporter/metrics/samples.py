@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import product
 
 from paropt_exporter import families, host
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.events import ControlView, LiveStage, PoolControl, PoolStatistics, QueryCounts
 from paropt_exporter.families import Family
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.metrics.page import Labels, Value
 
 Sample = tuple[Family, Labels, Value]

@@ -1,7 +1,6 @@
 """Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS
-from paropt_exporter.plan.batches import KnownItems
 from paropt_exporter.plan.building import (
     NOTHING_TO_RUN,
     build_plan,
@@ -15,6 +14,7 @@ from paropt_exporter.plan.structure import (
     Bounds,
     Call,
     Commands,
+    KnownItems,
     Plan,
     PlannedStage,
     PlannedTask,

@@ -17,11 +17,11 @@ import os
 import resource
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
-from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.
 UNKNOWN_START_UP_SECONDS = 0.4
@@ -40,19 +40,6 @@ _MOST_ARGUMENT_BYTES = 6 * 1024 * 1024
 _SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path and the kernel
 
 Batches = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownItems:
-    """Measurements of a stage's earlier runs: the seconds of each item, and of a command's start.
-
-    Long tests (`tests/test_a.py::test_b`) have their own entries, and their file's seconds exclude them.
-    `seen_timestamp_seconds` has the time of each item's last measurement.
-    """
-
-    seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    start_up_seconds: float | None = None
-    seen_timestamp_seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,8 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
@@ -19,27 +17,30 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
-from paropt_exporter.plan import batches, pytest_support
-from paropt_exporter.plan.batches import ConcurrentStages, KnownItems
+from paropt_exporter.lazy_dataclasses import replace
+from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
-from paropt_exporter.plan.pytest_support import find_separable_tests
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (
     Bounds,
     Call,
     Commands,
+    KnownItems,
     Plan,
     PlannedStage,
     PlannedTask,
     Work,
+    compute_median,
 )
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
+    from paropt_exporter.plan.batches import ConcurrentStages
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
-_PLACEHOLDER = re.compile(re.escape(ITEM) + "|" + re.escape(ARGS))
+_PLACEHOLDER = compile_later(re.escape(ITEM) + "|" + re.escape(ARGS))
 _WHOLE_LANE = Selection()
 
 
@@ -180,7 +181,7 @@ def parse_bounds(text: str) -> Bounds:
 
 def _choose_automatic_bounds() -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
-    from paropt_exporter.config.model import Workers
+    from paropt_exporter.config.values import Workers
 
     minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
@@ -200,6 +201,8 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
     wanted = {item if item in there else item.partition("::")[0] for item in items[stage.name]}
     if not wanted or not wanted <= there:
         return stage
+    from paropt_exporter.plan import batches
+
     kept = tuple(item for item in stage.tasks[0].items if item in wanted)
     return _mark_partial(
         replace(stage, tasks=(batches.build_task(stage.template, 0, kept),)), Scope.ITEMS, whole=wanted == there
@@ -240,6 +243,8 @@ def _build_batches(
     known: Mapping[str, KnownItems],
     shares: Mapping[str, float],
 ) -> tuple[PlannedTask, ...]:
+    from paropt_exporter.plan import batches  # here: most stages have no items
+
     workers = max(
         1, min(_count_concurrent_commands(host.count_cpus(), shares.get(stage.name, 1.0)), size.maximum // stage.slots)
     )
@@ -265,6 +270,8 @@ def _find_unchanged_parts(stage: PlannedStage, items: Sequence[str], known: Know
 
     Includes only tests that pytest can deselect without another one.
     """
+    from paropt_exporter.plan.pytest_support import find_separable_tests
+
     found: dict[str, list[str]] = {}
     wanted = frozenset(items)
     for name in known.seconds:
@@ -296,6 +303,8 @@ def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
 
 def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
     """Return the stages that may run at the same time, which are neither its needs nor its dependents."""
+    from paropt_exporter.plan.batches import ConcurrentStages
+
     needs = {each.name: each.needs for each in stages}
     related = {stage.name, *_find_reachable(stage.name, needs)}
     related |= {name for name in needs if stage.name in _find_reachable(name, needs)}
@@ -322,9 +331,9 @@ def _find_reachable(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _require_lane(config: Config, lane: str) -> None:
-    from paropt_exporter.config.faults import suggest_name
-
     if lane not in config.lanes:
+        from paropt_exporter.config.faults import suggest_name
+
         there = ", ".join(config.lanes)
         hint = suggest_name(lane, config.lanes)
         suffix = hint if "did you mean" in hint else ""
@@ -388,7 +397,7 @@ def _build_stage(
         skip=skip,
         fault=fault,
         template=template,
-        junit=template is not None and pytest_support.can_request_report(template, folder, config.root, env),
+        junit=template is not None and _can_request_report(template, folder, config.root, env),
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
         remote=_build_remote_options(config, stage) if pool == DASK else None,
     )
@@ -407,6 +416,12 @@ def _build_remote_options(config: Config, stage: Stage) -> RemoteTaskOptions:
         outputs=stage.outputs,
         programs=os.path.relpath(programs, root) if programs.startswith(root + os.sep) else programs,
     )
+
+
+def _can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
+    from paropt_exporter.plan import pytest_support  # here: most stages have no items
+
+    return pytest_support.can_request_report(template, folder, root, env)
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
@@ -436,6 +451,8 @@ def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tu
         return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
     template = _build_template(stage, arguments)
     if template is not None:  # one batch, until the order of the stages is known
+        from paropt_exporter.plan import batches
+
         return (batches.build_task(template, 0, items),), "", ""
     each = [_build_work(stage, item, arguments) for item in items]
     return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
@@ -503,10 +520,8 @@ def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> B
 
 def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
     """Return the seconds of the longest path from each stage's start to the run's end, by name."""
-    from statistics import median
-
     known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
-    unknown = median(known) if known else UNKNOWN_SECONDS
+    unknown = compute_median(known) if known else UNKNOWN_SECONDS
     own = {stage.name: _estimate_own_seconds(stage, unknown) for stage in stages}
     after: dict[str, float] = dict.fromkeys(own, 0.0)
     remaining: dict[str, float] = {}

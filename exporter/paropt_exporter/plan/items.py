@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import selectors
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.errors import Interrupted
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.signals import DeferredSignals
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.model import Items
+    import selectors
+    import subprocess
+
+    from paropt_exporter.config.values import Items
 
 COMMAND_SECONDS = 60.0  # longer work belongs into a stage
 MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths take
@@ -77,6 +77,8 @@ def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, .
         )
         found = [os.fsdecode(name) for name in printed.split(b"\0")[:-1]]
     else:
+        import glob
+
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
         found = [*islice(matches, MOST_ITEMS + 1)]
     # A name like that of an option must not become one.
@@ -117,6 +119,8 @@ def _run_command(
     words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[int, bytes, bytes]:
     """Return a command's exit code, output and errors, up to its end or a signal."""
+    import subprocess
+
     try:
         with descriptors.use_original_limit():
             process = subprocess.Popen(
@@ -145,6 +149,8 @@ def _read_output(
 
     A daemon that the command started may hold the pipes longer.
     """
+    import selectors  # here, as subprocess: most items are files
+
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     deadline = time.monotonic() + limit_seconds

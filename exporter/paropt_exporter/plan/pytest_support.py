@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
 import re
@@ -13,25 +12,26 @@ from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.config.placeholders import ITEMS, SHELL
+from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands
 
 VARIABLE = "PYTEST_ADDOPTS"  # pytest reads it after its configuration and before its command line
 FOLDER_PREFIX = "paropt-reports-"  # of folders with reports
 _LONGEST_CONFIGURATION_BYTES = 1 << 18
-_PYTEST = re.compile(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
+_PYTEST = compile_later(r"(?<![\w.-])(pytest|py\.test)(?![\w.-])")
 # Also in a cluster such as `-qx`, but not in the value of a short option (`-kx`).
-_AGAINST = re.compile(
+_AGAINST = compile_later(
     r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
     r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
 )
 # They may run pytest as another user or with other folders, so that it can't write the report to our folder.
-_ELSEWHERE = re.compile(
+_ELSEWHERE = compile_later(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
 # Set by an outer exporter, whose pytest runs this one. Our pytest must not write to its report.
-_OUTER = re.compile(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
-_SHELL_OPERATOR = re.compile(r"[;|`\n)]|(?<!>)&(?!>)")
+_OUTER = compile_later(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
+_SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
 def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
@@ -93,9 +93,13 @@ def _read_addopts(folder: Path) -> str:
     return read_pytest_options(read).get("addopts", "")
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
-_MAKES_NAMES = re.compile(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
+_MAKES_NAMES = compile_later(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
 
 
 def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
@@ -105,6 +109,8 @@ def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
     which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
     now may lack them.
     """
+    import ast
+
     try:
         source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
         if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
@@ -120,6 +126,8 @@ def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
 
 
 def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool:
+    import ast
+
     *classes, function = names
     scope: ast.Module | ast.ClassDef = module
     for name in classes:
@@ -134,6 +142,8 @@ def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool
 
 
 def _is_plain(base: ast.expr) -> bool:
+    import ast
+
     return (isinstance(base, ast.Name) and base.id in _PLAIN_BASES) or (
         isinstance(base, ast.Attribute) and base.attr in _PLAIN_BASES
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
@@ -123,6 +122,8 @@ def _suggest_name(
     if other := lanes_of.get(pattern):
         return f" (lane {other[0]} has it)"
     known = [*names, *commands]
+    from difflib import get_close_matches  # here: for errors only
+
     near = get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else []
     if not near:
         return ""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask, find_repository_path
 from paropt_exporter.terminal import visible

@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from paropt_exporter.findings import Finding, Level
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.reports.model import FinishedRun, ReportedStage, find_repository_path
 from paropt_exporter.terminal import visible
 

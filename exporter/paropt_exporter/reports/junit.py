@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree  # nosec B405 # writes only
 
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 from paropt_exporter.terminal import visible
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from paropt_exporter.events import Decision, RunRecord, RunStarted, SlaRecord, StageRecord, TaskRecord
 from paropt_exporter.findings import Finding
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 _TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
 

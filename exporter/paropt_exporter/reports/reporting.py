@@ -8,7 +8,6 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from paropt_exporter import files
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted, SlaRecord, TaskRecord
 from paropt_exporter.findings import find_findings
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 

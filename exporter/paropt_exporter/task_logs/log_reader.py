@@ -19,15 +19,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from paropt_exporter import files
 from paropt_exporter.events import Result
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import Any, BinaryIO
 
 SUFFIX = ".log"
 _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a command line
@@ -118,7 +117,15 @@ def list_runs(folder: Path) -> list[str]:
     """Return the ids of the runs that have a log, oldest first; none if there is no folder."""
     with suppress(OSError):
         files.check_no_links(folder)
-        return sorted(_iter_run_ids(folder))
+        return sorted(run_id for run_id, _ in _iter_logs(folder))
+    return []
+
+
+def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """Return the id of each run that has a log with the state of its file, oldest first; none if there is no folder."""
+    with suppress(OSError):
+        files.check_no_links(folder)
+        return sorted(_iter_logs(folder), key=lambda log: log[0])
     return []
 
 
@@ -168,12 +175,13 @@ def find_end(frame: Frame) -> int:
     return frame.position + (frame.size + 1 if frame.size else 0)
 
 
-def _iter_run_ids(folder: Path) -> Iterator[str]:
+def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SUFFIX)
-            if name != entry.name and _OURS.fullmatch(name) and stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                yield name
+            if name != entry.name and _OURS.fullmatch(name) and entry.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # another process has removed it
+                    yield name, entry.stat(follow_symlinks=False)
 
 
 def _parse_header(line: bytes) -> Mapping[str, Any] | None:

@@ -10,13 +10,13 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from paropt_exporter import files
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, list_runs
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, scan_logs
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,11 @@ class LogFolder:
         """Remove logs that are too old, then the oldest ones until the rest leave room for one more run."""
         left_bytes = self.limits.total_bytes - self.limits.run_bytes
         oldest = self._clock.wall() - self.limits.age_seconds
-        for run_id in reversed(list_runs(self._folder)):
-            path = self.path(run_id)
-            with suppress(OSError):  # another process may have removed it, and one file too many does no harm
-                found = path.lstat()
-                left_bytes -= found.st_size
-                if (left_bytes < 0 or found.st_mtime < oldest) and not self._lives(run_id):
-                    path.unlink()
+        for run_id, found in reversed(scan_logs(self._folder)):
+            left_bytes -= found.st_size
+            if (left_bytes < 0 or found.st_mtime < oldest) and not self._lives(run_id):
+                with suppress(OSError):  # another process may have removed it, and one file too many does no harm
+                    self.path(run_id).unlink()
 
 
 class TaskLogs:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
@@ -102,18 +102,26 @@ def _budget(draw: random.Random, floor: int, ceiling: int) -> Budget:
     return Budget(claims=tuple(claims), cores=draw.choice((None, 4.0)), memory_bytes=draw.choice((None, 1 << 30)))
 
 
-def test_pool_stays_within_its_bounds_and_names_each_move() -> None:
-    for seed in range(HISTORIES):
-        for seen, size, action, reason in streams(seed):
+PoolStep = tuple[PoolObservation, int, str, str]
+
+
+@pytest.fixture(scope="module")
+def pool_histories() -> list[list[PoolStep]]:
+    return [list(streams(seed)) for seed in range(HISTORIES)]
+
+
+def test_pool_stays_within_its_bounds_and_names_each_move(pool_histories: list[list[PoolStep]]) -> None:
+    for history in pool_histories:
+        for seen, size, action, reason in history:
             assert seen.floor <= size <= seen.ceiling or size == seen.size
             assert action == ("hold" if size == seen.size else "up" if size > seen.size else "down")
             assert reason in DECISION_REASONS[action], (action, reason)
 
 
-def test_pool_shrinks_only_after_a_stable_time_with_less_need() -> None:
-    for seed in range(HISTORIES):
+def test_pool_shrinks_only_after_a_stable_time_with_less_need(pool_histories: list[list[PoolStep]]) -> None:
+    for history in pool_histories:
         needed: list[tuple[float, int]] = []
-        for seen, size, action, reason in streams(seed):
+        for seen, size, action, reason in history:
             needed.append((seen.now, min(compute_traffic_size(seen.traffic), seen.ceiling)))
             unbounded = seen.cpu_demand is None or seen.cpu_demand < 0.1
             if action == "down" and reason == "demand" and unbounded:
@@ -121,6 +129,13 @@ def test_pool_shrinks_only_after_a_stable_time_with_less_need() -> None:
             assert size >= 1
         assert len(needed) == STEPS
     assert STABLE_SECONDS > 0
+
+
+def test_pool_never_grows_beyond_known_memory(pool_histories: list[list[PoolStep]]) -> None:
+    for history in pool_histories:
+        for seen, size, _, _ in history:
+            most = None if seen.memory is None else compute_pool_memory_size(seen.size, seen.memory)
+            assert most is None or 1 <= size <= max(most, seen.floor)
 
 
 def readings(draw: random.Random) -> Reading:
@@ -255,31 +270,33 @@ def runs(seed: int) -> Iterator[tuple[LaneObservation, int, str, str]]:
         size, state = step.size, step.state
 
 
-def test_run_never_exceeds_its_unfinished_tasks() -> None:
-    for seed in range(HISTORIES):
-        for seen, size, action, reason in runs(seed):
+LaneStep = tuple[LaneObservation, int, str, str]
+
+
+@pytest.fixture(scope="module")
+def lane_histories() -> list[list[LaneStep]]:
+    return [list(runs(seed)) for seed in range(HISTORIES)]
+
+
+def test_run_never_exceeds_its_unfinished_tasks(lane_histories: list[list[LaneStep]]) -> None:
+    for history in lane_histories:
+        for seen, size, action, reason in history:
             unfinished = sum(group.count for group in (*seen.running, *seen.waiting))
             assert seen.floor <= size <= seen.ceiling
             assert size <= max(seen.size, seen.floor, unfinished)
             assert reason in DECISION_REASONS[action], (action, reason)
 
 
-def test_run_never_exceeds_known_memory() -> None:
-    for seed in range(HISTORIES):
-        for seen, size, _, _ in runs(seed):
+def test_run_never_exceeds_known_memory(lane_histories: list[list[LaneStep]]) -> None:
+    for history in lane_histories:
+        for seen, size, _, _ in history:
             bound = compute_memory_bound(seen, assess_lane(seen))
             assert bound is None or 1 <= size <= max(bound, seen.floor)
 
 
-def test_pool_never_grows_beyond_known_memory() -> None:
-    for seed in range(HISTORIES):
-        for seen, size, _, _ in streams(seed):
-            most = None if seen.memory is None else compute_pool_memory_size(seen.size, seen.memory)
-            assert most is None or 1 <= size <= max(most, seen.floor)
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 4 << 30))
+@example(240, 611573662)  # cores allow less than memory does, and more tasks run than either
 def test_more_memory_never_means_a_smaller_run(seed: int, more: int) -> None:
     for seen, size, _, _ in runs(seed):
         if seen.memory is not None:

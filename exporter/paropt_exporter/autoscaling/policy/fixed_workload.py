@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS
 
 SATURATED_RATIO = 0.9  # add no workers once the lane keeps this much of the cores busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from paropt_exporter.autoscaling.policy.fixed_workload import (
@@ -24,6 +23,7 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     compute_next_states,
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 # The size shrinks once a smaller one has sufficed for this long. With less, it would follow every task that ends. With
 # more, a size that was raised by a wrong reading would not be back within two seconds.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
+from paropt_exporter.lazy_dataclasses import dataclass
 
 RESERVE_BYTES = (
     256 << 20

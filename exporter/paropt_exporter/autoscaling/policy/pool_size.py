@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 from paropt_exporter.autoscaling.policy.budget import Budget, compute_allowance
 from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
 from paropt_exporter.autoscaling.policy.memory import PoolMemory, compute_pool_memory_size
@@ -30,6 +28,7 @@ from paropt_exporter.autoscaling.policy.stabilization import (
     decide_size,
 )
 from paropt_exporter.cpu_demand import WAITING_DEMAND
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 STABLE_SECONDS = 10.0
 TRIAL_SERVICES = 1.5  # of a task's duration, in which a wave of tasks at the new size ends

@@ -8,7 +8,6 @@ rejections in a row there is no data: the size never goes down, and up only to r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 
 from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
 from paropt_exporter.autoscaling.policy.query_validity import SETTLED_SCRAPES, Reading, reject_reading
@@ -21,6 +20,7 @@ from paropt_exporter.autoscaling.policy.stabilization import (
     decide_size,
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 NO_DATA_AFTER = 3
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 STALE_INTERVALS = 2.5  # an older sample means at least two missed scrapes
 SETTLED_SCRAPES = 4  # a rate over fewer scrapes says little

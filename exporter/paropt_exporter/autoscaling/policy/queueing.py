@@ -7,8 +7,9 @@ the mean wait of M/M/N is W = C(N, a) S / (N - a), with the offered load a = arr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 WAIT_RATIO = 0.25  # the mean wait over the service time: 5 Erlang get 7 workers
 DRAIN_SECONDS = 2.0  # within which all queued tasks start: after a step of the load no task waits for 3 s

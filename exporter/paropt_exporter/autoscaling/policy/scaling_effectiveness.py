@@ -7,7 +7,8 @@ the service time shows that at once; comparing throughputs gave up to a fifth fa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from paropt_exporter.lazy_dataclasses import dataclass
 
 COMPLETIONS = 30  # after the move; fewer say little of a mean
 FEW_COMPLETIONS = 10  # before the move; fewer widen the bound, and a burst of load leaves no time for more

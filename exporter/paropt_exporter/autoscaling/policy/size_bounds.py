@@ -8,10 +8,10 @@ bounds stay for ten intervals, then the config's apply.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 LOAD, LIMIT = "load", "limit"
 PATIENT_INTERVALS = 10  # for which the last value of a lost signal holds

@@ -8,7 +8,8 @@ Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffectiv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 TOLERANCE_RATIO = 0.1  # as in the HPA
 LARGEST_STEP_DOWN_RATIO = 0.3
@@ -98,6 +99,9 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
     if size < limits.floor:
         return _move(now, size, max(bounded, limits.floor), "bounds", history, wanted)
     if size > limits.ceiling:
+        shrunk = _shrink(now, size, wanted, reason, limits, history)
+        if shrunk.size < limits.ceiling:
+            return shrunk
         return _move(now, size, limits.ceiling, limits.ceiling_reason, history, wanted)
     if bounded > size:
         return _grow(now, size, bounded, reason, wanted, history)

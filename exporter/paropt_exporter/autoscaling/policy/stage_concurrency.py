@@ -17,7 +17,6 @@ lock next.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     CHANGE_RATIO,
@@ -29,6 +28,7 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     estimate_inflation,
     is_ineffective,
 )
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
 TRIED_RATIO = 0.25  # of the running tasks; half of them would take three times the completions

@@ -16,7 +16,6 @@ import re
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +31,7 @@ from paropt_exporter.autoscaling.policy.query_validity import QueryResult, Serie
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
+from paropt_exporter.lazy_dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 

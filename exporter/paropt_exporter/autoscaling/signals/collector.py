@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from paropt_exporter import families
@@ -26,6 +25,7 @@ from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.families import Family
+from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.promql import build_selector, select
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
 
 from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.events import PoolStatistics
+from paropt_exporter.lazy_dataclasses import dataclass
 
 LONGEST_WINDOW_SECONDS = 90.0
 _SERVICES = 5.0  # a window spans several tasks, however long they are

@@ -7,7 +7,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from paropt_exporter.executors.future import TaskFuture, get_label, unwrap_parti
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.lazy_dataclasses import replace
 
 log = logging.getLogger(__name__)
 

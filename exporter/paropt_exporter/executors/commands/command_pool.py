@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import secrets
 import signal as signals
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -22,6 +20,7 @@ from paropt_exporter.executors.commands.output import Capture, OutputFile, Outpu
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class CommandPool:
         self._threads = ThreadPool(max_workers, name=name)
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
-        self._mark = secrets.token_hex(8)
+        self._mark = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards: everything below
         self._tasks: dict[Future[CommandOutcome], CommandTask] = {}
         self._running: set[CommandTask] = set()

@@ -19,10 +19,8 @@ import stat
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
@@ -33,6 +31,8 @@ from paropt_exporter.executors.commands.supervisor_client import (
     describe_death,
     kill_leftovers,
 )
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import Any
 
 log = logging.getLogger(__name__)
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+
+from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.light_typing import BinaryIO, Protocol
 
 TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record
 RAW_BYTES = 4 * TEXT_CHARACTERS  # cleaning removes colours and progress bars: keep enough to fill the text
 
 _CUT = "[about "
 
-_ESCAPE = re.compile(
+_ESCAPE = compile_later(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor; also cut off before its last byte
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS: titles, links
     r"|\x1b[ -/]*[0-~]?"  # two bytes, or a lone ESC
 )
 # All controls but tab, newline and return; and the marks that reverse the direction of the text after them.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = compile_later("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class OutputFile:

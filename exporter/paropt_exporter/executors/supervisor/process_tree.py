@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.core_time import ProcessTime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+else:
+    import _signal as signal  # signal imports enum
 
 MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -154,10 +160,17 @@ class Tree:
 class ProcessTable:
     """The trees of all commands, and the pids of foreign processes, so that a sample reads only new processes.
 
-    A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants.
+    A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants. A descendant
+    that belongs to no known tree is looked at again in each sample.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        list_pids: Callable[[], list[str]] = procfs.list_pids,
+        read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
+        read_environment: Callable[[str], list[str]] = procfs.read_environment,
+    ) -> None:
+        self._list_pids, self._read_stat, self._read_environment = list_pids, read_stat, read_environment
         self.trees: list[Tree] = []
         self._owners: dict[str, Tree] = {}
         self._sessions: dict[str, Tree] = {}
@@ -168,9 +181,11 @@ class ProcessTable:
 
     def add(self, tree: Tree, now: float) -> None:
         """Add a tree whose root has just started, and take its first sample."""
+        if not self.trees:
+            self._foreign.clear()  # without trees there are no samples: other processes may have these pids by now
         self.trees.append(tree)
         self._sessions[tree.root] = tree
-        fields = procfs.read_stat(tree.root)
+        fields = self._read_stat(tree.root)
         if fields is not None:
             self._add_member(tree, Process(tree.root, fields, now))
             tree.update_memory()
@@ -185,7 +200,7 @@ class ProcessTable:
 
     def refresh(self, now: float) -> None:
         """Read /proc once: refresh all members, find new ones."""
-        names = set(procfs.list_pids())
+        names = set(self._list_pids())
         self._foreign &= names
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
@@ -194,7 +209,8 @@ class ProcessTable:
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have a session of its own by now
         fresh = names - self._foreign - self._owners.keys()
-        self._foreign |= fresh - self._assign_new([pid for pid in fresh if pid.isdigit()], now)
+        unassigned = self._assign_new([pid for pid in fresh if pid.isdigit()], now)
+        self._foreign |= fresh - self._owners.keys() - unassigned
 
     def get_shape(self) -> tuple[tuple[int, int], ...]:
         """Return the number of processes and the MiB of memory of each tree: they change when the work changes."""
@@ -224,33 +240,53 @@ class ProcessTable:
             tree.settle(str(pid), seconds, self.crowding, now)
 
     def _assign_new(self, pids: list[str], now: float) -> set[str]:
-        """Assign new processes to their trees and return the assigned ones."""
-        found = [Process(pid, fields, now) for pid in pids if (fields := procfs.read_stat(pid)) is not None]
-        given: set[str] = set()
-        left = len(found) + 1
-        while len(found) < left:  # a parent may come after its child
-            left = len(found)
-            rest = []
-            for process in found:
-                tree = self._find_owner(process)
-                if tree is None:
-                    rest.append(process)
-                    continue
-                self._add_member(tree, process)
-                given.add(process.pid)
-            found = rest
-        return given
+        """Assign new processes to their trees, and return the descendants of this process that belong to none."""
+        found = self._read_new(pids, now)
+        while owned := {pid: tree for pid, process in found.items() if (tree := self._find_owner(process, found))}:
+            for pid, tree in owned.items():  # their children may come before them
+                self._add_member(tree, found.pop(pid))
+        return {pid for pid, process in found.items() if self._is_descendant(process, found)}
 
-    def _find_owner(self, process: Process) -> Tree | None:
+    def _read_new(self, pids: list[str], now: float) -> dict[str, Process]:
+        """Read new processes, together with ancestors that are as new but not listed yet.
+
+        The parent of a process may exit between the two reads. Once it is reaped, its child has another parent, which
+        a second read of the child shows.
+        """
+        found: dict[str, Process] = {}
+        left = set(pids)
+        while left:
+            for pid in left:
+                if (fields := self._read_stat(pid)) is not None:
+                    found[pid] = Process(pid, fields, now)
+                else:
+                    found.pop(pid, None)
+            known = found.keys() | self._owners.keys() | self._foreign | {self._me, "0"}
+            unlisted = {process.parent for process in found.values()} - known
+            gone = {pid for pid in unlisted if self._read_stat(pid) is None}
+            left = unlisted - gone | {pid for pid, process in found.items() if process.parent in gone}
+        return found
+
+    def _find_owner(self, process: Process, unassigned: Mapping[str, Process]) -> Tree | None:
         tree = self._owners.get(process.parent) or self._sessions.get(process.session)
-        if tree is not None or process.parent != self._me:
+        if tree is not None or not self._is_descendant(process, unassigned):
             return tree
-        # It left its session before the first sample, and its parent has exited: its environment identifies it.
-        marks = procfs.read_environment(process.pid)
+        # It left its session before the first sample, and an ancestor has exited: its environment identifies it.
+        marks = self._read_environment(process.pid)
         for candidate in self.trees:
             if candidate.mark in marks:
                 return candidate
         return self.trees[0] if len(self.trees) == 1 else None
+
+    def _is_descendant(self, process: Process, unassigned: Mapping[str, Process]) -> bool:
+        """Return whether parents that are all unassigned lead from `process` up to this process."""
+        for _ in range(len(unassigned) + 1):  # the processes are read one after another: the chain may be a circle
+            if process.parent == self._me:
+                return True
+            if process.parent not in unassigned:
+                return False
+            process = unassigned[process.parent]
+        return False
 
     def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process

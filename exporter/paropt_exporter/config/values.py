@@ -1,0 +1,266 @@
+"""The values of a checked `paropt.yml`, which the rest of the program reads; `model` has their meanings.
+
+They are separate from the pydantic models of the same names, so that a run with an unchanged config, which
+`parsed_configs` keeps, does not load pydantic. `model` takes its defaults from here.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from paropt_exporter.events import SlaLimit, Strategy
+from paropt_exporter.lazy_dataclasses import dataclass, field
+
+TYPE_CHECKING = False  # typing takes longer to load than this module
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
+ALL_STAGES = "*"  # in a lane's limits by stage: all other stages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """How many tasks of a lane run at once. None: as `auto` chooses."""
+
+    min: int | None = None
+    max: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sla:
+    """A limit on a duration: `max` in seconds, `warn_at` as a ratio of it."""
+
+    max: float
+    warn_at: float = 0.8
+    critical: bool = False
+
+    def to_limit(self) -> SlaLimit:
+        return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often a failed task is retried, after a wait in seconds that doubles each time."""
+
+    count: int = 0
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """The items that a stage is split into: exactly one of list, glob and command is set."""
+
+    list: tuple[str, ...] | None = None
+    glob: str | None = None
+    command: str | tuple[str, ...] | None = None
+    allow_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of the workflow, with exactly one of `run`, `call` and `steps`; `memory` in bytes."""
+
+    number: int
+    name: str
+    description: str | None = None
+    run: str | tuple[str, ...] | None = None
+    call: str | None = None
+    steps: tuple[str | tuple[str, ...], ...] | None = None
+    items: Items | None = None
+    needs: tuple[str, ...] = ()
+    retries: Retries = Retries()
+    timeout: float | None = None
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    cwd: str | None = None
+    shell: bool = False
+    file: str | None = None
+    sla: Sla | None = None
+    locks: tuple[str, ...] = ()
+    exclusive: bool = False
+    memory: int | None = None
+    slots: int = 1
+    local: bool = False
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """One way of running the workflow. `sla`: a limit for each stage, or limits by the names of stages."""
+
+    description: str | None = None
+    strategy: Strategy = Strategy.ADAPTIVE
+    workers: Workers = Workers()
+    sla: Sla | Mapping[str, Sla] | None = None
+    total: Sla | None = None
+    fail_fast: bool = False
+    stages: tuple[str, ...] | None = None
+
+    def get_limit(self, stage: Stage) -> Sla | None:
+        """Return the limit on a stage: the lane's for it by name, its own, or the lane's for all."""
+        if self.sla is None or isinstance(self.sla, Sla):
+            return stage.sla or self.sla
+        return self.sla.get(stage.name) or stage.sla or self.sla.get(ALL_STAGES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicAuth:
+    """A user name, and where its password is."""
+
+    username: str
+    password_file: str | None = None
+    password_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificates of a connection, with paths relative to the config's folder."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """The server to query; `timeout` in seconds."""
+
+    url: str
+    timeout: float = 5.0
+    bearer_token_file: str | None = None
+    bearer_token_env: str | None = None
+    basic_auth: BasicAuth | None = None
+    tls: Tls | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A query of the user's own that influences the size of the pools."""
+
+    query: str
+    use: Literal["load", "limit"]
+    target: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """How the size of the pools is controlled; durations in seconds."""
+
+    prometheus: Prometheus | None = None
+    interval: float = 15.0
+    mode: Literal["act", "advise"] = "act"
+    source: Literal["both", "local", "prometheus"] | None = None
+    objective: Literal["fast", "deadline"] = "fast"
+    window: float | None = None
+    stabilization: float | None = None
+    signals: Mapping[str, Signal] = field(default_factory=lambda: MappingProxyType({}))
+    jobserver: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    """The endpoint that Prometheus scrapes."""
+
+    listen_address: tuple[str, ...] = ()
+    telemetry_path: str = "/metrics"
+    max_requests: int = 0
+    disable_exporter_metrics: bool = False
+    config_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """The Pushgateway that receives the final values of each run; `timeout` in seconds."""
+
+    url: str | None = None
+    fail: bool = False
+    job: str = "paropt"
+    instance: str | None = None
+    timeout: float = 10.0
+    bearer_token_file: str | None = None
+    bearer_token_env: str | None = None
+    basic_auth: BasicAuth | None = None
+    tls: Tls | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How many runs, and up to which age in seconds, stay in the history."""
+
+    runs: int | None = None
+    age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """How much output of tasks is kept: bytes of one run and of all, and the age in seconds."""
+
+    enabled: bool = True
+    run: int = 64 << 20
+    total: int = 256 << 20
+    age: float = 14 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaskTls:
+    """The certificates of a cluster, with paths relative to the config's folder."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaskUpload:
+    """The files that each host receives besides those of git; `max` in bytes."""
+
+    include: tuple[str, ...] = ()
+    max: int = 500_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dask:
+    """The cluster of lanes with strategy dask; durations in seconds."""
+
+    scheduler: str | None = None
+    file: str | None = None
+    cluster: str | None = None
+    tls: DaskTls | None = None
+    insecure: bool = False
+    shared: str | None = None
+    upload: DaskUpload = DaskUpload()
+    pass_env: tuple[str, ...] = ()
+    partition_grace: float = 45.0
+    start_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The record of earlier runs."""
+
+    path: str = ".paropt/history.db"
+    keep: Keep = Keep(runs=1000)
+    logs: Logs = Logs()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A whole file, with the default lanes. `stages` is None if it lists none: built-in ones are to be detected.
+
+    `places` has the position of each stage, as `:line:column: stages[index]`.
+    """
+
+    project: str | None = None
+    lanes: Mapping[str, Lane] = field(default_factory=lambda: MappingProxyType({}))
+    stages: tuple[Stage, ...] | None = None
+    feedback: Feedback = Feedback()
+    web: Web = Web()
+    push: Push = Push()
+    dask: Dask = Dask()
+    history: History = History()
+    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,0 +1,54 @@
+"""Deliver a run's final page to its sinks, and count the results; `sinks` has the sinks themselves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import product
+from threading import Lock
+
+from paropt_exporter import families
+from paropt_exporter.errors import DeliveryError
+
+log = logging.getLogger(__name__)
+
+PUSHGATEWAY, TEXTFILE = families.DELIVERY_TARGETS
+_SUCCESS, _FAILURE = families.DELIVERY_RESULTS
+
+Deliver = Callable[[bytes], None]
+
+
+class Sinks:
+    """The sinks of each run's final page: a function for each target of `families.DELIVERY_TARGETS`.
+
+    Guarantees: a target that fails is logged and counted, and the others are served all the same.
+    """
+
+    def __init__(self, targets: Mapping[str, Deliver]) -> None:
+        self._targets = dict(targets)
+        self._lock = Lock()  # guards: _counts, which a scrape reads
+        self._counts = dict.fromkeys(product(targets, families.DELIVERY_RESULTS), 0)
+
+    def deliver(self, page: Callable[[], bytes]) -> frozenset[str]:
+        """Deliver one page in text format to all targets; return those that failed. Blocks until each has finished."""
+        if not self._targets:
+            return frozenset()
+        final = page()
+        failed = frozenset(target for target in self._targets if not self._deliver_to(target, final))
+        for target in self._targets:
+            with self._lock:
+                self._counts[target, _FAILURE if target in failed else _SUCCESS] += 1
+        return failed
+
+    def count_deliveries(self) -> Mapping[tuple[str, str], int]:
+        """Return the number of deliveries by (target, result)."""
+        with self._lock:
+            return dict(self._counts)
+
+    def _deliver_to(self, target: str, page: bytes) -> bool:
+        try:
+            self._targets[target](page)
+        except DeliveryError as error:
+            log.warning("final values not delivered", extra={"target": target, "err": str(error)})
+            return False
+        return True

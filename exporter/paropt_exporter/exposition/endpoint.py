@@ -1,0 +1,109 @@
+"""Listen from the start, and load the HTTP server when the first client connects.
+
+The server and its parts take 15 ms to load and three threads; a lane of a second has often ended before a scrape. Until
+then the kernel's queue holds clients, and one thread waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import string
+import sys
+from threading import Thread
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition.listeners import format_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from paropt_exporter.exposition.protection import ProtectionSource
+    from paropt_exporter.exposition.renderer import PageSource
+    from paropt_exporter.exposition.server import Server
+
+log = logging.getLogger(__name__)
+
+HEALTHY = "/-/healthy"
+READY = "/-/ready"
+_PATH_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_./~-")  # as in the config's `fields.UrlPath`
+_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # the address to open if it listens on all interfaces
+_CLOSE_SECONDS = 2.0  # to load the server, which a client has just asked for
+
+
+def check_telemetry_path(path: str) -> None:
+    """Raise UsageError if the metrics can't have this path."""
+    if path in (HEALTHY, READY) or not path.startswith("/") or not _PATH_CHARACTERS.issuperset(path):
+        raise UsageError(f"telemetry path {path!r}: expected one like /metrics, other than {HEALTHY} and {READY}")
+
+
+def format_url(address: str, telemetry_path: str, *, secure: bool) -> str:
+    """Return the URL of the metrics page at an address, as a browser can open it."""
+    if address.startswith("unix:"):
+        return address
+    host, _, port = address.rpartition(":")
+    return f"{'https' if secure else 'http'}://{_LOCAL.get(host, host)}:{port}{telemetry_path}"
+
+
+class Endpoint:
+    """Listening sockets, and from the first client on the `Server` that serves them.
+
+    waiting --a client connects--> serving --close--> closed
+       `----------close----------------------------------^
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        page_source: PageSource,
+        protection_source: ProtectionSource,
+        *,
+        telemetry_path: str = "/metrics",
+        max_requests: int = sys.maxsize,
+    ) -> None:
+        """Start to wait for clients. Raises UsageError for a malformed path."""
+        check_telemetry_path(telemetry_path)
+        self._listeners, self._page_source, self._protection_source = listeners, page_source, protection_source
+        self._telemetry_path, self._max_requests = telemetry_path, max_requests
+        secure = protection_source.get_protection().secure is not None
+        self.url = format_url(format_address(listeners[0]), telemetry_path, secure=secure)
+        self._server: Server | None = None
+        self._closed = os.eventfd(0, os.EFD_CLOEXEC)  # readable once the endpoint is closing
+        self._thread = Thread(target=self._wait_for_client, name="paropt-web-wait", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving. Responses that are being sent get two seconds."""
+        os.eventfd_write(self._closed, 1)
+        self._thread.join(_CLOSE_SECONDS)
+        if self._server is not None:
+            self._server.close()
+            return
+        for listener in self._listeners:
+            listener.close()
+
+    def _wait_for_client(self) -> None:
+        poll = select.poll()
+        for descriptor in (self._closed, *(listener.fileno() for listener in self._listeners)):
+            poll.register(descriptor, select.POLLIN)
+        if any(descriptor == self._closed for descriptor, _ in poll.poll()):
+            return
+        try:
+            self._server = self._start_server()
+        except Exception:  # the boundary of a thread: without a page the lane runs on
+            log.exception("the endpoint could not start")
+
+    def _start_server(self) -> Server:
+        from paropt_exporter.exposition.server import start_server
+
+        return start_server(
+            (),
+            self._page_source,
+            telemetry_path=self._telemetry_path,
+            max_requests=self._max_requests,
+            protection_source=self._protection_source,
+            listeners=self._listeners,
+        )

@@ -1,0 +1,69 @@
+"""A plain run imports few modules, since importing is most of the CPU time of a short lane."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import projects
+
+# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not among
+# them: on a slow machine a run may load it, for advice.
+HEAVY = frozenset(
+    {
+        "argparse", "ast", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "glob", "gzip", "hashlib",
+        "hmac", "html", "http", "importlib.metadata", "inspect", "multiprocessing", "pickle", "platform",
+        "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
+        "statistics", "subprocess", "tempfile", "typing", "urllib.request", "yaml",
+        "paropt_exporter.cli.flags", "paropt_exporter.config.model",
+        "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
+        "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
+    }
+)  # fmt: skip
+PROGRAM = """
+import json, os, sys
+from paropt_exporter.cli.main import main
+code = main(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    json.dump(sorted(sys.modules), file)
+sys.exit(code)
+"""
+
+
+def list_modules(folder: Path, *arguments: str) -> set[str]:
+    """Run the command and return the modules that it has imported."""
+    shown = folder / "modules.json"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(shown), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(shown.read_text()))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    projects.write(tmp_path, 'name: one, run: "true"\nname: two, run: "echo two", needs: [one]')
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [("--once", projects.ANY_PORT), ("--list",)], ids=["run", "list"])
+def test_an_unchanged_config_is_run_and_listed_without_heavy_modules(project: Path, arguments: tuple[str, ...]) -> None:
+    first = list_modules(project, *arguments)
+    assert "pydantic" in first  # to check the config
+    assert sorted(HEAVY & list_modules(project, *arguments)) == []
+
+
+def test_the_version_needs_next_to_nothing(project: Path) -> None:
+    ours = {name for name in list_modules(project, "--version") if name.startswith("paropt_exporter.")}
+    assert ours <= {
+        "paropt_exporter._version", "paropt_exporter.cli", "paropt_exporter.cli.main", "paropt_exporter.cli.streams",
+        "paropt_exporter.lazy_patterns", "paropt_exporter.terminal",
+    }  # fmt: skip
