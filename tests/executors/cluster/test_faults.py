@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
@@ -146,3 +147,9 @@ def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path:
             queued.result(WAIT_SECONDS)
     finally:
         pool.kill_workers(0.0)
+
+
+def test_random_kills_lose_no_task_and_begin_none_twice(tmp_path: Path) -> None:
+    counts = soak_cluster.soak(tmp_path, 60, 4)
+    assert counts.pop("retries") <= 2 * 4  # each worker has a task and one ahead
+    assert counts == {"lost": 0, "begun twice": 0, "processes left": 0}

@@ -21,7 +21,13 @@ from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_lin
 from paropt_exporter.events import Result, RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, downloads, environment, placement, transfers
 from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
-from paropt_exporter.executors.cluster.messages import Batch, RemoteMeasurement, TaskReply, WorkerFacts
+from paropt_exporter.executors.cluster.messages import (
+    Batch,
+    RemoteMeasurement,
+    TaskReply,
+    WorkerFacts,
+    WrongWorkerError,
+)
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.uploads import Uploads
@@ -33,6 +39,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # between two samples of running tasks
 _IDLE_POLLS = 10  # of which an idle worker gets one
 _CALL_SECONDS = 5.0  # for a sample, or an order to stop
+_RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is looked for again
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
 _PREPARE_SECONDS = 60.0
@@ -65,7 +72,7 @@ class Coordinator:
         self._client: Any = None
         self._hosted: HostedCluster | None = None
         self._workers: dict[str, RemoteWorker] = {}  # by address
-        self._preparing: set[str] = set()
+        self._preparing: dict[str, int] = {}  # address -> number of the lease that counts
         self._unfit: dict[str, str] = {}  # address -> reason
         self._ready = asyncio.Event()
         self._queue: deque[WorkItem] = deque()
@@ -304,12 +311,12 @@ class Coordinator:
 
     def _welcome(self, address: str) -> None:
         if address not in self._workers and address not in self._preparing:
-            self._preparing.add(address)
+            self._preparing[address] = number = next(self._keys)
             self._unfit.pop(address, None)
-            self._spawn(self._prepare_worker(address))
+            self._spawn(self._prepare_worker(address, number))
 
-    async def _prepare_worker(self, address: str) -> None:
-        number = next(self._keys)
+    async def _prepare_worker(self, address: str, number: int) -> None:
+        """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
         lease = self._submit_pinned(address, f"paropt-lease-{self._session}-{number}", self._prepare, (
             self._session, number, f"paropt-lease-{self._session}-{number}", self._root,
         ))  # fmt: skip
@@ -318,15 +325,19 @@ class Coordinator:
             if isinstance(facts, str):
                 raise ClusterError(facts)
             info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
-        except asyncio.CancelledError:
+        except FutureCancelled:  # it has gone, or its scheduler has
+            self._loop.call_later(_RELIST_SECONDS, self._relist)
             return
         except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
-            self._reject(address, to_one_line(describe(error)))
+            if self._preparing.get(address) == number:
+                self._reject(address, to_one_line(describe(error)))
             return
         finally:
-            was_lost = address not in self._preparing
-            self._preparing.discard(address)
-        if was_lost or address not in info:
+            counts = self._preparing.get(address) == number
+            if counts:
+                del self._preparing[address]
+        if not counts or address not in info:
+            lease.release()
             return
         worker = RemoteWorker(
             address,
@@ -347,13 +358,21 @@ class Coordinator:
         try:
             await self._provide(worker)
         except Exception as error:  # noqa: BLE001 -- the others may be fit
-            if self._workers.pop(worker.address, None) is not None:
-                worker.lease.release()
+            if self._workers.get(worker.address) is worker:
+                self._drop(worker)
                 self._reject(worker.address, f"{worker.facts.host}: {to_one_line(describe(error))}")
             return False
         worker.fit = True
         self._adjust()
-        return worker.address in self._workers
+        return self._workers.get(worker.address) is worker
+
+    def _drop(self, worker: RemoteWorker) -> None:
+        del self._workers[worker.address]
+        worker.lease.release()
+
+    def _relist(self) -> None:
+        if not self._closing and self._client.status == "running":
+            self._spawn(self._list_workers())
 
     async def _provide(self, worker: RemoteWorker) -> None:
         ours, theirs = environment.read_versions(), worker.facts.versions
@@ -386,7 +405,7 @@ class Coordinator:
 
     def _lose(self, address: str, *, expected: bool = False, why: str = "") -> None:
         """Fail the items of a worker that has gone."""
-        self._preparing.discard(address)
+        self._preparing.pop(address, None)
         worker = self._workers.pop(address, None)
         if worker is None:
             return
@@ -487,11 +506,13 @@ class Coordinator:
         sent = self._submit_pinned(worker.address, key, self._run_batch, (pickle.dumps(batch),))
         try:
             replies = await sent
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, FutureCancelled):
             if self._client.status != "running":
                 self._lose_all()
-            self._fail_unsettled(worker, items, "lost: the scheduler has gone")
-        except Exception as error:  # noqa: BLE001 -- KilledWorker, WrongWorkerError, or a fault of ours
+            self._fail_unsettled(worker, items, "lost: the scheduler or the worker has gone")
+        except WrongWorkerError:
+            self._requeue(worker, items)
+        except Exception as error:  # noqa: BLE001 -- KilledWorker, or a fault of ours
             self._fail_unsettled(worker, items, f"lost: {to_one_line(describe(error))}")
         else:
             for item, reply in zip(items, replies, strict=True):
@@ -501,6 +522,17 @@ class Coordinator:
             worker.taken_slots -= slots
             self._dispatch()
             self._adjust()
+
+    def _requeue(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+        """Take items back that reached another worker at the address of theirs, which has begun none of them."""
+        for item in reversed(items):
+            if worker.items.pop(item.task.attempt, None) is not None:
+                item.future.reset_to_pending()
+                item.worker, item.usage, item.sent_seconds = None, None, 0.0
+                self._queue.appendleft(item)
+        if self._workers.get(worker.address) is worker:
+            self._drop(worker)
+        self._welcome(worker.address)
 
     def _fail_unsettled(self, worker: RemoteWorker, items: list[WorkItem], why: str) -> None:
         self._fail_items([item for item in items if item.task.attempt in worker.items], why)
