@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "scarce_cores", "control")
+NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "scarce_cores", "control", "cluster")
 
 
 def main() -> None:

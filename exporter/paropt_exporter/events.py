@@ -22,6 +22,7 @@ class Strategy(StrEnum):
     HYBRID = "hybrid"
     ADAPTIVE = "adaptive"
     SEQUENTIAL = "sequential"
+    DASK = "dask"
 
 
 class Result(StrEnum):

@@ -138,7 +138,7 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("lanes: {standard: {strategy: treads}}", "sequential, found 'treads': did you mean 'thread'?"),
+        ("lanes: {standard: {strategy: treads}}", "sequential, dask, found 'treads': did you mean 'thread'?"),
         ("lanes: {a: {workers: 1001}}", "lanes.a.workers: expected a number of at most 1000"),
         ("lanes: {a: {workers: {min: 4, max: 2}}}", "lanes.a.workers: min, start and max must not fall: 4, 2"),
         ("lanes: {a: {workers: fast}}", "lanes.a.workers: expected auto, a number of workers, or a mapping"),
@@ -175,6 +175,14 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
         ),
         ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
         ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
+        ("dask: {scheduler: 'sched:8786'}", "dask.scheduler: expected tcp://host:port or tls://host:port, found"),
+        ("dask: {scheduler: 'tcp://sched:8786'}", "dask.scheduler: without TLS, anyone who reaches the scheduler runs"),
+        ("dask: {scheduler: 'tls://sched:8786'}", "dask.scheduler: tls:// needs certificates: add `tls:"),
+        ("dask: {file: a.json, cluster: 'm:f'}", "dask.cluster: file is given too: give one of them"),
+        ("dask: {cluster: m}", "dask.cluster: expected module:function, found 'm'"),
+        ("dask: {tls: {ca: a, cert: b}}", "dask.tls: the key 'key' is missing"),
+        ("dask: {pass_env: ['A=B']}", "'A=B' is not the name of an environment variable"),
+        ("dask: {upload: {max: lots}}", "dask.upload.max"),
         ("history: {keep: 0}", "history.keep: expected a number of at least 1"),
         ("project: 5y'", "project: \"5y'\" is not a name"),
     ],

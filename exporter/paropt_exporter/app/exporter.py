@@ -17,7 +17,6 @@ from paropt_exporter.app.reloading import ConfigFile
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
-from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import AUTO, choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
 
 _HISTORY = "history"  # the observer that must not drop records
 READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
-_FIXED_SECTIONS = ("project", "web", "push", "feedback", "history")  # of the config: a process can't change them
+# Sections of the config that a process can't change.
+_FIXED_SECTIONS = ("project", "web", "push", "feedback", "dask", "history")
 
 
 def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
@@ -149,7 +149,11 @@ class Exporter:
         self._signals = signals
         self._clock = clock
         self._logs = parts.open_task_logs(config, history, clock)
-        self._workers = PoolWorkers(config.history_path.with_name(PROFILES_NAME), logs=self._logs)
+        self._workers = PoolWorkers(
+            config.history_path.with_name(PROFILES_NAME),
+            logs=self._logs,
+            open_cluster=parts.build_cluster_opener(config),
+        )
         self._jobserver = parts.build_jobserver(config)
         self._cache: StageCache | None = None
         self._run: Run | None = None
@@ -330,6 +334,7 @@ class Exporter:
             inbox=QueueInbox(self._clock),
             clock=self._clock,
             memory_bytes=host.read_available_memory_bytes(),
+            cores=float(plan.workers.maximum) if parts.runs_elsewhere(self._config, plan) else None,
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
             cache=cache,
@@ -340,7 +345,7 @@ class Exporter:
             run,
             self._workers,
             control_state=self._control_state,
-            host=HostReadings.cached(self._clock),
+            host=parts.build_host_readings(self._config, plan, self._clock),
             emit=self._observers.emit,
             clock=self._clock,
             known=KnownStages(

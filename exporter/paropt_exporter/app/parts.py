@@ -10,6 +10,7 @@ from functools import partial
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Override
 from paropt_exporter.autoscaling.control_socket import ControlSocket, open_control_socket
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.cache.remote import RemoteCache
     from paropt_exporter.cache.stage_cache import StageCache
+    from paropt_exporter.executors.base import RemotePool
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
@@ -130,6 +132,56 @@ def _open_remote_cache() -> RemoteCache | None:
     from paropt_exporter.cache.remote import open_remote
 
     return open_remote(os.environ)
+
+
+def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
+    """Return a function that connects to the config's cluster and returns its pool. Raises ClusterError, then."""
+
+    def open_cluster(size: int) -> RemotePool:
+        from paropt_exporter.executors.cluster.dask_client import require_distributed  # here: few lanes need it
+        from paropt_exporter.executors.cluster.settings import ClusterSettings, TlsFiles
+
+        require_distributed()
+        from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+
+        dask, root = config.dask, config.root
+        return ClusterPool(
+            ClusterSettings(
+                root=root,
+                scheduler=dask.scheduler or "",
+                scheduler_file=root / dask.file if dask.file else None,
+                factory=dask.cluster or "",
+                tls=TlsFiles(ca=root / dask.tls.ca, cert=root / dask.tls.cert, key=root / dask.tls.key)
+                if dask.tls
+                else None,
+                insecure=dask.insecure,
+                shared_root=dask.shared,
+                include=dask.upload.include,
+                upload_max_bytes=dask.upload.max,
+                partition_grace_seconds=dask.partition_grace,
+                start_timeout_seconds=dask.start_timeout,
+            ),
+            size,
+        )
+
+    return open_cluster
+
+
+def build_host_readings(config: Config, plan: Plan, clock: Clock) -> HostReadings:
+    """Return the cores and the memory that the controller shares out.
+
+    A cluster of other hosts grows with the lane, so that each slot brings a core. Its memory counts on each host, where
+    tasks are placed.
+    """
+    if not runs_elsewhere(config, plan):
+        return HostReadings.cached(clock)
+    return HostReadings(cores=lambda: float(plan.workers.maximum), memory_available_bytes=lambda: 0)
+
+
+def runs_elsewhere(config: Config, plan: Plan) -> bool:
+    """Return whether the plan's workers are on other hosts."""
+    dask = config.dask
+    return plan.strategy is Strategy.DASK and bool(dask.scheduler or dask.file or dask.cluster)
 
 
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:

@@ -21,6 +21,8 @@ from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
 from paropt_exporter.events import Strategy
 from paropt_exporter.lazy_dataclasses import dataclass
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -34,18 +36,21 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     """Yield the faults between the keys of a file, given as plain values."""
     file = raw_yaml.as_mapping(value)
     stages, lanes = raw_yaml.list_stages(file), raw_yaml.get_lanes(file)
+    has_cluster = any(lane.get("strategy") == Strategy.DASK for lane in lanes.values())
     yield from _check_list_lengths(stages, lanes, file.get("stages"))
     yield from _find_duplicates(stages)
     yield from _find_shared_files(stages)
     for place, stage in stages:
         yield from check_work(place, stage)
-        yield from _check_memory(place, stage, machine)
+        if not has_cluster:
+            yield from _check_memory(place, stage, machine)
     yield from _find_unknown_needs(stages)
     yield from _find_cycles(stages)
     yield from _check_lanes(lanes, stages)
     yield from _check_slots(lanes, stages, machine)
     yield from _check_feedback(raw_yaml.as_mapping(file.get("feedback")))
     yield from _check_server(("push",), raw_yaml.as_mapping(file.get("push")))
+    yield from _check_dask(raw_yaml.as_mapping(file.get("dask")))
 
 
 def _check_list_lengths(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
@@ -297,3 +302,23 @@ def _rotate_to_first(circle: list[str], needs: _Needs) -> list[str]:
 
 def _shorten_cycle(circle: list[str]) -> list[str]:
     return circle if len(circle) <= 12 else [*circle[:6], "...", *circle[-5:]]
+
+
+def _check_dask(dask: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults of a cluster: several kinds of it, or a scheduler that any host on the network could use."""
+    kinds = [key for key in ("scheduler", "file", "cluster") if dask.get(key) is not None]
+    if len(kinds) > 1:
+        yield Fault(location=("dask", kinds[1]), message=f"{kinds[0]} is given too: give one of them", on_key=True)
+    scheduler = dask.get("scheduler")
+    if not isinstance(scheduler, str):
+        return
+    scheme, _, rest = scheduler.partition("://")
+    if scheme == "tls" and dask.get("tls") is None:
+        message = "tls:// needs certificates: add `tls: {ca: ..., cert: ..., key: ...}`"
+        yield Fault(location=("dask", "scheduler"), message=message)
+    if scheme == "tcp" and rest.rpartition(":")[0] not in LOOPBACK and dask.get("insecure") is not True:
+        message = (
+            "without TLS, anyone who reaches the scheduler runs code on its workers: use tls://, or write "
+            "`insecure: true` if the network is yours alone"
+        )
+        yield Fault(location=("dask", "scheduler"), message=message)

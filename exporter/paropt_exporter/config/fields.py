@@ -14,11 +14,13 @@ from paropt_exporter.input_files import find_pattern_fault
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATTERN = r"^https?://[^\s/]+\S*$"
+SCHEDULER_PATTERN = r"^(tcp|tls)://([^\s:/\[\]]+|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
 _URL = re.compile(URL_PATTERN)
+_SCHEDULER = re.compile(SCHEDULER_PATTERN)
 # Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
 
@@ -86,6 +88,13 @@ def _parse_url(value: object) -> str:
     text = _parse_word(value)
     if not _URL.match(text):
         raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {format_value(text)}")
+    return text
+
+
+def _parse_scheduler(value: object) -> str:
+    text = _parse_word(value)
+    if not _SCHEDULER.match(text) or int(text.rpartition(":")[2]) > 65535:
+        raise ValueError(f"expected tcp://host:port or tls://host:port, found {format_value(text)}")
     return text
 
 
@@ -167,6 +176,7 @@ Size = Annotated[
 CallTarget = Annotated[str, BeforeValidator(_parse_call), _build_schema(type="string", pattern=CALL_PATTERN)]
 Address = Annotated[str, BeforeValidator(_parse_address), _build_schema(type="string", pattern=ADDRESS_PATTERN)]
 Url = Annotated[str, BeforeValidator(_parse_url), _build_schema(type="string", pattern=URL_PATTERN)]
+Scheduler = Annotated[str, BeforeValidator(_parse_scheduler), _build_schema(type="string", pattern=SCHEDULER_PATTERN)]
 UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=r"^/[\w./~-]*$")]
 Addresses = Annotated[
     tuple[Address, ...],

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from paropt_exporter import host
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN
-from paropt_exporter.config.values import Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
 from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
@@ -38,6 +38,7 @@ class Config:
     feedback: Feedback = field(default_factory=Feedback)
     web: Web = field(default_factory=Web)
     push: Push = field(default_factory=Push)
+    dask: Dask = field(default_factory=Dask)
     history: History = field(default_factory=History)
     root: Path
     path: Path | None = None
@@ -165,6 +166,7 @@ def _build_config(file: File, *, path: Path | None, root: Path) -> Config:
         feedback=file.feedback,
         web=file.web,
         push=file.push,
+        dask=file.dask,
         history=file.history,
         root=root,
         path=path,

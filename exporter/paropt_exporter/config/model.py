@@ -35,6 +35,7 @@ from paropt_exporter.config.fields import (
     Name,
     OutputPattern,
     Query,
+    Scheduler,
     Size,
     Text,
     Url,
@@ -253,8 +254,8 @@ class Stage(Section):
     outputs: tuple[OutputPattern, ...] = Field(
         default=(),
         description=(
-            "The files that the stage writes, written like `inputs`. They are kept with its result and restored "
-            "instead of running it again."
+            "The files that the stage writes, written like `inputs`. A cached stage keeps them with its result and "
+            "restores them instead of running again; in a lane of strategy dask they come back from the worker."
         ),
     )
     cache: Cache = Field(
@@ -280,6 +281,9 @@ class Stage(Section):
         default=None, description="The memory that each of its tasks needs; a task starts when as much is free."
     )
     slots: Count = Field(default=1, description="How many workers' slots each of its tasks takes.")
+    local: StrictBool = Field(
+        default=False, description="Whether it stays on this host in a lane of strategy dask. Other lanes ignore it."
+    )
 
 
 class _AnyOf:
@@ -432,6 +436,58 @@ class Push(Section):
     header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
+class DaskTls(Section):
+    """The certificates of the cluster, with paths relative to the config's folder."""
+
+    ca: Text = Field(
+        description="The cluster's own authority. A client with a certificate of it runs code in the cluster."
+    )
+    cert: Text = Field(description="Our certificate.")
+    key: Text = Field(description="Its private key.")
+
+
+class DaskUpload(Section):
+    """The files that each host receives: those that git knows or does not ignore, and these."""
+
+    include: tuple[Text, ...] = Field(
+        default=(), description="Further files, though git ignores them: paths relative to the config's folder."
+    )
+    max: Size = Field(default=500_000_000, description="The largest transfer to a host. Default: 500 MB.")
+
+
+class Dask(Section):
+    """The cluster of lanes with `strategy: dask`. Without a scheduler, file or cluster, it is one on this host."""
+
+    scheduler: Scheduler | None = Field(
+        default=None, description="The address of a scheduler whose workers others manage, such as tls://sched:8786."
+    )
+    file: Text | None = Field(
+        default=None, description="A scheduler file, as `dask scheduler --scheduler-file` writes."
+    )
+    cluster: CallTarget | None = Field(
+        default=None,
+        description="A function, `module:function`, that returns a cluster of dask-kubernetes, dask-jobqueue and "
+        "others. It is sized by this program and closed at the end.",
+    )
+    tls: DaskTls | None = Field(default=None, description="The certificates for a tls:// address.")
+    insecure: StrictBool = Field(
+        default=False, description="Allow tcp:// outside this host: anyone who reaches the scheduler runs code."
+    )
+    shared: Text | None = Field(
+        default=None,
+        description="The folder where every worker finds the project's files. Default: each host receives a copy.",
+    )
+    upload: DaskUpload = Field(default=DaskUpload(), description="What the copies contain.")
+    pass_env: tuple[Variable, ...] = Field(
+        default=(), description="The variables of the exporter that reach the tasks, besides a stage's `env`."
+    )
+    partition_grace: Duration = Field(
+        default=45.0,
+        description="How long after its last answer a cut-off worker's tasks count as running, before they fail.",
+    )
+    start_timeout: Duration = Field(default=120.0, description="The longest wait for the first worker of a cluster.")
+
+
 class Keep(Shorthand):
     """How long runs stay in the history: a number of runs, a duration, or a mapping of both."""
 
@@ -515,6 +571,7 @@ class File(Section):
     feedback: Feedback = Field(default=Feedback(), description="Control of the pools' size by own counters or queries.")
     web: Web = Field(default=Web(), description="The endpoint that Prometheus scrapes.")
     push: Push = Field(default=Push(), description="The Pushgateway for the final values of each run.")
+    dask: Dask = Field(default=Dask(), description="The cluster of lanes with strategy dask.")
     history: History = Field(default=History(), description="Where runs are recorded, and for how long.")
 
 

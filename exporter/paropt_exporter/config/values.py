@@ -85,6 +85,7 @@ class Stage:
     exclusive: bool = False
     memory: int | None = None
     slots: int = 1
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +210,39 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DaskTls:
+    """The certificates of a cluster, with paths relative to the config's folder."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaskUpload:
+    """The files that each host receives besides those of git; `max` in bytes."""
+
+    include: tuple[str, ...] = ()
+    max: int = 500_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dask:
+    """The cluster of lanes with strategy dask; durations in seconds."""
+
+    scheduler: str | None = None
+    file: str | None = None
+    cluster: str | None = None
+    tls: DaskTls | None = None
+    insecure: bool = False
+    shared: str | None = None
+    upload: DaskUpload = DaskUpload()
+    pass_env: tuple[str, ...] = ()
+    partition_grace: float = 45.0
+    start_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """The record of earlier runs."""
 
@@ -230,5 +264,6 @@ class File:
     feedback: Feedback = Feedback()
     web: Web = Web()
     push: Push = Push()
+    dask: Dask = Dask()
     history: History = History()
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

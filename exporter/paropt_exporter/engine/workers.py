@@ -18,6 +18,7 @@ from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
+from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
@@ -26,10 +27,11 @@ from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 from paropt_exporter.light_typing import TYPE_CHECKING, Any, Protocol
 from paropt_exporter.plan import (
     COMMANDS,
+    DASK,
     PROCESSES,
     THREADS,
     Call,
@@ -43,7 +45,7 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-    from paropt_exporter.executors.base import CallPool, WorkerPool
+    from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
@@ -123,11 +125,18 @@ class PoolWorkers:
     thread that runs the plan or controls it; `statistics` and `running` may be called from any thread.
     """
 
-    def __init__(self, memory: Path | None = None, logs: OutputLogs | None = None) -> None:
+    def __init__(
+        self,
+        memory: Path | None = None,
+        logs: OutputLogs | None = None,
+        open_cluster: Callable[[int], RemotePool] | None = None,
+    ) -> None:
         """Create no pool yet. `memory`: a file of call profiles, read now and written by `close`.
 
-        `logs`: keeps the whole output of commands.
+        `logs`: keeps the whole output of commands. `open_cluster`: returns a pool of other hosts of a size.
         """
+        self._open_cluster = open_cluster
+        self._remote: RemotePool | None = None
         self._logs = logs
         self._attempts: Counter[str] = Counter()  # started in this run, by the label of their task
         self._memory = memory
@@ -138,7 +147,7 @@ class PoolWorkers:
         self._commands: CommandPool | None = None  # likewise, the one that takes commands
         self._uses: dict[str, _RunUse] = {}
         self._plan: Plan | None = None
-        self._thread_calls = ThreadCalls(lambda: {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid})
+        self._thread_calls = ThreadCalls(self._list_helper_pids)
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
@@ -157,7 +166,9 @@ class PoolWorkers:
         """Create or resize the pools that `plan` needs at its start size."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._names = get_pool_names(plan)
-        self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES)}
+        self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES, DASK)}
+        if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
+            self._most |= {name: min(self._most[name], host.count_cpu_workers()) for name in (COMMANDS, THREADS)}
         self._output_files.clear()
         self._attempts.clear()
         self._environments.clear()
@@ -179,6 +190,12 @@ class PoolWorkers:
             self._make_pool(name, self._get_pool_target(name))
         for name in needed:
             self._get_pool(name)
+        if self._remote is not None and DASK in self._names:
+            self._remote.begin_run(_list_programs(plan))
+
+    def _list_helper_pids(self) -> set[int]:
+        ours = {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid}
+        return ours if self._remote is None else ours | self._remote.helper_pids
 
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
@@ -229,6 +246,8 @@ class PoolWorkers:
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolAttempt:
         self._attempts[label] += 1
+        if stage.remote is not None:
+            return self._start_remote(stage, stage.remote, task, label)
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(stage, task, task.work, label)
@@ -252,7 +271,8 @@ class PoolWorkers:
             use.rested = get_worker_time(pool)
 
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
-        del stage
+        if stage.remote is not None:
+            return DASK
         return COMMANDS if isinstance(task.work, Commands) else self._router.choose(task.work.target)
 
     def get_pool_size(self, pool: str) -> int:
@@ -320,10 +340,44 @@ class PoolWorkers:
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
 
+    def _start_remote(
+        self, stage: PlannedStage, remote: RemoteTaskOptions, task: PlannedTask, label: str
+    ) -> PoolAttempt:
+        self._get_pool(DASK)
+        pool, work = self._remote, task.work
+        assert pool is not None
+        report = self._create_report_path() if stage.junit and isinstance(work, Commands) else None
+        number = self._attempts[label]
+        options = replace(
+            remote,
+            env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
+            output_file=self._get_output_file(stage),
+            open_sink=(lambda: self._open_numbered_sink(stage, task, label, number))
+            if self._logs is not None
+            else None,
+            report=report,
+        )
+        if isinstance(work, Commands):
+            future = pool.submit_commands(label, work.steps, options=options)
+        else:
+            future = pool.submit_call(label, work.target, work.arguments, options=options)
+            future.add_done_callback(lambda done: _log_left_processes(label, done))
+        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        self._count_task(DASK, future)
+        return PoolAttempt(
+            DASK,
+            label,
+            future,
+            lambda grace: pool.stop(future, grace_seconds=grace),
+            lambda: pool.give_up(future),
+            batch,
+        )
+
     def _open_sink(self, stage: PlannedStage, task: PlannedTask, label: str) -> OutputSink | None:
-        if self._logs is None:
-            return None
-        return self._logs.open_sink(stage.name, task.index, label, task.item, self._attempts[label])
+        return self._open_numbered_sink(stage, task, label, self._attempts[label])
+
+    def _open_numbered_sink(self, stage: PlannedStage, task: PlannedTask, label: str, number: int) -> OutputSink | None:
+        return None if self._logs is None else self._logs.open_sink(stage.name, task.index, label, task.item, number)
 
     def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
         """Move the output of a call that printed much into the logs; of less, its record has everything."""
@@ -452,6 +506,9 @@ class PoolWorkers:
         made: WorkerPool
         if name == COMMANDS:
             made = self._commands = CommandPool(size)
+        elif name == DASK:
+            assert self._open_cluster is not None
+            made = self._remote = self._open_cluster(size)
         else:
             made = self._call_pools[name] = _create_call_pool(name, size)
         with self._lock:
@@ -488,12 +545,19 @@ def get_pool_names(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def _list_programs(plan: Plan) -> tuple[str, ...]:
+    """Return the programs that the plan's remote commands start first, without those that are in the tree."""
+    works = [task.work for stage in plan.stages if stage.remote is not None for task in stage.tasks]
+    steps = [step for work in works if isinstance(work, Commands) for step in work.steps]
+    return tuple(dict.fromkeys(step[0] for step in steps if "/" not in step[0]))
+
+
 def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     """Log the processes that a call left running, which were ended."""
     if future.cancelled():
         return
     error = future.exception()
-    left = getattr(error, "left", ()) if error is not None else future.result().left
+    left = getattr(error, "left", ()) if error is not None else getattr(future.result(), "left", ())
     if left:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": format_names(left)})
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.light_typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:  # the plan needs the names only
+    from pathlib import Path
+
     from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+    from paropt_exporter.executors.commands.output import OutputFile, OutputSink
     from paropt_exporter.executors.future import TaskFuture
 
 P = ParamSpec("P")
@@ -16,12 +20,37 @@ T = TypeVar("T")
 COMMANDS = "commands"
 THREADS = "threads"
 PROCESSES = "processes"
+DASK = "dask"
+
+REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a temporary file of its host
 
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.
 RESIZE_REASONS = (
     "start", "demand", "deadline", "rescue", "load", "limit", "bounds", "pinned", "plan", "cpu_limit", "memory_limit",
     "ineffective", "caller",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteTaskOptions:
+    """How a task of a stage runs on another host.
+
+    `folder` is relative to the root of the project; `env` has the only variables that travel; `memory_bytes` must be
+    free on its host; `outputs` are patterns of the files that come back, relative to the root. `programs`: a folder
+    that comes first on PATH where there is one, absolute or relative to the root. The whole output goes to
+    `output_file` and the sink of `open_sink`, the runner's report to `report`, all on this host and before the future
+    settles.
+    """
+
+    folder: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 1
+    memory_bytes: int = 0
+    outputs: tuple[str, ...] = ()
+    programs: str = ""
+    output_file: OutputFile | None = None
+    open_sink: Callable[[], OutputSink | None] | None = None
+    report: Path | None = None
 
 
 class WorkerPool(Protocol):
@@ -72,3 +101,30 @@ class CallPool(WorkerPool, Protocol):
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return the memory of each worker process; nothing for threads."""
+
+
+class RemotePool(WorkerPool, Protocol):
+    """A worker pool whose tasks run on other hosts: commands, and calls of `module:function`."""
+
+    @property
+    def helper_pids(self) -> frozenset[int]:
+        """The child processes of this one that belong to the pool."""
+
+    def begin_run(self, programs: tuple[str, ...]) -> None:
+        """Give the workers the files as they are now, and check that they have the programs. Blocks."""
+
+    def submit_commands(
+        self, label: str, steps: Sequence[Sequence[str]], *, options: RemoteTaskOptions = ...
+    ) -> TaskFuture[Any]:
+        """Submit commands that run one after another."""
+
+    def submit_call(
+        self, label: str, target: str, arguments: tuple[str, ...], *, options: RemoteTaskOptions = ...
+    ) -> TaskFuture[Any]:
+        """Submit a call of `module:function`."""
+
+    def stop(self, future: TaskFuture[Any], error: BaseException | None = None, *, grace_seconds: float = ...) -> bool:
+        """Stop a task: SIGTERM, and SIGKILL after the grace. Return False if it has ended. Does not block."""
+
+    def give_up(self, future: TaskFuture[Any]) -> None:
+        """Settle a task whose worker does not answer. Does not block."""

@@ -1,6 +1,6 @@
 """Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
-from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
+from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS
 from paropt_exporter.plan.building import (
     NOTHING_TO_RUN,
     build_plan,
@@ -25,6 +25,7 @@ from paropt_exporter.plan.structure import (
 
 __all__ = [
     "COMMANDS",
+    "DASK",
     "NOTHING_TO_RUN",
     "PROCESSES",
     "THREADS",

@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
-from paropt_exporter.config.virtual_environment import build_stage_environment
+from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
 from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
-from paropt_exporter.executors.base import COMMANDS, PROCESSES, THREADS
+from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.light_typing import TYPE_CHECKING
@@ -149,6 +149,8 @@ def choose_stages(
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
     """Return the pool of a stage. With hybrid and adaptive the engine may send a call's tasks to another pool."""
+    if strategy is Strategy.DASK and not stage.local:
+        return DASK
     if stage.call is None:
         return COMMANDS
     return PROCESSES if strategy is Strategy.PROCESS else THREADS
@@ -387,12 +389,13 @@ def _build_stage(
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
     needed_outputs, other_outputs = _find_outputs_of_others(config, stage) if is_cached(stage) else ((), ())
+    pool = choose_pool(stage, strategy)
     return PlannedStage(
         number=stage.number,
         name=stage.name,
         tasks=tasks,
         needs=tuple(need for need in stage.needs if need in names),
-        pool=choose_pool(stage, strategy),
+        pool=pool,
         retries=stage.retries.count,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
@@ -402,7 +405,7 @@ def _build_stage(
         sla=limit.to_limit() if limit else None,
         locks=frozenset(stage.locks),
         exclusive=stage.exclusive,
-        memory_bytes=stage.memory or 0,
+        memory_bytes=0 if pool == DASK else stage.memory or 0,
         slots=stage.slots,
         skip=skip,
         fault=fault,
@@ -415,6 +418,22 @@ def _build_stage(
         needed_outputs=needed_outputs,
         other_outputs=other_outputs,
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
+        remote=_build_remote_options(config, stage) if pool == DASK else None,
+    )
+
+
+def _build_remote_options(config: Config, stage: Stage) -> RemoteTaskOptions:
+    """Return the options of a stage's tasks on other hosts, where only named variables of this process arrive."""
+    passed = {name: os.environ[name] for name in config.dask.pass_env if name in os.environ}
+    programs = build_environment(config.root, os.environ).get("PATH", "").partition(os.pathsep)[0]
+    root = os.path.abspath(config.root)  # noqa: PTH100 -- a link stays as it is named
+    return RemoteTaskOptions(
+        folder=stage.cwd or "",
+        env=MappingProxyType({**passed, **stage.env}),
+        slots=stage.slots,
+        memory_bytes=stage.memory or 0,
+        outputs=tuple(pattern.replace(ITEM, "*") for pattern in _join_patterns(stage, stage.outputs)),
+        programs=os.path.relpath(programs, root) if programs.startswith(root + os.sep) else programs,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
-from paropt_exporter.executors.base import COMMANDS
+from paropt_exporter.executors.base import COMMANDS, RemoteTaskOptions
 from paropt_exporter.lazy_dataclasses import dataclass, field
 
 
@@ -58,7 +58,7 @@ class PlannedStage:
 
     `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
     each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
-    before, without success.
+    before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
 
     `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
     git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own
@@ -98,6 +98,7 @@ class PlannedStage:
     other_outputs: tuple[str, ...] = ()
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
+    remote: RemoteTaskOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,10 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             title="Machine: utilization, saturation, errors",
             lines=(Line(height=CHART_HEIGHT, panels=[*_iter_host_panels(scope)]),),
         ),
+        Section(
+            title="Dask's own view, of lanes with strategy dask",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_dask_panels(scope)]),),
+        ),
     )
 
 
@@ -279,6 +283,25 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
         "Which workers die?",
         "signal: a crash or the out-of-memory killer. initializer: the pool's set-up fails; the exporter's log has the "
         "fault.",
+    )
+
+
+def _iter_dask_panels(scope: Scope) -> Iterator[Panel]:
+    """Show the scheduler's own metrics, which have no label of ours: only the user's selector restricts them."""
+    matchers = f"{{{scope.selector}}}" if scope.selector else ""
+    yield build_time_series(
+        "Which workers does the scheduler have?",
+        "Workers by Dask's state. Fewer than the pool dask has above: the scheduler lost some; see its log. No data: "
+        "scrape the scheduler's port, with prometheus_client installed there.",
+        [Query(expr=f"sum by (state) (dask_scheduler_workers{matchers})", legend="{{state}}")],
+        Scale(unit="short", decimals=0),
+    )
+    yield build_time_series(
+        "Which tasks does the scheduler hold?",
+        "Tasks by Dask's state; each batch of ours is one, and a lease for each worker. Many in no-worker: others use "
+        "the scheduler too, or its workers have gone.",
+        [Query(expr=f"sum by (state) (dask_scheduler_tasks{matchers})", legend="{{state}}")],
+        Scale(unit="short", decimals=0),
     )
 
 

@@ -1,0 +1,183 @@
+"""Lanes on a Dask cluster beside plain `distributed`, on the same workers: ratios, of which 1 is plain Dask.
+
+Usage: python benchmarks/cluster.py [calls] [commands] [naps] [single] [stop] [upload]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, LocalCluster
+
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.settings import ClusterSettings
+
+ROUNDS = 3
+CALLS = 2000
+COMMANDS = 200
+FILES = 20_000
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def nap(_: int) -> None:
+    time.sleep(0.1)
+
+
+def run_true(_: int) -> int:
+    return subprocess.run(["true"], check=False).returncode
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[tuple[Any, ClusterPool]]:
+    """Yield a plain client and a pool on the same workers of one thread each."""
+    make: Any = LocalCluster
+    connect: Any = Client
+    with (
+        make(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+        ) as made,
+        connect(made) as client,
+    ):
+        here = str(Path.cwd())
+        pool = ClusterPool(
+            ClusterSettings(root=Path.cwd(), scheduler=made.scheduler_address, shared_root=here), workers
+        )
+        try:
+            pool.submit(double, 1).result(60)
+            client.submit(double, 1, pure=False).result(60)
+            yield client, pool
+        finally:
+            pool.kill_workers(0.0)
+
+
+def measure(work: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Return the median time of a call in seconds; the first call only warms up."""
+    work()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def gather(futures: list[Any]) -> None:
+    for future in futures:
+        future.result(120)
+
+
+def show(name: str, ours: float, plain: float, count: int = 1) -> None:
+    unit = 1000 / count
+    print(
+        f"| {name} | {ours * unit:.2f} ms | {plain * unit:.2f} ms | {ours / plain:.2f} | {plain / ours:.1f} x |",
+        flush=True,
+    )
+
+
+def bench_calls() -> None:
+    with cluster(2) as (client, pool):
+        numbers = range(CALLS)
+        plain = measure(lambda: client.gather(client.map(double, numbers, pure=False)))
+        ours = measure(lambda: gather([pool.submit(double, number) for number in numbers]))
+        show(f"a call that does nothing, of {CALLS}", ours, plain, CALLS)
+
+
+def bench_commands() -> None:
+    with cluster(2) as (client, pool):
+        numbers = range(COMMANDS)
+        plain = measure(lambda: client.gather(client.map(run_true, numbers, pure=False)))
+        ours = measure(lambda: gather([pool.submit_commands("true", [["true"]]) for _ in numbers]))
+        show(f"`true`, of {COMMANDS}", ours, plain, COMMANDS)
+
+
+def bench_naps() -> None:
+    for workers in (2, 4, 8):
+        with cluster(workers) as (client, pool):
+            numbers = range(workers * 10)
+            plain = measure(lambda: client.gather(client.map(nap, numbers, pure=False)), 1)  # noqa: B023 -- called here
+            ours = measure(lambda: gather([pool.submit(nap, number) for number in numbers]), 1)  # noqa: B023
+            show(f"naps of 100 ms on {workers} workers, of {len(numbers)}", ours, plain, len(numbers))
+
+
+def bench_single() -> None:
+    with cluster(1) as (client, pool):
+        plain = measure(lambda: client.submit(double, 1, pure=False).result(60), 30)
+        ours = measure(lambda: pool.submit(double, 1).result(60), 30)
+        show("one call at a time", ours, plain)
+
+
+def bench_stop() -> None:
+    with cluster(1) as (_, pool), tempfile.TemporaryDirectory() as folder:
+        times = []
+        for number in range(10):
+            fifo = Path(folder) / str(number)
+            os.mkfifo(fifo)
+            future = pool.submit_commands("stop", [["sh", "-c", f"echo > {fifo}; exec sleep 60"]])
+            fifo.read_text()
+            began = time.perf_counter()
+            pool.stop(future, grace_seconds=10.0)
+            future.result(60)
+            times.append(time.perf_counter() - began)
+        print(f"| stop to settled | {statistics.median(times) * 1000:.0f} ms, worst {max(times) * 1000:.0f} ms | | | |")
+
+
+def bench_upload() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        root = Path(folder) / "project"
+        for number in range(FILES):
+            path = root / f"p{number % 200}" / f"f{number}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"value = {number}\n" * 20)
+        subprocess.run(
+            "git init -q && git add . && git -c user.name=b -c user.email=b@b commit -qm x",
+            cwd=root,
+            shell=True,
+            check=True,
+        )
+        make: Any = LocalCluster
+        with make(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50) as made:
+            pool = ClusterPool(ClusterSettings(root=root, scheduler=made.scheduler_address), 2)
+            try:
+                times = []
+                for number in range(6):
+                    (root / "p0/f0.py").write_text(f"value = {-number}\n")
+                    began = time.perf_counter()
+                    pool.begin_run(())
+                    times.append(time.perf_counter() - began)
+            finally:
+                pool.kill_workers(0.0)
+        again = statistics.median(times[1:])
+        print(f"| {FILES:,} files: first upload {times[0]:.2f} s, after one change | {again:.2f} s | | | |")
+
+
+BENCHES = {
+    "calls": bench_calls,
+    "commands": bench_commands,
+    "naps": bench_naps,
+    "single": bench_single,
+    "stop": bench_stop,
+    "upload": bench_upload,
+}
+
+
+def main() -> None:
+    print("| | here | plain Dask | ratio | |\n|---|---|---|---|---|", flush=True)
+    for name in sys.argv[1:] or BENCHES:
+        BENCHES[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,461 @@
+"""Run batches on a Dask worker, in the pools of this package, and end them with the coordinator that sent them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from time import monotonic, time
+from typing import Any
+
+from distributed import WorkerPlugin, get_worker
+
+from paropt_exporter import host
+from paropt_exporter._version import __version__
+from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
+from paropt_exporter.events import RunningTask
+from paropt_exporter.executors.base import REPORT_PATH
+from paropt_exporter.executors.calls import run_call_in_process
+from paropt_exporter.executors.cluster.messages import (
+    Batch,
+    RemoteCall,
+    RemoteCommands,
+    RemoteFile,
+    RemoteFunction,
+    RemoteMeasurement,
+    RemoteTask,
+    RunningUsage,
+    TaskReply,
+    WorkerFacts,
+    WorkerUsage,
+    WrongWorkerError,
+)
+from paropt_exporter.executors.cluster.trees import HostTree
+from paropt_exporter.executors.cluster.worker_files import find_outputs, take_temporary
+from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
+from paropt_exporter.executors.commands.output import OutputFile
+from paropt_exporter.executors.future import TaskFuture
+
+NAME = "paropt"
+VENV = "VIRTUAL_ENV"
+_SETUP_SECONDS = 30.0
+_MOST_STOPPED = 1000  # attempts that were stopped before they arrived
+_setup_lock = threading.Lock()  # guards: the installation of the agent
+
+
+@dataclass(slots=True)
+class _Session:
+    """The state of one coordinator on this worker."""
+
+    root: str
+    number: int = 0
+    running: dict[int, TaskFuture[Any]] = field(default_factory=dict)
+    keys: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of batches
+    tree: HostTree | None = None
+    spool: str = ""  # a folder for temporary files
+    stopped: set[int] = field(default_factory=set)
+    ended: bool = False
+
+
+class Agent(WorkerPlugin):
+    """The pools of one Dask worker, for all coordinators that use it.
+
+    ```
+    prepare ──> session ──run_batch──> running ──> replies
+                   └── its key is released (the coordinator has gone), or the worker ends ──> killed
+    ```
+    Guarantees: a task runs only while its coordinator is connected to the scheduler, and the worker too; a batch that
+    names another worker runs nothing.
+    """
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards: everything below
+        self.sessions: dict[str, _Session] = {}
+        self._leases: dict[str, str] = {}  # key -> session
+        self._commands: CommandPool | None = None
+        self._calls: Any = None
+        self._threads = 1
+        self._worker_name = ""
+
+    # Called by Dask, on the event loop of the worker: none may block.
+
+    def setup(self, worker: Any) -> None:
+        self._threads = worker.state.nthreads
+        self._worker_name = f"{socket.gethostname()}/{worker.name}"
+
+    def teardown(self, worker: Any) -> None:
+        """Kill all tasks, since the worker ends or has lost its scheduler."""
+        del worker
+        for session in tuple(self.sessions):
+            self.end_session(session)
+        with self.lock:
+            pools = [pool for pool in (self._commands, self._calls) if pool is not None]
+            self._commands = self._calls = None
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Kill a batch whose coordinator has gone or gave it up, and end a session whose lease was released."""
+        del kwargs
+        if start in ("executing", "long-running") and finish in ("cancelled", "resumed"):
+            self._kill_batch(str(key))
+        elif finish in ("released", "forgotten") and (session := self._leases.pop(str(key), None)) is not None:
+            self.end_session(session)
+
+    # Called by the coordinator
+
+    def begin_session(self, session: str, number: int, lease: str, root: str) -> None:
+        """Begin a session, which ends when `lease` is released. A lease of a lower number came too late: it is void."""
+        with self.lock:
+            known = self.sessions.get(session)
+            if known is not None and known.number > number:
+                return
+            self._leases = {key: name for key, name in self._leases.items() if name != session} | {lease: session}
+            self.sessions[session] = known or _Session(root)
+            self.sessions[session].number = number
+
+    def end_session(self, session: str) -> None:
+        """Kill the tasks of a coordinator."""
+        with self.lock:
+            ended = self.sessions.pop(session, None)
+            if ended is None:
+                return
+            ended.ended = True
+            running = tuple(ended.running.values())
+        for future in running:
+            self._stop_future(future, 0.0)
+        if ended.tree is not None:
+            ended.tree.close()
+        if ended.spool:
+            shutil.rmtree(ended.spool, ignore_errors=True)
+
+    def run_batch(self, batch: Batch) -> list[bytes]:
+        """Run the tasks of a batch, and return their pickled replies."""
+        with self.lock:
+            session = self.sessions.get(batch.session)
+        if session is None:
+            raise WrongWorkerError(f"this worker has no session {batch.session}")
+        with self.lock:
+            session.keys[batch.key] = tuple(task.attempt for task in batch.tasks)
+        began = time()
+        try:
+            futures = [self._start(session, task) for task in batch.tasks]
+            pairs = zip(batch.tasks, futures, strict=True)
+            return [self._build_reply(session, task, future, began) for task, future in pairs]
+        finally:
+            with self.lock:
+                session.keys.pop(batch.key, None)
+                for task in batch.tasks:
+                    session.running.pop(task.attempt, None)
+                    session.stopped.discard(task.attempt)
+
+    def stop(self, session_name: str, attempt: int, grace_seconds: float) -> None:
+        """Stop one task. One that has not arrived will not start."""
+        with self.lock:
+            session = self.sessions.get(session_name)
+            if session is None:
+                return
+            future = session.running.get(attempt)
+            if future is None and len(session.stopped) < _MOST_STOPPED:
+                session.stopped.add(attempt)
+        if future is not None:
+            self._stop_future(future, grace_seconds)
+
+    def read_usage(self, session_name: str) -> WorkerUsage:
+        """Return the usage of the running tasks of a session."""
+        with self.lock:
+            session = self.sessions.get(session_name)
+            attempts = {future.label: attempt for attempt, future in session.running.items()} if session else {}
+            pools = [pool for pool in (self._commands, self._calls) if pool is not None]
+        now = monotonic()
+        running = tuple(
+            _build_usage(attempts[task.label], task, now)
+            for pool in pools
+            for task in pool.running()
+            if task.label in attempts
+        )
+        return WorkerUsage(memory_available_bytes=host.read_available_memory_bytes(), running=running)
+
+    # Running a task
+
+    def _start(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
+        future: TaskFuture[Any]
+        if session.ended or task.attempt in session.stopped:
+            return _fail(task.label, TaskStopped(f"{task.label} was stopped"))
+        try:
+            future = self._submit(session, task)
+        except Exception as error:  # noqa: BLE001 -- a lack of threads or processes costs this task only
+            return _fail(task.label, error)
+        with self.lock:
+            session.running[task.attempt] = future
+            stopped = session.ended or task.attempt in session.stopped
+        if stopped:
+            self._stop_future(future, 0.0)
+        return future
+
+    def _submit(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
+        work = task.work
+        if isinstance(work, RemoteCommands):
+            output = self._get_output_path(session, task)
+            return self._get_commands().submit_commands(
+                task.label,
+                work.steps,
+                cwd=Path(session.root) / work.folder,
+                env=self._build_environment(session, task, work),
+                output_file=OutputFile(output) if output is not None else None,
+            )
+        calls = self._get_calls()
+        future: TaskFuture[Any]
+        if isinstance(work, RemoteCall):
+            output = self._get_output_path(session, task)
+            future = calls.submit_named(
+                task.label,
+                run_call_in_process,
+                session.root,
+                work.target,
+                work.arguments,
+                str(output) if output is not None else None,
+            )
+            return future
+        future = calls.submit_named(task.label, _run_function, work.payload)
+        return future
+
+    def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
+        """Return the worker's own environment with the variables that the task names."""
+        env = dict(os.environ)
+        programs = Path(session.root) / work.programs
+        if work.programs and programs.is_dir():
+            env |= {"PATH": os.pathsep.join((str(programs), env.get("PATH", os.defpath))), VENV: str(programs.parent)}
+        env |= work.env
+        if work.has_report:
+            path = str(self._get_temporary_path(session, task, ".xml"))
+            env = {name: value.replace(REPORT_PATH, path) for name, value in env.items()}
+        return env
+
+    def _get_output_path(self, session: _Session, task: RemoteTask) -> Path | None:
+        """Return the file for the whole output of a task, if it is wanted."""
+        work = task.work
+        if isinstance(work, RemoteFunction) or not work.keeps_output:
+            return None
+        return self._get_temporary_path(session, task, ".out")
+
+    def _get_temporary_path(self, session: _Session, task: RemoteTask, suffix: str) -> Path:
+        with self.lock:
+            if not session.spool:
+                session.spool = mkdtemp(prefix="paropt-")
+            return Path(session.spool) / f"{task.attempt}{suffix}"
+
+    def _get_commands(self) -> CommandPool:
+        with self.lock:
+            if self._commands is None:
+                self._commands = CommandPool(self._threads)
+            return self._commands
+
+    def _get_calls(self) -> Any:
+        with self.lock:
+            if self._calls is None:
+                from paropt_exporter.executors.processes import ProcessPool  # many lanes have commands only
+
+                self._calls = ProcessPool(self._threads)
+            return self._calls
+
+    def _build_reply(self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float) -> bytes:
+        began = monotonic()
+        error: BaseException | None = None
+        value: Any = None
+        try:
+            value = future.result()
+        except BaseException as raised:  # noqa: BLE001 -- the task's own exception, or its cancellation
+            error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
+        work = task.work
+        has_report = isinstance(work, RemoteCommands) and work.has_report
+        outputs: tuple[RemoteFile, ...] = ()
+        try:
+            outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
+        except OSError as raised:  # an output that can't be read
+            error = error or raised
+        reply = TaskReply(
+            attempt=task.attempt,
+            value=value,
+            error=error,
+            measurement=self._measure(value, future, began),
+            outputs=outputs,
+            report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
+            output=take_temporary(self._get_output_path(session, task)),
+        )
+        try:
+            return pickle.dumps(reply)
+        except Exception as raised:  # noqa: BLE001 -- user code runs in here
+            why = UnpicklableError(f"{task.label}: its result or exception can't be pickled: {describe(raised)}")
+            return pickle.dumps(TaskReply(attempt=task.attempt, error=why, measurement=reply.measurement))
+
+    def _measure(self, value: Any, future: TaskFuture[Any], began: float) -> RemoteMeasurement:
+        measured = value.measurement if isinstance(value, CommandOutcome) else future.measurement
+        if measured is None:
+            return RemoteMeasurement(worker=self._worker_name, duration_seconds=monotonic() - began)
+        return RemoteMeasurement(
+            worker=self._worker_name,
+            pid=measured.pid,
+            duration_seconds=measured.ended_seconds - measured.started_seconds,
+            cpu_seconds=measured.cpu_seconds,
+            run_delay_seconds=measured.run_delay_seconds,
+            memory_peak_bytes=measured.memory_peak_bytes,
+        )
+
+    # Stopping
+
+    def _kill_batch(self, key: str) -> None:
+        with self.lock:
+            futures = [
+                session.running[attempt]
+                for session in self.sessions.values()
+                for attempt in session.keys.get(key, ())
+                if attempt in session.running
+            ]
+        for future in futures:
+            self._stop_future(future, 0.0)
+
+    def _stop_future(self, future: TaskFuture[Any], grace_seconds: float) -> None:
+        if self._commands is not None and self._commands.stop(future, grace_seconds=grace_seconds):
+            return
+        if self._calls is not None:
+            self._calls.stop(future, TaskStopped(f"{future.label} was stopped"), grace_seconds=grace_seconds)
+
+
+# The functions below are what the coordinator calls by name, on any worker.
+
+
+def prepare(session: str, number: int, lease: str, root: str) -> WorkerFacts:
+    """Install the agent if it is not there, begin a session, and return facts about the worker."""
+    worker: Any = get_worker()
+    with _setup_lock:
+        if NAME not in worker.plugins:
+            added = asyncio.run_coroutine_threadsafe(
+                worker.plugin_add(Agent(), name=NAME, catch_errors=False), worker.loop.asyncio_loop
+            )
+            added.result(_SETUP_SECONDS)
+    worker.plugins[NAME].begin_session(session, number, lease, root)
+    return WorkerFacts(
+        worker_id=worker.id,
+        host=socket.gethostname(),
+        host_key=_get_host_key(worker),
+        threads=worker.state.nthreads,
+        cores=host.count_cpus(),
+        memory_available_bytes=host.read_available_memory_bytes(),
+        versions=_read_versions(),
+    )
+
+
+def run_batch(batch: bytes) -> list[bytes]:
+    """Run a pickled batch if it is for this worker."""
+    read: Batch = pickle.loads(batch)
+    worker: Any = get_worker()
+    if worker.id != read.worker_id or NAME not in worker.plugins:
+        raise WrongWorkerError(f"the batch is for {read.worker_id}, this is {worker.id}")
+    replies: list[bytes] = worker.plugins[NAME].run_batch(read)
+    return replies
+
+
+def stop_attempt(session: str, attempt: int, grace_seconds: float, *, dask_worker: Any) -> None:
+    """Stop one task; on the event loop of the worker."""
+    if NAME in dask_worker.plugins:
+        dask_worker.plugins[NAME].stop(session, attempt, grace_seconds)
+
+
+def read_usage(session: str, *, dask_worker: Any) -> WorkerUsage | None:
+    """Return the usage of a session's running tasks; on the event loop of the worker."""
+    agent = dask_worker.plugins.get(NAME)
+    return None if agent is None else agent.read_usage(session)
+
+
+def _run_function(payload: bytes) -> Any:
+    import cloudpickle  # type: ignore[import-untyped]
+
+    function, args, kwargs = cloudpickle.loads(payload)
+    return function(*args, **kwargs)
+
+
+def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> tuple[str, str, str]:
+    """Lock a copy of the files for a session.
+
+    Returns its folder, the snapshot that it has ("" for none), and the path at which `install_tree` expects a pack.
+    """
+    agent = dask_worker.plugins[NAME]
+    with agent.lock:
+        state = agent.sessions[session]
+        if state.tree is None:
+            state.tree = HostTree(_get_scratch(dask_worker), project, session)
+        state.root = os.path.normpath(state.tree.files / folder)
+    return str(state.tree.files), state.tree.read_commit(), str(state.tree.place / "pack")
+
+
+async def install_tree(session: str, commit: str, *, dask_worker: Any) -> None:
+    """Bring a host's copy of the files to a snapshot, whose pack has arrived. Raises OSError."""
+    tree = dask_worker.plugins[NAME].sessions[session].tree
+    await asyncio.to_thread(tree.install, tree.place / "pack", commit)
+    (tree.place / "pack").unlink(missing_ok=True)
+
+
+def find_missing(session: str, programs: tuple[str, ...], folder: str, *, dask_worker: Any) -> tuple[str, ...]:
+    """Return the programs that commands would not find on this worker."""
+    root = Path(dask_worker.plugins[NAME].sessions[session].root)
+    path = os.pathsep.join(([str(root / folder)] if folder else []) + [os.environ.get("PATH", os.defpath)])
+    return tuple(program for program in programs if shutil.which(program, path=path) is None)
+
+
+def check_root(session: str, *, dask_worker: Any) -> str:
+    """Return the fault of the folder in which the files should be, or ""."""
+    root = dask_worker.plugins[NAME].sessions[session].root
+    return "" if os.path.isdir(root) else f"there is no folder {root}"  # noqa: PTH112
+
+
+def _get_scratch(worker: Any) -> Path:
+    """Return the folder where Dask keeps temporary files, which its settings may put on another disk."""
+    return Path(worker.local_directory).parent / "paropt"
+
+
+def _fail(label: str, error: BaseException) -> TaskFuture[Any]:
+    future: TaskFuture[Any] = TaskFuture()
+    future.label = label
+    future.settle_exception(error)
+    return future
+
+
+def _build_usage(attempt: int, task: RunningTask, now: float) -> RunningUsage:
+    age = 0.0 if task.sampled_seconds is None else now - task.sampled_seconds if task.sampled_seconds else None
+    return RunningUsage(
+        attempt=attempt,
+        elapsed_seconds=now - task.started_seconds,
+        cpu_seconds=task.cpu_seconds,
+        memory_bytes=task.memory_bytes,
+        run_delay_seconds=task.run_delay_seconds,
+        core_time=task.core_time,
+        age_seconds=age,
+    )
+
+
+def _get_host_key(worker: Any) -> str:
+    """Return a key that is equal for workers that share a scratch folder, and so a copy of the files."""
+    scratch = _get_scratch(worker)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = scratch.stat()
+    return f"{socket.gethostname()}:{status.st_dev}:{status.st_ino}:{os.getuid()}"
+
+
+def _read_versions() -> Mapping[str, str]:
+    git = shutil.which("git")
+    return {
+        "paropt-exporter": __version__,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "git": "yes" if git else "",
+    }

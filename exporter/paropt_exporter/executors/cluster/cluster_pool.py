@@ -1,0 +1,250 @@
+"""A pool whose workers are those of a Dask cluster: for the engine it is one like the local ones."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.base import DASK, RemoteTaskOptions
+from paropt_exporter.executors.cluster.coordinator import Coordinator
+from paropt_exporter.executors.cluster.dask_client import require_distributed
+from paropt_exporter.executors.cluster.messages import (
+    RemoteCall,
+    RemoteCommands,
+    RemoteFunction,
+    RemoteMeasurement,
+    RemoteTask,
+    RemoteWork,
+)
+from paropt_exporter.executors.cluster.settings import ClusterSettings
+from paropt_exporter.executors.cluster.workers import LocalFiles, WorkItem
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
+from paropt_exporter.executors.future import TaskFuture, get_label
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_OPTIONS = RemoteTaskOptions()
+
+
+class ClusterPool:
+    """A pool of a cluster's worker threads; each of them is a slot, and runs one task at a time.
+
+    ```
+    submit -> Coordinator (queue, placement) -> a worker's agent -> CommandPool or ProcessPool on its host
+    ```
+    Guarantees: a task is sent to one worker, once; if that worker is lost, the task fails with WorkerDied, and no
+    other worker runs it unless it is submitted again.
+    """
+
+    def __init__(self, settings: ClusterSettings, max_workers: int, *, name: str = DASK) -> None:
+        """Connect, and wait for the first worker. Raises ClusterError."""
+        require_distributed()
+        self.name = name
+        self._lock = threading.Lock()  # guards: everything below
+        self._counters = PoolCounters(name)
+        self._ended = WorkerCounters()
+        self._attempts = itertools.count(1)
+        self._items: dict[TaskFuture[Any], WorkItem] = {}
+        self._slot_seconds, self._slots_since = 0.0, monotonic()
+        self._slots = 0
+        self._target = max_workers
+        self._closed = False
+        self._coordinator = Coordinator(settings)
+        self._coordinator.on_settled = self._count_settled
+        self._coordinator.start(max_workers)
+
+    def begin_run(self, programs: tuple[str, ...]) -> None:
+        """Give the workers the files as they are now, and check that they have the programs. Raises ClusterError."""
+        self._coordinator.begin_run(programs, "")
+
+    def submit_commands(
+        self, label: str, steps: Sequence[Sequence[str]], *, options: RemoteTaskOptions = _NO_OPTIONS
+    ) -> TaskFuture[CommandOutcome]:
+        """Queue a task: run `steps` in order on one worker, until one fails."""
+        work = RemoteCommands(
+            steps=tuple(tuple(step) for step in steps),
+            folder=options.folder,
+            env=dict(options.env),
+            outputs=options.outputs,
+            programs=options.programs,
+            has_report=options.report is not None,
+            keeps_output=options.output_file is not None or options.open_sink is not None,
+        )
+        return self._submit(label, work, options)
+
+    def submit_call(
+        self, label: str, target: str, arguments: tuple[str, ...], *, options: RemoteTaskOptions = _NO_OPTIONS
+    ) -> TaskFuture[Any]:
+        """Queue a call of `module:function` in a process on one worker."""
+        work = RemoteCall(
+            target=target,
+            arguments=arguments,
+            outputs=options.outputs,
+            keeps_output=options.output_file is not None or options.open_sink is not None,
+        )
+        return self._submit(label, work, options)
+
+    def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Queue a call of a function, which travels with its arguments."""
+        import cloudpickle  # type: ignore[import-untyped]
+
+        return self._submit(label, RemoteFunction(cloudpickle.dumps((fn, args, kwargs))), _NO_OPTIONS)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Queue a call of a function, as `concurrent.futures` does."""
+        return self.submit_named(get_label(fn), fn, *args, **kwargs)
+
+    def stop(self, future: TaskFuture[Any], error: BaseException | None = None, *, grace_seconds: float = 10.0) -> bool:
+        """Stop a task: SIGTERM now, SIGKILL after the grace; cancel a queued one. False if it has ended."""
+        del error
+        if future.cancel():
+            return True
+        with self._lock:
+            item = self._items.get(future)
+        if item is None or future.done():
+            return False
+        self._coordinator.stop(item, grace_seconds)
+        return True
+
+    def give_up(self, future: TaskFuture[Any]) -> None:
+        """Settle a task whose worker does not answer."""
+        with self._lock:
+            item = self._items.get(future)
+        if item is not None:
+            self._coordinator.give_up(item)
+
+    @property
+    def target(self) -> int:
+        return self._target
+
+    @property
+    def live(self) -> int:
+        return self._coordinator.slots + self._coordinator.draining_slots
+
+    @property
+    def busy(self) -> int:
+        return self._coordinator.busy_slots
+
+    @property
+    def helper_pids(self) -> frozenset[int]:
+        """The processes that host a cluster which this pool started."""
+        return self._coordinator.helper_pids
+
+    def resize(self, n: int, *, reason: str = "caller") -> None:
+        """Set the target number of slots; workers come and go later. Returns at once."""
+        if n < 1:
+            raise ValueError(f"a pool needs at least 1 worker, found {n}")
+        with self._lock:
+            self._counters.count_resize(self._target, n, reason)
+            self._target = n
+        self._coordinator.resize(n)
+
+    def statistics(self) -> PoolStatistics:
+        running = self._coordinator.running()
+        now = monotonic()
+        with self._lock:
+            ended = WorkerCounters()
+            ended.add(self._ended)
+            self._count_slot_seconds(now)
+            self._counters.deaths = self._coordinator.deaths
+            live, busy = self.live, self.busy
+            snapshot = PoolSnapshot(
+                target=self._target,
+                live=max(live, busy),
+                busy=busy,
+                starting=max(0, self._target - live) if self._coordinator.is_elastic else 0,
+                queued=self._coordinator.queued,
+                oldest_queued_age_seconds=self._coordinator.oldest_queued_age_seconds,
+                slot_seconds=self._slot_seconds,
+                cpu_seconds=sum(task.cpu_seconds for task in running),
+                run_delay_seconds=sum(task.run_delay_seconds for task in running),
+            )
+            return self._counters.build_statistics(
+                snapshot, ended, sum(max(0.0, now - task.started_seconds) for task in running)
+            )
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return self._coordinator.running()
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        """Return nothing: the workers' memory belongs to other hosts."""
+        return ()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse further tasks; with `wait`, return when all have ended, and the cluster is closed."""
+        with self._lock:
+            self._closed = True
+            futures = tuple(self._items)
+        if cancel_futures:
+            for future in futures:
+                future.cancel()
+        if wait:
+            for future in futures:
+                if not future.done():
+                    _wait_for(future)
+        self._coordinator.close()
+
+    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+        """End all tasks and leave the cluster. Return nothing: no process of a worker is left here."""
+        del after_seconds
+        with self._lock:
+            self._closed = True
+        self._coordinator.close()
+        return ()
+
+    def _submit(self, label: str, work: RemoteWork, options: RemoteTaskOptions) -> TaskFuture[Any]:
+        future: TaskFuture[Any] = TaskFuture()
+        future.label = label
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            item = WorkItem(
+                future,
+                RemoteTask(next(self._attempts), label, work),
+                group=label.partition("[")[0],
+                slots=options.slots,
+                memory_bytes=options.memory_bytes,
+                files=LocalFiles(
+                    outputs=options.outputs,
+                    output_file=options.output_file,
+                    open_sink=options.open_sink,
+                    report=options.report,
+                ),
+            )
+            self._items[future] = item
+        future.add_done_callback(self._remove_item)
+        self._coordinator.submit(item)
+        return future
+
+    def _remove_item(self, future: Any) -> None:
+        with self._lock:
+            self._items.pop(future, None)
+            if future.cancelled():
+                self._ended.cancelled += 1
+
+    def _count_settled(self, measured: RemoteMeasurement | None, kind: str) -> None:
+        with self._lock:
+            setattr(self._ended, kind, getattr(self._ended, kind) + 1)
+            if measured is not None:
+                self._ended.busy_seconds += measured.duration_seconds
+                self._counters.cpu_seconds += measured.cpu_seconds
+                self._counters.run_delay_seconds += measured.run_delay_seconds
+            self._count_slot_seconds(monotonic())
+
+    def _count_slot_seconds(self, now: float) -> None:
+        """Add the slots' time since the last call; under the lock."""
+        self._slot_seconds += self._slots * (now - self._slots_since)
+        self._slots_since, self._slots = now, min(self._coordinator.slots, max(self._target, self.busy))
+
+
+def _wait_for(future: TaskFuture[Any]) -> None:
+    try:
+        future.exception()
+    except BaseException:  # noqa: BLE001 -- cancelled
+        return

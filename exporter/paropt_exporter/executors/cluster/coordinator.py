@@ -1,0 +1,709 @@
+"""Place work items on the workers of a cluster, from one thread with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import pickle
+import secrets
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
+from paropt_exporter.events import Result, RunningTask
+from paropt_exporter.executors.cluster import agent, dask_client, downloads, environment, placement, transfers
+from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
+from paropt_exporter.executors.cluster.messages import (
+    Batch,
+    RemoteMeasurement,
+    TaskReply,
+    WorkerFacts,
+    WrongWorkerError,
+)
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize, Sizing
+from paropt_exporter.executors.cluster.uploads import Uploads
+from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem, build_running_task
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5  # between two samples of running tasks
+_IDLE_POLLS = 10  # of which an idle worker gets one
+_CALL_SECONDS = 5.0  # for a sample, or an order to stop
+_RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is looked for again
+_CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
+_SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
+_PREPARE_SECONDS = 60.0
+_CLOSE_SECONDS = 3.0
+_KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
+_COUNTERS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.CANCELLATION: "cancelled"}
+
+
+class Coordinator:
+    """The connection to one cluster.
+
+    ```
+    submit ──> queue ──a worker has a slot──> sent, pinned to that worker ──reply──> settled
+                                                └── the worker is lost ──(grace, if cut off)──> failed: WorkerDied
+    ```
+    Guarantees: an item is sent once; a worker that was lost can't settle its items; only this thread touches the
+    workers and the queue. Public methods may be called from any thread.
+    """
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self._settings = settings
+        self._programs: tuple[str, ...] = ()
+        self._reported: set[str] = set()  # lines about workers
+        self._session = secrets.token_hex(6)
+        uploads = not (settings.is_local or settings.shared_root)
+        self._uploads = Uploads(settings, self._session) if uploads else None
+        self._keys = itertools.count(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="paropt-cluster", daemon=True)
+        self._client: Any = None
+        self._hosted: HostedCluster | None = None
+        self._workers: dict[str, RemoteWorker] = {}  # by address
+        self._preparing: dict[str, int] = {}  # address -> number of the lease that counts
+        self._unfit: dict[str, str] = {}  # address -> reason
+        self._ready = asyncio.Event()
+        self._queue: deque[WorkItem] = deque()
+        self._incoming: deque[WorkItem] = deque()
+        self._waking = False
+        self._means: dict[str, float] = {}  # group -> seconds
+        self._folder = ""
+        self._target = 1
+        self._sizing: Sizing = FixedSize()
+        self._adjust_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self._broken = ""
+        self._without_workers_since: float | None = None
+        self._root = settings.shared_root or str(settings.root)
+        self.deaths: Counter[str] = Counter()
+        self.late_replies = 0
+        self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
+        self._prepare = dask_client.build_by_value(_prepare)
+        self._run_batch = dask_client.build_by_value(_run_batch)
+
+    # From any thread
+
+    def start(self, target: int) -> None:
+        """Connect, and wait for the first fit worker. Raises ClusterError."""
+        self._target = target
+        try:
+            if not self._settings.is_fixed:
+                self._hosted = HostedCluster(self._settings)
+                self._sizing = ClusterSize(self._hosted, self._settings.idle_seconds)
+            self._thread.start()
+            self._call(self._connect()).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def begin_run(self, programs: tuple[str, ...], folder: str) -> None:
+        """Give all hosts the files as they are now, and check each worker for the programs. Raises ClusterError."""
+        self._call(self._begin_run(programs, folder)).result()
+
+    @property
+    def helper_pids(self) -> frozenset[int]:
+        """The processes that this program started for the cluster."""
+        return frozenset() if self._hosted is None else frozenset({self._hosted.pid})
+
+    @property
+    def is_elastic(self) -> bool:
+        return self._hosted is not None
+
+    @property
+    def slots(self) -> int:
+        """The slots of all workers that take tasks."""
+        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if not worker.draining)
+
+    @property
+    def draining_slots(self) -> int:
+        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if worker.draining)
+
+    @property
+    def busy_slots(self) -> int:
+        return sum(worker.busy_slots for worker in tuple(self._workers.values()))
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue) + len(self._incoming)
+
+    @property
+    def oldest_queued_age_seconds(self) -> float:
+        with contextlib.suppress(IndexError):
+            return monotonic() - self._queue[0].queued_seconds
+        return 0.0
+
+    def submit(self, item: WorkItem) -> None:
+        item.queued_seconds = monotonic()
+        self._incoming.append(item)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._take_incoming)
+
+    def resize(self, target: int) -> None:
+        self._target = target
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._adjust)
+
+    def stop(self, item: WorkItem, grace_seconds: float) -> None:
+        """Stop an item that was sent. Its reply settles it."""
+        self._call(self._stop_item(item, grace_seconds))
+
+    def give_up(self, item: WorkItem) -> None:
+        """Settle an item whose worker does not answer."""
+        self._loop.call_soon_threadsafe(
+            self._fail_item, item, WorkerDied(f"{item.task.label}: its worker did not answer the order to stop")
+        )
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return tuple(
+            build_running_task(item, worker)
+            for worker in tuple(self._workers.values())
+            for item in tuple(worker.items.values())
+        )
+
+    def close(self) -> None:
+        """End all tasks, the session and a cluster that this program started. Blocks for seconds at most."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._thread.is_alive():
+            with contextlib.suppress(Exception, FutureCancelled):
+                self._call(self._disconnect()).result(2 * _CLOSE_SECONDS)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_CLOSE_SECONDS)
+        elif not self._loop.is_closed():
+            self._loop.close()
+        if self._hosted is not None:
+            self._hosted.close()
+
+    def _call(self, coroutine: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(_log_unexpected)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    # Everything below runs in the event loop.
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+        return task
+
+    def _end_task(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal error in the cluster's coordinator", exc_info=error)
+
+    async def _connect(self) -> None:
+        from distributed import Client
+
+        dask_client.silence_logs()
+        settings = self._settings
+        if self._hosted is not None:
+            address, security = self._hosted.address, self._hosted.security
+        else:
+            address, security = dask_client.read_address(settings), dask_client.build_security(settings.tls)
+            await asyncio.to_thread(dask_client.check_address, address, tls=settings.tls, insecure=settings.insecure)
+        make: Any = Client
+        try:
+            self._client = await make(
+                address, security=security, asynchronous=True, set_as_default=False,
+                timeout=settings.reconnect_seconds, heartbeat_interval="2s",
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 -- Dask raises OSError, TypeError, ValueError and others
+            raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
+        self._client.subscribe_topic("all", self._handle_event)
+        self._adjust()
+        await self._list_workers()
+        await self._wait_for_worker(address)
+        self._spawn(self._poll_workers())
+        self._spawn(self._watch_connection())
+
+    async def _list_workers(self) -> None:
+        identity = await self._client.scheduler.identity(n_workers=-1)
+        for address in identity["workers"]:
+            self._welcome(address)
+
+    async def _wait_for_worker(self, address: str) -> None:
+        fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
+        timeout = started if self._hosted is not None else fixed
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except TimeoutError:
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            raise ClusterError(
+                f"dask: no worker at {address} can take tasks: {reasons or f'none came within {timeout:g} s'}"
+            ) from None
+
+    # Membership
+
+    def _handle_event(self, event: tuple[float, Any]) -> None:
+        message = event[1]
+        if self._closing or not isinstance(message, dict):
+            return
+        if message.get("action") == "add-worker":
+            self._welcome(message["worker"])
+        elif message.get("action") == "remove-worker":
+            self._lose(message["worker"], expected=bool(message.get("expected")))
+
+    async def _watch_connection(self) -> None:
+        """Lose all workers with the scheduler, and find them again when it is back.
+
+        The client looks for it for `reconnect_seconds`. Workers kill the tasks of a client that has gone.
+        """
+        connected = True
+        while not self._closing:
+            await asyncio.sleep(_CONNECTION_SECONDS)
+            status = self._client.status
+            if status == "running" and not connected:
+                connected = True
+                self._client.subscribe_topic("all", self._handle_event)
+                await self._list_workers()
+            elif status != "running":
+                connected = False
+                self._lose_all()
+            if status == "closed" and not self._closing:
+                self._fail_queue(
+                    f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or "
+                    "Kubernetes must restart it, and its workers too"
+                )
+                return
+            self._check_workers_exist()
+
+    def _lose_all(self) -> None:
+        for address in (*self._workers, *self._preparing):
+            self._lose(address, why="the scheduler has gone")
+
+    def _check_workers_exist(self) -> None:
+        """Fail the queue if no worker has been there for `start_timeout_seconds`."""
+        if self._workers or self._preparing or not self._queue:
+            self._without_workers_since = None
+            return
+        now = monotonic()
+        self._without_workers_since = since = self._without_workers_since or now
+        if now - since >= self._settings.start_timeout_seconds:
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            self._fail_queue(f"dask: no worker for {now - since:.0f} s{': ' if reasons else ''}{reasons}")
+            self._broken = ""  # workers may come later
+
+    def _fail_queue(self, why: str) -> None:
+        self._broken = why
+        self._dispatch()
+
+    def _welcome(self, address: str) -> None:
+        if address not in self._workers and address not in self._preparing:
+            self._preparing[address] = number = next(self._keys)
+            self._unfit.pop(address, None)
+            self._spawn(self._prepare_worker(address, number))
+
+    async def _prepare_worker(self, address: str, number: int) -> None:
+        """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
+        lease = self._submit_pinned(address, f"paropt-lease-{self._session}-{number}", self._prepare, (
+            self._session, number, f"paropt-lease-{self._session}-{number}", self._root,
+        ))  # fmt: skip
+        try:
+            facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
+            if isinstance(facts, str):
+                raise ClusterError(facts)
+            info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
+        except FutureCancelled:  # it has gone, or its scheduler has
+            self._loop.call_later(_RELIST_SECONDS, self._relist)
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
+            if self._preparing.get(address) == number:
+                self._reject(address, to_one_line(describe(error)))
+            return
+        finally:
+            counts = self._preparing.get(address) == number
+            if counts:
+                del self._preparing[address]
+        if not counts or address not in info:
+            lease.release()
+            return
+        worker = RemoteWorker(
+            address,
+            info[address]["id"],
+            facts,
+            lease,
+            heard_seconds=monotonic(),
+            memory_available_bytes=facts.memory_available_bytes,
+        )
+        self._workers[address] = worker
+        if await self._fit(worker):
+            self._ready.set()
+        self._adjust()
+
+    async def _fit(self, worker: RemoteWorker) -> bool:
+        """Give a worker the files of this run and check its programs; it takes no task before."""
+        worker.fit = False
+        try:
+            await self._provide(worker)
+        except Exception as error:  # noqa: BLE001 -- the others may be fit
+            if self._workers.get(worker.address) is worker:
+                self._drop(worker)
+                self._reject(worker.address, f"{worker.facts.host}: {to_one_line(describe(error))}")
+            return False
+        worker.fit = True
+        self._adjust()
+        return self._workers.get(worker.address) is worker
+
+    def _drop(self, worker: RemoteWorker) -> None:
+        del self._workers[worker.address]
+        worker.lease.release()
+
+    def _relist(self) -> None:
+        if not self._closing and self._client.status == "running":
+            self._spawn(self._list_workers())
+
+    async def _provide(self, worker: RemoteWorker) -> None:
+        ours, theirs = environment.read_versions(), worker.facts.versions
+        if fault := environment.find_fault(ours, theirs, needs_git=self._uploads is not None):
+            raise ClusterError(fault)
+        call = transfers.call_worker
+        if self._uploads is not None:
+            await self._uploads.provide(self._client, worker)
+        if fault := await call(self._client, worker.address, agent.check_root, self._session):
+            raise ClusterError(fault)
+        missing = await call(
+            self._client, worker.address, agent.find_missing, self._session, self._programs, self._folder
+        )
+        worker.differences = environment.list_differences(ours, theirs, missing)
+
+    async def _begin_run(self, programs: tuple[str, ...], folder: str) -> None:
+        self._programs, self._folder = programs, folder
+        if self._uploads is not None:
+            await self._uploads.take()
+        await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
+        if not self._workers and not self._preparing:
+            raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
+        rows = [(f"{worker.facts.host}/{worker.name}", worker.differences) for worker in self._workers.values()]
+        for line in environment.format_table(rows):
+            log.warning(line)
+
+    def _reject(self, address: str, reason: str) -> None:
+        self._unfit[address] = f"{address}: {reason}"
+        log.warning("a worker can't take tasks", extra={"worker": address, "err": reason})
+
+    def _lose(self, address: str, *, expected: bool = False, why: str = "") -> None:
+        """Fail the items of a worker that has gone."""
+        self._preparing.pop(address, None)
+        worker = self._workers.pop(address, None)
+        if worker is None:
+            return
+        worker.lease.release()
+        items = tuple(worker.items.values())
+        if items or not expected:
+            self.deaths["lost"] += 1
+        silence = monotonic() - worker.heard_seconds
+        why = f"lost: {why or f'the worker {worker.name} on {worker.facts.host} has gone'}"
+        if items and silence > _SILENT_SECONDS:
+            wait = max(0.0, self._settings.partition_grace_seconds - silence)
+            self._loop.call_later(wait, self._fail_items, items, f"{why} after {silence:.0f} s without an answer")
+        else:
+            self._fail_items(items, why)
+        self._adjust()
+
+    def _fail_items(self, items: Iterable[WorkItem], why: str) -> None:
+        for item in items:
+            self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
+
+    def _fail_item(self, item: WorkItem, error: BaseException) -> None:
+        if item.worker is not None:
+            item.worker.items.pop(item.task.attempt, None)
+        if not item.sent_seconds and not item.future.start_running(monotonic()):
+            return  # it was cancelled in the queue
+        measured = None
+        if item.usage is not None:
+            usage = item.usage[1]
+            measured = RemoteMeasurement(
+                worker=f"{item.worker.facts.host}/{item.worker.name}" if item.worker else "",
+                duration_seconds=monotonic() - item.sent_seconds,
+                cpu_seconds=usage.cpu_seconds,
+                run_delay_seconds=usage.run_delay_seconds,
+                memory_peak_bytes=usage.memory_bytes,
+            )
+        self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured))
+
+    # Sending
+
+    def _take_incoming(self) -> None:
+        self._waking = False
+        while self._incoming:
+            self._queue.append(self._incoming.popleft())
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Send queued items to workers with free slots, as far as the target allows."""
+        while self._queue:
+            item = self._queue[0]
+            if item.future.done():
+                self._queue.popleft()
+                item.future.start_running(monotonic())  # tells waiters of its cancellation
+                continue
+            if self._broken:
+                self._queue.popleft()
+                self._fail_item(item, ClusterError(self._broken))
+                continue
+            worker = self._choose_worker(item) if self._client.status == "running" else None
+            if worker is None:
+                return
+            self._send(worker, self._take_batch(item))
+
+    def _choose_worker(self, item: WorkItem) -> RemoteWorker | None:
+        mean = self._means.get(item.group)
+        ahead = 1 if mean is not None and mean < placement.AHEAD_SECONDS and len(self._queue) > self._target else 0
+        if sum(worker.taken_slots for worker in self._workers.values()) >= self._target * (1 + ahead):
+            return None
+        return placement.choose_worker(
+            self._workers.values(), slots=item.slots, memory_bytes=item.memory_bytes, batches_ahead=ahead
+        )
+
+    def _take_batch(self, first: WorkItem) -> list[WorkItem]:
+        size = placement.choose_batch_size(
+            self._means.get(first.group), queued=len(self._queue), slots=min(self._target, max(1, self.slots))
+        )
+        taken: list[WorkItem] = []
+        while self._queue and len(taken) < size and self._queue[0].group == first.group:
+            item = self._queue.popleft()
+            now = monotonic()
+            if item.future.start_running(now):
+                item.sent_seconds = now
+                taken.append(item)
+        return taken
+
+    def _send(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+        if not items:
+            return
+        for item in items:
+            item.worker = worker
+            worker.items[item.task.attempt] = item
+        slots = min(items[0].slots, worker.facts.threads)
+        worker.taken_slots += slots
+        self._spawn(self._run_items(worker, items, slots))
+
+    async def _run_items(self, worker: RemoteWorker, items: list[WorkItem], slots: int) -> None:
+        key = f"paropt-{self._session}-{next(self._keys)}"
+        batch = Batch(self._session, key, worker.facts.worker_id, tuple(item.task for item in items))
+        sent = self._submit_pinned(worker.address, key, self._run_batch, (pickle.dumps(batch),))
+        try:
+            replies = await sent
+        except (asyncio.CancelledError, FutureCancelled):
+            if self._client.status != "running":
+                self._lose_all()
+            self._fail_unsettled(worker, items, "lost: the scheduler or the worker has gone")
+        except WrongWorkerError:
+            self._requeue(worker, items)
+        except Exception as error:  # noqa: BLE001 -- KilledWorker, or a fault of ours
+            self._fail_unsettled(worker, items, f"lost: {to_one_line(describe(error))}")
+        else:
+            for item, reply in zip(items, replies, strict=True):
+                await self._take_reply(worker, item, reply)
+        finally:
+            sent.release()
+            worker.taken_slots -= slots
+            self._dispatch()
+            self._adjust()
+
+    def _requeue(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
+        """Take items back that reached another worker at the address of theirs, which has begun none of them."""
+        for item in reversed(items):
+            if worker.items.pop(item.task.attempt, None) is not None:
+                item.future.reset_to_pending()
+                item.worker, item.usage, item.sent_seconds = None, None, 0.0
+                self._queue.appendleft(item)
+        if self._workers.get(worker.address) is worker:
+            self._drop(worker)
+        self._welcome(worker.address)
+
+    def _fail_unsettled(self, worker: RemoteWorker, items: list[WorkItem], why: str) -> None:
+        self._fail_items([item for item in items if item.task.attempt in worker.items], why)
+
+    def _submit_pinned(self, address: str, key: str, function: Any, args: tuple[Any, ...]) -> Any:
+        return self._client.submit(
+            function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
+        )
+
+    async def _take_reply(self, worker: RemoteWorker, item: WorkItem, data: bytes) -> None:
+        if item.task.attempt not in worker.items:
+            self.late_replies += 1
+            return
+        try:
+            reply: TaskReply = pickle.loads(data)
+        except Exception as error:  # noqa: BLE001 -- the classes of a user's result run in here
+            reply = TaskReply(
+                attempt=item.task.attempt,
+                error=WorkerDied(f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"),
+            )
+        worker.heard_seconds = monotonic()
+        self._learn_duration(item.group, reply)
+        received = monotonic()
+        if reply.outputs or reply.report or reply.output:
+            reply = await self._fetch_files(worker, item, reply)
+        if worker.items.pop(item.task.attempt, None) is None:  # it was lost meanwhile
+            self.late_replies += 1
+            return
+        self._settle(item, reply, received)
+
+    async def _fetch_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply) -> TaskReply:
+        """Write the files of a reply here; a fault becomes the error of the task."""
+        try:
+            await downloads.fetch_files(
+                self._client,
+                worker.address,
+                item.files,
+                reply,
+                root=self._settings.root,
+                wants_outputs=self._uploads is not None,
+            )
+        except Exception as error:  # noqa: BLE001 -- a full disk here, or a worker that has gone
+            why = ClusterError(f"{item.task.label}: its files could not be fetched: {to_one_line(describe(error))}")
+            return replace(reply, value=None, error=why)
+        return reply
+
+    def _learn_duration(self, group: str, reply: TaskReply) -> None:
+        if reply.measurement is not None:
+            new = reply.measurement.duration_seconds
+            old = self._means.get(group, new)
+            self._means[group] = _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new
+
+    def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float | None = None) -> None:
+        future, measured, now = item.future, reply.measurement, received_seconds or monotonic()
+        value = reply.value
+        if measured is not None:
+            started = max(item.sent_seconds, now - measured.duration_seconds) if item.sent_seconds else now
+            future._usage = (
+                measured.worker, measured.pid, started, started + measured.duration_seconds, measured.cpu_seconds,
+                measured.run_delay_seconds, measured.memory_peak_bytes,
+            )  # fmt: skip
+            if isinstance(value, CommandOutcome) and future.measurement is not None:
+                value = replace(value, measurement=future.measurement)
+        self.on_settled(measured, _classify(reply))
+        settled = future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
+        if not settled:
+            self.late_replies += 1
+
+    # Stopping and sampling
+
+    async def _stop_item(self, item: WorkItem, grace_seconds: float) -> None:
+        worker = item.worker
+        if worker is None or item.task.attempt not in worker.items:
+            return
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(
+                self._client.run(
+                    agent.stop_attempt, self._session, item.task.attempt, grace_seconds, workers=[worker.address]
+                ),
+                _CALL_SECONDS,
+            )
+
+    async def _poll_workers(self) -> None:
+        for tick in itertools.count(1):
+            await asyncio.sleep(_POLL_SECONDS)
+            for worker in tuple(self._workers.values()):
+                if (worker.items or tick % _IDLE_POLLS == 0) and not worker.polling:
+                    worker.polling = True
+                    self._spawn(self._poll_worker(worker))
+
+    async def _poll_worker(self, worker: RemoteWorker) -> None:
+        try:
+            answers = await asyncio.wait_for(
+                self._client.run(agent.read_usage, self._session, workers=[worker.address]), _CALL_SECONDS
+            )
+            usage = answers[worker.address]
+        except Exception:  # noqa: BLE001 -- it is lost, or too busy to answer: its last sample counts
+            return
+        finally:
+            worker.polling = False
+        now = worker.heard_seconds = monotonic()
+        if usage is None:
+            return
+        worker.memory_available_bytes = usage.memory_available_bytes
+        for task in usage.running:
+            if (item := worker.items.get(task.attempt)) is not None:
+                item.usage = (now, task)
+
+    # Sizing
+
+    def _adjust(self) -> None:
+        """Ask for as many workers as the target needs, and release surplus ones."""
+        if self._closing:
+            return
+        for worker in self._sizing.adjust(self._target, self._workers.values(), monotonic()):
+            self._workers.pop(worker.address, None)
+            worker.lease.release()
+        check = self._sizing.get_next_check()
+        if check is not None and check > monotonic() and self._adjust_timer is None:
+            self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
+        self._dispatch()
+
+    def _adjust_later(self) -> None:
+        self._adjust_timer = None
+        self._adjust()
+
+    async def _disconnect(self) -> None:
+        for worker in tuple(self._workers.values()):
+            self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
+        while self._queue:
+            item = self._queue.popleft()
+            if not item.future.cancel():
+                self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+
+
+def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log errors of Dask's own tasks without a reader, such as those of connections which broke."""
+    del loop
+    log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
+
+
+def _classify(reply: TaskReply) -> str:
+    """Return the counter of a pool that counts a reply."""
+    value, error = reply.value, reply.error
+    if isinstance(error, TaskStopped):
+        return "cancelled"
+    if isinstance(error, WorkerDied):
+        return "errors"
+    if error is not None:
+        return "failed"
+    if not isinstance(value, CommandOutcome):
+        return "succeeded"
+    return _COUNTERS.get(value.result, "errors")
+
+
+def _prepare(session: str, number: int, lease: str, root: str) -> object:
+    try:
+        from paropt_exporter.executors.cluster.agent import prepare
+    except ImportError as error:
+        import sys
+
+        return f"{error}: install paropt-exporter[dask] for {sys.executable} of this worker"
+    return prepare(session, number, lease, root)
+
+
+def _run_batch(batch: bytes) -> object:
+    from paropt_exporter.executors.cluster.agent import run_batch
+
+    return run_batch(batch)

@@ -1,0 +1,122 @@
+"""Connect to a Dask scheduler, with errors of one line, and send it functions that it can read without this package."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import json
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from paropt_exporter.errors import describe, to_one_line
+from paropt_exporter.executors.cluster.settings import INSTALL_HINT, ClusterError, ClusterSettings, TlsFiles
+
+CONNECT_SECONDS = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ABOVE_ALL = logging.CRITICAL + 1
+_ALERT_SECONDS = 2.0  # a scheduler greets at once, and refuses a certificate at once
+
+
+def require_distributed() -> None:
+    """Raise ClusterError if the extra is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ClusterError(f"strategy dask: there is no module distributed: {INSTALL_HINT}")
+
+
+def read_address(settings: ClusterSettings) -> str:
+    """Return the scheduler's address from the settings or from its file. Raises ClusterError."""
+    if settings.scheduler_file is None:
+        return settings.scheduler
+    try:
+        return str(json.loads(settings.scheduler_file.read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClusterError(
+            f"dask.scheduler_file: {settings.scheduler_file} names no scheduler: {to_one_line(describe(error))}"
+        ) from None
+
+
+def check_address(address: str, *, tls: TlsFiles | None, insecure: bool) -> None:
+    """Refuse an address without TLS outside this host, and check that the scheduler answers. Raises ClusterError."""
+    scheme, _, rest = address.partition("://")
+    name, _, port = rest.rpartition(":")
+    if scheme not in ("tcp", "tls") or not name or not port.isdigit():
+        raise ClusterError(f"dask.scheduler: expected tcp://host:port or tls://host:port, found {address!r}")
+    name = name.strip("[]")
+    if scheme == "tcp" and name not in _LOOPBACK and not insecure:
+        raise ClusterError(
+            f"dask.scheduler: {address} has no TLS, and anyone who reaches it runs code as its workers: "
+            "use tls:// with dask.tls, or write insecure: true if the network is yours alone"
+        )
+    if scheme == "tls" and tls is None:
+        raise ClusterError(f"dask.scheduler: {address} needs certificates: set ca, cert and key in dask.tls")
+    context = _build_context(tls) if scheme == "tls" and tls is not None else None
+    try:
+        _greet(name, int(port), context)
+    except ssl.SSLError as error:
+        raise ClusterError(f"dask.scheduler: {address}: TLS failed: {to_one_line(describe(error))}") from None
+    except OSError as error:
+        raise ClusterError(f"dask.scheduler: no answer from {address}: {to_one_line(describe(error))}") from None
+
+
+def build_security(tls: TlsFiles | None) -> Any:
+    """Return Dask's security settings, or None without certificates."""
+    if tls is None:
+        return None
+    from distributed.security import Security
+
+    make: Any = Security
+    return make(
+        tls_ca_file=str(tls.ca),
+        tls_client_cert=str(tls.cert),
+        tls_client_key=str(tls.key),
+        require_encryption=True,
+    )
+
+
+def silence_logs() -> None:
+    """Leave reports of lost connections to this package: Dask logs a line for each call that one breaks."""
+    logging.getLogger("distributed").setLevel(_ABOVE_ALL)
+    for name in ("comm", "core", "client", "scheduler", "worker", "nanny", "batched"):
+        logging.getLogger(f"distributed.{name}").setLevel(_ABOVE_ALL)
+
+
+def build_by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a function that travels as code, since a scheduler may lack this package.
+
+    The function must import everything that it uses.
+    """
+    copied = FunctionType(function.__code__, {"__builtins__": builtins}, function.__name__)
+    copied.__module__ = "__main__"
+    copied.__qualname__ = f"paropt_{function.__name__}"
+    return copied
+
+
+def _build_context(tls: TlsFiles) -> ssl.SSLContext:
+    for key, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
+        if not Path(path).is_file():
+            raise ClusterError(f"dask.tls.{key}: there is no file {path}")
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
+        context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ClusterError(f"dask.tls: {to_one_line(describe(error))}: {tls.ca}, {tls.cert}, {tls.key}") from None
+    context.check_hostname = False  # Dask trusts the authority, not the name: addresses of workers change
+    return context
+
+
+def _greet(name: str, port: int, context: ssl.SSLContext | None) -> None:
+    """Connect once, and read the first byte that a scheduler sends, or its alert."""
+    with socket.create_connection((name, port), timeout=CONNECT_SECONDS) as plain:
+        if context is None:
+            return
+        with context.wrap_socket(plain, server_hostname=name) as secured:
+            secured.settimeout(_ALERT_SECONDS)
+            try:
+                secured.recv(1)
+            except TimeoutError:
+                return

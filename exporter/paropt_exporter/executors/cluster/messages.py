@@ -1,0 +1,145 @@
+"""The data that travels between the coordinator and the agents on the workers.
+
+Moments never travel, since hosts have different clocks: only durations and ages do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteCommands:
+    """Argument vectors that run one after another. `folder` is relative to the root of the tree."""
+
+    steps: tuple[tuple[str, ...], ...]
+    folder: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    programs: str = ""
+    has_report: bool = False
+    keeps_output: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteCall:
+    """A call of `module:function`, with the root of the tree first on the import path."""
+
+    target: str
+    arguments: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    keeps_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFunction:
+    """A pickled function with its arguments."""
+
+    payload: bytes
+
+
+RemoteWork = RemoteCommands | RemoteCall | RemoteFunction
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTask:
+    """One attempt of a task. `attempt` identifies it in the session."""
+
+    attempt: int
+    label: str
+    work: RemoteWork
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tasks for one worker, which runs them only if it is the one that `worker_id` names."""
+
+    session: str
+    key: str
+    worker_id: str
+    tasks: tuple[RemoteTask, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteMeasurement:
+    """The resource usage of one task in its worker, as durations."""
+
+    worker: str = ""
+    pid: int = 0
+    duration_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file on a worker's host. `name` is relative to the root of the tree, "" for a temporary file.
+
+    `content` has all of a small file, which the reply carries; None: it is fetched.
+    """
+
+    path: str
+    name: str = ""
+    mode: int = 0o644
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReply:
+    """The outcome of one task: a value or an error, and the files that the coordinator fetches."""
+
+    attempt: int
+    value: Any = None
+    error: BaseException | None = None
+    measurement: RemoteMeasurement | None = None
+    outputs: tuple[RemoteFile, ...] = ()
+    report: RemoteFile | None = None
+    output: RemoteFile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningUsage:
+    """The usage of one running task. `age_seconds` is that of the sample; None: no sample yet."""
+
+    attempt: int
+    elapsed_seconds: float
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    run_delay_seconds: float = 0.0
+    core_time: CoreTime = NO_TIME
+    age_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerUsage:
+    """A worker's running tasks, and the free memory of its host."""
+
+    memory_available_bytes: int
+    running: tuple[RunningUsage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """Facts about a worker that is about to take tasks.
+
+    `host_key` is equal for workers that share a folder for temporary files. `versions` has those of Python, git ("" if
+    there is none) and others, by name.
+    """
+
+    worker_id: str
+    host: str
+    host_key: str
+    threads: int
+    cores: float
+    memory_available_bytes: int
+    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class WrongWorkerError(Exception):
+    """A batch reached a worker that it is not for: the one before it at this address has gone."""

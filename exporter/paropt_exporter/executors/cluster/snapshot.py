@@ -1,0 +1,149 @@
+"""Take a snapshot of the project's files as git objects, in a repository of our own: the user's stays untouched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paropt_exporter.errors import to_one_line
+from paropt_exporter.executors.cluster.settings import ClusterError
+
+_MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
+_SUBMODULE_MODE = "160000"
+_IDENTITY = ("-c", "user.name=paropt", "-c", "user.email=paropt@localhost", "-c", "commit.gpgSign=false")
+_QUIET = (
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "core.autocrlf=false",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The files at one moment. `folder`: the config's folder in the tree; `submodules`: folders that are left out."""
+
+    tree: str
+    folder: str
+    submodules: tuple[str, ...] = ()
+
+
+class Repository:
+    """Our own git repository beside the history. Its index remembers which files have not changed since.
+
+    Blocking: `take` reads the changed files, `pack` the objects that a host lacks.
+    """
+
+    def __init__(self, root: Path, place: Path) -> None:
+        """`root`: the config's folder. `place`: where the repository is, or will be made."""
+        self._root = root
+        self._place = place
+        self._top, self._theirs = _find_repository(root)
+        self.folder = os.path.relpath(root, self._top)
+        self._submodules: tuple[str, ...] | None = None
+
+    def take(self, include: Sequence[str] = ()) -> Snapshot:
+        """Take a snapshot of all files that git does not ignore, and of `include`. Raises ClusterError."""
+        if _has_grown(self._place):
+            shutil.rmtree(self._place, ignore_errors=True)
+        if not (self._place / "HEAD").is_file():
+            self._create()
+        self._exclude()
+        self._git("add", "--all", "--", ".")
+        if include:
+            self._git("add", "--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
+        tree = self._git("write-tree").strip()
+        if self._submodules is None:  # one of a later run is not worth a walk over all files
+            self._submodules = self._list_submodules()
+        return Snapshot(tree=tree, folder=self.folder, submodules=self._submodules)
+
+    def has(self, commit: str) -> bool:
+        """Whether a snapshot is still here, so that a host which has it can get the difference."""
+        return bool(commit) and self._run("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
+    def pack(self, snapshot: Snapshot, base: str = "") -> tuple[str, bytes]:
+        """Return a commit of a snapshot, and a thin pack of its objects that the commit `base` lacks.
+
+        `base` is the parent: git makes a pack thin only by the parents of the packed commits.
+        """
+        parents = ("-p", base) if base else ()
+        commit = self._git(*_IDENTITY, "commit-tree", snapshot.tree, *parents, "-m", "snapshot").strip()
+        wanted = f"{commit}\n^{base}\n" if base else f"{commit}\n"
+        packed = self._run("pack-objects", "--thin", "--revs", "--stdout", "-q", "--delta-base-offset", text=wanted)
+        if packed.returncode:
+            raise ClusterError(f"dask: git can't pack the files: {_read_error(packed)}")
+        return commit, packed.stdout
+
+    def _create(self) -> None:
+        self._place.mkdir(parents=True, exist_ok=True)
+        self._git("init", "--quiet", "--bare", str(self._place), at_home=False)
+        if self._theirs is not None:
+            alternates = self._place / "objects" / "info" / "alternates"
+            alternates.write_text(f"{self._theirs / 'objects'}\n")
+            if (self._theirs / "index").is_file():  # it knows the unchanged files: none is read again
+                shutil.copyfile(self._theirs / "index", self._place / "index")
+                if self._run("ls-files", "--unmerged").returncode:
+                    (self._place / "index").unlink()
+
+    def _exclude(self) -> None:
+        lines = [".paropt/\n"]
+        if self._theirs is not None and (theirs := self._theirs / "info" / "exclude").is_file():
+            lines.append(theirs.read_text())
+        (self._place / "info").mkdir(exist_ok=True)
+        (self._place / "info" / "exclude").write_text("".join(lines))
+
+    def _list_submodules(self) -> tuple[str, ...]:
+        listed = self._git("ls-files", "--stage", "-z").split("\0")
+        return tuple(line.partition("\t")[2] for line in listed if line.startswith(_SUBMODULE_MODE))
+
+    def _git(self, *words: str, at_home: bool = True) -> str:
+        done = self._run(*words, at_home=at_home)
+        if done.returncode:
+            raise ClusterError(f"dask: git {words[0]} failed in {self._root}: {_read_error(done)}")
+        return done.stdout.decode("utf-8", "surrogateescape")
+
+    def _run(self, *words: str, text: str = "", at_home: bool = True) -> subprocess.CompletedProcess[bytes]:
+        where = ("--git-dir", str(self._place), "--work-tree", str(self._top)) if at_home else ()
+        return run_git(*_QUIET, *where, *words, cwd=self._top, stdin=text.encode())
+
+
+def run_git(*words: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run git without the variables of a git that may have started this program. Raises ClusterError without git."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        return subprocess.run(
+            ["git", *words], cwd=cwd, env={**env, "LC_ALL": "C"}, input=stdin, capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        raise ClusterError(
+            "dask: there is no git here, which the files travel by: install it, or set dask.shared"
+        ) from None
+
+
+def _find_repository(root: Path) -> tuple[Path, Path | None]:
+    """Return the top folder of the repository that contains `root`, and its git folder; `root` itself without one."""
+    found = run_git("rev-parse", "--show-toplevel", "--git-common-dir", cwd=root)
+    if found.returncode:
+        return root, None
+    top, common = found.stdout.decode("utf-8", "surrogateescape").splitlines()
+    return Path(top), (root / common).resolve()
+
+
+def _has_grown(place: Path) -> bool:
+    """Whether earlier snapshots have left many objects: one of git's folders tells for all."""
+    try:
+        return sum(1 for _ in (place / "objects" / "00").iterdir()) > _MOST_LOOSE_OBJECTS
+    except OSError:
+        return False
+
+
+def _read_error(done: subprocess.CompletedProcess[bytes]) -> str:
+    return to_one_line(done.stderr.decode("utf-8", "replace")) or f"exit {done.returncode}"

@@ -1,0 +1,96 @@
+"""Keep a copy of the project's files on a worker's host, and bring it to the state of a snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from paropt_exporter.errors import to_one_line
+from paropt_exporter.executors.cluster.snapshot import run_git
+
+_MOST_TREES = 100  # of one project on one host: each coordinator that runs at the same time has its own
+_OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "gc.auto=0")
+
+
+class HostTree:
+    """One copy, locked while a worker of its session uses it.
+
+    <folder>/<project>/<n>/lock     shared lock: in use by the session whose name is in it
+                          /git      objects and index
+                          /files    the files
+    """
+
+    def __init__(self, folder: Path, project: str, session: str) -> None:
+        """Find the copy of the session, or a free one. Raises OSError."""
+        for number in range(_MOST_TREES):
+            self.place = _make_private(folder, f"{project}-{number}")
+            lock = _lock(self.place / "lock", session)
+            if lock is not None:
+                self._lock = lock
+                break
+        else:
+            raise OSError(f"all {_MOST_TREES} copies of the files in {folder} are in use")
+        self.files = self.place / "files"
+        self._git_dir = self.place / "git"
+
+    def read_commit(self) -> str:
+        """Return the snapshot that the copy has; "" for none."""
+        try:
+            return (self.place / "commit").read_text()
+        except OSError:
+            return ""
+
+    def install(self, pack: Path, commit: str) -> None:
+        """Add the objects and check the snapshot out. Unchanged files keep their times; ignored ones stay.
+
+        Raises OSError with git's message.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            (self.place / "commit").unlink()  # until it is complete
+        self.files.mkdir(exist_ok=True)
+        if not (self._git_dir / "HEAD").is_file():
+            self._git("init", "--quiet", "--bare", str(self._git_dir), bare=True)
+        self._git("index-pack", "--fix-thin", "--stdin", stdin=pack.read_bytes())
+        self._git("read-tree", "--reset", "-u", commit)
+        self._git("clean", "-f", "-d", "-q")
+        (self.place / "commit").write_text(commit)
+
+    def close(self) -> None:
+        """Release the copy; the last worker of the session frees it for others."""
+        os.close(self._lock)
+
+    def _git(self, *words: str, stdin: bytes = b"", bare: bool = False) -> None:
+        where = () if bare else ("--git-dir", str(self._git_dir), "--work-tree", str(self.files))
+        done = run_git(*_OPTIONS, *where, *words, cwd=self.files, stdin=stdin)
+        if done.returncode:
+            raise OSError(f"git {words[0]}: {to_one_line(done.stderr.decode('utf-8', 'replace'))}")
+
+
+def _make_private(folder: Path, name: str) -> Path:
+    """Make a folder that no other user can write to. Raises OSError if there is one of somebody else."""
+    made = folder / name
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = os.lstat(made)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise OSError(f"{made} belongs to someone else")
+    return made
+
+
+def _lock(path: Path, session: str) -> int | None:
+    """Lock a copy for a session that has it already or that finds it free; None: another session has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, session.encode(), 0)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.pread(descriptor, 100, 0).decode() == session:
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None

@@ -1,0 +1,92 @@
+"""Give each host the files of the project, once for each run."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from paropt_exporter.executors.cluster import agent, transfers
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
+from paropt_exporter.executors.cluster.workers import RemoteWorker
+
+log = logging.getLogger(__name__)
+
+_INSTALL_SECONDS = 300.0
+
+
+class Uploads:
+    """The copies of the project's files on the hosts; for the event loop of the coordinator.
+
+        take ──> snapshot ──provide(worker)──> the first worker of a host gets the pack, the others wait for it
+
+    Guarantees: a host gets a snapshot once, as the difference to the one that it has; the user's repository stays
+    untouched.
+    """
+
+    def __init__(self, settings: ClusterSettings, session: str) -> None:
+        self._settings = settings
+        self._session = session
+        self._project = hashlib.sha256(str(settings.root).encode()).hexdigest()[:16]
+        self._repository: Repository | None = None
+        self._snapshot: Snapshot | None = None
+        self._hosts: dict[str, asyncio.Task[None]] = {}  # of this snapshot
+        self._packs: dict[str, tuple[str, bytes]] = {}  # commit and pack, by the commit that the receiver has
+        self._has_warned = False
+        self.sent_bytes = 0
+
+    async def take(self) -> None:
+        """Take a snapshot of the files as they are now. Raises ClusterError."""
+        self._snapshot = await asyncio.to_thread(self._take)
+        self._hosts.clear()
+        self._packs.clear()
+
+    async def provide(self, client: Any, worker: RemoteWorker) -> None:
+        """Bring the files of a worker's host to the snapshot, if there is one. Raises OSError and ClusterError."""
+        if self._snapshot is None:
+            return
+        _, known, path = await transfers.call_worker(
+            client, worker.address, agent.open_tree, self._session, self._snapshot.folder, self._project
+        )
+        running = self._hosts.get(worker.host_key)
+        if running is None or (running.done() and (running.cancelled() or running.exception() is not None)):
+            running = asyncio.get_running_loop().create_task(self._send(client, worker, known, path))
+            self._hosts[worker.host_key] = running
+        await asyncio.shield(running)
+
+    async def _send(self, client: Any, worker: RemoteWorker, known: str, path: str) -> None:
+        snapshot, repository = self._snapshot, self._repository
+        assert snapshot is not None and repository is not None
+        base = known if await asyncio.to_thread(repository.has, known) else ""
+        if base not in self._packs:
+            self._packs[base] = await asyncio.to_thread(repository.pack, snapshot, base)
+        (commit, pack), most = self._packs[base], self._settings.upload_max_bytes
+        if len(pack) > most:
+            raise ClusterError(
+                f"dask.upload: {len(pack):,} bytes are more than max, {most:,}: ignore files, or raise it"
+            )
+        await transfers.send_bytes(client, worker.address, pack, path)
+        self.sent_bytes += len(pack)
+        await asyncio.wait_for(
+            transfers.call_worker(client, worker.address, agent.install_tree, self._session, commit),
+            _INSTALL_SECONDS,
+        )
+
+    def _take(self) -> Snapshot:
+        if self._repository is None:
+            self._repository = Repository(self._settings.root, find_cache() / f"{self._project}.git")
+        snapshot = self._repository.take(self._settings.include)
+        if snapshot.submodules and not self._has_warned:
+            self._has_warned = True
+            log.warning("submodules do not travel to the workers", extra={"submodules": ", ".join(snapshot.submodules)})
+        return snapshot
+
+
+def find_cache() -> Path:
+    """Return the folder for the repositories of snapshots."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "paropt-exporter" / "snapshots"

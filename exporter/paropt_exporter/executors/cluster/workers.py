@@ -1,0 +1,105 @@
+"""The coordinator's view of the workers: their slots, and the work items that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paropt_exporter.events import RunningTask
+from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
+from paropt_exporter.executors.commands.output import OutputFile, OutputSink
+from paropt_exporter.executors.future import TaskFuture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFiles:
+    """Where the files of a reply go on this host, and the patterns of outputs that may be written."""
+
+    outputs: tuple[str, ...] = ()
+    output_file: OutputFile | None = None
+    open_sink: Callable[[], OutputSink | None] | None = None
+    report: Path | None = None
+
+
+@dataclass(slots=True, eq=False)
+class WorkItem:
+    """One attempt of a task, from its submission until its future settles.
+
+    `group`: tasks of one group have similar durations. `files`: where the files of its reply go.
+    """
+
+    future: TaskFuture[Any]
+    task: RemoteTask
+    group: str
+    slots: int = 1
+    memory_bytes: int = 0
+    queued_seconds: float = 0.0
+    sent_seconds: float = 0.0
+    files: LocalFiles = field(default_factory=LocalFiles)
+    worker: RemoteWorker | None = None
+    usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
+
+    @property
+    def used_bytes(self) -> int:
+        return self.usage[1].memory_bytes if self.usage is not None else 0
+
+
+@dataclass(slots=True, eq=False)
+class RemoteWorker:
+    """A worker that takes tasks.
+
+    preparing ──facts──> ready ──surplus──> draining ──idle──> scaled down
+                           └── lost: its items fail, and nothing that it sends later counts
+    """
+
+    address: str
+    name: str | int
+    facts: WorkerFacts
+    lease: Any
+    heard_seconds: float
+    items: dict[int, WorkItem] = field(default_factory=dict)  # by attempt
+    taken_slots: int = 0  # by batches
+    memory_available_bytes: int = 0  # of its host
+    draining: bool = False
+    fit: bool = True  # it has the files of this run
+    differences: tuple[str, ...] = ()
+    polling: bool = False
+
+    @property
+    def busy_slots(self) -> int:
+        return sum(item.slots for item in self.items.values())
+
+    @property
+    def takes_tasks(self) -> bool:
+        return self.fit and not self.draining
+
+    @property
+    def host_key(self) -> str:
+        return self.facts.host_key
+
+
+def build_running_task(item: WorkItem, worker: RemoteWorker) -> RunningTask:
+    """Build the view of a running task, on our clock."""
+    label = f"{worker.facts.host}/{worker.name}"
+    if item.usage is None:
+        return RunningTask(
+            label=item.task.label,
+            worker=label,
+            started_seconds=item.sent_seconds,
+            cpu_seconds=0.0,
+            memory_bytes=0,
+            sampled_seconds=0.0,
+        )
+    received, usage = item.usage
+    return RunningTask(
+        label=item.task.label,
+        worker=label,
+        started_seconds=max(item.sent_seconds, received - usage.elapsed_seconds),
+        cpu_seconds=usage.cpu_seconds,
+        memory_bytes=usage.memory_bytes,
+        run_delay_seconds=usage.run_delay_seconds,
+        core_time=usage.core_time,
+        sampled_seconds=0.0 if usage.age_seconds is None else received - usage.age_seconds,
+    )

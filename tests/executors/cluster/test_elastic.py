@@ -1,0 +1,84 @@
+"""A cluster that this program starts grows with the target and shrinks again, without ending a busy worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import Result
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from support.real_servers import eventually
+
+WAIT_SECONDS = 60.0
+FACTORY = """
+from distributed import LocalCluster
+
+def make():
+    return LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://")
+
+def adapts():
+    cluster = make()
+    cluster.adapt(maximum=1)
+    return cluster
+
+def fails():
+    raise RuntimeError("no credentials")
+"""
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "clusters.py").write_text(FACTORY)
+    return tmp_path
+
+
+@pytest.fixture
+def pool(project: Path) -> Iterator[ClusterPool]:
+    settings = ClusterSettings(
+        root=project, factory="clusters:make", shared_root=str(project), idle_seconds=0.2, start_timeout_seconds=60.0
+    )
+    made = ClusterPool(settings, 1)
+    try:
+        yield made
+    finally:
+        made.kill_workers(0.0)
+
+
+def test_cluster_of_a_factory_grows_to_8_and_shrinks_around_a_busy_worker(pool: ClusterPool, project: Path) -> None:
+    os.mkfifo(project / "begun")
+    os.mkfifo(project / "go")
+    code = f"echo > {project / 'begun'}; cat {project / 'go'}; echo through"
+    assert pool.live == 1
+    pool.resize(8, reason="demand")
+    eventually("8 workers", lambda: pool.live == 8)
+    assert pool.statistics().starting == 0
+    busy = pool.submit_commands("busy", [["sh", "-c", code]])
+    (project / "begun").read_text()
+    pool.resize(1, reason="demand")
+    eventually("1 worker", lambda: pool.live == 1)
+    (project / "go").write_text("")
+    outcome = busy.result(WAIT_SECONDS)
+    assert (outcome.result, outcome.output) == (Result.SUCCESS, "through\n")
+    assert pool.statistics().deaths == {}
+    assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("clusters:adapts", "dask.cluster: clusters:adapts adapts itself: leave out cluster.adapt()"),
+        ("clusters:fails", "dask.cluster: clusters:fails could not start: RuntimeError: no credentials"),
+        ("clusters:nothing", "dask.cluster: clusters:nothing could not start: AttributeError"),
+    ],
+)
+def test_unusable_factory_is_one_line(project: Path, factory: str, message: str) -> None:
+    settings = ClusterSettings(root=project, factory=factory, shared_root=str(project), start_timeout_seconds=60.0)
+    with pytest.raises(ClusterError) as caught:
+        ClusterPool(settings, 1)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,155 @@
+"""Faults of a cluster: killed workers, lost schedulers, killed coordinators."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+import soak_cluster
+from paropt_exporter.errors import WorkerDied
+from paropt_exporter.events import Result
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from support.dask_clusters import DaskCluster, open_pool
+
+WAIT_SECONDS = 60.0
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def start_sleeper(pool: ClusterPool, folder: Path, name: str) -> tuple[object, int]:
+    """Start a command that signs the ledger and sleeps; return its future and its process, once it runs."""
+    fifo = folder / f"{name}.fifo"
+    os.mkfifo(fifo)
+    code = f"echo {name} >> {folder / 'ledger'}; echo $$ > {fifo}; exec sleep 300"
+    future = pool.submit_commands(name, [["sh", "-c", code]])
+    return future, int(fifo.read_text())
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process has ended."""
+    try:
+        psutil.Process(pid).wait(WAIT_SECONDS)
+    except psutil.NoSuchProcess:
+        return
+
+
+def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    victim = own_cluster.start_worker("victim")
+    pool = open_pool(own_cluster, tmp_path)
+    try:
+        lost, pid = start_sleeper(pool, tmp_path, "lost")
+        own_cluster.start_worker("other", folder="other-host")
+        kept, _ = start_sleeper(pool, tmp_path, "kept")
+        victim.kill()
+        with pytest.raises(WorkerDied, match=r"lost: the worker victim on .* has gone"):
+            lost.result(WAIT_SECONDS)  # type: ignore[attr-defined]
+        wait_for_end(pid)
+        assert pool.statistics().deaths == {"lost": 1}
+        # A worker at the same address gets tasks, but not the lost one again.
+        own_cluster.start_worker("victim", port=victim.port)
+        assert [pool.submit(pow, 2, n).result(WAIT_SECONDS) for n in range(3)] == [1, 2, 4]
+        assert pool.stop(kept, grace_seconds=0.0)  # type: ignore[arg-type]
+        assert kept.result(WAIT_SECONDS).result is Result.CANCELLATION  # type: ignore[attr-defined]
+        assert sorted((tmp_path / "ledger").read_text().split()) == ["kept", "lost"]
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_closed_pool_leaves_no_process(shared_cluster: DaskCluster, tmp_path: Path) -> None:
+    pool = open_pool(shared_cluster, tmp_path)
+    future, pid = start_sleeper(pool, tmp_path, "t")
+    pool.kill_workers(0.0)
+    wait_for_end(pid)
+    assert isinstance(future.exception(0), WorkerDied)  # type: ignore[attr-defined]
+
+
+_COORDINATOR = """
+import sys
+from pathlib import Path
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.settings import ClusterSettings
+
+root = Path(sys.argv[2])
+pool = ClusterPool(ClusterSettings(root=root, scheduler=sys.argv[1], shared_root=str(root)), 2)
+code = f"echo $$ > {root / 'fifo'}; exec sleep 300"
+pool.submit_commands("t", [["sh", "-c", code]]).result(300)
+"""
+
+
+def test_killed_coordinator_leaves_no_process(shared_cluster: DaskCluster, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    coordinator = subprocess.Popen([sys.executable, "-c", _COORDINATOR, shared_cluster.address, str(tmp_path)])
+    try:
+        pid = int((tmp_path / "fifo").read_text())
+        coordinator.send_signal(signal.SIGKILL)
+        wait_for_end(pid)
+    finally:
+        coordinator.kill()
+        coordinator.wait(WAIT_SECONDS)
+
+
+def test_lost_scheduler_fails_running_tasks_and_then_the_queue(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=2.0
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        running, pid = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        assert own_cluster.scheduler is not None
+        own_cluster.scheduler.kill()
+        with pytest.raises(WorkerDied, match="lost"):
+            running.result(WAIT_SECONDS)  # type: ignore[attr-defined]
+        wait_for_end(pid)
+        with pytest.raises(ClusterError, match="scheduler has been away for 2 s: systemd or Kubernetes must restart"):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    own_cluster.start_worker("a")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        running, _ = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        assert own_cluster.scheduler is not None
+        port = own_cluster.scheduler.port
+        own_cluster.scheduler.kill()
+        assert isinstance(running.exception(WAIT_SECONDS), WorkerDied)  # type: ignore[attr-defined]
+        own_cluster.start_scheduler(port=port)
+        own_cluster.start_worker("b")
+        assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
+        assert (tmp_path / "ledger").read_text() == "running\n"
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    worker = own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), start_timeout_seconds=0.5
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        running, _ = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        worker.kill()
+        assert isinstance(running.exception(WAIT_SECONDS), WorkerDied)  # type: ignore[attr-defined]
+        with pytest.raises(ClusterError, match=r"^dask: no worker for \d s"):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_random_kills_lose_no_task_and_begin_none_twice(tmp_path: Path) -> None:
+    counts = soak_cluster.soak(tmp_path, 60, 4)
+    assert counts.pop("retries") <= 2 * 4  # each worker has a task and one ahead
+    assert counts == {"lost": 0, "begun twice": 0, "processes left": 0}

@@ -1,0 +1,177 @@
+"""The files travel as git objects: a snapshot here, a copy on each host, the user's repository untouched."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.executors.cluster.settings import ClusterError
+from paropt_exporter.executors.cluster.snapshot import Repository, run_git
+from paropt_exporter.executors.cluster.trees import HostTree
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "--quiet")
+    write(root / ".gitignore", "ignored/\n.venv/\n")
+    write(root / "a.py", "a\n" * 1000)
+    write(root / "sub/b.py", "b\n")
+    write(root / "ignored/c.py", "c\n")
+    git(root, "add", ".")
+    git(root, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "first")
+    return root
+
+
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def list_files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def install(repository: Repository, tree: HostTree, folder: Path, include: tuple[str, ...] = ()) -> int:
+    """Bring a copy to a new snapshot; return the size of the pack in bytes."""
+    snapshot = repository.take(include)
+    known = tree.read_commit()
+    commit, pack = repository.pack(snapshot, known if repository.has(known) else "")
+    (folder / "pack").write_bytes(pack)
+    tree.install(folder / "pack", commit)
+    return len(pack)
+
+
+def test_copy_has_the_files_as_they_lie_there(project: Path, tmp_path: Path) -> None:
+    write(project / "new.py", "not added\n")
+    write(project / "a.py", "changed\n")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project, tmp_path / "ours"), tree, tmp_path)
+    assert list_files(tree.files) == [".gitignore", "a.py", "new.py", "sub/b.py"]
+    assert (tree.files / "a.py").read_text() == "changed\n"
+
+
+def test_users_repository_stays_untouched(project: Path, tmp_path: Path) -> None:
+    write(project / "new.py", "not added\n")
+    before = {path: path.read_bytes() for path in (project / ".git").rglob("*") if path.is_file()}
+    Repository(project, tmp_path / "ours").take()
+    assert {path: path.read_bytes() for path in (project / ".git").rglob("*") if path.is_file()} == before
+
+
+def test_change_travels_as_a_small_difference(project: Path, tmp_path: Path) -> None:
+    for number in range(100):
+        write(project / f"many/{number}.py", f"{number}\n" * 200)
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    whole = install(repository, tree, tmp_path)
+    kept = (tree.files / "a.py").stat().st_mtime_ns
+    write(project / "sub/b.py", "changed\n")
+    (project / "many/7.py").unlink()
+    part = install(repository, tree, tmp_path)
+    assert part < 500 < whole
+    assert (tree.files / "a.py").stat().st_mtime_ns == kept
+    assert (tree.files / "sub/b.py").read_text() == "changed\n"
+    assert not (tree.files / "many/7.py").exists()
+
+
+def test_leftovers_of_tasks_go_and_ignored_caches_stay(project: Path, tmp_path: Path) -> None:
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    install(repository, tree, tmp_path)
+    write(tree.files / "left.txt", "left")
+    write(tree.files / "a.py", "overwritten by a task")
+    write(tree.files / "ignored/cache", "kept")
+    install(repository, tree, tmp_path)
+    assert list_files(tree.files) == [".gitignore", "a.py", "ignored/cache", "sub/b.py"]
+    assert (tree.files / "a.py").read_text() == "a\n" * 1000
+
+
+def test_included_file_travels_though_git_ignores_it(project: Path, tmp_path: Path) -> None:
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project, tmp_path / "ours"), tree, tmp_path, include=("ignored/c.py",))
+    assert (tree.files / "ignored/c.py").read_text() == "c\n"
+
+
+def test_privately_excluded_file_stays_here(project: Path, tmp_path: Path) -> None:
+    (project / ".git/info").mkdir(exist_ok=True)
+    write(project / ".git/info/exclude", "secret.txt\n")
+    write(project / "secret.txt", "secret")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project, tmp_path / "ours"), tree, tmp_path)
+    assert "secret.txt" not in list_files(tree.files)
+
+
+def test_folder_without_git_travels_too(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    write(plain / "x.py", "x\n")
+    write(plain / ".paropt/history.db", "ours")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(plain, tmp_path / "ours"), tree, tmp_path)
+    assert list_files(tree.files) == ["x.py"]
+
+
+def test_config_in_a_sub_folder_takes_the_whole_repository(project: Path, tmp_path: Path) -> None:
+    snapshot = Repository(project / "sub", tmp_path / "ours").take()
+    assert snapshot.folder == "sub"
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project / "sub", tmp_path / "ours"), tree, tmp_path)
+    assert (tree.files / "a.py").is_file()
+
+
+def test_git_lfs_pointers_and_line_ends_travel_as_they_lie_there(project: Path, tmp_path: Path) -> None:
+    write(project / ".gitattributes", "*.bin filter=lfs\n*.txt text eol=lf\n")
+    (project / "big.bin").write_bytes(b"content\0")
+    (project / "dos.txt").write_bytes(b"a\r\n")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project, tmp_path / "ours"), tree, tmp_path)
+    assert (tree.files / "big.bin").read_bytes() == b"content\0"
+
+
+def test_submodules_are_named(project: Path, tmp_path: Path) -> None:
+    inner = project / "inner"
+    inner.mkdir()
+    git(inner, "init", "--quiet")
+    write(inner / "x", "x")
+    git(inner, "add", ".")
+    git(inner, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "inner")
+    assert Repository(project, tmp_path / "ours").take().submodules == ("inner",)
+
+
+def test_two_sessions_on_a_host_have_copies_of_their_own(tmp_path: Path) -> None:
+    first, again = HostTree(tmp_path, "p", "one"), HostTree(tmp_path, "p", "one")
+    other = HostTree(tmp_path, "p", "two")
+    assert first.files == again.files != other.files
+    first.close()
+    again.close()
+    later = HostTree(tmp_path, "p", "three")
+    assert later.files == first.files  # with the files that it has
+    later.close()
+    other.close()
+
+
+def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p-0").symlink_to("/tmp")
+    with pytest.raises(OSError, match="belongs to someone else"):
+        HostTree(tmp_path, "p", "s")
+
+
+def test_pack_for_a_host_that_knows_nothing_is_complete(project: Path, tmp_path: Path) -> None:
+    repository = Repository(project, tmp_path / "ours")
+    assert not repository.has("")
+    assert not repository.has("0" * 40)
+    assert len(repository.pack(repository.take())[1]) > 100
+
+
+def test_git_error_is_one_line(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"^dask: git add failed in .*: fatal: pathspec '\./no-such-file'[^\n]*$"):
+        Repository(project, tmp_path / "ours").take(("no-such-file",))
+
+
+def test_git_ignores_the_variables_of_a_git_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert run_git("rev-parse", "--show-toplevel", cwd=project).returncode == 0

@@ -1,0 +1,144 @@
+"""TLS between the two sides, and errors of one line where trust or an address is wrong."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.dask_client import check_address, read_address
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
+from support.dask_clusters import DaskCluster
+
+WAIT_SECONDS = 60.0
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def write_certificates(folder: Path) -> TlsFiles:
+    """Write an authority of its own, and a certificate that it signed."""
+    folder.mkdir(parents=True)
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    files = TlsFiles(ca=folder / "ca.pem", cert=folder / "cert.pem", key=folder / "key.pem")
+    authority.cert_pem.write_to_path(files.ca)
+    issued.cert_chain_pems[0].write_to_path(files.cert)
+    issued.private_key_pem.write_to_path(files.key)
+    return files
+
+
+@pytest.fixture
+def tls_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
+    write_certificates(tmp_path / "tls")
+    cluster = DaskCluster(tmp_path, tls=tmp_path / "tls")
+    try:
+        cluster.start_scheduler()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def test_tasks_run_over_tls_and_strangers_are_refused_in_one_line(tls_cluster: DaskCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    ours = TlsFiles(ca=folder / "ca.pem", cert=folder / "cert.pem", key=folder / "key.pem")
+    strange = write_certificates(tmp_path / "strange")
+    for tls in (strange, TlsFiles(ca=ours.ca, cert=strange.cert, key=strange.key)):
+        with pytest.raises(ClusterError, match=r"^dask.scheduler: tls://[^\n]*: TLS failed: [^\n]*$"):
+            check_address(tls_cluster.address, tls=tls, insecure=False)
+    tls_cluster.start_worker("a")
+    pool = ClusterPool(
+        ClusterSettings(root=tmp_path, scheduler=tls_cluster.address, tls=ours, shared_root=str(tmp_path)), 1
+    )
+    try:
+        assert pool.submit_commands("t", [["echo", "secured"]]).result(WAIT_SECONDS).output == "secured\n"
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_plain_address_off_this_host_is_refused() -> None:
+    with pytest.raises(ClusterError, match="has no TLS, and anyone who reaches it runs code"):
+        check_address("tcp://192.0.2.1:8786", tls=None, insecure=False)
+
+
+def test_tls_address_needs_certificates() -> None:
+    with pytest.raises(ClusterError, match="needs certificates"):
+        check_address("tls://127.0.0.1:8786", tls=None, insecure=False)
+
+
+def test_missing_certificate_is_named(tmp_path: Path) -> None:
+    files = write_certificates(tmp_path / "tls")
+    missing = TlsFiles(ca=files.ca, cert=tmp_path / "no.pem", key=files.key)
+    with pytest.raises(ClusterError, match=r"dask.tls.cert: there is no file .*no.pem"):
+        check_address("tls://127.0.0.1:1", tls=missing, insecure=False)
+
+
+def test_scheduler_that_is_not_there_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=rf"^dask.scheduler: no answer from {address}: ConnectionRefusedError"):
+            check_address(address, tls=None, insecure=False)
+
+
+def test_scheduler_file_gives_the_address(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    settings = ClusterSettings(root=tmp_path, scheduler_file=file)
+    with pytest.raises(ClusterError, match=r"scheduler.json names no scheduler: FileNotFoundError"):
+        read_address(settings)
+    file.write_text('{"address": "tcp://127.0.0.1:8786"}')
+    assert read_address(settings) == "tcp://127.0.0.1:8786"
+
+
+def test_cluster_without_workers_is_one_line(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=0.2
+    )
+    with pytest.raises(ClusterError, match=r"^dask: no worker at tcp://\S+ can take tasks: none came within 0.2 s$"):
+        ClusterPool(settings, 1)
+
+
+def test_worker_whose_disk_is_of_no_use_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/paropt").write_text("a file where the agent needs a folder")
+    own_cluster.start_worker("bad", folder="bad")
+    own_cluster.start_worker("good", folder="good")
+    pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path)), 2)
+    try:
+        workers = {pool.submit_commands("t", [["true"]]).result(WAIT_SECONDS).measurement.worker for _ in range(3)}
+        assert {worker.rpartition("/")[2] for worker in workers} == {"good"}
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_missing_extra_is_one_line() -> None:
+    code = (
+        "import sys; sys.modules['distributed'] = None\n"
+        "from pathlib import Path\n"
+        "from paropt_exporter.app.parts import build_cluster_opener\n"
+        "from paropt_exporter.config import read_config\n"
+        "try:\n    build_cluster_opener(read_config(None, root=Path('.')))(1)\n"
+        "except Exception as error:\n    print(error, error.exit_code)\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert printed == "strategy dask: there is no module distributed: pip install 'paropt-exporter[dask]' 2\n"
+
+
+def test_lane_without_a_cluster_loads_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text("stages: [{number: 1, name: a, run: 'true'}]\n")
+    code = (
+        "import sys\nfrom paropt_exporter.cli.main import main\n"
+        "try:\n    main(['--lane', 'standard', '--once'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in sys.modules if name.startswith(('distributed', 'dask', 'tornado'))"
+        " or name.startswith('paropt_exporter.executors.cluster')])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,139 @@
+"""Each host receives the files once for each run, and sends outputs, reports and whole outputs back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import Result
+from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
+from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.downloads import choose_destination
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.commands.output import OutputFile
+from support.dask_clusters import DaskCluster
+
+WAIT_SECONDS = 60.0
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "project"
+    (root / "sub").mkdir(parents=True)
+    (root / "word.txt").write_text("first\n")
+    return root
+
+
+@pytest.fixture
+def pool(shared_cluster: DaskCluster, project: Path) -> Iterator[ClusterPool]:
+    made = ClusterPool(ClusterSettings(root=project, scheduler=shared_cluster.address), 2)
+    try:
+        yield made
+    finally:
+        made.kill_workers(0.0)
+
+
+def test_command_runs_in_a_copy_of_the_files(pool: ClusterPool, project: Path) -> None:
+    pool.begin_run(())
+    outcome = pool.submit_commands("t", [["sh", "-c", "cat word.txt; touch made; pwd"]]).result(WAIT_SECONDS)
+    word, folder = outcome.output.split()
+    assert word == "first"
+    assert Path(folder) != project
+    assert not (project / "made").exists()
+
+
+def test_next_run_has_the_changed_files(pool: ClusterPool, project: Path) -> None:
+    pool.begin_run(())
+    (project / "word.txt").write_text("second\n")
+    pool.begin_run(())
+    outcomes = [pool.submit_commands("t", [["cat", "word.txt"]]) for _ in range(4)]
+    assert [outcome.result(WAIT_SECONDS).output for outcome in outcomes] == ["second\n"] * 4
+
+
+def test_call_finds_its_module_in_the_copy(pool: ClusterPool, project: Path) -> None:
+    (project / "travelling.py").write_text("def check():\n    print(__file__)\n")
+    pool.begin_run(())
+    output = pool.submit_call("t", "travelling:check", ()).result(WAIT_SECONDS).output
+    assert output.strip().endswith("/files/travelling.py")
+    assert str(project) not in output
+
+
+def test_outputs_come_back_also_from_a_failure(pool: ClusterPool, project: Path) -> None:
+    (project / "word.txt").write_text("committed\n")
+    pool.begin_run(())
+    make = "mkdir -p reports/deep; echo one > reports/a.xml; echo two > reports/deep/b.xml; echo no > other.xml; exit 1"
+    options = RemoteTaskOptions(outputs=("reports/**/*.xml",))
+    assert pool.submit_commands("t", [["sh", "-c", make]], options=options).result(WAIT_SECONDS).exit_code == 1
+    assert (project / "reports/a.xml").read_text() == "one\n"
+    assert (project / "reports/deep/b.xml").read_text() == "two\n"
+    assert not (project / "other.xml").exists()
+
+
+def test_large_output_file_comes_back_in_pieces(pool: ClusterPool, project: Path) -> None:
+    pool.begin_run(())
+    options = RemoteTaskOptions(outputs=("big.bin",))
+    make = ["python3", "-c", "open('big.bin', 'wb').write(bytes(range(256)) * 40_000)"]
+    assert pool.submit_commands("t", [make], options=options).result(WAIT_SECONDS).result is Result.SUCCESS
+    assert (project / "big.bin").read_bytes() == bytes(range(256)) * 40_000
+
+
+def test_whole_output_reaches_the_file_of_the_stage(pool: ClusterPool, project: Path) -> None:
+    pool.begin_run(())
+    options = RemoteTaskOptions(output_file=OutputFile(project / "out.txt"))
+    pool.submit_commands("t", [["seq", "1", "200000"]], options=options).result(WAIT_SECONDS)
+    assert (project / "out.txt").read_text() == "".join(f"{number}\n" for number in range(1, 200_001))
+
+
+def test_report_of_a_runner_comes_back(pool: ClusterPool, project: Path) -> None:
+    pool.begin_run(())
+    report = project / "report.xml"
+    options = RemoteTaskOptions(report=report, env={"WHERE": f"--junitxml={REPORT_PATH}"})
+    write = ["sh", "-c", "echo '<report/>' > ${WHERE#--junitxml=}"]
+    pool.submit_commands("t", [write], options=options).result(WAIT_SECONDS)
+    assert report.read_text() == "<report/>\n"
+
+
+def test_only_named_variables_travel(pool: ClusterPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_SECRET", "secret")
+    pool.begin_run(())
+    options = RemoteTaskOptions(env={"PAROPT_NAMED": "named"})
+    outcome = pool.submit_commands("t", [["env"]], options=options).result(WAIT_SECONDS)
+    assert "PAROPT_NAMED=named" in outcome.output
+    assert "secret" not in outcome.output
+
+
+def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
+    import os
+
+    (project / "large.bin").write_bytes(os.urandom(100_000))
+    settings = ClusterSettings(root=project, scheduler=shared_cluster.address, upload_max_bytes=50_000)
+    pool = ClusterPool(settings, 1)
+    try:
+        with pytest.raises(ClusterError, match=r"^dask: no worker can take tasks: .*more than max, 50,000"):
+            pool.begin_run(())
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_missing_program_is_named_before_the_run(
+    pool: ClusterPool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool.begin_run(("sh", "no-such-program"))
+    assert any("no no-such-program" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["../outside.xml", "/etc/passwd", "other.txt"])
+def test_worker_cannot_write_where_no_pattern_asks(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match="no pattern of outputs asks for"):
+        choose_destination(tmp_path, name, ("*.xml", "reports/**/*.xml"))
+
+
+def test_worker_cannot_write_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/reports").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="no pattern of outputs asks for"):
+        choose_destination(tmp_path / "root", "reports/a.xml", ("reports/*.xml",))
