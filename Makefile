@@ -80,9 +80,11 @@ tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpa
 	  libpcre2-32-0:fish fish:fish nginx:nginx
 
 REAL := build/real-projects
-real: $(READY) ## run what init proposes for real projects beside their own commands; fetches them from the package index
+real: $(READY) ## init's lanes beside real projects' own commands; suites that use executors with ours; fetches from the package index
 	mkdir -p $(REAL)/archives
 	$(BIN)/python benchmarks/real_projects.py $(REAL)
+	mkdir -p $(REAL)-suites/archives
+	$(BIN)/python benchmarks/executor_suites.py $(REAL)-suites
 
 generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .
