@@ -3,8 +3,8 @@
 Usage: python benchmarks/executor_suites.py FOLDER [PROJECT...]
 
 `executor_suites.json` lists source archives of the package index with their hashes, and the files of tests that use
-executors. Each file runs twice in the project's own virtual environment. A test that ends differently is a fault, unless
-`differs` gives the reason why it must; the exit code is 1 if there is a fault.
+executors. Each file runs twice in the project's own virtual environment. A test that ends differently is a fault,
+unless `differs` gives the reason why it must; the exit code is 1 if there is a fault.
 """
 
 from __future__ import annotations

@@ -11,7 +11,17 @@ import concurrent.futures.thread
 
 from paropt_exporter import ProcessPool, ThreadPool
 
+
+
+class ThreadPoolExecutor(ThreadPool):
+    """Ours under the standard name, which is part of the names of some tests."""
+
+
+class ProcessPoolExecutor(ProcessPool):
+    """As above."""
+
+
 for module in (concurrent.futures, concurrent.futures.thread):
-    module.ThreadPoolExecutor = ThreadPool  # type: ignore[attr-defined, misc, assignment]
+    module.ThreadPoolExecutor = ThreadPoolExecutor  # type: ignore[attr-defined, misc, assignment]
 for module in (concurrent.futures, concurrent.futures.process):
-    module.ProcessPoolExecutor = ProcessPool  # type: ignore[attr-defined, misc, assignment]
+    module.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[attr-defined, misc, assignment]
