@@ -12,7 +12,6 @@ import concurrent.futures.thread
 from paropt_exporter import ProcessPool, ThreadPool
 
 
-
 class ThreadPoolExecutor(ThreadPool):
     """Ours under the standard name, which is part of the names of some tests."""
 
@@ -22,6 +21,6 @@ class ProcessPoolExecutor(ProcessPool):
 
 
 for module in (concurrent.futures, concurrent.futures.thread):
-    module.ThreadPoolExecutor = ThreadPoolExecutor  # type: ignore[attr-defined, misc, assignment]
+    module.ThreadPoolExecutor = ThreadPoolExecutor  # type: ignore[attr-defined]
 for module in (concurrent.futures, concurrent.futures.process):
-    module.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[attr-defined, misc, assignment]
+    module.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[attr-defined]

@@ -269,6 +269,13 @@ def test_large_suite_that_runs_under_xdist_becomes_batches(project: Path) -> Non
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/**/test_*.py")
 
 
+def test_large_suite_of_a_project_without_a_file_stays_in_one_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write_large_suite(project)
+    (stage,) = (each for each in config.read_config(None, root=project).stages if each.name == "unit_tests")
+    assert (stage.run, stage.items) == (("pytest", "-q", "tests"), None)
+
+
 def test_suite_that_never_ran_in_parts_stays_in_one_pytest(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_count
-from paropt_exporter.config.placeholders import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -112,9 +111,10 @@ def _render_stage(stage: Stage) -> str:
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
     elif stage.items is not None and stage.items.glob is not None:
-        # One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+        from paropt_exporter.config.detect import join_items
+
         pattern = json.dumps(stage.items.glob, ensure_ascii=False)
-        lines.append(f"    {_format_single_command(stage.run, pattern)}")
+        lines.append(f"    run: {_format_command(join_items(stage).run or '')}")
         lines.append("    # If the test files pass apart from each other, one pytest for each core may be faster:")
         lines.append(f"    # run: {_format_command(stage.run or '')}")
         lines.append(f"    # items: {{glob: {pattern}}}")
@@ -123,13 +123,6 @@ def _render_stage(stage: Stage) -> str:
     if proposal := _CACHE_PROPOSALS.get(stage.name):
         lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
-
-
-def _format_single_command(run: str | tuple[str, ...] | None, pattern: str) -> str:
-    """Return the command for all items at once."""
-    words = run if isinstance(run, tuple) else ()
-    folder = json.loads(pattern).rpartition("/")[0].removesuffix("/**") or "."
-    return "run: " + " ".join(folder if word == ITEMS else word for word in words)
 
 
 def _format_command(command: str | tuple[str, ...]) -> str:

@@ -39,6 +39,18 @@ class DetectedStages:
     notes: tuple[str, ...]
 
 
+def join_items(stage: Stage) -> Stage:
+    """Return a detected stage with one command for all its items.
+
+    One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+    """
+    if stage.items is None or stage.items.glob is None or not isinstance(stage.run, tuple):
+        return stage
+    folder = stage.items.glob.rpartition("/")[0].removesuffix("/**") or "."
+    command = tuple(folder if word == ITEMS else word for word in stage.run)
+    return stage.model_copy(update={"run": command, "items": None})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _BuiltInStage:
     """One built-in stage with the Python tools, npm scripts and make targets for it. The first tool found is used."""

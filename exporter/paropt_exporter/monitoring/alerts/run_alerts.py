@@ -12,7 +12,7 @@ from paropt_exporter.promql import Without
 
 # A process that waits for a network or disk wakes now and then: less than a hundredth of a core counts as idle.
 _IDLE_CORES = "0.01"
-# A failure is told when it has lasted two runs of a lane that runs each minute or more often, otherwise when SETTLED.
+# How long a failure lasts before its alert: two runs of a lane that runs each minute or more often, otherwise SETTLED.
 _OFTEN_SECONDS, _TWO_RUNS = "60", "2m"
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
