@@ -342,3 +342,22 @@ def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5
+
+
+def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
+    _install(project.parent / "bin", "pytest", "make", "python")
+    _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
+    assert _unit_tests(project) == (("make", "test"), None)
+    _write(project, requirements_dot_txt="pytest\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    told = "unit_tests left out: package.json has the script 'test', but no node_modules: npm install"
+    assert told in detected.notes
+    (project / "node_modules").mkdir()
+    assert _unit_tests(project) == (("npm", "run", "test"), None)

@@ -141,10 +141,17 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         calls = _choose_calls(project, kind, tool)
         if not calls:
             continue
+        if tool == "pytest" and not _runs_pytest(project) and _choose_target(project, kind)[0] is not None:
+            continue  # such as Django's, whose tests need its own runner
         if project.has_program(tool):
             return [(tool, *arguments) for arguments in calls], missing
         missing.append(f"the project uses {tool}, but it is neither in its virtual environment nor on PATH: install it")
     return [], missing
+
+
+def _runs_pytest(project: Project) -> bool:
+    """Return whether any file of the project speaks of pytest: its tests may need another runner."""
+    return project.uses("pytest") or bool(project.commands.find("pytest"))
 
 
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
@@ -154,6 +161,8 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
         return None, []
     if not project.has_program(project.script_runner):
         return None, [f"package.json has the script {script!r}, but {project.script_runner} is not on PATH"]
+    if project.lacks_node_modules:
+        return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
 
 
@@ -448,6 +457,17 @@ class Project:
             name: line for name, line in raw_yaml.as_mapping(scripts).items()
             if isinstance(line, str) and placeholder not in line
         }  # fmt: skip
+
+    @cached_property
+    def lacks_node_modules(self) -> bool:
+        """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
+        try:
+            described = raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}"))
+        except (ValueError, RecursionError):
+            return False
+        needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
+        folders = (self._root, *self._root.absolute().parents)
+        return needs and not any((folder / "node_modules").is_dir() for folder in folders)
 
     @cached_property
     def script_runner(self) -> str:
