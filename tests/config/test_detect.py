@@ -361,3 +361,21 @@ def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path
     assert told in detected.notes
     (project / "node_modules").mkdir()
     assert _unit_tests(project) == (("npm", "run", "test"), None)
+
+
+def test_root_of_several_projects_names_them_instead_of_missing_tools(project: Path) -> None:
+    _write(project, packages__a__pyproject_dot_toml="", web__package_dot_json="{}", packages__b__README="")
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    assert detected.notes == (
+        "packages/a is a project of its own: run `paropt-exporter init` there",
+        "web is a project of its own: run `paropt-exporter init` there",
+    )
+
+
+def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")
+    detected = detect_stages(project)
+    assert [stage.name for stage in detected.stages] == ["quality_gates"]
+    assert not any("project of its own" in note for note in detected.notes)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
+_MOST_NAMED = 10
 _PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*|\{items\}", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -66,9 +67,10 @@ _TAIL = """
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns 2 if there is a config already and `force` is not given, otherwise 0.
+    Returns 2 if there is a config already, or if only folders below are projects, unless `force` is given; otherwise 0.
     """
     from paropt_exporter.config.detect import detect_stages
+    from paropt_exporter.config.locate import find_projects_below
 
     there = _find_existing(path)
     if there is not None and not (force and there == path.name):
@@ -76,6 +78,12 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         print(f"{there} already exists: {remedy}", file=stderr)
         return 2
     detected = detect_stages(path.parent)
+    if not detected.stages and not force and (projects := find_projects_below(path.parent)):
+        named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
+        print(
+            f"no tool is used here, but there are projects below: run init in {named} (or here, --force)", file=stderr
+        )
+        return 2
     try:
         write_schema(path.parent)
         write_file(path, render_config(detected))

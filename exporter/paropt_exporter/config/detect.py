@@ -17,6 +17,7 @@ from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_commands import (
     MAKEFILES,
@@ -119,9 +120,15 @@ def detect_stages(root: Path) -> DetectedStages:
             notes += [f"{kind.name}: {why}" for why in missing]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+    if not stages:
+        notes = [
+            f"{folder} is a project of its own: run `paropt-exporter init` there"
+            for folder in find_projects_below(root)[:_MOST_PROJECTS]
+        ] or notes
     return DetectedStages(stages=tuple(sorted(stages, key=lambda stage: stage.number)), notes=tuple(notes))
 
 
+_MOST_PROJECTS = 20  # of a repository in the notes: a screenful
 _BESIDE = 10  # added to the number of a stage for the second stage of its kind
 
 
