@@ -29,7 +29,7 @@ from paropt_exporter.config.project_commands import (
 from paropt_exporter.config.pytest_options import read_pytest_options
 from paropt_exporter.config.values import Items, Stage
 from paropt_exporter.config.virtual_environment import build_environment
-from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def join_items(stage: Stage) -> Stage:
         return stage
     folder = stage.items.glob.rpartition("/")[0].removesuffix("/**") or "."
     command = tuple(folder if word == ITEMS else word for word in stage.run)
-    return stage.model_copy(update={"run": command, "items": None})
+    return replace(stage, run=command, items=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A stage that could be skipped runs, since the store of results can't be used.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} can't use the store of results.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} ran within the last hour because the store of cached results, or a result in it, "
