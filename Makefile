@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin:$(PATH)
 
-.PHONY: help run real stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run real pictures stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -80,9 +80,11 @@ tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpa
 	  libpcre2-32-0:fish fish:fish nginx:nginx
 
 REAL := build/real-projects
-real: $(READY) ## run what init proposes for real projects beside their own commands; fetches them from the package index
+real: $(READY) ## init's lanes beside real projects' own commands; suites that use executors with ours; fetches from the package index
 	mkdir -p $(REAL)/archives
 	$(BIN)/python benchmarks/real_projects.py $(REAL)
+	mkdir -p $(REAL)-suites/archives
+	$(BIN)/python benchmarks/executor_suites.py $(REAL)-suites
 
 generate: $(READY) ## rewrite what is generated: rules with their tests, config schema, reference pages
 	$(BIN)/paropt-exporter generate --out .
@@ -101,6 +103,9 @@ bench: $(READY) ## every performance figure, as a ratio against its peer
 screenshots: $(READY) tools ## draw each dashboard from a real run with Grafana's own libraries (needs npm and chromium)
 	cd dashboards/pictures && npm ci --ignore-scripts --no-audit --no-fund --silent
 	$(BIN)/python dashboards/pictures/take.py
+
+pictures: $(READY) ## draw what a terminal shows of a lane, for the docs (needs tmux)
+	$(BIN)/python docs/terminal_pictures.py
 
 soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
 	$(BIN)/python benchmarks/soak_pools.py

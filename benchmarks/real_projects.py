@@ -5,7 +5,7 @@ Usage: python benchmarks/real_projects.py [--rounds 3] FOLDER [PROJECT...]
 Fetches what `real_projects.json` lists (source archives from the package index, checked by hash) into FOLDER, with a
 virtual environment for each, unless they are there. `own` has the commands of the project's tox.ini, noxfile, Makefile
 and pre-commit hooks for each stage; the file that `init` writes is not edited. The first run of the lane is judged:
-every stage must succeed where all own commands do, and fail where one of them fails.
+every stage must succeed where all own commands do, and fail where one of them fails; other stages must succeed.
 
 Then the lane, `make -j2` over the own commands and the same with `pytest -n 2` run in turn, round after round; medians
 are printed with the lane's ratio to the better peer. `--rounds 0` compares the verdicts only.
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     listed = json.loads(Path(__file__).with_suffix(".json").read_text())
+    stop_search_for_settings(flags.folder)
     print("| project | own verdict | lane's | lane | make -j2 | and pytest -n 2 | wall ratio | CPU ratio |")
     print("|---|---|---|---|---|---|---|---|")
     good = True
@@ -57,6 +58,13 @@ def main() -> int:
         root = prepare(flags.folder.absolute(), name, listed[name])
         good = measure(name, root, listed[name]["own"], flags.rounds) and good
     return 0 if good else 1
+
+
+def stop_search_for_settings(folder: Path) -> None:
+    """Write empty settings into the folder: pytest, ruff and mypy look for them in all folders above a project."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("pytest.ini", "[pytest]\n"), ("ruff.toml", ""), ("mypy.ini", "[mypy]\n")):
+        (folder / name).write_text(text)
 
 
 def prepare(folder: Path, name: str, project: Mapping[str, Any]) -> Path:
@@ -93,7 +101,8 @@ def measure(name: str, root: Path, own: Mapping[str, Sequence[str]], rounds: int
     lane: list[str | Path] = [_EXPORTER, "--lane", "standard", "--once", "--web.listen-address", "127.0.0.1:0"]
     code = run(root, [*lane, "--report", f"json={root / 'report.json'}"]).succeeded
     found = read_verdicts(root / "report.json")
-    agree = found == expected and code is all(expected.values())
+    more = all(succeeded for stage, succeeded in found.items() if stage not in expected)
+    agree = more and found.items() >= expected.items() and code is all(expected.values())
     verdicts = f"| {name} | {format_verdict(expected)} | {'the same' if agree else format_verdict(found)} |"
     if rounds == 0:
         print(verdicts, flush=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paropt_exporter.guide.profiler import ParallelizationProfiler as ParallelizationProfiler
     from paropt_exporter.guide.sla_manager import ParallelizationSLAManager as ParallelizationSLAManager
     from paropt_exporter.guide.sla_manager import SLATarget as SLATarget
+    from paropt_exporter.guide.stage_collector import StageCollector as StageCollector
     from paropt_exporter.guide.strategies import ParallelizationStrategy as ParallelizationStrategy
     from paropt_exporter.guide.strategies import WorkerPoolOptimizer as WorkerPoolOptimizer
     from paropt_exporter.guide.worker_pool import AdaptiveWorkerPool as AdaptiveWorkerPool
@@ -43,6 +44,7 @@ __all__ = [
     "PoolCollector",
     "ProcessPool",
     "SLATarget",
+    "StageCollector",
     "StageMetrics",
     "ThreadPool",
     "WorkerDied",
@@ -65,6 +67,7 @@ _HOMES = {
     "PoolCollector": "paropt_exporter.metrics.collector",
     "ProcessPool": "paropt_exporter.executors.processes",
     "SLATarget": "paropt_exporter.guide.sla_manager",
+    "StageCollector": "paropt_exporter.guide.stage_collector",
     "StageMetrics": "paropt_exporter.guide.pool_metrics",
     "ThreadPool": "paropt_exporter.executors.threads",
     "WorkerDied": "paropt_exporter.errors",

@@ -133,7 +133,10 @@ def _iter_spent_stories() -> Iterator[Story]:
         alert=_SPENT,
         shows=Shows.FIRING,
         step="5m",
-        given=lane("nightly", recent="1x5 0x9"),
+        given={
+            **lane("nightly", recent="1x5 0x9"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "nightly"}): "2593x20",
+        },
         then={"5m": (), "10m": (firing,), "25m": (firing,), "30m": ()},
     )
     yield Story(
@@ -145,6 +148,8 @@ def _iter_spent_stories() -> Iterator[Story]:
             **lane("one_alone", checks="30", broken="1"),
             **lane("better_since", recent="0"),
             **lane("busy", recent_checks="100"),
+            **lane("new"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "new"}): "2592x20",
         },
         then={"10m": (), "30m": ()},
     )

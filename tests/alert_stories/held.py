@@ -8,18 +8,31 @@ from alert_stories.model import Firing, Shows, Story
 
 
 def iter_stories(
-    alert: str, flag: str, firing: Firing, *, others: Sequence[str], beside: str = "", hold_minutes: int
+    alert: str,
+    flag: str,
+    firing: Firing,
+    *,
+    others: Sequence[str],
+    beside: str = "",
+    hold_minutes: int,
+    keep_minutes: int = 0,
 ) -> Iterator[Story]:
     """Yield the stories of a flag that goes up at 5m and down at 35m; the alert holds it for some minutes first.
 
-    `others`: flags that are up and mean something else. `beside`: a series that always has the value 30.
+    It is kept for `keep_minutes` after the condition. `others`: flags that are up and mean something else. `beside`: a
+    series that always has the value 30.
     """
     there, fires = ({beside: "30x60"} if beside else {}), 5 + hold_minutes
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
         given={flag: "0x4 1x29 0x9", **there},
-        then={f"{fires - 1}m": (), f"{fires}m": (firing,), "34m": (firing,), "35m": ()},
+        then={
+            f"{fires - 1}m": (),
+            f"{fires}m": (firing,),
+            f"{34 + keep_minutes}m": (firing,),
+            f"{35 + keep_minutes}m": (),
+        },
     )
     yield Story(
         alert=alert,
@@ -28,18 +41,21 @@ def iter_stories(
         then={"5m": (), "40m": ()},
     )
     if beside:
-        yield from _partly_gone(alert, flag, firing, beside)
+        yield from _partly_gone(alert, flag, firing, beside, keep_minutes)
     gap = {beside: "30x22 stale _x2 30x13 stale"} if beside else {}
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
         given={flag: "0x4 1x17 stale _x2 1x13 stale", **gap},
         # It is back after three minutes, and stops at 40m; five minutes bridge that.
-        then={**{f"{minute}m": (firing,) for minute in (22, 23, 25, 26, 39, 44)}, "45m": ()},
+        then={
+            **{f"{minute}m": (firing,) for minute in (22, 23, 25, 26, 39, 44, 44 + keep_minutes)},
+            f"{45 + keep_minutes}m": (),
+        },
     )
 
 
-def _partly_gone(alert: str, flag: str, firing: Firing, beside: str) -> Iterator[Story]:
+def _partly_gone(alert: str, flag: str, firing: Firing, beside: str, keep_minutes: int) -> Iterator[Story]:
     """Yield stories of a limit that is removed from the config: each of its series lasts five minutes."""
     for gone, there in ((flag, beside), (beside, flag)):
         value = {flag: "1", beside: "30"}
@@ -47,5 +63,11 @@ def _partly_gone(alert: str, flag: str, firing: Firing, beside: str) -> Iterator
             alert=alert,
             shows=Shows.FIRING,
             given={gone: f"{value[gone]}x9 stale", there: f"{value[there]}x30"},
-            then={"9m": (firing,), "13m": (firing,), "15m": (), "30m": ()},
+            then={
+                "9m": (firing,),
+                "13m": (firing,),
+                f"{14 + keep_minutes}m": (firing,),
+                f"{15 + keep_minutes}m": (),
+                f"{30 + keep_minutes}m": (),
+            },
         )

@@ -98,11 +98,14 @@ def _failing() -> Iterator[Story]:
     def last(result: str, values: str) -> dict[str, str]:
         return {series(families.STAGE_LAST_RESULT, STAGE, result=result): values}
 
-    firing = Firing(
-        severity="warning",
-        labels=STAGE,
-        description=(f"{_WHERE} failed, erred or timed out in its last run, and no run has succeeded for 15 minutes."),
-    )
+    def build_firing(after: str) -> Firing:
+        return Firing(
+            severity="warning",
+            labels={**STAGE, "after": after},
+            description=f"{_WHERE} failed, erred or timed out in its last run, and no run has succeeded for {after}.",
+        )
+
+    firing, early = build_firing("15m"), build_firing("2m")
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
@@ -114,6 +117,25 @@ def _failing() -> Iterator[Story]:
             **last("timeout", "0x19 1x9 0x10"),
         },
         then={"19m": (), "20m": (firing,), "29m": (firing,), "30m": ()},
+    )
+    interval = series(families.RUN_INTERVAL, LANE)
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={**last("failure", "0x4 1x9 0x9"), interval: "60x30"},
+        then={"6m": (), "7m": (early,), "14m": (early,), "15m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={**last("failure", "0x4 1x19 0x9"), interval: "61x30"},
+        then={"7m": (), "19m": (), "20m": (firing,), "24m": (firing,), "25m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={**last("failure", "0x4 1x1 0 1x1 0x9"), interval: "60x30"},  # it recovers in time, twice
+        then={"6m": (), "7m": (), "9m": (), "10m": ()},
     )
     yield Story(
         alert=alert,

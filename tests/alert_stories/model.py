@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,11 +30,12 @@ class Shows(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """An alert as Alertmanager receives it."""
+    """An alert as Alertmanager receives it. `value`: its value as the title shows it, if it does."""
 
     severity: str
     labels: Mapping[str, str]
     description: str
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,12 @@ def build_expectation(alert: str, firing: Firing) -> dict[str, object]:
     return {
         "exp_labels": {"severity": firing.severity, **firing.labels},
         "exp_annotations": {
-            "summary": ALERTS[alert].summary,
+            "summary": _render_title(ALERTS[alert].title, firing),
             "description": firing.description,
         },
     }
+
+
+def _render_title(title: str, firing: Firing) -> str:
+    labelled = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: firing.labels[found[1]], title)
+    return re.sub(r"\{\{ \$value \| \w+ \}\}", firing.value, labelled)

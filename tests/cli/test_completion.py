@@ -107,3 +107,25 @@ def test_every_shell_has_a_script(shell: str) -> None:
     script = io.StringIO()
     completion.run(shell, build_parser(), stdout=script)
     assert "web.listen-address" in script.getvalue()
+
+
+def render(shell: str) -> str:
+    script = io.StringIO()
+    completion.run(shell, build_parser(), stdout=script)
+    return script.getvalue()
+
+
+def test_zsh_proposes_stages_as_words_and_registers_when_sourced() -> None:
+    script = render("zsh")
+    after_commands = script.partition("_describe 'paropt-exporter commands' _commands\n")[2]
+    assert after_commands.startswith("  _shtab_paropt_exporter_stages\n}\n")
+    assert "        *) _shtab_paropt_exporter_stages ;;\n      esac" in script  # behind a first stage
+    assert "zsh_eval_context[-1] == (eval|file)" in script
+
+
+def test_tcsh_proposes_stages_as_first_and_as_further_words() -> None:
+    lines = [line.strip().removesuffix(" \\") for line in render("tcsh").splitlines()]
+    (first,) = (line for line in lines if line.startswith("'p/1/"))
+    assert first.startswith("'p/1/`sh -c \"echo init check ")
+    assert lines[-1] == "'p/*/`sh -c \"paropt-exporter --list -q 2>&-\"`/'"
+    assert all(line.count("/") == 3 for line in (first, lines[-1]))  # tcsh ends the proposals at the next one

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config, plan
-from paropt_exporter.cli import check, init
+from paropt_exporter.cli import check, init, listing
 from paropt_exporter.config.detect import DetectedStages
 from paropt_exporter.config.editing import edit_text
 from paropt_exporter.config.lanes import find_changed_paths
@@ -186,3 +186,28 @@ def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
     assert '# items: {glob: "tests/test_*.py"}' in (project / "paropt.yml").read_text()
     (*_, stage) = config.read_config(project / "paropt.yml", root=project).stages
     assert (stage.run, stage.items) == ("pytest -q tests", None)
+
+
+def test_root_of_several_projects_gets_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    for name in ("packages/a", "packages/b"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "pyproject.toml").touch()
+    code, out, err = _init(tmp_path)
+    assert (code, out) == (2, "")
+    told = "no tool is used here, but there are projects below: run init in packages/a, packages/b (or here, --force)"
+    assert err.splitlines() == [told]
+    assert not (tmp_path / "paropt.yml").exists()
+    assert _init(tmp_path, force=True)[0] == 0
+
+
+def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> None:
+    for name in (".", "packages/a", "packages/b"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "pyproject.toml").touch()
+    for name in (".", "packages/b"):
+        (tmp_path / name / "paropt.yml").write_text('stages: [{number: 1, name: lint, run: "true"}]\n')
+    out = io.StringIO()
+    read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    listing.run(read, lane=None, output="text", names_only=False, stdout=out)
+    assert out.getvalue().splitlines()[-1] == "projects below  packages/b"

@@ -255,7 +255,7 @@ def test_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None
     broken = run(stage("a", 2, 3), result=Result.FAILURE, reason="a broke its critical SLA of 3 s", critical_sla=True)
     assert summary.format_summary(broken, {}).startswith("standard failed: a broke its critical SLA of 3 s · ")
     stopped = run(stage("a", 2, 3), result=Result.CANCELLATION, reason="interrupted by SIGINT", interrupted=True)
-    assert summary.format_summary(stopped, {}).startswith("standard interrupted: interrupted by SIGINT · ")
+    assert summary.format_summary(stopped, {}).startswith("standard interrupted by SIGINT · ")
 
 
 def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:

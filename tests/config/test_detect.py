@@ -269,6 +269,13 @@ def test_large_suite_that_runs_under_xdist_becomes_batches(project: Path) -> Non
     assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/**/test_*.py")
 
 
+def test_large_suite_of_a_project_without_a_file_stays_in_one_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write_large_suite(project)
+    (stage,) = (each for each in config.read_config(None, root=project).stages if each.name == "unit_tests")
+    assert (stage.run, stage.items) == (("pytest", "-q", "tests"), None)
+
+
 def test_suite_that_never_ran_in_parts_stays_in_one_pytest(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="")
@@ -335,3 +342,40 @@ def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5
+
+
+def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
+    _install(project.parent / "bin", "pytest", "make", "python")
+    _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
+    assert _unit_tests(project) == (("make", "test"), None)
+    _write(project, requirements_dot_txt="pytest\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    told = "unit_tests left out: package.json has the script 'test', but no node_modules: npm install"
+    assert told in detected.notes
+    (project / "node_modules").mkdir()
+    assert _unit_tests(project) == (("npm", "run", "test"), None)
+
+
+def test_root_of_several_projects_names_them_instead_of_missing_tools(project: Path) -> None:
+    _write(project, packages__a__pyproject_dot_toml="", web__package_dot_json="{}", packages__b__README="")
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    assert detected.notes == (
+        "packages/a is a project of its own: run `paropt-exporter init` there",
+        "web is a project of its own: run `paropt-exporter init` there",
+    )
+
+
+def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")
+    detected = detect_stages(project)
+    assert [stage.name for stage in detected.stages] == ["quality_gates"]
+    assert not any("project of its own" in note for note in detected.notes)

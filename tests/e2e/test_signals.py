@@ -45,7 +45,7 @@ def test_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
         command.process.send_signal(number)
         output, _ = command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number
-    assert output.startswith(f"standard interrupted: interrupted by {number.name}")
+    assert output.startswith(f"standard interrupted by {number.name}")
     assert f"later  skipped: interrupted by {number.name}" in output
     assert not processes.is_alive(pid)
     assert not processes.is_alive(projects.pid_in(tmp_path / "grandchild"))

@@ -6,16 +6,19 @@ import asyncio
 import multiprocessing
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
+from typing import Any
 from unittest.mock import MagicMock, Mock
 from xmlrpc.client import ServerProxy
 
 import pytest
 
+from paropt_exporter import AdaptiveWorkerPool
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
+from paropt_exporter.executors.future import TaskFuture
 from support.pool_tasks import HANG_SECONDS, double, nothing
 
 
@@ -92,3 +95,31 @@ def test_event_loop_takes_no_other_default_executor_than_the_standard_one() -> N
 
     with ThreadPool(1) as pool, pytest.raises(TypeError, match="ThreadPoolExecutor"):
         asyncio.run(set_default(pool))
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool, AdaptiveWorkerPool])
+def test_map_calls_a_submit_that_was_replaced(pool_type: Callable[[], Executor]) -> None:
+    seen: list[int] = []
+    with pool_type() as pool:
+        submit = pool.submit
+
+        def count_and_submit(fn: Callable[..., int], number: int) -> Future[int]:
+            seen.append(number)
+            return submit(fn, number)
+
+        pool.submit = count_and_submit  # type: ignore[method-assign, assignment]  # as tqdm's process_map does
+        assert list(pool.map(double, [1, 2])) == [2, 4]
+    assert seen == [1, 2]
+
+
+def test_map_calls_the_submit_of_a_subclass() -> None:
+    class Named(ThreadPool):
+        submitted = 0
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+            self.submitted += 1
+            return super().submit(fn, *args, **kwargs)
+
+    with Named() as pool:
+        assert list(pool.map(double, [1, 2])) == [2, 4]
+        assert pool.submitted == 2

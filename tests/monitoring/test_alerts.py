@@ -119,10 +119,23 @@ def test_an_alert_has_a_complete_runbook_entry(alert: Alert) -> None:
     assert re.fullmatch(r"Paropt([A-Z][a-z]+)+", alert.name)
     assert "{{" not in alert.summary
     assert alert.summary.endswith(".")
+    assert alert.title.endswith(".")
     assert re.search(r"\{\{ \$labels\.\w+ \}\}", alert.description)
     assert all(text.strip() for text in (alert.meaning, alert.impact, *alert.mitigation))
     assert alert.diagnosis
     assert alert.mitigation
+
+
+@every_alert
+def test_an_alerts_title_names_its_stage_lane_or_pool_and_the_project(alert: Alert) -> None:
+    named = set(re.findall(r"\$labels\.(\w+)", alert.title))
+    of = next((label for label in ("stage", "pool", "lane") if label in alert.link), None)
+    assert named >= ({of, "project"} if of else {"job"}) or named >= {"project", "instance"}
+
+
+@every_alert
+def test_the_title_of_a_broken_limit_has_its_duration(alert: Alert) -> None:
+    assert ("humanizeDuration" in alert.title) == ("humanizeDuration" in alert.description)
 
 
 @every_alert

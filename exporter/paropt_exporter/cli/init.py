@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_count
-from paropt_exporter.config.placeholders import ITEMS
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
+_MOST_NAMED = 10
 _PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*|\{items\}", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -67,9 +67,10 @@ _TAIL = """
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns 2 if there is a config already and `force` is not given, otherwise 0.
+    Returns 2 if there is a config already, or if only folders below are projects, unless `force` is given; otherwise 0.
     """
     from paropt_exporter.config.detect import detect_stages
+    from paropt_exporter.config.locate import find_projects_below
 
     there = _find_existing(path)
     if there is not None and not (force and there == path.name):
@@ -77,6 +78,12 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         print(f"{there} already exists: {remedy}", file=stderr)
         return 2
     detected = detect_stages(path.parent)
+    if not detected.stages and not force and (projects := find_projects_below(path.parent)):
+        named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
+        print(
+            f"no tool is used here, but there are projects below: run init in {named} (or here, --force)", file=stderr
+        )
+        return 2
     try:
         write_schema(path.parent)
         write_file(path, render_config(detected))
@@ -112,9 +119,10 @@ def _render_stage(stage: Stage) -> str:
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
     elif stage.items is not None and stage.items.glob is not None:
-        # One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+        from paropt_exporter.config.detect import join_items
+
         pattern = json.dumps(stage.items.glob, ensure_ascii=False)
-        lines.append(f"    {_format_single_command(stage.run, pattern)}")
+        lines.append(f"    run: {_format_command(join_items(stage).run or '')}")
         lines.append("    # If the test files pass apart from each other, one pytest for each core may be faster:")
         lines.append(f"    # run: {_format_command(stage.run or '')}")
         lines.append(f"    # items: {{glob: {pattern}}}")
@@ -123,13 +131,6 @@ def _render_stage(stage: Stage) -> str:
     if proposal := _CACHE_PROPOSALS.get(stage.name):
         lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
-
-
-def _format_single_command(run: str | tuple[str, ...] | None, pattern: str) -> str:
-    """Return the command for all items at once."""
-    words = run if isinstance(run, tuple) else ()
-    folder = json.loads(pattern).rpartition("/")[0].removesuffix("/**") or "."
-    return "run: " + " ".join(folder if word == ITEMS else word for word in words)
 
 
 def _format_command(command: str | tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
+from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
 from paropt_exporter.light_typing import TYPE_CHECKING, TextIO
@@ -57,6 +58,8 @@ def _format_text(
     yield ""
     yield from format_table(_STAGE_HEADERS, [_build_stage_row(stage, items) for stage in stages])
     yield from (f"note  {format_line(note)}" for note in config.notes)
+    if projects := [str(folder) for folder in find_projects_below(config.root) if has_config(config.root / folder)]:
+        yield f"projects below  {format_line(', '.join(projects))}"
 
 
 def _build_lane_row(name: str, lane: Lane, stages: Sequence[Stage]) -> tuple[str, ...]:

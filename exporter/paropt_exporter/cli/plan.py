@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import format_count, format_line, format_table
+from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, format_table
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 
@@ -77,7 +77,7 @@ def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
         of_stage = [each for each in previews if each.stage == stage.name]
         missed = [each for each in of_stage if each.reason is not CacheReason.UNCHANGED]
         if of_stage and not missed:
-            yield f"cached     {stage.name}: saves {_format_seconds(sum(each.seconds for each in of_stage))}"
+            yield f"cached     {stage.name}: saves {format_seconds(sum(each.seconds for each in of_stage))}"
         for each in missed[:_MOST_MISSES]:
             item = f" {format_line(each.item)}" if each.item is not None and len(of_stage) > 1 else ""
             yield f"runs       {stage.name}{item}: {format_line(each.note)}"
@@ -144,7 +144,7 @@ def _build_row(place: int, stage: PlannedStage) -> tuple[str, ...]:
 
 def _expected_text(stage: PlannedStage) -> str:
     if stage.expected_seconds is not None:
-        return _format_seconds(stage.expected_seconds)
+        return format_seconds(stage.expected_seconds)
     return "never succeeded" if stage.never_succeeded else "unknown"
 
 
@@ -159,7 +159,7 @@ def _iter_closing_lines(plan: Plan) -> Iterator[str]:
     else:
         sequential = sum(_get_expected_seconds(stage) for stage in _list_runnable(plan))
         without = "".join(_without(plan))
-        yield f"estimated  {_format_seconds(estimate)} (one after another {_format_seconds(sequential)}){without}"
+        yield f"estimated  {format_seconds(estimate)} (one after another {format_seconds(sequential)}){without}"
     yield from _iter_shard_lines(plan)
     for stage in plan.stages:
         if stage.skip:
@@ -181,8 +181,8 @@ def _iter_shard_lines(plan: Plan) -> Iterator[str]:
     names = {stage.name for stages in plan.split.shards for stage in stages}
     for index, stages in enumerate(plan.split.shards, start=1):
         seconds = _estimate_makespan(_order(stages), plan.workers.start)
-        predicted = "unknown" if seconds is None else _format_seconds(seconds)
-        work = _format_seconds(plan.split.loads_seconds[index - 1])
+        predicted = "unknown" if seconds is None else format_seconds(seconds)
+        work = format_seconds(plan.split.loads_seconds[index - 1])
         mark = ">" if plan.shard is not None and index == plan.shard.index else " "
         shown = ", ".join(_format_part(stage) for stage in stages[:_MOST_STAGES]) or "nothing"
         more = f" and {len(stages) - _MOST_STAGES} more of {len(names)} stages" if len(stages) > _MOST_STAGES else ""
@@ -260,11 +260,7 @@ def _format_steps(work: Work) -> list[str]:
 
 
 def _format_limit(limit: SlaLimit) -> str:
-    return _format_seconds(limit.max_seconds) + (" critical" if limit.critical else "")
-
-
-def _format_seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    return format_seconds(limit.max_seconds) + (" critical" if limit.critical else "")
 
 
 def _limit_to_json(limit: SlaLimit | None) -> dict[str, object] | None:

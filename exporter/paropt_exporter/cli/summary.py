@@ -101,7 +101,9 @@ def format_headline(run: RunRecord) -> str:
     if ran > 1 and run.sequential_seconds >= _TOLD_PACE * run.duration_seconds > 0:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
-    why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
+    if run.interrupted and run.reason.startswith(word):
+        word = run.reason  # it names the signal
+    why = f": {run.reason}" if (run.critical_sla or run.interrupted) and word != run.reason else ""
     skipped = f", {len(run.stages) - ran} skipped" if ran < len(run.stages) else ""
     cached = sum(stage.cached for stage in run.stages)
     skipped += f", {cached} cached (saved {format_seconds(run.saved_seconds)})" if cached else ""
@@ -146,6 +148,8 @@ def _format_remaining(stages: Sequence[StageRecord], *, all_named: bool) -> str:
 
 
 def _choose_mark(stage: StageRecord) -> str:
+    if stage.result is Result.CANCELLATION:
+        return "-"
     if stage.result in _ORDER:
         return "x"
     return "!" if stage.warned or stage.broken else " "

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_commands import (
     MAKEFILES,
@@ -28,7 +29,7 @@ from paropt_exporter.config.project_commands import (
 from paropt_exporter.config.pytest_options import read_pytest_options
 from paropt_exporter.config.values import Items, Stage
 from paropt_exporter.config.virtual_environment import build_environment
-from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,18 @@ class DetectedStages:
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+
+
+def join_items(stage: Stage) -> Stage:
+    """Return a detected stage with one command for all its items.
+
+    One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+    """
+    if stage.items is None or stage.items.glob is None or not isinstance(stage.run, tuple):
+        return stage
+    folder = stage.items.glob.rpartition("/")[0].removesuffix("/**") or "."
+    command = tuple(folder if word == ITEMS else word for word in stage.run)
+    return replace(stage, run=command, items=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +120,15 @@ def detect_stages(root: Path) -> DetectedStages:
             notes += [f"{kind.name}: {why}" for why in missing]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+    if not stages:
+        notes = [
+            f"{folder} is a project of its own: run `paropt-exporter init` there"
+            for folder in find_projects_below(root)[:_MOST_PROJECTS]
+        ] or notes
     return DetectedStages(stages=tuple(sorted(stages, key=lambda stage: stage.number)), notes=tuple(notes))
 
 
+_MOST_PROJECTS = 20  # of a repository in the notes: a screenful
 _BESIDE = 10  # added to the number of a stage for the second stage of its kind
 
 
@@ -129,10 +148,17 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         calls = _choose_calls(project, kind, tool)
         if not calls:
             continue
+        if tool == "pytest" and not _runs_pytest(project) and _choose_target(project, kind)[0] is not None:
+            continue  # such as Django's, whose tests need its own runner
         if project.has_program(tool):
             return [(tool, *arguments) for arguments in calls], missing
         missing.append(f"the project uses {tool}, but it is neither in its virtual environment nor on PATH: install it")
     return [], missing
+
+
+def _runs_pytest(project: Project) -> bool:
+    """Return whether any file of the project speaks of pytest: its tests may need another runner."""
+    return project.uses("pytest") or bool(project.commands.find("pytest"))
 
 
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
@@ -142,6 +168,8 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
         return None, []
     if not project.has_program(project.script_runner):
         return None, [f"package.json has the script {script!r}, but {project.script_runner} is not on PATH"]
+    if project.lacks_node_modules:
+        return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
 
 
@@ -436,6 +464,17 @@ class Project:
             name: line for name, line in raw_yaml.as_mapping(scripts).items()
             if isinstance(line, str) and placeholder not in line
         }  # fmt: skip
+
+    @cached_property
+    def lacks_node_modules(self) -> bool:
+        """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
+        try:
+            described = raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}"))
+        except (ValueError, RecursionError):
+            return False
+        needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
+        folders = (self._root, *self._root.absolute().parents)
+        return needs and not any((folder / "node_modules").is_dir() for folder in folders)
 
     @cached_property
     def script_runner(self) -> str:

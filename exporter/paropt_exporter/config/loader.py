@@ -155,10 +155,10 @@ def _build_config(file: File, *, path: Path | None, root: Path) -> Config:
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
-        from paropt_exporter.config.detect import detect_stages  # here: most projects have a file
+        from paropt_exporter.config.detect import detect_stages, join_items  # here: most projects have a file
 
         detected = detect_stages(root)
-        stages, notes = detected.stages, detected.notes
+        stages, notes = tuple(map(join_items, detected.stages)), detected.notes
     return Config(
         project=file.project or _choose_project_name(root),
         lanes=MappingProxyType(_resolve_stage_numbers(file.lanes, stages)),

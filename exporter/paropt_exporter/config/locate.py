@@ -11,6 +11,8 @@ from paropt_exporter.errors import UsageError
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "package.json")
+_NOT_OURS = frozenset({"node_modules", "venv", "env", "build", "dist", "docs", "tests", "test", "examples", "vendor"})
 _REPOSITORY_MARKS = (".git", ".hg", ".jj", ".svn")
 
 
@@ -31,6 +33,40 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if found is not None:
             return found
     return None
+
+
+def find_projects_below(root: Path) -> tuple[Path, ...]:
+    """Return the folders up to two levels below `root` that are projects, relative to it and in order.
+
+    A folder is one if it has a config, or a file that describes a Python or npm package.
+    """
+    found: list[Path] = []
+    for child in _list_folders(root):
+        if _is_project(child):
+            found.append(child)
+        else:
+            found += [folder for folder in _list_folders(child) if _is_project(folder)]
+    return tuple(folder.relative_to(root) for folder in found)
+
+
+def has_config(folder: Path) -> bool:
+    """Return whether a folder has a paropt.yml or paropt.yaml."""
+    return any((folder / name).is_file() for name in NAMES)
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            each
+            for each in folder.iterdir()
+            if each.is_dir() and not each.is_symlink() and not each.name.startswith(".") and each.name not in _NOT_OURS
+        )
+    except OSError:
+        return []
+
+
+def _is_project(folder: Path) -> bool:
+    return has_config(folder) or any((folder / name).is_file() for name in _PROJECT_FILES)
 
 
 def is_above(path: Path | None) -> bool:

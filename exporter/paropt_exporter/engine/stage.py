@@ -230,7 +230,7 @@ class StageState:
             results.add(Result.CANCELLATION)
         if results == {Result.SUCCESS} and self._without_tests():
             return Result.FAILURE
-        return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
+        return find_worst_result(results)
 
     def _without_tests(self) -> bool:
         """Whether the runner found no test in any batch of the whole stage. Other shards may have found some."""
@@ -526,6 +526,12 @@ def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequ
         else:
             least = middle + 1
     return least
+
+
+def find_worst_result(results: Iterable[Result]) -> Result:
+    """Return the result of a whole whose parts have these results; SUCCESS without parts."""
+    found = frozenset(results)
+    return next((result for result in _WORST_FIRST if result in found), Result.SUCCESS)
 
 
 class OpenStages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from itertools import islice
 from time import monotonic
 from typing import Any, TypeVar
@@ -12,6 +12,11 @@ from typing import Any, TypeVar
 from paropt_exporter.executors.worker.chunks import run_chunk
 
 T = TypeVar("T")
+
+
+def has_own_submit(pool: Executor, base: type[Executor]) -> bool:
+    """Return whether a subclass or the instance replaces `submit`: `map` must call it then, as in the library."""
+    return "submit" in vars(pool) or type(pool).submit is not base.submit
 
 
 def map_in_order(

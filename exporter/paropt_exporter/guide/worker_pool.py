@@ -6,30 +6,55 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
-from paropt_exporter.executors.counters import WorkerTimeMeter
+from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
+from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
 from paropt_exporter.guide.pool_summary import CoreUse, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
-from paropt_exporter.plan import THREADS
+from paropt_exporter.plan import PROCESSES, THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _WAITED_SECONDS = 0.1  # for a slot; shorter waits need no action
 _batches = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedTask:
+    """A task of a stage whose future is settled. `pool` ran it; a task that never ran starts and ends at its end."""
+
+    number: int
+    name: str
+    pool: str
+    submitted_seconds: float
+    measured: Measurement
+    outcome: Outcome
+
+
+class StageObserver(Protocol):
+    """Takes notes of a pool's stages, under the pool's lock: it must not block."""
+
+    def note_submitted(self, number: int, name: str, submitted_seconds: float) -> None: ...
+
+    def note_ended(self, task: EndedTask) -> None: ...
+
+    def note_run_end(self, worker_time: WorkerTime) -> None:
+        """Note that all tasks have ended, and `wait_all` reports them or the pool is shut down."""
 
 
 class _Task:
@@ -92,6 +117,21 @@ class AdaptiveWorkerPool(Executor):
         self._queued = False
         self._gil_bound: set[int] = set()
         self._in_processes: dict[int, CoreUse] = {}
+        self._observers: tuple[tuple[StageObserver, Callable[[], object]], ...] = ()
+        self._is_shut_down = False
+
+    def observe_stages(self, observer: StageObserver, on_run_end: Callable[[], object]) -> None:
+        """Let an observer take notes of the stages from now on; `StageCollector` does.
+
+        `on_run_end` is called without a lock after a run has ended, in the thread that waited for it.
+        """
+        with self._changed:
+            self._observers += ((observer, on_run_end),)
+
+    def note_ended_tasks(self) -> None:
+        """Let the observers know of each task whose future is settled, also before the future's callbacks."""
+        with self._changed:
+            self._settle_done_tasks()
 
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -104,7 +144,10 @@ class AdaptiveWorkerPool(Executor):
         except BaseException:  # a rejected task is not open; raised again
             self._withdraw_task(task)
             raise
-        task.future = future
+        with self._changed:
+            for observer, _ in self._observers:
+                observer.note_submitted(stage_num, stage_name, task.submitted_seconds)
+            task.future = future
         future.add_done_callback(partial(self._on_settled, task))
         return future
 
@@ -118,6 +161,9 @@ class AdaptiveWorkerPool(Executor):
             self._changed.wait_for(lambda: self._open.isdisjoint(tasks), timeout)
             self._settle_done_tasks()
             self._untold = [task for task in self._untold if task.metrics is None or task not in tasks]
+            if ended := not self._untold:
+                self._end_run()
+        self._flush_observers(ended=ended)
         errors = [error for task in tasks if (error := _format_failure(task, timeout))]
         return not errors, errors
 
@@ -168,11 +214,28 @@ class AdaptiveWorkerPool(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
+        if has_own_submit(self, AdaptiveWorkerPool):
+            return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
         return self._pool.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool down after its tasks. Metrics stay readable. A second call has no effect."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        with self._changed:
+            self._is_shut_down = True
+            self._settle_done_tasks()
+            if ended := not self._open:
+                self._end_run()
+        self._flush_observers(ended=ended)
+
+    def _end_run(self) -> None:
+        """Note the end of a run; under the lock."""
+        for observer, _ in self._observers:
+            observer.note_run_end(self._slots.get_total(self._pool.pools()))
+
+    def _flush_observers(self, *, ended: bool) -> None:
+        for _, on_run_end in self._observers if ended else ():
+            on_run_end()
 
     def _open_task(self, task: _Task) -> None:
         with self._changed:
@@ -213,12 +276,30 @@ class AdaptiveWorkerPool(Executor):
         self._queued |= measured.started_seconds - task.submitted_seconds > _WAITED_SECONDS
         self._learn_core_use(task.number, measured, watched)
         self._slots.note_idle(self._pool.pools())
+        ran_in_process = watched.own_cpu_seconds is None and bool(measured.worker)
+        self._note_ended(task, future, measured, PROCESSES if ran_in_process else THREADS)
         self._close_task(task)
+
+    def _note_ended(self, task: _Task, future: TaskFuture[Any], measured: Measurement, pool: str) -> None:
+        if not self._observers:
+            return
+        ended = EndedTask(
+            number=task.number,
+            name=task.name,
+            pool=pool,
+            submitted_seconds=task.submitted_seconds,
+            measured=measured,
+            outcome=read_future(future),
+        )
+        for observer, _ in self._observers:
+            observer.note_ended(ended)
 
     def _close_task(self, task: _Task) -> None:
         self._open.discard(task)
         if not self._open:
             self._slots.end(self._pool.pools())
+            if self._is_shut_down:  # by shutdown(wait=False)
+                self._end_run()
         self._changed.notify_all()
 
     def _learn_core_use(self, number: int, measured: Measurement, watched: MeasuredFunction) -> None:

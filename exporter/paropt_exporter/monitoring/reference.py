@@ -143,6 +143,7 @@ def _format_severities(alert: Alert) -> str:
 
 
 def _format_severity(condition: Condition) -> str:
-    spans = f" over {condition.labels[0][1]} and {condition.labels[1][1]}" if condition.labels else ""
+    labels = dict(condition.labels)
+    spans = f" over {labels['long']} and {labels['short']}" if "long" in labels else ""
     hold = f" after {condition.hold}" if condition.hold else ""
     return f"Severity {condition.level.value}{spans}{hold}."

@@ -16,6 +16,7 @@ from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 from paropt_exporter.light_typing import Any, Generic, ParamSpec, TypeVar
 
@@ -116,6 +117,8 @@ class ThreadPool(Executor):
         `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
         """
         del chunksize
+        if has_own_submit(self, ThreadPool):
+            return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
         if self._state.closed:
             self._state.refuse()
         return MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()

@@ -30,6 +30,7 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_last(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),
         ),
         summary="A pool is steered by query results, and none can be believed.",
+        title="Pool {{ $labels.pool }} of {{ $labels.project }} is steered by query results, and none can be believed.",
         description=(
             "The controller of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has "
             "had no query result that it may believe for 5 minutes. The pool keeps its size."
@@ -73,6 +74,7 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_last(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),
         ),
         summary="A pool's size goes up and down again and again.",
+        title="Pool {{ $labels.pool }} of {{ $labels.project }} goes up and down again and again.",
         description=(
             "The size of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} changed "
             "direction so often within an hour that it goes down no more until the hour is over."
@@ -110,6 +112,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="An exporter does not answer.",
+        title="Exporter {{ $labels.instance }} of job {{ $labels.job }} does not answer.",
         description=(
             "{{ $labels.instance }} of job {{ $labels.job }} has not answered for 5 minutes. It is one of those that "
             "serve until they are stopped."
@@ -162,6 +165,7 @@ def _build_absent_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A project's exporters are not even targets any more.",
+        title="Project {{ $labels.project }} of job {{ $labels.job }} has no exporter any more.",
         description=(
             "Project {{ $labels.project }} of job {{ $labels.job }} had an exporter within the last day and has had "
             "none for 15 minutes: Prometheus has no target for it."
@@ -197,6 +201,7 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="An exporter could not record events.",
+        title="The exporter of {{ $labels.project }} on {{ $labels.instance }} could not record events.",
         description=(
             "The observer {{ $labels.observer }} of the exporter on {{ $labels.instance }} (project "
             "{{ $labels.project }}) failed to take records in the last 15 minutes: it lacks these records."

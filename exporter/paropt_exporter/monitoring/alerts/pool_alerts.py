@@ -34,6 +34,9 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
         name="ParoptPoolUnderUsed",
         conditions=(Condition(expr=_build_idle_query(series), level=Level.INFO, hold=SETTLED),),
         summary="A pool's workers are idle more than half of their time.",
+        title=(
+            "Pool {{ $labels.pool }} of {{ $labels.project }} has workers that are idle more than half of their time."
+        ),
         description=(
             "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
             "been used for {{ $value | humanizePercentage }} of their time, for 15 minutes."
@@ -86,6 +89,7 @@ def _build_saturated_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A pool is busy all the time, and tasks wait for it.",
+        title="Pool {{ $labels.pool }} of {{ $labels.project }} is busy all the time, and tasks wait for it.",
         description=(
             "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
             "been used for {{ $value | humanizePercentage }} of their time while tasks waited, for 15 minutes."
@@ -114,6 +118,10 @@ def _build_under_used_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneUnderUsed",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "under_used", Level.INFO),),
         summary="A lane's workers were idle for more than half of its last run.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} had workers that were idle for more than half "
+            "of its last run."
+        ),
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
             "workers were busy for less than 50 % of their time."
@@ -138,6 +146,10 @@ def _build_saturated_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneSaturated",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "saturated", Level.INFO),),
         summary="A lane's workers were busy for the whole of its last run, and tasks waited.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} had workers that were busy for the whole of "
+            "its last run, and tasks waited."
+        ),
         description=(
             "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
             "workers were busy for more than 90 % of their time, while tasks waited."
@@ -169,6 +181,10 @@ def _build_at_maximum_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A pool has all the workers that it may have, and tasks still wait.",
+        title=(
+            "Pool {{ $labels.pool }} of {{ $labels.project }} has all the workers that it may have, and "
+            "tasks still wait."
+        ),
         description=(
             "Pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has been at its maximum "
             "of {{ $value }} workers for 15 minutes while tasks waited."
@@ -206,6 +222,7 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A host that runs lanes is almost out of memory.",
+        title="Host {{ $labels.instance }} of {{ $labels.project }} is almost out of memory.",
         description=(
             "{{ $labels.instance }} (project {{ $labels.project }}) has had less than 10 % of its memory left for 5 "
             "minutes, now {{ $value | humanizePercentage }}; its cgroup's limit counts."
@@ -236,6 +253,7 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
         name="ParoptWorkersDying",
         conditions=(Condition(expr=f"sum without (cause) ({deaths}) > {_DEATHS}", level=Level.WARNING),),
         summary="Workers of a pool end unasked, again and again.",
+        title="Pool {{ $labels.pool }} of {{ $labels.project }} loses workers again and again.",
         description=(
             'At least {{ $value | printf "%.0f" }} workers of pool {{ $labels.pool }} (project {{ $labels.project }}) '
             "on {{ $labels.instance }} ended unasked in the last 15 minutes."

@@ -97,11 +97,11 @@ def _format_rule(rule: Rule, options: Options) -> dict[str, Any]:
 
 
 def _build_annotations(alert: Alert, condition: Condition, options: Options) -> Mapping[str, str]:
-    description = alert.description
+    texts = {"summary": alert.title, "description": alert.description}
     for label, value in condition.labels:
         # A template sees the labels of the query's result only, not those that the rule adds.
-        description = description.replace(f"{{{{ $labels.{label} }}}}", value)
-    return {"summary": alert.summary, "description": description, **_build_links(alert, options)}
+        texts = {name: text.replace(f"{{{{ $labels.{label} }}}}", value) for name, text in texts.items()}
+    return {**texts, **_build_links(alert, options)}
 
 
 def _build_links(alert: Alert, options: Options) -> Mapping[str, str]:

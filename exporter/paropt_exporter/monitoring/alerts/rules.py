@@ -65,13 +65,15 @@ class Query:
 class Alert:
     """An alert and its runbook entry.
 
-    `summary` is static. `description` is a Prometheus template, which may also use a condition's own labels. `link` are
-    the labels that the dashboard opens with.
+    `summary` is its headline in the documentation. `title` and `description` are Prometheus templates, which may
+    also use a condition's own labels; the title names stage, lane or pool and the project. `link` are the labels that
+    the dashboard opens with.
     """
 
     name: str
     conditions: tuple[Condition, ...]
     summary: str
+    title: str
     description: str
     board: Board
     link: tuple[str, ...]

@@ -12,6 +12,8 @@ from paropt_exporter.promql import Without
 
 # A process that waits for a network or disk wakes now and then: less than a hundredth of a core counts as idle.
 _IDLE_CORES = "0.01"
+# How long a failure lasts before its alert: two runs of a lane that runs each minute or more often, otherwise SETTLED.
+_OFTEN_SECONDS, _TWO_RUNS = "60", "2m"
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
 _ENOUGH_RUNS = 5  # an average of fewer runs is not comparable
@@ -31,26 +33,31 @@ def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
 
 
 def _build_failing_alert(series: SeriesSelector) -> Alert:
+    failed = f"max without (result) ({series.select_last(families.STAGE_LAST_RESULT, result=FAILED)} == 1)"
+    often = f"on (job, instance, project, lane)\n{series.select_last(families.RUN_INTERVAL)} <= {_OFTEN_SECONDS}"
     return Alert(
         name="ParoptStageFailing",
         conditions=(
             Condition(
-                expr=f"max without (result) ({series.select_last(families.STAGE_LAST_RESULT, result=FAILED)} == 1)",
-                level=Level.WARNING,
-                hold=SETTLED,
+                expr=f"{failed}\nand {often}", level=Level.WARNING, hold=_TWO_RUNS, labels=(("after", _TWO_RUNS),)
+            ),
+            Condition(
+                expr=f"{failed}\nunless {often}", level=Level.WARNING, hold=SETTLED, labels=(("after", SETTLED),)
             ),
         ),
         summary="A stage has been failing.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} has been failing for {{ $labels.after }}.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} failed, erred or timed out in its last run, and no run has succeeded for 15 "
-            "minutes."
+            "{{ $labels.instance }} failed, erred or timed out in its last run, and no run has succeeded for "
+            "{{ $labels.after }}."
         ),
         board=Board.LANE,
         link=OF_STAGE,
         meaning=(
             "The last run's result of the stage is `failure` (exit code or exception), `error` (could not start, or "
-            "was killed) or `timeout`, and has been one of them for 15 minutes."
+            "was killed) or `timeout`, and has been one of them for 15 minutes, or for 2 minutes if the lane runs each "
+            "minute or more often."
         ),
         impact="The stage's checks did not pass; stages that need it are skipped.",
         diagnosis=(
@@ -83,6 +90,7 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A stage that could be skipped runs, since the store of results can't be used.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} can't use the store of results.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} ran within the last hour because the store of cached results, or a result in it, "
@@ -123,6 +131,7 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageStuck",
         conditions=(Condition(expr=_build_idle_stage_query(series), level=Level.WARNING, hold=SETTLED),),
         summary="A running stage does nothing.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} runs and does nothing.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} has been running for 15 minutes without using CPU and without ending a task."
@@ -172,6 +181,7 @@ def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageSlow",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "slow", Level.INFO),),
         summary="One stage takes much longer than the others of its lane.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} takes much longer than the others of its lane.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} takes more than 1.5 times as long as the lane's average stage."
@@ -204,6 +214,10 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageUneven",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "uneven", Level.INFO),),
         summary="A stage's tasks differ in duration by more than three times.",
+        title=(
+            "Stage {{ $labels.stage }} of {{ $labels.project }} has tasks that differ in duration by more "
+            "than three times."
+        ),
         description=(
             "In stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} the slowest task takes more than three times as long as the fastest."
@@ -236,6 +250,7 @@ def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageGilBound",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "gil_bound", Level.WARNING),),
         summary="A stage computes in threads, which share one core.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} computes in threads, which share one core.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} is CPU-bound Python in threads: they take turns on one core."
@@ -273,6 +288,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneNotSucceeding",
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
         summary="A lane has not succeeded for over two of its periods.",
+        title="Lane {{ $labels.lane }} of {{ $labels.project }} has not succeeded for over two of its periods.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} runs at an interval, "
             "and its last success is more than two intervals ago, or it has never succeeded."
@@ -326,6 +342,7 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         name="ParoptThroughputLow",
         conditions=(Condition(expr=_build_slower_query(series), level=Level.WARNING, hold="30m"),),
         summary="A lane's throughput is under 80 % of its own past.",
+        title="Lane {{ $labels.lane }} of {{ $labels.project }} has a throughput under 80 % of its own past.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) did {{ $value | humanize }} tasks in a second of "
             f"running over the last {_THROUGHPUT_SPAN}, under 80 % of its rate over the {_THROUGHPUT_PAST} before."
@@ -385,6 +402,10 @@ def _build_uneven_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneUneven",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "uneven", Level.INFO),),
         summary="A lane's stages differ in duration by more than three times.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} has stages that differ in duration by more "
+            "than three times."
+        ),
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the slowest stage "
             "takes more than three times as long as the fastest."

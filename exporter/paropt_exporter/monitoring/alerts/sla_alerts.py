@@ -23,6 +23,9 @@ _PAIRS = (
 # With fewer checks in the long span, one violation would exceed the rate: such lanes are counted over 30 days.
 _ENOUGH_CHECKS = 100
 _LONGEST_PAIR = "3d"
+_LONGEST_PAIR_SECONDS = 3 * 86_400
+# A stage near its limit breaks it in one run and keeps it in the next: one page for all of them, until it keeps it.
+_KEPT_AFTER_BREACH = "15m"
 
 
 def build_sla_alerts(options: Options) -> tuple[Alert, ...]:
@@ -43,10 +46,14 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaViolation",
         conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.NORMAL),),
         summary="A stage broke its SLA.",
+        title=(
+            "Stage {{ $labels.stage }} of {{ $labels.project }} took longer than its limit of "
+            "{{ $value | humanizeDuration }}."
+        ),
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} took longer than its limit of {{ $value | humanizeDuration }}, now or in its last "
-            "run. This resolves with the next run that keeps the limit."
+            "run. This resolves 15 minutes after it is kept again."
         ),
         board=Board.LANE,
         link=OF_STAGE,
@@ -86,10 +93,14 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaCriticalViolation",
         conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.CRITICAL),),
         summary="A stage broke its critical SLA and stopped its lane.",
+        title=(
+            "Stage {{ $labels.stage }} of {{ $labels.project }} broke its critical limit of "
+            "{{ $value | humanizeDuration }}; lane {{ $labels.lane }} was stopped."
+        ),
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} took longer than its critical limit of {{ $value | humanizeDuration }}: the lane "
-            "was stopped. This resolves with the next run that keeps the limit."
+            "was stopped. This resolves 15 minutes after it is kept again."
         ),
         board=Board.LANE,
         link=OF_STAGE,
@@ -124,10 +135,14 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
             _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.NORMAL),
         ),
         summary="A lane took longer than its total limit.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} took longer than its limit of "
+            "{{ $value | humanizeDuration }}."
+        ),
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} took longer than its "
-            "total limit of {{ $value | humanizeDuration }}, now or in its last run. This resolves with the next run "
-            "that keeps the limit."
+            "total limit of {{ $value | humanizeDuration }}, now or in its last run. This resolves 15 minutes "
+            "after it is kept again."
         ),
         board=Board.LANE,
         link=OF_LANE,
@@ -156,10 +171,14 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
             _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.CRITICAL),
         ),
         summary="A lane reached its critical total limit and was stopped.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} reached its critical limit of "
+            "{{ $value | humanizeDuration }} and was stopped."
+        ),
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} reached its critical "
-            "total limit of {{ $value | humanizeDuration }} and was stopped. This resolves with the next run that "
-            "keeps the limit."
+            "total limit of {{ $value | humanizeDuration }} and was stopped. This resolves 15 minutes after it is "
+            "kept again."
         ),
         board=Board.LANE,
         link=OF_LANE,
@@ -185,6 +204,7 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaLimitNear",
         conditions=(Condition(expr=f"({running_near}) - time() > 0", level=Level.WARNING),),
         summary="A running stage is close to its limit.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} is {{ $value | humanizeDuration }} from its limit.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} runs and is past its warning threshold: {{ $value | humanizeDuration }} are left "
@@ -223,6 +243,7 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_now(families.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold="30s"),
         ),
         summary="A running stage is expected to break its SLA.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} is expected to break its SLA.",
         description=(
             "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
             "{{ $labels.instance }} is expected to break its limit, by its progress and its past runs."
@@ -260,6 +281,7 @@ def _build_broken_condition(series: SeriesSelector, limit: Family, breached: Fam
             f"{series.select_last(breached, severity=severity.value)} == 1"
         ),
         level=Level.CRITICAL if severity is Severity.CRITICAL else Level.WARNING,
+        keep=_KEPT_AFTER_BREACH,
     )
 
 
@@ -274,6 +296,10 @@ def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaErrorBudgetBurn",
         conditions=tuple(_build_burn_condition(series, *pair) for pair in _PAIRS),
         summary="A lane breaks its SLAs so often that its error budget will not last.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} breaks its SLAs too often for its error "
+            "budget, over {{ $labels.long }} and {{ $labels.short }}."
+        ),
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
             f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target is "
@@ -323,6 +349,10 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaErrorBudgetSpent",
         conditions=(Condition(expr=_build_overspent_query(series), level=Level.WARNING, hold="10m"),),
         summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
+        title=(
+            "Lane {{ $labels.lane }} of {{ $labels.project }} has broken its SLAs more often than its error "
+            "budget allows."
+        ),
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
             f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
@@ -358,7 +388,9 @@ def _build_overspent_query(series: SeriesSelector) -> str:
         f"{broken} / {checked} > {_compute_allowed_ratio(series)}\n"
         f"and\n{broken} > 1.5\n"
         f"and\n{recording.select_violations(series, _LONGEST_PAIR)} > 0\n"
-        f"and\n{recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}"
+        f"and\n{recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}\n"
+        f"unless\nmax {WITHOUT_REPLICA} ({series.select_now(families.RUN_INTERVAL)})"
+        f" <= {_LONGEST_PAIR_SECONDS // _ENOUGH_CHECKS}"  # it is new, not seldom
     )
 
 
