@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .tools
-export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
+export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin:$(PATH)
 
 .PHONY: help run real stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
@@ -77,7 +77,7 @@ wheel: dist ## install the wheel in an empty venv and run from there
 tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpacked into .tools where the machine has none
 	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
 	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics \
-	  libpcre2-32-0:fish fish:fish
+	  libpcre2-32-0:fish fish:fish nginx:nginx
 
 REAL := build/real-projects
 real: $(READY) ## run what init proposes for real projects beside their own commands; fetches them from the package index

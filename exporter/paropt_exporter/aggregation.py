@@ -81,7 +81,7 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage and partial runs of a lane.
+    Histograms of durations leave out parts of a stage, partial runs of a lane, and runs in which a task was cached.
     """
     match event:
         case TaskRecord():
@@ -120,6 +120,12 @@ def _iter_task(task: TaskRecord) -> Iterator[Increment]:
     if task.result is Result.SKIP:
         return
     place = (task.lane, task.stage)
+    if task.cache is not None and task.attempt == 1:
+        labels = (*place, "hit" if task.cached else "miss", task.cache.value)
+        yield Increment(family=families.CACHE_LOOKUPS, labels=labels)
+    if task.cached:
+        yield Increment(family=families.CACHE_SAVED, labels=place, amount=task.saved_seconds)
+        return
     yield Increment(family=families.TASK_ATTEMPTS, labels=(*place, task.result.value))
     yield Increment(family=families.TASK_DURATION, labels=place, amount=task.duration_seconds)
     yield Increment(family=families.TASK_QUEUE_WAIT, labels=place, amount=task.queue_wait_seconds)
@@ -150,7 +156,7 @@ def _build_sla_increment(limit: SlaRecord) -> Increment:
 
 def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
-    if not run.partial:
+    if not run.partial and not run.has_cached:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
     if run.checked:
         yield Increment(family=families.LANE_SLA_CHECKS, labels=(run.lane,))

@@ -41,12 +41,46 @@ class Result(StrEnum):
         return self in (Result.FAILURE, Result.ERROR, Result.TIMEOUT)
 
 
+class CacheReason(StrEnum):
+    """Why a task of a cached stage was skipped, which is the first one, or why it ran."""
+
+    UNCHANGED = "unchanged"
+    NEW = "new"  # no result of it is known
+    INPUTS = "inputs"
+    ENVIRONMENT = "environment"
+    TOOLS = "tools"
+    COMMAND = "command"  # or another key of the stage
+    EVICTED = "evicted"
+    EDITED = "edited"  # an input changed during the last run, which therefore proves nothing
+    OWN_INPUT = "own_input"  # it writes a file that it reads
+    FAILED = "failed"  # the last run with these inputs did not succeed
+    UNCACHEABLE = "uncacheable"  # something that it reads can't be compared
+    STORE = "store"  # the store, or a result in it, can't be used
+    DISABLED = "disabled"  # --no-cache
+
+
 class Scope(StrEnum):
     """Which part of a stage's work a run does."""
 
     ALL = "all"
-    ITEMS = "items"  # only items that failed before: a success completes the stage
+    CACHED = "cached"  # some or all of it was skipped, since its earlier result still holds: a success completes it
+    ITEMS = "items"  # some of its items: those that failed before, or those of a shard; a success completes the stage
     ARGUMENTS = "arguments"  # with arguments from the command line, which may select anything: it completes nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One of the parts that `--shard` splits a lane into, counted from 1.
+
+    `split` identifies the whole split: shards with the same one know the same items of each other. "" before it exists.
+    """
+
+    index: int
+    count: int
+    split: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
 class Severity(StrEnum):
@@ -147,7 +181,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A run of a lane started. `partial`: the command line left out stages, or gave arguments to some."""
+    """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some."""
 
     run_id: str
     lane: str
@@ -156,6 +190,7 @@ class RunStarted:
     started_timestamp_seconds: float
     stages: tuple[str, ...]
     partial: bool = False
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +228,10 @@ class TaskRecord:
 
     For a batch, `item` is the batch's name; `items`: its items, each with its result; `start_up_seconds`: the time of
     the command outside its items, None if unknown; `cut_items`: the items of which other batches ran a part.
+
+    `cache`: of a cached stage, why it was skipped (then `cached`) or ran; `cache_note`: the same in a line, "" if it
+    was skipped. `cache_key`: its key, under which equal tasks have equal results; "" if it has none. `saved_seconds`:
+    how long it took when it ran.
     """
 
     run_id: str
@@ -221,6 +260,15 @@ class TaskRecord:
     start_up_seconds: float | None = None
     cut_items: frozenset[str] = frozenset()
     scope: Scope = Scope.ALL
+    cache: CacheReason | None = None
+    cache_note: str = ""
+    cache_key: str = ""
+    saved_seconds: float = 0.0
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was skipped, and this is the record of its earlier result."""
+        return self.cache is CacheReason.UNCHANGED
 
     @property
     def duration_seconds(self) -> float:
@@ -271,7 +319,8 @@ class SlaRecord:
 class StageRecord:
     """A stage ended, or was skipped (then `started_timestamp_seconds` is None and the duration 0 s).
 
-    `advice`: how to make it faster, in one line, or "".
+    `advice`: how to make it faster, in one line, or "". `tasks_cached`: how many of its tasks were skipped;
+    `cache_note`: why the first other one of a cached stage ran.
     """
 
     run_id: str
@@ -296,11 +345,19 @@ class StageRecord:
     broken: bool = False
     advice: str = ""
     scope: Scope = Scope.ALL
+    tasks_cached: int = 0
+    saved_seconds: float = 0.0
+    cache_note: str = ""
+
+    @property
+    def cached(self) -> bool:
+        """Whether all its tasks were skipped."""
+        return 0 < self.tasks_cached == self.tasks
 
     @property
     def checked(self) -> bool:
         """Whether this stage counts as an SLA check: it has a limit, and ended by itself or broke the limit."""
-        ended = self.result not in (Result.SKIP, Result.CANCELLATION)
+        ended = self.result not in (Result.SKIP, Result.CANCELLATION) and self.scope is not Scope.CACHED
         return self.sla is not None and (ended or self.broken)
 
 
@@ -360,11 +417,23 @@ class RunRecord:
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False
+    shard: Shard | None = None
+
+    @property
+    def has_cached(self) -> bool:
+        """Whether a task was skipped, so that the duration says nothing about the whole lane."""
+        return any(stage.tasks_cached for stage in self.stages)
+
+    @property
+    def saved_seconds(self) -> float:
+        """How long the skipped tasks took when they ran."""
+        return sum(stage.saved_seconds for stage in self.stages)
 
     @property
     def checked(self) -> bool:
         """Whether the lane's total counts as one SLA check."""
-        return self.total is not None and (self.result is not Result.CANCELLATION or self.broken)
+        ended = self.result is not Result.CANCELLATION and not self.has_cached
+        return self.total is not None and (ended or self.broken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from paropt_exporter.events import Result, Severity
+from paropt_exporter.events import CacheReason, Result, Severity
 from paropt_exporter.executors.base import RESIZE_REASONS
 from paropt_exporter.lazy_dataclasses import dataclass
 
@@ -58,6 +58,8 @@ RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.v
 DELIVERY_TARGETS = ("pushgateway", "textfile")
 DELIVERY_RESULTS = ("success", "failure")
 RELOAD_RESULTS = ("success", "failure")
+CACHE_RESULTS = ("hit", "miss")
+CACHE_REASONS = tuple(reason.value for reason in CacheReason)
 POOL_RESULTS = ("success", "failure", "error", "cancellation")
 
 
@@ -163,6 +165,19 @@ POOL_DEATHS = _counter(
     "cause",
 )
 POOL_EPOCH = _gauge("paropt_pool_epoch_timestamp_seconds", "When the pool's counters began.", "pool")
+
+CACHE_LOOKUPS = _counter(
+    "paropt_cache_lookups_total",
+    "Tasks of cached stages: a hit was skipped, since nothing had changed; a miss ran for the reason.",
+    "lane",
+    "stage",
+    "result",
+    "reason",
+    resumes=True,
+)
+CACHE_SAVED = _counter(
+    "paropt_cache_saved_seconds_total", "How long skipped tasks took when they ran.", "lane", "stage", resumes=True
+)
 
 SLA_LIMIT = _gauge("paropt_sla_limit_seconds", "Longest duration allowed to the stage.", "lane", "stage")
 SLA_WARNING = _gauge(
@@ -306,6 +321,7 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
         "reason": tuple(dict.fromkeys((*UP_REASONS, *DOWN_REASONS, *HOLD_REASONS))),
     },
     CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
+    CACHE_LOOKUPS: {"result": CACHE_RESULTS, "reason": CACHE_REASONS},
     DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
     WEB_CONFIG_RELOADS: {"result": RELOAD_RESULTS},
     CONFIG_RELOADS: {"result": RELOAD_RESULTS},

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_CGROUPS = "sys/fs/cgroup"
+_READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
 
 
@@ -25,8 +26,8 @@ def count_cpu_workers(root: Path = Path("/")) -> int:
 
 def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
     """Return the machine's total and available memory, without cgroup limits; zeros if unknown."""
-    found = {}
-    for line in _read(root / "proc/meminfo").splitlines():  # psutil reads the same, and takes 7 ms to load
+    found = {}  # psutil reads the same, and takes 7 ms to load
+    for line in _read(os.path.join(root, "proc/meminfo")).splitlines():  # noqa: PTH118
         name, _, value = line.partition(":")
         if name in ("MemTotal", "MemAvailable"):
             found[name] = int(value.split()[0]) << 10  # in KiB
@@ -58,54 +59,52 @@ def _count_allowed_cpus() -> int:
         return os.cpu_count() or 1
 
 
-def _iter_cgroups(controller: str, root: Path) -> Iterator[Path]:
+def _iter_cgroups(controller: str, root: Path) -> Iterator[str]:
     """Yield the cgroup folders whose limits apply to this process: its own and each ancestor's, in v2 and v1."""
-    mount = root / _CGROUP_ROOT.relative_to("/")
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    # Strings, since each run reads some dozen of these files: paths would take most of the time.
+    mount = os.path.join(root, _CGROUPS)  # noqa: PTH118
+    for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():  # noqa: PTH118
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0" and not controllers:
             yield from _iter_ancestors(mount, path)
         elif controller in controllers.split(","):
-            yield from _iter_ancestors(mount / controller, path)
+            yield from _iter_ancestors(f"{mount}/{controller}", path)
 
 
-def _iter_ancestors(mount: Path, path: str) -> Iterator[Path]:
-    folder = mount / path.lstrip("/")
-    while True:
-        yield folder
-        if folder == mount or mount not in folder.parents:
-            return
-        folder = folder.parent
+def _iter_ancestors(mount: str, path: str) -> Iterator[str]:
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    for count in range(len(names), -1, -1):
+        yield "/".join((mount, *names[:count]))
 
 
-def _read_cpu_quota(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+def _read_cpu_quota(folder: str) -> float | None:
+    quota, _, period = _read(f"{folder}/cpu.max").strip().partition(" ")
     if not quota:
-        quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+        quota, period = _read(f"{folder}/cpu.cfs_quota_us").strip(), _read(f"{folder}/cpu.cfs_period_us").strip()
     try:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (ValueError, ZeroDivisionError):
         return None  # "max", or no such file: no limit here
 
 
-def _read_memory_left(folder: Path) -> int | None:
+def _read_memory_left(folder: str) -> int | None:
     for limit_name, used_name, cache_name in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            limit, used = int(_read(folder / limit_name)), int(_read(folder / used_name))
+            limit, used = int(_read(f"{folder}/{limit_name}")), int(_read(f"{folder}/{used_name}"))
         except ValueError:
             continue
         if limit >= _UNLIMITED_BYTES:
             return None
         # The kernel gives inactive cache back under pressure.
-        return limit - max(0, used - _read_field(folder / "memory.stat", cache_name))
+        return limit - max(0, used - _read_field(f"{folder}/memory.stat", cache_name))
     return None
 
 
-def _read_field(path: Path, name: str) -> int:
+def _read_field(path: str, name: str) -> int:
     for line in _read(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -113,18 +112,25 @@ def _read_field(path: Path, name: str) -> int:
     return 0
 
 
-def _read_memory_limit(folder: Path) -> int | None:
+def _read_memory_limit(folder: str) -> int | None:
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
-            limit = int(_read(folder / name))
+            limit = int(_read(f"{folder}/{name}"))
         except ValueError:
             continue  # "max", or no such file: no limit here
         return limit if limit < _UNLIMITED_BYTES else None
     return None
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
+    """Return the content of one of the kernel's files, or "" if it is missing."""
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(descriptor, _READ_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)

@@ -154,6 +154,7 @@ else:
         if frozen:
             namespace["__setattr__"], namespace["__delattr__"] = _refuse_change, _refuse_deletion
         namespace["__getstate__"], namespace["__setstate__"] = _get_state, _set_state
+        namespace["__replace__"] = replace  # of `copy.replace`, from Python 3.13 on
         return type(cls)(cls.__name__, cls.__bases__, namespace)
 
     def _make_first_init(definition, has_post_init):

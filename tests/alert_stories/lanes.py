@@ -19,6 +19,7 @@ def iter_stories() -> Iterator[Story]:
     yield from _stuck()
     yield from _overdue()
     yield from _throughput()
+    yield from _cache()
     yield from _bottleneck(
         "ParoptStageSlow", "slow", "info", f"{_WHERE} takes more than 1.5 times as long as the lane's average stage."
     )
@@ -47,6 +48,36 @@ def iter_stories() -> Iterator[Story]:
         ),
         others=[series(families.LANE_BOTTLENECK, LANE, kind=kind) for kind in ("under_used", "saturated")],
         hold_minutes=15,
+    )
+
+
+def _cache() -> Iterator[Story]:
+    alert = "ParoptCacheUnusable"
+    counter, other = (
+        series(families.CACHE_LOOKUPS, {**STAGE, "result": "miss", "reason": reason}) for reason in ("store", "inputs")
+    )
+    firing = Firing(
+        severity="info",
+        labels=STAGE,
+        description=(
+            f"{_WHERE} ran within the last hour because the store of cached results, or a result in it, could not be "
+            "used."
+        ),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={counter: "0x4 1x80"},
+        then={"4m": (), "5m": (firing,), "64m": (firing,), "65m": ()},
+    )
+    yield Story(
+        alert=alert, shows=Shows.SILENCE, given={counter: "7x40", other: "0x4 1x36"}, then={"5m": (), "40m": ()}
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={counter: "0x4 1x4 stale _ 1x80"},
+        then={"9m": (firing,), "12m": (firing,), "66m": ()},
     )
 
 

@@ -90,6 +90,7 @@ class MutantTester:
     def _run_stories(self, alive: list[Mutant]) -> list[Mutant]:
         """Run the stories about a rule, each with all mutants that the earlier ones have not detected."""
         stories = [story for frame in self._frames for story in _iter_frames_about(alive[0], frame)]
+        stories.sort(key=_count_evaluations)  # the quickest first: they detect most mutants
         assert stories, f"no story is about {alive[0].name}"
         for story in stories:
             alive = [mutant for mutant, passes in zip(alive, self._run_story(alive, story), strict=True) if passes]
@@ -201,6 +202,17 @@ def _iter_frames_about(mutant: Mutant, frame: files.Frame) -> Iterator[files.Fra
         questions = [question for question in test.get(kind, ()) if question[key] == mutant.name]
         if questions:
             yield {**frame, "tests": [{**test, kind: questions}]}
+
+
+def _count_evaluations(frame: files.Frame) -> float:
+    """Return how often promtool evaluates the rules of a frame, whose questions have the times until which it does."""
+    ends = [
+        _parse_seconds(question["eval_time"])
+        for test in frame["tests"]
+        for kind in ("alert_rule_test", "promql_expr_test")
+        for question in test.get(kind, ())
+    ]
+    return max(ends) / _parse_seconds(frame["evaluation_interval"])
 
 
 def main() -> int:

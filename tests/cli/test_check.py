@@ -253,3 +253,12 @@ def test_first_hundred_of_many_faults_are_shown(tmp_path: Path) -> None:
     assert lines[99].startswith("paropt.yml:101:")
     assert lines[100].startswith("… and ")
     assert len(lines) == 102
+
+
+def test_input_that_matches_nothing_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_text("")
+    content = configs.stage(run="sh -c true", inputs="['src/**', 'scr/**', '{item}']", items="{list: [a]}")
+    code, _, err = _check(tmp_path, content.replace("sh -c true", "'sh -c {item}'"))
+    assert code == 0
+    assert err == ("warning: stage 'one': inputs: nothing matches scr/**: correct it, unless the file comes later\n")

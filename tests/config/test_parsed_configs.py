@@ -171,6 +171,13 @@ def test_an_entry_of_another_user_is_ignored(parsed: ParsedConfigs, entry: Path)
     assert find(parsed) is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_root_makes_no_folder_in_the_home_of_another_user(home: Path, parsed: ParsedConfigs) -> None:
+    os.chown(home, 12345, -1)
+    parsed.store(Path("/shop/paropt.yml"), b"content", values.File(), cores=2, memory_bytes=0)
+    assert [*home.iterdir()] == []
+
+
 def _flip_digit(content: bytes) -> bytes:
     return content.replace(b"shop", b"shot")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,7 +38,9 @@ every_lane = pytest.mark.parametrize("which", LANES)
     ("path", "schema"),
     [
         (FOLDER / "github.yml", "github-workflows"),
+        (FOLDER / "github-shards.yml", "github-workflows"),
         (FOLDER / "gitlab-ci.yml", "gitlab-ci"),
+        (FOLDER / "gitlab-shards.yml", "gitlab-ci"),
         (OUR_WORKFLOW, "github-workflows"),
     ],
     ids=lambda each: each.name if isinstance(each, Path) else each,
@@ -46,7 +49,7 @@ def test_the_file_is_valid(path: Path, schema: str) -> None:
     assert schema_faults(path, schema) == ""
 
 
-@pytest.mark.parametrize("path", [FOLDER / "github.yml", OUR_WORKFLOW], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*sorted(FOLDER.glob("github*.yml")), OUR_WORKFLOW], ids=lambda path: path.name)
 def test_actions_are_pinned_by_commit_with_their_version(path: Path) -> None:
     uses = re.findall(r"uses: (.*)", path.read_text())
     assert uses
@@ -111,3 +114,38 @@ def test_a_self_hosted_runner_gets_a_textfile(tmp_path: Path) -> None:
     (tmp_path / "collected").mkdir()
     assert ran(GITLAB["nightly"]["script"][0], tmp_path, TEXTFILE_FOLDER=str(tmp_path / "collected")) == 0
     assert [path.name for path in (tmp_path / "collected").iterdir()] == ["paropt_demo_heavy.prom"]
+
+
+@pytest.mark.parametrize("which", ["github", "gitlab"])
+def test_shards_of_the_examples_run_all_items_and_merge(which: str, tmp_path: Path) -> None:
+    text = (FOLDER / f"{which}-shards.yml").read_text()
+    jobs: dict[str, Any] = yaml.safe_load(text)
+    count = (
+        len(jobs["jobs"]["shard"]["strategy"]["matrix"]["shard"]) if which == "github" else jobs["shards"]["parallel"]
+    )
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    projects.write(
+        checkout, "name: unit, shell: true, run: 'echo {item} >> $OUT', items: {list: [a, b, c, d, e, f, g]}"
+    )
+    merging = tmp_path / "merging"
+    shutil.copytree(checkout, merging)
+    for index in range(1, count + 1):
+        folder = Path(shutil.copytree(checkout, tmp_path / f"shard{index}"))
+        if which == "github":
+            (lane,) = (step["run"] for step in jobs["jobs"]["shard"]["steps"] if step.get("name") == "lane")
+            kept = merging / f"shards/shard-{index}/.paropt"
+        else:
+            lane = "\n".join([*jobs["shards"]["script"], *jobs["shards"]["after_script"]])
+            kept = merging / "shards"
+        variables = {"SHARD": f"{index}/{count}", "CI_NODE_INDEX": str(index), "CI_NODE_TOTAL": str(count)}
+        assert ran(lane, folder, OUT=str(tmp_path / "out.txt"), **variables) == 0
+        shutil.copytree(folder / (".paropt" if which == "github" else "shards"), kept, dirs_exist_ok=True)
+    assert sorted((tmp_path / "out.txt").read_text().split()) == [*"abcdefg"]
+    merge = (
+        next(step["run"] for step in jobs["jobs"]["merge"]["steps"] if step.get("name") == "merge")
+        if which == "github"
+        else jobs["merge"]["script"][0]
+    )
+    assert ran(merge, merging) == 0
+    assert (merging / ".paropt/history.db").exists()

@@ -64,7 +64,8 @@ stages:
   - {{number: 4, name: small, run: ["{sys.executable}", allocate.py, "40"], needs: [hold_400_mb], locks: [memory]}}
   - {{number: 5, name: large, run: ["{sys.executable}", allocate.py, "160"], needs: [hold_400_mb], locks: [memory]}}
   - {{number: 6, name: slow, run: sh slow.sh, sla: 1, needs: [burner, forgetful]}}
-  - {{number: 7, name: naps, call: "checks:nap", items: {{list: ["0.9"]}}, sla: 1, needs: [burner, forgetful]}}
+  - {{number: 7, name: naps, call: "checks:nap", items: {{list: ["0.9"]}}, sla: {{max: 9s, warn_at: 0.05}},
+      needs: [burner, forgetful]}}
   - {{number: 8, name: waits, run: "sleep {{item}}", items: {{list: ["0.2", "1.2"]}}, needs: [hold_400_mb]}}
 """
 

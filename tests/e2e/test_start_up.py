@@ -11,8 +11,8 @@ import pytest
 
 from support import projects
 
-# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not among
-# them: on a slow machine a run may load it, for advice.
+# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not
+# among them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
         "argparse", "ast", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "glob", "gzip", "hashlib",

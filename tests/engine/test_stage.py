@@ -50,6 +50,12 @@ def test_more_workers_than_running_tasks_begin_at_once() -> None:
     assert estimate_remaining_seconds(10.0, (5.0,), 3, 4) == pytest.approx(10.0)
 
 
+def test_estimate_takes_no_memory_for_each_waiting_task() -> None:
+    """The controller asks for a worker for each waiting task, 33 times a second."""
+    assert estimate_remaining_seconds(1.0, (0.5,), 10**15, 10**15) == pytest.approx(1.5)
+    assert estimate_remaining_seconds(1.0, (0.5,), 10**15 - 1, 10**15) == pytest.approx(1.0)
+
+
 def test_fewest_workers_in_time_are_found() -> None:
     assert count_workers_within(30.0, 10.0, (0.0,), 8) == 3
     assert count_workers_within(10.0, 10.0, (), 8) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -17,7 +18,9 @@ import pytest
 import paropt_exporter
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands import CommandPool
-from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
+from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
+from paropt_exporter.executors.commands.output import Capture
+from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 from support.command_scripts import (
@@ -32,7 +35,7 @@ from support.command_scripts import (
     write_fifo,
 )
 from support.pool_tasks import eventually
-from support.processes import is_asleep, switches
+from support.processes import is_asleep, open_descriptors, switches
 
 PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
 MEGABYTE = 1 << 20
@@ -171,6 +174,36 @@ def test_supervisor_imports_only_its_own_modules() -> None:
     ]
 
 
+# A supervisor's view of two commands: one ends, and then a process appears that belongs to none.
+ENDED_COMMAND = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+table, trees = ProcessTable(), []
+for argv in (["true"], ["sleep", "600"]):
+    root = os.posix_spawnp(argv[0], argv, os.environ)
+    trees.append(Tree(root, "mark", 0.0))
+    table.add(trees[-1], 0.0)
+ended, running = trees
+os.waitpid(int(ended.root), 0)
+table.settle(int(ended.root), 0.0, 0.0)
+print(table.has_left_processes(ended))
+orphan = subprocess.Popen(["sleep", "600"])
+print(table.has_left_processes(ended))
+orphan.kill()
+orphan.wait()
+os.kill(int(running.root), 9)
+os.waitpid(int(running.root), 0)
+table.settle(int(running.root), 0.0, 0.0)
+print(table.has_left_processes(running))
+"""
+
+
+def test_command_without_children_leaves_no_processes() -> None:
+    answer = subprocess.run(python(ENDED_COMMAND, PACKAGE_ROOT), capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert answer.stdout.split() == ["False", "True", "False"], answer.stderr
+
+
 class Conversation:
     """The channel of a command, as a task uses it."""
 
@@ -181,13 +214,44 @@ class Conversation:
         self.process = supervisor.hand_over(theirs, output)
         os.close(output)
         theirs.close()
-        request = {"program": argv[0], "argv": argv, "env": {}, "cwd": "/", "mark": "m"}
+        self.channel.sendall(b'{"env": {}}\n')
+        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m"}
         self.channel.sendall(json.dumps(request).encode() + b"\n")
 
     def frames(self) -> Iterator[dict[str, Any]]:
         with self.channel.makefile() as lines:
             for line in lines:
                 yield json.loads(line)
+
+
+class PatientSupervisor(SharedSupervisor):
+    """Returns from `hand_over` only when the command has ended, as on a machine on which the caller gets no core."""
+
+    def __init__(self, runs: Path) -> None:
+        super().__init__()
+        self._runs = runs  # a file that grows with each run
+
+    def hand_over(self, channel: socket.socket, output: int) -> SupervisorProcess:
+        size = self._runs.stat().st_size
+        before = math.inf if self.pid is None else open_descriptors(self.pid)
+        process = super().hand_over(channel, output)
+        assert eventually(lambda: self._runs.stat().st_size > size and open_descriptors(process.pid) <= before)
+        return process
+
+
+def test_command_that_ends_before_its_caller_goes_on_runs_once(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.touch()
+    supervisor = PatientSupervisor(runs)
+    supervisor.lease()
+    for _ in range(3):  # the first one starts the supervisor
+        task = CommandTask(
+            supervisor, ResourceShortage(), "task", [shell("echo >> $1", runs)], mark="m", cwd=tmp_path, env=os.environ
+        )
+        with Capture() as capture:
+            assert task.run(capture).code == 0
+    supervisor.release()
+    assert runs.read_text() == "\n" * 3
 
 
 def test_usage_is_reported_while_a_command_runs(supervisor: SharedSupervisor) -> None:

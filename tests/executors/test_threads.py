@@ -135,6 +135,18 @@ def test_totals_grow_while_a_task_runs_and_never_decrease() -> None:
     assert after.cpu_seconds == pytest.approx(0.2, abs=0.05)
 
 
+def test_worker_time_is_that_of_the_statistics() -> None:
+    release = threading.Event()
+    with ThreadPool(2) as pool:
+        pool.submit(release.wait, HANG_SECONDS)
+        for _ in range(3):
+            pool.submit(int).result(HANG_SECONDS)
+        before, time, after = pool.statistics(), pool.get_worker_time(), pool.statistics()
+        assert before.busy_seconds <= time.busy_seconds <= after.busy_seconds
+        assert before.slot_seconds <= time.slot_seconds <= after.slot_seconds
+        release.set()
+
+
 def test_named_task_is_profiled() -> None:
     with ThreadPool(2) as pool:
         future = pool.submit_named("lint", spin, 0.1)

@@ -149,8 +149,8 @@ ParallelizationSLAManager = partial(ParallelizationSLAManager, slas=tight)
     process = run(tmp_path, WORK, tight, block("05_sla_enforcement"))
     assert process.returncode == 1
     assert "SLA VIOLATIONS DETECTED" in process.stdout
-    assert "  stage 4 (tests) took 0.1 s: over its critical limit of 0.05 s\n" in process.stdout
-    assert "  stage 2 (linting) took 0.0 s: over its limit of 0.01 s\n" in process.stdout
+    assert re.search(r"^  stage 4 \(tests\) took [\d.]+ s: over its critical limit of 0.05 s$", process.stdout, re.M)
+    assert re.search(r"^  stage 2 \(linting\) took [\d.]+ s: over its limit of 0.01 s$", process.stdout, re.M)
 
 
 def test_profiling_pattern_prints_a_profile_for_each_stage(tmp_path: Path) -> None:
@@ -158,7 +158,9 @@ def test_profiling_pattern_prints_a_profile_for_each_stage(tmp_path: Path) -> No
     assert re.findall(r"Stage (\d): (\w+)", shown) == [("2", "quality_gates"), ("3", "type_check"), ("4", "tests")]
     assert shown.count("Recommended Strategy: thread_pool") == 3
     assert shown.count("Parallelizable: True") == 3
-    assert "Avg Duration: 0.10s" in shown
+    durations = [float(seconds) for seconds in re.findall(r"Avg Duration: (\d+\.\d\d)s", shown)]
+    assert len(durations) == 3
+    assert durations[2] >= 0.1
 
 
 def test_export_pattern_writes_metrics_that_any_json_parser_reads(tmp_path: Path) -> None:
@@ -193,8 +195,9 @@ print(json.dumps([pool.strategy, config["workers"], slas.slas[6].max_duration_se
 def test_real_time_monitoring_prints_the_report_and_logs_what_the_slas_say(tmp_path: Path) -> None:
     shown = output(tmp_path, A_POOL_AND_AN_SLA, block("11_real_time_monitoring"))
     assert "thread_pool pool of 2 · 2 tasks" in shown
-    assert "ERROR SLA VIOLATION: stage 3 (type_check) took 0.0 s: over its critical limit of 0.001 s" in shown
-    assert "WARNING SLA WARNING: stage 2 (linting) took 0.0 s: over its limit of 0.001 s" in shown
+    took = r"took [\d.]+ s: over its"
+    assert re.search(rf"ERROR SLA VIOLATION: stage 3 \(type_check\) {took} critical limit of 0.001 s", shown)
+    assert re.search(rf"WARNING SLA WARNING: stage 2 \(linting\) {took} limit of 0.001 s", shown)
 
 
 def test_historical_analysis_reads_the_history_that_the_command_prints(tmp_path: Path) -> None:

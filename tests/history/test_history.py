@@ -107,6 +107,27 @@ def test_an_item_with_invalid_unicode_is_stored_with_escapes(history: History) -
         assert reader.execute("SELECT item FROM tasks").fetchone() == ("tests/\\udcff.py",)
 
 
+def test_several_events_are_stored_like_single_ones(path: Path, tmp_path: Path) -> None:
+    events = (*whole_run("r1", tasks=3), *whole_run("r2", at=START + 60))
+    with closing(open_file(path)) as history, closing(open_file(tmp_path / "single.db")) as single:
+        history.observe_all(events)
+        keep(single, *events)
+        assert history.load_totals() == single.load_totals()
+        assert history.load_last_values() == single.load_last_values()
+        assert history.load_runs() == single.load_runs()
+        assert history.load_tasks("r1") == single.load_tasks("r1")
+
+
+def test_value_that_can_not_be_stored_costs_only_later_events_of_its_run(path: Path) -> None:
+    impossible = replace(task("lint", "r1", number=1), memory_peak_bytes=1 << 70)
+    events = (run_started("r1"), stage_started("lint", "r1"), task("lint", "r1"), impossible)
+    with closing(open_file(path)) as history:
+        history.observe_all(events)
+        assert history.dropped == 1
+        assert history.broken is not None
+        assert [each.task for each in history.load_tasks("r1")] == [0]
+
+
 def test_the_next_process_resumes_totals_and_last_values(path: Path) -> None:
     with closing(open_file(path)) as history:
         keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
@@ -274,7 +295,9 @@ def test_a_history_of_an_earlier_version_is_upgraded(path: Path) -> None:
 _OTHER_4 = """
 DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
 ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;
-CREATE INDEX runs_by_lane ON runs (project, lane, started_ts); PRAGMA user_version = 4;
+CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);
+ALTER TABLE runs DROP COLUMN shard; ALTER TABLE runs DROP COLUMN split;
+ALTER TABLE runs DROP COLUMN merged; DROP TABLE shard_items; PRAGMA user_version = 4;
 """
 
 

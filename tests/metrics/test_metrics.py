@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
-from paropt_exporter.events import ControlView, Decision, LiveStage, PoolControl, PoolStatistics, QueryCounts, Result
+from paropt_exporter.events import (
+    CacheReason,
+    ControlView,
+    Decision,
+    LiveStage,
+    PoolControl,
+    PoolStatistics,
+    QueryCounts,
+    Result,
+    Scope,
+)
 from paropt_exporter.families import Family
 from paropt_exporter.metrics import LaneLabels, Metrics, Snapshot, StageLabels, client
 from paropt_exporter.metrics.metrics import read_revision
@@ -30,7 +41,7 @@ LANE = LaneLabels(
     total=LIMIT,
     interval_seconds=600.0,
     stages=(
-        StageLabels(name="lint", number=2, pool="commands", sla=LIMIT),
+        StageLabels(name="lint", number=2, pool="commands", sla=LIMIT, cached=True),
         StageLabels(name="unit", number=4, pool="threads"),
     ),
 )
@@ -546,3 +557,26 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
 
 def _page(metrics: Metrics) -> str:
     return metrics.render_page(openmetrics=False).decode()
+
+
+def test_cached_stage_counts_hits_misses_and_saved_seconds_from_zero() -> None:
+    metrics = make_metrics()
+    hit, miss = {"result": "hit", "reason": "unchanged"}, {"result": "miss", "reason": "inputs"}
+    assert read_value(metrics, families.CACHE_LOOKUPS, **LINT, **hit) == 0
+    assert read_value(metrics, families.CACHE_LOOKUPS, lane="standard", stage="unit", **miss) is None
+    metrics.observe(replace(task(), cache=CacheReason.INPUTS))
+    metrics.observe(replace(task(), cache=CacheReason.UNCHANGED, saved_seconds=4.0))
+    assert read_value(metrics, families.CACHE_LOOKUPS, **LINT, **hit) == 1
+    assert read_value(metrics, families.CACHE_LOOKUPS, **LINT, **miss) == 1
+    assert read_value(metrics, families.CACHE_SAVED, **LINT) == 4
+    assert read_count(metrics, families.TASK_DURATION, **LINT) == 1  # the skipped one took no time
+
+
+def test_durations_and_limits_count_only_runs_that_ran() -> None:
+    metrics = make_metrics()
+    record = replace(stage_ended(), scope=Scope.CACHED, tasks=1, tasks_cached=1)
+    metrics.observe(record)
+    assert read_value(metrics, families.STAGE_RUNS, **LINT, result="success") == 1
+    assert read_count(metrics, families.STAGE_DURATION, **LINT) == 0
+    assert read_value(metrics, families.SLA_CHECKS, **LINT) == 0
+    assert read_value(metrics, families.STAGE_LAST_DURATION, **LINT) is None

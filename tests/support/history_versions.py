@@ -7,6 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 _BACK = {
+    6: """
+    ALTER TABLE runs DROP COLUMN shard; ALTER TABLE runs DROP COLUMN split; ALTER TABLE runs DROP COLUMN merged;
+    DROP TABLE shard_items;
+    """,
     5: "ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;",
     4: "DROP TABLE items; DROP TABLE failed_items;",
     3: """

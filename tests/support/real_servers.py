@@ -26,7 +26,8 @@ RARE_COLLECTION = {**os.environ, "GOGC": "off", "GOMEMLIMIT": "256MiB"}
 
 
 def program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path=str(Path.cwd() / ".tools/usr/bin"))
+    unpacked = Path.cwd() / ".tools/usr"
+    found = shutil.which(name) or shutil.which(name, path=f"{unpacked / 'bin'}{os.pathsep}{unpacked / 'sbin'}")
     assert found, f"{name} is missing: run `make tools`"
     return found
 
@@ -116,6 +117,44 @@ def server(name: str, *flags: str, log: Path, healthy: str, status: int = 200) -
     finally:
         process.terminate()
         process.wait(HANG_SECONDS)
+
+
+@contextmanager
+def webdav(folder: Path, *, token: str = "") -> Iterator[str]:
+    """Run nginx as a store of files, which is a server of Bazel's HTTP cache; yield its URL.
+
+    `token`: writes need it as a bearer token, reads don't.
+    """
+    for name in ("files", "temporary"):
+        (folder / name).mkdir(parents=True)
+    port = free_port()
+    allowed = f"""if ($http_authorization != "Bearer {token}") {{ set $refused "$request_method"; }}""" if token else ""
+    (folder / "nginx.conf").write_text(f"""
+daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log warn;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {folder}/temporary; proxy_temp_path {folder}/temporary/p;
+  fastcgi_temp_path {folder}/temporary/f; uwsgi_temp_path {folder}/temporary/u; scgi_temp_path {folder}/temporary/s;
+  client_max_body_size 100m;
+  server {{
+    listen 127.0.0.1:{port}; root {folder}/files; dav_methods PUT; create_full_put_path on;
+    set $refused ""; {allowed} if ($refused = PUT) {{ return 403; }}
+    location / {{ }}
+  }}
+}}
+""")
+    process = subprocess.Popen([program("nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder)])
+    try:
+        eventually("nginx listens", lambda: _listens(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(HANG_SECONDS)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -28,9 +28,13 @@ from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.lazy_dataclasses import replace
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
+
+if TYPE_CHECKING:
+    from paropt_exporter.cache.stage_cache import StageCache
 
 _HISTORY = "history"  # the observer that must not drop records
 READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
@@ -151,6 +155,7 @@ class Exporter:
             open_cluster=parts.build_cluster_opener(config),
         )
         self._jobserver = parts.build_jobserver(config)
+        self._cache: StageCache | None = None
         self._run: Run | None = None
         self._missing_before = 0  # records that the history lacked after the last run
         self._feedback = parts.build_feedback(config, clock)
@@ -265,12 +270,15 @@ class Exporter:
         self._workers.close()
         if self._jobserver is not None:
             self._jobserver.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _run_once(self) -> int:
         planned, self._next_plan = self._next_plan or self._planner.plan(), None
         plan = share_jobserver(self._planner.set_start_size(planned, self._control_state), self._jobserver)
         plan = plan if self._reports is None else self._reports.begin(plan)
-        run = self._make_run(plan)
+        cache = self._begin_cache(plan)
+        run = self._make_run(plan, cache)
         self._workers.prepare(plan, run.size)
         self._screen.begin_run(plan, run.snapshot_stages)
         self._run = run
@@ -278,6 +286,8 @@ class Exporter:
         with ExitStack() as stack:
             if self._jobserver is not None:
                 stack.callback(self._jobserver.reset)
+            if cache is not None:
+                stack.callback(cache.end_run)
             if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._make_controller(run, plan))
             record = run.execute()
@@ -304,19 +314,30 @@ class Exporter:
         run = self._run
         return None if run is None else run.size
 
-    def _make_run(self, plan: Plan) -> Run:
+    def _begin_cache(self, plan: Plan) -> StageCache | None:
+        """Return the cache of a run, or None if no stage asks for one."""
+        if not any(stage.cached for stage in plan.stages):
+            return None
+        if self._cache is None:
+            self._cache = parts.build_cache(self._request, self._config, self._clock, self._screen.say)
+        self._cache.begin_run()
+        return self._cache
+
+    def _make_run(self, plan: Plan, cache: StageCache | None) -> Run:
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.wall()))
         return Run(
             plan,
             run_id=f"{began}-{os.urandom(3).hex()}",
             workers=self._workers,
-            emit=self._observers.emit,
+            emit=self._observers.hold,
+            flush=self._observers.flush,
             inbox=QueueInbox(self._clock),
             clock=self._clock,
             memory_bytes=host.read_available_memory_bytes(),
             cores=float(plan.workers.maximum) if parts.runs_elsewhere(self._config, plan) else None,
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
+            cache=cache,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:

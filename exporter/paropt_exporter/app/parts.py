@@ -23,12 +23,14 @@ from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, 
 from paropt_exporter.history import History
 from paropt_exporter.light_typing import TYPE_CHECKING, Any
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages
+from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
+    from paropt_exporter.cache.remote import RemoteCache
+    from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.executors.base import RemotePool
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
@@ -157,6 +159,31 @@ def runs_elsewhere(config: Config, plan: Plan) -> bool:
     return plan.strategy is Strategy.DASK and bool(dask.scheduler or dask.file or dask.cluster)
 
 
+def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
+    """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
+    from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
+    from paropt_exporter.cache.store import open_store
+
+    return StageCache(
+        config.root,
+        open_store(os.environ),
+        project=config.project,
+        environ=os.environ,
+        clock=clock,
+        say=say,
+        reads=not request.no_cache,
+        remote=_open_remote_cache(),
+    )
+
+
+def _open_remote_cache() -> RemoteCache | None:
+    if not os.environ.get("PAROPT_CACHE_URL"):
+        return None
+    from paropt_exporter.cache.remote import open_remote
+
+    return open_remote(os.environ)
+
+
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:
     """Return the state of the plan's pools before any decision about their size."""
     settings = config.feedback
@@ -184,6 +211,7 @@ def get_plan_options(request: Request) -> dict[str, Any]:
         "strategy": request.strategy,
         "workers": request.workers,
         "fail_fast": request.fail_fast,
+        "shard": request.shard,
     }
 
 
@@ -197,6 +225,7 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
             number=stage.number,
             pool=choose_pool(stage, plan.strategy),
             sla=limit.to_limit() if (limit := lane.get_limit(stage)) else None,
+            cached=is_cached(stage),
         )
         for stage in members
     )

@@ -12,7 +12,7 @@ from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError
-from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import Failures, History
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.light_typing import TYPE_CHECKING
@@ -60,6 +60,7 @@ class Planner:
             cpu_demands=self._history.load_cpu_demands(self._lane),
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
+            pins=find_pins(failed, request.shard) if failed is not None else {},
             **parts.get_plan_options(request),
         )
         if failed is not None:
@@ -82,9 +83,23 @@ class Planner:
         return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
     def _load_expected_durations(self) -> Mapping[str, float]:
-        """Return known durations of stages. Prometheus' values, of all hosts, override those of this host's history."""
+        """Return known durations of stages. Prometheus' values, of all hosts, override those of this host's history.
+
+        A shard uses only the history: shards ask at different moments, and must come to the same split.
+        """
         own = self._history.load_expected_seconds(self._lane)
-        return {**own, **self._past.durations} if self._past is not None else own
+        return {**own, **self._past.durations} if self._past is not None and self._request.shard is None else own
+
+
+def find_pins(failed: Failures, shard: Shard | None) -> Mapping[tuple[str, str], int]:
+    """Return the shards in which items and stages failed, by stage and item, so that each repeats its own failures.
+
+    A shard whose history lacks the runs of the others comes to the same result for its own part. Failures of a lane
+    that had another number of shards are not included.
+    """
+    if shard is None:
+        return {}
+    return {place: one.index for place, one in failed.shards.items() if one.count == shard.count}
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.engine.interfaces import Stop
-from paropt_exporter.events import LiveStage, RunRecord, Strategy
+from paropt_exporter.events import LiveStage, RunRecord, Shard, Strategy
 from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 from paropt_exporter.plan import Bounds, Plan, Selection
@@ -21,6 +21,7 @@ class Request:
     """The settings of the command line; None leaves a setting to the config.
 
     `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
+    `no_cache`: run cached stages too, and replace their results.
     """
 
     config_path: Path | None
@@ -33,6 +34,8 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     arguments: tuple[str, ...] = ()
     failed_only: bool = False
+    no_cache: bool = False
+    shard: Shard | None = None
     fail_fast: bool | None = None
     strategy: Strategy | None = None
     workers: Bounds | None = None

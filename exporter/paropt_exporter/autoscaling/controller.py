@@ -22,7 +22,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     compute_memory_bound,
     count_spare_slots,
     count_tasks,
-    decide_lane_size,
+    decide_by_sizing,
     group_equal_loads,
 )
 from paropt_exporter.autoscaling.policy.memory import Memory
@@ -52,7 +52,7 @@ _WHOLE_CORE = 0.75  # from this demand on, a task counts as one that only comput
 IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
 QUIET_SECONDS = 2.0  # by then a wrong size has been corrected and every demand is known
 QUIET_TICK_SECONDS = 0.5  # once no task waits and nothing has changed for QUIET_SECONDS
-_STEP_RATIO = 0.1  # of a core for steps at most: with a thousand waiting stages a step takes milliseconds
+_STEP_RATIO = 0.05  # of a core for steps at most: with a thousand waiting stages a step takes milliseconds
 DEADLINE = "deadline"
 _HOLD_SECONDS = 1.0  # between reports of a hold, whose reason or limits must have changed
 _RENEWED_COMPLETIONS = 10 * COMPLETIONS  # then a measurement starts again, so that it shows the present tasks
@@ -182,7 +182,7 @@ class Controller:
         cost = 0.0
         while not self._done.wait(get_pause_seconds(has_waiting_tasks=self._has_waiting_tasks, cost_seconds=cost)):
             began = time.thread_time()
-            if not self.is_quiet():
+            if self._has_waiting_tasks or not self.is_quiet():  # waiting tasks end the quiet, and may be a thousand
                 self.step()
             cost = time.thread_time() - began
 
@@ -207,7 +207,9 @@ class Controller:
         demand = self._run.measure_demand()
         observation = self._observe(demand, now, {task.label: task.memory_bytes for task in running})
         self._has_waiting_tasks = bool(observation.waiting)
-        decision = decide_lane_size(observation)
+        assessment = assess_lane(observation)
+        sizing = compute_lane_sizing(observation, assessment)
+        decision = decide_by_sizing(observation, assessment, sizing)
         self._state = decision.state
         self._set_stage_limits(collect_limits(decision.state.stages))
         allocates_cores = self._allocates_cores()
@@ -216,7 +218,6 @@ class Controller:
         size, reason = self._get_query_size(observation) if by_queries else (decision.size, decision.reason)
         if reason == "bounds":
             reason = self._control_state.size_bounds.reason  # the cause of the bounds says more
-        sizing = compute_lane_sizing(observation, assess_lane(observation))
         self._record_peak_size(sizing)
         self._tasks_per_pool = self._hold_pool_sizes(sizing.pools, now) if allocates_cores else None
         self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(size))

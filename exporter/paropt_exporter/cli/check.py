@@ -165,6 +165,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_unstoppable_calls(lanes, stages)
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
+    yield from _warn_unmatched_inputs(config, stages)
     if config.feedback.jobserver:
         yield from _warn_own_jobs(stages)
 
@@ -225,6 +226,22 @@ def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
                     f"stage {stage.name!r}: {Path(clients[0]).name} with -j takes no part in the jobserver: "
                     "leave -j out, and it runs as many jobs as there is room for"
                 )
+
+
+def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes."""
+    from paropt_exporter.input_files import ITEM, InputPatterns
+
+    for stage in stages:
+        patterns = [pattern for pattern in stage.inputs or () if ITEM not in pattern]
+        folder = config.root / stage.cwd if stage.cwd else config.root
+        try:
+            missing = InputPatterns(patterns).list_missing_paths(os.fspath(folder))
+        except OSError as error:
+            yield f"stage {stage.name!r}: inputs: {error.filename} can't be read: {error.strerror}"
+            continue
+        for pattern in missing:
+            yield f"stage {stage.name!r}: inputs: nothing matches {pattern}: correct it, unless the file comes later"
 
 
 def _format_unstoppable(stage: str, when: str, lanes: list[str]) -> str:

@@ -18,10 +18,12 @@ from paropt_exporter.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
+    from paropt_exporter.cache.preview import Preview
     from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config
+    from paropt_exporter.events import Shard
     from paropt_exporter.history import History
-    from paropt_exporter.plan import Selection
+    from paropt_exporter.plan import Plan, Selection
     from paropt_exporter.reports import ReportOption
 
 
@@ -37,6 +39,8 @@ def run(flags: Flags) -> int:
             return _run_check(flags)
         case "plan":
             return _run_plan(flags)
+        case "cache":
+            return _run_cache(flags)
         case "completion":
             from paropt_exporter.cli import completion
             from paropt_exporter.cli.flags import build_parser
@@ -89,12 +93,46 @@ def _run_check(flags: Flags) -> int:
 
 def _run_plan(flags: Flags) -> int:
     from paropt_exporter import config
-    from paropt_exporter import plan as plans
     from paropt_exporter.cli import plan
 
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    planned = _build_plan(flags, loaded)
+    previews = _preview_cache(planned) if getattr(flags, "why", False) else None
+    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
+
+
+def _preview_cache(planned: Plan) -> list[Preview]:
+    from paropt_exporter.cache.preview import preview_plan
+    from paropt_exporter.cache.store import open_store
+
+    return [*preview_plan(planned, open_store(os.environ), os.environ)]
+
+
+def _run_cache(flags: Flags) -> int:
+    from paropt_exporter.cache.store import open_store
+    from paropt_exporter.cli import cache
+    from paropt_exporter.config.units import parse_size
+
+    store = open_store(os.environ)
+    if flags.action != "prune" and (flags.size is not None or flags.all):
+        raise UsageError(f"cache {flags.action}: --size and --all are for prune")
+    if flags.action == "info":
+        return cache.run_info(store, output=flags.output or "text", stdout=sys.stdout)
+    if flags.action == "verify":
+        return cache.run_verify(store, stdout=sys.stdout)
+    try:
+        limit_bytes = 0 if flags.all else None if flags.size is None else parse_size(flags.size)
+    except ValueError as error:
+        raise UsageError(f"--size: {error}") from None
+    return cache.run_prune(store, limit_bytes=limit_bytes, stdout=sys.stdout)
+
+
+def _build_plan(flags: Flags, loaded: Config) -> Plan:
+    """Build the plan that the flags select, from the config and the history."""
+    from paropt_exporter import plan as plans
+
     lane = _choose_lane(flags, loaded.root)
-    planned = plans.build_plan(
+    return plans.build_plan(
         loaded,
         lane,
         selection=_build_selection(flags),
@@ -102,10 +140,10 @@ def _run_plan(flags: Flags) -> int:
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
         fail_fast=_get_fail_fast(flags),
+        shard=_parse_shard(flags),
         **_load_failed(flags, loaded, lane),
         **_load_learned(loaded, lane),
     )
-    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout)
 
 
 def _run_list(flags: Flags) -> int:
@@ -115,8 +153,19 @@ def _run_list(flags: Flags) -> int:
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+    lane, items = flags.lane, None
+    if flags.shard is not None:
+        from paropt_exporter.plan.sharding import list_items
+
+        plan = _build_plan(flags, loaded)
+        lane, items = plan.lane, {stage.name: len(list_items(stage)) for stage in plan.stages}
     return listing.run(
-        loaded, lane=flags.lane, output=flags.output or "text", names_only=flags.quiet, stdout=sys.stdout
+        loaded,
+        lane=lane,
+        items=items,
+        output=flags.output or "text",
+        names_only=flags.quiet,
+        stdout=sys.stdout,
     )
 
 
@@ -134,11 +183,15 @@ def _load_failed(flags: Flags, loaded: Config, lane: str) -> dict[str, Any]:
     """Return the arguments of `build_plan` for --failed, or none without it."""
     if not flags.failed:
         return {}
-    from paropt_exporter.app.planning import find_failures
+    from paropt_exporter.app.planning import find_failures, find_pins
 
     with closing(_open_history(loaded)) as history:
         failed = find_failures(history, loaded, lane, _build_selection(flags))
-    return {"only": failed.stages, "only_items": failed.items}
+    return {
+        "only": failed.stages,
+        "only_items": failed.items,
+        "pins": find_pins(failed, _parse_shard(flags)),
+    }
 
 
 def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
@@ -174,6 +227,8 @@ def _run_history(flags: Flags) -> int:
     from paropt_exporter import config, host
     from paropt_exporter.cli import history as command
 
+    if flags.history_action == "merge":
+        return _merge_histories(flags)
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
@@ -201,6 +256,18 @@ def _run_history(flags: Flags) -> int:
             output=flags.output or "text",
             stdout=sys.stdout,
         )
+
+
+def _merge_histories(flags: Flags) -> int:
+    from paropt_exporter import config
+    from paropt_exporter.app.parts import open_history
+    from paropt_exporter.cli import history_merge
+    from paropt_exporter.clock import SystemClock
+
+    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    with closing(open_history(loaded, SystemClock())) as history:
+        paths = [Path(name) for name in flags.files]
+        return history_merge.run(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _run_log(flags: Flags) -> int:
@@ -354,6 +421,11 @@ def _speed_up_imports() -> Iterator[None]:
 def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
+    if flags.shard is not None and flags.every is not None:
+        raise UsageError(
+            "--shard splits by the history, which each run changes: with --every the shards would drift apart; "
+            "give one of them"
+        )
     if flags.web_linger is not None and not once:
         raise UsageError("--web.linger waits for a scrape after --once: without --once the page is served on anyway")
     if flags.web_systemd_socket and flags.web_listen_address:
@@ -378,6 +450,8 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         selection=_build_selection(flags),
         arguments=flags.arguments or (),
         failed_only=flags.failed,
+        no_cache=flags.no_cache,
+        shard=_parse_shard(flags),
         fail_fast=_get_fail_fast(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
@@ -414,6 +488,14 @@ def _build_selection(flags: Flags) -> Selection:
     )
 
 
+def _parse_shard(flags: Flags) -> Shard | None:
+    if flags.shard is None:
+        return None
+    from paropt_exporter.plan.sharding import parse_shard
+
+    return parse_shard(flags.shard)
+
+
 def _get_fail_fast(flags: Flags) -> bool | None:
     return True if flags.fail_fast else False if flags.keep_going else None
 
@@ -428,6 +510,7 @@ def _format_again(flags: Flags) -> str:
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
+    words += ["--shard", flags.shard] if flags.shard is not None else []
     words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
     return shlex.join(words)
 

@@ -169,6 +169,18 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only stages and items that failed or were interrupted last, and the stages that need them",
     )
+    run.add_argument(
+        "--no-cache",
+        dest="no_cache",
+        action="store_true",
+        help="run stages of which nothing has changed too, and replace their kept results",
+    )
+    run.add_argument(
+        "--shard",
+        metavar="N/M",
+        help="only the part N of M, for machines that work side by side: items and stages, split by the durations in "
+        "the history, which must be the same for all parts",
+    )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
     shown = run.add_mutually_exclusive_group()
@@ -257,6 +269,12 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
     plan = add("plan", "show the stages that would run, in order, with their pools; runs the config's items commands")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
+    plan.add_argument(
+        "--why", action="store_true", help="show which cached stages would be skipped, and why others run"
+    )
+    plan.add_argument(
+        "--shard", metavar="N/M", default=argparse.SUPPRESS, help="only this shard, and how the lane is split"
+    )
     plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
@@ -264,6 +282,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
+    _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))
     _add_log_flags(add("log", "print the kept output of a run's tasks"))
@@ -285,6 +304,20 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_order_flags(add("resume", "let the lane that runs here size itself again"))
 
 
+def _add_cache_flags(cache: Parser) -> None:
+    cache.add_argument(
+        "action",
+        choices=("info", "prune", "verify"),
+        help="info: where it is and how large; prune: remove what was not used for the longest time; verify: remove "
+        "damaged contents",
+    )
+    cache.add_argument(
+        "--size", metavar="SIZE", help="for prune: down to this size (default: $PAROPT_CACHE_SIZE or 5GB)"
+    )
+    cache.add_argument("--all", action="store_true", help="for prune: remove everything")
+    cache.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+
+
 def _add_history_flags(history: Parser) -> None:
     history.add_argument("--lane", default=argparse.SUPPRESS)
     history.add_argument("--limit", type=_parse_count, default=20, metavar="N", help="the latest N runs (default: 20)")
@@ -295,6 +328,17 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    actions = history.add_subparsers(dest="history_action", metavar="ACTION", title="instead of listing runs")
+    help_text = "join the histories and JUnit reports of shards, so that the next split knows all durations"
+    merge = actions.add_parser(
+        "merge",
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}. Without files, what the shards that ran here measured "
+        "counts from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
+        parents=[_build_global_flags(defaults=False)],
+        allow_abbrev=False,
+    )
+    merge.add_argument("files", nargs="*", metavar="FILE", help="a shard's .paropt/history.db or --report junit=FILE")
 
 
 def _add_log_flags(log: Parser) -> None:
@@ -370,7 +414,7 @@ def _add_order_flags(order: Parser) -> Parser:
 
 def _add_generate_flags(generate: Parser) -> None:
     generate.add_argument(
-        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, schema (default: all)"
+        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, fleet, schema (default: all)"
     )
     generate.add_argument("--out", metavar="DIR", default=".", help="the folder to write to (default: the current one)")
     chosen = generate.add_argument_group("parameters of rules and dashboards")

@@ -71,6 +71,7 @@ def to_json(summary: RunSummary) -> dict[str, object]:
         "sla_broken": summary.broken,
         "interrupted": summary.interrupted,
         "partial": summary.partial,
+        "shard": summary.shard or None,
         "bottlenecks": [bottleneck.text for bottleneck in summary.bottlenecks],
         "stage_metrics": [_stage_to_json(stage) for stage in summary.stages],
     }
@@ -91,6 +92,7 @@ def _stage_to_json(stage: StageSummary) -> dict[str, object]:
         "memory_peak_bytes": stage.memory_peak_bytes,
         "sla_warned": stage.warned,
         "sla_broken": stage.broken,
+        "cached": stage.cached,
     }
 
 
@@ -124,7 +126,7 @@ def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
 def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     gone = summary.result is None and not history.is_alive(summary.run_id)
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
-    notes = _add_partial(notes, summary)
+    notes = _add_cached(_add_partial(notes, summary), summary)
     return (
         summary.run_id,
         f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
@@ -143,8 +145,15 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
 def _add_partial(notes: str, summary: RunSummary) -> str:
     if not summary.partial:
         return notes
-    told = f"only {', '.join(stage.stage for stage in summary.stages)}"
+    told = f"only {', '.join(stage.stage for stage in summary.stages)}" if summary.stages else "nothing to run"
+    told = f"shard {summary.shard}: {told}" if summary.shard else told
     return f"{told}; {notes}" if notes else told
+
+
+def _add_cached(notes: str, summary: RunSummary) -> str:
+    count = sum(stage.cached for stage in summary.stages)
+    told = f"{format_count(count, 'stage')} cached" if count else ""
+    return "; ".join(part for part in (told, notes) if part)
 
 
 def _format_trend(lane: str, trend: Trend) -> Iterator[str]:

@@ -39,11 +39,18 @@ lanes:
 
 # A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
 # (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
-# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots. Their PATH begins with the
-# active virtual environment, or with .venv or venv in this folder: write plain names of programs.
+# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots, inputs, outputs, cache,
+# pass_env. Their PATH begins with the active virtual environment, or with .venv or venv in this folder: write plain
+# names of programs.
 stages:
 """
 _DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
+# Linters and type checkers read sources only; which other files tests read is not known, so all of git's count.
+_CACHE_PROPOSALS = {
+    "quality_gates": 'inputs: ["**/*.py", "**/*.pyi"]',
+    "type_checking": 'inputs: ["**/*.py", "**/*.pyi"]',
+    "unit_tests": "cache: true",
+}
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - number: 1
@@ -113,6 +120,8 @@ def _render_stage(stage: Stage) -> str:
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
+    if proposal := _CACHE_PROPOSALS.get(stage.name):
+        lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from paropt_exporter.cli.formatting import format_line, format_table
+from paropt_exporter.cli.formatting import format_count, format_line, format_table
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
 from paropt_exporter.light_typing import TYPE_CHECKING, TextIO
@@ -19,28 +19,43 @@ _LANE_HEADERS = ("lane", "stages", "description")
 _STAGE_HEADERS = ("number", "stage", "needs", "description")
 
 
-def run(config: Config, *, lane: str | None, output: str, names_only: bool, stdout: TextIO) -> int:
+def run(
+    config: Config,
+    *,
+    lane: str | None,
+    output: str,
+    names_only: bool,
+    stdout: TextIO,
+    items: Mapping[str, int] | None = None,
+) -> int:
     """Print lanes and stages as "text" or "json", or only the names of the stages. Returns 0.
 
-    `lane`: only this lane and its stages.
+    `lane`: only this lane and its stages. `items`: only these stages, of a shard, with the number of items of each.
     """
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
-    stages = [stage for stage in config.stages if any(_is_member(chosen, stage) for chosen in lanes.values())]
+    stages = [
+        stage
+        for stage in config.stages
+        if any(_is_member(chosen, stage) for chosen in lanes.values()) and (items is None or stage.name in items)
+    ]
     if output == "json":
-        stdout.write(json.dumps(_to_json(config, lanes, stages), indent=2) + "\n")
+        found = _to_json(config, lanes, stages)
+        stdout.write(json.dumps(found if items is None else {**found, "items": dict(items)}, indent=2) + "\n")
     elif names_only:
         stdout.writelines(f"{format_line(stage.name)}\n" for stage in stages)
     else:
-        stdout.write("\n".join(_format_text(config, lanes, stages)) + "\n")
+        stdout.write("\n".join(_format_text(config, lanes, stages, items or {})) + "\n")
     return 0
 
 
-def _format_text(config: Config, lanes: dict[str, Lane], stages: Sequence[Stage]) -> Iterator[str]:
+def _format_text(
+    config: Config, lanes: dict[str, Lane], stages: Sequence[Stage], items: Mapping[str, int]
+) -> Iterator[str]:
     yield f"{format_line(config.project)}: {config.path or 'no paropt.yml, built-in stages'}"
     yield ""
     yield from format_table(_LANE_HEADERS, [_build_lane_row(name, lane, stages) for name, lane in lanes.items()])
     yield ""
-    yield from format_table(_STAGE_HEADERS, [_build_stage_row(stage) for stage in stages])
+    yield from format_table(_STAGE_HEADERS, [_build_stage_row(stage, items) for stage in stages])
     yield from (f"note  {format_line(note)}" for note in config.notes)
 
 
@@ -48,12 +63,14 @@ def _build_lane_row(name: str, lane: Lane, stages: Sequence[Stage]) -> tuple[str
     return name, _count_members(lane, stages), _shorten_description(lane.description or _format_settings(lane))
 
 
-def _build_stage_row(stage: Stage) -> tuple[str, ...]:
+def _build_stage_row(stage: Stage, items: Mapping[str, int]) -> tuple[str, ...]:
+    described = _shorten_description(stage.description or _format_work(stage))
+    count = items.get(stage.name, 0)
     return (
         str(stage.number),
         stage.name,
         ", ".join(stage.needs) or "-",
-        _shorten_description(stage.description or _format_work(stage)),
+        f"{format_count(count, 'item')}: {described}" if count else described,
     )
 
 

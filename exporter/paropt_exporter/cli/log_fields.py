@@ -24,6 +24,9 @@ def describe_stage(record: StageRecord) -> dict[str, object]:
         "duration_seconds": record.duration_seconds,
         "attempts": record.attempts,
         "reason": record.message,
+        "tasks_cached": record.tasks_cached,
+        "saved_seconds": record.saved_seconds,
+        "cache_note": record.cache_note,
     }
 
 
@@ -39,6 +42,7 @@ def describe_task(record: TaskRecord) -> dict[str, object]:
         "result": record.result.value,
         "duration_seconds": record.duration_seconds,
         "exit_code": record.exit_code,
+        "cached": record.cached,
     }
 
 

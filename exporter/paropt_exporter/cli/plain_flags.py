@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     Flags: TypeAlias = argparse.Namespace | SimpleNamespace
 
 COMMANDS = (
-    "init", "check", "plan", "completion", "generate", "history", "log", "profile", "sla", "explain", "replay", "pin",
-    "pause", "resume",
+    "init", "check", "plan", "completion", "cache", "generate", "history", "log", "profile", "sla", "explain", "replay",
+    "pin", "pause", "resume",
 )  # fmt: skip
 DEFAULTS: dict[str, object] = {
     "arguments": None,
@@ -32,6 +32,7 @@ DEFAULTS: dict[str, object] = {
     "keep_going": False,
     "lane": None,
     "list": False,
+    "no_cache": False,
     "log_format": "logfmt",
     "log_level": "info",
     "once": None,
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, object] = {
     "push_url": None,
     "quiet": False,
     "report": None,
+    "shard": None,
     "skip": (),
     "stages": (),
     "strategy": None,
@@ -63,6 +65,7 @@ _SWITCHES = {
     "--list": ("list", True),
     "--dry-run": ("dry_run", True),
     "--failed": ("failed", True),
+    "--no-cache": ("no_cache", True),
     "--fail-fast": ("fail_fast", True),
     "--keep-going": ("keep_going", True),
     "-v": ("verbose", True),
@@ -77,6 +80,7 @@ _VALUES = {
     "-j": "workers",
     "--workers": "workers",
     "--push.url": "push_url",
+    "--shard": "shard",
     "--textfile": "textfile",
     "--web.linger": "web_linger",
 }

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
-from paropt_exporter.events import SlaLimit
+from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 
 if TYPE_CHECKING:
+    from paropt_exporter.cache.preview import Preview
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _LONGEST_WORK = 60
+_MOST_MISSES = 20  # lines of one stage
+_MOST_STAGES = 6  # of a shard, in its line
+_NOTHING = "nothing to run in this shard"
 _NO_MEMORY_BOUND = 1 << 62
 _WIDE_COLUMNS = 120  # a narrower terminal has no room for the column work
 
 
-def run(plan: Plan, *, output: str, stdout: TextIO) -> int:
-    """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run."""
+def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] | None = None) -> int:
+    """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run.
+
+    `previews`: what the cache would do with each task of the cached stages; None: not asked for.
+    """
     if output == "json":
-        json.dump(to_json(plan), stdout, indent=2)
+        shown = to_json(plan) if previews is None else {**to_json(plan), "cache": [asdict(each) for each in previews]}
+        json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     elif stdout.isatty():
         _print_table(plan, stdout)
     else:
         stdout.write(to_text(plan))
+    if previews is not None and output != "json":
+        stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 
 def to_text(plan: Plan) -> str:
     """Return the plan as lines with aligned columns."""
     rows = [_build_row(place, stage) for place, stage in enumerate(_list_runnable(plan), start=1)]
-    return "\n".join([_format_heading(plan), "", *format_table(_HEADERS, rows), "", *_iter_closing_lines(plan)]) + "\n"
+    table = format_table(_HEADERS, rows) if rows or plan.shard is None else [_NOTHING]
+    return "\n".join([_format_heading(plan), "", *table, "", *_iter_closing_lines(plan)]) + "\n"
 
 
 def to_json(plan: Plan) -> dict[str, object]:
@@ -43,6 +55,7 @@ def to_json(plan: Plan) -> dict[str, object]:
     return {
         "project": plan.project,
         "lane": plan.lane,
+        **_split_to_json(plan),
         "strategy": plan.strategy.value,
         "workers": {"min": plan.workers.minimum, "max": plan.workers.maximum, "start": plan.workers.start},
         "fail_fast": plan.fail_fast,
@@ -56,20 +69,38 @@ def to_json(plan: Plan) -> dict[str, object]:
     }
 
 
+def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
+    """Yield a line for each cached stage that would be skipped, and for each of its tasks that would run."""
+    if not previews:
+        yield "no stage is cached: give one `inputs`, or `cache: true`"
+    for stage in plan.stages:
+        of_stage = [each for each in previews if each.stage == stage.name]
+        missed = [each for each in of_stage if each.reason is not CacheReason.UNCHANGED]
+        if of_stage and not missed:
+            yield f"cached     {stage.name}: saves {_format_seconds(sum(each.seconds for each in of_stage))}"
+        for each in missed[:_MOST_MISSES]:
+            item = f" {format_line(each.item)}" if each.item is not None and len(of_stage) > 1 else ""
+            yield f"runs       {stage.name}{item}: {format_line(each.note)}"
+        if len(missed) > _MOST_MISSES:
+            yield f"runs       {stage.name}: {len(missed) - _MOST_MISSES} more of {len(of_stage)}"
+
+
 def estimate_seconds(plan: Plan) -> float | None:
     """Estimate the lane's duration with as many workers as at its start; None if no stage's duration is known.
 
     Each stage is one block of its expected duration that holds its slots. Order, needs, locks and exclusiveness apply
     as in a run; memory does not. Stages of unknown duration count as 0.
     """
+    return _estimate_makespan(plan.stages, plan.workers.start)
+
+
+def _estimate_makespan(stages: Sequence[PlannedStage], workers: int) -> float | None:
     from paropt_exporter.engine.what_if import RecordedTask, Workload, compute_makespan
 
-    if all(stage.expected_seconds is None for stage in _list_runnable(plan)):
+    if not any(_is_runnable(stage) and stage.expected_seconds is not None for stage in stages):
         return None
-    tasks = tuple(RecordedTask(stage=stage.name, seconds=_get_expected_seconds(stage)) for stage in plan.stages)
-    return compute_makespan(
-        Workload(tasks=tasks), plan.stages, workers=plan.workers.start, cores=1.0, memory_bytes=_NO_MEMORY_BOUND
-    )
+    tasks = tuple(RecordedTask(stage=stage.name, seconds=_get_expected_seconds(stage)) for stage in stages)
+    return compute_makespan(Workload(tasks=tasks), stages, workers=workers, cores=1.0, memory_bytes=_NO_MEMORY_BOUND)
 
 
 def _get_expected_seconds(stage: PlannedStage) -> float:
@@ -77,15 +108,18 @@ def _get_expected_seconds(stage: PlannedStage) -> float:
 
 
 def _list_runnable(plan: Plan) -> list[PlannedStage]:
-    return [stage for stage in plan.stages if not stage.skip and not stage.fault]
+    return [stage for stage in plan.stages if _is_runnable(stage)]
+
+
+def _is_runnable(stage: PlannedStage) -> bool:
+    return not stage.skip and not stage.fault
 
 
 def _format_heading(plan: Plan) -> str:
     limits = f", total {_format_limit(plan.total)}" if plan.total else ""
     ending = "the first failure ends it" if plan.fail_fast else "keeps going after a failure"
-    return (
-        f"lane {plan.lane} of {plan.project}: {plan.strategy.value}, {_format_workers(plan.workers)}{limits}, {ending}"
-    )
+    lane = plan.lane if plan.shard is None else f"{plan.lane} shard {plan.shard}"
+    return f"lane {lane} of {plan.project}: {plan.strategy.value}, {_format_workers(plan.workers)}{limits}, {ending}"
 
 
 def _format_workers(workers: Bounds) -> str:
@@ -117,13 +151,16 @@ def _expected_text(stage: PlannedStage) -> str:
 def _iter_closing_lines(plan: Plan) -> Iterator[str]:
     """Yield the lines below the table: the estimate, skipped stages and stages that can't run."""
     estimate = estimate_seconds(plan)
-    if estimate is None:
+    if plan.shard is not None and not plan.stages:
+        yield "estimated  0.0 s"
+    elif estimate is None:
         failed = any(stage.never_succeeded for stage in _list_runnable(plan))
         yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
         sequential = sum(_get_expected_seconds(stage) for stage in _list_runnable(plan))
         without = "".join(_without(plan))
         yield f"estimated  {_format_seconds(estimate)} (one after another {_format_seconds(sequential)}){without}"
+    yield from _iter_shard_lines(plan)
     for stage in plan.stages:
         if stage.skip:
             yield f"skipped    {stage.name}: {stage.skip}"
@@ -134,6 +171,58 @@ def _iter_closing_lines(plan: Plan) -> Iterator[str]:
     for stage in _list_runnable(plan):
         if advice := _advise_on_start_up(stage):
             yield f"note       {advice}"
+
+
+def _iter_shard_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for each shard of the lane, with its predicted duration and work; then the notes on the split."""
+    if plan.split is None:
+        return
+    yield f"split      {plan.split.digest}, by durations from the history; each shard must show the same"
+    names = {stage.name for stages in plan.split.shards for stage in stages}
+    for index, stages in enumerate(plan.split.shards, start=1):
+        seconds = _estimate_makespan(_order(stages), plan.workers.start)
+        predicted = "unknown" if seconds is None else _format_seconds(seconds)
+        work = _format_seconds(plan.split.loads_seconds[index - 1])
+        mark = ">" if plan.shard is not None and index == plan.shard.index else " "
+        shown = ", ".join(_format_part(stage) for stage in stages[:_MOST_STAGES]) or "nothing"
+        more = f" and {len(stages) - _MOST_STAGES} more of {len(names)} stages" if len(stages) > _MOST_STAGES else ""
+        yield f"  {mark} {index}/{len(plan.split.shards)}  {predicted}, work of {work}: {shown}{more}"
+    for note in plan.split.notes:
+        yield f"note       {note}"
+
+
+def _order(stages: Sequence[PlannedStage]) -> Sequence[PlannedStage]:
+    from paropt_exporter.plan import order_stages
+
+    return order_stages([*stages])
+
+
+def _format_part(stage: PlannedStage) -> str:
+    from paropt_exporter.plan.sharding import list_items
+
+    items = len(list_items(stage))
+    return f"{stage.name} ({format_count(items, 'item')})" if items else stage.name
+
+
+def _split_to_json(plan: Plan) -> dict[str, object]:
+    if plan.split is None:
+        return {}
+    from paropt_exporter.plan.sharding import list_items
+
+    return {
+        "shard": str(plan.shard),
+        "split": plan.split.digest,
+        "shards": [
+            {
+                "shard": f"{index}/{len(plan.split.shards)}",
+                "predicted_seconds": _estimate_makespan(_order(stages), plan.workers.start),
+                "work_seconds": plan.split.loads_seconds[index - 1],
+                "stages": [{"name": stage.name, "items": [*list_items(stage)]} for stage in stages],
+            }
+            for index, stages in enumerate(plan.split.shards, start=1)
+        ],
+        "split_notes": [*plan.split.notes],
+    }
 
 
 def _without(plan: Plan) -> Iterator[str]:

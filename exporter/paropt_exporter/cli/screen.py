@@ -133,7 +133,13 @@ class ConsoleScreen:
         if self._quiet:
             return
         fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
-        self._show_line(f"lane {plan.lane}: {format_count(stages, 'stage')}, {plan.strategy.value}", fields=fields)
+        shard = ""
+        if plan.shard is not None:
+            shard = f" shard {plan.shard} of split {plan.shard.split}"
+            fields |= {"shard": str(plan.shard), "split": plan.shard.split}
+        self._show_line(
+            f"lane {plan.lane}{shard}: {format_count(stages, 'stage')}, {plan.strategy.value}", fields=fields
+        )
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
@@ -223,10 +229,12 @@ class ConsoleScreen:
         fields = log_fields.describe_stage(record)
         if record.result is Result.SKIP:
             self._show_line(f"{record.stage} skipped: {message}", fields=fields)
+        elif record.cached:
+            self._show_line(f"{record.stage} cached: {summary.format_saved(record)}", fields=fields)
         elif record.result is Result.SUCCESS:
             usual = summary.find_usual_seconds(record, self._usual)
             slower = f", usually {format_seconds(usual)}" if usual else ""
-            self._show_line(f"{record.stage} succeeded in {took}{slower}", fields=fields)
+            self._show_line(f"{record.stage} succeeded in {took}{slower}{summary.format_cache(record)}", fields=fields)
         else:
             word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
             color = coloring.RED if record.result.bad else ""

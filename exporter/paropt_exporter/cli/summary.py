@@ -103,8 +103,17 @@ def format_headline(run: RunRecord) -> str:
         pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     why = f": {run.reason}" if run.critical_sla or run.interrupted else ""
     skipped = f", {len(run.stages) - ran} skipped" if ran < len(run.stages) else ""
+    cached = sum(stage.cached for stage in run.stages)
+    skipped += f", {cached} cached (saved {format_seconds(run.saved_seconds)})" if cached else ""
     counts = f"{format_count(ran, 'stage')}{skipped}, {format_count(tasks, 'task')}"
-    return f"{run.lane} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
+    if run.shard is not None and not run.stages:
+        counts = "nothing to run in this shard"
+    return f"{format_lane(run)} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
+
+
+def format_lane(run: RunRecord) -> str:
+    """Return the lane's name, with the shard if the run is of one."""
+    return run.lane if run.shard is None else f"{run.lane} shard {run.shard}"
 
 
 def _sort_key(stage: StageRecord) -> tuple[int, float]:
@@ -145,18 +154,36 @@ def _choose_mark(stage: StageRecord) -> str:
 def _format_facts(stage: StageRecord, usual: Mapping[str, float]) -> str:
     if stage.result is Result.SKIP:
         return f"skipped: {_format_message(stage)}"
+    if stage.cached:
+        return f"{'cached':>8}  {format_saved(stage)}"
     facts = [f"{format_seconds(stage.duration_seconds):>8}"]
     if stage.message:
         facts.append(_format_message(stage))
     elif stage.attempts > stage.tasks:
         retries = stage.attempts - stage.tasks
         facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
+    if stage.cache_note and stage.result is Result.SUCCESS:
+        facts.append(_format_cache_facts(stage))
     if before := find_usual_seconds(stage, usual):
         facts.append(f"slower than usual ({format_seconds(before)})")
     if stage.sla is not None and (stage.warned or stage.broken):
         limit = f"SLA {stage.sla.max_seconds:g} s"
         facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")
     return "  ".join(facts)
+
+
+def format_saved(stage: StageRecord) -> str:
+    """Return how long the skipped tasks of a stage took when they ran."""
+    return f"took {format_seconds(stage.saved_seconds)}"
+
+
+def format_cache(stage: StageRecord) -> str:
+    """Return why a cached stage ran, after a colon; "" for any other stage."""
+    return f" ({_format_cache_facts(stage)})" if stage.cache_note else ""
+
+
+def _format_cache_facts(stage: StageRecord) -> str:
+    return format_line(stage.cache_note[:MESSAGES_WIDTH])
 
 
 def _format_message(stage: StageRecord) -> str:

@@ -24,6 +24,7 @@ def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         yield from _check_command(where, command, shell=stage.get("shell") is True)
     yield from _check_items(place, stage)
     yield from _check_arguments(place, stage)
+    yield from _check_cache(place, stage)
 
 
 def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
@@ -125,6 +126,27 @@ def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Faul
         elif any(ARGS in word and word != ARGS for word in words):
             message = "{args} becomes several words, so it must be a word of its own: put spaces around it"
             yield Fault(location=where, message=message)
+
+
+def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults between a stage's inputs, outputs, cache and work."""
+    cache = stage.get("cache")
+    if "call" in stage and cache is True:
+        message = "a call can't be cached: it sees the state of this process; use `run: python -c ...` for a cached one"
+        yield Fault(location=(*place, "cache"), message=message)
+    if stage.get("outputs") and cache != "never" and cache is not True and not stage.get("inputs"):
+        message = "outputs are kept only for a cached stage: add `inputs`, or `cache: true`"
+        yield Fault(location=(*place, "outputs"), message=message, on_key=True)
+    for key in ("inputs", "outputs"):
+        patterns = raw_yaml.list_words(stage.get(key))
+        if stage.get(key) is not None and not any(not pattern.startswith("!") for pattern in patterns):
+            what = "the list is empty" if not patterns else "each pattern leaves files out: add one without '!'"
+            if key == "inputs" or patterns:
+                yield Fault(location=(*place, key), message=what)
+        for index, pattern in enumerate(patterns):
+            if ITEM in pattern and "items" not in stage:
+                message = f"the stage has no items for {ITEM}: add `items`"
+                yield Fault(location=(*place, key, index), message=message)
 
 
 def _split_words(command: object) -> list[str]:

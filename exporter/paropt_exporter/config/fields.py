@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
 from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, format_value
+from paropt_exporter.input_files import find_pattern_fault
 
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
@@ -115,6 +116,32 @@ def _parse_variable(value: object) -> str:
     return text
 
 
+def _parse_environment_pattern(value: object) -> str:
+    text = _parse_variable(value)
+    if not re.fullmatch(r"[A-Za-z_*?][A-Za-z0-9_*?]*", text):
+        raise ValueError(f"{format_value(text)} is neither the name of an environment variable nor a glob like AWS_*")
+    return text
+
+
+def _parse_input_pattern(value: object) -> str:
+    text = _parse_text(value)
+    if fault := find_pattern_fault(text):
+        raise ValueError(f"{format_value(text)}: {fault}")
+    return text
+
+
+def _parse_output_pattern(value: object) -> str:
+    text = _parse_input_pattern(value)
+    parts = text.removeprefix("!").split("/")
+    if ".." in parts:
+        raise ValueError(f"{format_value(text)}: an output must be in the stage's folder: leave out '..'")
+    if not any(part not in ("", ".") for part in parts):
+        raise ValueError(
+            f"{format_value(text)}: a stage's whole folder can't be its output: name files or folders in it"
+        )
+    return text
+
+
 def _choose_branch(value: object) -> str:
     return _LIST if isinstance(value, list | tuple) else _TEXT
 
@@ -132,6 +159,13 @@ Word = Annotated[str, BeforeValidator(_parse_word), _build_schema(type=["string"
 Text = Annotated[str, BeforeValidator(_parse_text), _build_schema(type="string", minLength=1)]
 Query = Annotated[str, BeforeValidator(_parse_query), _build_schema(type="string", minLength=1)]
 Variable = Annotated[str, BeforeValidator(_parse_variable), _build_schema(type="string", pattern="^[^=]+$")]
+EnvironmentPattern = Annotated[
+    str,
+    BeforeValidator(_parse_environment_pattern),
+    _build_schema(type="string", pattern="^[A-Za-z_*?][A-Za-z0-9_*?]*$"),
+]
+InputPattern = Annotated[str, BeforeValidator(_parse_input_pattern), _build_schema(type="string", minLength=1)]
+OutputPattern = Annotated[str, BeforeValidator(_parse_output_pattern), _build_schema(type="string", minLength=1)]
 Duration = Annotated[float, BeforeValidator(_parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 DurationOrZero = Annotated[float, BeforeValidator(_parse_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]
 Size = Annotated[

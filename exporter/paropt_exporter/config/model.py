@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
     StrictBool,
     StrictInt,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import CoreSchema
@@ -28,7 +30,10 @@ from paropt_exporter.config.fields import (
     Command,
     Duration,
     DurationOrZero,
+    EnvironmentPattern,
+    InputPattern,
     Name,
+    OutputPattern,
     Query,
     Scheduler,
     Size,
@@ -38,7 +43,7 @@ from paropt_exporter.config.fields import (
     Variable,
     Word,
 )
-from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS
+from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS, format_value
 from paropt_exporter.events import Strategy
 
 MOST_STAGES = 10_000  # one scrape renders as many in under a second
@@ -169,6 +174,22 @@ class Items(Section):
     allow_empty: StrictBool = Field(default=False, description="Skip the stage if it has no items. Default: it fails.")
 
 
+def _parse_cache(value: object) -> str:
+    if isinstance(value, bool):
+        return "always" if value else "never"
+    if value not in ("auto", "never"):
+        raise ValueError(f"expected true, never or auto, found {format_value(value)}")
+    return str(value)
+
+
+# `true` is "always" here, and `false` means `never`.
+Cache = Annotated[
+    Literal["auto", "always", "never"],
+    BeforeValidator(_parse_cache),
+    WithJsonSchema({"enum": [True, False, "auto", "never"]}),
+]
+
+
 class Stage(Section):
     """One step of the workflow, with exactly one of `run`, `call` and `steps`."""
 
@@ -221,6 +242,36 @@ class Stage(Section):
             "output is cut between lines."
         ),
     )
+    inputs: tuple[InputPattern, ...] | None = Field(
+        default=None,
+        json_schema_extra={"minItems": 1},
+        description=(
+            "The files that the stage reads: paths, folders (all files in them) and globs, relative to the stage's "
+            "`cwd`; `!` before one leaves files out, `{item}` is the task's item. Default: the files that git tracks, "
+            "and others that it does not ignore."
+        ),
+    )
+    outputs: tuple[OutputPattern, ...] = Field(
+        default=(),
+        description=(
+            "The files that the stage writes, written like `inputs`. They are kept with its result and restored "
+            "instead of running it again. In a lane of strategy dask they come back from the worker when a task ends."
+        ),
+    )
+    cache: Cache = Field(
+        default="auto",
+        description=(
+            "Whether an unchanged stage is skipped, and its output shown again. `auto`: if it has `inputs`; `true`: "
+            "also without them; `never`: it always runs, as a deployment should."
+        ),
+    )
+    pass_env: tuple[EnvironmentPattern, ...] = Field(
+        default=(),
+        description=(
+            "Environment variables, by name or glob, that a cached stage sees besides `env` and a few standard ones; a "
+            "change of a value runs the stage again."
+        ),
+    )
     sla: Sla | None = Field(
         default=None, description="The limit on the stage's duration; it overrides its lane's for all."
     )
@@ -232,11 +283,6 @@ class Stage(Section):
     slots: Count = Field(default=1, description="How many workers' slots each of its tasks takes.")
     local: StrictBool = Field(
         default=False, description="Whether it stays on this host in a lane of strategy dask. Other lanes ignore it."
-    )
-    outputs: tuple[Text, ...] = Field(
-        default=(),
-        description="Patterns of files that it makes, relative to the config's folder. In a lane of strategy dask they "
-        "come back from the worker when a task ends. Other lanes ignore them.",
     )
 
 

@@ -35,13 +35,10 @@ _MOST_ENTRIES = 100
 _MOST_BYTES = 16 << 20  # of all entries
 _LONGEST_NAME = 200  # characters of a file name
 _RECORDS: dict[str, Callable[..., object]] = {
-    record.__name__: record
-    for record in (
-        values.BasicAuth, values.Dask, values.DaskTls, values.DaskUpload, values.Feedback, values.File, values.History,
-        values.Items, values.Keep, values.Lane, values.Logs, values.Prometheus, values.Push, values.Retries,
-        values.Signal, values.Sla, values.Stage, values.Tls, values.Web, values.Workers,
-    )
-}  # fmt: skip
+    name: record
+    for name, record in vars(values).items()
+    if isinstance(record, type) and record.__module__ == values.__name__
+}
 _OTHERS = 0o077  # the permissions of all users but the owner
 
 
@@ -75,6 +72,8 @@ class ParsedConfigs:
         key = [program, cores, content.decode()]
         text = json.dumps({"key": key, "memory_bytes": memory_bytes, "file": _encode(file)}, separators=(",", ":"))
         with suppress(OSError):  # a cache that can't be written costs time, and nothing else
+            if not _may_create(self._folder):
+                return
             self._folder.mkdir(files.PRIVATE_FOLDER, parents=True, exist_ok=True)
             if _is_private(self._folder.lstat(), stat.S_IFDIR):
                 entry = f"{zlib.crc32(text.encode()):08x}{text}".encode()
@@ -117,6 +116,12 @@ def _read_own_file(folder: Path, name: str) -> bytes:
         if not _is_private(os.fstat(descriptor), stat.S_IFREG):
             raise PermissionError(f"{folder / name} is open to other users")
         return file.read(_MOST_BYTES)
+
+
+def _may_create(folder: Path) -> bool:
+    """Return whether to make a missing folder: root makes none in another user's home, where only it could write."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return there.stat().st_uid == os.geteuid() or os.geteuid() != 0
 
 
 def _is_private(status: os.stat_result, kind: int) -> bool:

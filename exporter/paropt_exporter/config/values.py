@@ -76,13 +76,16 @@ class Stage:
     cwd: str | None = None
     shell: bool = False
     file: str | None = None
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    cache: Literal["auto", "always", "never"] = "auto"
+    pass_env: tuple[str, ...] = ()
     sla: Sla | None = None
     locks: tuple[str, ...] = ()
     exclusive: bool = False
     memory: int | None = None
     slots: int = 1
     local: bool = False
-    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

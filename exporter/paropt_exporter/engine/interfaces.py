@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from paropt_exporter.events import Event, PoolUse, RunningTask
+from paropt_exporter.events import CacheReason, Event, PoolUse, RunningTask
 from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
+from paropt_exporter.light_typing import TYPE_CHECKING, Protocol, TypeVar
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_Argument = TypeVar("_Argument")
 
 
 class RunningAttempt(Protocol):
@@ -69,6 +71,65 @@ class Workers(Protocol):
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         """Return the labels of abandoned calls that still run in their threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedTask:
+    """The earlier result of a task that need not run: the output that it printed, and how long it took."""
+
+    output: str
+    seconds: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncachedTask:
+    """Why a task of a cached stage has to run: `note` is a line. `key` is "" if it has none."""
+
+    reason: CacheReason
+    note: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLookup:
+    """The tasks of a stage, by index: those that are skipped, and those that run.
+
+    `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
+    says in a line why the first task runs.
+    """
+
+    hits: Mapping[int, CachedTask]
+    misses: Mapping[int, UncachedTask]
+    narrowed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptResult:
+    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known."""
+
+    succeeded: bool
+    output: str
+    seconds: float
+    item_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class StageCache(Protocol):
+    """The results of earlier runs: `cache.stage_cache.StageCache`, or a fake. Each method returns at once."""
+
+    def look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
+        """Look up the tasks of a stage whose needs have ended.
+
+        Calls `report` once, from another thread, or never if the run ends before.
+        """
+
+    def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
+        """Offer the final result of a task that ran."""
+
+    def flush(self, stage: PlannedStage, done: Callable[[], None]) -> None:
+        """Keep the offered results of a stage whose tasks have all ended; then call `done` from another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +203,10 @@ class Demand:
 
 
 class Observer(Protocol):
-    """Takes each event once, in order, on the thread on which it happened; should return soon."""
+    """Takes each event once, in order, on the thread on which it happened; should return soon.
+
+    It may have a method `observe_all` for several events at once, if these cost it less together.
+    """
 
     def observe(self, event: Event) -> None: ...
 
@@ -150,24 +214,53 @@ class Observer(Protocol):
 class Observers:
     """Named observers, called in order.
 
-    Guarantees: an observer that raises loses only that event; its first error is logged, all are counted; `emit` never
-    raises.
+        hold(event) -> held events --flush, or emit by any thread--> each observer takes all of them, then the next does
+
+    Guarantees: an observer that raises loses only that event, or those that it took at once; its first error is logged,
+    all are counted; no method raises.
     """
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self._observers = dict(observers)
-        self._lock = threading.Lock()  # guards: the order of events between emitting threads, and _dropped
+        methods = {name: getattr(observer, "observe_all", None) for name, observer in observers.items()}
+        self._batched: dict[str, Callable[[Sequence[Event]], None]] = {name: m for name, m in methods.items() if m}
+        self._lock = threading.Lock()  # guards: the order of events between emitting threads, and all below
+        self._held: list[Event] = []
         self._dropped = dict.fromkeys(observers, 0)
 
     def emit(self, event: Event) -> None:
+        """Pass on an event, after those that are held."""
         with self._lock:
-            for name, observer in self._observers.items():
-                try:
-                    observer.observe(event)
-                except Exception:  # an error in reporting must not fail the work
-                    self._dropped[name] += 1
-                    if self._dropped[name] == 1:
-                        log.exception("observer failed, its events are dropped", extra={"observer": name})
+            self._held.append(event)
+            self._pass_on()
+
+    def hold(self, event: Event) -> None:
+        """Hold an event, to pass it on with the next ones; the caller calls `flush` before it waits."""
+        with self._lock:
+            self._held.append(event)
+
+    def flush(self) -> None:
+        """Pass on the held events."""
+        with self._lock:
+            if self._held:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        events, self._held = tuple(self._held), []
+        for name, observer in self._observers.items():
+            if name in self._batched:
+                self._call(name, self._batched[name], events, count=len(events))
+                continue
+            for event in events:
+                self._call(name, observer.observe, event, count=1)
+
+    def _call(self, name: str, method: Callable[[_Argument], None], argument: _Argument, *, count: int) -> None:
+        try:
+            method(argument)
+        except Exception:  # an error in reporting must not fail the work
+            if not self._dropped[name]:
+                log.exception("observer failed, its events are dropped", extra={"observer": name})
+            self._dropped[name] += count
 
     def dropped(self) -> Mapping[str, int]:
         """Return how many events each observer has lost."""

@@ -59,15 +59,15 @@ def build_not_started(pool: str, label: str, error: BaseException) -> NotStarted
 
 def read_future(future: Future[object]) -> Outcome:
     """Read the outcome from a future of any pool, which must be done. Never raises."""
-    measurement: Measurement | None = getattr(future, "measurement", None)
     if future.cancelled():  # not by its exception: a call may raise CancelledError too
         return Outcome(result=Result.CANCELLATION, message="cancelled before it started", stopped=True)
     error = future.exception(timeout=0)
-    if error is not None:
-        return _read_exception(error, measurement)
-    value = future.result(timeout=0)
+    value = future.result(timeout=0) if error is None else None
     if isinstance(value, CommandOutcome):
         return _read_command(value)
+    measurement: Measurement | None = getattr(future, "measurement", None)
+    if error is not None:
+        return _read_exception(error, measurement)
     from paropt_exporter.executors.calls import CallOutcome  # here: most lanes have commands only
 
     output = value.output if isinstance(value, CallOutcome) else ""

@@ -102,10 +102,11 @@ class RecordedRun:
     @cached_property
     def is_explained(self) -> bool:
         """Whether the recorded tasks explain the run's duration."""
-        if not 0 < len(self.timings) <= MOST_TASKS or self._recorded_makespan <= 0 or self.duration_seconds <= 0:
+        if not 0 < len(self.timings) <= MOST_TASKS or self.duration_seconds <= 0:
             return False
         least, most = _TRUSTED_RATIOS
-        return least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
+        explained = least <= self._compute_makespan(self._workload, self.size) / self.duration_seconds <= most
+        return explained and self._recorded_makespan > 0
 
     @cached_property
     def _workload(self) -> Workload:
@@ -163,6 +164,7 @@ def build_run_record(
         pools=pools,
         abandoned=end.abandoned,
         partial=plan.partial,
+        shard=plan.shard,
     )
 
 
@@ -193,8 +195,8 @@ def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued
 
     A pool is saturated only if a task waited for it: five busy slots for five tasks are just right.
     """
-    # A stage that could not start, or was stopped (by a timeout too), says nothing about its duration.
-    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE)]
+    # A stage that could not start, was stopped (by a timeout too), or was cached, says nothing about its duration.
+    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE) and not stage.tasks_cached]
     # A stage that failed at once is not the fastest one, and would halve the average.
     whole = [stage for stage in ran if stage.result is Result.SUCCESS]
     return (

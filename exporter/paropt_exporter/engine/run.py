@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.inbox import Inbox, Timers
-from paropt_exporter.engine.interfaces import Admission, Demand, RunningAttempt, Stop, Wake, Workers
+from paropt_exporter.engine.interfaces import (
+    Admission,
+    Demand,
+    KeptResult,
+    RunningAttempt,
+    StageCache,
+    StageLookup,
+    Stop,
+    Wake,
+    Workers,
+)
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.resources import Resources, needs_much_room
@@ -29,6 +40,7 @@ from paropt_exporter.events import (
     Result,
     RunRecord,
     RunStarted,
+    Scope,
     SlaLimit,
     SlaRecord,
     StageRecord,
@@ -56,6 +68,19 @@ class _Ended:
     attempt: Attempt
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The cache has kept the results of an ended stage; this was its last attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class _LookedUp:
+    stage: StageState
+    found: StageLookup
+
+
 class Run:
     """One execution of one plan.
 
@@ -63,6 +88,8 @@ class Run:
     waiting stages --needs met, resources fit--> running --all tasks ended--> ended
     normal --fail-fast, critical SLA, signal--> stopping (no task starts; TERM, KILL after the grace)
     ```
+    A cached stage is looked up when its needs have succeeded; its tasks start once the answer is there.
+
     Guarantees: `execute` returns once, with every stage ended or skipped and every attempt ended; stages start in plan
     order as far as there is room; events are emitted in the order in which they happened, a task's record before its
     stage's, a stage's before the run's. `interrupt` and `resize` may be called from any thread, `interrupt` from signal
@@ -82,12 +109,18 @@ class Run:
         cores: float | None = None,
         sums_work: bool = True,
         on_stopping: Callable[[Stop, int], None] | None = None,
+        flush: Callable[[], None] | None = None,
+        cache: StageCache | None = None,
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
+        `flush` is called before each wait, and before the first task starts: `emit` may hold events until then.
         `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
         is called with the request and the number of running stages, when the run begins to stop and when it kills.
+        `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs.
         """
+        self._cache = cache
+        self._looked_up = 0  # the revision of the open stages up to which the cache has been asked
         self._on_stopping = on_stopping
         self.plan = plan
         self.run_id = run_id
@@ -95,6 +128,7 @@ class Run:
         self.size = 1 if sequential else plan.workers.start
         self._workers = workers
         self._emit = emit
+        self._flush = flush if flush is not None else _do_nothing
         self._inbox = inbox
         self._clock = clock
         self._resources = Resources(memory_bytes)
@@ -142,6 +176,12 @@ class Run:
 
     def execute(self) -> RunRecord:
         """Run the plan; blocks until every stage has ended. A task's failure is a record, never an exception."""
+        try:
+            return self._execute()
+        finally:
+            self._flush()
+
+    def _execute(self) -> RunRecord:
         started, started_timestamp = self._clock.monotonic(), self._clock.wall()
         self._emit(
             RunStarted(
@@ -152,6 +192,7 @@ class Run:
                 started_timestamp_seconds=started_timestamp,
                 stages=tuple(stage.name for stage in self.plan.stages),
                 partial=self.plan.partial,
+                shard=self.plan.shard,
             )
         )
         if self.plan.total is not None:
@@ -159,11 +200,13 @@ class Run:
             self._timers.schedule(self._total_watch.next_deadline, self._check_total)
         for state in self._stages.values():
             self._prepare_stage(state, started)
+        self._flush()
         for message in self._inbox.receive(started):
             self._handle_message(message)  # an interrupt before the first task starts none
         while True:
             self._fire_timers()
             self._start_tasks()
+            self._flush()
             if not self._open_stages:
                 break
             for message in self._inbox.receive(self._get_next_moment()):
@@ -227,7 +270,10 @@ class Run:
         if self._resources.set_admission(self._admission) or revision != self._expected:
             self._resources.set_expected_stages(state.name for state in startable)
             self._expected = revision
+        self._look_up_stages(startable)
         for state in startable:
+            if state.awaits_cache:
+                continue
             if self._tasks_had_to_wait and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
             while state.ready and self._can_start(state):
@@ -236,6 +282,45 @@ class Run:
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
+
+    def _look_up_stages(self, startable: Sequence[StageState]) -> None:
+        """Ask the cache about the stages that have become startable."""
+        if self._cache is None or self._looked_up == self._open_stages.revision + 1:
+            return
+        self._looked_up = self._open_stages.revision + 1
+        for state in startable:
+            if state.plan.cached and not state.asked_cache:
+                state.asked_cache = state.awaits_cache = True
+                self._cache.look_up(state.plan, partial(self._post_lookup, state))
+
+    def _post_lookup(self, state: StageState, found: StageLookup) -> None:
+        """Send a lookup's result to the engine; on the cache's thread."""
+        self._inbox.post(_LookedUp(state, found))
+
+    def _apply_lookup(self, state: StageState, found: StageLookup) -> None:
+        """Skip the tasks whose earlier results hold, and let the others start."""
+        if state.ended or self._stop_request is not None:
+            return
+        state.awaits_cache, state.misses, state.cache_note = False, found.misses, found.note
+        if not found.hits and not found.narrowed:
+            return
+        if state.scope is Scope.ALL:
+            state.scope, state.plan = Scope.CACHED, replace(state.plan, sla=None)
+        state.finals.saved_seconds += found.saved_seconds
+        now, waiting = self._clock.monotonic(), [*state.ready]
+        state.ready.clear()
+        for ready in waiting:
+            if (hit := found.hits.get(ready.task.index)) is not None:
+                record = state.build_cached_record(
+                    self.run_id, self.plan.lane, ready.task, hit, now=now, now_timestamp=self._clock.wall()
+                )
+                state.finals.add(record)
+                self._emit(record)
+                continue
+            left = found.narrowed.get(ready.task.index)
+            state.ready.append(ready if left is None else replace(ready, task=_keep_items(state, ready.task, left)))
+        if not state.ready:
+            self._close_stage(state, Result.SUCCESS, "")
 
     def _is_full(self) -> bool:
         """Whether no task of any stage can start."""
@@ -291,7 +376,7 @@ class Run:
                 started_seconds=now,
                 started_timestamp_seconds=state.started_timestamp_seconds,
                 sla=state.plan.sla,
-                scope=state.plan.scope,
+                scope=state.scope,
             )
         )
         if state.plan.sla is not None:
@@ -308,11 +393,37 @@ class Run:
     def _handle_message(self, message: object) -> None:
         match message:
             case _Ended(attempt):
+                if not self._offer_to_cache(attempt):
+                    self._end_attempt(attempt)
+            case _Kept(attempt):
                 self._end_attempt(attempt)
+            case _LookedUp(state, found):
+                self._apply_lookup(state, found)
             case Stop():
                 self._begin_stopping(message)
             case _:
                 pass  # Wake: the loop starts tasks after each message anyway
+
+    def _offer_to_cache(self, attempt: Attempt) -> bool:
+        """Offer an attempt's result to the cache. Return whether the attempt ends only once the cache has kept it.
+
+        The last one of a stage does: stages that need it may change its files.
+        """
+        state = attempt.stage
+        if self._cache is None or not state.plan.cached:
+            return False
+        outcome = attempt.read_outcome()
+        succeeded = outcome.result is Result.SUCCESS and not outcome.exit_code
+        if not succeeded and attempt.number <= state.plan.retries and self._stop_request is None:
+            return False
+        seconds = self._clock.monotonic() - attempt.started_seconds
+        items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
+        result = KeptResult(succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items)
+        self._cache.keep(state.plan, attempt.task, result)
+        if state.ready or state.resting or len(state.attempts) > 1:
+            return False
+        self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt)))
+        return True
 
     def _end_attempt(self, attempt: Attempt) -> None:
         state = attempt.stage
@@ -461,6 +572,7 @@ class Run:
         elif not stop.now:
             return
         if self._on_stopping is not None:
+            self._flush()  # the reason, such as a failed stage, comes first
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
@@ -515,6 +627,18 @@ class Run:
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
+
+
+def _do_nothing() -> None:
+    """Do nothing: `emit` passes on each event at once."""
+
+
+def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
+    """Return a batch with only these of its items."""
+    from paropt_exporter.plan.batches import build_task
+
+    assert state.plan.template is not None
+    return build_task(state.plan.template, task.index, items, task.apart)
 
 
 def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:

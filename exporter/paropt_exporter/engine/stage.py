@@ -7,12 +7,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
-from paropt_exporter.engine.interfaces import Demand, RunningAttempt, StageCounts
+from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
-from paropt_exporter.events import LiveStage, Result, StageRecord, TaskRecord, TaskTiming
+from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
+
+if TYPE_CHECKING:
+    from paropt_exporter.engine.outcome import Outcome
 
 _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
 # The stage gets the first of these results that one of its tasks has.
@@ -30,6 +34,13 @@ class Attempt:
     submitted_seconds: float
     running: RunningAttempt
     verdict: tuple[Result, str] | None = None
+    outcome: Outcome | None = None  # once it has been read
+
+    def read_outcome(self) -> Outcome:
+        """Return the outcome of an ended attempt, which is read once."""
+        if self.outcome is None:
+            self.outcome = self.running.outcome()
+        return self.outcome
 
     @property
     def started_seconds(self) -> float:
@@ -37,8 +48,8 @@ class Attempt:
 
     def build_record(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
         """Build the record of an ended attempt. A timeout or a cancellation overrides the exit status."""
-        outcome = self.running.outcome()
-        measured = outcome.measurement
+        outcome = self.read_outcome()
+        measured, missed = outcome.measurement, self.stage.misses.get(self.task.index)
         started = measured.started_seconds if measured else self.started_seconds
         result, message = outcome.result, outcome.message
         if self.verdict is not None and result is not Result.SUCCESS:
@@ -69,7 +80,10 @@ class Attempt:
             items=outcome.items,
             start_up_seconds=outcome.start_up_seconds,
             cut_items=frozenset(part.partition("::")[0] for part in self.task.apart),
-            scope=self.stage.plan.scope,
+            scope=self.stage.scope,
+            cache=missed.reason if missed is not None else None,
+            cache_note=missed.note if missed is not None else "",
+            cache_key=missed.key if missed is not None else "",
         )
 
 
@@ -87,16 +101,28 @@ class Finals:
     """Sums of a stage's final records, since 100,000 records with their output would fill the memory."""
 
     count: int = 0
+    cached: int = 0  # of them, tasks that were skipped
     seconds: float = 0.0
+    saved_seconds: float = 0.0
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
     without_tests: int = 0  # batches without a test, which alone are no failure
     first: dict[Result, str] = field(default_factory=dict)  # the message of the first task with each result
 
+    @property
+    def ran(self) -> int:
+        return self.count - self.cached
+
     def add(self, record: TaskRecord) -> None:
+        if record.cached:
+            self.count += 1
+            self.cached += 1
+            self.counts[record.result] += 1
+            self.saved_seconds += record.saved_seconds
+            return
         took = record.duration_seconds
-        self.fastest_seconds = min(self.fastest_seconds, took) if self.count else took
+        self.fastest_seconds = min(self.fastest_seconds, took) if self.ran else took
         self.slowest_seconds = max(self.slowest_seconds, took)
         self.count += 1
         self.seconds += took
@@ -147,9 +173,15 @@ class StageState:
     record: StageRecord | None = None
     pool: str = ""
     gil_bound: bool = False
+    asked_cache: bool = False
+    awaits_cache: bool = False  # for its answer
+    misses: Mapping[int, UncachedTask] = field(default_factory=dict)
+    cache_note: str = ""
+    scope: Scope = Scope.ALL
 
     def __post_init__(self) -> None:
         self.pool = self.plan.pool
+        self.scope = self.plan.scope
 
     @property
     def name(self) -> str:
@@ -201,8 +233,8 @@ class StageState:
         return next((result for result in _WORST_FIRST if result in results), Result.SUCCESS)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no test in any batch."""
-        return 0 < self.finals.count == self.finals.without_tests
+        """Whether the runner found no test in any batch of the whole stage. Other shards may have found some."""
+        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""
@@ -244,15 +276,45 @@ class StageState:
             warned=self.watch is not None and self.watch.warned,
             broken=self.watch is not None and self.watch.broken,
             advice=self._build_advice(),
-            scope=self.plan.scope,
+            scope=self.scope,
+            tasks_cached=self.finals.cached,
+            saved_seconds=self.finals.saved_seconds,
+            cache_note=self.cache_note,
         )
         return self.record
 
+    def build_cached_record(
+        self, run_id: str, lane: str, task: PlannedTask, hit: CachedTask, *, now: float, now_timestamp: float
+    ) -> TaskRecord:
+        """Build the record of a task that is skipped."""
+        return TaskRecord(
+            run_id=run_id,
+            lane=lane,
+            stage=self.name,
+            task=task.index,
+            item=task.item,
+            attempt=1,
+            final=True,
+            result=Result.SUCCESS,
+            message="",
+            pool=self.pool,
+            worker="",
+            ready_seconds=now,
+            started_seconds=now,
+            ended_seconds=now,
+            started_timestamp_seconds=now_timestamp,
+            output=hit.output,
+            scope=Scope.CACHED,
+            cache=CacheReason.UNCHANGED,
+            cache_key=hit.key,
+            saved_seconds=hit.seconds,
+        )
+
     def _build_advice(self) -> str:
         program, ended = start_up.find_repeated_program(self.plan), self.finals
-        mean = ended.seconds / max(1, ended.count)
+        mean = ended.seconds / max(1, ended.ran)
         part = start_up.estimate_start_up_ratio(
-            fastest_seconds=ended.fastest_seconds, mean_seconds=mean, tasks=ended.count
+            fastest_seconds=ended.fastest_seconds, mean_seconds=mean, tasks=ended.ran
         )
         return start_up.format_advice(self.name, program, part) if program and part else ""
 
@@ -260,7 +322,7 @@ class StageState:
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def close(self, run_id: str, lane: str, result: Result, why: str) -> StageRecord:
-        """End a stage that never started: skipped, or with an error in its plan."""
+        """End a stage that never started: skipped, with an error in its plan, or with cached results only."""
         self.ready.clear()
         self.record = StageRecord(
             run_id=run_id,
@@ -275,14 +337,16 @@ class StageState:
             duration_seconds=0.0,
             started_timestamp_seconds=None,
             sla=self.plan.sla,
-            scope=self.plan.scope,
+            scope=self.scope,
+            tasks_cached=self.finals.cached,
+            saved_seconds=self.finals.saved_seconds,
         )
         return self.record
 
     def estimate_task_seconds(self) -> float | None:
         """Return how long one task takes, by the tasks that ended in this run, otherwise by earlier runs."""
-        if self.finals.count:
-            return self.finals.seconds / self.finals.count
+        if self.finals.ran:
+            return self.finals.seconds / self.finals.ran
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
 
     def build_counts(self, now: float) -> StageCounts:
@@ -439,9 +503,12 @@ def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float
     The first workers to become free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
     """
     left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
-    free = [0.0] * max(0, workers - len(left)) + left
-    rounds, rest = divmod(waiting, len(free))
-    return max(moment + (rounds + (place < rest)) * task_seconds for place, moment in enumerate(free))
+    idle = max(0, workers - len(left))
+    rounds, rest = divmod(waiting, idle + len(left))
+    ends = [moment + (rounds + (idle + place < rest)) * task_seconds for place, moment in enumerate(left)]
+    if idle:
+        ends.append((rounds + (rest > 0)) * task_seconds)
+    return max(ends)
 
 
 def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:

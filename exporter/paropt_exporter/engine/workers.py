@@ -15,7 +15,7 @@ from pathlib import Path
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Strategy
+from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
@@ -40,6 +40,7 @@ from paropt_exporter.plan import (
     PlannedStage,
     PlannedTask,
 )
+from paropt_exporter.plan.stage_environment import build_command_environment
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -330,7 +331,10 @@ class PoolWorkers:
             output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
         )
-        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        alone = (
+            len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+        )  # otherwise a shard's or an earlier run's batches
+        batch = ItemBatch(items=task.items, report=report, alone=alone) if task.items else None
         self._count_task(COMMANDS, future)
         return PoolAttempt(
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
@@ -347,6 +351,7 @@ class PoolWorkers:
         options = replace(
             remote,
             env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
+            outputs=_fill_outputs(remote.outputs, task),
             output_file=self._get_output_file(stage),
             open_sink=(lambda: self._open_numbered_sink(stage, task, label, number))
             if self._logs is not None
@@ -394,7 +399,7 @@ class PoolWorkers:
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
         if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
-            self._environments[stage.name] = {**os.environ, **stage.env}
+            self._environments[stage.name] = build_command_environment(stage, os.environ)
         return self._environments[stage.name]
 
     def _get_output_file(self, stage: PlannedStage) -> OutputFile | None:
@@ -539,6 +544,16 @@ def get_pool_names(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ...]:
+    """Return the patterns of one task's outputs, with its items in place of `{item}`."""
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import fill_item
+
+    items = task.items or (task.item,)
+    return tuple(dict.fromkeys(pattern for item in items for pattern in fill_item(patterns, item)))
 
 
 def _list_programs(plan: Plan) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.files import OWN_FOLDER
 from paropt_exporter.history import repair
 
-VERSION = 6
+VERSION = 7
 # Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
@@ -27,8 +27,16 @@ CREATE TABLE failed_items (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
 ) WITHOUT ROWID;
 """
+# Durations that shards measured: they count from a merge on, since a split must not change while its shards run.
+_SHARD_TABLES = """
+CREATE TABLE shard_items (
+  project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
+  PRIMARY KEY (project, stage, item)
+) WITHOUT ROWID;
+"""
 _TABLES = (
     _ITEM_TABLES
+    + _SHARD_TABLES
     + """
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, project TEXT NOT NULL, lane TEXT NOT NULL, strategy TEXT NOT NULL,
@@ -36,7 +44,8 @@ CREATE TABLE runs (
   reason TEXT NOT NULL DEFAULT '', duration REAL, sequential REAL, busy_ratio REAL, total_max REAL,
   warned INTEGER NOT NULL DEFAULT 0, broken INTEGER NOT NULL DEFAULT 0, critical_sla INTEGER NOT NULL DEFAULT 0,
   interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]',
-  sequence INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0
+  sequence INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0,
+  shard TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT '', merged INTEGER NOT NULL DEFAULT 1
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
 CREATE TABLE stages (
@@ -94,6 +103,13 @@ _UPGRADES = {
     5: """
     ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
+    """,
+    6: "DROP TABLE IF EXISTS shard_items;"
+    + _SHARD_TABLES
+    + """
+    ALTER TABLE runs ADD COLUMN shard TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN split TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN merged INTEGER NOT NULL DEFAULT 1;
     """,
 }
 

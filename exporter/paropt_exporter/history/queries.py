@@ -9,14 +9,15 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
 from paropt_exporter.cpu_demand import CROWDED_RATIO
-from paropt_exporter.events import Bottleneck, Decision, Result, TaskTiming
+from paropt_exporter.events import Bottleneck, Decision, Result, Shard, TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
-from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.plan.structure import compute_median
 
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
     from typing import Literal
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
-_LAST_RUNS = "SELECT run_id FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs"
+# The runs of the shards of one split count as one.
+_ROUND = "CASE split WHEN '' THEN run_id ELSE split END"
+_LAST_RUNS = f"""
+SELECT run_id FROM runs WHERE project = :project AND lane = :lane AND {_ROUND} IN
+  (SELECT {_ROUND} FROM runs WHERE project = :project AND lane = :lane
+   GROUP BY 1 ORDER BY max(sequence) DESC LIMIT :runs)
+"""  # nosec B608 # literals of this module
+# Without those of shards that are not merged: durations decide about the split, which must not change meanwhile.
+_LAST_MERGED_RUNS = _LAST_RUNS.replace(":lane", ":lane AND merged")
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSummary:
-    """A stage of a run. `result` is None while it runs."""
+    """A stage of a run. `result` is None while it runs. `cached`: tasks of it were skipped."""
 
     stage: str
     number: int
@@ -46,13 +55,14 @@ class StageSummary:
     attempts: int
     warned: bool
     broken: bool
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """A run. `result` is None while it runs. Tasks count once, by their last attempt.
 
-    `partial`: the command line left out stages or gave arguments to some.
+    `partial`: the command line left out stages or items, or gave arguments to some. `shard`: such as "2/5", or "".
     """
 
     run_id: str
@@ -73,6 +83,7 @@ class RunSummary:
     bottlenecks: tuple[Bottleneck, ...]
     stages: tuple[StageSummary, ...]
     partial: bool = False
+    shard: str = ""
 
     @property
     def throughput_tasks_per_second(self) -> float:
@@ -83,13 +94,15 @@ class RunSummary:
 class Failures:
     """The stages that failed or did not run in a lane's last runs, and their failed items where these are known.
 
-    `succeeded` and `unknown` are the other stages; no run planned the unknown ones.
+    `succeeded` and `unknown` are the other stages; no run planned the unknown ones. `shards`: the shard in which a
+    stage or item failed, by stage and item ("" for the stage), if it was one.
     """
 
     stages: frozenset[str]
     items: Mapping[str, frozenset[str]]
     succeeded: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    shards: Mapping[tuple[str, str], Shard] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +186,7 @@ def _load_mostly_successful_durations(
 ) -> Mapping[str, list[float]]:
     query = """
     SELECT stage, stages.duration FROM stages JOIN runs USING (run_id)
-      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND (
+      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND merged AND (
         2 * tasks_failed < tasks
         OR 2 * (SELECT count(*) FROM failed_items
                 WHERE failed_items.run_id = stages.run_id AND failed_items.stage = stages.stage)
@@ -196,7 +209,8 @@ def load_stage_durations(
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
              row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
-      FROM stages JOIN runs USING (run_id) WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all'
+      FROM stages JOIN runs USING (run_id)
+      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND merged
     ) WHERE age <= ?
     """
     durations: dict[str, list[float]] = defaultdict(list)
@@ -269,7 +283,8 @@ def _aggregate_task_seconds(
 ) -> Mapping[str, float]:
     query = f"""
     SELECT tasks.stage, {aggregate}(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
-      WHERE tasks.result = :success AND coalesce(scope, '') <> 'arguments' AND run_id IN ({_LAST_RUNS})
+      WHERE tasks.result = :success AND tasks.duration > 0 AND coalesce(scope, '') <> 'arguments'
+        AND run_id IN ({_LAST_MERGED_RUNS})
       GROUP BY tasks.stage
     """  # nosec B608 # literals of this module
     values = {"success": Result.SUCCESS.value, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
@@ -326,7 +341,9 @@ def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> 
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
       WHERE reason <> 'pinned' AND run_id IN
-        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND NOT partial ORDER BY sequence DESC LIMIT ?)
+        (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND (NOT partial OR shard <> '')
+           AND NOT EXISTS (SELECT 1 FROM stages WHERE stages.run_id = runs.run_id AND scope = 'cached')
+         ORDER BY sequence DESC LIMIT ?)
       GROUP BY run_id
     """
     sizes = [to_count(size) for (size,) in connection.execute(query, (project, lane, EXPECTED_RUNS))]
@@ -347,30 +364,89 @@ def find_never_succeeded(connection: sqlite3.Connection, project: str, lane: str
 def find_failures(connection: sqlite3.Connection, project: str, lane: str, stages: Collection[str]) -> Failures | None:
     """Return the stages of a lane that failed or did not run in its last runs; None if no run of the lane has ended.
 
-    The last run that planned a stage decides its state, unless that run gave it arguments. In a run that was not
-    successful, a skipped stage and a stage without a record count as failures too.
+    The last run that planned a stage decides its state, unless that run gave it arguments. If that was one shard of a
+    split, the last runs of its other shards decide too. In a run that was not successful, a skipped stage and a stage
+    without a record count as failures too.
     """
     query = """
-    SELECT run_id, result, planned FROM runs
+    SELECT run_id, result, planned, shard, split FROM runs
     WHERE project = ? AND lane = ? AND ended_ts IS NOT NULL ORDER BY sequence DESC
     """
-    open_stages, undone, known = set(stages), {}, False
-    for run_id, result, planned in connection.execute(query, (project, lane)):
+    states = {stage: _StageState() for stage in stages}
+    known = False
+    for run_id, result, planned, shard, split in connection.execute(query, (project, lane)):
         known = True
-        if not open_stages:
+        if all(state.decided for state in states.values()):
             break
-        decided = open_stages & frozenset(to_texts(planned)) - _load_stages_with_arguments(connection, run_id)
+        part = _parse_shard(to_text(shard), to_text(split))
+        names = [name for name in to_texts(planned) if name in states and states[name].takes(part)]
+        if not names:
+            continue
+        decided = frozenset(names) - _load_stages_with_arguments(connection, run_id)
         done = decided if result == Result.SUCCESS else _load_succeeded_stages(connection, run_id)
-        undone.update(dict.fromkeys(decided - done, to_text(run_id)))
-        open_stages -= decided
+        for name in decided:
+            states[name].add(to_text(run_id), part, failed=name not in done)
     if not known:
         return None
-    items = {stage: _load_failed_items(connection, run_id, stage) for stage, run_id in undone.items()}
+    return _collect_failures(connection, states)
+
+
+@dataclass(slots=True)
+class _StageState:
+    """What the last runs say about a stage, seen from the last one on. `first`: the shard of the last run, if any."""
+
+    runs: int = 0
+    first: Shard | None = None
+    indexes: set[int] = field(default_factory=set)
+    failed: list[tuple[str, Shard | None]] = field(default_factory=list)
+    closed: bool = False
+
+    @property
+    def decided(self) -> bool:
+        return self.closed or (self.runs > 0 and (self.first is None or len(self.indexes) == self.first.count))
+
+    def takes(self, shard: Shard | None) -> bool:
+        """Return whether an earlier run that planned the stage counts: the first one, or another shard of its split."""
+        if self.decided:
+            return False
+        if self.runs == 0:
+            return True
+        if shard is None or self.first is None or (shard.count, shard.split) != (self.first.count, self.first.split):
+            self.closed = True
+            return False
+        return shard.index not in self.indexes
+
+    def add(self, run_id: str, shard: Shard | None, *, failed: bool) -> None:
+        if self.runs == 0:
+            self.first = shard
+        self.runs += 1
+        if shard is not None:
+            self.indexes.add(shard.index)
+        if failed:
+            self.failed.append((run_id, shard))
+
+
+def _parse_shard(text: str, split: str) -> Shard | None:
+    index, slash, count = text.partition("/")
+    return Shard(index=int(index), count=int(count), split=split) if slash else None
+
+
+def _collect_failures(connection: sqlite3.Connection, states: Mapping[str, _StageState]) -> Failures:
+    items: dict[str, frozenset[str]] = {}
+    shards: dict[tuple[str, str], Shard] = {}
+    for stage, state in states.items():
+        each = [(_load_failed_items(connection, run_id, stage), shard) for run_id, shard in state.failed]
+        if each and all(found for found, _ in each):
+            items[stage] = frozenset(item for found, _ in each for item in found)
+        for found, shard in each:
+            if shard is not None:
+                shards.update(dict.fromkeys([(stage, item) for item in found] or [(stage, "")], shard))
     return Failures(
-        stages=frozenset(undone),
-        items={stage: found for stage, found in items.items() if found},
-        succeeded=tuple(stage for stage in stages if stage not in undone and stage not in open_stages),
-        unknown=tuple(stage for stage in stages if stage in open_stages),
+        stages=frozenset(stage for stage, state in states.items() if state.failed),
+        items=items,
+        succeeded=tuple(stage for stage, state in states.items() if state.runs and not state.failed),
+        unknown=tuple(stage for stage, state in states.items() if not state.runs),
+        shards=shards,
     )
 
 
@@ -403,7 +479,7 @@ def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None,
     query = """
     SELECT run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts),
            coalesce(sequential, 0), coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks,
-           partial
+           partial, shard
     FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane) ORDER BY sequence DESC LIMIT :limit
     """
     found = connection.execute(query, {"project": project, "lane": lane, "limit": limit}).fetchall()
@@ -444,8 +520,8 @@ def load_tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary
 def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Cancelled, running and partial runs are left out, and runs of failed stages only (`--failed`), which have fewer
-    stages than the lane.
+    Cancelled, running and partial runs are left out, runs in which a task was cached, and runs of failed stages only
+    (`--failed`), which have fewer stages than the lane.
     """
     ended = [
         summary.throughput_tasks_per_second
@@ -462,7 +538,7 @@ def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
     last: RunSummary | None = None
     whole: frozenset[str] = frozenset()
     for summary in summaries:
-        if summary.partial:
+        if summary.partial or any(stage.cached for stage in summary.stages):
             continue
         stages = frozenset(stage.stage for stage in summary.stages)
         again = last is not None and last.result is not Result.SUCCESS and stages < whole
@@ -475,7 +551,7 @@ def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
 def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
     (
         run_id, lane, strategy, result, reason, started, duration, sequential, busy, warned, broken, interrupted, held,
-        partial,
+        partial, shard,
     ) = row  # fmt: skip
     stages = _load_stages(connection, to_text(run_id))
     counts: dict[str, int] = dict(
@@ -508,13 +584,15 @@ def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> R
         ),
         stages=stages,
         partial=bool(partial),
+        shard=to_text(shard),
     )
 
 
 def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSummary, ...]:
     query = """
     SELECT stage, number, pool, result, message, tasks, coalesce(tasks_failed, 0), coalesce(duration, 0),
-           coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0)
+           coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0),
+           scope = 'cached'
     FROM stages WHERE run_id = ? ORDER BY number, stage
     """
     return tuple(
@@ -532,8 +610,9 @@ def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSumm
             attempts=to_count(attempts),
             warned=bool(warned),
             broken=bool(broken),
+            cached=bool(cached),
         )
         for (
-            stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken,
+            stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken, cached,
         ) in connection.execute(query, (run_id,))
     )  # fmt: skip

@@ -46,7 +46,7 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
     started, seen = to_timestamp(row[2]), to_timestamp(row[3])
     stages = tuple(_iter_stage_records(connection, run_id, lane, planned=planned, seen_seconds=seen))
     for stage in stages:
-        rows.write_event(connection, project, stage, seen)
+        rows.write_events(connection, project, (stage,), seen)
     total, warned, broken = _load_reached_limit(connection, run_id, None)
     run = RunRecord(
         run_id=run_id,
@@ -66,7 +66,7 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
         interrupted=True,
         partial=bool(row[5]),
     )
-    rows.write_event(connection, project, run, seen)
+    rows.write_events(connection, project, (run,), seen)
     return _build_interrupted(run)
 
 

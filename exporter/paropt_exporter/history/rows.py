@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
@@ -16,6 +17,7 @@ from paropt_exporter.events import (
     RunRecord,
     RunStarted,
     Scope,
+    Shard,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -50,9 +52,12 @@ _STORE_DURATION = """
 INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
 """
-_DELETE_ITEM = "DELETE FROM items WHERE project = ? AND stage = ? AND item = ?"
-_DELETE_TESTS = """
-DELETE FROM items WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
+_STORE_SHARD_DURATION = """
+INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
+  SELECT new.*, coalesce((items.seconds + new_seconds) / 2, new_seconds), new_ts FROM
+    (SELECT ?1 AS project, ?2 AS stage, ?3 AS item) AS new JOIN (SELECT ?4 AS new_seconds, ?5 AS new_ts)
+    LEFT JOIN items USING (project, stage, item) WHERE true
+ON CONFLICT DO UPDATE SET seconds = (shard_items.seconds + ?4) / 2, seen_ts = excluded.seen_ts
 """
 START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 
@@ -77,7 +82,8 @@ class TotalsDelta:
 
 @lru_cache(maxsize=1024)  # an event changes several families with the same labels
 def _encode_labels(values: tuple[str, ...]) -> str:
-    return json.dumps(values)
+    """Return the same text as `json.dumps`, which takes six times as long."""
+    return f"[{', '.join(map(encode_basestring_ascii, values))}]"
 
 
 def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
@@ -88,16 +94,18 @@ def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta
         connection.executemany(_SET_LATEST, [(project, *place, value) for place, value in delta.values.items()])
 
 
-def write_event(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
-    """Write an event's rows, totals and last values. `now_seconds` is wall time: when the run was last alive."""
-    _write_row(connection, project, event, now_seconds)
+def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
+    """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
     delta = TotalsDelta()
-    delta.add_event(event)
+    for event in events:
+        _write_row(connection, project, event, now_seconds)
+        delta.add_event(event)
     apply_delta(connection, project, delta)
-    if isinstance(event, StageRecord):
-        _raise_total_to_shown(connection, project, event)
-    if event.run_id is not None:
-        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, event.run_id))
+    for event in events:
+        if isinstance(event, StageRecord):
+            _raise_total_to_shown(connection, project, event)
+    for run_id in {event.run_id for event in events} - {None}:
+        connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, run_id))
 
 
 def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
@@ -157,7 +165,13 @@ def _assign_sequence(connection: sqlite3.Connection, project: str, run_id: str) 
 
 
 def _write_item_durations(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
-    if task.scope is Scope.ARGUMENTS or (not task.items and task.start_up_seconds is None):
+    if task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
+        return
+    table = _choose_item_table(connection, task.run_id)
+    if task.item is not None and not task.items:
+        if task.result is Result.SUCCESS:
+            row = (project, task.stage, _to_stored(task.item), task.duration_seconds, now_seconds)
+            connection.execute(_STORE_STATEMENTS[table], row)
         return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
@@ -165,13 +179,31 @@ def _write_item_durations(connection: sqlite3.Connection, task: TaskRecord, proj
         task.start_up_seconds is not None
     ):  # its runner reported all durations: the file's other tests are no longer long
         files = [_to_stored(each.item) for each in timed if each.item not in task.cut_items]
-        connection.executemany(_DELETE_TESTS, [(project, task.stage, file, file) for file in files])
+        connection.executemany(_build_test_deletion(table), [(project, task.stage, file, file) for file in files])
         now_less = [_to_stored(each.item) for each in timed if each.long_tests]
-        connection.executemany(_DELETE_ITEM, [(project, task.stage, file) for file in now_less])
+        connection.executemany(_build_item_deletion(table), [(project, task.stage, file) for file in now_less])
         times.append((START_UP_ITEM, task.start_up_seconds))
     connection.executemany(
-        _STORE_DURATION, [(project, task.stage, _to_stored(item), seconds, now_seconds) for item, seconds in times]
+        _STORE_STATEMENTS[table],
+        [(project, task.stage, _to_stored(item), seconds, now_seconds) for item, seconds in times],
     )
+
+
+_ITEMS, _SHARD_ITEMS = "items", "shard_items"
+_STORE_STATEMENTS = {_ITEMS: _STORE_DURATION, _SHARD_ITEMS: _STORE_SHARD_DURATION}
+
+
+def _choose_item_table(connection: sqlite3.Connection, run_id: str) -> str:
+    found = connection.execute("SELECT shard FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return _SHARD_ITEMS if found is not None and found[0] else _ITEMS
+
+
+def _build_item_deletion(table: str) -> str:
+    return f"DELETE FROM {table} WHERE project = ? AND stage = ? AND item = ?"  # nosec B608 # literals of this module
+
+
+def _build_test_deletion(table: str) -> str:
+    return f"{_build_item_deletion(table)[:-4]}>= ? || '::' AND item < ? || ':;'"
 
 
 def _write_failed_items(connection: sqlite3.Connection, task: TaskRecord) -> None:
@@ -208,7 +240,9 @@ def _build_insert(table: str, names: tuple[str, ...], keys: tuple[str, ...], kee
 
 def _to_stored(value: object) -> object:
     """Return a value that SQLite accepts: text that is not valid Unicode gets its bytes as escapes."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
@@ -221,6 +255,7 @@ def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> d
         "seen_ts": now_seconds,
         "planned": json.dumps(run.stages),
         "partial": run.partial,
+        **_build_shard_columns(run.shard),
     }
 
 
@@ -248,7 +283,15 @@ def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str
         "bottlenecks": json.dumps(bottlenecks),
         "abandoned": json.dumps(run.abandoned),
         "partial": run.partial,
+        **_build_shard_columns(run.shard),
     }
+
+
+def _build_shard_columns(shard: Shard | None) -> dict[str, object]:
+    """Return the columns of a shard. The durations of a shard's run count from a merge on."""
+    if shard is None:
+        return {"shard": "", "split": "", "merged": True}
+    return {"shard": str(shard), "split": shard.split, "merged": False}
 
 
 def _build_stage_start_row(stage: StageStarted | StageRecord) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
@@ -16,8 +16,11 @@ from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, recovery, repair, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
-from paropt_exporter.light_typing import Concatenate, ParamSpec, TypeVar
+from paropt_exporter.light_typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from paropt_exporter.plan import KnownItems
+
+if TYPE_CHECKING:
+    from paropt_exporter.history import merging
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +35,11 @@ _Result = TypeVar("_Result")
 class History:
     """The run history of one project, in a file that several processes may share.
 
-        observe(event) -> BEGIN IMMEDIATE -> rows + totals + last values -> COMMIT
+        observe(events) -> BEGIN IMMEDIATE -> rows + totals + last values -> COMMIT
                           RunStarted: first lock runs/RUN_ID.lock      RunRecord: unlock it, prune
 
     Guarantees:
-    * An event's rows and the totals that it changes are committed together, before `observe` returns.
+    * An event's rows and the totals that it changes are committed together, before `observe` or `observe_all` returns.
     * If this process dies (also by SIGKILL), no event is lost for which `observe` has returned: the file is in WAL mode
       with `synchronous=NORMAL`. A power failure may lose the last transactions, never the file.
     * An interrupted run is ended once, however many processes start together: each checks in the same transaction that
@@ -87,24 +90,37 @@ class History:
 
     def observe(self, event: Event) -> None:
         """Store an event; return when it is committed or has failed."""
+        self.observe_all((event,))
+
+    def observe_all(self, events: Sequence[Event]) -> None:
+        """Store events, in one transaction for all between a run's start and end; return as `observe` does."""
         with self._lock:
-            if isinstance(event, RunStarted):
-                self._retry_for_new_run()
-            if self._has_failed and not isinstance(event, RunStarted | RunRecord):
-                self._defer(event)
+            for batch in _split_at_ends_of_runs(events):
+                self._store(batch)
+
+    def _store(self, events: tuple[Event, ...]) -> None:
+        first = events[0]
+        if isinstance(first, RunStarted):
+            self._retry_for_new_run()
+        if self._has_failed and not isinstance(first, RunStarted | RunRecord):
+            self._defer(events)
+            return
+        try:
+            self._reopen_if_replaced()
+            self._replace_if_damaged(self._write_events, events)
+            self._has_failed = False
+            if self._in_memory:
+                self._defer(events)
+        except (sqlite3.Error, OSError, HistoryError) as error:
+            if len(events) > 1 and not isinstance(error, sqlite3.OperationalError | OSError):
+                for event in events:  # the file is writable, so a value of one of them is at fault
+                    self._store((event,))
                 return
-            try:
-                self._reopen_if_replaced()
-                self._replace_if_damaged(self._write_event, event)
-                self._has_failed = False
-                if self._in_memory:
-                    self._defer(event)
-            except (sqlite3.Error, OSError, HistoryError) as error:
-                self._has_failed = True
-                self._defer(event)
-                self._report_fault(str(error))
-            if isinstance(event, RunRecord):
-                self._run_locks.release(event.run_id)
+            self._has_failed = True
+            self._defer(events)
+            self._report_fault(str(error))
+        if isinstance(first, RunRecord):
+            self._run_locks.release(first.run_id)
 
     def store_shown_cpu(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
         """Store the CPU totals of running stages before a page shows them: no restart shows less. Never raises."""
@@ -208,6 +224,22 @@ class History:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
         return self._query(queries.compute_trend, self._project, lane, limit=limit)
 
+    def merge(self, sources: Sequence[merging.Source]) -> merging.Merged:
+        """Add other histories and reports in one transaction. Raises HistoryError if nothing could be written."""
+        from paropt_exporter.history import merging
+
+        with self._lock:
+            if self._in_memory:
+                raise HistoryError(self.broken or f"history {self.path}: cannot write it")
+            try:
+                with self._transaction():
+                    merged = merging.merge_sources(self._connection, self._project, sources)
+                with self._transaction():
+                    self._prune()
+            except sqlite3.Error as error:
+                raise HistoryError(f"history {self.path}: cannot write it ({error}); nothing was merged") from error
+            return merged
+
     def close(self) -> None:
         """Close the file and unlock this process's runs; the next start ends a run that has no end."""
         with self._lock:
@@ -297,17 +329,18 @@ class History:
         self._open()
         before.close()
 
-    def _write_event(self, event: Event) -> None:
-        if isinstance(event, RunStarted) and not self._in_memory:
+    def _write_events(self, events: tuple[Event, ...]) -> None:
+        first = events[0]
+        if isinstance(first, RunStarted) and not self._in_memory:
             # Before its row: a process that sees the row finds the lock held while this process lives.
-            self._run_locks.acquire(event.run_id)
+            self._run_locks.acquire(first.run_id)
         with self._transaction():
             if not self._in_memory:  # in memory they are counted already
                 rows.apply_delta(self._connection, self._project, self._pending)
-            rows.write_event(self._connection, self._project, event, self._clock.wall())
+            rows.write_events(self._connection, self._project, events, self._clock.wall())
         if not self._in_memory:
             self._clear_pending()
-        if isinstance(event, RunRecord):
+        if isinstance(first, RunRecord):
             with self._transaction():
                 self._prune()
 
@@ -332,7 +365,8 @@ class History:
         expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
         for table in ("tasks", "stages", "sla", "failed_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
-        execute("DELETE FROM items WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))
+        for table in ("items", "shard_items"):
+            execute(f"DELETE FROM {table} WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))  # nosec B608
         execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
 
     @contextmanager
@@ -368,9 +402,10 @@ class History:
         self._connection, self._in_memory = connection, False
         self._file = repair.identify_file(self.path)
 
-    def _defer(self, event: Event) -> None:
-        self.dropped += 1
-        self._pending.add_event(event)
+    def _defer(self, events: Sequence[Event]) -> None:
+        self.dropped += len(events)
+        for event in events:
+            self._pending.add_event(event)
 
     def _write_pending(self) -> None:
         """Add the totals of missing events, if there are any."""
@@ -396,3 +431,18 @@ class History:
                 extra={"path": str(self.path), "err": why},
             )
         self.broken = self.broken or f"history {self.path}: {why}; free disk space or fix the folder's permissions"
+
+
+def _split_at_ends_of_runs(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:
+    """Yield the events in order; the start and the end of a run alone, since they do more than write rows."""
+    batch: list[Event] = []
+    for event in events:
+        if not isinstance(event, RunStarted | RunRecord):
+            batch.append(event)
+            continue
+        if batch:
+            yield tuple(batch)
+            batch = []
+        yield (event,)
+    if batch:
+        yield tuple(batch)

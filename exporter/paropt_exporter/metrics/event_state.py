@@ -9,6 +9,7 @@ from threading import Lock
 from paropt_exporter import aggregation, families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import (
+    CacheReason,
     Event,
     Result,
     RunRecord,
@@ -75,12 +76,13 @@ _CONFIG_FAMILIES = _CONSTANT_FAMILIES | {*_LANE_WITH_LIMIT, *_STAGE_WITH_LIMIT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLabels:
-    """A stage of the config; `pool` runs its tasks."""
+    """A stage of the config; `pool` runs its tasks. `cached`: it is skipped if nothing has changed."""
 
     name: str
     number: int
     pool: str
     sla: SlaLimit | None = None
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,10 @@ class EventState:
 
     def _add(self, series: Series, amount: float) -> None:
         if series[0].kind is Kind.HISTOGRAM:
-            self._histograms.setdefault(series, _Histogram(HistogramTotal())).observe(amount)
+            histogram = self._histograms.get(series)
+            if histogram is None:
+                histogram = self._histograms[series] = _Histogram(HistogramTotal())
+            histogram.observe(amount)
         else:
             self._numbers[series] = (self._numbers.get(series) or 0.0) + amount
         self._changed[series] = None
@@ -255,7 +260,7 @@ def _get_place(family: Family, values: Labels) -> Labels:
 def _iter_zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels]]:
     """Yield every counter, histogram and 0/1 gauge of the lanes, so that their series are 0 from the start.
 
-    Only stages and lanes with a limit have SLA families.
+    Only stages and lanes with a limit have SLA families, and only cached stages have those of the cache.
     """
     for lane in lanes:
         yield from _iter_products(_LANE, (lane.lane,))
@@ -265,6 +270,11 @@ def _iter_zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels]]:
             yield from _iter_products(_STAGE, (lane.lane, stage.name))
             if stage.sla is not None:
                 yield from _iter_products(_STAGE_WITH_LIMIT, (lane.lane, stage.name))
+            if stage.cached:
+                yield families.CACHE_SAVED, (lane.lane, stage.name)
+                for reason in families.CACHE_REASONS:
+                    result = "hit" if reason == CacheReason.UNCHANGED else "miss"
+                    yield families.CACHE_LOOKUPS, (lane.lane, stage.name, result, reason)
 
 
 def _iter_pool_zeros(pools: Iterable[str]) -> Iterator[tuple[Family, Labels]]:

@@ -41,6 +41,12 @@ def _render_alerts(options: Options) -> Files:
     return rule_files.render_rules(options)
 
 
+def _render_fleet(options: Options) -> Files:
+    from paropt_exporter.monitoring.alerts import rule_files
+
+    return rule_files.render_fleet_rules(options)
+
+
 def _render_dashboards(options: Options) -> Files:
     from paropt_exporter.monitoring import dashboards
 
@@ -60,10 +66,11 @@ def _render_kubernetes_objects(options: Options) -> Files:
 # Each imports its modules when it is called: the schema doesn't need grafanalib, which is slow to import.
 KINDS: Mapping[str, Callable[[Options], Files]] = {
     "alerts": _render_alerts,
+    "fleet": _render_fleet,
     "schema": _render_schema,
     "docs": _render_docs,
     "dashboards": _render_dashboards,
     "deploy": _render_kubernetes_objects,
 }
 # All files that match are generated: one that no kind renders is obsolete.
-OWNED = ("alerts/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")
+OWNED = ("alerts/*.yml", "alerts/fleet/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")

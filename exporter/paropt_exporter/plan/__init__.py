@@ -6,6 +6,7 @@ from paropt_exporter.plan.building import (
     build_plan,
     choose_pool,
     choose_stages,
+    is_cached,
     order_stages,
     parse_bounds,
 )
@@ -18,6 +19,7 @@ from paropt_exporter.plan.structure import (
     Plan,
     PlannedStage,
     PlannedTask,
+    Split,
     Work,
 )
 
@@ -35,10 +37,12 @@ __all__ = [
     "PlannedStage",
     "PlannedTask",
     "Selection",
+    "Split",
     "Work",
     "build_plan",
     "choose_pool",
     "choose_stages",
+    "is_cached",
     "order_stages",
     "parse_bounds",
 ]

@@ -15,7 +15,7 @@ from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
 from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Scope, Strategy
+from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
@@ -61,8 +61,10 @@ def build_plan(
     strategy: Strategy | None = None,
     workers: Bounds | None = None,
     fail_fast: bool | None = None,
+    shard: Shard | None = None,
+    pins: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> Plan:
-    """Build the plan of one lane.
+    """Build the plan of one lane, or of one shard of it.
 
     `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
     mean task and its fastest task. `known_items` has the measurements of items, `cpu_demands` the CPU demand of a
@@ -70,7 +72,8 @@ def build_plan(
     ran before, without success.
 
     `selection` narrows the lane. `arguments` replace `{args}` in the commands of the selected stages. `only` keeps
-    these stages and their dependents, and `only_items` those items of a stage, to retry failures.
+    these stages and their dependents, and `only_items` those items of a stage, to retry failures. `pins` has the shards
+    of some items, by stage and item ("" for a whole stage); the durations decide about the others.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
     UsageError for an unknown lane or stage, for a lane without stages, and for arguments that no stage takes.
@@ -97,6 +100,13 @@ def build_plan(
         )
         for stage in stages
     ]
+    split = None
+    if shard is not None:
+        from paropt_exporter.plan import sharding  # here: most runs have no shards
+
+        split = sharding.split_stages(known, shard.count, known_items, workers=size.start, pins=pins)
+        known = [*split.shards[shard.index - 1]]
+        partial, shard = partial or shard.count > 1, replace(shard, split=split.digest)
     return Plan(
         project=config.project,
         lane=lane,
@@ -108,6 +118,8 @@ def build_plan(
         root=config.root,
         notes=config.notes,
         partial=partial,
+        shard=shard,
+        split=split,
     )
 
 
@@ -377,6 +389,7 @@ def _build_stage(
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
     pool = choose_pool(stage, strategy)
+    needed_outputs, other_outputs = _find_outputs_of_others(config, stage) if is_cached(stage) else ((), ())
     return PlannedStage(
         number=stage.number,
         name=stage.name,
@@ -398,6 +411,12 @@ def _build_stage(
         fault=fault,
         template=template,
         junit=template is not None and _can_request_report(template, folder, config.root, env),
+        inputs=None if stage.inputs is None else _join_patterns(stage, stage.inputs),
+        outputs=_join_patterns(stage, stage.outputs),
+        cached=is_cached(stage),
+        pass_env=stage.pass_env,
+        needed_outputs=needed_outputs,
+        other_outputs=other_outputs,
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
         remote=_build_remote_options(config, stage) if pool == DASK else None,
     )
@@ -413,7 +432,7 @@ def _build_remote_options(config: Config, stage: Stage) -> RemoteTaskOptions:
         env=MappingProxyType({**passed, **stage.env}),
         slots=stage.slots,
         memory_bytes=stage.memory or 0,
-        outputs=stage.outputs,
+        outputs=_join_patterns(stage, stage.outputs),
         programs=os.path.relpath(programs, root) if programs.startswith(root + os.sep) else programs,
     )
 
@@ -422,6 +441,44 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
     from paropt_exporter.plan import pytest_support  # here: most stages have no items
 
     return pytest_support.can_request_report(template, folder, root, env)
+
+
+def is_cached(stage: Stage) -> bool:
+    """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
+    return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
+
+
+def _find_outputs_of_others(config: Config, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither."""
+    by_name = {each.name: each for each in config.stages}
+    needed = _find_reachable(stage.name, {name: each.needs for name, each in by_name.items()}) & by_name.keys()
+    outputs = {name: _list_written(each) for name, each in by_name.items() if name != stage.name}
+    return (
+        tuple(pattern for name in outputs if name in needed for pattern in outputs[name]),
+        tuple(pattern for name in outputs if name not in needed for pattern in outputs[name]),
+    )
+
+
+def _list_written(stage: Stage) -> tuple[str, ...]:
+    """Return the patterns of all files that a stage may write, for any item."""
+    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
+
+    patterns = [each for pattern in stage.outputs for each in dict.fromkeys(_generalize(pattern))]
+    return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
+
+
+def _generalize(pattern: str) -> tuple[str, ...]:
+    """Return patterns for any item, in whose place there may be a path."""
+    return pattern.replace(ITEM, "*"), pattern.replace(ITEM, "**/*")
+
+
+def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns relative to the config's folder instead of the stage's."""
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import join_pattern
+
+    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in patterns)
 
 
 def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from paropt_exporter.events import Scope, SlaLimit, Strategy
+from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
 from paropt_exporter.executors.base import COMMANDS, RemoteTaskOptions
 from paropt_exporter.lazy_dataclasses import dataclass, field
 
@@ -59,6 +59,11 @@ class PlannedStage:
     `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
     each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
     before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
+
+    `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
+    git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own
+    variables, those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the
+    outputs of the stages that it needs, directly or not, and of all others, also of those that are not in the plan.
     """
 
     number: int
@@ -85,6 +90,12 @@ class PlannedStage:
     fault: str = ""
     template: Commands | None = None
     junit: bool = False
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    cached: bool = False
+    pass_env: tuple[str, ...] = ()
+    needed_outputs: tuple[str, ...] = ()
+    other_outputs: tuple[str, ...] = ()
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
@@ -104,10 +115,25 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A lane's work, split into shards. `shards` has the stages of each, `loads_seconds` the work of each.
+
+    `digest` identifies the split: another list of items, or another history, gives another one. `notes` are about
+    stages and items that prevent an even split.
+    """
+
+    shards: tuple[tuple[PlannedStage, ...], ...]
+    loads_seconds: tuple[float, ...]
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
-    `partial`: the command line left out stages or gave some of them arguments. Such a run has no limit on its total.
+    `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
+    total. `split` is the whole split if the plan is of one `shard`.
     """
 
     project: str
@@ -120,6 +146,8 @@ class Plan:
     root: Path = Path()
     notes: tuple[str, ...] = ()
     partial: bool = False
+    shard: Shard | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,8 +87,9 @@ def summary(run: FinishedRun) -> str:
     bad = [stage for stage in run.stages if stage.record.result.bad]
     rest = [stage for stage in run.stages if not stage.record.result.bad]
     words = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "was interrupted"}
+    lane = record.lane if record.shard is None else f"{record.lane} shard {record.shard}"
     lines = [
-        f"### {_MARKS.get(record.result, _BAD_MARK)} {_escape_cell(record.lane)} {words.get(record.result, 'failed')}"
+        f"### {_MARKS.get(record.result, _BAD_MARK)} {_escape_cell(lane)} {words.get(record.result, 'failed')}"
         f" in {record.duration_seconds:.1f} s",
         "",
         "| | stage | result | duration | tasks | |",

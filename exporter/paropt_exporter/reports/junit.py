@@ -7,7 +7,7 @@ take them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from xml.etree import ElementTree  # nosec B405 # writes only
 
@@ -45,16 +45,26 @@ class _Case:
 
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run."""
-    root = ElementTree.Element(
-        "testsuites", name=_escape_text(run.record.lane), time=_format_seconds(run.record.duration_seconds)
-    )
+    shard = run.record.shard
+    name = run.record.lane if shard is None else f"{run.record.lane} shard {shard}"
+    root = ElementTree.Element("testsuites", name=_escape_text(name), time=_format_seconds(run.record.duration_seconds))
     for stage in run.stages:
-        root.append(_make_suite(stage))
+        suite = _make_suite(stage)
+        if shard is not None:
+            suite.insert(0, _make_properties({"paropt.shard": str(shard), "paropt.split": shard.split}))
+        root.append(suite)
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     ElementTree.indent(root)
     document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
+
+
+def _make_properties(values: Mapping[str, str]) -> ElementTree.Element:
+    properties = ElementTree.Element("properties")
+    for name, value in values.items():
+        ElementTree.SubElement(properties, "property", name=name, value=value)
+    return properties
 
 
 def _make_suite(stage: ReportedStage) -> ElementTree.Element:
@@ -96,7 +106,8 @@ def _iter_task_cases(task: ReportedTask) -> Iterator[_Case]:
     tries: dict[str, list[_Try]] = {}
     for attempt in task.attempts:
         for item in attempt.record.items:
-            tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, item.seconds or 0.0))
+            seconds = (item.seconds or 0.0) + sum(took for _, took in item.long_tests)
+            tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, seconds))
     for name, its_tries in tries.items():
         yield _Case(name, tuple(its_tries))
 

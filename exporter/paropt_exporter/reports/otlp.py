@@ -117,6 +117,7 @@ class OtlpReport:
             cicd.CICD_PIPELINE_RUN_ID: record.run_id,
             cicd.CICD_PIPELINE_ACTION_NAME: "RUN",
             cicd.CICD_PIPELINE_RESULT: record.result.value,
+            **({"paropt.shard": str(record.shard)} if record.shard is not None else {}),
             **_make_error_type(record.result),
         }
         root = self._tracer.start_span(

@@ -23,6 +23,8 @@ def render(run: FinishedRun) -> bytes:
         "project": run.project,
         "run_id": record.run_id,
         "lane": record.lane,
+        "shard": None if record.shard is None else str(record.shard),
+        "split": None if record.shard is None else record.shard.split,
         "strategy": record.strategy.value,
         "result": record.result.value,
         "reason": record.reason,
@@ -54,6 +56,9 @@ def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
         "cpu_seconds": record.cpu_seconds,
         "memory_peak_bytes": record.memory_peak_bytes,
         "task_count": record.tasks,
+        "tasks_cached": record.tasks_cached,
+        "saved_seconds": record.saved_seconds,
+        "cache_note": record.cache_note,
         "sla": asdict(record.sla) if record.sla is not None else None,
         "sla_warned": record.warned,
         "sla_broken": record.broken,
@@ -67,6 +72,7 @@ def _task_to_json(task: ReportedTask) -> dict[str, object]:
         "task": record.task,
         "item": record.item,
         "result": record.result.value,
+        "cached": record.cached,
         "items": [
             {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in record.items
         ],

@@ -23,7 +23,7 @@ _Event = dict[str, object]
 
 def render(run: FinishedRun) -> bytes:
     """Return the trace of a run."""
-    records = [attempt.record for attempt in run.attempts()]
+    records = [attempt.record for attempt in run.attempts() if not attempt.record.cached]
     events = [*_iter_workers(run, records), *_iter_stages(run), *_iter_sizes(run), *_iter_queues(run, records)]
     return (
         json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": _describe_run(run)}).encode() + b"\n"
@@ -31,7 +31,8 @@ def render(run: FinishedRun) -> bytes:
 
 
 def _describe_run(run: FinishedRun) -> dict[str, str]:
-    return {"project": run.project, "lane": run.record.lane, "run_id": run.record.run_id}
+    shard = {} if run.record.shard is None else {"shard": str(run.record.shard), "split": run.record.shard.split}
+    return {"project": run.project, "lane": run.record.lane, "run_id": run.record.run_id, **shard}
 
 
 def _iter_workers(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:

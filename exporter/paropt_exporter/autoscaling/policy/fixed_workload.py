@@ -132,8 +132,10 @@ def competes_for_lock(load: Load) -> bool:
 
 def lock_is_full(running: Iterable[LoadGroup], load: Load) -> bool:
     """Whether the interpreter's lock has no room for one more such task beside the running ones."""
+    if not competes_for_lock(load):
+        return False
     taken = sum(group.count * group.load.thread_cpu_demand for group in running)
-    return competes_for_lock(load) and taken + (load.cpu_demand or 0.0) > 1.0 + CORE_SLACK
+    return taken + (load.cpu_demand or 0.0) > 1.0 + CORE_SLACK
 
 
 def _admit_group(budget: CoreBudget, group: LoadGroup, *, most: int | None = None) -> int:

@@ -103,7 +103,11 @@ def assess_lane(observation: LaneObservation) -> LaneAssessment:
 def decide_lane_size(observation: LaneObservation) -> LaneDecision:
     """Decide a lane's size from its running and waiting tasks."""
     assessment = assess_lane(observation)
-    sizing = compute_lane_sizing(observation, assessment)
+    return decide_by_sizing(observation, assessment, compute_lane_sizing(observation, assessment))
+
+
+def decide_by_sizing(observation: LaneObservation, assessment: LaneAssessment, sizing: Sizing) -> LaneDecision:
+    """Decide as `decide_lane_size` does, with its assessment and sizing, which take most of its time."""
     reason = "demand" if sizing.size > observation.size else sizing.reason
     wanted = WantedSize(size=count_slots(sizing), reason=reason, exact=True)
     if observation.work is not None:

@@ -20,7 +20,7 @@ from distributed import WorkerPlugin, get_worker
 
 from paropt_exporter import host
 from paropt_exporter._version import __version__
-from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
+from paropt_exporter.errors import ParoptError, TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
@@ -28,6 +28,7 @@ from paropt_exporter.executors.cluster.messages import (
     Batch,
     RemoteCall,
     RemoteCommands,
+    RemoteFile,
     RemoteFunction,
     RemoteMeasurement,
     RemoteTask,
@@ -277,13 +278,19 @@ class Agent(WorkerPlugin):
         except BaseException as raised:  # noqa: BLE001 -- the task's own exception, or its cancellation
             error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
         work = task.work
+        outputs: tuple[RemoteFile, ...] = ()
+        if not isinstance(work, RemoteFunction):
+            try:
+                outputs = find_outputs(session.root, work.outputs, since)
+            except OSError as fault:
+                error = error or ParoptError(f"{task.label}: its outputs can't be read: {fault}")
         has_report = isinstance(work, RemoteCommands) and work.has_report
         reply = TaskReply(
             attempt=task.attempt,
             value=value,
             error=error,
             measurement=self._measure(value, future, began),
-            outputs=() if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since),
+            outputs=outputs,
             report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
             output=take_temporary(self._get_output_path(session, task)),
         )

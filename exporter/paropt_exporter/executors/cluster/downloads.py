@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from paropt_exporter.executors.cluster import transfers
 from paropt_exporter.executors.cluster.messages import RemoteFile, TaskReply
 from paropt_exporter.executors.cluster.workers import LocalFiles
 from paropt_exporter.executors.commands.output import RAW_BYTES
+from paropt_exporter.input_files import InputPatterns
 
 
 async def fetch_files(
@@ -39,13 +39,9 @@ def choose_destination(root: Path, name: str, patterns: tuple[str, ...]) -> Path
     """Return where an output goes. Raises OSError for a name that no pattern asked for, or that leaves `root`."""
     path = root / name
     inside = not os.path.isabs(name) and path.resolve().is_relative_to(root.resolve())  # noqa: PTH117
-    if not inside or not any(_matches(name, pattern) for pattern in patterns):
+    if not inside or not InputPatterns(patterns).matches(name):
         raise OSError(f"the worker offers {name!r}, which no pattern of outputs asks for")
     return path
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern.replace("**/", ""))
 
 
 async def _read(client: Any, address: str, file: RemoteFile) -> AsyncIterator[bytes]:

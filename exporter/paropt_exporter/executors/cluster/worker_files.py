@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from paropt_exporter.executors.cluster.messages import RemoteFile
+from paropt_exporter.input_files import InputPatterns
 
 INLINE_BYTES = 256 << 10  # a file up to this size travels in the reply
 _CLOCK_TICK_SECONDS = 0.02  # times of files are as coarse as the kernel's clock
 MOST_OUTPUTS = 10_000
 
 
-def find_outputs(root: str, patterns: Iterable[str], since_seconds: float) -> tuple[RemoteFile, ...]:
-    """Return the regular files that match a pattern and changed since a moment of the wall clock."""
-    found: dict[str, RemoteFile] = {}
-    for pattern in patterns:
-        names = glob.iglob(pattern, root_dir=root, recursive=True, include_hidden=True)  # noqa: PTH207 -- names
-        for name in names:
-            path = Path(root) / name
-            try:
-                status = os.lstat(path)
-            except OSError:
-                continue
-            recent = status.st_mtime >= since_seconds - _CLOCK_TICK_SECONDS
-            if stat.S_ISREG(status.st_mode) and recent and len(found) < MOST_OUTPUTS:
-                found[name] = read_small(path, name=name, mode=stat.S_IMODE(status.st_mode))
-    return tuple(found.values())
+def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tuple[RemoteFile, ...]:
+    """Return the regular files that match the patterns and changed since a moment of the wall clock."""
+    if not patterns:
+        return ()
+    since = since_seconds - _CLOCK_TICK_SECONDS
+    found = [
+        (name, stat.S_IMODE(status.st_mode))
+        for name, status in InputPatterns(tuple(patterns)).find_files(root)
+        if stat.S_ISREG(status.st_mode) and status.st_mtime >= since
+    ]
+    return tuple(read_small(Path(root) / name, name=name, mode=mode) for name, mode in found[:MOST_OUTPUTS])
 
 
 def read_small(path: Path, *, name: str = "", mode: int = 0o600) -> RemoteFile:

@@ -18,6 +18,7 @@ from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningT
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
+from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.lazy_dataclasses import dataclass, replace
@@ -101,7 +102,7 @@ class CommandPool:
             label,
             steps,
             mark=f"{self._mark}-{next(self._marks)}",
-            cwd=Path(cwd).absolute(),
+            cwd=(cwd if isinstance(cwd, Path) else Path(cwd)).absolute(),
             env=dict(os.environ if env is None else env),
         )
         future: TaskFuture[CommandOutcome] = TaskFuture()
@@ -163,6 +164,10 @@ class CommandPool:
             Result.CANCELLATION, 0
         )  # of tasks that never reached a thread
         return replace(threads, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
+
+    def get_worker_time(self) -> WorkerTime:
+        """Return how long the threads have been busy and available."""
+        return self._threads.get_worker_time()
 
     def running(self) -> tuple[RunningTask, ...]:
         """Return the running tasks, with the CPU time and memory of all their processes."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
+from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import (
     SharedSupervisor,
@@ -184,12 +184,17 @@ class CommandTask:
             with theirs:
                 output, write_end = os.pipe()
                 stack.callback(os.close, output)
+                request = self._build_request(step, program)
                 try:
                     check_reserve(output, write_end)
+                    # As much as fits now: the supervisor can start the command as soon as it gets the channel.
+                    sent = _send_available(ours, request)
                     supervisor = self._supervisor.hand_over(theirs, write_end)
                 finally:
                     os.close(write_end)
             try:
+                if sent < len(request):  # otherwise the command may have ended by now, and its channel is closed
+                    ours.sendall(request[sent:])
                 return self._run_in_supervisor(ours, output, step, program, capture, supervisor)
             except ConnectionError:
                 return self._build_death_result(supervisor, step)
@@ -206,7 +211,6 @@ class CommandTask:
         supervisor: SupervisorProcess,
     ) -> StepResult:
         try:
-            channel.sendall(self._build_request(step, program))
             self._publish_channel(channel, supervisor)
             frame = self._read_until_end(channel, output, capture, supervisor)
         finally:
@@ -259,7 +263,7 @@ class CommandTask:
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
                 *lines, unread = (unread + _receive(channel)).split(b"\n")
-                for frame in map(json.loads, lines):
+                for frame in (json.loads(line.decode()) for line in lines):  # of bytes it would guess the encoding
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # parsed JSON
@@ -301,8 +305,7 @@ class CommandTask:
             "cwd": _encode_text(str(self._cwd)),
             "mark": self._mark,
         }
-        environment = _encode_environment(tuple(self._env.items()))
-        return f'{json.dumps(frame)[:-1]}, "env": {environment}}}\n'.encode()
+        return _encode_environment(tuple(self._env.items())) + json.dumps(frame).encode() + b"\n"
 
     def _publish_channel(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
         with self._lock:
@@ -354,12 +357,14 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
         if problem:
             raise CannotRun(f"cannot run {name!r}: {problem}")
         return name
-    refused = ""
-    for folder in (env.get("PATH") or os.defpath).split(os.pathsep):
-        candidate = os.path.join(cwd, folder, name)  # noqa: PTH118 -- each command looks in each folder: paths cost more
-        problem = _find_problem(candidate)
-        if not problem:
+    top, folders = str(cwd), (env.get("PATH") or os.defpath).split(os.pathsep)
+    candidates = [os.path.join(top, folder, name) for folder in folders]  # noqa: PTH118 -- for each command: paths cost more
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK) and not _find_problem(candidate):  # cheaper than an exception in most folders
             return candidate
+    refused = ""
+    for candidate in candidates:
+        problem = _find_problem(candidate)
         if not problem.startswith(_NO_FILE) and os.path.isfile(candidate):  # noqa: PTH113 -- likewise
             refused = problem
     missing = "not found on PATH: install it or correct the stage's run"
@@ -380,6 +385,14 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
         errno.ENOMEM: "the system is out of memory: use fewer workers",
     }.get(code, os.strerror(code))
     return CannotRun(f"cannot run {name!r}: {meaning}")
+
+
+def _send_available(channel: socket.socket, data: bytes) -> int:
+    """Send as much as the channel takes without a reader, and return the number of bytes."""
+    try:
+        return channel.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
 
 
 def _receive(channel: socket.socket) -> bytes:
@@ -408,8 +421,9 @@ def _drain_output(output: int, capture: Capture) -> None:
 
 
 @lru_cache(maxsize=16)  # the tasks of a stage share one environment, which is most of the request
-def _encode_environment(variables: tuple[tuple[str, str], ...]) -> str:
-    return json.dumps({_encode_text(key): _encode_text(value) for key, value in variables})
+def _encode_environment(variables: tuple[tuple[str, str], ...]) -> bytes:
+    environment = {_encode_text(key): _encode_text(value) for key, value in variables}
+    return json.dumps({"env": environment}).encode() + b"\n"
 
 
 def _encode_text(text: str) -> str:

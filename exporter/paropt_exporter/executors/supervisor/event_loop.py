@@ -2,7 +2,8 @@
 
     exporter                                      supervisor (subreaper, one thread, a session of its own)
     control socket --(channel, output pipe)-----> a Command for each channel
-    channel        --{"program", "argv", ...}---> posix_spawn, again in a session of its own
+    channel        --{"env": ...}---------------> the environment of the next program
+                   --{"program", "argv", ...}---> posix_spawn, again in a session of its own
                    --{"stop": grace}------------> TERM to all its groups, KILL after the grace
                    <--{"failed": errno}---------- or:
                    <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 or 250 ms
@@ -34,6 +35,7 @@ from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
     ProcessTable,
     Tree,
+    has_children,
     list_descendants,
 )
 
@@ -62,6 +64,8 @@ _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
+_ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
+_MAX_ENVIRONMENTS = 16
 # The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
 DEFAULT_SIGNALS = (
     signal.SIGINT,
@@ -75,7 +79,7 @@ DEFAULT_SIGNALS = (
 
 
 class Command:
-    """The command of one channel.
+    """The command of one channel, and its output, which stays open here: its end would wake the exporter for nothing.
 
         reading -> running -> clearing (main process ended, others live) -> ended
                       |          |
@@ -98,6 +102,7 @@ class Command:
         self._left = 0
         _raise_limits()
         self._unread = b""
+        self.environment: dict[bytes, bytes] = {}
 
     def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
         """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
@@ -108,7 +113,9 @@ class Command:
         if not chunk:
             raise ConnectionResetError
         *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [
+            _parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line.decode()) for line in lines
+        ]
 
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
@@ -116,14 +123,12 @@ class Command:
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
-            pid = _spawn(frame, self._output)
+            pid = _spawn(frame, self.environment, self._output)
         except OSError as error:
             self._send(failed=error.errno, entered=entered)
             return None
         finally:
             os.chdir("/")  # a process's current folder can't be unmounted
-            os.close(self._output)
-            self._output = -1
         self._began_seconds = time.monotonic()
         self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds)
         return self.tree
@@ -225,6 +230,7 @@ class Supervisor:
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
         self._open = True
+        self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
         self._pace = SamplingPace()
 
@@ -302,6 +308,9 @@ class Supervisor:
                 self._remove_command(command)
 
     def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+        if "env" in frame:
+            command.environment = frame["env"]
+            return
         if "stop" in frame:
             self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0
@@ -315,42 +324,56 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""
+        ended = []
         while (pid := _find_ended_child()) is not None:
             tree = self._table.find_owner(pid, time.monotonic())
             _, status, usage = os.wait4(pid, 0)
             self._table.settle(pid, usage.ru_utime + usage.ru_stime, time.monotonic())
             if tree is None:
                 continue
-            peak = usage.ru_maxrss * 1024
-            # A process too short for a sample gets the kernel's figure, which is a few MB of this process too high.
-            if peak > tree.memory_peak and (not tree.memory_peak or peak > procfs.read_memory_peak_bytes()):
-                tree.memory_peak = peak
+            self._note_peak(tree, usage.ru_maxrss * 1024)
             if tree.root == str(pid):
-                self._on_main_exit(tree, status)
+                ended.append((tree, status))
+        for command in tuple(self._commands.values()):
+            for tree, status in ended:
+                if command.tree is tree:
+                    command.status = status
+                    self._on_main_exit(command)
 
-    def _on_main_exit(self, tree: Tree, status: int) -> None:
-        self._next_sample = 0.0  # only a sample shows the processes that it left
-        for command in self._commands.values():
-            if command.tree is tree:
-                command.status = status
+    def _note_peak(self, tree: Tree, peak: int) -> None:
+        """Note the kernel's figure of an exited process's peak.
+
+        It is a few MB of this process too high if the process was too short for a sample: it shared this one's memory
+        between its start and its program's.
+        """
+        if peak <= tree.memory_peak:
+            return
+        if tree.memory_peak and peak > self._own_peak:
+            self._own_peak = procfs.read_memory_peak_bytes()  # it only grows
+        if not tree.memory_peak or peak > self._own_peak:
+            tree.memory_peak = peak
+
+    def _on_main_exit(self, command: Command) -> None:
+        """End a command at once if it has left no processes: most leave none, and a look at all of /proc is dear."""
+        if command.tree is None or self._table.has_left_processes(command.tree):
+            self._next_sample = 0.0  # only a sample shows the processes that it left
+        else:
+            self._on_command_end(command)
 
     def _sample_commands(self, now: float) -> None:
         """Sample the processes if it is due, and only then report and send signals, to the current processes."""
         if now < self._get_due_time():
             return
         self._sampled = now
-        if _has_children():
+        if has_children():
             self._table.refresh(now)
         else:
             self._table.clear()
         young = any(command.is_young(now) for command in self._commands.values())
         cost = time.monotonic() - now
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
-        self._send_usage(now)
         for command in [command for command in self._commands.values() if command.advance(now)]:
             self._on_command_end(command)
-
-    def _send_usage(self, now: float) -> None:
         for command in self._commands.values():
             if command.is_report_due(now):
                 command.send_usage(now)
@@ -358,7 +381,7 @@ class Supervisor:
     def _on_command_end(self, command: Command) -> None:
         if command.tree is not None:
             self._table.remove(command.tree)
-        if not self._table.trees and _has_children():
+        if not self._table.trees and has_children():
             _kill(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)
@@ -398,14 +421,6 @@ def _find_ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _kill(pids: list[int]) -> None:
@@ -448,16 +463,26 @@ def _compute_limits() -> tuple[tuple[int, int], tuple[int, int]]:
     return of_commands, own
 
 
-def _spawn(frame: dict[str, Any], output: int) -> int:  # Any: parsed JSON
-    environment = {key.encode("latin-1"): value.encode("latin-1") for key, value in frame["env"].items()}
-    environment[MARK.encode()] = frame["mark"].encode()
+_environments: dict[bytes, dict[str, dict[bytes, bytes]]] = {}  # by their frame: the commands of a stage share one
+
+
+def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
+    if line not in _environments:
+        if len(_environments) >= _MAX_ENVIRONMENTS:
+            _environments.clear()
+        found = json.loads(line)["env"]
+        _environments[line] = {"env": {key.encode("latin-1"): value.encode("latin-1") for key, value in found.items()}}
+    return _environments[line]
+
+
+def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int) -> int:  # Any: parsed JSON
     of_commands, own = _raise_limits()
     resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
     try:
         return os.posix_spawn(
             frame["program"].encode("latin-1"),
             [argument.encode("latin-1") for argument in frame["argv"]],
-            environment,
+            {**environment, MARK.encode(): frame["mark"].encode()},
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, output, 1),

@@ -29,16 +29,25 @@ class Process:
 
     __slots__ = ("group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "time", "waited")
 
-    def __init__(self, pid: str, fields: list[str], now: float) -> None:
+    def __init__(self, pid: str, fields: list[str], now: float, *, born: float | None = None) -> None:
+        """Take the first sample; `born`: when the process started, if that was just now."""
         self.pid = pid
         self.samples = 1
-        self.time = ProcessTime(pid)
-        self.update(fields, now)
+        self.time = ProcessTime(pid, born=born)
+        self._read_fields(fields)
+        if born is None:
+            self._sample_time(fields, now)
 
     def update(self, fields: list[str], now: float) -> None:
         """Take newer values; `fields` are those after the command name."""
-        self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
+        self._read_fields(fields)
+        self._sample_time(fields, now)
+
+    def _sample_time(self, fields: list[str], now: float) -> None:
         self.time.sample(threads=int(fields[17]), state=fields[0], now=now)
+
+    def _read_fields(self, fields: list[str]) -> None:
+        self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
         self.start = fields[19]
@@ -187,7 +196,7 @@ class ProcessTable:
         self._sessions[tree.root] = tree
         fields = self._read_stat(tree.root)
         if fields is not None:
-            self._add_member(tree, Process(tree.root, fields, now))
+            self._add_member(tree, Process(tree.root, fields, now, born=now))
             tree.update_memory()
 
     def remove(self, tree: Tree) -> None:
@@ -221,6 +230,18 @@ class ProcessTable:
         self._owners.clear()
         for tree in self.trees:
             tree.members.clear()
+
+    def has_left_processes(self, tree: Tree) -> bool:
+        """Return whether a process of a tree may live on after its root was reaped, without a look at all of /proc.
+
+        Such a process is known, or it is a child of this process, which has become the parent of all orphans.
+        """
+        if tree.members:
+            return True
+        roots = {other.root for other in self.trees if not other.root_ended}
+        if not roots:
+            return has_children()
+        return set(procfs.list_child_pids(self._me, threads=1)) != roots
 
     def find_owner(self, pid: int, now: float) -> Tree | None:
         """Return the tree of a process that has exited but is not reaped yet, and take its last sample."""
@@ -292,6 +313,15 @@ class ProcessTable:
         tree.members[process.pid] = process
         self._owners[process.pid] = tree
         self._sessions[process.session] = tree
+
+
+def has_children() -> bool:
+    """Return whether this process has a child, alive or not reaped yet."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def count_runnable_threads() -> int:

@@ -17,7 +17,7 @@ from paropt_exporter.errors import InitializerFailed, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
-from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
+from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.light_typing import Any, NoReturn, Protocol
@@ -372,6 +372,16 @@ class ThreadPoolState:
             queued = tuple(self.work_queue.copy())
             snapshot, busy_seconds = take_snapshot(self._workers, queued, self.target)
             return self.counters.build_statistics(snapshot, counters, busy_seconds)
+
+    def get_worker_time(self) -> WorkerTime:
+        """Return how long the workers have been busy and available, current tasks included."""
+        with self.lock:
+            now, live = monotonic(), [worker for worker in self._workers if worker.ready_seconds is not None]
+            busy = sum(max(0.0, now - worker.started_seconds) for worker in live if worker.task is not None)
+            return WorkerTime(
+                self.counters.exited.busy_seconds + sum(worker.counters.busy_seconds for worker in live) + busy,
+                self.counters.slot_seconds + sum(now - (worker.ready_seconds or now) for worker in live),
+            )
 
     def list_running(self) -> tuple[RunningTask, ...]:
         memory = procfs.read_memory_bytes()

@@ -14,6 +14,7 @@ from time import monotonic
 from paropt_exporter import host
 from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 from paropt_exporter.light_typing import Any, Generic, ParamSpec, TypeVar
@@ -185,6 +186,10 @@ class ThreadPool(Executor):
 
     def statistics(self) -> PoolStatistics:
         return self._state.statistics()
+
+    def get_worker_time(self) -> WorkerTime:
+        """Return how long the workers have been busy and available."""
+        return self._state.get_worker_time()
 
     def running(self) -> tuple[RunningTask, ...]:
         """List the running tasks. Memory is that of the whole process, since threads share it."""

@@ -50,6 +50,15 @@ def render_rules(options: Options) -> dict[str, str]:
     return {f"alerts/{name}": _HEADER + _render_file(name, content, options) for name, content in files.items()}
 
 
+def render_fleet_rules(options: Options) -> dict[str, str]:
+    """Return the rule files of the servers of a fleet, by path; a single server needs none of them."""
+    from paropt_exporter.monitoring.alerts import fleet
+
+    files = {fleet.PARTS_FILE: fleet.build_parts_groups(options), fleet.GLOBAL_FILE: fleet.build_global_groups(options)}
+    header = _HEADER.replace("alerts", "fleet")
+    return {f"alerts/fleet/{name}": header + _render_file(name, content, options) for name, content in files.items()}
+
+
 def _render_file(name: str, content: tuple[Group, ...], options: Options) -> str:
     rules = {"groups": [_format_group(group, options) for group in content]}
     object_name = name.removesuffix(".yml")

@@ -26,6 +26,7 @@ def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
         _build_slow_stage_alert(series),
         _build_uneven_stage_alert(series),
         _build_gil_bound_alert(series),
+        _build_cache_alert(series),
     )
 
 
@@ -67,6 +68,47 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
             "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
             "`failure`: fix the errors in the stage's output. `error`: `paropt-exporter check` finds missing programs; "
             "a killed one may have lacked memory. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
+        ),
+    )
+
+
+def _build_cache_alert(series: SeriesSelector) -> Alert:
+    lookups = series.increase(families.CACHE_LOOKUPS, "1h", reason="store")
+    return Alert(
+        name="ParoptCacheUnusable",
+        conditions=(
+            Condition(
+                expr=f"sum without (result, reason) ({lookups}) > 0",
+                level=Level.INFO,
+            ),
+        ),
+        summary="A stage that could be skipped runs, since the store of results can't be used.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }} ran within the last hour because the store of cached results, or a result in it, "
+            "could not be used."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            "A lookup of the stage ended with the reason `store`: the folder can't be read or written, other users may "
+            "write to it, or a result was damaged."
+        ),
+        impact="None but time: the stage ran, and its result is right. It runs each time until the store is repaired.",
+        diagnosis=(
+            Query(
+                question="Which stages, how often in a day?",
+                expr=(
+                    f"sum by (instance, lane, stage) ({series.increase(families.CACHE_LOOKUPS, '1d', reason='store')}) "
+                    "> 0"
+                ),
+            ),
+        ),
+        mitigation=(
+            "The summary of the run names the reason behind the stage. `paropt-exporter cache info` shows the folder.",
+            "A damaged result removes itself. If it happens again, `paropt-exporter cache verify` finds all of them, "
+            "and the disk deserves a look.",
+            "Make room, or set `PAROPT_CACHE_DIR` to a folder that belongs to this user only.",
         ),
     )
 

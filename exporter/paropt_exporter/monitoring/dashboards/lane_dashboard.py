@@ -62,6 +62,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             ),
         ),
         Section(title="Where the time goes", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_time_panels(scope)]),)),
+        Section(title="What is skipped", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_cache_panels(scope)]),)),
         Section(
             title="Stages: utilization, saturation",
             lines=(Line(height=CHART_HEIGHT, panels=[*_iter_resource_panels(scope)]),),
@@ -235,6 +236,37 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
         "caches. A band that climbs: the lane grows.",
         Query(expr=f"sum by (le) ({scope.increase(names.RUN_DURATION, part='bucket')})", legend="{{le}}"),
         unit="s",
+    )
+
+
+def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
+    hits, all_lookups = (
+        f"sum ({scope.increase_over_range(names.CACHE_LOOKUPS, **labels)})" for labels in ({"result": "hit"}, {})
+    )
+    yield build_stat(
+        "How much of the cached work is skipped?",
+        "Tasks of cached stages that were skipped, of all of them, in the time shown. Low where little changes: the "
+        "panel of reasons tells why they run.",
+        Query(expr=f"{hits} / ({all_lookups} > 0)"),
+        Scale(unit="percentunit"),
+        no_value="nothing is cached",
+    )
+    yield build_stat(
+        "How much time did that save?",
+        "How long the tasks that were skipped in the time shown took when they ran, all together.",
+        Query(expr=f"sum({scope.increase_over_range(names.CACHE_SAVED)})"),
+        Scale(unit="s"),
+        no_value="nothing is cached",
+    )
+    yield build_bars(
+        "Why do cached stages run?",
+        "Tasks of cached stages that ran, by reason. inputs: files changed, as they should. edited, own_input: narrow "
+        "`inputs`. uncacheable, store: the log and the summary say what is wrong. evicted: raise PAROPT_CACHE_SIZE.",
+        Query(
+            expr=f"sum by (stage, reason) ({scope.increase(names.CACHE_LOOKUPS, result='miss')}) > 0",
+            legend="{{stage}} {{reason}}",
+        ),
+        Scale(unit="short", decimals=0),
     )
 
 

@@ -1,0 +1,224 @@
+"""The states of files by content, with an index of the files that need not be read again.
+
+An index entry has a file's size, times, inode and mode beside its state. As in git, a file whose time is close to the
+moment at which it was read gets no entry that lasts: a later change in the same tick of the clock would not show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import marshal
+import os
+import stat
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter import files
+from paropt_exporter.input_files import FoundFile
+from paropt_exporter.light_typing import Any
+
+log = logging.getLogger(__name__)
+
+# size, mtime_ns, ctime_ns, inode, mode, state; of a link also the entry of the file that it leads to.
+Entry = tuple[Any, ...]
+Snapshot = dict[str, Entry]  # by path
+
+ABSENT: Entry = (0, 0, 0, 0, 0, "-")
+_RACY_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
+_TRIES = 3
+_MAGIC = f"paropt index 1 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
+_LARGEST_INDEX_BYTES = 1 << 28
+_MOST_ENTRIES = 500_000
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class UnusableFile(Exception):
+    """A file has no state that could be compared: it is a pipe, unreadable, or changes while it is read."""
+
+
+def get_state(entry: Entry) -> str:
+    """Return the part of an entry that belongs into a key: kind and content, without times."""
+    return str(entry[5]) if len(entry) == 6 else f"{entry[5]} > {get_state(entry[6])}"
+
+
+class FileStates:
+    """The files of one folder tree. One thread at a time uses it.
+
+    Guarantees: a state that comes from the index is that of a file whose size, times, inode and mode are unchanged; a
+    file that changes while it is read has no state.
+    """
+
+    def __init__(
+        self, folder: str, index: Path | None = None, *, read_clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        """`index`: the file that keeps the entries from run to run; None: none does. The clock is that of files."""
+        self._read_clock_ns = read_clock_ns
+        self.folder = folder
+        self.read_count = 0
+        self._index = index
+        self._known: dict[str, Entry] = {} if index is None else load_index(index)
+        self._racy: set[str] = set()
+        self._changed = False
+
+    def take_snapshot(self, found: Iterable[FoundFile]) -> Snapshot:
+        """Return the entries of files. Raises UnusableFile."""
+        snapshot: Snapshot = {}
+        known, racy = self._known, self._racy
+        for path, state in found:
+            entry = known.get(path)
+            if (
+                entry is None
+                or entry[2] != state.st_ctime_ns
+                or entry[1] != state.st_mtime_ns
+                or entry[0] != state.st_size
+                or entry[3] != state.st_ino
+                or entry[4] != state.st_mode
+                or path in racy
+            ):
+                entry = self._read(path, state)
+            snapshot[path] = entry
+        return snapshot
+
+    def take_entry(self, path: str) -> Entry:
+        """Return the entry of one path, ABSENT if it names nothing. Raises UnusableFile."""
+        try:
+            state = os.lstat(os.path.join(self.folder, path))
+        except (FileNotFoundError, NotADirectoryError):
+            return ABSENT
+        except OSError as error:
+            raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
+        return self.take_snapshot([(path, state)])[path]
+
+    def derive_state(self, path: str, compute: Callable[[bytes], str]) -> str:
+        """Return `compute` of a file's content, from the index while the file is unchanged; "-" if it is missing.
+
+        Raises UnusableFile.
+        """
+        name = f"{path}\0derived"
+        try:
+            state = os.stat(path)
+            known = self._known.get(name)
+            found = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode)
+            if known is not None and known[:5] == found and name not in self._racy:
+                return get_state(known)
+            now_ns = self._read_clock_ns()
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return "-"
+        except OSError as error:
+            raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
+        entry = (*found, compute(content))
+        self._keep(name, entry, now_ns)
+        return get_state(entry)
+
+    def save(self) -> None:
+        """Write the index, without entries that are too young. An error costs the next run its time only."""
+        if self._index is None or not self._changed:
+            return
+        entries = {path: entry for path, entry in self._known.items() if path not in self._racy}
+        payload = marshal.dumps(entries)
+        with suppress(OSError):
+            files.replace_file(self._index, _MAGIC + zlib.crc32(payload).to_bytes(4, "big") + payload, mode=0o600)
+
+    def _read(self, path: str, state: os.stat_result) -> Entry:
+        kind = stat.S_IFMT(state.st_mode)
+        if kind == stat.S_IFLNK:
+            return self._read_link(path, state)
+        if kind == stat.S_IFDIR:
+            return (0, 0, 0, state.st_ino, state.st_mode, "d")
+        if kind != stat.S_IFREG:
+            raise UnusableFile(f"{path} is neither a file nor a folder")
+        return self._read_file(path, os.path.join(self.folder, path))
+
+    def _read_link(self, path: str, state: os.stat_result) -> Entry:
+        """Return the entry of a link, with that of its target: its content counts too."""
+        full = os.path.join(self.folder, path)
+        try:
+            target = os.readlink(full)
+        except OSError as error:
+            raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
+        own = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode, f"l {target}")
+        try:
+            end = os.stat(full)
+        except OSError:  # it leads nowhere, or in a circle
+            return (*own, ABSENT)
+        if stat.S_ISDIR(end.st_mode):
+            return (*own, (0, 0, 0, 0, 0, "d"))
+        if not stat.S_ISREG(end.st_mode):
+            raise UnusableFile(f"{path} leads to something that is neither a file nor a folder")
+        entry = self._take_target(f"{path}\0{target}", full, end)
+        return (*own, entry)
+
+    def _take_target(self, name: str, full: str, state: os.stat_result) -> Entry:
+        entry = self._known.get(name)
+        found = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode)
+        if entry is None or entry[:5] != found or name in self._racy:
+            return self._read_file(name, full)
+        return entry
+
+    def _read_file(self, name: str, full: str) -> Entry:
+        path = name.partition("\0")[0]
+        for _ in range(_TRIES):
+            # Before the file is opened: a change after this moment has a later time, or makes the entry racy.
+            now_ns = self._read_clock_ns()
+            try:
+                entry = _hash_file(full)
+            except OSError as error:
+                raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
+            if entry is not None:
+                self._keep(name, entry, now_ns)
+                return entry
+        raise UnusableFile(f"{path} changes while it is read")
+
+    def _keep(self, name: str, entry: Entry, now_ns: int) -> None:
+        if len(self._known) >= _MOST_ENTRIES:
+            self._known.clear()
+        self.read_count += 1
+        self._known[name] = entry
+        self._changed = True
+        if max(int(entry[1]), int(entry[2])) > now_ns - _RACY_NS:
+            self._racy.add(name)
+        else:
+            self._racy.discard(name)
+
+
+def load_index(path: Path) -> dict[str, Entry]:
+    """Return the entries of an index; none if it is missing, damaged, or of another version."""
+    try:
+        content = files.read_file(path, _LARGEST_INDEX_BYTES)
+    except OSError:
+        return {}
+    start = len(_MAGIC) + 4
+    if content[: len(_MAGIC)] != _MAGIC or zlib.crc32(content[start:]) != int.from_bytes(
+        content[len(_MAGIC) : start], "big"
+    ):
+        return {}
+    loaded = marshal.loads(memoryview(content)[start:])  # of this user's private folder, and checked
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _hash_file(full: str) -> Entry | None:
+    """Return the entry of a regular file, or None if it changed meanwhile. Raises OSError."""
+    descriptor = os.open(full, _READ_FLAGS)
+    with open(descriptor, "rb", buffering=0) as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            return None
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    ):
+        return None
+    kind = "x" if after.st_mode & 0o111 else "f"
+    return (
+        after.st_size, after.st_mtime_ns, after.st_ctime_ns, after.st_ino, after.st_mode, f"{kind} {digest}",
+    )  # fmt: skip

@@ -1,0 +1,190 @@
+"""The files that a task's result depends on, as they are now."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile
+from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, fill_item, list_git_files, walk_folder
+from paropt_exporter.lazy_dataclasses import dataclass, field
+from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+
+# Python's tools read these from the folder in which they start, or from one above it, without being asked.
+_SETTINGS = (
+    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
+    "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
+    "pyrightconfig.json", ".isort.cfg",
+)  # fmt: skip
+_WORD = re.compile(r"[^\s;&|()<>\"'`$=:]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StageInputs:
+    """The files of a stage: those of all its tasks, and those of single tasks besides, by index."""
+
+    shared: Snapshot
+    own: Mapping[int, Snapshot] = field(default_factory=dict)
+
+    def list_paths(self) -> Iterator[str]:
+        yield from self.shared
+        for each in self.own.values():
+            yield from each
+
+
+def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[PlannedTask]) -> StageInputs:
+    """Return the states of all files that the tasks depend on. Raises UnusableFile."""
+    folder = states.folder
+    try:
+        shared = _find_shared(folder, stage)
+        own = {task.index: _find_own(folder, stage, task, shared) for task in tasks}
+    except OSError as error:
+        raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
+    except NoGit as error:
+        raise UnusableFile(f"{error}: name its `inputs`") from None
+    missing = dict.fromkeys((path for path, state in shared.items() if state is None), ABSENT)
+    there = [(path, state) for path, state in shared.items() if state is not None]
+    snapshot = {**states.take_snapshot(there), **missing}
+    return StageInputs(snapshot, {index: states.take_snapshot(found.items()) for index, found in own.items() if found})
+
+
+def _find_shared(folder: str, stage: PlannedStage) -> dict[str, os.stat_result | None]:
+    found: dict[str, os.stat_result | None] = {}
+    if stage.inputs is None:
+        found.update(_find_git_files(folder, stage))
+    elif patterns := [pattern for pattern in stage.inputs if ITEM not in pattern or pattern.startswith("!")]:
+        found.update(InputPatterns(tuple(patterns)).find_files(folder))
+    if stage.needed_outputs:
+        found.update(InputPatterns(stage.needed_outputs).find_files(folder))
+    found.update(_find_settings(folder, _get_relative_cwd(folder, stage)))
+    return found
+
+
+def _find_own(
+    folder: str, stage: PlannedStage, task: PlannedTask, shared: Mapping[str, object]
+) -> dict[str, os.stat_result]:
+    """Return the files of one task: those of patterns with its item, and files that its command names."""
+    found: dict[str, os.stat_result] = {}
+    items = task.items or ((task.item,) if task.item is not None else ())
+    patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
+    # An item may be a part of a file: `test_a.py::test_b`.
+    names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
+    for name in names if patterns else ():
+        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
+    found.update(_iter_named_files(folder, stage, task))
+    return {path: state for path, state in found.items() if path not in shared}
+
+
+def _list_left_out(stage: PlannedStage) -> list[str]:
+    return [pattern for pattern in stage.inputs or () if pattern.startswith("!")]
+
+
+def _iter_named_files(folder: str, stage: PlannedStage, task: PlannedTask) -> Iterator[FoundFile]:
+    """Yield the project's files that are words of a task's commands, such as a script, except its outputs."""
+    assert isinstance(task.work, Commands)
+    cwd = _get_relative_cwd(folder, stage)
+    written = InputPatterns(list_written(stage))
+    for word in dict.fromkeys(_iter_words(task.work.steps)):
+        path = posixpath.normpath(posixpath.join(cwd, word))
+        if word.startswith("/"):
+            path = posixpath.relpath(word, folder) if word.startswith(f"{folder}/") else ""
+        if not path or path.startswith("../") or written.matches(path):
+            continue
+        try:
+            state = os.lstat(os.path.join(folder, path))
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode):
+            yield path, state
+
+
+def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
+    for words in steps:
+        for word in words:
+            yield word
+            if any(mark in word for mark in "=:"):
+                yield from _WORD.findall(word)  # --config=x.toml, test_a.py::test_b
+        if len(words) == 3 and words[1] == "-c":
+            yield from _split_line(words[2])
+
+
+def _split_line(line: str) -> list[str]:
+    try:
+        return [*shlex.split(line), *_WORD.findall(line)]
+    except ValueError:
+        return _WORD.findall(line)
+
+
+def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield the files that git does not ignore, without untracked outputs of this stage and of unrelated ones."""
+    written = InputPatterns((*list_written(stage), *stage.other_outputs))
+    skipped: set[str] = set()
+    if written.patterns:
+        tracked = set(list_git_files(folder, untracked=False))
+        skipped = {path for path in list_git_files(folder) if path not in tracked and written.matches(path)}
+    for path in list_git_files(folder):
+        if path in skipped:
+            continue
+        try:
+            state = os.lstat(os.path.join(folder, path))
+        except (FileNotFoundError, NotADirectoryError):
+            yield path, None
+            continue
+        if stat.S_ISDIR(state.st_mode):
+            yield from walk_folder(folder, path)  # a submodule, or a repository in the repository
+        else:
+            yield path, state
+            if stat.S_ISLNK(state.st_mode) and os.path.isdir(os.path.join(folder, path)):
+                yield from walk_folder(folder, path)
+
+
+def list_written(stage: PlannedStage) -> tuple[str, ...]:
+    """Return the patterns of all files that a stage writes, each item in its place."""
+    fixed = [pattern for pattern in stage.outputs if ITEM not in pattern]
+    each = [pattern for pattern in stage.outputs if ITEM in pattern]
+    if each:
+        for task in stage.tasks:
+            for item in task.items or ((task.item,) if task.item is not None else ()):
+                fixed += fill_item(each, item)
+    return tuple(fixed)
+
+
+def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:
+    """Yield the settings of Python's tools in a stage's folder and those above it, up to the config's folder."""
+    parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
+    for count in range(len(parts) + 1):
+        place = "/".join(parts[:count])
+        for name in _SETTINGS:
+            path = f"{place}/{name}" if place else name
+            try:
+                state = os.lstat(os.path.join(folder, path))
+            except OSError:
+                continue
+            if not stat.S_ISDIR(state.st_mode):
+                yield path, state
+
+
+def _get_relative_cwd(folder: str, stage: PlannedStage) -> str:
+    return posixpath.relpath(os.fspath(stage.cwd), folder)
+
+
+def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs) -> str | None:
+    """Return a file that is both an input and an output of a stage, or None."""
+    if not stage_outputs:
+        return None
+    written = InputPatterns(tuple(stage_outputs))
+    return next((path for path in inputs.list_paths() if written.matches(path)), None)
+
+
+def find_changed_file(before: StageInputs, after: StageInputs) -> str | None:
+    """Return a file whose state or times differ, or None. A file that was written with its old content differs."""
+    pairs = [(before.shared, after.shared)]
+    pairs += [(before.own.get(index, {}), after.own.get(index, {})) for index in {**before.own, **after.own}]
+    for old, new in pairs:
+        if old != new:
+            return next(path for path in sorted({**old, **new}) if old.get(path) != new.get(path))
+    return None

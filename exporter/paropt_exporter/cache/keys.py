@@ -1,0 +1,85 @@
+"""The key of a task: everything that its result may depend on, as named components and as one digest.
+
+The components are kept with each entry, so that a miss can name the difference. Values of variables are kept as keyed
+digests only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterable, Mapping
+
+from paropt_exporter.cache.file_states import Snapshot, get_state
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+
+FORMAT = "1"  # of keys and entries: another one has other keys
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """The key of one task. `listings` are the digests of the lists of its files."""
+
+    digest: str
+    components: tuple[tuple[str, str], ...]
+    listings: tuple[str, ...]
+
+
+def build_listing(snapshot: Snapshot) -> bytes:
+    """Return the list of files with their states, sorted by path, each part with a NUL at its end."""
+    lines = [f"{path}\0{get_state(entry)}\0" for path, entry in sorted(snapshot.items())]
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def parse_listing(content: bytes) -> dict[str, str]:
+    """Return the states by path of a list of files."""
+    parts = content.decode("utf-8", "surrogateescape").split("\0")
+    return dict(zip(parts[0::2], parts[1::2], strict=False))
+
+
+def hash_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class StageKey:
+    """The parts of the keys that all tasks of a stage share."""
+
+    def __init__(
+        self, stage: PlannedStage, *, cwd: str, variables: Mapping[str, str], tools: Mapping[str, str], secret: bytes
+    ) -> None:
+        """`cwd` is relative to the config's folder. `secret` keys the digests of the variables' values."""
+        machine = os.uname()
+        fixed = [
+            ("format", FORMAT),
+            ("platform", f"{machine.sysname} {machine.machine}"),
+            ("cwd", cwd),
+            ("outputs", json.dumps(stage.outputs)),
+            *((f"tool {name}", identity) for name, identity in sorted(tools.items())),
+        ]
+        values = sorted(variables.items())
+        self._digest = hashlib.sha256()
+        _add_pairs(self._digest, (*fixed, *values))
+        self._components = (*fixed, *((f"env {name}", _hide(secret, name, value)) for name, value in values))
+
+    def build(self, task: PlannedTask, listings: tuple[str, ...]) -> TaskKey:
+        """Return the key of a task with these lists of files."""
+        assert isinstance(task.work, Commands)
+        own = (("command", json.dumps(task.work.steps)), ("item", json.dumps(task.items or task.item)))
+        digest = self._digest.copy()
+        _add_pairs(digest, (*own, *(("files", listing) for listing in listings)))
+        return TaskKey(digest.hexdigest(), (*own, *self._components), listings)
+
+
+def _add_pairs(digest: hashlib._Hash, pairs: Iterable[tuple[str, str]]) -> None:
+    """Add texts to a digest, each with its length, so that no two lists of pairs are alike."""
+    for pair in pairs:
+        for part in pair:
+            content = os.fsencode(part)
+            digest.update(len(content).to_bytes(8, "big") + content)
+
+
+def _hide(secret: bytes, name: str, value: str) -> str:
+    return hmac.new(secret, f"{name}\0{value}".encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]

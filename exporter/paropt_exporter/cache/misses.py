@@ -1,0 +1,174 @@
+"""The reasons of misses: the last keys of each task, and the difference between them and the new one in a line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter import files
+from paropt_exporter.cache.entry import BadEntry, Entry
+from paropt_exporter.cache.keys import TaskKey, parse_listing
+from paropt_exporter.cache.store import Store
+from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass
+
+_MOST_KEYS = 8  # of each task: a few branches and checkouts
+_LARGEST_NOTE_BYTES = 1 << 16
+_MOST_COMPARED_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a task runs: `text` says it in a line."""
+
+    reason: CacheReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNotes:
+    """The last results of a task in any checkout of the project, the latest first, and why the last run kept none."""
+
+    keys: tuple[str, ...] = ()
+    unkept_key: str = ""
+    unkept: Miss | None = None
+
+
+class Notes:
+    """The notes on tasks, each in a small file of the store."""
+
+    def __init__(self, folder: Path, project: str) -> None:
+        self._folder = folder
+        self._project = project
+
+    def load(self, stage: str, item: str | None) -> TaskNotes:
+        """Return the notes on a task; empty ones if they are missing or damaged."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            values = json.loads(files.read_file(self._find(stage, item), _LARGEST_NOTE_BYTES))
+            unkept = values.get("unkept")
+            return TaskNotes(
+                keys=tuple(map(str, values["keys"])),
+                unkept_key=str(unkept[0]) if unkept else "",
+                unkept=Miss(CacheReason(unkept[1]), str(unkept[2])) if unkept else None,
+            )
+        return TaskNotes()
+
+    def add_key(self, stage: str, item: str | None, key: str) -> None:
+        """Note a result that was kept."""
+        known = [each for each in self.load(stage, item).keys if each != key]
+        self._save(stage, item, TaskNotes(keys=(key, *known[: _MOST_KEYS - 1])))
+
+    def add_unkept(self, stage: str, item: str | None, key: str, why: Miss) -> None:
+        """Note why a result was not kept."""
+        self._save(stage, item, TaskNotes(self.load(stage, item).keys, key, why))
+
+    def _save(self, stage: str, item: str | None, notes: TaskNotes) -> None:
+        unkept = [notes.unkept_key, notes.unkept.reason, notes.unkept.text] if notes.unkept is not None else None
+        with suppress(OSError):  # without it the next miss has a vaguer reason
+            content = json.dumps({"keys": notes.keys, "unkept": unkept}).encode()
+            files.replace_file(self._find(stage, item), content, mode=files.PRIVATE_FILE)
+
+    def _find(self, stage: str, item: str | None) -> Path:
+        name = os.fsencode(json.dumps([self._project, stage, item]))
+        return self._folder / hashlib.sha256(name).hexdigest()[:32]
+
+
+def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping[str, bytes]) -> Miss:
+    """Return why there is no result under a key, by the difference from the nearest one that is known.
+
+    `listings` has the contents of the key's lists of files by digest.
+    """
+    if notes.unkept is not None and notes.unkept_key == key.digest:
+        return notes.unkept
+    if key.digest in notes.keys:
+        return Miss(CacheReason.EVICTED, "its result was evicted from the cache")
+    known = [entry for digest in notes.keys if (entry := _load(store, digest)) is not None]
+    if not known:
+        if notes.keys:
+            return Miss(CacheReason.EVICTED, "its earlier results were evicted from the cache")
+        return notes.unkept or Miss(CacheReason.NEW, "it has no result yet")
+    nearest = min(known, key=lambda entry: len(_list_differences(key, entry)))
+    return _describe(_list_differences(key, nearest), _list_changed_files(key, nearest, store, listings))
+
+
+def _load(store: Store, digest: str) -> Entry | None:
+    with suppress(BadEntry):
+        return store.load(digest)
+    return None
+
+
+def _list_differences(key: TaskKey, entry: Entry) -> list[tuple[str, str | None, str | None]]:
+    """Return the components that differ: name, old value, new value."""
+    new, old = dict(key.components), dict(entry.components)
+    return [(name, old.get(name), new.get(name)) for name in {**new, **old} if old.get(name) != new.get(name)]
+
+
+def _list_changed_files(
+    key: TaskKey, entry: Entry, store: Store, listings: Mapping[str, bytes]
+) -> list[tuple[str, str | None, str | None]]:
+    if key.listings == entry.listings:
+        return []
+    new, old = {}, {}
+    for digest in key.listings:
+        new.update(parse_listing(listings.get(digest, b"")))
+    try:
+        for digest in entry.listings:
+            old.update(parse_listing(store.read(digest, _MOST_COMPARED_BYTES)))
+    except BadEntry:
+        return [("a file", "", "")]
+    return [(path, old.get(path), new.get(path)) for path in sorted({**new, **old}) if old.get(path) != new.get(path)]
+
+
+def _describe(
+    differences: Sequence[tuple[str, str | None, str | None]], changed: Sequence[tuple[str, str | None, str | None]]
+) -> Miss:
+    """Return the first difference in a line, what a user changed most likely first."""
+    tools = [*_iter_tools(differences)]
+    variables = [name.removeprefix("env ") for name, _, _ in differences if name.startswith("env ")]
+    if changed:
+        return Miss(CacheReason.INPUTS, _add_count(_describe_file(*changed[0]), len(changed)))
+    if tools:
+        return Miss(CacheReason.TOOLS, _add_count(tools[0], len(tools)))
+    if variables:
+        return Miss(CacheReason.ENVIRONMENT, _add_count(f"env {variables[0]} changed", len(variables)))
+    names = {name: name for name, _, _ in differences}
+    name = next((name for name in ("command", "item", "cwd", "outputs", "platform") if name in names), "format")
+    return Miss(CacheReason.COMMAND, f"its {name} changed")
+
+
+def _iter_tools(differences: Sequence[tuple[str, str | None, str | None]]) -> Iterator[str]:
+    found = {name.removeprefix("tool "): (old, new) for name, old, new in differences if name.startswith("tool ")}
+    if "packages" in found:
+        yield from _iter_packages(*found["packages"])
+    yield from (f"{name} changed" for name in found if name not in ("packages", "environment"))
+    if "environment" in found and "packages" not in found:
+        yield "the virtual environment changed"
+
+
+def _iter_packages(old: str | None, new: str | None) -> Iterator[str]:
+    before, after = _parse_packages(old), _parse_packages(new)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield f"{name} {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
+
+
+def _parse_packages(names: str | None) -> dict[str, str]:
+    return {name: version for name, _, version in (word.rpartition("-") for word in (names or "").split())}
+
+
+def _describe_file(path: str, old: str | None, new: str | None) -> str:
+    if old is None:
+        return f"{path} is new"
+    if new is None or (new == "-" and old != "-"):
+        return f"{path} is gone"
+    if old[:1] + new[:1] in ("fx", "xf") and old[1:] == new[1:]:
+        return f"{path} has another mode"
+    return f"{path} changed"
+
+
+def _add_count(text: str, count: int) -> str:
+    return text if count == 1 else f"{text} (+{count - 1})"

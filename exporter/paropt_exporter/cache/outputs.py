@@ -1,0 +1,160 @@
+"""Keep the files that a task wrote, and put them back.
+
+Files are restored beside their places and renamed when all are there, so that a damaged content changes nothing. Each
+folder on the way is opened without following links: a link in a checkout can't lead a restored file out of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+
+from paropt_exporter.cache.entry import OutputFile
+from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.cache.store import Store
+from paropt_exporter.input_files import FoundFile, InputPatterns
+from paropt_exporter.lazy_dataclasses import dataclass
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotRestored(Exception):
+    """The outputs could not be restored. The message has the reason; no file has changed."""
+
+
+def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
+    """Return the files that match a task's outputs. Raises UnusableFile."""
+    if not patterns:
+        return []
+    try:
+        return InputPatterns(tuple(patterns)).find_files(folder)
+    except OSError as error:
+        raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -> tuple[OutputFile, ...]:
+    """Put the outputs into the store. Raises UnusableFile and StoreUnusable."""
+    kept: list[OutputFile] = []
+    for path, state in found:
+        full = os.path.join(states.folder, path)
+        if stat.S_ISLNK(state.st_mode):
+            kept.append(OutputFile(path, "l", os.readlink(full)))
+            continue
+        (entry,) = states.take_snapshot([(path, state)]).values()
+        kind, _, digest = get_state(entry).partition(" ")
+        if kind == "d":
+            continue
+        try:
+            with open(full, "rb") as source:
+                store.add_file(source, digest, state.st_size)
+        except OSError as error:
+            raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
+        kept.append(OutputFile(path, kind, digest, state.st_size))
+    return tuple(kept)
+
+
+def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], found: Sequence[FoundFile]) -> int:
+    """Put the outputs of a result in place, and remove others that match; return how many files changed.
+
+    `found`: the outputs that are there. Raises NotRestored and BadEntry before any file has changed; an error of the
+    disk in the middle of the renames is a NotRestored too, after which the stage runs.
+    """
+    there = {path: _describe_there(states, path, state) for path, state in found}
+    missing = [file for file in wanted if there.get(file.path) != file.state]
+    names = {file.path for file in wanted}
+    stale = [path for path in there if path not in names]
+    if not missing and not stale:
+        return 0
+    with ExitStack() as stack:
+        staged: list[_Staged] = []
+        try:
+            folders = _Folders(states.folder, stack)
+            staged.extend(_stage(folders, store, file) for file in missing)
+            for path in stale:
+                parent, name = folders.open_parent(path, create=False)
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=parent)
+            while staged:
+                each = staged[-1]
+                os.rename(each.temporary, each.name, src_dir_fd=each.folder, dst_dir_fd=each.folder)
+                staged.pop()
+        except OSError as error:
+            raise NotRestored(f"the outputs can't be restored: {error.strerror} ({error.filename})") from None
+        finally:
+            _remove_staged(staged)
+    return len(missing) + len(stale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    folder: int
+    temporary: str
+    name: str
+
+
+class _Folders:
+    """Descriptors of the folders of outputs, opened from the root without following links."""
+
+    def __init__(self, root: str, stack: ExitStack) -> None:
+        self._stack = stack
+        self._open = {"": self._keep(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))}
+
+    def open_parent(self, path: str, *, create: bool = True) -> tuple[int, str]:
+        """Return the folder of a file and its name; create missing folders. Raises OSError."""
+        *parts, name = path.split("/")
+        if ".." in parts or name in ("", ".", "..") or path.startswith("/"):
+            raise NotRestored(f"the outputs can't be restored: {path} leads out of the project")
+        descriptor, prefix = self._open[""], ""
+        for part in parts:
+            prefix = f"{prefix}{part}/"
+            if prefix not in self._open:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                self._open[prefix] = self._keep(os.open(part, _FOLDER_FLAGS, dir_fd=descriptor))
+            descriptor = self._open[prefix]
+        return descriptor, name
+
+    def _keep(self, descriptor: int) -> int:
+        self._stack.callback(os.close, descriptor)
+        return descriptor
+
+
+def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:
+    parent, name = folders.open_parent(file.path)
+    temporary = f".{secrets.token_hex(8)}.paropt"
+    if file.kind == "l":
+        os.symlink(file.value, temporary, dir_fd=parent)
+        return _Staged(parent, temporary, name)
+    descriptor = os.open(temporary, _NEW_FILE_FLAGS, 0o777 if file.kind == "x" else 0o666, dir_fd=parent)
+    try:
+        with open(descriptor, "wb") as target:
+            store.copy(file.value, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=parent)
+        raise
+    return _Staged(parent, temporary, name)
+
+
+def _remove_staged(staged: Sequence[_Staged]) -> None:
+    for each in staged:
+        with suppress(OSError):
+            os.unlink(each.temporary, dir_fd=each.folder)
+
+
+def _describe_there(states: FileStates, path: str, state: os.stat_result) -> str:
+    """Return the state of an output that is there, as a result names it; "" for a file that has to be replaced."""
+    if stat.S_ISLNK(state.st_mode):
+        with suppress(OSError):
+            return f"l {os.readlink(os.path.join(states.folder, path))}"
+        return ""
+    try:
+        (entry,) = states.take_snapshot([(path, state)]).values()
+    except UnusableFile:
+        return ""
+    return get_state(entry)

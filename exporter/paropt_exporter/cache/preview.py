@@ -1,0 +1,75 @@
+"""What the cache would do now, for `plan --why`: reads the files and the store, and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from paropt_exporter import files
+from paropt_exporter.cache.entry import BadEntry
+from paropt_exporter.cache.file_states import FileStates, UnusableFile
+from paropt_exporter.cache.keys import hash_bytes
+from paropt_exporter.cache.misses import Miss, Notes, explain_miss
+from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
+from paropt_exporter.cache.store import Store
+from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.plan.structure import Plan, PlannedStage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A task, or an item of a batch: why it would be skipped or run; `item` None: the stage's only task."""
+
+    stage: str
+    item: str | None
+    reason: CacheReason
+    note: str
+    seconds: float = 0.0
+
+
+def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterator[Preview]:
+    """Yield the previews of the cached stages, as the outputs of the stages that they need are now."""
+    root = plan.root
+    index = store.index_folder / hash_bytes(os.fsencode(root))[:32]
+    reader = StageReader(root, FileStates(os.fspath(root), index), environ, _read_secret(store))
+    notes = Notes(store.last_folder, plan.project)
+    for stage in plan.stages:
+        if stage.cached and stage.tasks:
+            yield from _preview_stage(stage, reader, store, notes)
+
+
+def _preview_stage(stage: PlannedStage, reader: StageReader, store: Store, notes: Notes) -> Iterator[Preview]:
+    try:
+        reading = reader.read(stage)
+    except UnusableFile as error:
+        yield Preview(stage=stage.name, item=None, reason=CacheReason.UNCACHEABLE, note=str(error))
+        return
+    if (why := reader.find_own_input(reading)) is not None:
+        yield Preview(stage=stage.name, item=None, reason=why.reason, note=why.text)
+        return
+    for part in reading.parts:
+        yield _preview_part(reading, part, store, notes)
+
+
+def _preview_part(reading: StageReading, part: StagePart, store: Store, notes: Notes) -> Preview:
+    stage, item, key = reading.stage.name, part.task.item, reading.keys[part]
+    try:
+        entry = store.load(key.digest)
+    except BadEntry as error:
+        return Preview(stage=stage, item=item, reason=CacheReason.STORE, note=str(error))
+    if entry is None:
+        why = explain_miss(key, notes.load(stage, item), store, reading.listings)
+    elif not all(store.has(digest) for digest in entry.list_blobs()):
+        why = Miss(CacheReason.EVICTED, "a content of the cache was evicted")
+    else:
+        return Preview(stage=stage, item=item, reason=CacheReason.UNCHANGED, note="unchanged", seconds=entry.seconds)
+    return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
+
+
+def _read_secret(store: Store) -> bytes:
+    try:
+        return files.read_file(Path(store.secret_path), 1024)
+    except OSError:
+        return b""

@@ -1,0 +1,192 @@
+"""A remote cache over Bazel's HTTP protocol: results under `/ac/KEY`, contents under `/cas/SHA256`.
+
+The server and the credentials come from the environment of the host, never from `paropt.yml`: a pull request could
+change that. Without PAROPT_CACHE_WRITE nothing is written, so that only trusted jobs fill the cache of others. A job
+that is not trusted may write below a path of its own (`PAROPT_CACHE_URL=https://cache/pull/17`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+from paropt_exporter.cache.action_result import BadMessage, Digest, format_action_result, parse_action_result
+from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
+from paropt_exporter.cache.store import LARGEST_ENTRY_BYTES, Store
+from paropt_exporter.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+    from requests import Response, Session
+
+URL_VARIABLE, TOKEN_FILE_VARIABLE, WRITE_VARIABLE = "PAROPT_CACHE_URL", "PAROPT_CACHE_TOKEN_FILE", "PAROPT_CACHE_WRITE"
+_TIMEOUT_SECONDS = (3.0, 30.0)  # to connect, and between two reads
+_LARGEST_CONTENT_BYTES = 1 << 31
+_CHUNK_BYTES = 1 << 20
+
+
+class RemoteFailed(Exception):
+    """The server did not answer as the protocol says. The message has the reason, in a line."""
+
+
+class RemoteCache:
+    """One server. After its first failure it is not asked again in this process. One thread at a time uses it.
+
+    Guarantees: nothing that was downloaded is used before its digest is verified; an entry is uploaded after its
+    contents.
+    """
+
+    def __init__(self, url: str, *, token: str = "", writes: bool = False) -> None:
+        self.failure = ""
+        self.writes = writes
+        self._url = url.rstrip("/")
+        self._token = token
+        self._session: Session | None = None
+
+    def fetch(self, key: str, store: Store) -> bool:
+        """Download a result with all its contents into the store. Return whether it is there now.
+
+        Raises RemoteFailed, and StoreUnusable if the store can't take it.
+        """
+        if self.failure:
+            return False
+        try:
+            message = self._get(f"ac/{key}", LARGEST_ENTRY_BYTES)
+            if message is None:
+                return False
+            digest = parse_action_result(message)
+            content = self._get(f"cas/{digest.hash}", LARGEST_ENTRY_BYTES)
+            if content is None:
+                return False
+            if hashlib.sha256(content).hexdigest() != digest.hash:
+                raise RemoteFailed("an entry has another content than its digest says")
+            entry = parse_entry(content)
+            if entry.key != key:
+                raise RemoteFailed("an entry has the key of another one")
+            if not all(store.has(blob) or self._fetch_content(blob, store) for blob in entry.list_blobs()):
+                return False
+        except (BadMessage, BadEntry) as error:
+            raise self._fail(str(error)) from None
+        except RemoteFailed as error:
+            raise self._fail(str(error)) from None
+        for listing in entry.listings:  # for the reasons of later misses only
+            with suppress(RemoteFailed):
+                store.has(listing) or self._fetch_content(listing, store)
+        store.save(entry)
+        return True
+
+    def send(self, entry: Entry, store: Store) -> None:
+        """Upload a result with its contents. Raises RemoteFailed."""
+        if self.failure or not self.writes:
+            return
+        content = format_entry(entry)
+        digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+        contents = [("output", Digest(entry.output, store.get_size(entry.output)), False)]
+        contents += [
+            (file.path, Digest(file.value, file.size_bytes), file.kind == "x")
+            for file in entry.files
+            if file.kind != "l"
+        ]
+        try:
+            for blob in dict.fromkeys([*entry.list_blobs(), *entry.listings]):
+                self._send_content(blob, store)
+            self._put(f"cas/{digest.hash}", BytesIO(content), len(content))
+            message = format_action_result(digest, contents)
+            self._put(f"ac/{entry.key}", BytesIO(message), len(message))
+        except RemoteFailed as error:
+            raise self._fail(str(error)) from None
+
+    def _fetch_content(self, digest: str, store: Store) -> bool:
+        content = self._get(f"cas/{digest}", _LARGEST_CONTENT_BYTES)
+        if content is None:
+            return False
+        if store.add(content) != digest:
+            raise RemoteFailed("a content is not the one that its digest names")
+        return True
+
+    def _send_content(self, digest: str, store: Store) -> None:
+        path = store.find_content(digest)
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                if not self._has(f"cas/{digest}"):
+                    self._put(f"cas/{digest}", file, size)
+        except OSError as error:
+            raise RemoteFailed(f"a content can't be read: {error.strerror}") from None
+
+    def _has(self, name: str) -> bool:
+        with self._request("HEAD", name) as answer:
+            return answer.status_code == 200
+
+    def _get(self, name: str, limit_bytes: int) -> bytes | None:
+        with self._request("GET", name) as answer:
+            if answer.status_code == 404:
+                return None
+            if answer.status_code != 200:
+                raise RemoteFailed(f"GET {name[:12]}… was answered with {answer.status_code}")
+            content = bytearray()
+            for chunk in answer.iter_content(_CHUNK_BYTES):
+                content += chunk
+                if len(content) > limit_bytes:
+                    raise RemoteFailed(f"GET {name[:12]}… returned more than {limit_bytes:,} bytes")
+            return bytes(content)
+
+    def _put(self, name: str, content: IO[bytes], size_bytes: int) -> None:
+        with self._request("PUT", name, data=content, headers={"Content-Length": str(size_bytes)}) as answer:
+            if answer.status_code not in (200, 201, 202, 204):
+                raise RemoteFailed(f"PUT {name[:12]}… was answered with {answer.status_code}")
+
+    def _request(
+        self, method: str, name: str, data: IO[bytes] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        import requests  # here: few hosts have a remote cache
+
+        if self._session is None:
+            self._session = requests.Session()
+            self._session.trust_env = False  # no credentials from a netrc, no proxy for a server nearby
+            if self._token:
+                self._session.headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            return self._session.request(
+                method,
+                f"{self._url}/{name}",
+                data=data,
+                headers=headers,
+                timeout=_TIMEOUT_SECONDS,
+                stream=True,
+                allow_redirects=False,
+            )
+        except (requests.RequestException, OSError) as error:
+            raise RemoteFailed(f"{method} failed: {_describe(error)}") from None
+
+    def _fail(self, why: str) -> RemoteFailed:
+        self.failure = f"the remote cache is not used: {why}"
+        return RemoteFailed(self.failure)
+
+
+def open_remote(environ: Mapping[str, str]) -> RemoteCache | None:
+    """Return the remote cache of the environment, or None if it names none. Raises UsageError."""
+    url = environ.get(URL_VARIABLE)
+    if not url:
+        return None
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{URL_VARIABLE}: expected a URL like https://cache.example.org, found {url[:60]!r}")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise UsageError(f"{URL_VARIABLE}: a URL with a password would be logged: use {TOKEN_FILE_VARIABLE}")
+    token = ""
+    if path := environ.get(TOKEN_FILE_VARIABLE):
+        try:
+            token = Path(path).read_text().strip()
+        except OSError as error:
+            raise UsageError(f"{TOKEN_FILE_VARIABLE}: {path} can't be read: {error.strerror}") from None
+    return RemoteCache(url, token=token, writes=environ.get(WRITE_VARIABLE, "") not in ("", "0", "false", "no"))
+
+
+def _describe(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text[:200]

@@ -1,0 +1,401 @@
+"""The cache of a run: looks up the tasks of each stage before it starts, and keeps the results of those that ran."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter.cache.entry import BadEntry, Entry
+from paropt_exporter.cache.file_states import FileStates, UnusableFile
+from paropt_exporter.cache.key_locks import KeyLocks
+from paropt_exporter.cache.keys import TaskKey, hash_bytes
+from paropt_exporter.cache.lookup_summary import KeptTask, miss_all, sum_up
+from paropt_exporter.cache.misses import Miss, Notes, explain_miss
+from paropt_exporter.cache.outputs import NotRestored, find_outputs, keep_outputs, restore_outputs
+from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading, list_outputs
+from paropt_exporter.cache.store import Store, StoreUnusable
+from paropt_exporter.clock import Clock
+from paropt_exporter.engine.interfaces import KeptResult, StageLookup
+from paropt_exporter.events import CacheReason
+from paropt_exporter.lazy_dataclasses import dataclass, field, replace
+from paropt_exporter.plan.structure import PlannedStage, PlannedTask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from paropt_exporter.cache.remote import RemoteCache
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
+_END_SECONDS = 60.0  # for the last writes of a run
+
+
+@dataclass(slots=True)
+class _Lookup:
+    """A stage at the moment before it ran, and the results that wait to be kept."""
+
+    reading: StageReading
+    pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
+
+
+class StageCache:
+    """The results of earlier runs, for one run at a time.
+
+    ```
+    look_up -> [thread: read inputs -> keys -> store] -> report: each task is skipped, or runs for a reason
+    keep    -> results wait -> flush -> [thread: inputs unchanged? -> outputs and result into the store] -> done
+    ```
+    Guarantees: all methods return at once, except `end_run`; a result is kept only if its task succeeded and no input
+    changed between the lookup and the moment after its end; errors of the disk cost a miss and one line, never a run.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store: Store,
+        *,
+        project: str,
+        environ: Mapping[str, str],
+        clock: Clock,
+        say: Callable[[str], None],
+        reads: bool = True,
+        remote: RemoteCache | None = None,
+    ) -> None:
+        """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
+
+        `remote`: another cache, which is asked for results that the store lacks.
+        """
+        self._remote = remote
+        self._last_output = ("", "")
+        self._root = root
+        self._store = store
+        self._environ = environ
+        self._clock = clock
+        self._say = say
+        self._reads = reads
+        self._notes = Notes(store.last_folder, project)
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._given_up = threading.Event()
+        self._lookups: dict[str, _Lookup] = {}
+        self._states: FileStates | None = None
+        self._reader: StageReader | None = None
+        self._locks: KeyLocks | None = None
+        self._unusable = ""  # why the store is not used
+
+    # The engine's interface
+
+    def begin_run(self) -> None:
+        """Begin a run; nothing of an earlier one is pending."""
+        self._lookups.clear()
+        self._given_up.clear()
+
+    def look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
+        self._put(lambda: self._look_up(stage, report))
+
+    def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
+        self._put(lambda: self._add_pending(stage, task, result))
+
+    def flush(self, stage: PlannedStage, done: Callable[[], None]) -> None:
+        self._put(lambda: self._flush(stage.name, done))
+
+    def end_run(self) -> None:
+        """Wait for the writes of the run, release its locks, and make room in the store."""
+        self._given_up.set()
+        if self._thread is None:
+            return
+        ended = threading.Event()
+        self._put(lambda: self._end_run(ended.set))
+        if not ended.wait(_END_SECONDS):
+            log.warning("the cache is still being written", extra={"seconds": _END_SECONDS})
+
+    def close(self) -> None:
+        """End the thread."""
+        self._given_up.set()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(_END_SECONDS)
+            self._thread = None
+        if self._locks is not None:
+            self._locks.close()
+            self._locks = None
+
+    # Below: on the cache's thread
+
+    def _put(self, job: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="paropt-cache", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
+        try:
+            found = self._find_results(stage, report)
+        except Exception as error:  # a fault of the cache must not end the run, nor hang it
+            log.exception("the cache failed: the stage runs", extra={"stage": stage.name})
+            found = miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
+        if found is not None:
+            report(found)
+
+    def _find_results(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> StageLookup | None:
+        """Return the stage's results and misses; None: `report` gets them later."""
+        if (why := self._prepare()) is not None:
+            return miss_all(stage, why)
+        assert self._reader is not None
+        try:
+            reading = self._reader.read(stage)
+        except UnusableFile as error:
+            return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
+        if (why := self._reader.find_own_input(reading)) is not None:
+            return miss_all(stage, why)
+        self._lookups[stage.name] = _Lookup(reading)
+        found = self._load_results(reading, reading.parts)
+        wanted = _list_missed(reading, found)
+        if not wanted:
+            return sum_up(reading, found)
+        if self._acquire(wanted):
+            return self._look_again(reading, found)
+        self._say(f"{stage.name}: waits for another run of it")
+        waiter = threading.Thread(
+            target=self._wait_for_other_run,
+            args=(stage, wanted, report),
+            name="paropt-cache-wait",
+            daemon=True,
+        )
+        waiter.start()
+        return None
+
+    def _wait_for_other_run(
+        self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]
+    ) -> None:
+        """On a thread of its own: look the stage up again once the other run has ended it."""
+        assert self._locks is not None
+        with suppress(OSError):  # without locks two runs may do the same work
+            self._locks.acquire(wanted, self._given_up, WAIT_SECONDS)
+        if not self._given_up.is_set():
+            self._put(lambda: self._look_up_alone(stage, wanted, report))
+
+    def _look_up_alone(self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]) -> None:
+        """Look up a stage whose keys are locked; its inputs may have changed during the wait."""
+        assert self._reader is not None
+        try:
+            reading = self._reader.read(stage)
+        except UnusableFile as error:
+            report(miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error))))
+            return
+        self._lookups[stage.name] = _Lookup(reading)
+        found = self._load_results(reading, reading.parts)
+        needed = _list_missed(reading, found)
+        self._release(digest for digest in wanted if digest not in needed)
+        report(sum_up(reading, found))
+
+    def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:
+        """Look the misses up once more, now under their locks: another run may just have ended them."""
+        missed = [part for part, result in found.items() if isinstance(result, Miss)]
+        if self._reads and any(self._store.contains(reading.keys[part].digest) for part in missed):
+            more = self._load_results(reading, missed)
+            self._release(reading.keys[part].digest for part, result in more.items() if isinstance(result, KeptTask))
+            found = {**found, **more}
+        return sum_up(reading, found)
+
+    def _prepare(self) -> Miss | None:
+        """Open the store at the first lookup. Return why it can't be used, or None."""
+        if self._states is None and not self._unusable:
+            try:
+                self._store.prepare()
+                secret = self._store.read_secret()
+            except StoreUnusable as error:
+                self._unusable = str(error)
+            else:
+                index = self._store.index_folder / hash_bytes(os.fsencode(self._root))[:32]
+                self._states = FileStates(os.fspath(self._root), index)
+                self._reader = StageReader(self._root, self._states, self._environ, secret)
+        return Miss(CacheReason.STORE, self._unusable) if self._unusable else None
+
+    def _load_results(self, reading: StageReading, parts: Iterable[StagePart]) -> dict[StagePart, KeptTask | Miss]:
+        return {part: self._load_result(reading, part.task, reading.keys[part]) for part in parts}
+
+    def _load_result(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
+        if not self._reads:
+            return Miss(CacheReason.DISABLED, "--no-cache")
+        assert self._states is not None
+        entry: Entry | None = None
+        try:
+            entry = self._store.load(key.digest)
+            if entry is None and self._fetch(key.digest):
+                entry = self._store.load(key.digest)
+            if entry is None:
+                notes = self._notes.load(reading.stage.name, task.item)
+                return explain_miss(key, notes, self._store, reading.listings)
+            output = self._read_output(entry.output)
+            there = find_outputs(self._states.folder, list_outputs(reading.stage, task, self._root))
+            restore_outputs(self._states, self._store, entry.files, there)
+        except BadEntry as error:
+            self._store.remove(key.digest)
+            for digest in entry.list_blobs() if entry is not None else ():
+                self._store.verify(digest)  # so that other damaged contents are not met one run after another
+            reason = CacheReason.EVICTED if "evicted" in str(error) else CacheReason.STORE
+            return Miss(reason, str(error))
+        except (NotRestored, UnusableFile) as error:
+            return Miss(CacheReason.STORE, str(error))
+        self._store.mark_used(entry)
+        return KeptTask(entry, output)
+
+    def _read_output(self, digest: str) -> str:
+        """Return a kept output. Many tasks print the same, often nothing: the last one is remembered."""
+        if self._last_output[0] != digest:
+            self._last_output = digest, self._store.read(digest).decode("utf-8", "replace")
+        return self._last_output[1]
+
+    def _fetch(self, digest: str) -> bool:
+        """Download a result from the remote cache. Return whether the store has it now."""
+        if self._remote is None or self._remote.failure:
+            return False
+        from paropt_exporter.cache.remote import RemoteFailed
+
+        try:
+            return self._remote.fetch(digest, self._store)
+        except RemoteFailed as error:
+            self._say(str(error))
+        except StoreUnusable as error:
+            log.debug("a result was not downloaded", extra={"err": str(error)})
+        return False
+
+    def _send(self, entry: Entry) -> None:
+        if self._remote is None or self._remote.failure:
+            return
+        from paropt_exporter.cache.remote import RemoteFailed
+
+        try:
+            self._remote.send(entry, self._store)
+        except RemoteFailed as error:
+            self._say(str(error))
+
+    def _acquire(self, digests: Sequence[str]) -> bool:
+        """Lock keys; True also where the file system has no locks: then two runs may do the same work."""
+        try:
+            if self._locks is None:
+                self._locks = KeyLocks(self._store.lock_path)
+            return self._locks.try_acquire(digests)
+        except OSError as error:
+            log.debug("no locks in the cache", extra={"err": str(error)})
+            return True
+
+    def _release(self, digests: Iterable[str]) -> None:
+        if self._locks is not None:
+            with suppress(OSError):
+                self._locks.release(digests)
+
+    def _add_pending(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
+        lookup = self._lookups.get(stage.name)
+        if lookup is None:
+            return
+        reading = lookup.reading
+        ran = [part for part in reading.parts if part.owner == task.index and _covers(task, part.task)]
+        for part in ran:
+            if result.succeeded:
+                seconds = result.item_seconds.get(part.task.item or "", result.seconds / len(ran))
+                lookup.pending.append((part, replace(result, seconds=seconds)))
+            else:
+                failed = Miss(CacheReason.FAILED, "it failed in its last run")
+                self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
+                self._release([reading.keys[part].digest])
+
+    def _flush(self, name: str, done: Callable[[], None]) -> None:
+        try:
+            lookup = self._lookups.pop(name, None)
+            if lookup is not None:
+                self._keep_pending(lookup)
+                self._release(lookup.reading.list_digests())
+        except Exception:  # the stage's result must not wait for the cache without a limit
+            log.exception("the cache failed: no result is kept", extra={"stage": name})
+        done()
+
+    def _keep_pending(self, lookup: _Lookup) -> None:
+        pending, lookup.pending = lookup.pending, []
+        if not pending:
+            return
+        assert self._reader is not None
+        reading, name = lookup.reading, lookup.reading.stage.name
+        if (why := self._reader.find_change(reading)) is not None:
+            for part, _ in pending:
+                self._notes.add_unkept(name, part.task.item, reading.keys[part].digest, why)
+            self._say(f"{name}: not cached: {why.text}")
+            return
+        for listing in {digest for part, _ in pending for digest in reading.keys[part].listings}:
+            with suppress(StoreUnusable):  # the entry's own write fails too, and says so
+                self._store.add(reading.listings[listing])
+        for part, result in pending:
+            if (why := self._keep_result(reading, part, result)) is not None:
+                self._say(f"{name}: not cached: {why.text}")
+                return
+
+    def _keep_result(self, reading: StageReading, part: StagePart, result: KeptResult) -> Miss | None:
+        """Put a result into the store. Return why it could not be kept, or None."""
+        assert self._states is not None
+        key, stage, task = reading.keys[part], reading.stage, part.task
+        try:
+            written = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
+            entry = Entry(
+                key=key.digest,
+                stage=stage.name,
+                item=task.item,
+                seconds=result.seconds,
+                created_timestamp_seconds=self._clock.wall(),
+                output=self._store.add(result.output.encode("utf-8", "replace")),
+                files=keep_outputs(self._states, self._store, written),
+                components=key.components,
+                listings=key.listings,
+            )
+            if not self._reads:
+                self._compare(entry)
+            self._store.save(entry)
+        except UnusableFile as error:
+            return Miss(CacheReason.UNCACHEABLE, str(error))
+        except StoreUnusable as error:
+            return Miss(CacheReason.STORE, str(error))
+        self._notes.add_key(stage.name, task.item, key.digest)
+        self._send(entry)
+        return None
+
+    def _compare(self, entry: Entry) -> None:
+        """Show a line if a task that ran again with an equal key has written other files: its key lacks something."""
+        with suppress(BadEntry):
+            before = self._store.load(entry.key)
+            if before is not None and before.files != entry.files:
+                paths = {file.path for file in {*before.files} ^ {*entry.files}}
+                named = f"{entry.stage} {entry.item}" if entry.item is not None else entry.stage
+                self._say(f"{named}: wrote another {min(paths)} than before, though nothing that it names has changed")
+
+    def _end_run(self, done: Callable[[], None]) -> None:
+        try:
+            for lookup in [*self._lookups.values()]:
+                self._keep_pending(lookup)
+                self._release(lookup.reading.list_digests())
+            self._lookups.clear()
+            if self._states is not None:
+                self._states.save()
+            if self._store.written_bytes:
+                self._store.written_bytes = 0
+                self._store.prune()
+        except Exception:  # the run has ended: its result stands
+            log.exception("the cache failed at the end of the run")
+        done()
+
+
+def _covers(task: PlannedTask, part: PlannedTask) -> bool:
+    """Return whether a task that ran includes a part of its stage; a retried batch has fewer items."""
+    return task.item == part.item or set(part.items) <= set(task.items)
+
+
+def _list_missed(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) -> list[str]:
+    return [reading.keys[part].digest for part, result in found.items() if isinstance(result, Miss)]

@@ -1,0 +1,143 @@
+"""The keys of a stage's parts as its files, tools and variables are at one moment."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
+from paropt_exporter.cache.inputs import (
+    StageInputs,
+    find_changed_file,
+    find_own_input,
+    list_written,
+    read_inputs,
+)
+from paropt_exporter.cache.keys import StageKey, TaskKey, build_listing, hash_bytes
+from paropt_exporter.cache.misses import Miss
+from paropt_exporter.cache.tools import Tools, find_environment
+from paropt_exporter.events import CacheReason
+from paropt_exporter.input_files import ITEM, fill_item
+from paropt_exporter.lazy_dataclasses import dataclass, replace
+from paropt_exporter.plan.batches import build_task
+from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
+from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # each is one object: the hash of a long command would cost more
+class StagePart:
+    """A part of a stage with a result of its own: a task, or one item of a batch. `owner` is the index of its task."""
+
+    task: PlannedTask
+    owner: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReading:
+    """A stage's parts with their keys. `listings` has the lists of files by digest."""
+
+    stage: PlannedStage
+    parts: tuple[StagePart, ...]
+    inputs: StageInputs
+    tools: Mapping[str, str]
+    keys: Mapping[StagePart, TaskKey]
+    listings: Mapping[str, bytes]
+
+    def list_digests(self) -> list[str]:
+        return [key.digest for key in self.keys.values()]
+
+
+class StageReader:
+    """Reads the keys of stages, and compares their inputs with an earlier reading. One thread at a time uses it."""
+
+    def __init__(self, root: Path, states: FileStates, environ: Mapping[str, str], secret: bytes) -> None:
+        self._root = root
+        self._states = states
+        self._environ = environ
+        self._secret = secret
+
+    def read(self, stage: PlannedStage) -> StageReading:
+        """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
+        if stage.output_file is not None and len(stage.tasks) > 1:
+            raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
+        tools = self._identify_tools(stage)
+        parts = list_parts(stage)
+        inputs = self._read_inputs(stage, parts)
+        stage_key = StageKey(
+            stage,
+            cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            variables=select_keyed_variables(stage, self._environ),
+            tools=tools,
+            secret=self._secret,
+        )
+        listings: dict[str, bytes] = {}
+        shared = _add_listing(listings, inputs.shared)
+        keys = {}
+        for part in parts:
+            own = inputs.own.get(part.task.index)
+            keys[part] = stage_key.build(part.task, (shared,) if own is None else (shared, _add_listing(listings, own)))
+        return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
+
+    def find_own_input(self, reading: StageReading) -> Miss | None:
+        """Return why a stage that writes a file that it reads has no result, or None."""
+        path = find_own_input(list_written(reading.stage), reading.inputs)
+        return None if path is None else Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
+
+    def find_change(self, reading: StageReading) -> Miss | None:
+        """Return why the results of tasks that ran since a reading prove nothing, or None."""
+        stage = reading.stage
+        try:
+            now = self._read_inputs(stage, reading.parts)
+            if (path := find_changed_file(reading.inputs, now)) is not None:
+                return Miss(CacheReason.EDITED, f"{path} changed during the run")
+            if self._identify_tools(stage) != reading.tools:
+                return Miss(CacheReason.EDITED, "a tool changed during the run")
+        except UnusableFile as error:
+            return Miss(CacheReason.UNCACHEABLE, str(error))
+        return None
+
+    def _read_inputs(self, stage: PlannedStage, parts: Sequence[StagePart]) -> StageInputs:
+        return read_inputs(self._states, stage, [part.task for part in parts])
+
+    def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
+        variables = build_command_environment(stage, self._environ)
+        steps = {step: None for task in stage.tasks if isinstance(task.work, Commands) for step in task.work.steps}
+        return Tools(self._root, self._states).identify(
+            steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
+        )
+
+
+def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
+    """Return the parts of a stage that have results of their own.
+
+    The items of a batch are such parts, since each run cuts its batches by the durations that it knows, unless an
+    output belongs to the batch as a whole.
+    """
+    parts: list[StagePart] = []
+    by_item = stage.template is not None and all(ITEM in pattern for pattern in stage.outputs)
+    for task in stage.tasks:
+        if stage.template is None or not task.items or not by_item:
+            parts.append(StagePart(replace(task, index=len(parts)), task.index))
+            continue
+        for item in task.items:
+            parts.append(StagePart(build_task(stage.template, len(parts), (item,), task.apart), task.index))
+    return tuple(parts)
+
+
+def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[str, ...]:
+    """Return the patterns of a task's outputs, with the file of its output."""
+    patterns: list[str] = []
+    for item in task.items or (task.item,):
+        patterns += fill_item(stage.outputs, item)
+    if stage.output_file is not None:
+        patterns.append(posixpath.relpath(os.fspath(stage.output_file), os.fspath(root)))
+    return tuple(dict.fromkeys(patterns))
+
+
+def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
+    content = build_listing(snapshot)
+    digest = hash_bytes(content)
+    listings[digest] = content
+    return digest

@@ -1,0 +1,366 @@
+"""The store: results by key in `ac/`, contents by digest in `cas/`, in a folder of the user that checkouts share.
+
+A file is written beside its place and renamed. It is not synced: contents are verified whenever they are read, so a
+crash of the machine costs a miss. Files that were used last are kept, up to a size.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter import files
+from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
+from paropt_exporter.config.units import parse_size
+from paropt_exporter.errors import UsageError
+from paropt_exporter.lazy_dataclasses import dataclass
+from paropt_exporter.light_typing import BinaryIO
+
+FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
+DEFAULT_BYTES = 5_000_000_000
+LARGEST_ENTRY_BYTES = 1 << 24
+LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
+_LAYOUT = "v1"
+_CHUNK_BYTES = 1 << 20
+_TOUCH_SECONDS = 3600.0  # a use is recorded once an hour: this orders files well enough, and most hits write nothing
+_YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
+_KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
+
+
+class StoreUnusable(Exception):
+    """The store can't be read or written. The message has the reason, in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the store. `used_timestamp_seconds`: when a run last used it."""
+
+    path: str
+    size_bytes: int
+    used_timestamp_seconds: float
+
+
+def find_store_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of the store: PAROPT_CACHE_DIR, or `paropt-exporter` in the user's cache folder."""
+    if named := environ.get(FOLDER_VARIABLE):
+        return Path(named).absolute()
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
+    return Path(base, "paropt-exporter")
+
+
+def open_store(environ: Mapping[str, str]) -> Store:
+    """Return the user's store. Raises UsageError for an invalid PAROPT_CACHE_SIZE."""
+    written = environ.get(SIZE_VARIABLE)
+    try:
+        limit_bytes = parse_size(written) if written else DEFAULT_BYTES
+    except ValueError as error:
+        raise UsageError(f"{SIZE_VARIABLE}: {error}") from None
+    return Store(find_store_folder(environ), limit_bytes=limit_bytes)
+
+
+class Store:
+    """The results of tasks, for any number of processes at once.
+
+    Guarantees: a result that `load` returns was written whole; a content that `read` or `copy` returns has its digest;
+    a file appears under its name at once. All methods but `prune` may be called from any thread.
+    """
+
+    def __init__(self, folder: Path, *, limit_bytes: int = DEFAULT_BYTES) -> None:
+        """Create nothing yet."""
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+        self.written_bytes = 0
+        self._ac = os.path.join(folder, _LAYOUT, "ac")
+        self._cas = os.path.join(folder, _LAYOUT, "cas")
+
+    @property
+    def index_folder(self) -> Path:
+        return self.folder / _LAYOUT / "index"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.folder / _LAYOUT / "lock"
+
+    @property
+    def last_folder(self) -> Path:
+        return self.folder / _LAYOUT / "last"
+
+    @property
+    def secret_path(self) -> Path:
+        return self.folder / _LAYOUT / "secret"
+
+    def prepare(self) -> None:
+        """Create the folders. Raises StoreUnusable."""
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            for name in ("", _LAYOUT, f"{_LAYOUT}/index", f"{_LAYOUT}/last", f"{_LAYOUT}/ac", f"{_LAYOUT}/cas"):
+                folder = self.folder / name
+                folder.mkdir(files.PRIVATE_FOLDER, exist_ok=True)
+                state = folder.stat()
+                if state.st_uid != os.getuid() or state.st_mode & 0o022:
+                    raise StoreUnusable(f"the cache is not used: other users may write to {folder}")
+        except OSError as error:
+            raise StoreUnusable(_describe("the cache is not used", error, self.folder)) from None
+
+    def read_secret(self) -> bytes:
+        """Return the key of the digests of variables, and create it at the first use. Raises StoreUnusable."""
+        path = self.secret_path
+        try:
+            with suppress(FileNotFoundError):
+                return files.read_file(path, 1024)
+            files.replace_file(path, secrets.token_bytes(32), mode=files.PRIVATE_FILE)
+            return files.read_file(path, 1024)  # another process may have been faster
+        except OSError as error:
+            raise StoreUnusable(_describe("the cache is not used", error, path)) from None
+
+    def load(self, key: str) -> Entry | None:
+        """Return the result under a key, or None if there is none. Raises BadEntry."""
+        path = _place(self._ac, key)
+        try:
+            content = _read_whole(path, LARGEST_ENTRY_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BadEntry(_describe("an entry of the cache can't be read", error, path)) from None
+        entry = parse_entry(content)
+        if entry.key != key:
+            raise BadEntry("an entry of the cache has the key of another one")
+        return entry
+
+    def contains(self, key: str) -> bool:
+        """Return whether there may be a result under a key."""
+        return os.path.exists(_place(self._ac, key))
+
+    def save(self, entry: Entry) -> None:
+        """Write a result, whose contents are there already. Raises StoreUnusable."""
+        self._write(_place(self._ac, entry.key), format_entry(entry))
+
+    def remove(self, key: str) -> None:
+        """Remove a result that turned out to be unusable."""
+        with suppress(OSError):
+            os.unlink(_place(self._ac, key))
+
+    def find_content(self, digest: str) -> Path:
+        """Return the place of a content, which may be missing."""
+        return Path(_place(self._cas, digest))
+
+    def get_size(self, digest: str) -> int:
+        """Return the size of a content in bytes, 0 if it is missing."""
+        try:
+            return self.find_content(digest).stat().st_size
+        except OSError:
+            return 0
+
+    def has(self, digest: str) -> bool:
+        return os.path.exists(_place(self._cas, digest))
+
+    def read(self, digest: str, limit_bytes: int = LARGEST_TEXT_BYTES) -> bytes:
+        """Return a content. Raises BadEntry if it is missing or damaged."""
+        path = _place(self._cas, digest)
+        try:
+            content = _read_whole(path, limit_bytes)
+        except FileNotFoundError:
+            raise BadEntry("a content of the cache was evicted") from None
+        except OSError as error:
+            raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            self._discard(path)
+            raise BadEntry("a content of the cache is damaged")
+        return content
+
+    def verify(self, digest: str) -> bool:
+        """Return whether a content is there and whole; remove a damaged one."""
+        path = _place(self._cas, digest)
+        found = hashlib.sha256()
+        try:
+            with files.open_for_reading(Path(path), follow_links=False) as source:
+                while chunk := source.read(_CHUNK_BYTES):
+                    found.update(chunk)
+        except OSError:
+            return False
+        if found.hexdigest() != digest:
+            self._discard(path)
+            return False
+        return True
+
+    def copy(self, digest: str, target: BinaryIO) -> None:
+        """Write a content to a file. Raises BadEntry if it is missing or damaged, and OSError."""
+        path = _place(self._cas, digest)
+        try:
+            source = files.open_for_reading(Path(path), follow_links=False)
+        except FileNotFoundError:
+            raise BadEntry("a content of the cache was evicted") from None
+        except OSError as error:
+            raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
+        found = hashlib.sha256()
+        with source:
+            while chunk := source.read(_CHUNK_BYTES):
+                found.update(chunk)
+                target.write(chunk)
+        if found.hexdigest() != digest:
+            self._discard(path)
+            raise BadEntry("a content of the cache is damaged")
+
+    def add(self, content: bytes) -> str:
+        """Keep a content, and return its digest. Raises StoreUnusable."""
+        digest = hashlib.sha256(content).hexdigest()
+        path = _place(self._cas, digest)
+        if not self._touch(path, len(content)):
+            self._write(path, content)
+        return digest
+
+    def add_file(self, source: BinaryIO, digest: str, size_bytes: int) -> None:
+        """Keep the content of a file with a known digest. Raises StoreUnusable, also if it has another one by now."""
+        path = _place(self._cas, digest)
+        if self._touch(path, size_bytes):
+            return
+        found = hashlib.sha256()
+        try:
+            temporary = _make_temporary(path)
+            try:
+                with open(temporary, "xb") as target:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        found.update(chunk)
+                        target.write(chunk)
+                if found.hexdigest() != digest:
+                    raise StoreUnusable("an output changed while it was stored")
+                os.rename(temporary, path)
+            finally:
+                with suppress(OSError):
+                    os.unlink(temporary)
+        except OSError as error:
+            raise StoreUnusable(_describe("the result is not kept", error, path)) from None
+        self.written_bytes += size_bytes
+
+    def mark_used(self, entry: Entry) -> None:
+        """Record that a result was used, for the choice of files to remove."""
+        self._touch(_place(self._ac, entry.key), None)
+        for digest in (*entry.list_blobs(), *entry.listings):
+            self._touch(_place(self._cas, digest), None)
+
+    def list_files(self) -> Iterator[StoredFile]:
+        """Yield all entries and contents."""
+        for top in (self._ac, self._cas):
+            for folder in _scan(top):
+                for entry in _scan(folder.path):
+                    with suppress(OSError):
+                        state = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(state.st_mode):
+                            yield StoredFile(entry.path, state.st_size, state.st_mtime)
+
+    def is_result(self, file: StoredFile) -> bool:
+        return file.path.startswith(self._ac)
+
+    def list_damaged(self) -> Iterator[StoredFile]:
+        """Yield the entries and contents that are damaged, and remove them."""
+        for file in self.list_files():
+            name = os.path.basename(file.path)
+            if self.is_result(file):
+                try:
+                    self.load(name)
+                except BadEntry:
+                    self._discard(file.path)
+                    yield file
+            elif not name.startswith(".") and not self.verify(name):
+                yield file
+
+    def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
+        """Remove the files that were not used for the longest time, if the store is larger than its limit.
+
+        Return how many files and bytes were removed. `spare_young`: keep files of the last hour, up to twice the limit.
+        """
+        limit = self.limit_bytes if limit_bytes is None else limit_bytes
+        found = sorted(self.list_files(), key=lambda file: file.used_timestamp_seconds)
+        total = sum(file.size_bytes for file in found)
+        if total <= limit:
+            return 0, 0
+        young_since = time.time() - _YOUNG_SECONDS
+        removed = removed_bytes = 0
+        for file in found:
+            left = total - removed_bytes
+            if left <= limit * (_KEPT_RATIO if limit_bytes is None else 1.0):
+                break
+            if spare_young and file.used_timestamp_seconds > young_since and left <= 2 * limit:
+                break
+            with suppress(OSError):
+                os.unlink(file.path)
+                removed += 1
+                removed_bytes += file.size_bytes
+        return removed, removed_bytes
+
+    def _touch(self, path: str, size_bytes: int | None) -> bool:
+        """Return whether a file is there whole, and record its use."""
+        try:
+            state = os.stat(path, follow_symlinks=False)
+            if size_bytes is not None and state.st_size != size_bytes:
+                return False
+            if time.time() - state.st_mtime > _TOUCH_SECONDS:
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # a store that is only readable serves hits
+        return True
+
+    def _write(self, path: str, content: bytes) -> None:
+        try:
+            temporary = _make_temporary(path)
+            try:
+                with open(temporary, "xb") as file:
+                    file.write(content)
+                os.rename(temporary, path)
+            finally:
+                with suppress(OSError):
+                    os.unlink(temporary)
+        except OSError as error:
+            raise StoreUnusable(_describe("the result is not kept", error, path)) from None
+        self.written_bytes += len(content)
+
+    def _discard(self, path: str) -> None:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _place(folder: str, name: str) -> str:
+    return os.path.join(folder, name[:2], name)
+
+
+def _read_whole(path: str, limit_bytes: int) -> bytes:
+    """Return the content of a regular file. Raises OSError, with EFBIG if it is too large."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if state.st_size > limit_bytes:
+            raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", path)
+        content = os.read(descriptor, state.st_size + 1)
+        while len(content) < state.st_size and (more := os.read(descriptor, state.st_size - len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
+    return content
+
+
+def _make_temporary(path: str) -> str:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, mode=files.PRIVATE_FOLDER, exist_ok=True)
+    return os.path.join(folder, f".{name[:8]}.{secrets.token_hex(4)}")
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as listing:
+        yield from listing
+
+
+def _describe(what: str, error: OSError, path: object) -> str:
+    return f"{what}: {error.strerror or error} ({path})"

@@ -1,0 +1,62 @@
+"""`cache info`, `cache prune` and `cache verify`: the store of cached results."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from paropt_exporter.cli.formatting import format_count
+
+if TYPE_CHECKING:
+    from paropt_exporter.cache.store import Store
+
+_DAY_SECONDS = 86_400.0
+
+
+def run_info(store: Store, *, output: str, stdout: TextIO) -> int:
+    """Print where the store is and how large it is. Returns 0."""
+    found = [*store.list_files()]
+    facts = {
+        "folder": str(store.folder),
+        "size_bytes": sum(file.size_bytes for file in found),
+        "limit_bytes": store.limit_bytes,
+        "results": sum(store.is_result(file) for file in found),
+        "contents": sum(not store.is_result(file) for file in found),
+        "oldest_use_timestamp_seconds": min((file.used_timestamp_seconds for file in found), default=None),
+    }
+    if output == "json":
+        stdout.write(json.dumps(facts, indent=2) + "\n")
+        return 0
+    size, limit = _format_bytes(sum(file.size_bytes for file in found)), _format_bytes(store.limit_bytes)
+    stdout.write(f"folder    {facts['folder']}\nsize      {size} of {limit}\n")
+    stdout.write(f"results   {facts['results']:,}\ncontents  {facts['contents']:,}\n")
+    if found:
+        days = (time.time() - min(file.used_timestamp_seconds for file in found)) / _DAY_SECONDS
+        stdout.write(f"oldest    last used {format_count(int(days), 'day')} ago\n")
+    return 0
+
+
+def run_prune(store: Store, *, limit_bytes: int | None, stdout: TextIO) -> int:
+    """Remove what was not used for the longest time, down to a size. Returns 0."""
+    removed, removed_bytes = store.prune(store.limit_bytes if limit_bytes is None else limit_bytes, spare_young=False)
+    stdout.write(f"removed {format_count(removed, 'file')}, {_format_bytes(removed_bytes)}\n")
+    return 0
+
+
+def run_verify(store: Store, *, stdout: TextIO) -> int:
+    """Compare each content with its digest, and remove damaged ones. Returns 0, or 1 if there were some."""
+    checked = sum(1 for _ in store.list_files())
+    damaged = [*store.list_damaged()]
+    for file in damaged:
+        stdout.write(f"damaged, removed: {file.path}\n")
+    stdout.write(f"{format_count(checked, 'file')} checked, {len(damaged)} damaged\n")
+    return 1 if damaged else 0
+
+
+def _format_bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

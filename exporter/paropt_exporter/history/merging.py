@@ -1,0 +1,321 @@
+"""Merge histories and JUnit reports of shards into one history, so that the next split knows all durations.
+
+A file is read and checked completely before any of it is written. Merging is idempotent, and its result does not depend
+on the order of the files: a run is known by its id, the newest measurement of an item wins, and a total takes the
+largest of its values, so that no shard's counter falls below a value that it has exported.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from paropt_exporter import files
+from paropt_exporter.errors import HistoryError
+from paropt_exporter.events import Result
+from paropt_exporter.history.database import build_unreadable_error, open_for_reading
+from paropt_exporter.history.values import (
+    INVALID_VALUE_ERRORS,
+    to_count,
+    to_number,
+    to_text,
+    to_texts,
+    to_timestamp,
+)
+from paropt_exporter.lazy_dataclasses import dataclass, field
+
+_SQLITE = b"SQLite format 3\0"
+_MOST_REPORT_BYTES = 64 << 20
+_RUN_TABLES = ("stages", "tasks", "sla", "failed_items")
+_ITEM_TABLES = ("items", "shard_items")
+_PART = "::"  # between a file and a long test in it, which have their own rows
+_LONGEST_ITEM_SECONDS = 1e6
+
+Row = dict[str, object]
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRun:
+    """The last run of a lane in one file, if it was of a shard."""
+
+    lane: str
+    index: int
+    count: int
+    split: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The checked content of one file. Rows are by table; `unended` counts runs without an end, which are left out."""
+
+    path: Path
+    runs: tuple[Row, ...] = ()
+    details: Mapping[str, Sequence[Row]] = field(default_factory=lambda: MappingProxyType({}))
+    items: tuple[Row, ...] = ()
+    totals: tuple[Row, ...] = ()
+    latest: tuple[Row, ...] = ()
+    decisions: tuple[Row, ...] = ()
+    unended: int = 0
+
+    def find_shard_runs(self) -> tuple[ShardRun, ...]:
+        """Return the last run of each lane that was of a shard."""
+        last = {to_text(run["lane"]): run for run in sorted(self.runs, key=_get_time)}
+        return tuple(_build_shard_run(run) for run in last.values() if run["shard"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """The numbers of runs that were new and of items that are measured by now."""
+
+    runs: int
+    items: int
+
+
+def read_source(path: Path, project: str) -> Source:
+    """Read a history or a JUnit report. Raises HistoryError if it is damaged, or of another program or project."""
+    try:
+        start = files.read_start(path, limit_bytes=len(_SQLITE))
+    except OSError as error:
+        raise HistoryError(f"{path}: cannot read it: {error.strerror or error}") from error
+    if start == _SQLITE:
+        return _read_history(path, project)
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return _read_report(path, project)
+    raise HistoryError(f"{path}: neither a history nor a JUnit report")
+
+
+def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> Merged:
+    """Add the sources to a history, in the caller's transaction. What its own shards measured counts from now on."""
+    new = _insert_runs(connection, project, sources)
+    connection.execute("UPDATE runs SET merged = 1 WHERE project = ?", (project,))
+    _merge_totals(connection, sources)
+    _merge_latest(connection, sources, new)
+    return Merged(runs=len(new), items=_merge_items(connection, project, sources))
+
+
+def _read_history(path: Path, project: str) -> Source:
+    try:
+        with closing(open_for_reading(path)) as connection:
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if damage != ("ok",):
+                raise HistoryError(f"history {path}: damaged ({damage[0]})")
+            return _read_tables(connection, path, project)
+    except sqlite3.Error as error:
+        raise build_unreadable_error(path, error) from error
+    except INVALID_VALUE_ERRORS as error:
+        raise HistoryError(f"history {path}: it contains values that no exporter wrote ({error})") from error
+
+
+def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> Source:
+    projects = [to_text(name) for (name,) in connection.execute("SELECT DISTINCT project FROM runs")]
+    if projects and project not in projects:
+        raise HistoryError(f"history {path}: it is of project {', '.join(sorted(projects))}, not of {project}")
+    of_project = {table: _read_rows(connection, table, project) for table in ("runs", "totals", "latest", "decisions")}
+    ended = tuple(run for run in of_project["runs"] if run["ended_ts"] is not None)
+    known = {run["run_id"] for run in ended}
+    return Source(
+        path=path,
+        runs=ended,
+        details={
+            table: [row for row in _read_rows(connection, table) if row["run_id"] in known] for table in _RUN_TABLES
+        },
+        items=tuple(row for table in _ITEM_TABLES for row in _read_rows(connection, table, project)),
+        totals=tuple(of_project["totals"]),
+        latest=tuple(of_project["latest"]),
+        decisions=tuple(row for row in of_project["decisions"] if row["run_id"] in known),
+        unended=len(of_project["runs"]) - len(ended),
+    )
+
+
+def _read_rows(connection: sqlite3.Connection, table: str, project: str | None = None) -> list[Row]:
+    columns = _list_columns(connection, table)
+    where = "" if project is None else " WHERE project = ?"
+    query = f"SELECT {', '.join(columns)} FROM {table}{where}"  # nosec B608 # literals, and columns by our own schema
+    found = connection.execute(query, () if project is None else (project,))
+    return [{name: check(row[place]) for place, (name, check) in enumerate(columns.items())} for row in found]
+
+
+def _list_columns(connection: sqlite3.Connection, table: str) -> dict[str, Callable[[object], object]]:
+    """Return the columns of a table, each with the function that checks its values."""
+    described = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    return {name: _choose_check(name, kind, required=bool(required)) for _, name, kind, required, *_ in described}
+
+
+_BY_NAME: Mapping[str, Callable[[object], object]] = {
+    "result": lambda value: Result(to_text(value)).value,
+    "planned": lambda value: json.dumps(to_texts(value)),
+    "abandoned": lambda value: json.dumps(to_texts(value)),
+    "labels": lambda value: json.dumps(to_texts(value)),
+    "bottlenecks": lambda value: _check_document(value, list),
+    "terms": lambda value: _check_document(value, dict),
+    "shard": lambda value: _check_shard(to_text(value)),
+}
+_BY_TYPE: Mapping[str, Callable[[object], object]] = {"TEXT": to_text, "REAL": to_number, "INTEGER": to_count}
+
+
+def _choose_check(name: str, kind: str, *, required: bool) -> Callable[[object], object]:
+    check = to_timestamp if name.endswith("_ts") else _BY_NAME.get(name, _BY_TYPE[kind])
+    if required:
+        return lambda value: check(_require(value, name))
+    return lambda value: None if value is None else check(value)
+
+
+def _require(value: object, name: str) -> object:
+    if value is None:
+        raise ValueError(f"expected a value of {name}, found NULL")
+    return value
+
+
+def _check_document(value: object, kind: type) -> str:
+    if not isinstance(json.loads(to_text(value)), kind):
+        raise ValueError(f"expected a JSON {kind.__name__}")
+    return to_text(value)
+
+
+def _check_shard(text: str) -> str:
+    index, slash, count = text.partition("/")
+    if text and not (slash and 1 <= int(index) <= int(count)):
+        raise ValueError(f"expected a shard, found {text[:40]!r}")
+    return text
+
+
+def _read_report(path: Path, project: str) -> Source:
+    """Read the durations of items from a JUnit report that `--report junit=FILE` wrote."""
+    text = files.read_start(path, limit_bytes=_MOST_REPORT_BYTES + 1)
+    if len(text) > _MOST_REPORT_BYTES:
+        raise HistoryError(f"{path}: longer than {_MOST_REPORT_BYTES >> 20} MiB, the most that a report may have")
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise HistoryError(f"{path}: has a document type, which no report needs")
+    from xml.etree import ElementTree  # nosec B405 # document types, which may define entities, are refused
+
+    try:
+        root = ElementTree.fromstring(text)  # nosec B314
+        if root.tag not in ("testsuites", "testsuite"):
+            raise HistoryError(f"{path}: not a JUnit report: it begins with <{root.tag[:40]}>")
+        rows = [row for suite in root.iter("testsuite") for row in _iter_report_rows(suite, project)]
+    except (ElementTree.ParseError, *INVALID_VALUE_ERRORS) as error:
+        raise HistoryError(f"{path}: not a JUnit report ({error})") from error
+    return Source(path=path, items=tuple(rows))
+
+
+def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
+    """Yield a row for each item that succeeded. A suite of another program has other class names, and gives none."""
+    stage, began = suite.get("name"), suite.get("timestamp")  # type: ignore[attr-defined]  # an element
+    if not stage or not began:
+        return
+    seen = datetime.fromisoformat(began)
+    seen_ts = (seen if seen.tzinfo is not None else seen.replace(tzinfo=UTC)).timestamp()
+    for case in suite.iter("testcase"):  # type: ignore[attr-defined]
+        item, seconds = case.get("name"), float(case.get("time") or 0.0)
+        bad = any(child.tag in ("failure", "error", "skipped") for child in case)
+        if case.get("classname") != stage or bad or not item or item == stage:
+            continue
+        if 0.0 < seconds <= _LONGEST_ITEM_SECONDS:
+            yield {
+                "project": project,
+                "stage": stage,
+                "item": item,
+                "seconds": seconds,
+                "seen_ts": to_timestamp(seen_ts),
+            }
+
+
+def _insert_runs(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> frozenset[str]:
+    """Insert the runs that the history lacks, after its own, in the order in which they began. Return their ids."""
+    known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM runs")}
+    found: dict[str, tuple[Row, Source]] = {}
+    for source in sources:
+        for run in source.runs:
+            if run["run_id"] not in known:
+                found.setdefault(to_text(run["run_id"]), (run, source))
+    query = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
+    (last,) = connection.execute(query, (project,)).fetchone()
+    for number, (run, _) in enumerate(sorted(found.values(), key=lambda each: _get_time(each[0])), last + 1):
+        _insert(connection, "runs", {**run, "sequence": number})
+    for source in sources:
+        own = {run_id for run_id, (_, origin) in found.items() if origin is source}
+        for table in _RUN_TABLES:
+            for row in source.details.get(table, ()):
+                if row["run_id"] in own:
+                    _insert(connection, table, row)
+        for row in source.decisions:
+            if row["run_id"] in own:
+                _insert(connection, "decisions", {name: value for name, value in row.items() if name != "id"})
+    return frozenset(found)
+
+
+def _merge_items(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> int:
+    """Store the newest durations of each item, a file together with its long tests, which are measured together."""
+    families: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    own = [_read_rows(connection, table, project) for table in _ITEM_TABLES]
+    for rows in (*own, *(source.items for source in sources)):
+        grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+        for row in rows:
+            stage, item = to_text(row["stage"]), to_text(row["item"])
+            family = grouped[stage, item.partition(_PART)[0]]
+            if item not in family or _rank(row) > _rank(family[item]):
+                family[item] = row
+        for key, found in grouped.items():
+            families[key].append([*found.values()])
+    for table in _ITEM_TABLES:
+        connection.execute(f"DELETE FROM {table} WHERE project = ?", (project,))  # nosec B608 # literals
+    chosen = [row for versions in families.values() for row in max(versions, key=_rank_family)]
+    for row in chosen:
+        _insert(connection, "items", row)
+    return len(chosen)
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    return to_number(row["seen_ts"]), to_number(row["seconds"])
+
+
+def _rank_family(rows: Sequence[Row]) -> tuple[float, list[tuple[str, float]]]:
+    newest = max(to_number(row["seen_ts"]) for row in rows)
+    return newest, sorted((to_text(row["item"]), to_number(row["seconds"])) for row in rows)
+
+
+def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> None:
+    statement = """
+    INSERT INTO totals (project, family, labels, part, value) VALUES (:project, :family, :labels, :part, :value)
+    ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+    """
+    for source in sources:
+        connection.executemany(statement, source.totals)
+
+
+def _merge_latest(connection: sqlite3.Connection, sources: Sequence[Source], new: frozenset[str]) -> None:
+    """Take the last values of the source whose new run ended last; values without a new run only fill gaps."""
+    statement = """
+    INSERT INTO latest (project, family, labels, value) VALUES (:project, :family, :labels, :value)
+    ON CONFLICT DO {}
+    """
+    ends = [(_find_last_end(source, new), source) for source in sources]
+    for end, source in sorted(ends, key=lambda each: each[0]):
+        action = "UPDATE SET value = excluded.value" if end else "NOTHING"
+        connection.executemany(statement.format(action), source.latest)
+
+
+def _find_last_end(source: Source, new: frozenset[str]) -> float:
+    return max((to_number(run["ended_ts"]) for run in source.runs if run["run_id"] in new), default=0.0)
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
+    names = ", ".join(row)
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # nosec B608
+
+
+def _get_time(run: Row) -> tuple[float, str]:
+    return to_number(run["started_ts"]), to_text(run["run_id"])
+
+
+def _build_shard_run(run: Row) -> ShardRun:
+    index, _, count = to_text(run["shard"]).partition("/")
+    return ShardRun(lane=to_text(run["lane"]), index=int(index), count=int(count), split=to_text(run["split"]))

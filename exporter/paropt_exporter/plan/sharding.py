@@ -1,0 +1,392 @@
+"""Split a lane into shards for machines that work side by side: `--shard 2/5`.
+
+```
+items of a stage   one unit each            } the longest unit first, to the shard that ends earliest with it (LPT);
+stages with needs  one unit, kept together  } units without a known duration come first, to a shard chosen by a hash
+a stage without items that a split stage needs runs in each shard that has items of the split one
+```
+Guarantees: each item is in exactly one shard, and so is each stage, except for those that a split stage needs. The
+split depends only on the stages, their items and the durations, not on the order in which they come, the machine, the
+locale or the process: all sums are of whole microseconds, and ties are decided by names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Scope, Shard
+from paropt_exporter.lazy_dataclasses import dataclass, replace
+from paropt_exporter.plan import batches
+from paropt_exporter.plan.structure import KnownItems, PlannedStage, PlannedTask, Split, compute_median
+
+MOST_SHARDS = 1000
+_UNKNOWN_SECONDS = 1.0  # of a stage or an item if the duration of no other one is known
+_MICROSECONDS = 1_000_000
+_LONG_RATIO = 1.1  # of an even share: a longer unit is reported, since it alone makes the shards uneven
+_MOST_NAMED = 5  # stages or items in a note
+_DIGEST_CHARACTERS = 8
+
+Pins = Mapping[tuple[str, str], int]  # (stage, item; "" for all of the stage) -> the shard that must have it
+
+
+def parse_shard(text: str) -> Shard:
+    """Read the value of --shard, such as `2/5`; UsageError for anything else."""
+    first, slash, last = text.strip().partition("/")
+    numbers = [int(part) for part in (first, last) if part.isascii() and part.isdecimal() and len(part) <= 4]
+    if not slash or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] <= MOST_SHARDS:
+        raise UsageError(
+            f"--shard: expected the number of a shard and of all shards, like 2/5 (1/5 to 5/5), at most {MOST_SHARDS} "
+            f"shards, found {text!r}"
+        )
+    return Shard(index=numbers[0], count=numbers[1])
+
+
+def split_stages(
+    stages: Sequence[PlannedStage],
+    count: int,
+    known: Mapping[str, KnownItems],
+    *,
+    workers: int = 1,
+    pins: Pins = MappingProxyType({}),
+) -> Split:
+    """Split the stages of a plan, whose items are not cut into batches yet, into `count` shards.
+
+    Durations are those of the stages and of `known`. `pins` decides for its units. `workers` is used only to predict
+    the durations of the parts of stages. A stage with a fault is in each shard, since its items are not known.
+    """
+    graph = _Graph(stages)
+    costs = _Costs(stages, known)
+    shards = _Shards(count, costs)
+    units = [*_iter_item_units(graph, costs), *_iter_stage_units(graph, costs)]
+    units.sort(key=lambda unit: (-unit.size, unit.name))
+    pinned = {unit.name: shard for unit in units if (shard := _find_pin(unit, pins, count)) is not None}
+    for unit in units:
+        if unit.name in pinned:
+            shards.place(unit, pinned[unit.name])
+    for unit in units:
+        if unit.name not in pinned and not unit.known:
+            shards.place(unit, _hash_name(unit.name) % count)
+    for unit in units:
+        if unit.name not in pinned and unit.known:
+            shards.place(unit, shards.choose(unit))
+    return Split(
+        shards=shards.build_stages(stages, graph, costs, workers),
+        loads_seconds=tuple(load / _MICROSECONDS for load in shards.loads),
+        digest=shards.compute_digest(),
+        notes=(*graph.notes, *_iter_long_units(units, shards.loads)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A part of the work that one shard gets. Times are in microseconds.
+
+    `stages`: the names of the stages that its shard must have. `size` orders the units; `own` is its duration apart
+    from those of its stages. `name`: the stage, the item and its number among equal ones.
+    """
+
+    name: tuple[str, str, int]
+    stages: tuple[str, ...]
+    size: int
+    own: int
+    known: bool
+
+
+class _Graph:
+    """The needs of the stages: which stages are split, and which stages each unit brings along."""
+
+    def __init__(self, stages: Sequence[PlannedStage]) -> None:
+        self.stages = {stage.name: stage for stage in sorted(stages, key=lambda stage: (stage.number, stage.name))}
+        self.needs = {
+            name: tuple(sorted(need for need in stage.needs if need in self.stages))
+            for name, stage in self.stages.items()
+        }
+        needed_by: dict[str, list[str]] = defaultdict(list)
+        for name, needs in self.needs.items():
+            for need in needs:
+                needed_by[need].append(name)
+        self.needed_by = needed_by
+        self.all_needs = {name: self._find_all_needs(name) for name in self.stages}
+        self.items = {name: list_items(stage) for name, stage in self.stages.items()}
+        with_items = [name for name, items in self.items.items() if items]
+        self.split = frozenset(
+            name for name in with_items if not needed_by[name] and not self.all_needs[name] & {*with_items}
+        )
+        self.repeated = frozenset(need for name in self.split for need in self.all_needs[name])
+        self.notes = tuple(self._iter_notes(with_items))
+
+    def find_groups(self) -> list[tuple[str, ...]]:
+        """Return the groups of whole stages that needs keep together, each with the repeated stages that it needs."""
+        found: list[tuple[str, ...]] = []
+        open_names = [name for name in self.stages if name not in self.split]
+        seen: set[str] = set()
+        for name in open_names:
+            if name in seen:
+                continue
+            connected = self._find_connected(name)
+            seen |= connected
+            placed = connected - self.repeated
+            placed |= {need for member in placed for need in self.all_needs[member]}
+            if placed:
+                found.append(tuple(member for member in self.stages if member in placed))
+        return found
+
+    def _find_all_needs(self, name: str) -> frozenset[str]:
+        found: set[str] = set()
+        waiting = [*self.needs[name]]
+        while waiting:
+            need = waiting.pop()
+            if need not in found:
+                found.add(need)
+                waiting += self.needs[need]
+        return frozenset(found)
+
+    def _find_connected(self, name: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            member = waiting.pop()
+            if member not in found:
+                found.add(member)
+                waiting += [
+                    other for other in (*self.needs[member], *self.needed_by[member]) if other not in self.split
+                ]
+        return found
+
+    def _iter_notes(self, with_items: Sequence[str]) -> Iterable[str]:
+        for name in with_items:
+            if len(self.items[name]) == 1:
+                continue
+            if self.needed_by[name]:
+                told = _join(self.needed_by[name])
+                yield f"the items of {name} stay in one shard: {told} needs all of them (--skip or --only changes that)"
+            elif name not in self.split:
+                told = _join([need for need in with_items if need in self.all_needs[name]])
+                yield f"the items of {name} stay in one shard: it needs all items of {told}"
+        for need in sorted(self.repeated):
+            told = _join(sorted(name for name in self.split if need in self.all_needs[name]))
+            yield f"{need} runs in each shard that has items of {told}, which needs it"
+
+
+class _Costs:
+    """The durations of stages and items, in microseconds. Unknown ones count as the mean or median of known ones."""
+
+    def __init__(self, stages: Sequence[PlannedStage], known: Mapping[str, KnownItems]) -> None:
+        self._known = known
+        self._items = {stage.name: _sum_parts(known.get(stage.name, KnownItems())) for stage in stages}
+        durations = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
+        self._typical = _to_micros(compute_median(durations) if durations else _UNKNOWN_SECONDS)
+        self._unknown = {stage.name: self._estimate_unknown(stage) for stage in stages}
+        self.once = {stage.name: self._get_once(stage) for stage in stages}
+
+    def get_item(self, stage: str, item: str) -> int | None:
+        return self._items[stage].get(_to_stored(item))
+
+    def get_item_or_mean(self, stage: str, item: str) -> int:
+        found = self.get_item(stage, item)
+        return self._unknown[stage] if found is None else found
+
+    def get_start_up(self, stage: PlannedStage) -> int:
+        known = self._known.get(stage.name)
+        return 0 if stage.template is None or known is None else _to_micros(known.start_up_seconds or 0.0)
+
+    def get_stage(self, stage: PlannedStage) -> int | None:
+        """Return the duration of a whole stage, or None if it is unknown."""
+        if stage.skip or stage.fault:
+            return 0
+        if stage.expected_seconds is not None:
+            return _to_micros(stage.expected_seconds)
+        items = list_items(stage)
+        found = [micros for item in items if (micros := self.get_item(stage.name, item)) is not None]
+        if not found:
+            return None
+        return self.get_start_up(stage) + sum(self.get_item_or_mean(stage.name, item) for item in items)
+
+    def _get_once(self, stage: PlannedStage) -> int:
+        """Return the duration of a whole stage, with an estimate if it is unknown."""
+        found = self.get_stage(stage)
+        return self._typical if found is None else found
+
+    def _estimate_unknown(self, stage: PlannedStage) -> int:
+        items = list_items(stage)
+        found = [micros for item in items if (micros := self.get_item(stage.name, item)) is not None]
+        if found:
+            return sum(found) // len(found)
+        if stage.template is None and stage.expected_task_seconds is not None:
+            return _to_micros(stage.expected_task_seconds)
+        if stage.expected_seconds is not None and items:
+            return _to_micros(stage.expected_seconds) // len(items)
+        return _to_micros(_UNKNOWN_SECONDS)
+
+
+class _Shards:
+    """The shards while they fill: the load and the stages of each."""
+
+    def __init__(self, count: int, costs: _Costs) -> None:
+        self.loads = [0] * count
+        self._stages: list[set[str]] = [set() for _ in range(count)]
+        self._places: dict[tuple[str, str, int], int] = {}  # of units, by their names
+        self._costs = costs
+        self._heap = [(0, place) for place in range(count)]
+
+    def choose(self, unit: _Unit) -> int:
+        """Return the shard that ends first with the unit, the first one of several."""
+        while self._heap[0][0] != self.loads[self._heap[0][1]]:
+            heapq.heappop(self._heap)  # its load has changed since
+        least = self._heap[0][1]
+        if not self._compute_extra(unit, least):
+            return least  # the least loaded shard has all stages of the unit
+        return min(
+            range(len(self.loads)), key=lambda place: (self.loads[place] + self._compute_extra(unit, place), place)
+        )
+
+    def place(self, unit: _Unit, place: int) -> None:
+        self.loads[place] += unit.own + self._compute_extra(unit, place)
+        self._stages[place].update(unit.stages)
+        self._places[unit.name] = place
+        heapq.heappush(self._heap, (self.loads[place], place))
+
+    def compute_digest(self) -> str:
+        digest = hashlib.sha256(str(len(self.loads)).encode())
+        for name, place in sorted(self._places.items()):
+            digest.update(repr((place, name)).encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()[:_DIGEST_CHARACTERS]
+
+    def build_stages(
+        self, stages: Sequence[PlannedStage], graph: _Graph, costs: _Costs, workers: int
+    ) -> tuple[tuple[PlannedStage, ...], ...]:
+        """Return the stages of each shard, in their order, with its items."""
+        found: list[list[PlannedStage]] = [[] for _ in self.loads]
+        for stage in stages:
+            items = self._find_items(stage.name, graph.items[stage.name]) if stage.name in graph.split else None
+            total = sum(costs.get_item_or_mean(stage.name, item) for item in graph.items[stage.name])
+            for place, there in enumerate(self._stages):
+                if stage.name in there and items is not None:
+                    found[place].append(_keep_items(stage, items[place], total, costs, workers))
+                elif stage.name in there or stage.fault:
+                    found[place].append(stage)
+        return tuple(map(tuple, found))
+
+    def _find_items(self, stage: str, items: Sequence[str]) -> list[list[int]]:
+        """Return the positions of a stage's items, for each shard."""
+        seen: Counter[str] = Counter()
+        found: list[list[int]] = [[] for _ in self.loads]
+        for number, item in enumerate(items):
+            found[self._places[stage, item, seen[item]]].append(number)
+            seen[item] += 1
+        return found
+
+    def _compute_extra(self, unit: _Unit, place: int) -> int:
+        there = self._stages[place]
+        return sum(self._costs.once[stage] for stage in unit.stages if stage not in there)
+
+
+def _keep_items(stage: PlannedStage, kept: Sequence[int], total: int, costs: _Costs, workers: int) -> PlannedStage:
+    """Return the stage with the items at these positions. `total`: the microseconds of all its items."""
+    items = list_items(stage)
+    if len(kept) == len(items):
+        return stage
+    tasks: tuple[PlannedTask, ...]
+    if stage.template is not None:
+        tasks = (batches.build_task(stage.template, 0, [items[number] for number in kept]),)
+    else:
+        tasks = tuple(replace(stage.tasks[number], index=index) for index, number in enumerate(kept))
+    scope = Scope.ITEMS if stage.scope is Scope.ALL else stage.scope
+    seconds = _predict_seconds(stage, [items[number] for number in kept], total, costs, workers)
+    return replace(stage, tasks=tasks, scope=scope, sla=None, expected_seconds=seconds)
+
+
+def list_items(stage: PlannedStage) -> tuple[str, ...]:
+    """Return the items of a stage, whether they are cut into batches or not; none for a stage without items."""
+    if stage.template is not None:
+        return tuple(item for task in stage.tasks for item in task.items)
+    return tuple(task.item for task in stage.tasks if task.item is not None)
+
+
+def _iter_item_units(graph: _Graph, costs: _Costs) -> Iterable[_Unit]:
+    for name in graph.stages:
+        if name not in graph.split:
+            continue
+        stage = graph.stages[name]
+        costs.once[name] = costs.get_start_up(stage)
+        brought = (name, *sorted(graph.all_needs[name]))
+        seen: Counter[str] = Counter()
+        alone = len(graph.items[name]) == 1 and stage.expected_seconds is not None
+        for item in graph.items[name]:
+            micros = costs.get_item_or_mean(name, item)
+            known = alone or costs.get_item(name, item) is not None
+            yield _Unit(name=(name, item, seen[item]), stages=brought, size=micros, own=micros, known=known)
+            seen[item] += 1
+
+
+def _iter_stage_units(graph: _Graph, costs: _Costs) -> Iterable[_Unit]:
+    for group in graph.find_groups():
+        known = any(costs.get_stage(graph.stages[name]) is not None for name in group)
+        size = sum(costs.once[name] for name in group)
+        yield _Unit(name=(min(group), "", 0), stages=group, size=size, own=0, known=known)
+
+
+def _find_pin(unit: _Unit, pins: Pins, count: int) -> int | None:
+    """Return the index of the shard that must have the unit, or None."""
+    stage, item, _ = unit.name
+    keys = [(stage, item)] if item else [(name, "") for name in unit.stages]
+    found = [pins[key] for key in keys if key in pins]
+    return min(found) - 1 if found and min(found) <= count else None
+
+
+def _hash_name(name: tuple[str, str, int]) -> int:
+    text = "\0".join(map(str, name)).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])
+
+
+def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[str]:
+    share = sum(loads) / len(loads)
+    long = [unit for unit in units if unit.known and unit.size > _LONG_RATIO * share > 0]
+    for unit in long[:_MOST_NAMED] if len(loads) > 1 else ():
+        stage, item, _ = unit.name
+        told = f"{item} of {stage}" if item else _join(unit.stages)
+        yield (
+            f"{told} takes {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
+            f"{share / _MICROSECONDS:.1f} s: divide it, or use fewer shards"
+        )
+
+
+def _predict_seconds(
+    stage: PlannedStage, items: Sequence[str], total: int, costs: _Costs, workers: int
+) -> float | None:
+    """Predict the duration of a part of a stage, from that of the whole stage or of its items; None if unknown."""
+    own = sum(costs.get_item_or_mean(stage.name, item) for item in items)
+    if stage.expected_seconds is not None:
+        return stage.expected_seconds * own / total if total else stage.expected_seconds
+    if all(costs.get_item(stage.name, item) is None for item in items):
+        return None
+    return (costs.get_start_up(stage) + own / max(1, min(workers, len(items)))) / _MICROSECONDS
+
+
+def _sum_parts(known: KnownItems) -> Mapping[str, int]:
+    """Return the microseconds of each item, with those of its long tests, which have their own entries."""
+    found = {item: _to_micros(seconds) for item, seconds in known.seconds.items()}
+    for item, seconds in known.seconds.items():
+        file, separator, _ = item.partition("::")
+        if separator and file in found:
+            found[file] += _to_micros(seconds)
+    return found
+
+
+def _to_micros(seconds: float) -> int:
+    return max(0, round(seconds * _MICROSECONDS))
+
+
+def _to_stored(item: str) -> str:
+    """Return an item as the history has it: bytes that are not valid Unicode are escaped there."""
+    return item.encode("utf-8", "backslashreplace").decode()
+
+
+def _join(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"

@@ -1,0 +1,50 @@
+"""The environment of a stage's commands: the exporter's with the stage's own, or only a few variables if it is cached.
+
+Which variables a command reads can't be seen, so a cached stage gets only those whose values are in its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from paropt_exporter.plan.structure import PlannedStage
+
+# A result may depend on them, and users expect them to reach each program.
+STANDARD = (
+    "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR",
+    "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "CI", "PYTHON*", "LD_LIBRARY_PATH", "XDG_*_HOME",
+)  # fmt: skip
+# They name places that differ between checkouts and runs. What PATH leads to is in the key as the stage's tools.
+UNKEYED = frozenset(
+    {
+        "PATH", "VIRTUAL_ENV", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
+        "PAROPT_RUN", "PAROPT_COMMAND",
+    }
+)  # fmt: skip
+
+_ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"})  # by the exporter, to any stage
+
+
+def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment of a stage's commands."""
+    if not stage.cached:
+        return {**environ, **stage.env}
+    patterns = [pattern for pattern in (*STANDARD, *stage.pass_env) if "*" in pattern or "?" in pattern]
+    names = {*STANDARD, *stage.pass_env, *UNKEYED}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in names or any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    return {**kept, **stage.env}
+
+
+def select_keyed_variables(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a cached stage that are in its key."""
+    asked = {*stage.pass_env, *stage.env} - _ADDED
+    return {
+        name: value
+        for name, value in build_command_environment(stage, environ).items()
+        if name not in UNKEYED or name in asked
+    }

@@ -1,0 +1,298 @@
+"""False hits, and hits that restore nothing, which users of other tools have reported: each must be impossible here.
+
+The numbers are those of issues of turbo, moon, nx, bazel, go-task, vite-task and pytest-testmon.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import CacheReason
+from paropt_exporter.plan import Commands, PlannedTask
+from support.cached_project import CachedProject, Failed, Stopped, print_sources
+
+
+def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    (root / "dist").mkdir(exist_ok=True)
+    (root / "dist/out").write_text(print_sources(root, environ, task))
+    return "built"
+
+
+def use(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    return (root / "dist/out").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> CachedProject:
+    made = CachedProject(
+        tmp_path / "project", tmp_path / "store", work={"lint": print_sources, "build": build, "use": use}
+    )
+    made.write_file("src/a.py", "one")
+    return made
+
+
+def test_second_run_of_unchanged_files_is_a_hit_with_its_output(project: CachedProject) -> None:
+    lint = project.build_stage("lint")
+    first, second = project.run(lint), project.run(lint)
+    assert (first.called, second.called) == (["lint"], [])
+    assert second.is_cached("lint") and second.get_output("lint") == "src/a.py: one\n"
+    assert second.stages["lint"].saved_seconds > 0
+
+
+def test_turbo_548_file_that_git_ignores_is_an_input_if_it_is_named(project: CachedProject) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    project.write_file(".gitignore", "*.generated\n")
+    project.write_file("src/a.generated", "1")
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.write_file("src/a.generated", "2")
+    assert "src/a.generated: 2\n" in project.run(lint).get_output("lint")
+
+
+def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: CachedProject) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    subprocess.run(["git", "add", "."], cwd=project.root, check=True)
+    lint = project.build_stage("lint", inputs=None)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("src/new.py", "new")
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "src/new.py is new"
+
+
+def test_turbo_14059_file_outside_the_stages_folder_is_an_input(project: CachedProject) -> None:
+    project.write_file("web/x", "x")
+    lint = project.build_stage("lint", inputs=("web/**", "src/a.py"), cwd=project.root / "web")
+    project.run(lint)
+    project.write_file("src/a.py", "two")
+    assert project.run(lint).called == ["lint"]
+
+
+def test_moon_1172_changed_argument_in_the_config_is_a_miss(project: CachedProject) -> None:
+    project.run(project.build_stage("lint", words=("test1",)))
+    again = project.run(project.build_stage("lint", words=("test2",)))
+    assert again.called == ["lint"]
+    assert (again.get_reason("lint"), again.stages["lint"].cache_note) == (CacheReason.COMMAND, "its command changed")
+
+
+def test_moon_1172_failure_is_never_replayed(project: CachedProject) -> None:
+    def fail(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        raise Failed("no")
+
+    project.work["lint"] = fail
+    lint = project.build_stage("lint")
+    project.run(lint)
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert (again.get_reason("lint"), again.stages["lint"].cache_note) == (
+        CacheReason.FAILED,
+        "it failed in its last run",
+    )
+
+
+def test_moon_714_changed_variable_of_the_stage_is_a_miss(project: CachedProject) -> None:
+    project.run(project.build_stage("lint", env={"LEVEL": "1"}))
+    again = project.run(project.build_stage("lint", env={"LEVEL": "2"}))
+    assert again.stages["lint"].cache_note == "env LEVEL changed"
+
+
+def test_moon_1958_stage_that_writes_its_inputs_is_not_kept(project: CachedProject) -> None:
+    def rewrite(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "src/a.py").write_text("formatted")
+        return ""
+
+    project.work["lint"] = rewrite
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.write_file("src/a.py", "one")
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert (project.root / "src/a.py").read_text() == "formatted"
+    assert again.stages["lint"].cache_note == "src/a.py changed during the run"
+
+
+def test_nx_27965_output_of_a_needed_stage_is_read_after_it_ran(project: CachedProject) -> None:
+    stages = (
+        project.build_stage("build", outputs=("dist",)),
+        project.build_stage("use", inputs=("README",), needs=("build",), needed_outputs=("dist",), number=2),
+    )
+    project.run(*stages)
+    project.write_file("src/a.py", "two")
+    again = project.run(*stages)
+    assert again.called == ["build", "use"]
+    assert again.get_output("use") == "src/a.py: two\n"
+
+
+def test_nx_27965_output_of_an_uncached_needed_stage_counts_too(project: CachedProject) -> None:
+    stages = (
+        project.build_stage("build", outputs=("dist",), cached=False),
+        project.build_stage("use", inputs=("README",), needs=("build",), needed_outputs=("dist",), number=2),
+    )
+    project.run(*stages)
+    project.write_file("src/a.py", "two")
+    assert project.run(*stages).get_output("use") == "src/a.py: two\n"
+
+
+def test_rebuilt_but_equal_output_stops_the_chain(project: CachedProject) -> None:
+    stages = (
+        project.build_stage("build", outputs=("dist",), inputs=("src/**", "notes")),
+        project.build_stage("use", inputs=("README",), needs=("build",), needed_outputs=("dist",), number=2),
+    )
+    project.run(*stages)
+    project.write_file("notes", "changed")
+    assert project.run(*stages).called == ["build"]
+
+
+@pytest.mark.parametrize("stage", ["nx #8828", "bazel #3360"])
+def test_nx_8828_and_bazel_3360_input_edited_during_the_run_keeps_nothing(project: CachedProject, stage: str) -> None:
+    def read_and_get_edited(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        if stage == "bazel #3360":  # edited before the stage reads it, and then put back
+            before = (root / "src/a.py").read_text()
+            (root / "src/a.py").write_text("other")
+            output = print_sources(root, environ, task)
+            (root / "src/a.py").write_text(before)
+            return output
+        output = print_sources(root, environ, task)
+        (root / "src/a.py").write_text("two")
+        return output
+
+    project.work["lint"] = read_and_get_edited
+    lint = project.build_stage("lint")
+    first = project.run(lint)
+    assert first.said == ["lint: not cached: src/a.py changed during the run"]
+    project.work["lint"] = print_sources
+    assert project.run(lint).called == ["lint"]
+    project.write_file("src/a.py", "one")
+    assert project.run(lint).get_output("lint") == "src/a.py: one\n"
+
+
+@pytest.mark.parametrize("change", ["remove", "edit", "extra", "mode"])
+def test_nx_32620_and_36932_hit_restores_missing_and_changed_outputs(project: CachedProject, change: str) -> None:
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    out = project.root / "dist/out"
+    match change:
+        case "remove":
+            shutil.rmtree(project.root / "dist")
+        case "edit":
+            out.write_text("edited")
+        case "extra":
+            (project.root / "dist/stale").write_text("")
+        case _:
+            out.chmod(0o755)
+    again = project.run(build_stage)
+    assert again.is_cached("build")
+    assert out.read_text() == "src/a.py: one\n" and [path.name for path in out.parent.iterdir()] == ["out"]
+    assert not out.stat().st_mode & 0o100
+
+
+@pytest.mark.parametrize("lost", ["contents", "entries", "everything"])
+def test_nx_37110_and_36898_result_without_its_contents_is_a_miss(project: CachedProject, lost: str) -> None:
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    shutil.rmtree(project.root / "dist")
+    folders = {"contents": "v1/cas", "entries": "v1/ac", "everything": "."}
+    shutil.rmtree(project.store.folder / folders[lost])
+    again = project.run(build_stage)
+    assert again.called == ["build"] and (project.root / "dist/out").exists()
+    expected = CacheReason.NEW if lost == "everything" else CacheReason.EVICTED
+    assert again.get_reason("build") is expected
+    assert project.run(build_stage).is_cached("build")
+
+
+def test_go_task_1178_and_moon_1925_interrupted_stage_runs_again(project: CachedProject) -> None:
+    def stop(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        raise Stopped
+
+    project.work["lint"] = stop
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.work["lint"] = print_sources
+    assert project.run(lint).called == ["lint"]
+
+
+def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(project: CachedProject) -> None:
+    project.write_file("check.sh", "1")
+    lint = project.build_stage("lint", words=("check.sh", "--config=settings.toml"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("check.sh", "2")
+    assert project.run(lint).stages["lint"].cache_note == "check.sh changed"
+    project.write_file("settings.toml", "2")
+    assert project.run(lint).stages["lint"].cache_note == "settings.toml is new"
+
+
+def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.write_file("pyproject.toml", "[tool.ruff]\n")
+    assert project.run(lint).stages["lint"].cache_note == "pyproject.toml is new"
+
+
+def test_turbo_14095_restored_output_never_leaves_by_a_link(project: CachedProject, tmp_path: Path) -> None:
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    shutil.rmtree(project.root / "dist")
+    (tmp_path / "outside").mkdir()
+    (project.root / "dist").symlink_to(tmp_path / "outside")
+    again = project.run(build_stage)
+    assert not again.is_cached("build")
+    assert "can't be restored" in again.stages["build"].cache_note
+
+
+def test_link_to_a_changed_file_is_a_miss(project: CachedProject) -> None:
+    project.write_file("real", "1")
+    (project.root / "src/link").symlink_to("../real")
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.write_file("real", "2")
+    assert "src/link: 2" in project.run(lint).get_output("lint")
+
+
+def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
+    project.write_file("bin/lint", "#!/bin/sh\n# 1\n", mode=0o755)
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("bin/lint", "#!/bin/sh\n# 2\n", mode=0o755)
+    again = project.run(lint)
+    assert (again.called, again.stages["lint"].cache_note) == (["lint"], "lint changed")
+
+
+def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: CachedProject) -> None:
+    packages = "venv/lib/python3.11/site-packages"
+    project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
+    lint = project.build_stage("lint", env={"VIRTUAL_ENV": str(project.root / "venv")})
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    shutil.rmtree(project.root / packages / "ruff-0.17.5.dist-info")
+    project.write_file(f"{packages}/ruff-0.17.6.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
+    again = project.run(lint)
+    assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
+
+
+def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:
+    os.mkfifo(project.root / "src/pipe")
+    lint = project.build_stage("lint", inputs=("src/**", "README"))
+    project.work["lint"] = lambda root, environ, task: ""
+    for _ in range(2):
+        ran = project.run(lint)
+        assert ran.called == ["lint"]
+        assert ran.stages["lint"].cache_note == "src/pipe is neither a file nor a folder"
+
+
+def test_output_named_in_a_line_for_a_shell_is_neither_tool_nor_input(project: CachedProject) -> None:
+    line = ("-c", "mkdir -p dist; cp src/a.py dist/out; dist/out")
+    build_stage = project.build_stage("build", outputs=("dist",))
+    task = PlannedTask(index=0, item=None, work=Commands(steps=(("/bin/sh", *line),)))
+    build_stage = replace(build_stage, tasks=(task,))
+    assert project.run(build_stage).said == []
+    assert project.run(build_stage).is_cached("build")

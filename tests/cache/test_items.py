@@ -1,0 +1,121 @@
+"""Cached stages of several tasks: each item has its own result, whatever batch it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import Scope, TaskRecord
+from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan.batches import build_task
+from support.cached_project import CachedProject, Failed
+
+TEMPLATE = Commands(steps=(("tests", "{items}"),))
+
+
+def run_items(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    names = task.items or (task.item or "",)
+    contents = {name: (root / name).read_text() for name in names}
+    if "bad" in contents.values():
+        raise Failed("a test failed")
+    return "".join(f"{name}={content}\n" for name, content in contents.items())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> CachedProject:
+    made = CachedProject(tmp_path / "project", tmp_path / "store", work={"tests": run_items})
+    made.write_file("src/a.py", "one")
+    for name in "abcd":
+        made.write_file(f"t/{name}.py", name)
+    return made
+
+
+def build_batches(project: CachedProject, *batches: tuple[str, ...]) -> PlannedStage:
+    tasks = tuple(build_task(TEMPLATE, index, batch) for index, batch in enumerate(batches))
+    return PlannedStage(
+        number=1,
+        name="tests",
+        tasks=tasks,
+        template=TEMPLATE,
+        cached=True,
+        cwd=project.root,
+        inputs=("{item}", "src/**"),
+    )
+
+
+def list_items(ran: list[TaskRecord]) -> list[str | None]:
+    return [task.item for task in ran if not task.cached]
+
+
+def test_task_of_a_changed_item_runs_alone(project: CachedProject) -> None:
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py", "t/c.py"), inputs=("{item}", "src/**"))
+    project.run(stage)
+    project.write_file("t/b.py", "new")
+    ran = project.run(stage)
+    assert list_items(ran.tasks) == ["t/b.py"]
+    record = ran.stages["tests"]
+    assert (record.tasks_cached, record.tasks, record.scope) == (2, 3, Scope.CACHED)
+    assert record.cache_note == "2 of 3 items unchanged; t/b.py changed"
+    assert ran.get_output("tests") == "t/a.py=a\nt/c.py=c\nt/b.py=new\n"
+
+
+def test_shared_input_concerns_all_items(project: CachedProject) -> None:
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}", "src/**"))
+    project.run(stage)
+    project.write_file("src/a.py", "two")
+    ran = project.run(stage)
+    assert list_items(ran.tasks) == ["t/a.py", "t/b.py"]
+    assert ran.stages["tests"].cache_note == "t/a.py: src/a.py changed"
+
+
+def test_batch_keeps_a_result_for_each_item_and_other_batches_find_it(project: CachedProject) -> None:
+    project.run(build_batches(project, ("t/a.py", "t/b.py"), ("t/c.py", "t/d.py")))
+    project.write_file("t/c.py", "new")
+    ran = project.run(build_batches(project, ("t/a.py", "t/c.py", "t/d.py"), ("t/b.py",)))
+    (task,) = [task for task in ran.tasks if not task.cached]
+    assert (task.item, task.output) == ("t/c.py", "t/c.py=new\n")
+    assert ran.stages["tests"].cache_note == "3 of 4 items unchanged; t/c.py changed"
+    assert ran.stages["tests"].saved_seconds > 0
+
+
+def test_output_of_a_skipped_batch_is_shown_once(project: CachedProject) -> None:
+    stage = build_batches(project, ("t/a.py", "t/b.py"))
+    project.run(stage)
+    again = project.run(stage)
+    assert again.is_cached("tests") and again.get_output("tests") == "t/a.py=a\nt/b.py=b\n"
+
+
+def test_items_of_a_failed_batch_run_again(project: CachedProject) -> None:
+    project.write_file("t/b.py", "bad")
+    stage = build_batches(project, ("t/a.py", "t/b.py"), ("t/c.py",))
+    project.run(stage)
+    ran = project.run(stage)
+    assert list_items(ran.tasks) == ["t/a.py +1"]
+
+
+def test_part_of_a_file_depends_on_the_file(project: CachedProject) -> None:
+    stage = project.build_stage("tests", items=("t/a.py::test_x",), inputs=("{item}",))
+    project.work["tests"] = lambda root, environ, task: (root / "t/a.py").read_text()
+    project.run(stage)
+    assert project.run(stage).is_cached("tests")
+    project.write_file("t/a.py", "new")
+    assert project.run(stage).get_output("tests") == "new"
+
+
+def test_item_with_an_output_restores_its_own(project: CachedProject) -> None:
+    def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / f"{task.item}.report").write_text((root / str(task.item)).read_text())
+        return ""
+
+    project.work["tests"] = write_report
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("{item}.report",))
+    project.run(stage)
+    (project.root / "t/a.py.report").unlink()
+    (project.root / "t/b.py.report").unlink()
+    project.write_file("t/b.py", "new")
+    ran = project.run(stage)
+    assert list_items(ran.tasks) == ["t/b.py"]
+    assert (project.root / "t/a.py.report").read_text() == "a"
+    assert (project.root / "t/b.py.report").read_text() == "new"

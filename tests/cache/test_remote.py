@@ -1,0 +1,168 @@
+"""A remote cache: results of one host are found on another, over Bazel's HTTP protocol, from a real nginx."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import requests
+
+from paropt_exporter.cache.action_result import BadMessage, Digest, format_action_result, parse_action_result
+from paropt_exporter.cache.remote import RemoteCache, open_remote
+from paropt_exporter.errors import UsageError
+from paropt_exporter.plan import PlannedTask
+from support.cached_project import CachedProject, print_sources
+from support.real_servers import free_port, webdav
+
+TOKEN = "s3cret"
+ENTRY = Digest("a" * 64, 300)
+
+
+def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    (root / "dist").mkdir(exist_ok=True)
+    (root / "dist/out").write_text(print_sources(root, environ, task))
+    (root / "dist/out").chmod(0o755)
+    return "built"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with webdav(tmp_path / "nginx", token=TOKEN) as url:
+        yield url
+
+
+def make_host(folder: Path, name: str) -> CachedProject:
+    """Return the project on a host with a store of its own."""
+    made = CachedProject(folder / name / "project", folder / name / "store", work={"build": build})
+    made.write_file("src/a.py", "one")
+    return made
+
+
+def list_files(tmp_path: Path, part: str) -> list[Path]:
+    return [path for path in (tmp_path / "nginx/files" / part).rglob("*") if path.is_file()]
+
+
+def test_result_of_one_host_is_a_hit_on_another(tmp_path: Path, server: str) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    stage = first.build_stage("build", outputs=("dist",))
+    first.run(stage, remote=RemoteCache(server, token=TOKEN, writes=True))
+    ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
+    assert ran.is_cached("build") and ran.get_output("build") == "built"
+    assert (second.root / "dist/out").read_text() == "src/a.py: one\n"
+    assert (second.root / "dist/out").stat().st_mode & 0o100
+    assert second.run(second.build_stage("build", outputs=("dist",))).is_cached("build")  # now in its own store
+
+
+def test_untrusted_host_reads_only(tmp_path: Path, server: str) -> None:
+    host = make_host(tmp_path, "one")
+    host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
+    assert list_files(tmp_path, "ac") == list_files(tmp_path, "cas") == []
+
+
+def test_refused_write_is_one_line_and_the_result_stays_here(tmp_path: Path, server: str) -> None:
+    host = make_host(tmp_path, "one")
+    stage = host.build_stage("build", outputs=("dist",))
+    ran = host.run(stage, remote=RemoteCache(server, token="wrong", writes=True))
+    (line,) = ran.said
+    assert line.startswith("the remote cache is not used: PUT cas/") and line.endswith("was answered with 403")
+    assert host.run(stage).is_cached("build")
+
+
+def test_server_that_is_away_costs_one_line_for_all_stages(tmp_path: Path) -> None:
+    host = make_host(tmp_path, "one")
+    host.work["other"] = build
+    remote = RemoteCache(f"http://127.0.0.1:{free_port()}", writes=True)
+    ran = host.run(host.build_stage("build"), host.build_stage("other", number=2), remote=remote)
+    assert sorted(ran.called) == ["build", "other"]
+    (line,) = ran.said
+    assert line.startswith("the remote cache is not used: GET failed")
+
+
+@pytest.mark.parametrize("part", ["ac", "cas"])
+@pytest.mark.parametrize("content", [b"", b"something else", b"\x0a\xff\xff\xff\xff\x0f"])
+def test_damaged_answer_is_a_miss_and_one_line(tmp_path: Path, server: str, part: str, content: bytes) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    stage = first.build_stage("build", outputs=("dist",))
+    first.run(stage, remote=RemoteCache(server, token=TOKEN, writes=True))
+    for path in list_files(tmp_path, part):
+        path.write_bytes(content)
+    ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
+    assert ran.called == ["build"] and len(ran.said) == 1
+    assert (second.root / "dist/out").read_text() == "src/a.py: one\n"
+
+
+def test_missing_content_is_a_miss(tmp_path: Path, server: str) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    shutil.rmtree(tmp_path / "nginx/files/cas")
+    ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
+    assert (ran.called, ran.said) == (["build"], [])
+
+
+def test_result_under_a_foreign_key_is_refused(tmp_path: Path, server: str) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    second.write_file("src/a.py", "other")
+    preview = second.run(second.build_stage("build", outputs=("dist",)))
+    (task,) = preview.tasks
+    shutil.rmtree(second.store.folder)
+    (other,) = list_files(tmp_path, "ac")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    requests.put(f"{server}/ac/{task.cache_key}", data=other.read_bytes(), headers=headers, timeout=10)
+    ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
+    assert ran.called == ["build"]
+    assert ran.said == ["the remote cache is not used: an entry has the key of another one"]
+
+
+def test_only_the_environment_names_the_server(tmp_path: Path) -> None:
+    assert open_remote({}) is None
+    token = tmp_path / "token"
+    token.write_text("abc\n")
+    remote = open_remote({"PAROPT_CACHE_URL": "http://cache/pull/17", "PAROPT_CACHE_TOKEN_FILE": str(token)})
+    assert remote is not None and not remote.writes
+    remote = open_remote({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_WRITE": "1"})
+    assert remote is not None and remote.writes
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"PAROPT_CACHE_URL": "cache:80"}, "expected a URL like"),
+        ({"PAROPT_CACHE_URL": "http://a:b@cache"}, "a URL with a password would be logged"),
+        ({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_TOKEN_FILE": "/gone"}, "/gone can't be read"),
+    ],
+)
+def test_bad_setting_is_one_clear_error(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_remote(environ)
+
+
+def test_action_result_is_the_message_of_the_protocol() -> None:
+    message = format_action_result(ENTRY, [("dist/out", Digest("b" * 64, 5), True)])
+    expected = (
+        b"\x12\x52" + b"\x0a\x08dist/out" + b"\x12\x44" + b"\x0a\x40" + b"b" * 64 + b"\x10\x05" + b"\x20\x01"
+        b"\x42\x45" + b"\x0a\x40" + b"a" * 64 + b"\x10\xac\x02"
+    )
+    assert message == expected
+    assert parse_action_result(message) == ENTRY
+    assert parse_action_result(b"\x20\x00" + message + b"\x4d\x00\x00\x00\x00") == ENTRY  # other fields are skipped
+
+
+@pytest.mark.parametrize("length", range(0, 160, 7))
+def test_cut_message_is_refused(length: int) -> None:
+    message = format_action_result(ENTRY, [("dist/out", Digest("b" * 64, 5), True)])
+    with pytest.raises(BadMessage):
+        parse_action_result(message[:length])
+
+
+def test_server_has_plain_results_and_contents(tmp_path: Path, server: str) -> None:
+    host = make_host(tmp_path, "one")
+    host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    (action,) = list_files(tmp_path, "ac")
+    entry = parse_action_result(action.read_bytes())
+    body = (tmp_path / "nginx/files/cas" / entry.hash).read_bytes()
+    assert entry.size_bytes == len(body)
+    assert json.loads(body.partition(b"\n")[2])["stage"] == "build"

@@ -1,0 +1,212 @@
+"""A store that fails in any way costs a miss and one line, never a wrong result."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.cache.entry import OutputFile, parse_entry
+from paropt_exporter.cache.store import Store, find_store_folder, open_store
+from paropt_exporter.errors import UsageError
+from paropt_exporter.events import CacheReason
+from paropt_exporter.plan import PlannedTask
+from support.cached_project import CachedProject, print_sources
+
+TEXT = "x" * 70_000
+
+
+def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    (root / "dist").mkdir(exist_ok=True)
+    (root / "dist/out").write_text(TEXT)
+    return print_sources(root, environ, task)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> CachedProject:
+    made = CachedProject(tmp_path / "project", tmp_path / "store", work={"build": build})
+    made.write_file("src/a.py", "one")
+    return made
+
+
+@contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let writes beyond so many bytes of a file fail."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def list_store(project: CachedProject, part: str) -> list[Path]:
+    return [path for path in (project.store.folder / "v1" / part).rglob("*") if path.is_file()]
+
+
+def test_full_disk_keeps_nothing_and_says_so_in_one_line(project: CachedProject) -> None:
+    def build_small(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        output = build(root, environ, task)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return output
+
+    stage = project.build_stage("build", outputs=("dist",))
+    project.store.prepare()
+    project.store.read_secret()
+    project.work["build"] = build_small
+    with full_disk(0):
+        ran = project.run(stage)
+    assert ran.called == ["build"]
+    (line,) = ran.said
+    assert line.startswith("build: not cached: the result is not kept: File too large")
+    assert not [path for path in list_store(project, "ac") + list_store(project, "cas") if path.stat().st_size]
+    project.work["build"] = build
+    assert project.run(stage).called == ["build"]
+    assert project.run(stage).is_cached("build")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("part", ["ac", "cas"])
+@pytest.mark.parametrize("spoil", [damage, cut], ids=["bad", "half-written"])
+def test_damaged_file_is_a_miss_in_one_line_and_then_replaced(
+    project: CachedProject, part: str, spoil: Callable[[Path], None]
+) -> None:
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    for path in list_store(project, part):
+        spoil(path)
+    shutil.rmtree(project.root / "dist")
+    ran = project.run(stage)
+    assert (ran.called, ran.get_reason("build")) == (["build"], CacheReason.STORE)
+    assert "damaged" in ran.stages["build"].cache_note
+    assert (project.root / "dist/out").read_text() == TEXT
+    shutil.rmtree(project.root / "dist")
+    assert project.run(stage).is_cached("build")
+    assert (project.root / "dist/out").read_text() == TEXT
+
+
+def test_entry_of_a_newer_version_is_a_miss(project: CachedProject) -> None:
+    import hashlib
+
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    (path,) = list_store(project, "ac")
+    values = json.loads(path.read_bytes().partition(b"\n")[2])
+    body = json.dumps({**values, "version": 2}).encode()
+    path.write_bytes(f"{hashlib.sha256(body).hexdigest()}\n".encode() + body)
+    ran = project.run(stage)
+    assert ran.called == ["build"]
+    assert ran.stages["build"].cache_note == "an entry of the cache has version 2, which this program does not know"
+
+
+def test_newer_layout_lies_beside_this_one(project: CachedProject) -> None:
+    (project.store.folder / "v2").mkdir(parents=True)
+    (project.store.folder / "v2/ac").write_text("not a folder")
+    stage = project.build_stage("build")
+    project.run(stage)
+    assert project.run(stage).is_cached("build")
+
+
+def test_store_that_is_a_file_is_a_miss_in_one_line(project: CachedProject) -> None:
+    project.store.folder.write_text("")
+    ran = project.run(project.build_stage("build"))
+    assert (ran.called, ran.get_reason("build")) == (["build"], CacheReason.STORE)
+    assert ran.stages["build"].cache_note.startswith("the cache is not used: ")
+
+
+def test_store_that_others_may_write_to_is_not_used(project: CachedProject) -> None:
+    stage = project.build_stage("build")
+    project.run(stage)
+    project.store.folder.chmod(0o777)
+    ran = project.run(stage)
+    assert ran.called == ["build"]
+    assert "other users may write to" in ran.stages["build"].cache_note
+
+
+def test_store_deleted_during_the_run_keeps_nothing_wrong(project: CachedProject) -> None:
+    def build_and_delete(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        shutil.rmtree(project.store.folder)
+        return build(root, environ, task)
+
+    stage = project.build_stage("build", outputs=("dist",))
+    project.work["build"] = build_and_delete
+    assert project.run(stage).stages["build"].result.value == "success"
+    project.work["build"] = build
+    project.run(stage)
+    assert project.run(stage).is_cached("build")
+
+
+def test_output_that_changes_while_it_is_stored_is_not_kept(project: CachedProject) -> None:
+    project.store.prepare()
+    path = project.root / "file"
+    path.write_text("new")
+    with path.open("rb") as source, pytest.raises(Exception, match="changed while it was stored"):
+        project.store.add_file(source, "0" * 64, 3)
+    assert not list_store(project, "cas")
+
+
+def test_least_recently_used_results_go_when_the_store_is_full(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", limit_bytes=3000)
+    store.prepare()
+    digests = [store.add(bytes([number]) * 1000) for number in range(5)]
+    for age, digest in enumerate(digests):
+        os.utime(store.folder / "v1/cas" / digest[:2] / digest, (1_000_000 + age, 1_000_000 + age))
+    assert store.prune() == (3, 3000)
+    assert [store.has(digest) for digest in digests] == [False, False, False, True, True]
+
+
+def test_run_leaves_the_store_within_its_size(project: CachedProject) -> None:
+    stage = project.build_stage("build", outputs=("dist",))
+    for number in range(6):
+        project.write_file("src/a.py", str(number))
+        project.run(stage, limit_bytes=1000)
+        for path in list_store(project, "cas") + list_store(project, "ac"):
+            os.utime(path, (1_000_000, 1_000_000))
+    project.write_file("src/a.py", "last")
+    project.run(stage, limit_bytes=1000)
+    assert sum(file.size_bytes for file in project.store.list_files()) <= 2 * TEXT.__len__() + 10_000
+
+
+def test_folder_of_the_store_follows_the_environment(tmp_path: Path) -> None:
+    assert find_store_folder({"PAROPT_CACHE_DIR": "/a/b"}) == Path("/a/b")
+    assert find_store_folder({"XDG_CACHE_HOME": "/a", "HOME": "/h"}) == Path("/a/paropt-exporter")
+    assert find_store_folder({"XDG_CACHE_HOME": "relative", "HOME": "/h"}) == Path("/h/.cache/paropt-exporter")
+
+
+def test_invalid_size_is_one_clear_error() -> None:
+    assert open_store({"PAROPT_CACHE_SIZE": "2GB"}).limit_bytes == 2_000_000_000
+    with pytest.raises(UsageError, match="PAROPT_CACHE_SIZE: expected a size like 2GiB"):
+        open_store({"PAROPT_CACHE_SIZE": "much"})
+
+
+def test_entry_with_a_path_out_of_the_project_restores_nothing(project: CachedProject, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    (path,) = list_store(project, "ac")
+    entry = parse_entry(path.read_bytes())
+    evil = OutputFile("../evil", "f", entry.files[0].value, entry.files[0].size_bytes)
+    project.store.save(replace(entry, files=(evil,)))
+    ran = project.run(stage)
+    assert ran.called == ["build"]
+    assert "leads out of the project" in ran.stages["build"].cache_note
+    assert not (tmp_path / "evil").exists()

@@ -1,0 +1,121 @@
+"""Several checkouts and several processes at once share one store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.cache.key_locks import KeyLocks
+from paropt_exporter.plan import PlannedTask
+from support.cached_project import CachedProject, print_sources
+
+KEYS = ("1" * 64, "2" * 64)
+
+
+def test_other_checkout_of_the_same_files_is_a_hit(tmp_path: Path) -> None:
+    first, second = (
+        CachedProject(tmp_path / name, tmp_path / "store", work={"lint": print_sources}) for name in ("one", "two")
+    )
+    for project in (first, second):
+        project.write_file("src/a.py", "one")
+        project.write_file("bin/lint", f"#!{project.root}/venv/bin/python\nprint()\n", mode=0o755)
+        packages = "venv/lib/python3.11/site-packages"
+        project.write_file("venv/pyvenv.cfg", "")
+        project.write_file("venv/bin/python", "the interpreter", mode=0o755)
+        project.write_file(f"{packages}/demo-1.dist-info/RECORD", f"../../../bin/demo,sha256={project.root.name},9\n")
+        project.write_file(f"{packages}/demo-1.dist-info/direct_url.json", f"file://{project.root}")
+        project.write_file(f"{packages}/demo.pth", f"{project.root}/src")
+    first.run(first.build_stage("lint", env={"VIRTUAL_ENV": str(first.root / "venv")}))
+    ran = second.run(second.build_stage("lint", env={"VIRTUAL_ENV": str(second.root / "venv")}))
+    assert ran.is_cached("lint"), ran.stages["lint"].cache_note
+
+
+def test_second_of_two_runs_waits_and_hits(tmp_path: Path) -> None:
+    began, go_on = os.pipe(), os.pipe()
+
+    def lint_slowly(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        os.write(began[1], b"x")
+        os.read(go_on[0], 1)
+        return print_sources(root, environ, task)
+
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": lint_slowly})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("lint")
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        try:
+            project.run(stage)
+        finally:
+            os._exit(0)
+    try:
+        os.read(began[0], 1)
+        threading.Timer(0.2, lambda: os.write(go_on[1], b"x")).start()
+        ran = project.run(stage)
+    finally:
+        os.write(go_on[1], b"xx")
+        os.waitpid(child, 0)
+    assert ran.is_cached("lint") and ran.called == []
+    assert ran.said == ["lint: waits for another run of it"]
+
+
+def test_run_that_is_killed_keeps_nothing_and_holds_no_lock(tmp_path: Path) -> None:
+    def die(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": die})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("lint")
+    child = os.fork()
+    if not child:
+        project.run(stage)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    project.work["lint"] = print_sources
+    assert project.run(stage).called == ["lint"]
+    assert project.run(stage).is_cached("lint")
+
+
+def test_locks_exclude_other_processes_and_end_with_them(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    ready, end = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        KeyLocks(tmp_path / "folder/lock").try_acquire(KEYS[:1])
+        os.write(ready[1], b"x")
+        os.read(end[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    locks = KeyLocks(tmp_path / "folder/lock")
+    assert locks.try_acquire(KEYS[1:])
+    assert not locks.try_acquire(KEYS)
+    given_up = threading.Event()
+    given_up.set()
+    assert not locks.acquire(KEYS[:1], given_up, 10.0)
+    os.write(end[1], b"x")
+    os.waitpid(child, 0)
+    assert locks.try_acquire(KEYS[:1])
+    assert not locks.try_acquire(KEYS[:1])  # this process holds it
+    locks.release(KEYS)
+    assert locks.try_acquire(KEYS)
+    locks.close()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_no_cache_runs_and_replaces_the_result(tmp_path: Path, reads: bool) -> None:
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": lambda *_: "first"})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("lint")
+    project.run(stage)
+    project.work["lint"] = lambda *_: "second"
+    ran = project.run(stage, no_cache=not reads)
+    assert ran.called == ([] if reads else ["lint"])
+    assert project.run(stage).get_output("lint") == ("first" if reads else "second")

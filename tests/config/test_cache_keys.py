@@ -1,0 +1,86 @@
+"""The keys `inputs`, `outputs`, `cache` and `pass_env` of a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import config
+from paropt_exporter.plan import PlannedStage, Selection, build_plan
+from support import configs
+
+
+def plan_stage(folder: Path, keys: str, work: str = 'run: "true"') -> PlannedStage:
+    (folder / "paropt.yml").write_text(f"stages:\n  - {{number: 1, name: a, {work}{keys and ', '}{keys}}}\n")
+    (stage,) = build_plan(config.read_config(folder / "paropt.yml", root=folder), "standard").stages
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("keys", "cached"),
+    [
+        ("", False),
+        ("inputs: [src]", True),
+        ("cache: true", True),
+        ("cache: auto", False),
+        ("cache: never, inputs: [src]", False),
+        ("cache: false, inputs: [src]", False),
+    ],
+)
+def test_stage_is_cached_only_if_it_asks_for_it(tmp_path: Path, keys: str, cached: bool) -> None:
+    assert plan_stage(tmp_path, keys).cached is cached
+
+
+def test_call_is_never_cached(tmp_path: Path) -> None:
+    assert not plan_stage(tmp_path, "inputs: [src]", "call: 'a:b'").cached
+
+
+def test_patterns_are_relative_to_the_configs_folder(tmp_path: Path) -> None:
+    stage = plan_stage(
+        tmp_path, "cwd: web, inputs: [src/**, ../setup.py, '!x'], outputs: [dist/], pass_env: [CI, AWS_*]"
+    )
+    assert stage.inputs == ("web/src/**", "setup.py", "!web/x")
+    assert stage.outputs == ("web/dist",)
+    assert stage.pass_env == ("CI", "AWS_*")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("inputs: []", "inputs: the list is empty"),
+        ("inputs: ['!a']", "each pattern leaves files out"),
+        ("inputs: [/etc]", "write a path relative to the stage's folder"),
+        ("inputs: ['{item}']", "the stage has no items for {item}"),
+        ("inputs: [a], outputs: [../a]", "an output must be in the stage's folder"),
+        ("inputs: [a], outputs: ['.']", "a stage's whole folder can't be its output"),
+        ("outputs: [a]", "outputs are kept only for a cached stage"),
+        ("cache: always", "expected true, never or auto, found 'always'"),
+        ("cache: 1", "expected true, never or auto, found 1"),
+        ("cache: true, pass_env: [A-B]", "neither the name of an environment variable nor a glob"),
+    ],
+)
+def test_bad_value_has_one_fault(tmp_path: Path, keys: str, message: str) -> None:
+    (fault,) = configs.faults(tmp_path, f"stages: [{{number: 1, name: a, run: 'true', {keys}}}]\n")
+    assert message in fault
+
+
+def test_call_with_cache_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, "stages: [{number: 1, name: a, call: 'a:b', cache: true}]\n")
+    assert "a call can't be cached" in fault
+
+
+def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text(
+        "stages:\n"
+        "  - {number: 1, name: a, run: 'true', inputs: [x], items: {list: [i]}, outputs: ['out/{item}.txt']}\n"
+        "  - {number: 2, name: b, run: 'true', needs: [a]}\n"
+        "  - {number: 3, name: c, run: 'true', inputs: [x], needs: [b]}\n"
+        "  - {number: 4, name: d, run: 'true', file: log/d.txt}\n"
+    )
+    loaded = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    for selection in (Selection(), Selection(patterns=("c",), with_needs=False)):
+        planned = build_plan(loaded, "standard", selection=selection)
+        stage = next(stage for stage in planned.stages if stage.name == "c")
+        assert stage.needed_outputs == ("out/*.txt", "out/**/*.txt")
+        assert stage.other_outputs == ("log/d.txt",)

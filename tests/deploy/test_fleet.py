@@ -1,0 +1,230 @@
+"""The examples for fleets pass promtool, and real servers of parts and a global one sum up their hosts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paropt_exporter import families
+from paropt_exporter.monitoring.alerts import fleet, rule_files
+from paropt_exporter.monitoring.options import Options
+from support.real_servers import RARE_COLLECTION, Prometheus, eventually, free_port, program
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/fleet"
+RULES = {
+    "part.yml": ["alerts/paropt-recording.yml", "alerts/paropt-alerts.yml", "alerts/fleet/paropt-parts.yml"],
+    "part-remote-write.yml": ["alerts/paropt-recording.yml", "alerts/fleet/paropt-parts.yml"],
+    "global.yml": ["alerts/fleet/paropt-global.yml"],
+    "kubernetes.yml": ["alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"],
+    "agent.yml": [],
+}
+
+
+def run_promtool(*arguments: str | Path) -> str:
+    command = [program("promtool"), *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=RARE_COLLECTION)
+    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
+
+
+def test_each_example_is_checked() -> None:
+    assert {path.name for path in FOLDER.glob("*.yml")} == RULES.keys()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_promtool_accepts_the_example_with_its_rules_and_targets(name: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "rules").mkdir()
+    for path in RULES[name]:
+        shutil.copy(ROOT / path, tmp_path / "rules")
+    text = (tmp_path / name).read_text().replace("/etc/prometheus/secrets", str(tmp_path))  # promtool wants the file
+    # Debian builds promtool without Kubernetes' service discovery; the other keys are checked.
+    text = re.sub(r"kubernetes_sd_configs: .*", "file_sd_configs: [{files: [targets/*.yml]}]", text)
+    (tmp_path / "remote-write").write_text("secret")
+    (tmp_path / name).write_text(text)
+    agent = ["--agent"] if name == "agent.yml" else []
+    assert run_promtool("check", "config", *agent, tmp_path / name) == ""
+
+
+@pytest.mark.parametrize("options", [Options(), Options(selector='job="ci"', rate_window="10m")])
+def test_promtool_accepts_the_rules_of_a_fleet(options: Options, tmp_path: Path) -> None:
+    for path, text in rule_files.render_fleet_rules(options).items():
+        (tmp_path / Path(path).name).write_text(text)
+        assert run_promtool("check", "rules", "--lint-fatal", tmp_path / Path(path).name) == ""
+
+
+def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) -> None:
+    lane = 'project="shop",lane="standard"'
+    series = [
+        (f'lane:paropt_sla_checks:increase5m{{{lane},part="0",copy="a"}}', "3"),
+        (f'lane:paropt_sla_checks:increase5m{{{lane},part="0",copy="b"}}', "4"),
+        (f'lane:paropt_sla_checks:increase5m{{{lane},part="1",copy="a"}}', "6"),
+        ('fleet:paropt_exporters:count{project="shop",part="0",copy="a"}', "10"),
+        ('fleet:paropt_exporters:count{project="shop",part="1",copy="a"}', "20"),
+        ('fleet:paropt_pool_busy_seconds:rate5m{pool="commands",part="0",copy="a"}', "1"),
+        ('fleet:paropt_pool_busy_seconds:rate5m{pool="commands",part="1",copy="a"}', "2"),
+        ('fleet:paropt_pool_slot_seconds:rate5m{pool="commands",part="0",copy="a"}', "2"),
+        ('fleet:paropt_pool_slot_seconds:rate5m{pool="commands",part="1",copy="a"}', "4"),
+    ]
+    expected = {
+        "global_lane:paropt_sla_checks:increase5m": (lane, 10),
+        "global_fleet:paropt_exporters:count": ('project="shop"', 30),
+        "global_fleet:paropt_parts:count": ("", 2),
+        "global_fleet:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m": ('pool="commands"', 0.5),
+    }
+    test = {
+        "rule_files": [str(ROOT / "alerts/fleet/paropt-global.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": f"{value}x9"} for name, value in series],
+                "promql_expr_test": [
+                    {
+                        "expr": name,
+                        "eval_time": "5m",
+                        "exp_samples": [{"labels": f"{name}{{{labels}}}", "value": value}],
+                    }
+                    for name, (labels, value) in expected.items()
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    assert run_promtool("test", "rules", tmp_path / "test.yml") == ""
+
+
+def test_the_example_for_kubernetes_discovers_pods() -> None:
+    """The keys and values of Prometheus' documentation, since promtool can't check them here."""
+    (scrape,) = yaml.safe_load((FOLDER / "kubernetes.yml").read_text())["scrape_configs"]
+    assert scrape["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": ["ci"]}}]
+    labels = {label for rule in scrape["relabel_configs"] for label in rule["source_labels"]}
+    assert all(label.startswith(("__meta_kubernetes_pod_", "__meta_kubernetes_namespace")) for label in labels)
+
+
+def test_each_sum_of_a_lane_is_summed_over_the_parts() -> None:
+    rendered = {**rule_files.render_rules(Options()), **rule_files.render_fleet_rules(Options())}
+    records = {
+        rule["record"]
+        for text in rendered.values()
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    below = {name for name in records if name.startswith(("lane:", "fleet:"))}
+    assert below
+    assert {f"global_{name}" for name in below} <= records
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = f'{families.SERVES_ON.name}{{project="shop"}} 1\n'.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Nine servers: an address decides about the part."""
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Page) for _ in range(9)]
+    threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in servers]
+    for thread in threads:
+        thread.start()
+    yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_real_servers_scrape_each_host_once_and_the_global_one_counts_them(hosts: list[str], tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        parts = [_start_part(stack, tmp_path / f"part{part}", part, 2, hosts) for part in range(2)]
+        eventually("the parts have all hosts", lambda: sum(map(len, map(_find_hosts, parts))) == len(hosts))
+        assert sorted(name for server in parts for name in _find_hosts(server)) == sorted(hosts)
+        config = _read("global.yml", fleet.GLOBAL_FILE)
+        config["scrape_configs"][0]["static_configs"] = [
+            {"targets": [server.url.removeprefix("http://") for server in parts]}
+        ]
+        server = _start(stack, tmp_path / "global", config, [ROOT / "alerts/fleet/paropt-global.yml"])
+        count = "global_fleet:paropt_exporters:count"
+        eventually("all hosts are counted", lambda: [s["value"][1] for s in server.query(count)] == ["9"])
+        assert server.value("global_fleet:paropt_parts:count") == 2
+
+
+def _find_hosts(server: Prometheus) -> list[str]:
+    return [series["metric"]["instance"] for series in server.query('up{job="paropt"} == 1')]
+
+
+def _start_part(stack: ExitStack, folder: Path, part: int, count: int, hosts: list[str]) -> Prometheus:
+    config = _read("part.yml", fleet.PARTS_FILE)
+    config["global"]["external_labels"]["part"] = str(part)
+    (scrape,) = config["scrape_configs"]
+    by_hash, keep = scrape["relabel_configs"]
+    by_hash["modulus"], keep["regex"] = count, str(part)
+    scrape["file_sd_configs"] = [{"files": ["targets.json"]}]
+    folder.mkdir()
+    (folder / "targets.json").write_text(json.dumps([{"targets": hosts}]))
+    return _start(stack, folder, config, [ROOT / "alerts/fleet/paropt-parts.yml"])
+
+
+def _read(name: str, rules: str) -> dict[str, Any]:
+    """Return an example with intervals for a test."""
+    config: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text())
+    config["global"] |= {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
+    for scrape in config["scrape_configs"]:
+        scrape["scrape_timeout"] = "250ms"
+    config["rule_files"] = [f"rules/{rules}"]
+    return config
+
+
+def _start(stack: ExitStack, folder: Path, config: dict[str, Any], rules: list[Path]) -> Prometheus:
+    folder.mkdir(exist_ok=True)
+    (folder / "rules").mkdir()
+    for path in rules:
+        text = path.read_text().replace("interval: 1m", "interval: 250ms")
+        (folder / "rules" / path.name).write_text(text)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [
+        program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+    ]  # fmt: skip
+    server = Prometheus(f"http://127.0.0.1:{port}", command, folder / "log")
+    stack.callback(server.stop)
+    server.start("/-/ready")
+    return server
+
+
+def test_the_supported_prometheus_has_no_native_histograms_with_our_buckets(tmp_path: Path) -> None:
+    """docs/scale.md: no native histograms, since the queries can't follow."""
+    job = {"job_name": "x", "convert_classic_histograms_to_nhcb": True, "static_configs": [{"targets": ["a:1"]}]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    version = subprocess.run([program("promtool"), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    refused = "convert_classic_histograms_to_nhcb not found" in run_promtool(
+        "check", "config", tmp_path / "prometheus.yml"
+    )
+    assert refused == version.stdout.startswith("promtool, version 2.")
+
+
+def test_the_page_on_scale_has_the_numbers_of_the_families() -> None:
+    series = importlib.import_module("fleet").count_listed()
+    text = (ROOT / "docs/scale.md").read_text()
+    assert f"{series.host} + {series.stage} x stages" in text

@@ -1,0 +1,137 @@
+"""The cache as a user has it: the command, real stages, summary, plan --why, history, log and metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import projects
+from support.real_servers import eventually, run, serving
+
+STAGES = """
+    name: lint, run: "cat src/a.py; echo linted", shell: true, inputs: [src/**]
+    name: build, run: "mkdir -p dist; cp src/a.py dist/out; echo built", shell: true, inputs: [src/**], outputs: [dist]
+    name: use, run: "cat dist/out", shell: true, inputs: [README], needs: [build]
+    name: deploy, run: "echo deployed >> log.txt", shell: true, inputs: [src/**], cache: never
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PAROPT_CACHE_DIR", str(tmp_path / "store"))
+    folder = tmp_path / "project"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/a.py").write_text("one\n")
+    yield projects.write(folder, STAGES)
+
+
+def run_once(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    done = run(folder, "--once", projects.ANY_PORT, *flags)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
+    first = run_once(project)
+    assert "lint" in first.stdout and "it has no result yet" in first.stdout
+    second = run_once(project)
+    assert "4 stages, 3 cached (saved " in second.stdout
+    assert "lint cached: took" in second.stderr
+    assert (project / "log.txt").read_text() == "deployed\n" * 2  # `cache: never` ran twice
+    assert "linted" in run(project, "log", "lint").stdout
+    shown = json.loads(run_once(project, "--output", "json").stdout)
+    stages = {stage["stage"]: stage for stage in shown["stages"]}
+    assert stages["lint"]["tasks_cached"] == 1 and stages["lint"]["saved_seconds"] > 0
+    assert stages["deploy"]["tasks_cached"] == 0
+
+
+def test_changed_input_runs_with_one_line_why(project: Path) -> None:
+    run_once(project)
+    (project / "src/a.py").write_text("two\n")
+    planned = run(project, "plan", "--why")
+    assert "runs       lint: src/a.py changed" in planned.stdout
+    assert "cached     use: saves" in planned.stdout  # with the output of build as it is now
+    again = run_once(project)
+    assert "lint succeeded" in again.stderr and "(src/a.py changed)" in again.stderr
+    assert "(dist/out changed)" in again.stderr
+    assert (project / "dist/out").read_text() == "two\n"
+
+
+def test_go_task_166_and_1305_plan_writes_no_state(project: Path) -> None:
+    for command in (("plan", "--why"), ("--dry-run",), ("check",)):
+        assert run(project, *command).returncode == 0
+    assert not (project.parent / "store").exists()
+    assert "it has no result yet" in run_once(project).stdout
+
+
+def test_no_cache_runs_all_stages(project: Path) -> None:
+    run_once(project)
+    again = run_once(project, "--no-cache")
+    assert "cached (saved" not in again.stdout and "--no-cache" in again.stdout
+
+
+def test_cached_stage_sees_only_its_own_variables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "s")
+    monkeypatch.setenv("SEEN", "1")
+    projects.write(project, """name: lint, run: "env", inputs: [src/**], pass_env: [SEEN], env: {OWN: "2"}""")
+    run_once(project)
+    printed = run(project, "log", "lint").stdout
+    assert "SEEN=1" in printed and "OWN=2" in printed and "SECRET" not in printed
+    assert "s\n" not in printed.replace("\ns\n", "")
+    monkeypatch.setenv("SECRET", "t")
+    assert "1 cached" in run_once(project).stdout
+    monkeypatch.setenv("SEEN", "2")
+    assert "env SEEN changed" in run_once(project).stdout
+
+
+def test_results_do_not_hold_the_values_of_variables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEN", "very-secret-value")
+    projects.write(project, """name: lint, run: "true", inputs: [src/**], pass_env: [SEEN]""")
+    run_once(project)
+    for path in (project.parent / "store").rglob("*"):
+        assert not path.is_file() or b"very-secret-value" not in path.read_bytes()
+
+
+def test_interrupted_stage_runs_again(project: Path) -> None:
+    projects.write(project, """name: lint, run: "echo x > began; exec sleep 60", shell: true, inputs: [src/**]""")
+    with serving(project, "--once", projects.ANY_PORT) as command:
+        eventually("the stage runs", lambda: (project / "began").exists())
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(30) == 130
+    planned = run(project, "plan", "--why")
+    assert "runs       lint: it failed in its last run" in planned.stdout
+
+
+def test_cache_commands_show_shrink_and_check_the_store(project: Path) -> None:
+    run_once(project)
+    facts = json.loads(run(project, "cache", "info", "--output", "json").stdout)
+    assert facts["folder"] == os.environ["PAROPT_CACHE_DIR"]
+    assert facts["results"] == 3 and 0 < facts["size_bytes"] < facts["limit_bytes"] == 5_000_000_000
+    assert "results   3" in run(project, "cache", "info").stdout
+    assert "0 damaged" in run(project, "cache", "verify").stdout
+    contents = [path for path in (project.parent / "store/v1/cas").rglob("*") if path.is_file()]
+    contents[0].write_bytes(b"damaged")
+    checked = run(project, "cache", "verify")
+    assert checked.returncode == 1 and f"damaged, removed: {contents[0]}" in checked.stdout
+    assert "removed 0 files" in run(project, "cache", "prune").stdout
+    assert "removed" in run(project, "cache", "prune", "--all").stdout
+    assert json.loads(run(project, "cache", "info", "--output", "json").stdout)["size_bytes"] == 0
+    assert run(project, "cache", "info", "--all").returncode == 2
+
+
+def test_invalid_size_of_the_store_is_one_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_CACHE_SIZE", "much")
+    done = run(project, "--once", projects.ANY_PORT)
+    assert (done.returncode, done.stderr.count("PAROPT_CACHE_SIZE: expected a size")) == (2, 1)
+
+
+def test_store_in_the_way_costs_a_miss_and_one_line(project: Path) -> None:
+    (project.parent / "store").write_text("")
+    done = run_once(project)
+    assert "lint" in done.stdout and "the cache is not used" in done.stdout

@@ -1,0 +1,291 @@
+"""Histories and reports of shards are merged into one history."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import families
+from paropt_exporter.errors import HistoryError
+from paropt_exporter.events import Event, ItemRecord, Result, Scope, Shard
+from paropt_exporter.history import History
+from paropt_exporter.history.merging import Merged, ShardRun, Source, read_source
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from support.history_versions import write_as_version
+
+
+def _open(path: Path, *, at: float = 0.0) -> History:
+    clock = StillClock()
+    clock.advance(at)
+    return History(path, project="shop", clock=clock)
+
+
+def _keep(path: Path, *events: Event, at: float = 0.0) -> Path:
+    with closing(_open(path, at=at)) as history:
+        for event in events:
+            history.observe(event)
+        assert history.broken is None
+    return path
+
+
+def _build_run(
+    run_id: str, items: dict[str, float], *, shard: Shard | None = None, at: float = START, bad: Sequence[str] = ()
+) -> tuple[Event, ...]:
+    """A run of the stage `unit` with a task for each item, and of the whole stage `lint`."""
+    tasks = [
+        replace(
+            task("unit", run_id, number=number, seconds=seconds),
+            item=item,
+            result=Result.FAILURE if item in bad else Result.SUCCESS,
+        )
+        for number, (item, seconds) in enumerate(items.items())
+    ]
+    scope = Scope.ALL if shard is None else Scope.ITEMS
+    unit = replace(
+        stage_ended("unit", run_id, at=at, result=Result.FAILURE if bad else Result.SUCCESS),
+        scope=scope, tasks=len(tasks), tasks_failed=len(bad),
+    )  # fmt: skip
+    return (
+        replace(run_started(run_id, stages=("unit",), at=at), shard=shard),
+        replace(stage_started("unit", run_id, at=at, tasks=len(tasks)), scope=scope),
+        *tasks,
+        unit,
+        replace(run_ended(run_id, at=at, stages=(unit,), result=unit.result), shard=shard),
+    )
+
+
+def _merge(target: Path, *paths: Path) -> Merged:
+    with closing(_open(target, at=1000.0)) as history:
+        return history.merge([read_source(path, "shop") for path in paths])
+
+
+def _load_items(path: Path) -> dict[str, float]:
+    with closing(_open(path)) as history:
+        return dict(history.load_known_items()["unit"].seconds)
+
+
+def _dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def _shards(tmp_path: Path) -> list[Path]:
+    base = {"a": 4.0, "b": 4.0, "c": 4.0}
+    paths = []
+    for index, (item, seconds) in enumerate({"a": 2.0, "b": 6.0, "c": 8.0}.items(), 1):
+        path = _keep(tmp_path / f"{index}.db", *_build_run("base", base))
+        shard = Shard(index=index, count=3, split="abc")
+        paths.append(_keep(path, *_build_run(f"r{index}", {item: seconds}, shard=shard, at=START + index), at=index))
+    return paths
+
+
+def test_measurements_of_shards_count_from_a_merge_on(tmp_path: Path) -> None:
+    paths = _shards(tmp_path)
+    assert _load_items(paths[0]) == {"a": 4.0, "b": 4.0, "c": 4.0}
+    merged = _merge(tmp_path / "all.db", *paths)
+    assert merged == Merged(runs=4, items=3)
+    assert _load_items(tmp_path / "all.db") == {"a": 3.0, "b": 5.0, "c": 6.0}
+
+
+def test_a_merge_without_files_counts_what_shards_measured_here(tmp_path: Path) -> None:
+    path = _shards(tmp_path)[0]
+    _merge(path)
+    assert _load_items(path) == {"a": 3.0, "b": 4.0, "c": 4.0}
+
+
+def test_merging_again_changes_nothing(tmp_path: Path) -> None:
+    paths, target = _shards(tmp_path), tmp_path / "all.db"
+    _merge(target, *paths)
+    before = _dump(target)
+    assert _merge(target, *paths, paths[0]) == Merged(runs=0, items=3)
+    assert _dump(target) == before
+
+
+def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
+    paths = _shards(tmp_path)
+    dumps = set()
+    for number, order in enumerate(itertools.permutations(paths)):
+        _merge(tmp_path / f"all{number}.db", *order)
+        dumps.add("\n".join(_dump(tmp_path / f"all{number}.db")))
+    assert len(dumps) == 1
+
+
+def test_runs_are_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    target = _keep(tmp_path / "all.db", *_build_run("own", {"a": 1.0}, at=START + 99))
+    _merge(target, *reversed(_shards(tmp_path)))
+    with closing(_open(target)) as history:
+        assert [run.run_id for run in history.load_runs()] == ["own", "base", "r1", "r2", "r3"]
+
+
+def test_no_total_falls_below_one_of_a_shard(tmp_path: Path) -> None:
+    paths, target = _shards(tmp_path), tmp_path / "all.db"
+    _keep(paths[1], *_build_run("again", {"b": 6.0}, at=START + 50), at=50)
+    _merge(target, *paths)
+    with closing(_open(target)) as history:
+        assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 3
+
+
+def test_failures_of_all_shards_are_found_with_their_shards(tmp_path: Path) -> None:
+    paths = []
+    for index, item in enumerate("abc", 1):
+        shard = Shard(index=index, count=3, split="abc")
+        bad = [item] if item != "b" else []
+        events = _build_run(f"r{index}", {item: 1.0}, shard=shard, at=START + index, bad=bad)
+        paths.append(_keep(tmp_path / f"{index}.db", *events, at=index))
+    _merge(tmp_path / "all.db", *paths)
+    with closing(_open(tmp_path / "all.db")) as history:
+        found = history.find_failures("standard", ["unit"])
+    assert found is not None
+    assert found.items == {"unit": frozenset("ac")}
+    assert {place: str(shard) for place, shard in found.shards.items()} == {("unit", "a"): "1/3", ("unit", "c"): "3/3"}
+
+
+def test_a_later_run_of_a_shard_overrides_its_failure(tmp_path: Path) -> None:
+    path, shard = tmp_path / "all.db", Shard(index=1, count=2, split="abc")
+    _keep(path, *_build_run("r1", {"a": 1.0}, shard=shard, bad=["a"]))
+    _keep(path, *_build_run("r2", {"b": 1.0}, shard=replace(shard, index=2), bad=["b"]))
+    _keep(path, *_build_run("r3", {"a": 1.0}, shard=shard))
+    with closing(_open(path)) as history:
+        found = history.find_failures("standard", ["unit"])
+    assert found is not None
+    assert found.items == {"unit": frozenset("b")}
+
+
+def test_a_file_is_merged_with_its_long_tests(tmp_path: Path) -> None:
+    """A test that is no longer long in the newest measurement of its file is gone."""
+
+    def measure(path: Path, run_id: str, at: float, **long: float) -> Path:
+        item = ItemRecord(
+            item="f", result=Result.SUCCESS, seconds=1.0, long_tests=tuple((f"f::{k}", v) for k, v in long.items())
+        )
+        started = replace(run_started(run_id, at=START + at), shard=Shard(index=1, count=2, split="x"))
+        batch = replace(task("unit", run_id), item="f", items=(item,), start_up_seconds=0.5)
+        return _keep(path, started, batch, replace(run_ended(run_id, at=START + at), shard=started.shard), at=at)
+
+    old = measure(tmp_path / "old.db", "r1", 1.0, slow=9.0)
+    new = measure(tmp_path / "new.db", "r2", 2.0)
+    _merge(tmp_path / "all.db", new, old)
+    assert _load_items(tmp_path / "all.db") == {"f": 1.0}
+
+
+def test_runs_without_an_end_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}), run_started("open"))
+    source = read_source(path, "shop")
+    assert ([run["run_id"] for run in source.runs], source.unended) == (["r1"], 1)
+
+
+def test_a_history_of_the_version_before_is_merged(tmp_path: Path) -> None:
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
+    write_as_version(path, 6)
+    assert _merge(tmp_path / "all.db", path) == Merged(runs=1, items=1)
+
+
+def test_a_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
+    write_as_version(path, 6)
+    _keep(path, *_build_run("r2", {"a": 9.0}, shard=Shard(index=1, count=2, split="x")))
+    assert _load_items(path) == {"a": 1.0}
+    _merge(path)
+    assert _load_items(path) == {"a": 5.0}
+
+
+def test_the_last_run_of_a_file_tells_its_shard(tmp_path: Path) -> None:
+    found = read_source(_shards(tmp_path)[1], "shop").find_shard_runs()
+    assert found == (ShardRun(lane="standard", index=2, count=3, split="abc"),)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE runs SET duration = 'long'", "contains values that no exporter wrote"),
+        ("UPDATE runs SET shard = '9/2'", "contains values that no exporter wrote"),
+        ("UPDATE tasks SET result = 'fine'", "contains values that no exporter wrote"),
+        ("UPDATE items SET seconds = 9e999", "contains values that no exporter wrote"),
+        ("UPDATE runs SET planned = '{}'", "contains values that no exporter wrote"),
+        ("UPDATE totals SET labels = 'x'", "contains values that no exporter wrote"),
+        ("CREATE VIEW v AS SELECT 1", "has views or triggers"),
+        ("PRAGMA user_version = 99", "written by a newer paropt-exporter"),
+        ("UPDATE runs SET project = 'other'", "it is of project other, not of shop"),
+        ("DROP TABLE items", "cannot read it"),
+    ],
+)
+def test_a_changed_history_is_refused(tmp_path: Path, statement: str, said: str) -> None:
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statement)
+    with pytest.raises(HistoryError, match=said):
+        read_source(path, "shop")
+
+
+def test_a_damaged_history_is_refused(tmp_path: Path) -> None:
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {f"i{number}": 1.0 for number in range(500)}))
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(HistoryError, match=r"damaged|cannot read it"):
+        read_source(path, "shop")
+
+
+REPORT = """<?xml version='1.0' encoding='utf-8'?>
+<testsuites><testsuite name="unit" timestamp="2023-11-14T22:15:00" tests="4" failures="1" errors="0" skipped="0">
+  <testcase name="a" classname="unit" time="7.000" />
+  <testcase name="bad" classname="unit" time="1.000"><failure type="failure" message="x" /></testcase>
+  <testcase name="flaky" classname="unit" time="2.000"><flakyFailure type="x"><stackTrace /></flakyFailure></testcase>
+  <testcase name="foreign" classname="tests.test_a" time="1.000" />
+</testsuite><testsuite name="lint"><testcase name="lint" classname="lint" time="3.000" /></testsuite></testsuites>
+"""
+
+
+def test_a_report_gives_the_durations_of_items_that_succeeded(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(REPORT)
+    _merge(tmp_path / "all.db", tmp_path / "junit.xml")
+    assert _load_items(tmp_path / "all.db") == {"a": 7.0, "flaky": 2.0}
+
+
+def test_the_newest_of_report_and_history_wins(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(REPORT)
+    target = _keep(tmp_path / "all.db", *_build_run("r1", {"a": 1.0, "b": 1.0}))
+    _merge(target, tmp_path / "junit.xml")
+    assert _load_items(target) == {"a": 7.0, "b": 1.0, "flaky": 2.0}
+    _keep(target, *_build_run("r2", {"a": 1.0}), at=5000)
+    _merge(target, tmp_path / "junit.xml")
+    assert _load_items(target)["a"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "neither a history nor a JUnit report"),
+        ("stages: []", "neither a history nor a JUnit report"),
+        ("<html></html>", "not a JUnit report: it begins with <html>"),
+        ("<testsuites>", "not a JUnit report"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><testsuites>&a;</testsuites>', "has a document type"),
+        (REPORT.replace("7.000", "soon"), "not a JUnit report"),
+        (REPORT.replace("2023-11-14T22:15:00", "yesterday"), "not a JUnit report"),
+    ],
+)
+def test_a_foreign_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(HistoryError, match=said):
+        read_source(tmp_path / "file", "shop")
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HistoryError, match="cannot read it"):
+        read_source(tmp_path / name, "shop")
+
+
+def test_nothing_is_written_where_the_history_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        closing(History(tmp_path / "file" / "history.db", project="shop", clock=StillClock())) as history,
+        pytest.raises(HistoryError),
+    ):
+        history.merge([Source(path=tmp_path)])
