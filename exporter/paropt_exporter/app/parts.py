@@ -109,6 +109,31 @@ def build_jobserver(config: Config) -> Jobserver | None:
     return Jobserver()
 
 
+def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
+    """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
+    from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
+    from paropt_exporter.cache.store import open_store
+
+    return StageCache(
+        config.root,
+        open_store(os.environ),
+        project=config.project,
+        environ=os.environ,
+        clock=clock,
+        say=say,
+        reads=not request.no_cache,
+        remote=_open_remote_cache(),
+    )
+
+
+def _open_remote_cache() -> RemoteCache | None:
+    if not os.environ.get("PAROPT_CACHE_URL"):
+        return None
+    from paropt_exporter.cache.remote import open_remote
+
+    return open_remote(os.environ)
+
+
 def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
     """Return a function that connects to the config's cluster and returns its pool. Raises ClusterError, then."""
 
@@ -157,31 +182,6 @@ def runs_elsewhere(config: Config, plan: Plan) -> bool:
     """Return whether the plan's workers are on other hosts."""
     dask = config.dask
     return plan.strategy is Strategy.DASK and bool(dask.scheduler or dask.file or dask.cluster)
-
-
-def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
-    """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
-    from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
-    from paropt_exporter.cache.store import open_store
-
-    return StageCache(
-        config.root,
-        open_store(os.environ),
-        project=config.project,
-        environ=os.environ,
-        clock=clock,
-        say=say,
-        reads=not request.no_cache,
-        remote=_open_remote_cache(),
-    )
-
-
-def _open_remote_cache() -> RemoteCache | None:
-    if not os.environ.get("PAROPT_CACHE_URL"):
-        return None
-    from paropt_exporter.cache.remote import open_remote
-
-    return open_remote(os.environ)
 
 
 def build_control_state(config: Config, plan: Plan, feedback: Feedback | None) -> ControlState:

@@ -254,8 +254,8 @@ class Stage(Section):
     outputs: tuple[OutputPattern, ...] = Field(
         default=(),
         description=(
-            "The files that the stage writes, written like `inputs`. They are kept with its result and restored "
-            "instead of running it again. In a lane of strategy dask they come back from the worker when a task ends."
+            "The files that the stage writes, written like `inputs`. A cached stage keeps them with its result and "
+            "restores them instead of running again; in a lane of strategy dask they come back from the worker."
         ),
     )
     cache: Cache = Field(

@@ -92,8 +92,8 @@ class Run:
 
     Guarantees: `execute` returns once, with every stage ended or skipped and every attempt ended; stages start in plan
     order as far as there is room; events are emitted in the order in which they happened, a task's record before its
-    stage's, a stage's before the run's. `interrupt` and `resize` may be called from any thread, `interrupt` from signal
-    handlers too.
+    stage's, a stage's before the run's; `flush` is called before each wait. `interrupt` and `resize` may be called from
+    any thread, `interrupt` from signal handlers too.
     """
 
     def __init__(

@@ -388,8 +388,8 @@ def _build_stage(
     limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
-    pool = choose_pool(stage, strategy)
     needed_outputs, other_outputs = _find_outputs_of_others(config, stage) if is_cached(stage) else ((), ())
+    pool = choose_pool(stage, strategy)
     return PlannedStage(
         number=stage.number,
         name=stage.name,

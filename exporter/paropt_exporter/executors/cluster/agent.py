@@ -20,7 +20,7 @@ from distributed import WorkerPlugin, get_worker
 
 from paropt_exporter import host
 from paropt_exporter._version import __version__
-from paropt_exporter.errors import ParoptError, TaskStopped, UnpicklableError, describe
+from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
@@ -278,13 +278,12 @@ class Agent(WorkerPlugin):
         except BaseException as raised:  # noqa: BLE001 -- the task's own exception, or its cancellation
             error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
         work = task.work
-        outputs: tuple[RemoteFile, ...] = ()
-        if not isinstance(work, RemoteFunction):
-            try:
-                outputs = find_outputs(session.root, work.outputs, since)
-            except OSError as fault:
-                error = error or ParoptError(f"{task.label}: its outputs can't be read: {fault}")
         has_report = isinstance(work, RemoteCommands) and work.has_report
+        outputs: tuple[RemoteFile, ...] = ()
+        try:
+            outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
+        except OSError as raised:  # an output that can't be read
+            error = error or raised
         reply = TaskReply(
             attempt=task.attempt,
             value=value,

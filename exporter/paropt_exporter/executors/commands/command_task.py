@@ -263,7 +263,7 @@ class CommandTask:
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
                 *lines, unread = (unread + _receive(channel)).split(b"\n")
-                for frame in (json.loads(line.decode()) for line in lines):  # of bytes it would guess the encoding
+                for frame in map(json.loads, lines):
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
                         return frame  # type: ignore[no-any-return]  # parsed JSON

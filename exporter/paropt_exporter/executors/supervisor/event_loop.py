@@ -113,9 +113,7 @@ class Command:
         if not chunk:
             raise ConnectionResetError
         *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [
-            _parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line.decode()) for line in lines
-        ]
+        return [_parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line) for line in lines]
 
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
