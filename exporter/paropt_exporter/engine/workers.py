@@ -351,6 +351,7 @@ class PoolWorkers:
         options = replace(
             remote,
             env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
+            outputs=_fill_outputs(remote.outputs, task),
             output_file=self._get_output_file(stage),
             open_sink=(lambda: self._open_numbered_sink(stage, task, label, number))
             if self._logs is not None
@@ -543,6 +544,16 @@ def get_pool_names(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ...]:
+    """Return the patterns of one task's outputs, with its items in place of `{item}`."""
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import fill_item
+
+    items = task.items or (task.item,)
+    return tuple(dict.fromkeys(pattern for item in items for pattern in fill_item(patterns, item)))
 
 
 def _list_programs(plan: Plan) -> tuple[str, ...]:

@@ -432,7 +432,7 @@ def _build_remote_options(config: Config, stage: Stage) -> RemoteTaskOptions:
         env=MappingProxyType({**passed, **stage.env}),
         slots=stage.slots,
         memory_bytes=stage.memory or 0,
-        outputs=tuple(pattern.replace(ITEM, "*") for pattern in _join_patterns(stage, stage.outputs)),
+        outputs=_join_patterns(stage, stage.outputs),
         programs=os.path.relpath(programs, root) if programs.startswith(root + os.sep) else programs,
     )
 

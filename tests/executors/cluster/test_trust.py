@@ -103,13 +103,15 @@ def test_cluster_without_workers_is_one_line(own_cluster: DaskCluster, tmp_path:
 
 
 def test_worker_whose_disk_is_of_no_use_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad/paropt").write_text("a file where the agent needs a folder")
+    scratch = tmp_path / "bad/dask-scratch-space"
+    scratch.mkdir(parents=True)
+    (scratch / "paropt").write_text("a file where the agent needs a folder")
     own_cluster.start_worker("bad", folder="bad")
     own_cluster.start_worker("good", folder="good")
     pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path)), 2)
     try:
-        workers = {pool.submit_commands("t", [["true"]]).result(WAIT_SECONDS).measurement.worker for _ in range(3)}
+        futures = [pool.submit_commands("t", [["true"]]) for _ in range(4)]
+        workers = {future.result(WAIT_SECONDS).measurement.worker for future in futures}
         assert {worker.rpartition("/")[2] for worker in workers} == {"good"}
     finally:
         pool.kill_workers(0.0)

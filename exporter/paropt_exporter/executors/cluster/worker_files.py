@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from paropt_exporter.executors.cluster.messages import RemoteFile
@@ -14,18 +14,17 @@ _CLOCK_TICK_SECONDS = 0.02  # times of files are as coarse as the kernel's clock
 MOST_OUTPUTS = 10_000
 
 
-def find_outputs(root: str, patterns: Iterable[str], since_seconds: float) -> tuple[RemoteFile, ...]:
-    """Return the regular files that match the patterns and changed since a moment of the wall clock. Raises OSError."""
+def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tuple[RemoteFile, ...]:
+    """Return the regular files that match the patterns and changed since a moment of the wall clock."""
+    if not patterns:
+        return ()
     since = since_seconds - _CLOCK_TICK_SECONDS
-    recent = [
-        (name, status)
+    found = [
+        (name, stat.S_IMODE(status.st_mode))
         for name, status in InputPatterns(tuple(patterns)).find_files(root)
         if stat.S_ISREG(status.st_mode) and status.st_mtime >= since
     ]
-    return tuple(
-        read_small(Path(root) / name, name=name, mode=stat.S_IMODE(status.st_mode))
-        for name, status in recent[:MOST_OUTPUTS]
-    )
+    return tuple(read_small(Path(root) / name, name=name, mode=mode) for name, mode in found[:MOST_OUTPUTS])
 
 
 def read_small(path: Path, *, name: str = "", mode: int = 0o600) -> RemoteFile:
