@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from paropt_exporter.cache.action_result import BadMessage, Digest, format_action_result, parse_action_result
-from paropt_exporter.cache.remote import RemoteCache, open_remote
+from paropt_exporter.cache.remote import (
+    BadMessage,
+    Digest,
+    RemoteCache,
+    format_action_result,
+    open_remote,
+    parse_action_result,
+)
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.cache.entry import OutputFile, parse_entry
-from paropt_exporter.cache.store import Store, find_store_folder, open_store
+from paropt_exporter.cache.result_store import Store, find_store_folder, open_store
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan import PlannedTask

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter.cache.remote import RemoteCache
+from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_cache import StageCache
-from paropt_exporter.cache.store import Store
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import RunningAttempt

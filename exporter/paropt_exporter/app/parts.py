@@ -111,8 +111,8 @@ def build_jobserver(config: Config) -> Jobserver | None:
 
 def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
     """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
+    from paropt_exporter.cache.result_store import open_store
     from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
-    from paropt_exporter.cache.store import open_store
 
     return StageCache(
         config.root,

@@ -12,7 +12,7 @@ from pathlib import Path
 from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
-from paropt_exporter.cache.store import Store
+from paropt_exporter.cache.result_store import Store
 from paropt_exporter.events import CacheReason
 from paropt_exporter.lazy_dataclasses import dataclass
 

@@ -11,8 +11,8 @@ from paropt_exporter.cache.entry import BadEntry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.keys import hash_bytes
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
+from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
-from paropt_exporter.cache.store import Store
 from paropt_exporter.events import CacheReason
 from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Plan, PlannedStage

@@ -14,11 +14,18 @@ from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.key_locks import KeyLocks
 from paropt_exporter.cache.keys import TaskKey, hash_bytes
-from paropt_exporter.cache.lookup_summary import KeptTask, miss_all, sum_up
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
-from paropt_exporter.cache.outputs import NotRestored, find_outputs, keep_outputs, restore_outputs
-from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading, list_outputs
-from paropt_exporter.cache.store import Store, StoreUnusable
+from paropt_exporter.cache.output_files import NotRestored, find_outputs, keep_outputs, restore_outputs
+from paropt_exporter.cache.result_store import Store, StoreUnusable
+from paropt_exporter.cache.stage_keys import (
+    KeptTask,
+    StagePart,
+    StageReader,
+    StageReading,
+    list_outputs,
+    miss_all,
+    sum_up,
+)
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason

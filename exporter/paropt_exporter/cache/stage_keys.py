@@ -1,12 +1,14 @@
-"""The keys of a stage's parts as its files, tools and variables are at one moment."""
+"""The keys of a stage's parts, as its files, tools and variables are at one moment; and their results summed up."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
+from paropt_exporter.cache.entry import Entry
 from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
 from paropt_exporter.cache.inputs import (
     StageInputs,
@@ -18,6 +20,7 @@ from paropt_exporter.cache.inputs import (
 from paropt_exporter.cache.keys import StageKey, TaskKey, build_listing, hash_bytes
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.tools import Tools, find_environment
+from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason
 from paropt_exporter.input_files import ITEM, fill_item
 from paropt_exporter.lazy_dataclasses import dataclass, replace
@@ -141,3 +144,68 @@ def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
     digest = hash_bytes(content)
     listings[digest] = content
     return digest
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTask:
+    """A kept result, and its output."""
+
+    entry: Entry
+    output: str
+
+
+def miss_all(stage: PlannedStage, why: Miss) -> StageLookup:
+    """Return a lookup in which all tasks run for one reason."""
+    missed = UncachedTask(reason=why.reason, note=why.text, key="")
+    return StageLookup(hits={}, misses={task.index: missed for task in stage.tasks}, note=why.text)
+
+
+def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) -> StageLookup:
+    """Return the tasks that are skipped, and those that run, of the results of their parts."""
+    hits: dict[int, CachedTask] = {}
+    misses: dict[int, UncachedTask] = {}
+    narrowed: dict[int, tuple[str, ...]] = {}
+    saved_seconds = 0.0
+    for owner, group in groupby(reading.parts, key=lambda part: part.owner):
+        parts = [(part, found[part]) for part in group]
+        results = [result for _, result in parts if isinstance(result, KeptTask)]
+        missed = [(part, why) for part, why in parts if isinstance(why, Miss)]
+        if not missed:
+            hits[owner] = _merge_results([reading.keys[part] for part, _ in parts], results)
+            continue
+        why = missed[0][1]
+        misses[owner] = UncachedTask(reason=why.reason, note=why.text, key=_merge_keys(reading, missed))
+        if results:
+            narrowed[owner] = tuple(item for part, _ in missed for item in part.task.items)
+            saved_seconds += sum(result.entry.seconds for result in results)
+    return StageLookup(
+        hits=hits, misses=misses, narrowed=narrowed, saved_seconds=saved_seconds, note=_describe_misses(found)
+    )
+
+
+def _merge_results(keys: Sequence[TaskKey], results: Sequence[KeptTask]) -> CachedTask:
+    """Return the result of a task from those of its parts, with each output once."""
+    outputs = {result.entry.output: result.output for result in results}
+    key = keys[0].digest if len(keys) == 1 else hash_bytes("".join(key.digest for key in keys).encode())
+    return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results), key=key)
+
+
+def _merge_keys(reading: StageReading, missed: Sequence[tuple[StagePart, Miss]]) -> str:
+    digests = [reading.keys[part].digest for part, _ in missed]
+    return digests[0] if len(digests) == 1 else hash_bytes("".join(digests).encode())
+
+
+def _describe_misses(found: Mapping[StagePart, KeptTask | Miss]) -> str:
+    missed = [(part, why) for part, why in found.items() if isinstance(why, Miss)]
+    if not missed:
+        return ""
+    (part, why), *others = missed
+    named = f"{part.task.item}: {why.text}" if part.task.item is not None and len(found) > 1 else why.text
+    if part.task.item is not None and why.text.startswith(part.task.item):
+        named = why.text
+    more = f" (and {len(others)} more)" if others and len(others) + 1 < len(found) else ""
+    return (
+        f"{len(found) - len(missed)} of {len(found)} items unchanged; {named}{more}"
+        if len(missed) < len(found)
+        else named
+    )

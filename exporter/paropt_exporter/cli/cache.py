@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter.cli.formatting import format_count
 
 if TYPE_CHECKING:
-    from paropt_exporter.cache.store import Store
+    from paropt_exporter.cache.result_store import Store
 
 _DAY_SECONDS = 86_400.0
 

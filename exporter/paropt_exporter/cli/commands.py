@@ -103,13 +103,13 @@ def _run_plan(flags: Flags) -> int:
 
 def _preview_cache(planned: Plan) -> list[Preview]:
     from paropt_exporter.cache.preview import preview_plan
-    from paropt_exporter.cache.store import open_store
+    from paropt_exporter.cache.result_store import open_store
 
     return [*preview_plan(planned, open_store(os.environ), os.environ)]
 
 
 def _run_cache(flags: Flags) -> int:
-    from paropt_exporter.cache.store import open_store
+    from paropt_exporter.cache.result_store import open_store
     from paropt_exporter.cli import cache
     from paropt_exporter.config.units import parse_size
 

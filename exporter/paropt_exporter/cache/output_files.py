@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 from paropt_exporter.cache.entry import OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
-from paropt_exporter.cache.store import Store
+from paropt_exporter.cache.result_store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
 from paropt_exporter.lazy_dataclasses import dataclass
 
