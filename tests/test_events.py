@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.errors import ConfigError, WorkerDied
 from paropt_exporter.events import Result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 # Field numbers of ActionResult, OutputFile and Digest.
 _OUTPUT_FILES, _STDERR_DIGEST = 2, 8
@@ -22,8 +22,7 @@ class BadMessage(Exception):
     """The bytes are no ActionResult with an entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """The SHA-256 of a content, and its size."""
 
     hash: str

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from msgspec import Struct
+
 from paropt_exporter.cache.entry import Entry
 from paropt_exporter.cache.keys import TaskKey, hash_bytes
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.stage_keys import StagePart, StageReading
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import PlannedStage
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTask:
+class KeptTask(Struct, frozen=True):
     """A kept result, and its output."""
 
     entry: Entry

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter.cache.action_result import BadMessage, Digest, format_action_result, parse_action_result
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.cache.store import LARGEST_ENTRY_BYTES, Store
 from paropt_exporter.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
