@@ -97,7 +97,7 @@ def test_printing_the_version_loads_nothing_heavy() -> None:
         "with suppress(SystemExit): main(['--version'])"
     )
     assert not loaded & HEAVY
-    assert not loaded & {"logging", "typing", "concurrent.futures", "traceback"}
+    assert not loaded & {"logging", "concurrent.futures", "traceback"}
 
 
 def test_worker_process_loads_only_its_own_modules_and_the_standard_library() -> None:

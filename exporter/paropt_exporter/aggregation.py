@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
+from msgspec import Struct, field
+
 from paropt_exporter import families
 from paropt_exporter.events import (
     Decision,
@@ -23,13 +25,11 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Family
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 SeriesKey = tuple[str, tuple[str, ...]]  # the name of a family and its label values, without `project`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Increment:
+class Increment(Struct, frozen=True, kw_only=True):
     """An amount to add to a counter, or to observe in a histogram. `labels` are the values without `project`."""
 
     family: Family
@@ -37,8 +37,7 @@ class Increment:
     amount: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaugeValue:
+class GaugeValue(Struct, frozen=True, kw_only=True):
     """The new value of a gauge, which stays until a later run changes it."""
 
     family: Family
@@ -46,8 +45,7 @@ class GaugeValue:
     value: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistogramTotal:
+class HistogramTotal(Struct, frozen=True, kw_only=True):
     """Observations by bucket, not cumulative; the last bucket is +Inf."""
 
     buckets: tuple[float, ...] = (0.0,) * (len(families.BUCKETS_SECONDS) + 1)
@@ -58,16 +56,14 @@ class HistogramTotal:
         return sum(self.buckets)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(Struct, frozen=True, kw_only=True):
     """The counters and histograms of all runs so far."""
 
     counters: Mapping[SeriesKey, float] = field(default_factory=lambda: MappingProxyType({}))
     histograms: Mapping[SeriesKey, HistogramTotal] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastValues:
+class LastValues(Struct, frozen=True, kw_only=True):
     """The gauges about the last runs."""
 
     gauges: Mapping[SeriesKey, float] = field(default_factory=lambda: MappingProxyType({}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something other than cores
 UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with one task a core
@@ -13,8 +13,7 @@ CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0
 CROWDED_RATIO = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class CoreTime:
+class CoreTime(Struct, frozen=True):
     """Seconds that the threads of some work spent on a core, and runnable without one. Both only grow.
 
     `wait_seconds` includes waits that have not ended.
@@ -54,8 +53,7 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     return time.run_seconds / (wall_seconds - time.wait_seconds)
 
 
-@dataclass(slots=True)
-class CoreBudget:
+class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 
     Computing tasks share the cores; a task that wants more than all of them gets all. Waiting tasks have an account of

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING
 
 try:
     from _pickle import PicklingError  # that of `pickle`, which takes 3 ms to load
 except ImportError:  # an interpreter without the C module
     from pickle import PicklingError
 
-TYPE_CHECKING = False  # workers import this module, and typing would be most of their imports
 if TYPE_CHECKING:
     from types import TracebackType
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
+from msgspec import Struct, field
+
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 
 class Strategy(StrEnum):
@@ -68,8 +69,7 @@ class Scope(StrEnum):
     ARGUMENTS = "arguments"  # with arguments from the command line, which may select anything: it completes nothing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class Shard(Struct, frozen=True, kw_only=True):
     """One of the parts that `--shard` splits a lane into, counted from 1.
 
     `split` identifies the whole split: shards with the same one know the same items of each other. "" before it exists.
@@ -90,8 +90,7 @@ class Severity(StrEnum):
     NORMAL = "normal"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlaLimit:
+class SlaLimit(Struct, frozen=True, kw_only=True):
     """A limit on a duration: a warning at `warn_seconds`, broken at `max_seconds`."""
 
     max_seconds: float
@@ -103,8 +102,7 @@ class SlaLimit:
         return Severity.CRITICAL if self.critical else Severity.NORMAL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Measurement(Struct, frozen=True, kw_only=True):
     """The resource usage of one task, measured in its worker.
 
     `cpu_seconds` includes the task's descendants. `memory_peak_bytes` is the peak of the whole worker process; for a
@@ -121,8 +119,7 @@ class Measurement:
     memory_peak_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningTask:
+class RunningTask(Struct, frozen=True, kw_only=True):
     """A task that a pool runs now.
 
     `core_time`: of all its threads and descendants, from an arbitrary start: only differences have a meaning.
@@ -141,8 +138,7 @@ class RunningTask:
     sampled_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStatistics:
+class PoolStatistics(Struct, frozen=True, kw_only=True):
     """One pool at one moment. The numbers add up exactly while the pool is at rest.
 
     `live == busy + idle + draining` and `submitted == queued + busy + sum(finished.values())` at rest. Totals
@@ -171,16 +167,14 @@ class PoolStatistics:
     deaths: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerMemory:
+class WorkerMemory(Struct, frozen=True, kw_only=True):
     """The current memory of one worker process, and its peak since the start of the process or of its last task."""
 
     now_bytes: int
     peak_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, kw_only=True):
     """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some."""
 
     run_id: str
@@ -193,8 +187,7 @@ class RunStarted:
     shard: Shard | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageStarted:
+class StageStarted(Struct, frozen=True, kw_only=True):
     """The first task of a stage started."""
 
     run_id: str
@@ -209,8 +202,7 @@ class StageStarted:
     scope: Scope = Scope.ALL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemRecord:
+class ItemRecord(Struct, frozen=True, kw_only=True):
     """One item of a batch. `seconds`: its duration; None: unknown, because the batch failed.
 
     `long_tests`: the ids and seconds of tests that took a large part of the batch; `seconds` leaves them out.
@@ -222,8 +214,7 @@ class ItemRecord:
     long_tests: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRecord:
+class TaskRecord(Struct, frozen=True, kw_only=True):
     """One attempt of one task ended. `final`: no retry follows. `output` is the kept tail, without escapes.
 
     For a batch, `item` is the batch's name; `items`: its items, each with its result; `start_up_seconds`: the time of
@@ -279,8 +270,7 @@ class TaskRecord:
         return max(0.0, self.started_seconds - self.ready_seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskTiming:
+class TaskTiming(Struct, frozen=True, kw_only=True):
     """The times of one recorded attempt of a task. `started_seconds` is on any clock that the run's tasks share."""
 
     stage: str
@@ -302,8 +292,7 @@ class TaskTiming:
         return (self.cpu_seconds + self.run_delay_seconds) / wall if wall > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlaRecord:
+class SlaRecord(Struct, frozen=True, kw_only=True):
     """A run reached a limit. `stage` None: the lane's total. `broken` False: the warning."""
 
     run_id: str
@@ -315,8 +304,7 @@ class SlaRecord:
     at_timestamp_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRecord:
+class StageRecord(Struct, frozen=True, kw_only=True):
     """A stage ended, or was skipped (then `started_timestamp_seconds` is None and the duration 0 s).
 
     `advice`: how to make it faster, in one line, or "". `tasks_cached`: how many of its tasks were skipped;
@@ -361,8 +349,7 @@ class StageRecord:
         return self.sla is not None and (ended or self.broken)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bottleneck:
+class Bottleneck(Struct, frozen=True, kw_only=True):
     """A reason why a run was slow. `stage` None: the whole lane. `kind` is from a closed set in `families`.
 
     `sentence` states the fact; `advice` is the change and its gain, "" if no change would help.
@@ -378,8 +365,7 @@ class Bottleneck:
         return f"{self.sentence}; {self.advice}" if self.advice else self.sentence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolUse:
+class PoolUse(Struct, frozen=True, kw_only=True):
     """The use of one pool in a run: its size at the start and at its peak, and the reason of the last change."""
 
     name: str
@@ -390,8 +376,7 @@ class PoolUse:
     slot_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
     `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
@@ -436,8 +421,7 @@ class RunRecord:
         return self.total is not None and (ended or self.broken)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """A decision of the controller about a pool, with its reason and figures.
 
     `terms` are for people; `situation` and `choice` are the complete input and output as JSON, for replay.
@@ -455,8 +439,7 @@ class Decision:
     choice: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveStage:
+class LiveStage(Struct, frozen=True, kw_only=True):
     """A running stage, measured up to now. `cpu_seconds` is of attempts that have not ended yet."""
 
     lane: str
@@ -487,8 +470,7 @@ class LiveStage:
         return None if end is None or sla is None else (end - self.started_timestamp_seconds) / sla.max_seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolControl:
+class PoolControl(Struct, frozen=True, kw_only=True):
     """The control state of one pool. `mode` and `source` are from closed sets in `families`."""
 
     pool: str
@@ -501,8 +483,7 @@ class PoolControl:
     flapping: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryCounts:
+class QueryCounts(Struct, frozen=True, kw_only=True):
     """Queries to Prometheus so far: their durations in seconds by bucket (the last is +Inf), and errors by kind."""
 
     buckets: tuple[int, ...] = ()
@@ -510,8 +491,7 @@ class QueryCounts:
     errors: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlView:
+class ControlView(Struct, frozen=True, kw_only=True):
     """The controller's state for a scrape."""
 
     pools: tuple[PoolControl, ...] = ()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from msgspec import Struct
+
 from paropt_exporter.events import CacheReason, Result, Severity
 from paropt_exporter.executors.base import RESIZE_REASONS
-from paropt_exporter.lazy_dataclasses import dataclass
 
 # One layout for all histograms: different layouts can't be summed. From 5 ms (a lint of one file) to an hour.
 BUCKETS_SECONDS = (
@@ -69,8 +70,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # each is one object: identity is a cheap dict key
-class Family:
+class Family(Struct, frozen=True, kw_only=True, eq=False):  # each is one object: identity is a cheap dict key
     """One metric family. `labels` without `project`. `resumes`: its totals continue from history after a restart."""
 
     name: str

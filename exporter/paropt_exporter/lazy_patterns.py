@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
 
     def compile_later(pattern: str, flags: int = 0) -> re.Pattern[str]:

@@ -7,8 +7,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TextIO
 
-from paropt_exporter.light_typing import TextIO
 from paropt_exporter.terminal import visible
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from paropt_exporter.families import Family, Kind
-from paropt_exporter.lazy_dataclasses import dataclass
 
 TARGET_LABELS = ("job", "instance")  # Prometheus adds them to every series of a target
 _PARTS = ("bucket", "sum", "count")
@@ -14,8 +15,7 @@ _PARTS = ("bucket", "sum", "count")
 Match = str | tuple[str, ...]  # a label's value, or the values that it may have
 
 
-@dataclass(frozen=True, slots=True)
-class Without:
+class Without(Struct, frozen=True):
     """Match every series whose label has none of these values."""
 
     values: tuple[str, ...]

@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-
-from paropt_exporter.light_typing import Protocol
+from typing import Protocol
 
 _READ_BYTES = 4096  # any number of wake-ups counts as one
 _WAKE = 0  # no signal has this number

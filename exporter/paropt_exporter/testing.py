@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
+from msgspec import Struct, field
+
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import Event, ItemRecord, Measurement, PoolUse, Result, RunningTask
-from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 _Kind = TypeVar("_Kind")
@@ -68,8 +69,7 @@ class FakeInbox:
         return messages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
+class Script(Struct, frozen=True, kw_only=True):
     """The script of one attempt: it lasts `seconds` and ends with `result`. `term_seconds`: its end after SIGTERM.
 
     `stuck`: no stop ends it, only `give_up` does. `items`: the runner's report about the items of a batch.
@@ -86,8 +86,7 @@ class Script:
     exit_code: int | None = None
 
 
-@dataclass(slots=True, eq=False)
-class FakeRunning:
+class FakeRunning(Struct, eq=False):
     """One scripted attempt."""
 
     pool: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
 from paropt_exporter.autoscaling.decisions import replay

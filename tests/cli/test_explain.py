@@ -7,11 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.autoscaling import explanation

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cli.screen import ConsoleScreen
 from paropt_exporter.engine.interfaces import Stop

@@ -6,11 +6,11 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import config as configs
 from paropt_exporter.cli.sla import Rule, run_sla

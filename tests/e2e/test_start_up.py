@@ -11,14 +11,14 @@ import pytest
 
 from support import projects
 
-# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not
+# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 120 ms. `engine.what_if` is not
 # among them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
         "argparse", "ast", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "glob", "gzip", "hashlib",
         "hmac", "html", "http", "importlib.metadata", "inspect", "multiprocessing", "pickle", "platform",
         "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
-        "statistics", "subprocess", "tempfile", "typing", "urllib.request", "yaml",
+        "statistics", "subprocess", "tempfile", "urllib.request", "yaml",
         "paropt_exporter.cli.flags", "paropt_exporter.config.model",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
         "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",

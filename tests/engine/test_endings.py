@@ -6,13 +6,13 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run

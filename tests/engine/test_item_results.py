@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.engine.item_results import ItemReport, add_item_results, read_report
@@ -50,7 +50,7 @@ def test_test_case_belongs_to_the_file_of_its_name(report: Path) -> None:
     found = read_report(report, items)
     assert found is not None
     assert found.seconds == 5.375
-    assert found.items == {
+    assert {item: replace(each, tests={}) for item, each in found.items.items()} == {
         "tests/test_a.py": ItemReport(cases=2, failed=1, seconds=0.75),
         "./tests/test_ab.py": ItemReport(cases=1, seconds=2.0),
         "tests/test_c.py": ItemReport(cases=1, seconds=1.0),
@@ -69,8 +69,10 @@ def test_test_case_belongs_to_the_longest_matching_id(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_a.py::TestX::test_two", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     found = read_report(report, items)
     assert found is not None
-    assert found.items["tests/test_a.py"] == ItemReport(cases=1, seconds=0.5)
-    assert found.items["tests/test_a.py::TestX::test_two"] == ItemReport(cases=1, failed=1, seconds=0.25)
+    assert replace(found.items["tests/test_a.py"], tests={}) == ItemReport(cases=1, seconds=0.5)
+    assert replace(found.items["tests/test_a.py::TestX::test_two"], tests={}) == ItemReport(
+        cases=1, failed=1, seconds=0.25
+    )
 
 
 def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:

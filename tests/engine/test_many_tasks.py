@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from paropt_exporter.engine import PoolWorkers, Run
 from paropt_exporter.events import Result, TaskRecord

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.engine import report
 from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, add_advice

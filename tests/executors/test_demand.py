@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.events import RunningTask

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
@@ -422,7 +422,7 @@ def _make_batch(run_id: str, results: dict[str, Result], **fields: object) -> Ta
     bad = any(result.bad for result in results.values())
     result = Result.FAILURE if bad else Result.SUCCESS
     items = tuple(ItemRecord(item=item, result=each, seconds=1.0) for item, each in results.items())
-    return replace(task("unit", run_id), result=result, items=items, **fields)  # type: ignore[arg-type]  # shorthand
+    return replace(task("unit", run_id), result=result, items=items, **fields)
 
 
 def test_the_items_that_failed_are_those_of_the_lanes_last_run(history: History) -> None:

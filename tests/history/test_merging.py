@@ -6,10 +6,10 @@ import itertools
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError

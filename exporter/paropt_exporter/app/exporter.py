@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from paropt_exporter import config as configs
 from paropt_exporter import descriptors, host
@@ -27,8 +30,6 @@ from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
-from paropt_exporter.lazy_dataclasses import replace
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal

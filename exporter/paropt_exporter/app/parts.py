@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Override
@@ -21,7 +22,6 @@ from paropt_exporter.exposition.deliveries import Sinks
 from paropt_exporter.exposition.endpoint import Endpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
-from paropt_exporter.light_typing import TYPE_CHECKING, Any
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
@@ -14,8 +17,6 @@ from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import Failures, History
-from paropt_exporter.lazy_dataclasses import replace
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from paropt_exporter.engine import Observer
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import LiveStage, RunRecord, Shard, Strategy
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 from paropt_exporter.plan import Bounds, Plan, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.reports import ReportOption
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """The settings of the command line; None leaves a setting to the config.
 
     `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.

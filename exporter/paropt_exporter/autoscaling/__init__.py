@@ -7,8 +7,7 @@ Prometheus does not import `requests`.
 from __future__ import annotations
 
 from importlib import import_module
-
-from paropt_exporter.light_typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.controller import Controller as Controller

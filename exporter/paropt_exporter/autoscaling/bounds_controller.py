@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.policy.prometheus_size import (
     PoolReading,
@@ -27,7 +29,6 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, R
 from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBounds
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
-from paropt_exporter.lazy_dataclasses import dataclass
 
 if TYPE_CHECKING:
     pass
@@ -47,8 +48,7 @@ class SignalSource(Protocol):
     ) -> PoolReading: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneReadings:
+class LaneReadings(Struct, frozen=True, kw_only=True):
     """The lane as the bounds controller sees it; `size` returns None while the lane does not run."""
 
     pools: Callable[[], Sequence[PoolStatistics]]
@@ -56,8 +56,7 @@ class LaneReadings:
     cores: Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(Struct, frozen=True, kw_only=True):
     """Seconds between queries, of the queries' windows, and for which a lower value must hold before bounds fall."""
 
     interval_seconds: float

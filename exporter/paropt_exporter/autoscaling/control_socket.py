@@ -12,10 +12,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
+from msgspec import Struct
+
 from paropt_exporter import files
 from paropt_exporter.autoscaling.state import PAUSE, PIN, ControlState, Override
 from paropt_exporter.errors import ParoptError
-from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ class RequestRefused(ParoptError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlRequest:
+class ControlRequest(Struct, frozen=True, kw_only=True):
     """A request to an exporter. `size` is the size of a pin; `pool`, if given, must be one of its lane's pools."""
 
     command: str

@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Protocol
+
+from msgspec import Struct, field
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.host_readings import HostReadings
@@ -40,8 +43,6 @@ from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, Event, RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import Protocol
 from paropt_exporter.plan import THREADS
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,7 @@ class ControllablePools(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownStages:
+class KnownStages(Struct, frozen=True, kw_only=True):
     """Measurements of earlier runs by stage: CPU demands of a task in cores, and peaks of its memory in bytes."""
 
     cpu_demands: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -483,8 +483,7 @@ class PeakMeter:
         return sum(min(size, self.get_task_peak(pool, stage)) for pool, stage, size in running)
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluation:
+class _Evaluation(Struct, frozen=True):
     """An observation with the policy's decision; both are recorded whatever a person's override says.
 
     `by_queries`: the bounds controller has decided the size and emitted the decision already.

@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from msgspec import Struct, convert
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, LaneSizingState
 from paropt_exporter.errors import ParoptError
-from paropt_exporter.lazy_dataclasses import dataclass, get_field_names, replace
-from paropt_exporter.light_typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation
     from paropt_exporter.autoscaling.policy.prometheus_size import TargetDecision, TargetObservation
     from paropt_exporter.autoscaling.policy.size_bounds import BoundsDecision, BoundsObservation
@@ -59,8 +59,7 @@ class UnknownObservation(ParoptError):
     """The current policy can't decide a recorded observation, since another version wrote it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayResult:
+class ReplayResult(Struct, frozen=True, kw_only=True):
     """A recorded decision beside today's for the same observation, both as JSON.
 
     `left_out`: how many entries of the observation were not stored.
@@ -143,24 +142,15 @@ def _truncate_state(state: LaneSizingState) -> LaneSizingState:
 
 def parse_observation(text: str) -> Observation:
     """Return a recorded observation. Raises UnknownObservation."""
-    from pydantic import ValidationError
-
     try:
         document = json.loads(text)
-        adapter = _get_adapter(document["kind"])
-        observation: Observation = adapter.validate_json(json.dumps(_to_field_names(document["seen"])))
-    except (*UNREADABLE, ValidationError) as error:
+        module, name, _ = _KINDS[document["kind"]]
+        observation: Observation = convert(
+            _to_field_names(document["seen"]), getattr(import_module(_POLICIES + module), name)
+        )
+    except UNREADABLE as error:
         raise UnknownObservation(f"this version does not know a recorded observation: {error}") from error
     return observation
-
-
-@cache
-def _get_adapter(kind: str) -> TypeAdapter[Any]:
-    """Return pydantic's adapter for a kind of observation; building it takes longer than parsing ten observations."""
-    from pydantic import TypeAdapter
-
-    module, name, _ = _KINDS[kind]
-    return TypeAdapter(getattr(import_module(_POLICIES + module), name))
 
 
 def describe_decision(text: str) -> str:
@@ -202,7 +192,7 @@ def _to_json(value: object) -> str:
 
 
 def _to_dict(value: object) -> object:
-    """Return a dataclass as a dict of its own values with the stored keys; asdict() would copy deeply."""
+    """Return a struct as a dict of its own values with the stored keys."""
     if isinstance(value, Mapping):
         return dict(value)
     return {key: getattr(value, name) for name, key in _get_keys(cast("Hashable", type(value)))}
@@ -210,7 +200,7 @@ def _to_dict(value: object) -> object:
 
 @cache
 def _get_keys(cls: Hashable) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _STORED_KEYS.get(name, name)) for name in get_field_names(cast("type[Any]", cls)))
+    return tuple((name, _STORED_KEYS.get(name, name)) for name in cast("type[Struct]", cls).__struct_fields__)
 
 
 def _to_field_names(value: object) -> object:

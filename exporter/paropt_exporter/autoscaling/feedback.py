@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
 from paropt_exporter.autoscaling.signals.client import Client, ClientSettings
 from paropt_exporter.autoscaling.signals.collector import (
@@ -20,13 +22,11 @@ from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import values
 from paropt_exporter.events import Event, QueryCounts
-from paropt_exporter.lazy_dataclasses import dataclass
 
 PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastRuns:
+class PastRuns(Struct, frozen=True, kw_only=True):
     """Seven days of a lane's runs in Prometheus: sizes by pool, durations in seconds by stage."""
 
     sizes: MappingProxyType[str, float]

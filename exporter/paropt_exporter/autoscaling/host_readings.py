@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
 
@@ -35,8 +36,7 @@ class CachedReading(Generic[_Value]):
         return self._value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostReadings:
+class HostReadings(Struct, frozen=True, kw_only=True):
     """The cores that this process may use and the available memory (0: unknown), read on each call."""
 
     cores: Callable[[], float] = host.count_cpus

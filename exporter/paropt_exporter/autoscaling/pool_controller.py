@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
@@ -27,7 +29,6 @@ from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, s
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
-from paropt_exporter.lazy_dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,7 @@ class ResizablePool(Protocol):
         """Return the memory of each worker; nothing for threads, which have no memory of their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
+class PoolSettings(Struct, frozen=True, kw_only=True):
     """A pool with its bounds. If resources are scarce, `urgent` pools get theirs first and others share by `weight`."""
 
     pool: ResizablePool
@@ -85,8 +85,7 @@ class PoolSettings:
     urgent: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _ManagedPool:
+class _ManagedPool(Struct, eq=False):
     """A pool with the state that lasts from tick to tick. `peak_bytes`: the most that one worker has used."""
 
     settings: PoolSettings
@@ -96,8 +95,7 @@ class _ManagedPool:
     reported_hold: str = ""  # the reason of the hold that was emitted last; "" since a resize
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PoolSample:
+class _PoolSample(Struct, frozen=True, kw_only=True):
     """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: the part of peaks that workers hold."""
 
     pool: str

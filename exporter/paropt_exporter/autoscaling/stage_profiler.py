@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter import descriptors, host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import Result, RunRecord, Strategy
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Bounds, Plan
 
 # A smaller gain is not worth twice the workers; the controller's own tolerance is 10 % of a size.
@@ -23,8 +25,7 @@ class ProfilingFailed(ParoptError):
     exit_code = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Trial(Struct, frozen=True, kw_only=True):
     """One run of the stage."""
 
     seconds: float
@@ -32,8 +33,7 @@ class Trial:
     memory_peak_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Point(Struct, frozen=True, kw_only=True):
     """The measurement of one strategy at one size: a point of the curve."""
 
     strategy: Strategy
@@ -63,8 +63,7 @@ class Point:
         return max(trial.memory_peak_bytes for trial in self.trials)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
+class Recommendation(Struct, frozen=True, kw_only=True):
     """Settings for the lane. `point` is the recommended one, `fastest` the quickest of all."""
 
     point: Point

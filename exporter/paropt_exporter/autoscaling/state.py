@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.events import ControlView, PoolControl, QueryCounts
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Bounds
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"
 PROMETHEUS = "prometheus"  # the source with which query results alone decide
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Override:
+class Override(Struct, frozen=True, kw_only=True):
     """A person's instruction to the controller; it overrides every decision. `size` is the size of a pin."""
 
     mode: str = ACT
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizeBounds:
+class SizeBounds(Struct, frozen=True, kw_only=True):
     """The bounds within which the controller sizes a lane now, and other results of the bounds controller.
 
     `target`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.

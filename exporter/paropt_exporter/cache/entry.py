@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 VERSION = 1
 
@@ -14,8 +14,7 @@ class BadEntry(Exception):
     """An entry is damaged, or of a newer version."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(Struct, frozen=True):
     """A file that a task wrote: its kind (`f`, `x` for an executable, `l` for a link), and digest or target."""
 
     path: str
@@ -28,8 +27,7 @@ class OutputFile:
         return f"{self.kind} {self.value}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """The result of a task under its key. `output` is the digest of its kept output, `listings` those of its inputs."""
 
     key: str

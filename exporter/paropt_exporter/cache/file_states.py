@@ -17,10 +17,10 @@ import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from paropt_exporter import files
 from paropt_exporter.input_files import FoundFile
-from paropt_exporter.light_typing import Any
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from msgspec import Struct, field
+
 from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile
 from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, fill_item, list_git_files, walk_folder
-from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # Python's tools read these from the folder in which they start, or from one above it, without being asked.
@@ -23,8 +24,7 @@ _SETTINGS = (
 _WORD = re.compile(r"[^\s;&|()<>\"'`$=:]+")
 
 
-@dataclass(frozen=True, slots=True)
-class StageInputs:
+class StageInputs(Struct, frozen=True):
     """The files of a stage: those of all its tasks, and those of single tasks besides, by index."""
 
     shared: Snapshot

@@ -12,15 +12,15 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from paropt_exporter.cache.file_states import Snapshot, get_state
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 FORMAT = "1"  # of keys and entries: another one has other keys
 
 
-@dataclass(frozen=True, slots=True)
-class TaskKey:
+class TaskKey(Struct, frozen=True):
     """The key of one task. `listings` are the digests of the lists of its files."""
 
     digest: str

@@ -9,28 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import Struct
+
 from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.events import CacheReason
-from paropt_exporter.lazy_dataclasses import dataclass
 
 _MOST_KEYS = 8  # of each task: a few branches and checkouts
 _LARGEST_NOTE_BYTES = 1 << 16
 _MOST_COMPARED_BYTES = 1 << 26
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(Struct, frozen=True):
     """Why a task runs: `text` says it in a line."""
 
     reason: CacheReason
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskNotes:
+class TaskNotes(Struct, frozen=True):
     """The last results of a task in any checkout of the project, the latest first, and why the last run kept none."""
 
     keys: tuple[str, ...] = ()

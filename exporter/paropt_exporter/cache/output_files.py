@@ -12,11 +12,12 @@ import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
+from msgspec import Struct
+
 from paropt_exporter.cache.entry import OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
-from paropt_exporter.lazy_dataclasses import dataclass
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -89,8 +90,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
     return len(missing) + len(stale)
 
 
-@dataclass(frozen=True, slots=True)
-class _Staged:
+class _Staged(Struct, frozen=True):
     folder: int
     temporary: str
     name: str

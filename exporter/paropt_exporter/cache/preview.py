@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
@@ -14,12 +16,10 @@ from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
 from paropt_exporter.events import CacheReason
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Plan, PlannedStage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class Preview(Struct, frozen=True, kw_only=True):
     """A task, or an item of a batch: why it would be skipped or run; `item` None: the stage's only task."""
 
     stage: str

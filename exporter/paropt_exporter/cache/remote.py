@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, Store
 from paropt_exporter.errors import UsageError
-from paropt_exporter.lazy_dataclasses import dataclass
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
@@ -44,8 +45,7 @@ class BadMessage(Exception):
     """The bytes are no ActionResult with an entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """The SHA-256 of a content, and its size."""
 
     hash: str

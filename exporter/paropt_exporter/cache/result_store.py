@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
 
 from paropt_exporter import files
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import BinaryIO
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 DEFAULT_BYTES = 5_000_000_000
@@ -38,8 +39,7 @@ class StoreUnusable(Exception):
     """The store can't be read or written. The message has the reason, in a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(Struct, frozen=True):
     """A file of the store. `used_timestamp_seconds`: when a run last used it."""
 
     path: str

@@ -9,6 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
@@ -29,10 +33,8 @@ from paropt_exporter.cache.stage_keys import (
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paropt_exporter.cache.remote import RemoteCache
 
@@ -42,8 +44,7 @@ WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
 _END_SECONDS = 60.0  # for the last writes of a run
 
 
-@dataclass(slots=True)
-class _Lookup:
+class _Lookup(Struct):
     """A stage at the moment before it ran, and the results that wait to be kept."""
 
     reading: StageReading

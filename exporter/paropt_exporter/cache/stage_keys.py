@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.cache.entry import Entry
 from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
 from paropt_exporter.cache.inputs import (
@@ -23,22 +26,19 @@ from paropt_exporter.cache.tools import Tools, find_environment
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason
 from paropt_exporter.input_files import ITEM, fill_item
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is one object: the hash of a long command would cost more
-class StagePart:
+class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
     """A part of a stage with a result of its own: a task, or one item of a batch. `owner` is the index of its task."""
 
     task: PlannedTask
     owner: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageReading:
+class StageReading(Struct, frozen=True, kw_only=True):
     """A stage's parts with their keys. `listings` has the lists of files by digest."""
 
     stage: PlannedStage
@@ -146,8 +146,7 @@ def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
     return digest
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTask:
+class KeptTask(Struct, frozen=True):
     """A kept result, and its output."""
 
     entry: Entry

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
-from paropt_exporter.lazy_dataclasses import replace
-from paropt_exporter.light_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.app import Request

@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.streams import LineStream
 from paropt_exporter.errors import EXIT_INTERNAL
 
-TYPE_CHECKING = False  # typing takes as long to load as the rest of --version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn

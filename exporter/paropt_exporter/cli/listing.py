@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
-from paropt_exporter.light_typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage

@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
+from msgspec import Struct
+
 from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.errors import UsageError
 from paropt_exporter.executors.commands.output import clean_output
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
 
 _LATEST = "latest"
@@ -19,8 +20,7 @@ _KNOWN_RUNS = 5  # in an error message
 _FOLLOW_SECONDS = 0.2  # between two reads of a growing log
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRequest:
+class LogRequest(Struct, frozen=True, kw_only=True):
     """The output to print. `words` name a run, a stage, or both in this order."""
 
     words: tuple[str, ...] = ()
@@ -29,8 +29,7 @@ class LogRequest:
     follow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
+class _Filter(Struct, frozen=True):
     """Selects attempts of a run. `item` is an item, a part of its name or its number, or "" for all."""
 
     stage: str

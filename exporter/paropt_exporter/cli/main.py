@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from paropt_exporter.cli import PROGRAM, format_version, streams
 
-TYPE_CHECKING = False  # typing takes as long to load as the rest of --version
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO

@@ -7,8 +7,8 @@ word to it: sub-commands, help, faults, and rare flags. A test compares both on 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
+
+from msgspec import to_builtins
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, format_table
 from paropt_exporter.events import CacheReason, SlaLimit
@@ -31,7 +32,7 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
     `previews`: what the cache would do with each task of the cached stages; None: not asked for.
     """
     if output == "json":
-        shown = to_json(plan) if previews is None else {**to_json(plan), "cache": [asdict(each) for each in previews]}
+        shown = to_json(plan) if previews is None else {**to_json(plan), "cache": to_builtins(list(previews))}
         json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     elif stdout.isatty():

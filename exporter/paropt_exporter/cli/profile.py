@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
@@ -13,7 +16,6 @@ from paropt_exporter.cli.config_edit import edit_config, write_config
 from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError
 from paropt_exporter.events import RunRecord, Strategy
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
@@ -27,8 +29,7 @@ _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
 _ONE_SIZE = "a stage of one task says nothing about its lane: split its work (items)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileRequest:
+class ProfileRequest(Struct, frozen=True, kw_only=True):
     """The stage to measure. Without sizes or strategies, sensible ones for the stage are chosen."""
 
     stage: str
@@ -77,8 +78,7 @@ def run(
     return 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Advice:
+class _Advice(Struct, frozen=True, kw_only=True):
     found: Recommendation
     settings: Mapping[str, Any]  # the lane's keys to set
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
 from paropt_exporter.cli import color as coloring
@@ -31,7 +32,6 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.executors.commands.output import is_cut
-from paropt_exporter.light_typing import TYPE_CHECKING, Any, TextIO
 from paropt_exporter.plan import Plan
 from paropt_exporter.terminal import visible
 

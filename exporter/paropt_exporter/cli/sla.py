@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.cli.config_edit import write_config
 from paropt_exporter.cli.formatting import format_count, format_seconds, format_table
 from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES, Sla
 from paropt_exporter.errors import UsageError
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane
@@ -27,8 +29,7 @@ _HEADERS = ("lane", "stage", "runs", "median", "quantile", "limit now", "propose
 _STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # (up to this duration, a multiple of this step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Struct, frozen=True, kw_only=True):
     """A limit is the durations' quantile (0 < q <= 1) times 1 + `margin`."""
 
     quantile: float
@@ -47,8 +48,7 @@ class Rule:
         return float(step * max(1, math.ceil(wanted / step - 1e-9)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Proposal(Struct, frozen=True, kw_only=True):
     """The durations of a stage, or of the lane if `stage` is None, and the limit for them."""
 
     lane: str

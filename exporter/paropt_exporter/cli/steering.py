@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling import control_socket
 from paropt_exporter.autoscaling.control_socket import ControlRequest
 from paropt_exporter.errors import UsageError
-from paropt_exporter.lazy_dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningExporter:
+class RunningExporter(Struct, frozen=True, kw_only=True):
     """A running exporter, as it described itself."""
 
     path: Path

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
+from msgspec import to_builtins
+
 from paropt_exporter.cli.formatting import count_columns, format_count, format_line, format_seconds, pad_text
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 
@@ -65,9 +67,7 @@ def format_summary(
 
 def to_json(run: RunRecord) -> dict[str, object]:
     """Return the run as plain JSON values."""
-    from dataclasses import asdict  # here: for JSON only
-
-    record = asdict(run)
+    record: dict[str, object] = to_builtins(run)
     record["speedup"] = run.sequential_seconds / run.duration_seconds if run.duration_seconds else None
     return record
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 DASHES = "--"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
+class Words(Struct, frozen=True, kw_only=True):
     """The words before the first `--`, and the arguments after it (None without `--`)."""
 
     flags: tuple[str, ...]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +17,7 @@ MOST_CHARACTERS = 1 << 20  # in the queue: about 10,000 lines, at most 4 MB
 _NEVER_SECONDS = 3600.0  # the longest wait of a condition
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(Struct, frozen=True):
     write: Callable[[], None]
     characters: int
     lines: int

@@ -6,9 +6,9 @@ Names load on first use (PEP 562), so that only commands that validate a config 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from paropt_exporter.config.locate import discover
-from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.config.loader import Config, load_config, read_config, read_valid_parts

@@ -9,6 +9,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator
 
+from msgspec import Struct
+
 from paropt_exporter.config import model, raw_yaml
 from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
@@ -19,13 +21,11 @@ from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
 from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
 from paropt_exporter.events import Strategy
-from paropt_exporter.lazy_dataclasses import dataclass
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(Struct, frozen=True, kw_only=True):
     """The machine's cores and memory. The memory (0: unknown) is read only if a stage needs some."""
 
     cores: int

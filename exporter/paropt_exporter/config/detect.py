@@ -15,6 +15,9 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.locate import find_projects_below
@@ -29,11 +32,9 @@ from paropt_exporter.config.project_commands import (
 from paropt_exporter.config.pytest_options import read_pytest_options
 from paropt_exporter.config.values import Items, Stage
 from paropt_exporter.config.virtual_environment import build_environment
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectedStages:
+class DetectedStages(Struct, frozen=True, kw_only=True):
     """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out."""
 
     stages: tuple[Stage, ...]
@@ -52,8 +53,7 @@ def join_items(stage: Stage) -> Stage:
     return replace(stage, run=command, items=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BuiltInStage:
+class _BuiltInStage(Struct, frozen=True, kw_only=True):
     """One built-in stage with the Python tools, npm scripts and make targets for it. The first tool found is used."""
 
     number: int

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NoReturn
 
 import yaml
 
 from paropt_exporter.config.faults import Fault, Location, PlacedFault, format_path
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
-from paropt_exporter.light_typing import NoReturn
 
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
 DEEPEST = 50  # levels; a config needs 6

@@ -9,10 +9,10 @@ from copy import deepcopy
 from typing import Any, TypeAlias
 
 import yaml
+from msgspec import Struct
 
 from paropt_exporter.config.document import Document, Unreadable
 from paropt_exporter.errors import EXIT_USAGE, ParoptError
-from paropt_exporter.lazy_dataclasses import dataclass
 
 Changes: TypeAlias = Mapping[str, Any]  # keys as in the file; the innermost values are words, numbers and booleans
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -24,15 +24,13 @@ class CannotEdit(ParoptError):
     exit_code = EXIT_USAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(Struct, frozen=True):
     """A mapping that replaces a value. A plain mapping in the changes is merged into the value."""
 
     value: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(Struct, frozen=True):
     """Replace the characters from `start` to `end` by `text`."""
 
     start: int

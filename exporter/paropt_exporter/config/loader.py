@@ -8,15 +8,17 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN
 from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     """A checked workflow. All its paths are relative to `root`, an absolute folder.
 
     `lanes` includes the default lanes. `path` is the file as the user named it, or None without a file. `notes` are

@@ -20,13 +20,13 @@ from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from paropt_exporter import files
 from paropt_exporter._version import __version__
 from paropt_exporter.config import values
 from paropt_exporter.events import Strategy
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -152,12 +152,11 @@ def _encode(value: object) -> object:
 
 def _list_given_fields(record: Any) -> Iterator[tuple[str, object]]:
     """Yield the names and values of a record's fields that differ from the defaults."""
-    from dataclasses import fields  # here: only a config that has changed is stored
-
-    for field in fields(record):
-        given = getattr(record, field.name)
-        if given != field.default and given != {}:
-            yield field.name, given
+    names, defaults = record.__struct_fields__, record.__struct_defaults__
+    for place, name in enumerate(names, len(defaults) - len(names)):
+        given = getattr(record, name)
+        if place < 0 or (given != defaults[place] and given != {}):
+            yield name, given
 
 
 def _decode(value: object) -> object:

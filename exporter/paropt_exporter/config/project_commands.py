@@ -9,9 +9,10 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator
 
+from msgspec import Struct
+
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.foreign_files import describe_error, parse_ini, parse_toml
-from paropt_exporter.lazy_dataclasses import dataclass
 
 Words = tuple[str, ...]
 MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
@@ -26,8 +27,7 @@ _SUBSTITUTION = re.compile(r"[{}$`]")
 _OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectCommands:
+class ProjectCommands(Struct, frozen=True, kw_only=True):
     """Commands as words, without runners such as `uv run`, in the order of the files; notes name unreadable files."""
 
     commands: tuple[Words, ...]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 
 from paropt_exporter.config import messages, model, raw_yaml, values
@@ -16,8 +18,6 @@ from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.defaults import build_default_lanes
 from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
-from paropt_exporter.lazy_dataclasses import replace
-from paropt_exporter.light_typing import Any
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
 

@@ -7,11 +7,12 @@ They are separate from the pydantic models of the same names, so that a run with
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from paropt_exporter.events import SlaLimit, Strategy
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
-TYPE_CHECKING = False  # typing takes longer to load than this module
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 ALL_STAGES = "*"  # in a lane's limits by stage: all other stages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
+class Workers(Struct, frozen=True, kw_only=True):
     """How many tasks of a lane run at once. None: as `auto` chooses."""
 
     min: int | None = None
@@ -28,8 +28,7 @@ class Workers:
     start: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sla:
+class Sla(Struct, frozen=True, kw_only=True):
     """A limit on a duration: `max` in seconds, `warn_at` as a ratio of it."""
 
     max: float
@@ -40,16 +39,14 @@ class Sla:
         return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retries:
+class Retries(Struct, frozen=True, kw_only=True):
     """How often a failed task is retried, after a wait in seconds that doubles each time."""
 
     count: int = 0
     backoff: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Items:
+class Items(Struct, frozen=True, kw_only=True):
     """The items that a stage is split into: exactly one of list, glob and command is set."""
 
     list: tuple[str, ...] | None = None
@@ -58,8 +55,7 @@ class Items:
     allow_empty: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(Struct, frozen=True, kw_only=True):
     """One step of the workflow, with exactly one of `run`, `call` and `steps`; `memory` in bytes."""
 
     number: int
@@ -88,8 +84,7 @@ class Stage:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
+class Lane(Struct, frozen=True, kw_only=True):
     """One way of running the workflow. `sla`: a limit for each stage, or limits by the names of stages."""
 
     description: str | None = None
@@ -107,8 +102,7 @@ class Lane:
         return self.sla.get(stage.name) or stage.sla or self.sla.get(ALL_STAGES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BasicAuth:
+class BasicAuth(Struct, frozen=True, kw_only=True):
     """A user name, and where its password is."""
 
     username: str
@@ -116,8 +110,7 @@ class BasicAuth:
     password_env: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class Tls(Struct, frozen=True, kw_only=True):
     """Certificates of a connection, with paths relative to the config's folder."""
 
     ca_file: str | None = None
@@ -125,8 +118,7 @@ class Tls:
     key_file: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prometheus:
+class Prometheus(Struct, frozen=True, kw_only=True):
     """The server to query; `timeout` in seconds."""
 
     url: str
@@ -139,8 +131,7 @@ class Prometheus:
     header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signal:
+class Signal(Struct, frozen=True, kw_only=True):
     """A query of the user's own that influences the size of the pools."""
 
     query: str
@@ -148,8 +139,7 @@ class Signal:
     target: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feedback:
+class Feedback(Struct, frozen=True, kw_only=True):
     """How the size of the pools is controlled; durations in seconds."""
 
     prometheus: Prometheus | None = None
@@ -163,8 +153,7 @@ class Feedback:
     jobserver: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Web:
+class Web(Struct, frozen=True, kw_only=True):
     """The endpoint that Prometheus scrapes."""
 
     listen_address: tuple[str, ...] = ()
@@ -174,8 +163,7 @@ class Web:
     config_file: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Push:
+class Push(Struct, frozen=True, kw_only=True):
     """The Pushgateway that receives the final values of each run; `timeout` in seconds."""
 
     url: str | None = None
@@ -191,16 +179,14 @@ class Push:
     header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class Keep(Struct, frozen=True, kw_only=True):
     """How many runs, and up to which age in seconds, stay in the history."""
 
     runs: int | None = None
     age: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logs:
+class Logs(Struct, frozen=True, kw_only=True):
     """How much output of tasks is kept: bytes of one run and of all, and the age in seconds."""
 
     enabled: bool = True
@@ -209,8 +195,7 @@ class Logs:
     age: float = 14 * 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaskTls:
+class DaskTls(Struct, frozen=True, kw_only=True):
     """The certificates of a cluster, with paths relative to the config's folder."""
 
     ca: str
@@ -218,16 +203,14 @@ class DaskTls:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaskUpload:
+class DaskUpload(Struct, frozen=True, kw_only=True):
     """The files that each host receives besides those of git; `max` in bytes."""
 
     include: tuple[str, ...] = ()
     max: int = 500_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dask:
+class Dask(Struct, frozen=True, kw_only=True):
     """The cluster of lanes with strategy dask; durations in seconds."""
 
     scheduler: str | None = None
@@ -242,8 +225,7 @@ class Dask:
     start_timeout: float = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(Struct, frozen=True, kw_only=True):
     """The record of earlier runs."""
 
     path: str = ".paropt/history.db"
@@ -251,8 +233,7 @@ class History:
     logs: Logs = Logs()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class File(Struct, frozen=True, kw_only=True):
     """A whole file, with the default lanes. `stages` is None if it lists none: built-in ones are to be detected.
 
     `places` has the position of each stage, as `:line:column: stages[index]`.

@@ -6,8 +6,7 @@ Names are loaded when they are first used (PEP 562): `plan` and `--what-if` sche
 from __future__ import annotations
 
 from importlib import import_module
-
-from paropt_exporter.light_typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paropt_exporter.engine.inbox import QueueInbox as QueueInbox

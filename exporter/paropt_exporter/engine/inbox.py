@@ -6,9 +6,9 @@ import heapq
 import itertools
 import queue
 from collections.abc import Callable
+from typing import Protocol
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.light_typing import Protocol
 
 # The longest single wait; a lock in CPython takes no timeout beyond about 292 years.
 _LONGEST_WAIT_SECONDS = 3600.0

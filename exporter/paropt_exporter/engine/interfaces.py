@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from paropt_exporter.events import CacheReason, Event, PoolUse, RunningTask
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING, Protocol, TypeVar
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ class Workers(Protocol):
         """Return the labels of abandoned calls that still run in their threads."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedTask:
+class CachedTask(Struct, frozen=True, kw_only=True):
     """The earlier result of a task that need not run: the output that it printed, and how long it took."""
 
     output: str
@@ -82,8 +82,7 @@ class CachedTask:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UncachedTask:
+class UncachedTask(Struct, frozen=True, kw_only=True):
     """Why a task of a cached stage has to run: `note` is a line. `key` is "" if it has none."""
 
     reason: CacheReason
@@ -91,8 +90,7 @@ class UncachedTask:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageLookup:
+class StageLookup(Struct, frozen=True, kw_only=True):
     """The tasks of a stage, by index: those that are skipped, and those that run.
 
     `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
@@ -106,8 +104,7 @@ class StageLookup:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptResult:
+class KeptResult(Struct, frozen=True, kw_only=True):
     """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known."""
 
     succeeded: bool
@@ -132,8 +129,7 @@ class StageCache(Protocol):
         """Keep the offered results of a stage whose tasks have all ended; then call `done` from another thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """A request to end the run. `reason` goes into records; `now`: KILL at once; `interrupted`: by the user."""
 
     reason: str
@@ -141,13 +137,11 @@ class Stop:
     interrupted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(Struct, frozen=True):
     """A message without content, after which the engine starts tasks by the new size, limits or admission."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """The tasks for which there are cores beside the running ones. Demands are in cores.
 
     `floor`: so many tasks may run at once whatever their demands. `stages`, `tasks`: demands of a stage's next task,
@@ -164,8 +158,7 @@ class Admission:
     stuck: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageCounts:
+class StageCounts(Struct, frozen=True, kw_only=True):
     """Counts of a running stage. `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` only grow.
 
     Busy time includes running attempts up to now, the delay only ended ones. `fastest_seconds`: the shortest time of a
@@ -181,8 +174,7 @@ class StageCounts:
     fastest_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Demand(Struct, frozen=True, kw_only=True):
     """The controller's view of a run: the waiting tasks in the order of their starts, and the running ones.
 
     `left_seconds` is the time until the lane breaks its total (None: it has none). `work_seconds` is the known

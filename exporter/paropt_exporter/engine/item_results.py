@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from paropt_exporter import files
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Result
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,7 @@ _LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch; a shorter test hardly unbal
 _BAD = ("failure", "error")
 
 
-@dataclass(slots=True, kw_only=True)
-class ItemReport:
+class ItemReport(Struct, kw_only=True):
     """An item in a report: the numbers of its test cases and of failed ones, and their seconds.
 
     `tests`: the cases and seconds of a file's test functions by their ids; all parameters of a function count together.
@@ -35,7 +36,7 @@ class ItemReport:
     cases: int = 0
     failed: int = 0
     seconds: float = 0.0
-    tests: dict[str, tuple[int, float]] = field(default_factory=dict, compare=False)
+    tests: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def add(self, test: str, *, failed: bool, seconds: float) -> None:
         """Add one test case. `test`: the id of its function, "" if that is uncertain."""
@@ -47,8 +48,7 @@ class ItemReport:
             self.tests[test] = (cases + 1, took + seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end."""
 
     items: Mapping[str, ItemReport]

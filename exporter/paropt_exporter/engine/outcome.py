@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from typing import TypeGuard, TypeVar
+
+from msgspec import Struct
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import TypeGuard, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """The result of one attempt with details for a person. `stopped`: it ended on the run's demand."""
 
     result: Result
@@ -29,8 +29,7 @@ class Outcome:
     start_up_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NotStarted:
+class NotStarted(Struct, frozen=True):
     """An attempt that no pool could start: its future has failed with the reason."""
 
     pool: str

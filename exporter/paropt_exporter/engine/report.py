@@ -9,11 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
-from paropt_exporter.lazy_dataclasses import dataclass, replace
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.sla import Watch
 
@@ -35,8 +37,7 @@ _TRUSTED_RATIOS = 0.75, 1.25
 _MOST_WORKERS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnd:
+class RunEnd(Struct, frozen=True, kw_only=True):
     """How a run came to its end.
 
     `stopping`: the request that stopped it (None: it ran to its end); `critical`: whether it broke a critical limit;

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.inbox import Inbox, Timers
@@ -49,7 +52,6 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
 from paropt_exporter.sla import Watch
 
@@ -63,20 +65,17 @@ _LATE_SECONDS = 1.0
 _NEWS_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
+class _Ended(Struct, frozen=True):
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     """The cache has kept the results of an ended stage; this was its last attempt."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class _LookedUp:
+class _LookedUp(Struct, frozen=True):
     stage: StageState
     found: StageLookup
 

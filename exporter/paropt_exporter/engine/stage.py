@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
 
@@ -23,8 +24,7 @@ _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(Struct, eq=False):
     """One attempt in progress. `verdict`: the result and message of an attempt that the run has stopped."""
 
     stage: StageState
@@ -87,8 +87,7 @@ class Attempt:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Struct, frozen=True, kw_only=True):
     """A task that may run as soon as there is room, since `ready_seconds`; `attempt` counts from 1."""
 
     task: PlannedTask
@@ -96,8 +95,7 @@ class Ready:
     ready_seconds: float
 
 
-@dataclass(slots=True)
-class Finals:
+class Finals(Struct):
     """Sums of a stage's final records, since 100,000 records with their output would fill the memory."""
 
     count: int = 0
@@ -141,8 +139,7 @@ def _format_message(record: TaskRecord) -> str:
     return f"{named} (after {record.attempt} attempts)" if record.attempt > 1 else named
 
 
-@dataclass(slots=True, eq=False)
-class StageState:
+class StageState(Struct, eq=False):
     """One stage of a run.
 
     ```

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.events import TaskTiming
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import Generic, TypeVar
 from paropt_exporter.plan import PlannedStage
 
 _Task = TypeVar("_Task")
@@ -29,8 +30,7 @@ _CROWDING_STEPS = 50  # Newton's method needs about five
 _CROWDING_PRECISION = 1e-9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedTask:
+class RecordedTask(Struct, frozen=True, kw_only=True):
     """One task as it would run with the machine to itself, for `seconds` with a demand of `cpu_demand` cores.
 
     `gil_bound`: it also shares one interpreter with all other tasks that are.
@@ -42,15 +42,13 @@ class RecordedTask:
     gil_bound: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Running:
+class _Running(Struct, eq=False):
     task: RecordedTask
     started: StartedTask[RecordedTask]
     left_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class Workload(Struct, frozen=True, kw_only=True):
     """The tasks of a recorded run. `other_threads`: how many threads of other processes were runnable meanwhile."""
 
     tasks: tuple[RecordedTask, ...]
@@ -106,8 +104,7 @@ def count_most_at_once(intervals: Iterable[tuple[float, float]]) -> int:
     return most
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StartedTask(Generic[_Task]):
+class StartedTask(Struct, Generic[_Task], frozen=True, eq=False):
     """A task that runs. `label` is unique within the run."""
 
     stage: PlannedStage
@@ -202,8 +199,7 @@ class ListScheduler(Generic[_Task]):
         return StartedTask(stage.plan, label, stage.queue.popleft())
 
 
-@dataclass(slots=True, eq=False)
-class _Stage(Generic[_Task]):
+class _Stage(Struct, Generic[_Task], eq=False):
     plan: PlannedStage
     queue: deque[_Task]
     unmet: set[str]

@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
@@ -27,8 +31,6 @@ from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
-from paropt_exporter.light_typing import TYPE_CHECKING, Any, Protocol
 from paropt_exporter.plan import (
     COMMANDS,
     DASK,
@@ -56,8 +58,7 @@ _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handl
 _ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemBatch:
+class ItemBatch(Struct, frozen=True, kw_only=True):
     """The items of an attempt, and the file for its runner's report (None: the runner is not asked for one)."""
 
     items: tuple[str, ...]
@@ -65,8 +66,7 @@ class ItemBatch:
     alone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PoolAttempt:
+class PoolAttempt(Struct, frozen=True):
     """One attempt in one of the pools."""
 
     pool: str
@@ -96,8 +96,7 @@ class PoolAttempt:
         return item_results.add_item_results(outcome, batch.items, batch.report, alone=batch.alone)
 
 
-@dataclass(slots=True)
-class _RunUse:
+class _RunUse(Struct):
     """A pool's sizes in this run, and its worker time when the run began and when its last task had ended."""
 
     start: int

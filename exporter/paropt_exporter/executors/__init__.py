@@ -6,8 +6,8 @@ Names are loaded when they are first used (PEP 562): a worker process imports `p
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # type checkers assume True; typing takes longer to load than the whole of `python -c pass`
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
     from paropt_exporter.executors.adaptive import Router as Router

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from msgspec import Struct, field
 
 if TYPE_CHECKING:  # the plan needs the names only
     from pathlib import Path
@@ -31,8 +31,7 @@ RESIZE_REASONS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteTaskOptions:
+class RemoteTaskOptions(Struct, frozen=True, kw_only=True):
     """How a task of a stage runs on another host.
 
     `folder` is relative to the root of the project; `env` has the only variables that travel; `memory_bytes` must be

@@ -9,19 +9,19 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TextIO
+
+from msgspec import Struct
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import Any, BinaryIO, TextIO
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
 _TRACEBACK_FRAMES = 20  # the innermost: enough to see the user's own code under a deep framework
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOutcome:
+class CallOutcome(Struct, frozen=True, kw_only=True):
     """A call that returned. `output` is the end of its output, `left` names the processes that it left running."""
 
     output: str

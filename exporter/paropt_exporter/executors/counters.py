@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
+from typing import Protocol
+
+from msgspec import Struct, field
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import PoolStatistics, Result
 from paropt_exporter.executors.base import RESIZE_REASONS
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import Protocol
 
 
-@dataclass(slots=True)
-class WorkerCounters:
+class WorkerCounters(Struct):
     """Plain numbers that one worker writes and other threads only read: the hot path takes no lock."""
 
     succeeded: int = 0
@@ -36,8 +36,7 @@ class WorkerCounters:
         return dict(zip((result.value for result in results), counts, strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSnapshot:
+class PoolSnapshot(Struct, frozen=True, kw_only=True):
     """A pool's workers and queue at one moment. Totals are of live workers only."""
 
     target: int
@@ -125,8 +124,7 @@ class MeasuredPool(Protocol):
     def statistics(self) -> PoolStatistics: ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerTime:
+class WorkerTime(Struct, frozen=True):
     """Seconds of worker time: busy, and available."""
 
     busy_seconds: float = 0.0
@@ -143,8 +141,7 @@ class WorkerTime:
         return min(1.0, max(0.0, self.busy_seconds / self.slot_seconds)) if self.slot_seconds > 0 else 0.0
 
 
-@dataclass(slots=True)
-class WorkerTimeMeter:
+class WorkerTimeMeter(Struct):
     """The worker time of batches, one after another. Each pool counts until its own last task has ended.
 
     begin() ──> note_idle() after each task ──> end() ──> begin() ...

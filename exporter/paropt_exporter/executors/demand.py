@@ -6,9 +6,10 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
 
+from msgspec import Struct
+
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import RunningTask
-from paropt_exporter.lazy_dataclasses import dataclass
 
 WINDOW_SECONDS = 0.05  # the shortest time that a demand is measured over: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand: it must show soon that start-up is over
@@ -18,8 +19,7 @@ FULL_LOCK_CORES = 0.8  # threads that use this many cores together may compete f
 _LONGEST_SECONDS = 1.0  # the most that an ended task counts: one long task must not outweigh the present
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a thread of a pool."""
 
     at: float

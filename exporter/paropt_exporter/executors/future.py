@@ -14,9 +14,9 @@ from concurrent.futures._base import (  # the states that the library's own wait
     RUNNING,
 )
 from functools import partial
+from typing import Any, TypeVar
 
 from paropt_exporter.events import Measurement
-from paropt_exporter.light_typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 

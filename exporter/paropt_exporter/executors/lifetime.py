@@ -6,9 +6,9 @@ import atexit
 import os
 import threading
 import weakref
+from typing import Protocol
 
 from paropt_exporter.executors.processes.forkservers import ForkServers
-from paropt_exporter.light_typing import Protocol
 
 
 class PoolState(Protocol):

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import child_processes, procfs
@@ -13,7 +14,6 @@ from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import list_pool_threads
 from paropt_exporter.executors.worker.orphans import Orphans
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from paropt_exporter.executors.calls import CallOutcome
 

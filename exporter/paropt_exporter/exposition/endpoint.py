@@ -12,11 +12,11 @@ import select
 import string
 import sys
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.listeners import format_address
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
 
-from paropt_exporter.lazy_dataclasses import dataclass, field
+from msgspec import Struct, field
 
 HEAD_BYTES = 16 * 1024  # Prometheus sends 400 bytes, a browser with cookies some 4 kB
 LINE_BYTES = 8 * 1024
@@ -29,8 +29,7 @@ class BadRequest(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A request's head. `path` is as sent, without its query; header names are in lower case."""
 
     method: str
@@ -51,8 +50,7 @@ class Request:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(Struct, frozen=True, kw_only=True):
     """A complete response. `headers` are added to those that every response has."""
 
     status: HTTPStatus = HTTPStatus.OK

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from paropt_exporter.lazy_dataclasses import dataclass, field
+from msgspec import Struct
 
 log = logging.getLogger(__name__)
 
@@ -17,12 +17,14 @@ LONGEST_PASSWORD_BYTES = 72  # bcrypt ignores further bytes: a longer password w
 MOST_REMEMBERED = 100  # right passwords: one for each scraper
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """The user and password that a client sends."""
 
     user: str
-    password: bytes = field(repr=False)
+    password: bytes
+
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r})"
 
 
 class PasswordChecker:

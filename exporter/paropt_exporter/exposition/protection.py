@@ -8,11 +8,12 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from paropt_exporter import families
 from paropt_exporter.errors import ParoptError, UsageError
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -26,8 +27,7 @@ _Stamp = tuple[object, ...]
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protection:
+class Protection(Struct, frozen=True, kw_only=True):
     """The protection of a connection. `secure` wraps its socket in TLS; None means plain HTTP.
 
     `users` maps names to bcrypt hashes; if it is empty, every client may read.

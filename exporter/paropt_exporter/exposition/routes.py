@@ -6,25 +6,24 @@ from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
 
+from msgspec import Struct
+
 from paropt_exporter._version import __version__
 from paropt_exporter.exposition.endpoint import HEALTHY, READY, check_telemetry_path
 from paropt_exporter.exposition.http import Request, Response
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
 _METHODS = ("GET", "HEAD")
 
 
-@dataclass(frozen=True, slots=True)
-class Scrape:
+class Scrape(Struct, frozen=True):
     """A request for the metrics page. Another thread renders it, since that takes time."""
 
     choice: ContentChoice
     gzip: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routes:
+class Routes(Struct, frozen=True, kw_only=True):
     """The endpoint's paths. Each request to `/-/ready` calls `is_ready`."""
 
     telemetry_path: str

@@ -20,12 +20,13 @@ from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlsplit
 
+from msgspec import Struct, field
+
 from paropt_exporter import families, files
 from paropt_exporter.config import Push
 from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.deliveries import Deliver
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     import requests
@@ -138,8 +139,7 @@ def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
         read_bytes, begins = read_bytes + len(line), ends
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secret:
+class Secret(Struct, frozen=True, kw_only=True):
     """The place of a password or token: a file or an environment variable. Read at each push, since tokens rotate."""
 
     file: Path | None = None
@@ -163,8 +163,7 @@ class Secret:
         return secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
+class Gateway(Struct, frozen=True, kw_only=True):
     """A Pushgateway, with the credentials for it: `username` and `password`, or a `token`.
 
     `timeout_seconds` bounds a whole push. Raises UsageError for an invalid URL.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 
 class Level(StrEnum):
@@ -14,8 +14,7 @@ class Level(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """A place and a message. `path` is written as the tool wrote it; `line` and `column` count from 1.
 
     `rule`: the tool's name for the kind of finding, such as `F401` or `return-value`. `test`: the failing test's id.

@@ -7,8 +7,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 
+from msgspec import Struct, field
+
 from paropt_exporter.findings.finding import Finding, Level
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
@@ -94,8 +95,7 @@ def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     return found
 
 
-@dataclass(slots=True)
-class _Section:
+class _Section(Struct):
     """The part of the output about one failure."""
 
     title: str

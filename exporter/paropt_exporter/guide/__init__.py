@@ -6,8 +6,8 @@ Names load on first use (PEP 562): `detect_lane` needs no pool.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # True for type checkers; typing loads slower than `python -c pass` runs
 if TYPE_CHECKING:
     from paropt_exporter.guide.lane_types import LaneType as LaneType
     from paropt_exporter.guide.lane_types import detect_lane as detect_lane

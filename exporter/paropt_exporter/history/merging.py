@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec import Struct, field
+
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Result
@@ -28,7 +30,6 @@ from paropt_exporter.history.values import (
     to_texts,
     to_timestamp,
 )
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 _SQLITE = b"SQLite format 3\0"
 _MOST_REPORT_BYTES = 64 << 20
@@ -41,8 +42,7 @@ Row = dict[str, object]
 Key = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRun:
+class ShardRun(Struct, frozen=True, kw_only=True):
     """The last run of a lane in one file, if it was of a shard."""
 
     lane: str
@@ -51,8 +51,7 @@ class ShardRun:
     split: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """The checked content of one file. Rows are by table; `unended` counts runs without an end, which are left out."""
 
     path: Path
@@ -70,8 +69,7 @@ class Source:
         return tuple(_build_shard_run(run) for run in last.values() if run["shard"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
+class Merged(Struct, frozen=True, kw_only=True):
     """The numbers of runs that were new and of items that are measured by now."""
 
     runs: int

@@ -10,6 +10,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
@@ -17,11 +20,9 @@ from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Bottleneck, Decision, Result, Shard, TaskTiming
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
-from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.plan.structure import compute_median
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
@@ -38,8 +39,7 @@ _LAST_MERGED_RUNS = _LAST_RUNS.replace(":lane", ":lane AND merged")
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSummary:
+class StageSummary(Struct, frozen=True, kw_only=True):
     """A stage of a run. `result` is None while it runs. `cached`: tasks of it were skipped."""
 
     stage: str
@@ -58,8 +58,7 @@ class StageSummary:
     cached: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(Struct, frozen=True, kw_only=True):
     """A run. `result` is None while it runs. Tasks count once, by their last attempt.
 
     `partial`: the command line left out stages or items, or gave arguments to some. `shard`: such as "2/5", or "".
@@ -90,8 +89,7 @@ class RunSummary:
         return self.completed_tasks / self.duration_seconds if self.duration_seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
+class Failures(Struct, frozen=True, kw_only=True):
     """The stages that failed or did not run in a lane's last runs, and their failed items where these are known.
 
     `succeeded` and `unknown` are the other stages; no run planned the unknown ones. `shards`: the shard in which a
@@ -105,8 +103,7 @@ class Failures:
     shards: Mapping[tuple[str, str], Shard] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSummary:
+class TaskSummary(Struct, frozen=True, kw_only=True):
     """An attempt of a task of a run."""
 
     stage: str
@@ -131,8 +128,7 @@ class TaskSummary:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
+class Trend(Struct, frozen=True, kw_only=True):
     """The latest run's throughput and the average of the earlier ones, in tasks per second."""
 
     latest: float
@@ -391,8 +387,7 @@ def find_failures(connection: sqlite3.Connection, project: str, lane: str, stage
     return _collect_failures(connection, states)
 
 
-@dataclass(slots=True)
-class _StageState:
+class _StageState(Struct):
     """What the last runs say about a stage, seen from the last one on. `first`: the shard of the last run, if any."""
 
     runs: int = 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
-from paropt_exporter.lazy_dataclasses import dataclass
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterruptedRun:
+class InterruptedRun(Struct, frozen=True, kw_only=True):
     """A run whose process died: the stages that were running, and those that had not started."""
 
     run_id: str

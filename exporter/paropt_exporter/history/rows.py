@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from json.encoder import encode_basestring_ascii
+from typing import assert_never
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
@@ -24,7 +25,6 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Kind
-from paropt_exporter.light_typing import assert_never
 
 OUTPUT_CHARACTERS = 4096  # of a failed task's output: one or two screens; a stage's `file` has all of it
 SUM = "sum"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
@@ -16,7 +17,6 @@ from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, recovery, repair, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
-from paropt_exporter.light_typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from paropt_exporter.plan import KnownItems
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, product
 from threading import Lock
 
+from msgspec import Struct
+
 from paropt_exporter import aggregation, families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import (
@@ -20,7 +22,6 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Family, Kind
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.metrics.page import Labels, Value
 
 Series = tuple[Family, Labels]
@@ -74,8 +75,7 @@ _CONSTANT_FAMILIES = frozenset(
 _CONFIG_FAMILIES = _CONSTANT_FAMILIES | {*_LANE_WITH_LIMIT, *_STAGE_WITH_LIMIT}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageLabels:
+class StageLabels(Struct, frozen=True, kw_only=True):
     """A stage of the config; `pool` runs its tasks. `cached`: it is skipped if nothing has changed."""
 
     name: str
@@ -85,8 +85,7 @@ class StageLabels:
     cached: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLabels:
+class LaneLabels(Struct, frozen=True, kw_only=True):
     """A lane with its stages. `total` limits the whole run; `interval_seconds` is that of `--every`."""
 
     lane: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 
 class Format(Enum):
@@ -15,8 +15,7 @@ class Format(Enum):
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentChoice:
+class ContentChoice(Struct, frozen=True, kw_only=True):
     """A format with the Content-Type of the response."""
 
     format: Format

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 from paropt_exporter import families
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family
-from paropt_exporter.light_typing import TYPE_CHECKING, cast
 from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.formats import Format, negotiate

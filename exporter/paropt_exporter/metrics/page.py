@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.families import BUCKETS_SECONDS, Family, Kind
-from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Metric

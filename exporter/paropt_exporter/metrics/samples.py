@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
+from msgspec import Struct, field
+
 from paropt_exporter import families, host
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.events import ControlView, LiveStage, PoolControl, PoolStatistics, QueryCounts
 from paropt_exporter.families import Family
-from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.metrics.page import Labels, Value
 
 Sample = tuple[Family, Labels, Value]
@@ -59,8 +60,7 @@ _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of an exporter at a scrape, apart from its events.
 
     `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from enum import StrEnum
+
+from msgspec import Struct
 
 from paropt_exporter.config.units import parse_duration
 from paropt_exporter.errors import UsageError
@@ -34,8 +35,7 @@ class Format(StrEnum):
     PROMETHEUS_OPERATOR = "prometheus-operator"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """The options of `generate`; this repository's own files have the defaults.
 
     `selector`: label matchers for each query, without braces. `rate_window`: a Prometheus duration; by default `5m` in
@@ -71,7 +71,7 @@ class Options:
         return tuple((found[1], found[0]) for found in re.finditer(_MATCHER, self.selector))
 
 
-PARAMETERS = tuple(field.name for field in fields(Options))
+PARAMETERS = Options.__struct_fields__
 
 
 def parse_options(given: Mapping[str, str]) -> Options:

@@ -19,8 +19,9 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
+from msgspec import Struct
+
 from paropt_exporter.config.placeholders import ITEMS, SHELL
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.
@@ -42,8 +43,7 @@ _SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path 
 Batches = list[tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrentStages:
+class ConcurrentStages(Struct, frozen=True, kw_only=True):
     """The seconds of the stages that may run at the same time, before and after this stage in the plan's order."""
 
     before: tuple[float, ...] = ()
@@ -142,8 +142,7 @@ def _pack(items: Sequence[str], weights: Sequence[float], count: int) -> Batches
     return [tuple(items[index] for index in sorted(members[place])) for place in longest_first if members[place]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True):
     batches: Batches
     cost: float
 

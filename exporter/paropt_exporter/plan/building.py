@@ -9,6 +9,9 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
@@ -17,9 +20,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
-from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.structure import (

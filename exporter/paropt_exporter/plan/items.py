@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.errors import Interrupted
-from paropt_exporter.light_typing import TYPE_CHECKING
 from paropt_exporter.signals import DeferredSignals
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter import files
 from paropt_exporter.config.placeholders import ITEMS, SHELL
@@ -93,7 +94,6 @@ def _read_addopts(folder: Path) -> str:
     return read_pytest_options(read).get("addopts", "")
 
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
@@ -18,8 +19,7 @@ _MOST_COMPARED = 500
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """The stages to run. A pattern is a name, a number or a glob; without `patterns` the whole lane is selected.
 
     `skipped` overrides `patterns`. A stage runs without those of its needs that are skipped, or all of them with
@@ -35,8 +35,7 @@ class Selection:
         return bool(self.patterns or self.skipped)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
+class Selected(Struct, frozen=True, kw_only=True):
     """The stages to run in the order of the config. `named` excludes those selected only as needs."""
 
     stages: tuple[Stage, ...]

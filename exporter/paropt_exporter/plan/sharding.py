@@ -18,9 +18,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Shard
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import batches
 from paropt_exporter.plan.structure import KnownItems, PlannedStage, PlannedTask, Split, compute_median
 
@@ -82,8 +84,7 @@ def split_stages(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
+class _Unit(Struct, frozen=True):
     """A part of the work that one shard gets. Times are in microseconds.
 
     `stages`: the names of the stages that its shard must have. `size` orders the units; `own` is its duration apart

@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec import Struct, field
+
 from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
 from paropt_exporter.executors.base import COMMANDS, RemoteTaskOptions
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commands:
+class Commands(Struct, frozen=True, kw_only=True):
     """Argument vectors that run one after another in one task. The first failure ends the task."""
 
     steps: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(Struct, frozen=True, kw_only=True):
     """A call of a Python function, `module:function`. Dots after the colon reach into classes."""
 
     target: str
@@ -29,8 +28,7 @@ class Call:
 Work = Commands | Call
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedTask:
+class PlannedTask(Struct, frozen=True, kw_only=True):
     """One task. `item` is its item, or None in a stage without items.
 
     A batch has all its items in `items` and its name in `item`; `items` is empty for any other task. `apart` has the
@@ -44,8 +42,7 @@ class PlannedTask:
     apart: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedStage:
+class PlannedStage(Struct, frozen=True, kw_only=True):
     """One stage, ready to run.
 
     `skip` is the reason why it will not run, `fault` the reason why it can't ("" for none). A stage with a fault has no
@@ -101,8 +98,7 @@ class PlannedStage:
     remote: RemoteTaskOptions | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(Struct, frozen=True, kw_only=True):
     """The bounds of a lane's size. `minimum == maximum` for a fixed size."""
 
     minimum: int
@@ -114,8 +110,7 @@ class Bounds:
         return self.minimum == self.maximum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class Split(Struct, frozen=True, kw_only=True):
     """A lane's work, split into shards. `shards` has the stages of each, `loads_seconds` the work of each.
 
     `digest` identifies the split: another list of items, or another history, gives another one. `notes` are about
@@ -128,8 +123,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
     `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
@@ -150,8 +144,7 @@ class Plan:
     split: Split | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownItems:
+class KnownItems(Struct, frozen=True, kw_only=True):
     """Measurements of a stage's earlier runs: the seconds of each item, and of a command's start.
 
     Long tests (`tests/test_a.py::test_b`) have their own entries, and their file's seconds exclude them.

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from msgspec import Struct
+
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask, find_repository_path
 from paropt_exporter.terminal import visible
@@ -27,8 +28,7 @@ _MARKS = {Result.SUCCESS: "✅", Result.SKIP: "⏭️", Result.CANCELLATION: "�
 _BAD_MARK, _LATE_MARK = "❌", "⚠️"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Annotation:
+class _Annotation(Struct, frozen=True, kw_only=True):
     level: Level
     title: str
     message: str

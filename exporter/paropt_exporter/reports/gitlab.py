@@ -11,8 +11,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from paropt_exporter.findings import Finding, Level
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.reports.model import FinishedRun, ReportedStage, find_repository_path
 from paropt_exporter.terminal import visible
 
@@ -20,8 +21,7 @@ _SEVERITIES = {Level.ERROR: "major", Level.WARNING: "minor"}
 _DEFAULT_CONFIG = "paropt.yml"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _Entry(Struct, frozen=True, kw_only=True):
     check: str
     text: str
     path: str

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from xml.etree import ElementTree  # nosec B405 # writes only
 
+from msgspec import Struct
+
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 from paropt_exporter.terminal import visible
 
@@ -23,8 +24,7 @@ _ORDER = ("failure", "rerunFailure", "flakyFailure", "skipped", "error", "rerunE
 _SKIPPED = (Result.CANCELLATION, Result.SKIP)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Try:
+class _Try(Struct, frozen=True, kw_only=True):
     """The result of one case in one attempt."""
 
     result: Result
@@ -33,8 +33,7 @@ class _Try:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     name: str
     tries: tuple[_Try, ...]
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from msgspec import Struct, field
+
 from paropt_exporter.events import Decision, RunRecord, RunStarted, SlaRecord, StageRecord, TaskRecord
 from paropt_exporter.findings import Finding
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 _TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One attempt. `output` is the end of its output, empty for a success; `findings` are those in its output."""
 
     record: TaskRecord
@@ -26,8 +26,7 @@ class Attempt:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedTask:
+class ReportedTask(Struct, frozen=True):
     """A task with its attempts, the first one first; there is at least one."""
 
     attempts: tuple[Attempt, ...]
@@ -43,8 +42,7 @@ class ReportedTask:
         return record.stage if record.item is None else record.item
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedStage:
+class ReportedStage(Struct, frozen=True, kw_only=True):
     """A stage as it ended. `folder`: where its commands ran, to which the paths of findings are relative."""
 
     record: StageRecord
@@ -56,8 +54,7 @@ class ReportedStage:
         return tuple(task for task in self.tasks if task.last.record.result.bad)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedRun:
+class FinishedRun(Struct, frozen=True, kw_only=True):
     """A run that has ended. `log` is the file with the whole output of its tasks, if it is kept.
 
     `top` is the top folder of the repository, which `root`, the folder of the config, may be or lie in.

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from msgspec.structs import replace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -39,7 +40,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from paropt_exporter._version import __version__
 from paropt_exporter.errors import DeliveryError
 from paropt_exporter.events import Result
-from paropt_exporter.lazy_dataclasses import replace
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage
 

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter import files
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted, SlaRecord, TaskRecord
 from paropt_exporter.findings import find_findings
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 
@@ -29,8 +31,7 @@ _MOST_FINDINGS = 200  # of an attempt: more than any page of any consumer shows
 _MOST_RUN_FINDINGS = 5000  # of all attempts of a run together
 
 
-@dataclass(frozen=True, slots=True)
-class ReportOption:
+class ReportOption(Struct, frozen=True):
     """A report that is asked for. `path` is absolute; None for a report that goes to no file."""
 
     kind: str

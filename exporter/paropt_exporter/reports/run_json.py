@@ -6,7 +6,8 @@ Times are seconds, moments in seconds since 1970. `version` changes when a key i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+
+from msgspec import to_builtins
 
 from paropt_exporter.events import Decision
 from paropt_exporter.findings import Finding
@@ -35,10 +36,10 @@ def render(run: FinishedRun) -> bytes:
         "busy_ratio": record.busy_ratio,
         "log": str(run.log) if run.log is not None else None,
         "stages": [_stage_to_json(stage) for stage in run.stages],
-        "slas": [asdict(sla) for sla in run.slas],
-        "pools": [asdict(pool) for pool in record.pools],
+        "slas": [to_builtins(sla) for sla in run.slas],
+        "pools": [to_builtins(pool) for pool in record.pools],
         "decisions": [_decision_to_json(decision) for decision in run.decisions],
-        "bottlenecks": [asdict(bottleneck) for bottleneck in record.bottlenecks],
+        "bottlenecks": [to_builtins(bottleneck) for bottleneck in record.bottlenecks],
     }
     return json.dumps(report, indent=1).encode() + b"\n"
 
@@ -59,7 +60,7 @@ def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
         "tasks_cached": record.tasks_cached,
         "saved_seconds": record.saved_seconds,
         "cache_note": record.cache_note,
-        "sla": asdict(record.sla) if record.sla is not None else None,
+        "sla": to_builtins(record.sla) if record.sla is not None else None,
         "sla_warned": record.warned,
         "sla_broken": record.broken,
         "tasks": [_task_to_json(task) for task in stage.tasks],
@@ -102,7 +103,7 @@ def _attempt_to_json(attempt: Attempt) -> dict[str, object]:
 
 
 def _finding_to_json(finding: Finding) -> dict[str, object]:
-    return {**asdict(finding), "level": finding.level.value}
+    return {**to_builtins(finding), "level": finding.level.value}
 
 
 def _decision_to_json(decision: Decision) -> dict[str, object]:

@@ -22,19 +22,19 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from msgspec import Struct, field
 
 from paropt_exporter import files
 from paropt_exporter.events import Result
-from paropt_exporter.lazy_dataclasses import dataclass, field
-from paropt_exporter.light_typing import Any, BinaryIO
 
 SUFFIX = ".log"
 _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a command line
 _OURS = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id, which begins with the time: sorted by name is by age
 
 
-@dataclass(slots=True)
-class LoggedAttempt:
+class LoggedAttempt(Struct):
     """An attempt as the log has it so far; `result` None: it has no end there.
 
     `pieces`: position and size of its output in the file; a position of -1 stands for bytes that are missing there.
@@ -135,8 +135,7 @@ def open_log(folder: Path, run_id: str) -> BinaryIO:
     return os.fdopen(files.open_regular(folder / f"{run_id}{SUFFIX}"), "rb")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """A header's values; for output, where its bytes lie in the file."""
 
     values: Mapping[str, Any]  # as parsed from JSON

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import Struct
+
 from paropt_exporter import files
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, scan_logs
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,7 @@ log = logging.getLogger(__name__)
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is held in memory anyway
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLimits:
+class LogLimits(Struct, frozen=True, kw_only=True):
     """How much output is kept: for one run, for all together, and for how long."""
 
     run_bytes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Sizing, compute_fixed_workload_size
 
@@ -19,7 +20,9 @@ def group(*demands: float | None, pool: str = "commands", thread: bool = False) 
 
 
 def size(running: list[LoadGroup], waiting: list[LoadGroup], *, maximum: int = 32) -> Sizing:
-    return compute_fixed_workload_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
+    """Return the size, without the tasks of each pool."""
+    sizing = compute_fixed_workload_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
+    return replace(sizing, pools={})
 
 
 def test_unknown_tasks_start_with_one_per_core() -> None:

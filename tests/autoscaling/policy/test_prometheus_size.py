@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.prometheus_size import (
     NO_DATA_AFTER,

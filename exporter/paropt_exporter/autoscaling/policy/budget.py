@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
-from paropt_exporter.lazy_dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """A pool's claim: a size between `floor` and `wanted`, with the CPU demand in cores and the memory of each worker.
 
     `weight` is its part if resources do not suffice for all; an `urgent` pool is served first.
@@ -25,8 +25,7 @@ class Claim:
     urgent: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(Struct, frozen=True, kw_only=True):
     """The claims of all pools of a machine, and its resources; None: unbounded or unknown.
 
     `spare_bytes`: memory that grants no new worker, and for whose lack no worker has to go.
@@ -38,8 +37,7 @@ class Budget:
     spare_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class Allowance(Struct, frozen=True, kw_only=True):
     """The size that one pool gets, and the reason for not more: demand (it wants no more), cpu_limit, memory_limit."""
 
     size: int

@@ -11,16 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import Struct, field
+
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
-from paropt_exporter.lazy_dataclasses import dataclass, field
 from paropt_exporter.plan import THREADS
 
 SATURATED_RATIO = 0.9  # add no workers once the lane keeps this much of the cores busy
 DEADLINE_RATIO = 0.9  # of the time left; the rest is for errors of the estimate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(Struct, frozen=True, kw_only=True):
     """The load of one running or waiting task. `cpu_demand` is in cores; None: unknown.
 
     `thread_cpu_demand`: the part of it in threads of this process, which share one interpreter's lock. `peak_bytes`:
@@ -34,16 +34,14 @@ class Load:
     thread_cpu_demand: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadGroup:
+class LoadGroup(Struct, frozen=True, kw_only=True):
     """Tasks with equal loads that follow each other in the order of their starts."""
 
     load: Load
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizing:
+class Sizing(Struct, frozen=True, kw_only=True):
     """How many tasks may run at once, and why not more.
 
     `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: the
@@ -55,11 +53,10 @@ class Sizing:
     reason: str
     admitted: int = 0
     surplus: int = 0
-    pools: Mapping[str, int] = field(default_factory=dict, compare=False)
+    pools: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemainingWork:
+class RemainingWork(Struct, frozen=True, kw_only=True):
     """The rest of a run: its work in seconds of one worker, its longest chain, and the time left until a deadline."""
 
     seconds: float

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from paropt_exporter.autoscaling.policy.fixed_workload import (
     Load,
     LoadGroup,
@@ -23,7 +26,6 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     compute_next_states,
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 # The size shrinks once a smaller one has sufficed for this long. With less, it would follow every task that ends. With
 # more, a size that was raised by a wrong reading would not be back within two seconds.
@@ -31,8 +33,7 @@ STABLE_SECONDS = 1.0
 SHORT_SECONDS = 1.0  # for which memory must be short before fewer tasks may run than do
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneSizingState:
+class LaneSizingState(Struct, frozen=True, kw_only=True):
     """The state from step to step. `short_since`: since when more tasks run than memory holds, if they do.
 
     `stages`: the limits and trials of stages with many tasks.
@@ -43,8 +44,7 @@ class LaneSizingState:
     stages: tuple[StageLimitState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneObservation:
+class LaneObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a lane's size.
 
     `stages`: measurements of stages with several tasks, if the controller sets the size; `memory`: the memory left
@@ -68,8 +68,7 @@ class LaneObservation:
     stuck: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneDecision:
+class LaneDecision(Struct, frozen=True, kw_only=True):
     """A decision about a run's size."""
 
     size: int
@@ -78,8 +77,7 @@ class LaneDecision:
     state: LaneSizingState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneAssessment:
+class LaneAssessment(Struct, frozen=True, kw_only=True):
     """The states of stages from now on, and the waiting tasks that may start.
 
     `memory_size`: N_mem of running tasks and these; None: unknown.

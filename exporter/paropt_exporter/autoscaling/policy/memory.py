@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
-from paropt_exporter.lazy_dataclasses import dataclass
 
 RESERVE_BYTES = (
     256 << 20
@@ -21,8 +22,7 @@ RESERVE_BYTES = (
 SPARE_BYTES = RESERVE_BYTES // 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Memory(Struct, frozen=True, kw_only=True):
     """The machine's memory. `held_bytes`: the part of their known peaks that running tasks hold already."""
 
     available_bytes: int
@@ -70,8 +70,7 @@ def _get_next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
     return waiting[0].load.peak_bytes if waiting else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolMemory:
+class PoolMemory(Struct, frozen=True, kw_only=True):
     """The machine's memory beside a pool. `growth_bytes`: the memory that workers of all pools may still take.
 
     `peak_bytes`: the most that one of the pool's workers has used; 0: unknown, or threads, which share one process.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from paropt_exporter.autoscaling.policy.budget import Budget, compute_allowance
 from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
 from paropt_exporter.autoscaling.policy.memory import PoolMemory, compute_pool_memory_size
@@ -28,7 +31,6 @@ from paropt_exporter.autoscaling.policy.stabilization import (
     decide_size,
 )
 from paropt_exporter.cpu_demand import WAITING_DEMAND
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 STABLE_SECONDS = 10.0
 TRIAL_SERVICES = 1.5  # of a task's duration, in which a wave of tasks at the new size ends
@@ -36,8 +38,7 @@ LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before; further growth waits for
 STABLE_SERVICES = 3.0  # of a task's duration, so that a pool of long tasks does not change each second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Trial(Struct, frozen=True, kw_only=True):
     """Up-moves under trial: the size before the first one, the service times there, and the moment of the last one."""
 
     old_size: int
@@ -45,8 +46,7 @@ class Trial:
     moved_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSizingState:
+class PoolSizingState(Struct, frozen=True, kw_only=True):
     """How the size moved, an up-move under trial, and the block after one that did not help."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
@@ -54,8 +54,7 @@ class PoolSizingState:
     block: Block | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolObservation:
+class PoolObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a pool's size.
 
     `cpu_demand`: of one worker, in cores (None: unknown); `cpu`: cores that the pool keeps busy; `sample`: service
@@ -78,8 +77,7 @@ class PoolObservation:
     budget: Budget | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolDecision:
+class PoolDecision(Struct, frozen=True, kw_only=True):
     """A decision about a pool's size."""
 
     size: int

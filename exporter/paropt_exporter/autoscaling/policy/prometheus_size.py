@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from paropt_exporter.autoscaling.policy.fixed_workload import SATURATED_RATIO
 from paropt_exporter.autoscaling.policy.query_validity import SETTLED_SCRAPES, Reading, reject_reading
 from paropt_exporter.autoscaling.policy.queueing import compute_cpu_size
@@ -20,13 +23,11 @@ from paropt_exporter.autoscaling.policy.stabilization import (
     decide_size,
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
-from paropt_exporter.lazy_dataclasses import dataclass, field, replace
 
 NO_DATA_AFTER = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolMeasurement:
+class PoolMeasurement(Struct, frozen=True, kw_only=True):
     """Prometheus' values for a pool of this process over one window; `sampled` is the scrape's time in seconds."""
 
     sampled: float
@@ -38,8 +39,7 @@ class PoolMeasurement:
     delay: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetState:
+class TargetState(Struct, frozen=True, kw_only=True):
     """How the size moved, rejections in a row, and since when the readings show the last resize."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
@@ -48,8 +48,7 @@ class TargetState:
     visible_since: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetObservation:
+class TargetObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a target. `pools`: one reading for each pool of the lane.
 
     `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk.
@@ -66,8 +65,7 @@ class TargetObservation:
     rescue_size: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReading:
+class PoolReading(Struct, frozen=True, kw_only=True):
     """A pool's reading; `measurement` only if it is valid. `target`: the pool's present target."""
 
     pool: str
@@ -76,8 +74,7 @@ class PoolReading:
     measurement: PoolMeasurement | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetDecision:
+class TargetDecision(Struct, frozen=True, kw_only=True):
     """A decision about a lane's size by query results."""
 
     size: int

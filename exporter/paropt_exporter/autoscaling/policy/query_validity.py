@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 STALE_INTERVALS = 2.5  # an older sample means at least two missed scrapes
 SETTLED_SCRAPES = 4  # a rate over fewer scrapes says little
@@ -15,8 +15,7 @@ CLOCK_TOLERANCE_SECONDS = 60.0
 _FUTURE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """A signal's value. `rejection_reason` is one of DOUBTS, "" if the reading is valid; `detail` says more."""
 
     value: float = math.nan
@@ -30,8 +29,7 @@ class Reading:
         return not self.rejection_reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesValue:
+class SeriesValue(Struct, frozen=True, kw_only=True):
     """One series of a query result."""
 
     labels: tuple[tuple[str, str], ...]
@@ -41,8 +39,7 @@ class SeriesValue:
         return dict(self.labels).get(name, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryResult:
+class QueryResult(Struct, frozen=True, kw_only=True):
     """Prometheus' answer at its own time `evaluated_timestamp_seconds`. `kind`: vector, scalar, matrix, string."""
 
     kind: str

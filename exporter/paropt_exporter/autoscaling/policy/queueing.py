@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 WAIT_RATIO = 0.25  # the mean wait over the service time: 5 Erlang get 7 workers
 DRAIN_SECONDS = 2.0  # within which all queued tasks start: after a step of the load no task waits for 3 s
@@ -21,8 +21,7 @@ _LOAD_STEP = 1e-3  # loads nearer than this share one cached result
 _LARGEST_LOAD = 10_000.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Traffic(Struct, frozen=True, kw_only=True):
     """A pool's traffic: arrivals per second, service seconds of one task, and queued tasks.
 
     `spread`: the standard deviation of the estimated load, over the load.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from paropt_exporter.lazy_dataclasses import dataclass
+from msgspec import Struct
 
 COMPLETIONS = 30  # after the move; fewer say little of a mean
 FEW_COMPLETIONS = 10  # before the move; fewer widen the bound, and a burst of load leaves no time for more
@@ -20,8 +20,7 @@ FIRST_BLOCK_SECONDS = 60.0
 LONGEST_BLOCK_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(Struct, frozen=True, kw_only=True):
     """Service times: their number, their mean in seconds without run delay, and the variance of one."""
 
     count: int
@@ -29,8 +28,7 @@ class Sample:
     variance: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(Struct, frozen=True, kw_only=True):
     """No growth beyond `size` until a moment, unless load or service time change."""
 
     size: int

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 LOAD, LIMIT = "load", "limit"
 PATIENT_INTERVALS = 10  # for which the last value of a lost signal holds
@@ -22,8 +24,7 @@ _LARGEST_RAISE_RATIO = 0.5
 _MOST_WORKERS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signal:
+class Signal(Struct, frozen=True, kw_only=True):
     """A query of the user with its reading. `use`: load or limit."""
 
     name: str
@@ -32,8 +33,7 @@ class Signal:
     reading: Reading
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastSignal:
+class LastSignal(Struct, frozen=True, kw_only=True):
     """A signal's last valid value: workers as floor or ceiling (None: no bound), its time, and rejections since."""
 
     name: str
@@ -42,16 +42,14 @@ class LastSignal:
     rejected_count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundsState:
+class BoundsState(Struct, frozen=True, kw_only=True):
     """The state from interval to interval: the last signals, and floors of falling height."""
 
     last_signals: tuple[LastSignal, ...] = ()
     floors: tuple[tuple[float, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundsObservation:
+class BoundsObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about bounds. `minimum`, `maximum`: the config's; `size`: the lane's present size."""
 
     now: float
@@ -66,8 +64,7 @@ class BoundsObservation:
     state: BoundsState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundsDecision:
+class BoundsDecision(Struct, frozen=True, kw_only=True):
     """A decision about bounds. `reason` is one of the metrics' reasons; `signal` names the deciding signal, or ""."""
 
     floor: int

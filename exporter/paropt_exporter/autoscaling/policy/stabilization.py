@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from paropt_exporter.lazy_dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 TOLERANCE_RATIO = 0.1  # as in the HPA
 LARGEST_STEP_DOWN_RATIO = 0.3
@@ -21,8 +22,7 @@ REVERSAL_WINDOW_SECONDS = 3600.0
 REVERSAL_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizeLimits:
+class SizeLimits(Struct, frozen=True, kw_only=True):
     """Limits of a size: floor, ceiling, and the seconds for which a lower size must have been enough.
 
     `ceiling_reason`: the cause of the ceiling.
@@ -34,8 +34,7 @@ class SizeLimits:
     ceiling_reason: str = "bounds"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedSize:
+class WantedSize(Struct, frozen=True, kw_only=True):
     """A wanted size with its reason, and the reason to hold instead of growing, or "".
 
     `keep`: a size that is kept, though not asked for. `exact`: a count, not an estimate: the smallest difference is
@@ -52,8 +51,7 @@ class WantedSize:
     rescue: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingHistory:
+class ScalingHistory(Struct, frozen=True, kw_only=True):
     """Wanted sizes and moves: peaks (moment, size) of falling size, and the moments of reversals.
 
     `moved_from`: the size before the last move. `began`: the first decision's moment; before the stable time has
@@ -72,8 +70,7 @@ class ScalingHistory:
         return sum(moment > now - REVERSAL_WINDOW_SECONDS for moment in self.reversals) >= MAX_REVERSALS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizeDecision:
+class SizeDecision(Struct, frozen=True, kw_only=True):
     """A decision: the next size, the action, its reason, and the history for the next decision."""
 
     size: int

@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     CHANGE_RATIO,
     COMPLETIONS,
@@ -28,7 +31,6 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     estimate_inflation,
     is_ineffective,
 )
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
 TRIED_RATIO = 0.25  # of the running tasks; half of them would take three times the completions
@@ -42,16 +44,14 @@ _TELLING_GROWTH = 1.5  # times the concurrency; with a smaller difference neithe
 _ENDLESS = 10 * COMPLETIONS  # a trial without a result by now never has one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrencyLevel:
+class ConcurrencyLevel(Struct, frozen=True, kw_only=True):
     """Service times at a concurrency: among how many tasks of its stage a task ran on average, itself included."""
 
     concurrency: float
     sample: Sample
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageMeasurement:
+class StageMeasurement(Struct, frozen=True, kw_only=True):
     """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of an ended task."""
 
     stage: str
@@ -61,8 +61,7 @@ class StageMeasurement:
     fastest_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageLimitState:
+class StageLimitState(Struct, frozen=True, kw_only=True):
     """A stage's limit. `limit`: tasks that may run at once (None: any number); `fallback`: the limit before a trial.
 
     `reference`: the level with which the phase's measurement is compared; `useless`: the larger level with which the

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from msgspec import Struct, field
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -31,7 +32,6 @@ from paropt_exporter.autoscaling.policy.query_validity import QueryResult, Serie
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
-from paropt_exporter.lazy_dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class QueryFailed(ParoptError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
+class ClientSettings(Struct, frozen=True, kw_only=True):
     """The server's address and the credentials. Files are read again for each query, since secrets are rotated."""
 
     url: str

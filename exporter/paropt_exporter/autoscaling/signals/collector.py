@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from paropt_exporter import families
 from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import (
@@ -25,7 +27,6 @@ from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.families import Family
-from paropt_exporter.lazy_dataclasses import dataclass
 from paropt_exporter.promql import build_selector, select
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,7 @@ OWN_SIGNALS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuerySpec:
+class QuerySpec(Struct, frozen=True, kw_only=True):
     """A signal of the config."""
 
     name: str

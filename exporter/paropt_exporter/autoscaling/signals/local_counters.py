@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
+from msgspec import Struct
+
 from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.events import PoolStatistics
-from paropt_exporter.lazy_dataclasses import dataclass
 
 LONGEST_WINDOW_SECONDS = 90.0
 _SERVICES = 5.0  # a window spans several tasks, however long they are
@@ -23,8 +24,7 @@ _FEW_COMPLETIONS = 5
 _SERVICE_CHANGE_RATIO = 0.33  # four sigmas of 30 tasks whose durations vary by half of their mean
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CounterSample:
+class CounterSample(Struct, frozen=True, kw_only=True):
     """A pool's counters at one moment; `queued` and `running` are values of that moment, all others only grow."""
 
     moment: float
@@ -38,8 +38,7 @@ class CounterSample:
     running: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(Struct, frozen=True, kw_only=True):
     """Means per second over a window; `busy` is the mean number of busy workers, `slots` of live ones."""
 
     arrivals: float

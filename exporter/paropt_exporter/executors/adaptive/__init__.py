@@ -6,8 +6,7 @@ Names are loaded on first use: a lane routes its calls without an AdaptivePool.
 from __future__ import annotations
 
 from importlib import import_module
-
-from paropt_exporter.light_typing import TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool

@@ -9,13 +9,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,7 @@ class Router:
         return known.cpu_demand if known else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionProfile:
+class FunctionProfile(Struct, frozen=True, kw_only=True):
     """The mean CPU demand (0 to 1 core) and duration of a function's tasks.
 
     `children_demand`: the CPU demand of the child processes of one task, in cores.
@@ -193,8 +193,7 @@ def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         log.warning("function profiles can't be saved", extra={"path": str(path), "err": str(error)})
 
 
-@dataclass(slots=True)
-class _Knowledge:
+class _Knowledge(Struct):
     """The measurements of one function: averages of its CPU demand and duration."""
 
     cpu_demand: float

@@ -11,6 +11,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from paropt_exporter import host
 from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget, CoreTime, cpu_demand
 from paropt_exporter.errors import UnpicklableError
@@ -31,7 +33,6 @@ from paropt_exporter.executors.future import TaskFuture, get_label, unwrap_parti
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.lazy_dataclasses import replace
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic, time
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker
+from msgspec import Struct, field
 
 from paropt_exporter import host
 from paropt_exporter._version import __version__
@@ -51,8 +51,7 @@ _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 _setup_lock = threading.Lock()  # guards: the installation of the agent
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(Struct):
     """The state of one coordinator on this worker."""
 
     root: str

@@ -6,15 +6,15 @@ Moments never travel, since hosts have different clocks: only durations and ages
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteCommands:
+class RemoteCommands(Struct, frozen=True, kw_only=True):
     """Argument vectors that run one after another. `folder` is relative to the root of the tree."""
 
     steps: tuple[tuple[str, ...], ...]
@@ -26,8 +26,7 @@ class RemoteCommands:
     keeps_output: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteCall:
+class RemoteCall(Struct, frozen=True, kw_only=True):
     """A call of `module:function`, with the root of the tree first on the import path."""
 
     target: str
@@ -36,8 +35,7 @@ class RemoteCall:
     keeps_output: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFunction:
+class RemoteFunction(Struct, frozen=True):
     """A pickled function with its arguments."""
 
     payload: bytes
@@ -46,8 +44,7 @@ class RemoteFunction:
 RemoteWork = RemoteCommands | RemoteCall | RemoteFunction
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteTask:
+class RemoteTask(Struct, frozen=True):
     """One attempt of a task. `attempt` identifies it in the session."""
 
     attempt: int
@@ -55,8 +52,7 @@ class RemoteTask:
     work: RemoteWork
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Tasks for one worker, which runs them only if it is the one that `worker_id` names."""
 
     session: str
@@ -65,8 +61,7 @@ class Batch:
     tasks: tuple[RemoteTask, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteMeasurement:
+class RemoteMeasurement(Struct, frozen=True, kw_only=True):
     """The resource usage of one task in its worker, as durations."""
 
     worker: str = ""
@@ -77,8 +72,7 @@ class RemoteMeasurement:
     memory_peak_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(Struct, frozen=True):
     """A file on a worker's host. `name` is relative to the root of the tree, "" for a temporary file.
 
     `content` has all of a small file, which the reply carries; None: it is fetched.
@@ -90,8 +84,7 @@ class RemoteFile:
     content: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskReply:
+class TaskReply(Struct, frozen=True, kw_only=True):
     """The outcome of one task: a value or an error, and the files that the coordinator fetches."""
 
     attempt: int
@@ -103,8 +96,7 @@ class TaskReply:
     output: RemoteFile | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningUsage:
+class RunningUsage(Struct, frozen=True, kw_only=True):
     """The usage of one running task. `age_seconds` is that of the sample; None: no sample yet."""
 
     attempt: int
@@ -116,16 +108,14 @@ class RunningUsage:
     age_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerUsage:
+class WorkerUsage(Struct, frozen=True, kw_only=True):
     """A worker's running tasks, and the free memory of its host."""
 
     memory_available_bytes: int
     running: tuple[RunningUsage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFacts:
+class WorkerFacts(Struct, frozen=True, kw_only=True):
     """Facts about a worker that is about to take tasks.
 
     `host_key` is equal for workers that share a folder for temporary files. `versions` has those of Python, git ("" if

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from paropt_exporter.errors import ParoptError
 
@@ -18,8 +19,7 @@ class ClusterError(ParoptError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
+class TlsFiles(Struct, frozen=True, kw_only=True):
     """The certificates of a connection, in PEM files."""
 
     ca: Path
@@ -27,8 +27,7 @@ class TlsFiles:
     key: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
+class ClusterSettings(Struct, frozen=True, kw_only=True):
     """Where the workers are, and what reaches them.
 
     At most one of `scheduler` (an address), `scheduler_file` and `factory` (`module:function`) is set; with none of

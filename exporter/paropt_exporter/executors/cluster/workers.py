@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
@@ -13,8 +14,7 @@ from paropt_exporter.executors.commands.output import OutputFile, OutputSink
 from paropt_exporter.executors.future import TaskFuture
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFiles:
+class LocalFiles(Struct, frozen=True, kw_only=True):
     """Where the files of a reply go on this host, and the patterns of outputs that may be written."""
 
     outputs: tuple[str, ...] = ()
@@ -23,8 +23,7 @@ class LocalFiles:
     report: Path | None = None
 
 
-@dataclass(slots=True, eq=False)
-class WorkItem:
+class WorkItem(Struct, eq=False):
     """One attempt of a task, from its submission until its future settles.
 
     `group`: tasks of one group have similar durations. `files`: where the files of its reply go.
@@ -46,8 +45,7 @@ class WorkItem:
         return self.usage[1].memory_bytes if self.usage is not None else 0
 
 
-@dataclass(slots=True, eq=False)
-class RemoteWorker:
+class RemoteWorker(Struct, eq=False):
     """A worker that takes tasks.
 
     preparing ──facts──> ready ──surplus──> draining ──idle──> scaled down

@@ -13,6 +13,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
@@ -21,7 +24,6 @@ from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
-from paropt_exporter.lazy_dataclasses import dataclass, replace
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,7 @@ _SHELL_WORDS = {126: "a command could not be executed", 127: "a command was not 
 _SHELL_SIGNAL_CODE = 128  # a shell exits with this plus the number of the signal that killed its command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandOutcome:
+class CommandOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of one task. `exit_code` or `signal` is of its last step; `message` is a line, "" on success.
 
     `stopped`: `CommandPool.stop` ended it; this overrides the exit code. `output` is the end of the output of all

@@ -20,6 +20,9 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
@@ -31,8 +34,6 @@ from paropt_exporter.executors.commands.supervisor_client import (
     describe_death,
     kill_leftovers,
 )
-from paropt_exporter.lazy_dataclasses import dataclass
-from paropt_exporter.light_typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,7 @@ _NO_FILE = "no such file"
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """The resource usage of a command's processes so far. `memory_bytes` is current, `memory_peak_bytes` the highest.
 
     `core_time` includes current waits for a core, `run_delay_seconds` only those that have ended. `sampled_seconds`:
@@ -71,8 +71,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
+class StepResult(Struct, frozen=True, kw_only=True):
     """How a step ended: its exit code as in `subprocess` (minus the signal), or the problem without an exit code."""
 
     code: int | None = None

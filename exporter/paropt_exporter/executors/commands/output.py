@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, Protocol
 
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.light_typing import BinaryIO, Protocol
 
 TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record
 RAW_BYTES = 4 * TEXT_CHARACTERS  # cleaning removes colours and progress bars: keep enough to fill the text

@@ -5,7 +5,7 @@ ProcessPool is loaded when it is first used, since a lane of commands needs `for
 
 from __future__ import annotations
 
-from paropt_exporter.light_typing import TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool

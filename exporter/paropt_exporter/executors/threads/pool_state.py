@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
+from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.errors import InitializerFailed, drop_first_frame
@@ -20,7 +21,6 @@ from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.thread_group import ThreadGroup
-from paropt_exporter.light_typing import Any, NoReturn, Protocol
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
 from itertools import count, islice
 from time import monotonic
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.errors import drop_first_frame
@@ -18,7 +19,6 @@ from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
-from paropt_exporter.light_typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,8 @@ global server holds these few series, and `paropt-global.yml` sums them over the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.families import Family, Kind

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Level(StrEnum):
@@ -30,8 +31,7 @@ OF_LANE = ("job", "instance", "project", "lane")
 OF_POOL = ("job", "instance", "project", "pool")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
+class Recording(Struct, frozen=True, kw_only=True):
     """A query whose result is stored under a name of the form `level:metric:operations`.
 
     `labels` distinguish several recordings of one name.
@@ -42,8 +42,7 @@ class Recording:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class Condition(Struct, frozen=True, kw_only=True):
     """A condition of an alert. `hold` and `keep`, Prometheus durations or empty, are `for` and `keep_firing_for`."""
 
     expr: str
@@ -53,16 +52,14 @@ class Condition:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Struct, frozen=True, kw_only=True):
     """A question of the runbook with the PromQL query that answers it for all lanes and hosts."""
 
     question: str
     expr: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
+class Alert(Struct, frozen=True, kw_only=True):
     """An alert and its runbook entry.
 
     `summary` is its headline in the documentation. `title` and `description` are Prometheus templates, which may
@@ -86,8 +83,7 @@ class Alert:
 Rule = Recording | tuple[Alert, Condition]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """Rules that are evaluated in sequence. An empty `interval` means Prometheus' own evaluation interval."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from paropt_exporter.events import Result
 from paropt_exporter.families import Family
@@ -21,8 +21,7 @@ UNASKED = Without(("stopped",))  # causes of worker deaths, except our own: stop
 SETTLED = "15m"  # a condition that lasts this long is not due to a single run
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesSelector:
+class SeriesSelector(Struct, frozen=True):
     """Build selectors that contain the user's own matchers."""
 
     options: Options

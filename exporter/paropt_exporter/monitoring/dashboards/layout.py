@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from grafanalib.core import (
     Annotations,
@@ -16,6 +15,7 @@ from grafanalib.core import (
     Templating,
     Time,
 )
+from msgspec import Struct
 
 from paropt_exporter import families
 from paropt_exporter.families import Family
@@ -35,24 +35,21 @@ _SHARED_CROSSHAIR = 1
 _ANY, _ANY_OR_NONE = ".+", ".*"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """Panels of one height, side by side."""
 
     height: int
     panels: Sequence[Panel]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class Section(Struct, frozen=True, kw_only=True):
     """A titled row with lines of panels."""
 
     title: str
     lines: Sequence[Line]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
+class Annotation(Struct, frozen=True, kw_only=True):
     """Marks on the time axis of all panels, where the query's series are above 0. `title` is a template of labels."""
 
     name: str
@@ -61,8 +58,7 @@ class Annotation:
     colour: Colour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
+class Variable(Struct, frozen=True, kw_only=True):
     """A variable for a label's values, in addition to job and instance; `one` allows a single value only."""
 
     label: str
@@ -70,8 +66,7 @@ class Variable:
     one: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DashboardSpec:
+class DashboardSpec(Struct, frozen=True, kw_only=True):
     """The specification of a dashboard.
 
     `sections` and `annotations` are built from the scope of the dashboard's variables and the options. `hours` is the

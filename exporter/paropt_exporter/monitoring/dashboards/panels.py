@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from grafanalib.core import BarGauge, GaugePanel, Heatmap, Panel, Repeat, Stat, StateTimeline, Target, TimeSeries
+from msgspec import Struct
 
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.alerts.selectors import UNASKED
@@ -40,8 +40,7 @@ class Dash(StrEnum):
     BOUND = Colour.BOUND
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Struct, frozen=True, kw_only=True):
     """A query of a panel. `legend` is a template of labels; `dash` draws its series dashed, like a limit.
 
     `listed` says whether the legend lists its series; a limit for each stage would hide the stages.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Colour(StrEnum):
@@ -26,16 +27,14 @@ BY_RESULT = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """A threshold: from this value on, a panel has this colour."""
 
     value: float
     colour: Colour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class Scale(Struct, frozen=True, kw_only=True):
     """A panel's unit, colours, words for values and axis.
 
     `drawn`: a chart draws the steps as dashed lines.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.recording import name_faults, name_host_increase
@@ -13,8 +13,7 @@ GRAFANA_RATE_WINDOW = "$__rate_interval"
 DASHBOARD_RANGE = "$__range"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """The variables of a dashboard, and the user's options about its queries.
 
     `variables`: those besides job and instance; each has the name of the label that it restricts. `selector`: the

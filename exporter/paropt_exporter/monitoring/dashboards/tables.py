@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from grafanalib.core import Panel, Table
+from msgspec import Struct
 
 from paropt_exporter.monitoring.dashboards.panels import Query, build_common_arguments
 from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(Struct, frozen=True, kw_only=True):
     """A column of a table: a label's name, or the letter of the query whose values it shows."""
 
     source: str
