@@ -198,7 +198,7 @@ def test_invalid_size_is_one_clear_error() -> None:
 
 
 def test_entry_with_a_path_out_of_the_project_restores_nothing(project: CachedProject, tmp_path: Path) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     stage = project.build_stage("build", outputs=("dist",))
     project.run(stage)

@@ -1,4 +1,4 @@
-"""The engine and its cache: hits are records of earlier results, misses run, and nothing waits for a cache in vain."""
+"""The engine and its cache: hits are records of earlier results, misses run, and nothing blocks on a cache for good."""
 
 from __future__ import annotations
 

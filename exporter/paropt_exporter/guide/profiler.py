@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any, ParamSpec
+
+from msgspec.structs import replace
 
 from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, Strategy

@@ -6,12 +6,14 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.outcome import Outcome, read_future
