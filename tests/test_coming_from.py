@@ -15,6 +15,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History, RunSummary
 from support import projects
 from support.real_servers import run
+from support.repositories import Repository
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
 TOOLS = {"tox", "nox", "just", "make", "moon", "pytest-xdist"}
@@ -40,6 +41,7 @@ class Project:
         self._folder = folder
         self._stages: dict[str, str] = {}
         (self._good,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+        Repository(folder)  # with a change since its main branch: all files are new
         self._write(self._good)
 
     def stages(self, command: str) -> str:

@@ -134,6 +134,10 @@ def _iter_stage(stage: StageRecord) -> Iterator[Increment]:
     yield Increment(family=families.STAGE_RUNS, labels=(*place, stage.result.value))
     if stage.result is not Result.SKIP and stage.scope is Scope.ALL:
         yield Increment(family=families.STAGE_DURATION, labels=place, amount=stage.duration_seconds)
+    if stage.first_attempts:
+        yield Increment(family=families.FIRST_ATTEMPTS, labels=place, amount=float(stage.first_attempts))
+    if stage.flaky_attempts:
+        yield Increment(family=families.FLAKY_ATTEMPTS, labels=place, amount=float(stage.flaky_attempts))
     if stage.checked:
         yield Increment(family=families.SLA_CHECKS, labels=place)
 

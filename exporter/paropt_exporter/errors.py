@@ -18,6 +18,7 @@ EXIT_FAILED = 1  # a stage failed
 EXIT_USAGE = 2
 EXIT_INTERNAL = 3  # also a history, report or summary that could not be written
 EXIT_CRITICAL_SLA = 4
+EXIT_PARTIAL = 5  # nothing failed, but --deadline left out or stopped stages
 EXIT_SIGNAL_BASE = 128
 EXIT_BROKEN_PIPE = 141
 
@@ -38,6 +39,12 @@ class UsageError(ParoptError):
 
 class NothingFailed(ParoptError):
     """The user asked to run failed tasks again, and there are none."""
+
+    exit_code = 0
+
+
+class NothingAffected(ParoptError):
+    """The user asked to run affected stages, and there are none."""
 
     exit_code = 0
 

@@ -175,7 +175,11 @@ class WorkerMemory(Struct, frozen=True, kw_only=True):
 
 
 class RunStarted(Struct, frozen=True, kw_only=True):
-    """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some."""
+    """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some.
+
+    `tree_state`: a digest of the commit and of the files that differ from it; "": unknown.
+    `deadline_seconds`, `predicted_seconds`: how long it may take, and is expected to; None without a deadline.
+    """
 
     run_id: str
     lane: str
@@ -185,6 +189,9 @@ class RunStarted(Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...]
     partial: bool = False
     shard: Shard | None = None
+    tree_state: str = ""
+    deadline_seconds: float | None = None
+    predicted_seconds: float | None = None
 
 
 class StageStarted(Struct, frozen=True, kw_only=True):
@@ -308,7 +315,9 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     """A stage ended, or was skipped (then `started_timestamp_seconds` is None and the duration 0 s).
 
     `advice`: how to make it faster, in one line, or "". `tasks_cached`: how many of its tasks were skipped;
-    `cache_note`: why the first other one of a cached stage ran.
+    `cache_note`: why the first other one of a cached stage ran. `first_attempts`: the first attempts that ended by
+    themselves. `flaky_attempts`: those that failed and passed since with the same files, in this run or in earlier
+    ones, of which `flaky_items` are the items.
     """
 
     run_id: str
@@ -336,6 +345,9 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     tasks_cached: int = 0
     saved_seconds: float = 0.0
     cache_note: str = ""
+    first_attempts: int = 0
+    flaky_attempts: int = 0
+    flaky_items: tuple[str, ...] = ()
 
     @property
     def cached(self) -> bool:

@@ -109,6 +109,15 @@ RUN_LAST_COMPLETION = _gauge(
 )
 RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
 
+RUN_DEADLINE = _gauge(
+    "paropt_run_deadline_timestamp_seconds", "When the run is stopped; only during a run with --deadline.", "lane"
+)
+RUN_PREDICTED_END = _gauge(
+    "paropt_run_predicted_end_timestamp_seconds",
+    "When the run is expected to have ended; only during a run with --deadline.",
+    "lane",
+)
+
 STAGE_DURATION = _histogram(
     "paropt_stage_duration_seconds", "From a stage's first task's start to its last attempt's end.", "lane", "stage"
 )
@@ -139,6 +148,16 @@ TASK_QUEUE_WAIT = _histogram(
 TASK_ATTEMPTS = _counter(
     "paropt_task_attempts_total", "Attempts of tasks, retries too.", "lane", "stage", "result", resumes=True
 )
+FIRST_ATTEMPTS = _counter(
+    "paropt_task_first_attempts_total",
+    "First attempts of tasks that succeeded or failed by themselves.",
+    "lane", "stage", resumes=True,
+)  # fmt: skip
+FLAKY_ATTEMPTS = _counter(
+    "paropt_task_flaky_attempts_total",
+    "First attempts that failed and later passed with the same files, in a retry or in another run.",
+    "lane", "stage", resumes=True,
+)  # fmt: skip
 
 POOL_WORKERS = _gauge("paropt_pool_workers", "Workers of a pool by state.", "pool", "state")
 POOL_SIZE = _gauge("paropt_pool_size", "Live workers of a pool, draining ones too.", "pool")

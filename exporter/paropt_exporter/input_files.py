@@ -74,6 +74,14 @@ class InputPatterns:
         included, excluded, _ = self._compile()
         return included.fullmatch(path) is not None and excluded.fullmatch(path) is None
 
+    def may_match_in(self, folder: str) -> bool:
+        """Return whether a file in a folder may be one of the files."""
+        _, _, pruned = self._compile()
+        if pruned.fullmatch(folder):
+            return False
+        roots = (f"{root}/" for root, _ in self._list_roots())
+        return any(root == "./" or root.startswith(f"{folder}/") or f"{folder}/".startswith(root) for root in roots)
+
     def find_files(self, folder: str) -> list[FoundFile]:
         """Return the files in the order of their paths, each once; pipes, sockets and devices too.
 

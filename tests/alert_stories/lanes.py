@@ -17,6 +17,7 @@ _INSIDE = "stage unit_tests of lane standard (project shop) on build-1:10178"
 def iter_stories() -> Iterator[Story]:
     yield from _failing()
     yield from _stuck()
+    yield from _flaky()
     yield from _overdue()
     yield from _throughput()
     yield from _cache()
@@ -209,6 +210,60 @@ def _stuck() -> Iterator[Story]:
         # The restart ends the stage that hung; the next run's hangs as well.
         given=stage("hangs", running="1x19 stale _ 1x40", cpu="100x19 stale _ 0x40", progress="0.5x19 stale _ 0x40"),
         then={"16m": (firing("hangs"),), "21m": (), "39m": (), "40m": (firing("hangs"),)},
+    )
+
+
+def _flaky() -> Iterator[Story]:
+    alert = "ParoptStageFlaky"
+
+    def stage(name: str, *, attempts: str, flaky: str) -> dict[str, str]:
+        place = {**LANE, "stage": name}
+        return {series(families.FIRST_ATTEMPTS, place): attempts, series(families.FLAKY_ATTEMPTS, place): flaky}
+
+    def firing(name: str, ratio: str) -> Firing:
+        return Firing(
+            severity="info",
+            labels={**LANE, "stage": name},
+            description=(
+                f"Stage {name} of lane standard (project shop) on build-1:10178: {ratio} of its first attempts "
+                "within a day failed and later passed with the same files."
+            ),
+        )
+
+    # A run each 10 minutes: 144 a day. The second flaky attempt at 8h10m; the first one leaves the window at 28h10m.
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        step="10m",
+        given=stage("unit_tests", attempts="0+1x400", flaky="0x24 1x23 2x400"),
+        then={
+            "8h": (),
+            "8h10m": (firing("unit_tests", "4.082%"),),
+            "27h": (firing("unit_tests", "1.389%"),),
+            "28h20m": (),
+        },
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        step="10m",
+        given={
+            **stage("once", attempts="0+1x400", flaky="0x24 1x400"),
+            **stage("rare", attempts="0+9x400", flaky="0x24 1x23 2x400"),
+            **stage("steady", attempts="0+1x400", flaky="0x400"),
+            **stage("once_a_day", attempts="0+0.5x400", flaky="0x24 1x155 2x400"),
+            **stage("twice_a_day", attempts="0+2x400", flaky="0x150 2x148 4x400"),
+            **stage("not_run", attempts="9x400", flaky="2x400"),
+        },
+        then={"5h": (), "9h": (), "25h": (), "33h": (), "51h": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        step="10m",
+        # The counters continue from history.
+        given=stage("unit_tests", attempts="0+1x50 stale _ 51+1x100", flaky="0x24 1x23 2x2 stale _ 2x100"),
+        then={"8h10m": (firing("unit_tests", "4.082%"),), "9h": (firing("unit_tests", "3.846%"),)},
     )
 
 

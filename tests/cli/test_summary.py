@@ -16,6 +16,7 @@ from paropt_exporter.events import (
     Strategy,
     TaskRecord,
 )
+from paropt_exporter.plan import Flakiness
 from support.lanes import limit
 
 
@@ -266,6 +267,19 @@ def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:
     assert "after 2 retries" in text
     assert "! total 7.4 s: broke 5.0 s" in text
     assert "left     b still runs in its thread" in text
+
+
+def test_flaky_stage_is_named_with_its_ratio() -> None:
+    known = {"b": Flakiness(first_attempts=119, flaky_attempts=2), "c": Flakiness(first_attempts=9, flaky_attempts=1)}
+    record = run(
+        stage("a", 1, 3, attempts=2, flaky_attempts=1, first_attempts=1),
+        stage("b", 2, 2, flaky_attempts=1, first_attempts=1),
+        stage("c", 3, 1, first_attempts=1),
+    )
+    lines = summary.format_summary(record, {}, flakiness=known).splitlines()
+    assert "after 1 retry  flaky: failed, then passed with the same files" in lines[1]
+    assert lines[2].endswith("flaky: 3 of 120 first attempts")
+    assert "flaky" not in lines[3]
 
 
 def test_no_escape_sequence_reaches_the_terminal() -> None:

@@ -127,5 +127,5 @@ def test_without_git_the_lane_is_standard_with_the_reason(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     assert choose_lane(tmp_path) == (
         "standard",
-        "the change is unknown: git is not installed, or the folder is not there",
+        "the changed files are unknown: git is not installed, or the folder is not there",
     )

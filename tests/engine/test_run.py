@@ -426,3 +426,38 @@ def test_second_interrupt_gives_stuck_attempts_up_within_seconds() -> None:
     record = bench.run()
     assert record.result is Result.CANCELLATION
     assert bench.workers.attempts[0].given_up == [2 + 7]
+
+
+# Changed inputs
+
+
+def test_wind_down_ends_stale_stages_and_lets_others_go_on() -> None:
+    bench = Bench(
+        plan(stage("stale", retries=3), stage("other"), stage("behind", needs=("other",)), stage("waiting"), workers=2),
+        {"stale": [Script(seconds=50)], "other": [Script(seconds=9)]},
+    )
+    bench.inbox.at(2.0, lambda: bench.engine.wind_down(frozenset({"stale"}), "files changed: a.py"))
+    record = bench.run()
+    assert stages_of(record) == {
+        "stale": ("cancellation", "files changed: a.py"),
+        "other": ("success", ""),
+        "behind": ("skip", "files changed: a.py"),
+        "waiting": ("skip", "files changed: a.py"),
+    }
+    assert (record.result, record.reason, record.interrupted) == (Result.CANCELLATION, "files changed: a.py", False)
+    assert record.duration_seconds == 9
+
+
+def test_wind_down_ends_the_back_off_of_a_stale_stage() -> None:
+    failing = Script(result=Result.FAILURE)
+    bench = Bench(plan(stage("a", retries=3, backoff_seconds=5.0)), {"a": [failing]})
+    bench.inbox.at(2.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0]
+
+
+def test_failure_in_a_run_that_is_wound_down_stays_a_failure() -> None:
+    failing = Script(seconds=5, result=Result.FAILURE)
+    bench = Bench(plan(stage("a"), stage("b")), {"a": [Script(seconds=50)], "b": [failing]})
+    bench.inbox.at(2.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
+    assert bench.run().result is Result.FAILURE

@@ -293,6 +293,8 @@ def test_a_history_of_an_earlier_version_is_upgraded(path: Path) -> None:
 
 
 _OTHER_4 = """
+DROP TABLE flaky_items; ALTER TABLE runs DROP COLUMN tree_state;
+ALTER TABLE stages DROP COLUMN first_attempts; ALTER TABLE stages DROP COLUMN flaky_attempts;
 DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
 ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;
 CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);

@@ -406,6 +406,8 @@ def test_the_page_parses_as_openmetrics() -> None:
     assert {family.name.removesuffix("_total") for family in families.FAMILIES} - names == {
         families.RUN_LAST_SUCCESS.name,
         families.RUN_LAST_COMPLETION.name,
+        families.RUN_DEADLINE.name,
+        families.RUN_PREDICTED_END.name,
         families.SLA_DEADLINE.name,
         families.SLA_PREDICTED_END.name,
         families.SLA_PREDICTED_RATIO.name,
@@ -427,9 +429,20 @@ def test_every_family_is_on_the_page_after_a_run() -> None:
     running.run_lint(cpu=0.0)
     metrics = make_populated(live=lambda: running.stages)
     metrics.observe(run_ended())
+    metrics.observe(replace(run_started(), deadline_seconds=60.0, predicted_seconds=50.0))
     metrics.observe(stage_started())
     names = {family.name for family in parse_text(metrics.render()[0].decode())}
     assert {family.name.removesuffix("_total") for family in families.FAMILIES} - names == set()
+
+
+def test_deadline_and_prediction_are_on_the_page_while_the_run_goes_on() -> None:
+    metrics = make_metrics()
+    metrics.observe(replace(run_started(), deadline_seconds=60.0, predicted_seconds=50.0))
+    assert read_value(metrics, families.RUN_DEADLINE, lane="standard") == START + 60
+    assert read_value(metrics, families.RUN_PREDICTED_END, lane="standard") == START + 50
+    metrics.observe(run_ended())
+    assert b"paropt_run_deadline_timestamp_seconds{" not in metrics.render()[0]
+    assert b"paropt_run_predicted_end_timestamp_seconds{" not in metrics.render()[0]
 
 
 def test_process_and_gc_metrics_can_be_left_out() -> None:

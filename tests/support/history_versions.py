@@ -7,6 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 _BACK = {
+    7: """
+    DROP TABLE flaky_items; ALTER TABLE runs DROP COLUMN tree_state;
+    ALTER TABLE stages DROP COLUMN first_attempts; ALTER TABLE stages DROP COLUMN flaky_attempts;
+    """,
     6: """
     ALTER TABLE runs DROP COLUMN shard; ALTER TABLE runs DROP COLUMN split; ALTER TABLE runs DROP COLUMN merged;
     DROP TABLE shard_items;

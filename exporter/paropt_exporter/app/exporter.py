@@ -23,7 +23,7 @@ from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.config.lanes import AUTO, choose_lane
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
-from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_SIGNAL_BASE
+from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
@@ -35,6 +35,7 @@ from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals, has_terminal
 
 if TYPE_CHECKING:
+    from paropt_exporter.app.watching import Watch
     from paropt_exporter.cache.stage_cache import StageCache
 
 _HISTORY = "history"  # the observer that must not drop records
@@ -50,7 +51,8 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     """
     descriptors.raise_limit()
     clock = clock or SystemClock()
-    file = ConfigFile(request.config_path if request.every_seconds is not None else None)
+    repeats = request.every_seconds is not None or request.watch
+    file = ConfigFile(request.config_path if repeats else None)
     config = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     if request.enter_root:
         os.chdir(config.root)
@@ -75,7 +77,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
 def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
     if request.lane != AUTO:
         return request.lane
-    lane, why = choose_lane(root)
+    lane, why = choose_lane(root, request.affected_ref)
     screen.say(f"lane {lane}: {why}")
     return lane
 
@@ -158,6 +160,7 @@ class Exporter:
         self._jobserver = parts.build_jobserver(config)
         self._cache: StageCache | None = None
         self._run: Run | None = None
+        self._last_record: RunRecord | None = None
         self._missing_before = 0  # records that the history lacked after the last run
         self._feedback = parts.build_feedback(config, clock)
         self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
@@ -189,6 +192,8 @@ class Exporter:
             self._screen.say(note)
         if not self._request.once:
             self._screen.say(f"metrics at {self._url}")
+        if self._request.watch:
+            return self._serve_watch()
         while True:
             began = self._clock.monotonic()
             code = self._run_once()
@@ -200,6 +205,62 @@ class Exporter:
             if self._wait_for_start(began):
                 return self._wait_for_readers(code)
             self._file.reload_if_changed(self._apply_config, self._screen.say)
+
+    def _serve_watch(self) -> int:
+        """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
+        from paropt_exporter.app.file_events import FileEvents  # here: only --watch needs them
+        from paropt_exporter.app.key_presses import Keys, has_keys
+        from paropt_exporter.app.watching import Watch
+
+        watch = Watch(
+            self._config,
+            self._lane,
+            self._request.selection,
+            interrupt=self._wind_down,
+            wake=self._signals.wake,
+            say=self._screen.say,
+        )
+        with ExitStack() as stack:
+            stack.enter_context(FileEvents(str(self._config.root), watch.is_quiet, watch.look, self._screen.say))
+            keys = has_keys()
+            if keys:
+                stack.enter_context(Keys(watch.press))
+            return self._repeat_on_changes(watch, " · r runs all, f what failed, q quits" if keys else "")
+
+    def _repeat_on_changes(self, watch: Watch, keys: str) -> int:
+        code, plan = 0, self._next_plan
+        while True:
+            if plan is not None:
+                self._next_plan = plan
+                watch.begin_run(stage.name for stage in plan.stages)
+                code = self._run_once()
+                if self._last_record is not None:
+                    watch.end_run(self._last_record)
+                if self._signals.interrupted_run:
+                    return self._wait_for_readers(code)
+            chosen = () if watch.quits else watch.choose_next()
+            if not chosen:
+                if plan is not None:
+                    self._screen.say(watch.describe() + keys)
+                if watch.quits or self._signals.wait(None):
+                    return self._wait_for_readers(code or (EXIT_FAILED if watch.has_failures else 0))
+                plan = None
+                continue
+            plan = self._plan_next(watch, chosen)
+
+    def _plan_next(self, watch: Watch, chosen: tuple[str, ...]) -> Plan | None:
+        """Return the plan of the chosen stages, of a changed config if there is one; None if nothing can run."""
+        if watch.reloads:
+            watch.reloads = False
+            self._file.reload_if_changed(self._apply_config, self._screen.say)
+            watch.reconfigure(self._config)
+            chosen = watch.choose_next()
+        return self._planner.plan(chosen)
+
+    def _wind_down(self, stale: frozenset[str], reason: str) -> None:
+        run = self._run
+        if run is not None:
+            run.wind_down(stale, reason)
 
     def _wait_for_start(self, began: float) -> bool:
         """Wait for the next start, and reload the config on SIGHUP. Return whether a signal ends the exporter."""
@@ -291,7 +352,7 @@ class Exporter:
                 stack.callback(cache.end_run)
             if plan.strategy is not Strategy.SEQUENTIAL:
                 stack.enter_context(self._make_controller(run, plan))
-            record = run.execute()
+            record = self._last_record = run.execute()
         self._signals.send_to(None)
         self._run = None
         self._workers.release_workers(plan.workers.minimum)
@@ -301,8 +362,22 @@ class Exporter:
             until=self._serves_until,
             keeps_output=self._logs is not None,
         )
+        self._store_tree_state(plan, record)
         missed = self._sinks.deliver(self._metrics.render_final_page)
         return self._choose_exit_code(record, missed, self._write_reports(record))
+
+    def _store_tree_state(self, plan: Plan, record: RunRecord) -> None:
+        """Store the files' state after a failure, unless one has changed since the run began.
+
+        A later success in the same state proves the failure flaky. To look after failures only costs good runs nothing.
+        """
+        if plan.tree_state or not any(stage.result.bad for stage in record.stages):
+            return
+        from paropt_exporter import git
+
+        began = record.started_timestamp_seconds
+        state = git.identify_tree_state(self._config.root, unchanged_since_seconds=began)
+        self._history.store_tree_state(record.run_id, state)
 
     def _write_reports(self, record: RunRecord) -> tuple[str, ...]:
         """Write the reports. Return the files that could not be written, each with the reason."""
@@ -433,6 +508,8 @@ class Exporter:
             return EXIT_INTERNAL
         if record.critical_sla:
             return EXIT_CRITICAL_SLA
+        if record.result is Result.CANCELLATION and self._request.deadline_seconds is not None:
+            return EXIT_PARTIAL
         return 0 if record.result is Result.SUCCESS else EXIT_FAILED
 
     def _describe_unwritten(self, missed: frozenset[str], lost: int) -> str:

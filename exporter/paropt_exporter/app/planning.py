@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,13 +15,14 @@ from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError
-from paropt_exporter.events import Scope, Shard, Strategy
+from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
 from paropt_exporter.history import Failures, History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
+    from paropt_exporter.changes import ChangeFinder
 
 
 _MOST_NAMED = 10  # in one line
@@ -46,24 +47,40 @@ class Planner:
         self._past = past
         self._say = say
 
-    def plan(self) -> Plan:
-        """Return the next plan. Raises UsageError if nothing can run, NothingFailed if nothing failed before."""
+    def plan(self, stages: Collection[str] | None = None) -> Plan:
+        """Return the next plan, of only these stages if some are given.
+
+        Raises UsageError if nothing can run, NothingFailed or NothingAffected if the flags leave nothing.
+        """
         request = self._request
+        if stages is not None:  # of a watched lane, whose flags chose the first run only
+            selection = Selection(patterns=tuple(stages), with_needs=False)
+            request = replace(request, selection=selection, affected=False, failed_only=False)
         failed = (
             find_failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
         )
+        tree_state = self._identify_tree_state()
+        flaky = self._history.load_flakiness(self._lane)
         plan = plans.build_plan(
             self._config,
             self._lane,
+            tree_state=tree_state,
+            flakiness={stage: each for (_, stage), each in flaky.items()},
+            open_failures=self._history.load_open_failures(self._lane, tree_state),
             expected=self._load_expected_durations(),
             expected_tasks=self._history.load_mean_task_seconds(self._lane),
             known_items=self._history.load_known_items(),
             cpu_demands=self._history.load_cpu_demands(self._lane),
+            affected_by=self._build_change_finder() if request.affected else None,
             only=failed.stages if failed is not None else None,
             only_items=failed.items if failed is not None else {},
             pins=find_pins(failed, request.shard) if failed is not None else {},
             **parts.get_plan_options(request),
         )
+        if request.deadline_seconds is not None:
+            plan = narrow_to_deadline(plan, request.deadline_seconds, self._history, reads_cache=not request.no_cache)
+        if plan.choice:
+            self._say(plan.choice)
         if failed is not None:
             self._say(format_failures(plan, failed))
         return plan
@@ -83,6 +100,19 @@ class Planner:
         sizes = [known[pool] for pool in get_pool_names(plan) if pool in known]
         return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
+    def _build_change_finder(self) -> ChangeFinder:
+        from paropt_exporter.changes import ChangeFinder
+
+        return ChangeFinder(self._config.root, self._request.affected_ref)
+
+    def _identify_tree_state(self) -> str:
+        """Return the state of the files if a success in it may prove a failure flaky, otherwise ""."""
+        if not self._history.has_failed_with_state(self._lane):
+            return ""
+        from paropt_exporter import git  # here: most runs need no git
+
+        return git.identify_tree_state(self._config.root)
+
     def _load_expected_durations(self) -> Mapping[str, float]:
         """Return known durations of stages. Prometheus' values, of all hosts, override those of this host's history.
 
@@ -101,6 +131,45 @@ def find_pins(failed: Failures, shard: Shard | None) -> Mapping[tuple[str, str],
     if shard is None:
         return {}
     return {place: one.index for place, one in failed.shards.items() if one.count == shard.count}
+
+
+def narrow_to_deadline(plan: Plan, deadline_seconds: float, history: History, *, reads_cache: bool = True) -> Plan:
+    """Return the plan with only the stages that end before a deadline. Raises UsageError if there are none."""
+    from paropt_exporter.plan.deadline import apply_deadline  # here: few runs have a deadline
+
+    hits = _find_hits(plan) if reads_cache else frozenset()
+    past = history.load_stage_pasts(plan.lane)
+    return apply_deadline(plan, deadline_seconds, past, hits=hits, affected=_find_affected(plan))
+
+
+def _find_hits(plan: Plan) -> frozenset[str]:
+    """Return the stages that the cache can skip as a whole."""
+    if not any(stage.cached for stage in plan.stages):
+        return frozenset()
+    from paropt_exporter.cache.preview import preview_plan
+    from paropt_exporter.cache.result_store import open_store
+
+    previews = [*preview_plan(plan, open_store(os.environ), os.environ)]
+    misses = {preview.stage for preview in previews if preview.reason is not CacheReason.UNCHANGED}
+    return frozenset(preview.stage for preview in previews) - misses
+
+
+def _find_affected(plan: Plan) -> frozenset[str]:
+    """Return the stages with an input that differs from the main branch; none if git can't tell."""
+    from paropt_exporter.changes import UnknownChange, find_changes
+    from paropt_exporter.input_files import ITEM, InputPatterns
+
+    stages = [stage for stage in plan.stages if stage.inputs is not None]
+    try:
+        changes = find_changes(plan.root) if stages else None
+    except UnknownChange:
+        return frozenset()
+    return frozenset(
+        stage.name
+        for stage in stages
+        if changes is not None
+        and changes.find_match(InputPatterns(tuple(pattern.replace(ITEM, "*") for pattern in stage.inputs or ())))
+    )
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:

@@ -21,19 +21,25 @@ class Request(Struct, frozen=True, kw_only=True):
     """The settings of the command line; None leaves a setting to the config.
 
     `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
-    `no_cache`: run cached stages too, and replace their results.
+    `affected`: run only the stages that the changes since `affected_ref` affect (None: since where the branch left its
+    target). `watch`: run stages again when their inputs change. `no_cache`: run cached stages too, and replace their
+    results.
     """
 
     config_path: Path | None
     root: Path
     lane: str
     once: bool
+    watch: bool = False
     enter_root: bool = False
     every_seconds: float | None = None
     linger_seconds: float | None = None
     selection: Selection = field(default_factory=Selection)
     arguments: tuple[str, ...] = ()
     failed_only: bool = False
+    deadline_seconds: float | None = None
+    affected: bool = False
+    affected_ref: str | None = None
     no_cache: bool = False
     shard: Shard | None = None
     fail_fast: bool | None = None

@@ -20,6 +20,7 @@ from paropt_exporter.events import Strategy
 if TYPE_CHECKING:
     from paropt_exporter.app import Request
     from paropt_exporter.cache.preview import Preview
+    from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config
     from paropt_exporter.events import Shard
@@ -98,6 +99,8 @@ def _run_plan(flags: Flags) -> int:
 
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     planned = _build_plan(flags, loaded)
+    if planned.choice:
+        print(planned.choice, file=sys.stderr)
     previews = _preview_cache(planned) if getattr(flags, "why", False) else None
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
 
@@ -133,7 +136,7 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
     from paropt_exporter import plan as plans
 
     lane = _choose_lane(flags, loaded.root)
-    return plans.build_plan(
+    planned = plans.build_plan(
         loaded,
         lane,
         selection=_build_selection(flags),
@@ -142,9 +145,17 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
         fail_fast=_get_fail_fast(flags),
         shard=_parse_shard(flags),
+        affected_by=_build_change_finder(flags, loaded),
         **_load_failed(flags, loaded, lane),
         **_load_learned(loaded, lane),
     )
+    deadline_seconds = _parse_duration_flag("--deadline", flags.deadline)
+    if deadline_seconds is None:
+        return planned
+    from paropt_exporter.app.planning import narrow_to_deadline
+
+    with closing(_open_history(loaded)) as history:
+        return narrow_to_deadline(planned, deadline_seconds, history)
 
 
 def _run_list(flags: Flags) -> int:
@@ -154,6 +165,8 @@ def _run_list(flags: Flags) -> int:
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
         raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+    if flags.affected is not None:
+        loaded = _keep_affected(flags, loaded)
     lane, items = flags.lane, None
     if flags.shard is not None:
         from paropt_exporter.plan.sharding import list_items
@@ -170,12 +183,33 @@ def _run_list(flags: Flags) -> int:
     )
 
 
+def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
+    if flags.affected is None:
+        return None
+    from paropt_exporter.changes import ChangeFinder
+
+    return ChangeFinder(loaded.root, flags.affected or None)
+
+
+def _keep_affected(flags: Flags, loaded: Config) -> Config:
+    """Return the config with only the affected stages, and say which these are."""
+    from paropt_exporter.changes import UnknownChange, find_changes
+    from paropt_exporter.plan.affected import choose_affected
+
+    try:
+        affected = choose_affected(loaded, loaded.stages, find_changes(loaded.root, flags.affected or None))
+    except UnknownChange as error:
+        raise UsageError(f"--affected: {error}") from None
+    print(affected.describe(), file=sys.stderr)
+    return replace(loaded, stages=tuple(stage for stage in loaded.stages if stage.name in affected.reasons))
+
+
 def _choose_lane(flags: Flags, root: Path) -> str:
     from paropt_exporter.config.lanes import choose_lane
 
     lane = _get_lane(flags)
     if lane == AUTO:
-        lane, why = choose_lane(root)
+        lane, why = choose_lane(root, flags.affected or None)
         print(f"lane {lane}: {why}", file=sys.stderr)
     return lane
 
@@ -249,6 +283,10 @@ def _run_history(flags: Flags) -> int:
                 output=flags.output or "text",
                 stdout=sys.stdout,
             )
+        if flags.flaky:
+            from paropt_exporter.cli import flaky_stages
+
+            return flaky_stages.run(history, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
         return command.run(
             history,
             lane=flags.lane,
@@ -388,7 +426,7 @@ def _run_lane(flags: Flags) -> int:
     )
     once = flags.once
     if once is None:
-        once = bool(os.environ.get("CI")) and flags.every is None
+        once = bool(os.environ.get("CI")) and flags.every is None and not flags.watch
         if once:
             watching.say("CI is set: ending with the lane (--no-once serves on)")
     with ExitGuard() as guard:
@@ -420,6 +458,19 @@ def _speed_up_imports() -> Iterator[None]:
 
 
 def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
+    if flags.affected is not None and flags.every is not None:
+        raise UsageError("--every repeats the lane whatever has changed: without --affected, or with --once")
+    if flags.watch:
+        others = {
+            "--once": once,
+            "--every": flags.every is not None,
+            "--failed": flags.failed,
+            "--affected": flags.affected is not None,
+            "--deadline": flags.deadline is not None,
+            "--": bool(flags.arguments),
+        }
+        if refused := [name for name, given in others.items() if given]:
+            raise UsageError(f"--watch runs all selected stages, then those whose inputs change: not with {refused[0]}")
     if once and flags.every is not None:
         raise UsageError("--every repeats the lane and --once ends with it: give one of them")
     if flags.shard is not None and flags.every is not None:
@@ -446,11 +497,15 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         enter_root=enter_root,
         lane=_get_lane(flags),
         once=once,
+        watch=flags.watch,
         every_seconds=_parse_duration_flag("--every", flags.every),
         linger_seconds=_parse_duration_flag("--web.linger", flags.web_linger),
         selection=_build_selection(flags),
         arguments=flags.arguments or (),
         failed_only=flags.failed,
+        deadline_seconds=_parse_duration_flag("--deadline", flags.deadline),
+        affected=flags.affected is not None,
+        affected_ref=flags.affected or None,
         no_cache=flags.no_cache,
         shard=_parse_shard(flags),
         fail_fast=_get_fail_fast(flags),
@@ -512,6 +567,7 @@ def _format_again(flags: Flags) -> str:
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--shard", flags.shard] if flags.shard is not None else []
+    words += [f"--affected={flags.affected}" if flags.affected else "--affected"] if flags.affected is not None else []
     words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
     return shlex.join(words)
 

@@ -26,7 +26,8 @@ the whole lane runs. Use --stage for a stage that is named like a command. Argum
 commands of the stages."""
 _EPILOG = """\
 exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history
-or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 0 success.
+or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 5 stages
+left out or stopped by --deadline, 0 success.
 Start with: paropt-exporter init"""
 
 
@@ -159,6 +160,9 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "--once", action=argparse.BooleanOptionalAction, help="end with the lane (default where CI is set)"
     )
     run.add_argument("--every", metavar="DURATION", help="repeat the lane, from start to start, without overlap")
+    run.add_argument(
+        "--watch", action="store_true", help="run stages again when their inputs change, and serve on until Ctrl-C"
+    )
     failing = run.add_mutually_exclusive_group()
     failing.add_argument(
         "--fail-fast", action="store_true", help="start nothing after a failure, and end running stages"
@@ -180,6 +184,19 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         metavar="N/M",
         help="only the part N of M, for machines that work side by side: items and stages, split by the durations in "
         "the history, which must be the same for all parts",
+    )
+    run.add_argument(
+        "--affected",
+        nargs="?",
+        const="",
+        metavar="REF",
+        help="only stages whose inputs changed since the branch left REF, uncommitted and untracked files too, and "
+        "the stages that they need (default: the main branch); the next word is REF",
+    )
+    run.add_argument(
+        "--deadline",
+        metavar="DURATION",
+        help="only the stages that are worth most and end in this time, by earlier runs; the run is stopped then",
     )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
@@ -326,6 +343,7 @@ def _add_history_flags(history: Parser) -> None:
         "--what-if", type=_parse_counts, metavar="N,N", help="predict a run's duration with so many workers"
     )
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
+    about.add_argument("--flaky", action="store_true", help="the stages that failed and passed with the same files")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
     history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     actions = history.add_subparsers(dest="history_action", metavar="ACTION", title="instead of listing runs")

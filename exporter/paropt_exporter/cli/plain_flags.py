@@ -21,10 +21,12 @@ COMMANDS = (
     "pin", "pause", "resume",
 )  # fmt: skip
 DEFAULTS: dict[str, object] = {
+    "affected": None,
     "arguments": None,
     "color": "auto",
     "command": None,
     "config_file": None,
+    "deadline": None,
     "dry_run": False,
     "every": None,
     "fail_fast": False,
@@ -49,6 +51,7 @@ DEFAULTS: dict[str, object] = {
     "strategy": None,
     "textfile": None,
     "verbose": False,
+    "watch": False,
     "web_config_file": None,
     "web_disable_exporter_metrics": False,
     "web_linger": None,

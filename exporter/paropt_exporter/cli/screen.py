@@ -32,7 +32,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.executors.commands.output import is_cut
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import Flakiness, Plan
 from paropt_exporter.terminal import visible
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class ConsoleScreen:
         self._json_logs = json_logs
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
+        self._flakiness: dict[str, Flakiness] = {}
         self._clock = clock or SystemClock()
         self._refresh_seconds = refresh_seconds
         self._table: _LiveTable | None = None  # only the thread that writes to `err` uses it
@@ -129,6 +130,7 @@ class ConsoleScreen:
         self._output_cut = False
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
+        self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
         stages = sum(not stage.skip for stage in plan.stages)
         if self._quiet:
             return
@@ -187,6 +189,7 @@ class ConsoleScreen:
                 again=self._again,
                 log_flags=self._log_flags if keeps_output and self._output_cut else "",
                 usual=self._usual,
+                flakiness=self._flakiness,
             )
         if self._json_logs:
             log.info(summary.format_headline(record), extra=log_fields.describe_run(record))

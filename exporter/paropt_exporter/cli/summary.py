@@ -10,6 +10,7 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli.formatting import count_columns, format_count, format_line, format_seconds, pad_text
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
+from paropt_exporter.plan import Flakiness
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
 _BAD, _LATE, _GOOD, _SKIPPED = range(4)  # in their order in the summary
@@ -34,11 +35,13 @@ def format_summary(
     again: str = "--failed",
     log_flags: str = "",
     usual: Mapping[str, float] = MappingProxyType({}),
+    flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
 ) -> str:
     """Return the summary. `failed` has, by stage, the first bad task, whose findings are shown.
 
     `again`: the flags that run the failed part again. `log_flags`: those that print the whole output, "" if all of
-    it was shown. `usual`: the seconds that stages take by their last runs.
+    it was shown. `usual`: the seconds that stages take by their last runs. `flakiness`: of the stages that were
+    flaky in them.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
@@ -48,7 +51,9 @@ def format_summary(
     for kind, group in groupby(sorted(run.stages, key=_sort_key), key=_classify_stage):
         stages = list(group)
         for stage in stages[: most[kind]]:
-            lines.append(f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {_format_facts(stage, usual)}")
+            lines.append(
+                f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {_format_facts(stage, usual, flakiness)}"
+            )
             if stage.stage in failed:
                 telling = _choose_telling_lines(failed[stage.stage], stage, most=None if few_bad else 1)
                 lines.extend(f"      {line}" for line in telling)
@@ -96,14 +101,16 @@ def format_headline(run: RunRecord) -> str:
     """Return the run in one line."""
     tasks = sum(stage.tasks for stage in run.stages if stage.result is not Result.SKIP)
     ran = sum(stage.result is not Result.SKIP for stage in run.stages)
-    word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "interrupted"}.get(run.result, "failed")
+    cut_short = "interrupted" if run.interrupted else "incomplete"
+    word = {Result.SUCCESS: "succeeded", Result.CANCELLATION: cut_short}.get(run.result, "failed")
     pace = ""
     if ran > 1 and run.sequential_seconds >= _TOLD_PACE * run.duration_seconds > 0:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     if run.interrupted and run.reason.startswith(word):
         word = run.reason  # it names the signal
-    why = f": {run.reason}" if (run.critical_sla or run.interrupted) and word != run.reason else ""
+    explained = run.critical_sla or run.result is Result.CANCELLATION
+    why = f": {run.reason}" if explained and word != run.reason else ""
     skipped = f", {len(run.stages) - ran} skipped" if ran < len(run.stages) else ""
     cached = sum(stage.cached for stage in run.stages)
     skipped += f", {cached} cached (saved {format_seconds(run.saved_seconds)})" if cached else ""
@@ -155,7 +162,7 @@ def _choose_mark(stage: StageRecord) -> str:
     return "!" if stage.warned or stage.broken else " "
 
 
-def _format_facts(stage: StageRecord, usual: Mapping[str, float]) -> str:
+def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Mapping[str, Flakiness]) -> str:
     if stage.result is Result.SKIP:
         return f"skipped: {_format_message(stage)}"
     if stage.cached:
@@ -168,6 +175,8 @@ def _format_facts(stage: StageRecord, usual: Mapping[str, float]) -> str:
         facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
     if stage.cache_note and stage.result is Result.SUCCESS:
         facts.append(_format_cache_facts(stage))
+    if flaky := _format_flakiness(stage, flakiness.get(stage.stage)):
+        facts.append(flaky)
     if before := find_usual_seconds(stage, usual):
         facts.append(f"slower than usual ({format_seconds(before)})")
     if stage.sla is not None and (stage.warned or stage.broken):
@@ -188,6 +197,16 @@ def format_cache(stage: StageRecord) -> str:
 
 def _format_cache_facts(stage: StageRecord) -> str:
     return format_line(stage.cache_note[:MESSAGES_WIDTH])
+
+
+def _format_flakiness(stage: StageRecord, known: Flakiness | None) -> str:
+    """Return how flaky a stage is that was flaky in this run, or that failed and was flaky before; "" for others."""
+    if known is None:
+        return "flaky: failed, then passed with the same files" if stage.flaky_attempts else ""
+    if not stage.flaky_attempts and not stage.result.bad:
+        return ""
+    flaky, attempts = known.flaky_attempts + stage.flaky_attempts, known.first_attempts + stage.first_attempts
+    return f"flaky: {flaky} of {attempts} first attempts"
 
 
 def _format_message(stage: StageRecord) -> str:

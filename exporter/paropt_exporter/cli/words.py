@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -30,14 +31,15 @@ def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) ->
         words, arguments = words[:end], tuple(words[end + 1 :])
     flags: list[str] = []
     positional: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         if not word.startswith("-") or word == "-":
             positional.append(word)
             continue
         flags.append(word)
-        if _wants_value(word, options):
-            flags += [value for value in [next(rest, None)] if value is not None]
+        if rest and _wants_value(word, options) and not (_may_lack_value(word, options) and rest[0].startswith("-")):
+            flags.append(rest.popleft())
     return Words(flags=tuple(flags), positional=tuple(positional), arguments=arguments)
 
 
@@ -50,6 +52,10 @@ def _wants_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
         if option is not None and _takes_value(option):
             return place == len(word) - 1  # the rest of the word is its value: -j4
     return False
+
+
+def _may_lack_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
+    return word in options and options[word].nargs == argparse.OPTIONAL
 
 
 def _takes_value(option: argparse.Action) -> bool:

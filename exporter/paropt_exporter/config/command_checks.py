@@ -10,7 +10,7 @@ from paropt_exporter.config.faults import Fault, Location
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, find_unprotected
 
 _WORK = ("run", "call", "steps")
-_SOURCES = ("list", "glob", "command")
+_SOURCES = ("list", "glob", "command", "changed")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
 _OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
 
@@ -87,7 +87,9 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         kinds = [key for key in _SOURCES if key in items]
         if len(kinds) != 1:
             found = "none" if not kinds else " and ".join(kinds)
-            yield Fault(location=(*place, "items"), message=f"exactly one of list, glob and command; found {found}")
+            yield Fault(
+                location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
+            )
         yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
         yield from _check_batched_items(place, stage)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +11,6 @@ DOCS, STANDARD, HEAVY = "docs", "standard", "heavy"
 AUTO = "auto"  # of --lane: choose one of these
 MOST_CODE_FILES = 5  # the guide's limits; a change of more files is wide
 MOST_TEST_FILES = 3
-GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 
 _DOCUMENT_SUFFIXES = frozenset({".md", ".rst", ".txt"})
 _CODE_SUFFIXES = frozenset(
@@ -35,7 +33,6 @@ _RISKY_NAMES = frozenset(
     }
 )  # fmt: skip
 _RISKY_FOLDERS = (".github/workflows/", ".github/actions/", ".circleci/", ".ci/", ".buildkite/", "requirements/")
-_DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 
 
 def classify_change(paths: Iterable[str]) -> tuple[str, str]:
@@ -67,85 +64,26 @@ def require_docs_only(paths: Iterable[str]) -> None:
         )
 
 
-def choose_lane(root: Path) -> tuple[str, str]:
-    """Return the lane for the changes in a git work tree, and the reason; `standard` if git fails.
+def choose_lane(root: Path, ref: str | None = None) -> tuple[str, str]:
+    """Return the lane for the changes of a project since `ref`, and the reason; `standard` if they are unknown.
 
-    A file is changed if it differs from the commit where the branch left its upstream or the default branch, or is
-    untracked. Each call of git blocks for GIT_SECONDS at most.
+    A file is changed if it differs from the commit where the branch left `ref`, or its target branch if None, or is
+    untracked. Each call of git blocks for `git.GIT_SECONDS` at most.
     """
-    import subprocess  # here: only `--lane auto` needs it
+    from paropt_exporter.changes import UnknownChange  # here: only `--lane auto` needs it
 
     try:
-        return classify_change(find_changed_paths(root))
-    except (OSError, subprocess.SubprocessError) as error:
-        return STANDARD, f"the change is unknown: {_describe_git_error(error)}"
+        return classify_change(find_changed_paths(root, ref))
+    except UnknownChange as error:
+        return STANDARD, f"{error}"
 
 
-def find_changed_paths(root: Path) -> frozenset[str]:
-    """Return the changed files of the project in `root`. Raises OSError or SubprocessError if git fails."""
-    base = _find_base(root)
-    found = {*_run_git(root, "diff", "--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", base, "--")}
-    found.update(_run_git(root, "ls-files", "--others", "--exclude-standard", "-z"))
-    return frozenset(found - {""})
+def find_changed_paths(root: Path, ref: str | None = None) -> frozenset[str]:
+    """Return the changed files in the project's folder. Raises UnknownChange."""
+    from paropt_exporter.changes import find_changes
 
-
-def _find_base(root: Path) -> str:
-    """Return the commit where the current branch left the branch that it will be merged into."""
-    import subprocess
-
-    _run_git(root, "rev-parse", "--is-inside-work-tree")
-    for branch in _list_target_branches(root):
-        try:
-            return _run_git(root, "merge-base", "HEAD", branch)[0].strip()
-        except subprocess.CalledProcessError:
-            continue  # no such branch, or no common commit
-    try:
-        return _run_git(root, "rev-parse", "--verify", "HEAD")[0].strip()
-    except subprocess.CalledProcessError:
-        return _run_git(root, "hash-object", "-t", "tree", os.devnull)[0].strip()  # no commit yet: every file is new
-
-
-def _list_target_branches(root: Path) -> list[str]:
-    """Return candidates for the target branch. An upstream of the same name is only the pushed copy of this branch."""
-    import subprocess
-
-    try:
-        upstream = _run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}")[0].strip()
-        branch = _run_git(root, "rev-parse", "--abbrev-ref", "HEAD")[0].strip()
-    except subprocess.CalledProcessError:
-        return [*_DEFAULT_BRANCHES]
-    copy = upstream.partition("/")[2] == branch
-    return [*_DEFAULT_BRANCHES, upstream] if copy else [upstream, *_DEFAULT_BRANCHES]
-
-
-def _run_git(root: Path, *arguments: str) -> list[str]:
-    """Run git without waiting for a lock, a prompt or a hook, and return its output, split at NUL."""
-    import subprocess
-
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    process = subprocess.run(
-        ["git", "-c", "core.fsmonitor=false", *arguments],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=GIT_SECONDS,
-        check=True,
-    )
-    return process.stdout.decode(errors="surrogateescape").split("\0")
-
-
-def _describe_git_error(error: Exception) -> str:
-    import subprocess
-
-    match error:
-        case FileNotFoundError():
-            return "git is not installed, or the folder is not there"
-        case subprocess.TimeoutExpired():
-            return f"git did not answer within {GIT_SECONDS:.0f} s"
-        case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
-            return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
-    return str(error)
+    changes = find_changes(root, ref)
+    return frozenset(path for path in changes.paths if not path.startswith("../"))
 
 
 def _is_document(path: str) -> bool:

@@ -140,6 +140,11 @@ class Retries(Shorthand):
     """How often a failed task is retried: a number or a mapping."""
 
     count: Annotated[StrictInt, Field(ge=0, le=100)] = Field(default=0, description="Attempts after the first one.")
+    flaky: Annotated[StrictInt, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Attempts after the first one while the stage is known to be flaky: it failed before and passed "
+        "later with the same files. Not if three stages or more fail in a run.",
+    )
     backoff: DurationOrZero = Field(
         default=1.0, description="The wait before the first retry; it doubles with each retry."
     )
@@ -150,7 +155,7 @@ class Retries(Shorthand):
 
     @classmethod
     def describe_expected(cls) -> str:
-        return "a number of retries, or a mapping of count and backoff"
+        return "a number of retries, or a mapping of count, flaky and backoff"
 
     @model_validator(mode="before")
     @classmethod
@@ -159,7 +164,7 @@ class Retries(Shorthand):
 
 
 class Items(Section):
-    """The items that a stage is split into; exactly one of list, glob and command."""
+    """The items that a stage is split into; exactly one of list, glob, command and changed."""
 
     list: tuple[Word, ...] | None = Field(default=None, description="The items themselves.")
     glob: Text | None = Field(
@@ -170,6 +175,11 @@ class Items(Section):
         default=None,
         description="A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the "
         "lane, and for the commands `plan` and `profile` too.",
+    )
+    changed: InputPattern | None = Field(
+        default=None,
+        description="Of the files that match, relative to the stage's `cwd`, those that differ from the commit of "
+        "`--affected`, or from where the branch left the main branch. Without one the stage is skipped.",
     )
     allow_empty: StrictBool = Field(default=False, description="Skip the stage if it has no items. Default: it fails.")
 

@@ -43,15 +43,17 @@ class Retries(Struct, frozen=True, kw_only=True):
     """How often a failed task is retried, after a wait in seconds that doubles each time."""
 
     count: int = 0
+    flaky: int = 0
     backoff: float = 1.0
 
 
 class Items(Struct, frozen=True, kw_only=True):
-    """The items that a stage is split into: exactly one of list, glob and command is set."""
+    """The items that a stage is split into: exactly one of list, glob, command and changed is set."""
 
     list: tuple[str, ...] | None = None
     glob: str | None = None
     command: str | tuple[str, ...] | None = None
+    changed: str | None = None
     allow_empty: bool = False
 
 

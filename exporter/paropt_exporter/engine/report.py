@@ -41,7 +41,8 @@ class RunEnd(Struct, frozen=True, kw_only=True):
     """How a run came to its end.
 
     `stopping`: the request that stopped it (None: it ran to its end); `critical`: whether it broke a critical limit;
-    `total`: the lane's limit; `queued`: whether any task waited for a slot; `abandoned`: calls that still run.
+    `total`: the lane's limit; `queued`: whether any task waited for a slot; `abandoned`: calls that still run;
+    `stale`: why it was wound down, or "".
     """
 
     stopping: Stop | None
@@ -49,6 +50,7 @@ class RunEnd(Struct, frozen=True, kw_only=True):
     total: Watch | None
     queued: bool
     abandoned: tuple[str, ...]
+    stale: str = ""
 
     @property
     def interrupted(self) -> bool:
@@ -172,7 +174,8 @@ def build_run_record(
 def decide_result(plan: Plan, stages: Sequence[StageRecord], end: RunEnd) -> tuple[Result, str]:
     """Return the result of a run and the reason: a critical limit first, then the user's wish, then failed stages.
 
-    A run succeeds only if each stage of its plan has succeeded or was planned to be skipped.
+    A run succeeds only if each stage of its plan has succeeded or was planned to be skipped, and no deadline left out
+    any.
     """
     if end.stopping is not None and end.critical:
         return Result.FAILURE, end.stopping.reason
@@ -180,8 +183,13 @@ def decide_result(plan: Plan, stages: Sequence[StageRecord], end: RunEnd) -> tup
         return Result.CANCELLATION, end.stopping.reason
     if bad := [stage.stage for stage in stages if stage.result.bad]:
         return Result.FAILURE, f"{', '.join(bad)} failed"
+    if end.stale:
+        return Result.CANCELLATION, end.stale
     succeeded = {stage.stage for stage in stages if stage.result is Result.SUCCESS}
     missing = [stage.name for stage in plan.stages if not stage.skip and stage.name not in succeeded]
+    if plan.deadline is not None and (missing or plan.deadline.left_out):
+        named = ", ".join((*missing, *plan.deadline.left_out))
+        return Result.CANCELLATION, f"no time for {named} before the deadline of {plan.deadline.seconds:g} s"
     return (Result.FAILURE, f"{', '.join(missing)} did not succeed") if missing else (Result.SUCCESS, "")
 
 

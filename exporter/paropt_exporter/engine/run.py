@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
+from paropt_exporter.engine.flaky_attempts import is_known_flaky
 from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
@@ -53,6 +54,7 @@ from paropt_exporter.events import (
     TaskTiming,
 )
 from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
+from paropt_exporter.plan.flakiness import MOST_FAILED_STAGES
 from paropt_exporter.sla import Watch
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,13 @@ class _Kept(Struct, frozen=True):
 class _LookedUp(Struct, frozen=True):
     stage: StageState
     found: StageLookup
+
+
+class _WindDown(Struct, frozen=True):
+    """A request to end stages whose inputs have changed, and to start no others."""
+
+    stale: frozenset[str]
+    reason: str
 
 
 class Run:
@@ -143,6 +152,8 @@ class Run:
         self._timers = Timers()
         self._stop_request: Stop | None = None
         self._critical = False
+        self._stale = ""  # why the run was wound down
+        self._failed_stages: set[str] = set()  # with an attempt that failed, even if a retry passed
         self._tasks_had_to_wait = False
         self._total_watch: Watch | None = None
         self._sequential_seconds = 0.0
@@ -154,6 +165,13 @@ class Run:
     def interrupt(self, reason: str, *, now: bool) -> None:
         """End the run on the user's request: TERM to running tasks, KILL after the grace, or `now`."""
         self._inbox.post(Stop(reason, now=now))
+
+    def wind_down(self, stale: frozenset[str], reason: str) -> None:
+        """End these stages, since their inputs have changed, and start no others; running ones go on.
+
+        From any thread.
+        """
+        self._inbox.post(_WindDown(stale, reason))
 
     def resize(self, size: int) -> None:
         """Set the number of slots; never interrupts running tasks. From any thread."""
@@ -192,11 +210,17 @@ class Run:
                 stages=tuple(stage.name for stage in self.plan.stages),
                 partial=self.plan.partial,
                 shard=self.plan.shard,
+                tree_state=self.plan.tree_state,
+                deadline_seconds=None if self.plan.deadline is None else self.plan.deadline.seconds,
+                predicted_seconds=None if self.plan.deadline is None else self.plan.deadline.predicted_seconds,
             )
         )
         if self.plan.total is not None:
             self._total_watch = Watch(self.plan.total, started)
             self._timers.schedule(self._total_watch.next_deadline, self._check_total)
+        if self.plan.deadline is not None:
+            stop = Stop(f"the deadline of {self.plan.deadline.seconds:g} s", interrupted=False)
+            self._timers.schedule(started + self.plan.deadline.seconds, lambda: self._begin_stopping(stop))
         for state in self._stages.values():
             self._prepare_stage(state, started)
         self._flush()
@@ -400,6 +424,8 @@ class Run:
                 self._apply_lookup(state, found)
             case Stop():
                 self._begin_stopping(message)
+            case _WindDown(stale, reason):
+                self._wind_down(stale, reason)
             case _:
                 pass  # Wake: the loop starts tasks after each message anyway
 
@@ -444,14 +470,20 @@ class Run:
         self._end_stage_if_done(state)
 
     def _build_task_record(self, attempt: Attempt) -> TaskRecord:
-        may_retry = attempt.number <= attempt.stage.plan.retries and self._stop_request is None
-        return attempt.build_record(
+        stage, running = attempt.stage.plan, self._stop_request is None
+        record = attempt.build_record(
             self.run_id,
             self.plan.lane,
-            may_retry=may_retry,
+            may_retry=running and attempt.number <= stage.retries,
             now=self._clock.monotonic(),
             now_timestamp=self._clock.wall(),
         )
+        if record.result.bad:
+            self._failed_stages.add(stage.name)
+            alone = len(self._failed_stages) < MOST_FAILED_STAGES
+            if record.final and running and alone and attempt.number <= stage.flaky_retries:
+                return replace(record, final=not is_known_flaky(stage, record))
+        return record
 
     def _schedule_retry(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
@@ -464,7 +496,7 @@ class Run:
         self._timers.schedule(again.ready_seconds, lambda: self._end_backoff(state, again))
 
     def _end_backoff(self, state: StageState, ready: Ready) -> None:
-        if state.ended:
+        if state.ended or not state.resting:  # it was wound down
             return
         state.resting -= 1
         state.ready.append(ready)
@@ -581,6 +613,19 @@ class Run:
         for state in self._stages.values():
             yield from tuple(state.attempts)
 
+    def _wind_down(self, stale: frozenset[str], reason: str) -> None:
+        self._stale = self._stale or reason
+        for state in self._open_stages.all():
+            if not state.started:
+                self._close_stage(state, Result.SKIP, reason)
+            elif state.name in stale:
+                state.ready.clear()
+                state.resting = 0
+                for attempt in state.attempts:
+                    attempt.verdict = attempt.verdict or (Result.CANCELLATION, reason)
+                    self._stop_attempt(attempt, TERM_GRACE_SECONDS)
+                self._end_stage_if_done(state)
+
     def _skip_unstarted_stages(self, reason: str) -> None:
         for state in self._open_stages.all():
             if not state.started:
@@ -612,6 +657,7 @@ class Run:
                 total=self._total_watch,
                 queued=self._tasks_had_to_wait,
                 abandoned=self._workers.get_abandoned_calls(),
+                stale=self._stale,
             ),
             started_timestamp_seconds=started_timestamp,
             sequential_seconds=self._sequential_seconds,

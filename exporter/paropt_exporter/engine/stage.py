@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
@@ -175,6 +176,7 @@ class StageState(Struct, eq=False):
     misses: Mapping[int, UncachedTask] = field(default_factory=dict)
     cache_note: str = ""
     scope: Scope = Scope.ALL
+    flaky: FlakyAttempts = field(default_factory=FlakyAttempts)
 
     def __post_init__(self) -> None:
         self.pool = self.plan.pool
@@ -218,6 +220,7 @@ class StageState(Struct, eq=False):
         self.last_ended_seconds = max(self.last_ended_seconds, record.ended_seconds)
         if self.started_seconds is not None:
             self.started_seconds = min(self.started_seconds, record.started_seconds)
+        self.flaky.add(record)
         if record.final:
             self.finals.add(record)
 
@@ -251,6 +254,7 @@ class StageState(Struct, eq=False):
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:
         """Build the record of a stage that has ended."""
+        flaky_attempts, flaky_items = self.flaky.conclude(self.plan, self.compute_result())
         self.record = StageRecord(
             run_id=run_id,
             lane=lane,
@@ -277,6 +281,9 @@ class StageState(Struct, eq=False):
             tasks_cached=self.finals.cached,
             saved_seconds=self.finals.saved_seconds,
             cache_note=self.cache_note,
+            first_attempts=self.flaky.first_attempts,
+            flaky_attempts=flaky_attempts,
+            flaky_items=flaky_items,
         )
         return self.record
 

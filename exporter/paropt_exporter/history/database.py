@@ -12,7 +12,7 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.files import OWN_FOLDER
 from paropt_exporter.history import repair
 
-VERSION = 7
+VERSION = 8
 # Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
@@ -34,9 +34,15 @@ CREATE TABLE shard_items (
   PRIMARY KEY (project, stage, item)
 ) WITHOUT ROWID;
 """
+_FLAKY_TABLE = """
+CREATE TABLE flaky_items (
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
+) WITHOUT ROWID;
+"""
 _TABLES = (
     _ITEM_TABLES
     + _SHARD_TABLES
+    + _FLAKY_TABLE
     + """
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, project TEXT NOT NULL, lane TEXT NOT NULL, strategy TEXT NOT NULL,
@@ -45,7 +51,8 @@ CREATE TABLE runs (
   warned INTEGER NOT NULL DEFAULT 0, broken INTEGER NOT NULL DEFAULT 0, critical_sla INTEGER NOT NULL DEFAULT 0,
   interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]',
   sequence INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0,
-  shard TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT '', merged INTEGER NOT NULL DEFAULT 1
+  shard TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT '', merged INTEGER NOT NULL DEFAULT 1,
+  tree_state TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
 CREATE TABLE stages (
@@ -53,7 +60,8 @@ CREATE TABLE stages (
   started_ts REAL, sla_max REAL, sla_warn REAL, sla_critical INTEGER, result TEXT, message TEXT NOT NULL DEFAULT '',
   tasks_failed INTEGER, duration REAL, cpu REAL, memory_peak INTEGER, attempts INTEGER, fastest REAL, slowest REAL,
   gil_bound INTEGER, warned INTEGER, broken INTEGER, shown_cpu_total REAL,
-  scope TEXT NOT NULL DEFAULT 'all', PRIMARY KEY (run_id, stage)
+  scope TEXT NOT NULL DEFAULT 'all', first_attempts INTEGER NOT NULL DEFAULT 0,
+  flaky_attempts INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run_id, stage)
 ) WITHOUT ROWID;
 CREATE TABLE tasks (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, item TEXT,
@@ -111,6 +119,12 @@ _UPGRADES = {
     ALTER TABLE runs ADD COLUMN split TEXT NOT NULL DEFAULT '';
     ALTER TABLE runs ADD COLUMN merged INTEGER NOT NULL DEFAULT 1;
     """,
+    7: """
+    ALTER TABLE runs ADD COLUMN tree_state TEXT NOT NULL DEFAULT '';
+    ALTER TABLE stages ADD COLUMN first_attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE stages ADD COLUMN flaky_attempts INTEGER NOT NULL DEFAULT 0;
+    """
+    + _FLAKY_TABLE,
 }
 
 

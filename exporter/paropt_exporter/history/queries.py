@@ -26,6 +26,8 @@ from paropt_exporter.plan.structure import compute_median
 if TYPE_CHECKING:
     from typing import Literal
 
+    from paropt_exporter.plan.deadline import StagePast
+
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
 # The runs of the shards of one split count as one.
 _ROUND = "CASE split WHEN '' THEN run_id ELSE split END"
@@ -36,6 +38,7 @@ SELECT run_id FROM runs WHERE project = :project AND lane = :lane AND {_ROUND} I
 """  # nosec B608 # literals of this module
 # Without those of shards that are not merged: durations decide about the split, which must not change meanwhile.
 _LAST_MERGED_RUNS = _LAST_RUNS.replace(":lane", ":lane AND merged")
+PAST_RUNS = 20  # enough for a 90 % quantile that ignores the two slowest runs
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
 
 
@@ -214,6 +217,31 @@ def load_stage_durations(
     for stage, duration in found:
         durations[to_text(stage)].append(to_number(duration))
     return {stage: tuple(values) for stage, values in durations.items()}
+
+
+def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, StagePast]:
+    """Return for each stage the durations of its successes and the number of failures, of its last whole runs."""
+    from paropt_exporter.plan.deadline import StagePast
+
+    marks = ", ".join(f"'{result.value}'" for result in Result if result.bad)
+    query = f"""
+    SELECT stage, result, duration FROM (
+      SELECT stage, stages.result AS result, stages.duration AS duration,
+             row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
+      FROM stages JOIN runs USING (run_id)
+      WHERE project = ? AND lane = ? AND stages.result IN ('success', {marks}) AND scope = 'all'
+    ) WHERE age <= ?
+    """  # nosec B608 # literals of this module
+    seconds: dict[str, list[float]] = defaultdict(list)
+    runs: dict[str, int] = defaultdict(int)
+    for stage, result, duration in connection.execute(query, (project, lane, PAST_RUNS)):
+        runs[to_text(stage)] += 1
+        if result == Result.SUCCESS:
+            seconds[to_text(stage)].append(to_number(duration))
+    return {
+        stage: StagePast(seconds=tuple(seconds[stage]), runs=count, failures=count - len(seconds[stage]))
+        for stage, count in runs.items()
+    }
 
 
 def load_run_durations(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> tuple[float, ...]:

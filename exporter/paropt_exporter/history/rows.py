@@ -144,6 +144,7 @@ def _write_row(connection: sqlite3.Connection, project: str, event: Event, now_s
             _insert(connection, "sla", _build_sla_row(event))
         case StageRecord():
             _insert(connection, "stages", _build_stage_row(event), keys=("run_id", "stage"))
+            _write_flaky_items(connection, event)
         case RunRecord():
             _insert(
                 connection, "runs", _build_run_row(event, project, now_seconds), keys=("run_id",), keep=("planned",)
@@ -218,6 +219,13 @@ def _write_failed_items(connection: sqlite3.Connection, task: TaskRecord) -> Non
     )
 
 
+def _write_flaky_items(connection: sqlite3.Connection, stage: StageRecord) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO flaky_items VALUES (?, ?, ?)",
+        [(stage.run_id, stage.stage, _to_stored(item)) for item in stage.flaky_items],
+    )
+
+
 def _insert(
     connection: sqlite3.Connection,
     table: str,
@@ -256,6 +264,7 @@ def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> d
         "planned": json.dumps(run.stages),
         "partial": run.partial,
         **_build_shard_columns(run.shard),
+        "tree_state": run.tree_state,
     }
 
 
@@ -325,6 +334,8 @@ def _build_stage_row(stage: StageRecord) -> dict[str, object]:
         "gil_bound": stage.gil_bound,
         "warned": stage.warned,
         "broken": stage.broken,
+        "first_attempts": stage.first_attempts,
+        "flaky_attempts": stage.flaky_attempts,
     }
 
 

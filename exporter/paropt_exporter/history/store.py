@@ -14,10 +14,13 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.history import queries, recovery, repair, rows, values
+from paropt_exporter.history import flaky, queries, recovery, repair, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
-from paropt_exporter.plan import KnownItems
+from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
+
+if TYPE_CHECKING:
+    from paropt_exporter.plan.deadline import StagePast
 
 if TYPE_CHECKING:
     from paropt_exporter.history import merging
@@ -173,6 +176,33 @@ class History:
     def load_known_items(self) -> Mapping[str, KnownItems]:
         """Return for each stage with batches of items the recent duration of each item."""
         return self._query(queries.load_known_items, self._project)
+
+    def load_flakiness(self, lane: str | None = None) -> Mapping[tuple[str, str], Flakiness]:
+        """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each."""
+        return self._query(flaky.load_flakiness, self._project, lane)
+
+    def load_open_failures(self, lane: str, tree_state: str) -> Mapping[str, OpenFailures]:
+        """Return for each stage of the lane what failed in a tree state without passing since; none if unknown."""
+        return self._query(flaky.load_open_failures, self._project, lane, tree_state)
+
+    def load_stage_pasts(self, lane: str) -> Mapping[str, StagePast]:
+        """Return for each stage of the lane what its last 20 runs tell about its duration and its failures."""
+        return self._query(queries.load_stage_pasts, self._project, lane)
+
+    def has_failed_with_state(self, lane: str) -> bool:
+        """Return whether one of the lane's last runs failed in a known tree state."""
+        return self._query(flaky.has_failed_with_state, self._project, lane)
+
+    def store_tree_state(self, run_id: str, tree_state: str) -> None:
+        """Store the tree state of a run that has ended. Never raises: without it there is less evidence."""
+        with self._lock:
+            if self._has_failed or self._in_memory or not tree_state:
+                return
+            try:
+                with self._transaction():
+                    self._connection.execute("UPDATE runs SET tree_state = ? WHERE run_id = ?", (tree_state, run_id))
+            except sqlite3.Error as error:
+                log.debug("the tree state of a run was not stored", extra={"err": str(error)})
 
     def load_usual_size(self, lane: str) -> int | None:
         """Return the size that the lane's last ten runs could use; None if it is unknown."""
@@ -363,7 +393,7 @@ class History:
           run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
         """
         expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
-        for table in ("tasks", "stages", "sla", "failed_items", "runs"):
+        for table in ("tasks", "stages", "sla", "failed_items", "flaky_items", "runs"):
             self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
         for table in ("items", "shard_items"):
             execute(f"DELETE FROM {table} WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))  # nosec B608

@@ -52,6 +52,8 @@ _STAGE = (
     families.TASK_DURATION,
     families.TASK_QUEUE_WAIT,
     families.TASK_ATTEMPTS,
+    families.FIRST_ATTEMPTS,
+    families.FLAKY_ATTEMPTS,
     families.BOTTLENECK,
 )
 _STAGE_WITH_LIMIT = (
@@ -213,6 +215,7 @@ class EventState:
         match event:
             case RunStarted():
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 1.0)
+                self._start_deadline(event)
                 for stage in event.stages:
                     self._set((families.STAGE_PROGRESS, (event.lane, stage)), 0.0)
             case StageStarted():
@@ -223,8 +226,19 @@ class EventState:
                 self._end_stage((event.lane, event.stage))
             case RunRecord():
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 0.0)
+                for family in (families.RUN_DEADLINE, families.RUN_PREDICTED_END):
+                    if self._numbers.get((family, (event.lane,))) is not None:
+                        self._set((family, (event.lane,)), None)
             case _:
                 return
+
+    def _start_deadline(self, run: RunStarted) -> None:
+        for family, seconds in (
+            (families.RUN_DEADLINE, run.deadline_seconds),
+            (families.RUN_PREDICTED_END, run.predicted_seconds),
+        ):
+            if seconds is not None:
+                self._set((family, (run.lane,)), run.started_timestamp_seconds + seconds)
 
     def _start_stage(self, stage: StageStarted) -> None:
         place = (stage.lane, stage.stage)

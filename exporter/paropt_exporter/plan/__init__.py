@@ -10,6 +10,7 @@ from paropt_exporter.plan.building import (
     order_stages,
     parse_bounds,
 )
+from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 from paropt_exporter.plan.selection import Selection
 from paropt_exporter.plan.structure import (
     Bounds,
@@ -32,7 +33,9 @@ __all__ = [
     "Bounds",
     "Call",
     "Commands",
+    "Flakiness",
     "KnownItems",
+    "OpenFailures",
     "Plan",
     "PlannedStage",
     "PlannedTask",

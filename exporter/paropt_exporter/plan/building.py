@@ -17,7 +17,7 @@ from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
 from paropt_exporter.cpu_demand import CORE_SLACK
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import NothingAffected, UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_patterns import compile_later
@@ -36,8 +36,12 @@ from paropt_exporter.plan.structure import (
 )
 
 if TYPE_CHECKING:
+    from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.config import Config, Lane, Stage
+    from paropt_exporter.config.values import Items
+    from paropt_exporter.plan.affected import AffectedStages
     from paropt_exporter.plan.batches import ConcurrentStages
+    from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
 UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
@@ -53,10 +57,14 @@ def build_plan(
     expected_tasks: Mapping[str, float] = MappingProxyType({}),
     fastest_tasks: Mapping[str, float] = MappingProxyType({}),
     never_succeeded: Collection[str] = (),
+    flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
+    open_failures: Mapping[str, OpenFailures] = MappingProxyType({}),
+    tree_state: str = "",
     known_items: Mapping[str, KnownItems] = MappingProxyType({}),
     cpu_demands: Mapping[str, float] = MappingProxyType({}),
     selection: Selection = _WHOLE_LANE,
     arguments: tuple[str, ...] = (),
+    affected_by: ChangeFinder | None = None,
     only: Collection[str] | None = None,
     only_items: Mapping[str, Collection[str]] = MappingProxyType({}),
     strategy: Strategy | None = None,
@@ -70,25 +78,35 @@ def build_plan(
     `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
     mean task and its fastest task. `known_items` has the measurements of items, `cpu_demands` the CPU demand of a
     stage's tasks in cores; both decide how many batches the items are cut into. `never_succeeded` has the stages that
-    ran before, without success.
+    ran before, without success. `flakiness` and `open_failures` have the stages that were flaky, and those that failed
+    in the current state of the files, `tree_state`.
 
-    `selection` narrows the lane. `arguments` replace `{args}` in the commands of the selected stages. `only` keeps
-    these stages and their dependents, and `only_items` those items of a stage, to retry failures. `pins` has the shards
-    of some items, by stage and item ("" for a whole stage); the durations decide about the others.
+    `selection` narrows the lane, and `affected_by` to the stages that a change affects. `arguments` replace `{args}` in
+    the commands of the selected stages. `only` keeps these stages and their dependents, and `only_items` those items of
+    a stage, to retry failures. `pins` has the shards of some items, by stage and item ("" for a whole stage); the
+    durations decide about the others.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
-    UsageError for an unknown lane or stage, for a lane without stages, and for arguments that no stage takes.
+    UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, and if the
+    changes are unknown; NothingAffected if no stage is left.
     """
     members, given = choose_stages(config, lane, selection, arguments)
     chosen = config.lanes[lane]
     strategy = strategy or chosen.strategy
     partial = bool(selection) or bool(given)
+    affected = None if affected_by is None else _choose_affected(config, members, affected_by)
+    if affected is not None:
+        partial = partial or bool(affected.left_out)
+        members = [stage for stage in members if stage.name in affected.reasons]
+        only = None if only is None else _narrow_failed(only, members, lane)
     if only is not None:
         members = _keep_failed_and_dependents(members, only)
     names = {stage.name for stage in members}
     size = _choose_bounds(chosen, strategy, workers)
     stages = [
-        _keep_items(_build_stage(config, chosen, stage, strategy, names, given.get(stage.name, ())), only_items)
+        _keep_items(
+            _build_stage(config, chosen, stage, strategy, names, given.get(stage.name, ()), affected_by), only_items
+        )
         for stage in members
     ]
     known = [
@@ -98,6 +116,8 @@ def build_plan(
             expected_task_seconds=expected_tasks.get(stage.name),
             fastest_task_seconds=fastest_tasks.get(stage.name),
             never_succeeded=stage.name in never_succeeded,
+            flakiness=flakiness.get(stage.name),
+            open_failures=open_failures.get(stage.name),
         )
         for stage in stages
     ]
@@ -121,6 +141,8 @@ def build_plan(
         partial=partial,
         shard=shard,
         split=split,
+        tree_state=tree_state,
+        choice="" if affected is None else affected.describe(),
     )
 
 
@@ -382,10 +404,38 @@ def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> l
     return [stage for stage in stages if stage.name in kept]
 
 
+def _choose_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -> AffectedStages:
+    """Return the affected stages. Raises UsageError if the changes are unknown, NothingAffected if there are none."""
+    from paropt_exporter.changes import UnknownChange  # here: few runs look for changes
+    from paropt_exporter.plan.affected import choose_affected
+
+    try:
+        affected = choose_affected(config, stages, find.changes)
+    except UnknownChange as error:
+        raise UsageError(f"--affected: {error}") from None
+    if not affected.reasons:
+        raise NothingAffected(affected.describe())
+    return affected
+
+
+def _narrow_failed(only: Collection[str], affected: Sequence[Stage], lane: str) -> Collection[str]:
+    """Return the failed stages that are affected. Raises NothingAffected if there are none."""
+    narrowed = [stage.name for stage in affected if stage.name in only]
+    if not narrowed:
+        raise NothingAffected(f"nothing to run: no failed stage of lane {lane} is affected by the change")
+    return narrowed
+
+
 def _build_stage(
-    config: Config, lane: Lane, stage: Stage, strategy: Strategy, names: set[str], arguments: tuple[str, ...]
+    config: Config,
+    lane: Lane,
+    stage: Stage,
+    strategy: Strategy,
+    names: set[str],
+    arguments: tuple[str, ...],
+    find: ChangeFinder | None,
 ) -> PlannedStage:
-    tasks, skip, fault = _build_tasks(config, stage, arguments)
+    tasks, skip, fault = _build_tasks(config, stage, arguments, find)
     limit = None if arguments else lane.get_limit(stage)
     template, folder = _build_template(stage, arguments), _get_folder(config, stage)
     env = build_stage_environment(config.root, stage.env, os.environ)
@@ -398,6 +448,7 @@ def _build_stage(
         needs=tuple(need for need in stage.needs if need in names),
         pool=pool,
         retries=stage.retries.count,
+        flaky_retries=stage.retries.flaky,
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
         env=MappingProxyType(env),
@@ -492,17 +543,18 @@ def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
     return replace(stage, tasks=(), fault=fault)
 
 
-def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tuple[tuple[PlannedTask, ...], str, str]:
+def _build_tasks(
+    config: Config, stage: Stage, arguments: tuple[str, ...], find: ChangeFinder | None
+) -> tuple[tuple[PlannedTask, ...], str, str]:
     """Return a stage's tasks, the reason why it is skipped, and the reason why it can't run ("" for none)."""
     if stage.items is None:
         return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
     try:
-        env = build_stage_environment(config.root, stage.env, os.environ)
-        items = find_items(stage.items, cwd=_get_folder(config, stage), env=env)
+        items = _find_items(config, stage, stage.items, find)
     except ItemsError as error:
         place = config.places.get(stage.name, "")
         return (), "", f"{place}: {error}" if place else str(error)
-    if not items and stage.items.allow_empty:
+    if not items and (stage.items.allow_empty or stage.items.changed is not None):
         return (), f"no items: {describe_no_items(stage.items)}", ""
     if not items:
         where = f"{place}: " if (place := config.places.get(stage.name, "")) else ""
@@ -514,6 +566,20 @@ def _build_tasks(config: Config, stage: Stage, arguments: tuple[str, ...]) -> tu
         return (batches.build_task(template, 0, items),), "", ""
     each = [_build_work(stage, item, arguments) for item in items]
     return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
+
+
+def _find_items(config: Config, stage: Stage, items: Items, find: ChangeFinder | None) -> tuple[str, ...]:
+    if items.changed is None:
+        env = build_stage_environment(config.root, stage.env, os.environ)
+        return find_items(items, cwd=_get_folder(config, stage), env=env)
+    from paropt_exporter.changes import ChangeFinder, UnknownChange
+    from paropt_exporter.plan.affected import find_changed_items
+
+    finder = find or ChangeFinder(config.root)
+    try:
+        return find_changed_items(items.changed, finder.changes, root=config.root, cwd=stage.cwd)
+    except UnknownChange as error:
+        raise ItemsError(f"items: {error}") from None
 
 
 def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:

@@ -65,6 +65,8 @@ def describe_no_items(items: Items) -> str:
     """Return a short reason why there are no items."""
     if items.glob is not None:
         return f"nothing matches {items.glob}"
+    if items.changed is not None:
+        return f"no changed file matches {items.changed}"
     return "the command printed none" if items.command is not None else "the list is empty"
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
 from paropt_exporter.executors.base import COMMANDS, RemoteTaskOptions
+from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 
 
 class Commands(Struct, frozen=True, kw_only=True):
@@ -61,6 +62,9 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own
     variables, those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the
     outputs of the stages that it needs, directly or not, and of all others, also of those that are not in the plan.
+
+    `flaky_retries`: attempts after the first one if it is known to be flaky, by its `flakiness` in earlier runs (None:
+    never). `open_failures`: what failed in earlier runs with the same files.
     """
 
     number: int
@@ -96,6 +100,9 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
+    flaky_retries: int = 0
+    flakiness: Flakiness | None = None
+    open_failures: OpenFailures | None = None
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -123,11 +130,20 @@ class Split(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Deadline(Struct, frozen=True, kw_only=True):
+    """The seconds that a run may take, those that it is expected to take, and the stages that were left out for it."""
+
+    seconds: float
+    predicted_seconds: float
+    left_out: tuple[str, ...]
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
     `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
-    total. `split` is the whole split if the plan is of one `shard`.
+    total. `split` is the whole split if the plan is of one `shard`. `tree_state` identifies the files; "" if they are
+    unknown. `choice`: a line that says which stages were chosen and left out, and why; "" if all were.
     """
 
     project: str
@@ -142,6 +158,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     partial: bool = False
     shard: Shard | None = None
     split: Split | None = None
+    tree_state: str = ""
+    choice: str = ""
+    deadline: Deadline | None = None
 
 
 class KnownItems(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ _IDLE_CORES = "0.01"
 _OFTEN_SECONDS, _TWO_RUNS = "60", "2m"
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
+_FLAKY_RATIO = "0.01"  # one failure in a hundred: rare enough to be doubted, frequent enough to be met
+_FLAKY_ATTEMPTS = "1.5"  # two: one alone may be the machine's fault. `increase` extrapolates
 _ENOUGH_RUNS = 5  # an average of fewer runs is not comparable
 
 
@@ -29,6 +31,7 @@ def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
         _build_uneven_stage_alert(series),
         _build_gil_bound_alert(series),
         _build_cache_alert(series),
+        _build_flaky_stage_alert(series),
     )
 
 
@@ -271,6 +274,56 @@ def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
             "Arguments that can't be sent to a process (open files, locks): move the loop into a command.",
         ),
     )
+
+
+def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptStageFlaky",
+        conditions=(Condition(expr=_build_flaky_query(series), level=Level.INFO),),
+        summary="A stage fails and passes with the same files.",
+        title="Stage {{ $labels.stage }} of {{ $labels.project }} fails and passes with the same files.",
+        description=(
+            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
+            "{{ $labels.instance }}: {{ $value | humanizePercentage }} of its first attempts within a day failed and "
+            "later passed with the same files."
+        ),
+        board=Board.LANE,
+        link=OF_STAGE,
+        meaning=(
+            f"Within a day, more than {_FLAKY_RATIO} of the first attempts of the stage's tasks failed and later "
+            "passed, in a retry or in another run, without a change of the files, and it was more than one."
+        ),
+        impact="Its failures are no longer believed, and its retries cost time.",
+        diagnosis=(
+            Query(
+                question="Which stages are flaky (ratio of first attempts, over a day)?",
+                expr=f"{_build_flaky_ratio(series)} > 0",
+            ),
+            Query(
+                question="Do several hosts see it?",
+                expr=f"count by (lane, stage) ({series.increase(families.FLAKY_ATTEMPTS, '1d')} > 0)",
+            ),
+        ),
+        mitigation=(
+            "`paropt-exporter history --flaky` names the stages with their items, and how sure the ratio is.",
+            "One item: fix its order, clock, port or shared state. A whole stage: files or ports that it shares with "
+            "others (`locks`, `exclusive`), or a machine that is too small.",
+            "Until then `retries: {flaky: 2}` retries only what is known to be flaky, and counts it here.",
+        ),
+    )
+
+
+def _build_flaky_query(series: SeriesSelector) -> str:
+    """Build the query for stages of which more than one first attempt in _FLAKY_RATIO of a day was flaky."""
+    return (
+        f"{_build_flaky_ratio(series)} > {_FLAKY_RATIO}\n"
+        f"and\n{series.increase(families.FLAKY_ATTEMPTS, '1d')} > {_FLAKY_ATTEMPTS}"
+    )
+
+
+def _build_flaky_ratio(series: SeriesSelector) -> str:
+    flaky, attempts = (series.increase(family, "1d") for family in (families.FLAKY_ATTEMPTS, families.FIRST_ATTEMPTS))
+    return f"{flaky} / {attempts}"
 
 
 def build_lane_alerts(options: Options) -> tuple[Alert, ...]:

@@ -58,7 +58,10 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             lines=(
                 Line(height=TALL_HEIGHT, panels=[_build_durations(scope), _build_timeline(scope)]),
                 Line(height=TALL_HEIGHT, panels=[_build_last_run_table(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_iter_error_panels(scope)]),
+                Line(
+                    height=CHART_HEIGHT,
+                    panels=[*_iter_error_panels(scope), _build_flaky_panel(scope), _build_deadline_panel(scope)],
+                ),
             ),
         ),
         Section(title="Where the time goes", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_time_panels(scope)]),)),
@@ -201,6 +204,32 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             legend="{{stage}} {{result}}",
         ),
         Scale(unit="short", decimals=0),
+    )
+
+
+def _build_flaky_panel(scope: Scope) -> Panel:
+    return build_bar_gauge(
+        "Which stages are flaky?",
+        "First attempts in the time shown that failed and later passed with the same files, over all first attempts. "
+        "Above a hundredth: `paropt-exporter history --flaky` names the items to fix.",
+        Query(
+            expr=(
+                f"sum {_BY} ({scope.increase_over_range(names.FLAKY_ATTEMPTS)})"
+                f" / (sum {_BY} ({scope.increase_over_range(names.FIRST_ATTEMPTS)}) > 0)"
+            ),
+            legend=_STAGE,
+        ),
+        more_is_worse("percentunit", watch=0.01, bad=0.05),
+    )
+
+
+def _build_deadline_panel(scope: Scope) -> Panel:
+    return build_stat(
+        "Will the run keep its deadline?",
+        "Seconds from the predicted end of a run with --deadline to its deadline, of the host with the fewest. Few: "
+        "stages that take longer than in nine of ten earlier runs are stopped. Empty while no such run goes on.",
+        Query(expr=f"min({scope.select(names.RUN_DEADLINE)} - {scope.select(names.RUN_PREDICTED_END)})", legend=""),
+        Scale(unit="s"),
     )
 
 

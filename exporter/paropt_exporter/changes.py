@@ -1,0 +1,167 @@
+"""Find the files that differ from a commit: committed since, changed, staged, untracked or deleted, by git."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import subprocess
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from msgspec import Struct
+
+from paropt_exporter.git import describe_git_error, run_git
+from paropt_exporter.input_files import InputPatterns
+
+_DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+_SUBMODULE = b"160000"  # its mode in a diff
+
+
+class UnknownChange(Exception):
+    """The changed files can't be found. The message has the reason and the remedy."""
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """The changed files, relative to the project with slashes; files outside of it begin with `../`.
+
+    `folders`: changed submodules, of which any file may have changed. `base`: the commit they are compared with, for a
+    message.
+    """
+
+    paths: frozenset[str]
+    folders: frozenset[str] = frozenset()
+    base: str = ""
+
+    def find_match(self, patterns: InputPatterns) -> str | None:
+        """Return the first changed path that is one of the files, or a submodule that may contain one; None if none."""
+        matching = (path for path in sorted(self.paths) if patterns.matches(path))
+        return next(matching, None) or next(
+            (folder for folder in sorted(self.folders) if patterns.may_match_in(folder)), None
+        )
+
+
+class ChangeFinder:
+    """Finds the changes of a project when they are first asked for, and keeps them."""
+
+    def __init__(self, root: Path, ref: str | None = None) -> None:
+        self._root = root
+        self._ref = ref
+
+    @cached_property
+    def changes(self) -> Changes:
+        """The changes; UnknownChange if they can't be found."""
+        return find_changes(self._root, self._ref)
+
+
+def find_changes(root: Path, ref: str | None = None) -> Changes:
+    """Return the files of the repository that differ from where the branch left `ref`, or its target branch if None.
+
+    The target is that of the pull or merge request in GitHub's and GitLab's CI, otherwise the upstream or the default
+    branch. Each call of git blocks for `git.GIT_SECONDS` at most. Raises UnknownChange.
+    """
+    try:
+        top = Path(os.fsdecode(run_git(root, "rev-parse", "--show-toplevel").removesuffix(b"\n")))
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
+    try:
+        base, name = _find_base(root, ref)
+        # Without renames, both names are in the list: a stage may have read the old one.
+        options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
+        entries = run_git(root, "diff", *options, base, "--").split(b"\0")
+        others = run_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/").split(b"\0")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
+    place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))
+    found = {_relate(path, place): is_folder for path, is_folder in _iter_diff(entries)}
+    # Relative to `root` already. Another repository in this one ends with a slash.
+    found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others if path}
+    return Changes(
+        paths=frozenset(found),
+        folders=frozenset(path for path, is_folder in found.items() if is_folder),
+        base=name,
+    )
+
+
+def _iter_diff(entries: list[bytes]) -> Iterator[tuple[str, bool]]:
+    """Yield each path of a raw diff, relative to the work tree, and whether it is or was a submodule."""
+    for head, path in zip(entries[::2], entries[1::2], strict=False):
+        before, after = head.removeprefix(b":").split(b" ")[:2]
+        yield os.fsdecode(path), _SUBMODULE in (before, after)
+
+
+def _relate(path: str, place: str) -> str:
+    """Return a path of the work tree relative to `place`, a folder in it."""
+    return posixpath.relpath(path, place)
+
+
+def _find_base(root: Path, ref: str | None) -> tuple[str, str]:
+    """Return the commit to compare with, and its description. Raises UnknownChange."""
+    named = ref or _get_target_of_request()
+    if named is not None:
+        commit = _resolve(root, named)
+        if commit is None:
+            raise UnknownChange(_describe_missing(root, named))
+        return _merge_base(root, commit, named)
+    if _resolve(root, "HEAD") is None:
+        empty = run_git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()
+        return empty, "an empty repository"
+    for branch in _list_target_branches(root):
+        if (commit := _resolve(root, branch)) is not None:
+            return _merge_base(root, commit, branch)
+    if _is_shallow(root):
+        raise UnknownChange(
+            "the clone is shallow and has no main branch to compare with: git fetch --unshallow (in GitHub's checkout "
+            "action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
+        )
+    raise UnknownChange("there is no main branch to compare with: name a commit, --affected REF")
+
+
+def _get_target_of_request() -> str | None:
+    """Return the target of the pull request or merge request that CI runs for; None without one."""
+    if branch := os.environ.get("GITHUB_BASE_REF"):
+        return f"origin/{branch}"
+    return os.environ.get("CI_MERGE_REQUEST_DIFF_BASE_SHA") or None
+
+
+def _merge_base(root: Path, commit: str, name: str) -> tuple[str, str]:
+    try:
+        base = run_git(root, "merge-base", commit, "HEAD").decode().split()[0]
+    except subprocess.CalledProcessError:
+        if _is_shallow(root):
+            raise UnknownChange(
+                f"the clone is too shallow to contain the commit at which this branch left {name}: "
+                "git fetch --unshallow (in GitHub's checkout action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
+            ) from None
+        raise UnknownChange(f"{name} and HEAD have no commit in common: name another one, --affected REF") from None
+    return base, f"{name} ({base[:7]})"
+
+
+def _resolve(root: Path, ref: str) -> str | None:
+    try:
+        found = run_git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    except subprocess.CalledProcessError:
+        return None
+    return found.decode().strip()
+
+
+def _describe_missing(root: Path, name: str) -> str:
+    remote = name.removeprefix("origin/")
+    if _is_shallow(root):
+        return f"the shallow clone has no commit {name!r}: git fetch --unshallow origin {remote}"
+    return f"there is no commit {name!r} here: git fetch origin {remote}, or name another one, --affected REF"
+
+
+def _is_shallow(root: Path) -> bool:
+    return run_git(root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+
+
+def _list_target_branches(root: Path) -> list[str]:
+    """Return candidates for the target branch. An upstream of the same name is only the pushed copy of this branch."""
+    try:
+        upstream = run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}").decode().strip()
+        branch = run_git(root, "rev-parse", "--abbrev-ref", "HEAD").decode().strip()
+    except subprocess.CalledProcessError:
+        return [*_DEFAULT_BRANCHES]
+    copy = upstream.partition("/")[2] == branch
+    return [*_DEFAULT_BRANCHES] if copy else [upstream, *_DEFAULT_BRANCHES]

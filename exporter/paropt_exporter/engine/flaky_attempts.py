@@ -1,0 +1,56 @@
+"""Find flaky attempts in a run: first attempts that failed, after which the task passed with the same files."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from paropt_exporter.events import Result, Scope, TaskRecord
+from paropt_exporter.plan import PlannedStage
+
+
+class FlakyAttempts(Struct):
+    """The first attempts of one stage in a run, and the flaky ones with their items."""
+
+    first_attempts: int = 0
+    flaky_attempts: int = 0
+    items: set[str] = field(default_factory=set)
+    _failed: dict[int, tuple[str, ...]] = field(default_factory=dict)  # by task, after its first attempt
+
+    def add(self, record: TaskRecord) -> None:
+        """Add an ended attempt; attempts that were stopped, and results from the cache, prove nothing."""
+        if record.cached:
+            return
+        passed = record.result is Result.SUCCESS
+        if record.attempt == 1 and (passed or record.result.bad):
+            self.first_attempts += 1
+            if not passed:
+                self._failed[record.task] = list_failed_items(record)
+        elif passed and record.task in self._failed:
+            self.flaky_attempts += 1
+            self.items.update(self._failed.pop(record.task))
+
+    def conclude(self, stage: PlannedStage, result: Result) -> tuple[int, tuple[str, ...]]:
+        """Return the flaky attempts and items, those of earlier runs included that the stage's success proves."""
+        opened = stage.open_failures
+        if opened is None or result is not Result.SUCCESS or stage.scope is Scope.ARGUMENTS:
+            return self.flaky_attempts, tuple(sorted(self.items))
+        return self.flaky_attempts + opened.attempts, tuple(sorted(self.items | opened.items))
+
+
+def is_known_flaky(stage: PlannedStage, failed: TaskRecord) -> bool:
+    """Return whether earlier runs show that the failure of an attempt may be flaky.
+
+    In a stage with items, only failures of items that have been flaky may be; in others, any failure.
+    """
+    known = stage.flakiness
+    if known is None or not known.is_known:
+        return False
+    items = list_failed_items(failed)
+    return not items or known.items.issuperset(items)
+
+
+def list_failed_items(record: TaskRecord) -> tuple[str, ...]:
+    """Return the items of a failed attempt that did not succeed; none in a stage without items."""
+    if record.items:
+        return tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
+    return () if record.item is None else (record.item,)

@@ -1,0 +1,145 @@
+"""Run git, and identify the state of a work tree: its commit and every file that differs from it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+_MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
+_MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
+# In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
+_FIELDS = {b"1": 8, b"u": 10, b"?": 1}
+_SUBMODULE = b"S"
+# Variables by which git names the repository and index of a hook that it runs, relative to the hook's folder.
+_OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
+
+
+def run_git(root: Path, *arguments: str) -> bytes:
+    """Run git without waiting for a lock, a prompt or a hook, and return its output.
+
+    Blocks for GIT_SECONDS at most. Raises OSError or SubprocessError if git fails.
+    """
+    import subprocess  # here: most runs start no git
+
+    inherited = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    process = subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", *arguments],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GIT_SECONDS,
+        check=True,
+    )
+    return process.stdout
+
+
+def describe_git_error(error: Exception) -> str:
+    """Return the reason why git failed, in one line."""
+    import subprocess
+
+    match error:
+        case FileNotFoundError():
+            return "git is not installed, or the folder is not there"
+        case subprocess.TimeoutExpired():
+            return f"git did not answer within {GIT_SECONDS:.0f} s"
+        case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
+            return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
+    return str(error)
+
+
+def find_top_folder(root: Path) -> Path | None:
+    """Return the work tree's top folder, the nearest one with a `.git`, without starting git; None without one."""
+    folder = root.absolute()
+    return next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent / ".git")), None)
+
+
+def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
+    """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
+
+    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, with
+    a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ. It is unknown too if a
+    file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
+    """
+    import subprocess  # here: few runs need it
+
+    top = find_top_folder(root)
+    if top is None:
+        return ""
+    try:
+        listed = run_git(
+            root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--", ":/"
+        )
+        commit, paths = _parse_status(listed)
+        if not commit or paths is None or len(paths) > _MOST_CHANGED:
+            return ""
+        if unchanged_since_seconds is not None:
+            tracked = run_git(top, "ls-files", "-z").split(b"\0")
+            if _has_changed_since({*tracked, *paths}, top, unchanged_since_seconds):
+                return ""
+        return _digest_files(commit, paths, top)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _has_changed_since(paths: Iterable[bytes], top: Path, since_seconds: float) -> bool:
+    """Return whether one of the files has changed. For one that is gone, its folder tells."""
+    for path in paths:
+        place = top / os.fsdecode(path)
+        while not os.path.lexists(place):
+            place = place.parent
+        if place != top and place.lstat().st_ctime >= since_seconds:
+            return True
+    return False
+
+
+def _digest_files(commit: bytes, paths: Iterable[bytes], top: Path) -> str:
+    import hashlib
+
+    digest, left = hashlib.sha256(commit), _MOST_BYTES
+    for path in sorted(paths):
+        for part in _iter_file_state(top / os.fsdecode(path)):
+            left -= len(part)
+            if left < 0:
+                return ""
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+        digest.update(b"\0" + path + b"\0")
+    return digest.hexdigest()
+
+
+def _parse_status(listed: bytes) -> tuple[bytes, list[bytes] | None]:
+    """Return the commit, b"" for none, and the paths that differ from it, or None if a submodule has changes."""
+    commit, paths = b"", []
+    for entry in listed.split(b"\0"):
+        if entry.startswith(b"# branch.oid "):
+            commit = entry.removeprefix(b"# branch.oid ")
+        fields = _FIELDS.get(entry[:1])
+        if fields is None:
+            continue
+        words = entry.split(b" ", fields)
+        if len(words) > 2 and words[2].startswith(_SUBMODULE):
+            return commit, None
+        paths.append(words[-1])
+    return (b"" if commit == b"(initial)" else commit), paths
+
+
+def _iter_file_state(path: Path) -> Iterator[bytes]:
+    """Yield the kind of a file, and its content or link target."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            yield from (b"link", os.fsencode(path.readlink()))
+        elif stat.S_ISREG(mode):
+            yield b"program" if mode & stat.S_IXUSR else b"file"
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    yield chunk
+        else:
+            yield b"%d" % stat.S_IFMT(mode)
+    except FileNotFoundError:
+        yield b"absent"

@@ -1,0 +1,122 @@
+"""Choose the stages that a change affects, by their inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from paropt_exporter.changes import Changes
+from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
+
+if TYPE_CHECKING:
+    from paropt_exporter.config import Config, Stage
+
+_MOST_NAMED = 10  # in one line
+_NO_INPUTS = "no inputs: always runs"
+_NEEDED = "needed"
+
+
+class AffectedStages(Struct, frozen=True, kw_only=True):
+    """The stages to run, each with the reason, and those to leave out, in the order of the config."""
+
+    reasons: Mapping[str, str]
+    left_out: tuple[str, ...]
+    changes: Changes
+
+    def describe(self) -> str:
+        """Return one line that names both."""
+        count = len(self.changes.paths)
+        files = "1 file differs" if count == 1 else f"{count} files differ"
+        line = f"--affected: {files} from {self.changes.base}: runs "
+        line += _join([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
+        if not self.left_out:
+            return line
+        return f"{line}; leaves out {_join(self.left_out)}: no input changed"
+
+
+def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
+    """Return the stages that a change affects, with the stages that they need.
+
+    A stage is affected if a changed file is one of its inputs, if it has no inputs, and if it needs an affected stage
+    that has outputs. A changed config affects all stages.
+    """
+    reasons = _find_reasons(config, stages, changes)
+    by_name = {stage.name: stage for stage in stages}
+    waiting = [*reasons]
+    while waiting:
+        for need in by_name[waiting.pop()].needs:
+            if need in by_name and need not in reasons:
+                reasons[need] = _NEEDED
+                waiting.append(need)
+    ordered = {stage.name: reasons[stage.name] for stage in stages if stage.name in reasons}
+    left_out = tuple(stage.name for stage in stages if stage.name not in reasons)
+    return AffectedStages(reasons=ordered, left_out=left_out, changes=changes)
+
+
+def add_dependents(stages: Sequence[Stage], affected: Collection[str]) -> dict[str, str]:
+    """Return the further stages that need an affected stage that has outputs, each with that stage."""
+    producers = {stage.name for stage in stages if stage.outputs}
+    found: dict[str, str] = {}
+    while True:  # until no more stages follow: at most once for each stage of a chain
+        more = {
+            stage.name: need
+            for stage in stages
+            if stage.name not in affected and stage.name not in found
+            for need in stage.needs
+            if need in producers and (need in affected or need in found)
+        }
+        if not more:
+            return found
+        found.update(more)
+
+
+def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str | None:
+    """Return the reason why a change affects a stage by itself, or None."""
+    if config.path is not None and config.path.name in changes.paths:
+        return f"{config.path.name} changed"
+    if stage.inputs is None:
+        return _NO_INPUTS
+    path = changes.find_match(InputPatterns(list_input_patterns(stage)))
+    return None if path is None else _format_path(path)
+
+
+def list_input_patterns(stage: Stage) -> tuple[str, ...]:
+    """Return a stage's inputs relative to the config's folder; `*` stands for its items."""
+    patterns = (pattern.replace(ITEM, "*") for pattern in stage.inputs or ())
+    # An item in a pattern that leaves files out would leave out those of all items.
+    return tuple(
+        join_pattern(stage.cwd or ".", pattern)
+        for pattern, given in zip(patterns, stage.inputs or (), strict=True)
+        if not (given.startswith("!") and ITEM in given)
+    )
+
+
+def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str | None) -> tuple[str, ...]:
+    """Return the changed files that exist and match a glob, relative to the stage's folder, sorted."""
+    patterns = InputPatterns((join_pattern(cwd or ".", pattern),))
+    folder = root / (cwd or ".")
+    matching = (path for path in changes.paths if path not in changes.folders and patterns.matches(path))
+    there = [path for path in matching if (root / path).is_file() or (root / path).is_symlink()]
+    found = sorted(os.path.relpath(root / path, folder) for path in there)
+    return tuple(f"./{name}" if name.startswith("-") else name for name in found)
+
+
+def _find_reasons(config: Config, stages: Sequence[Stage], changes: Changes) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    for stage in stages:
+        if (why := find_affected_by_file(config, stage, changes)) is not None:
+            reasons[stage.name] = why
+    return reasons | {name: f"needs {need}" for name, need in add_dependents(stages, reasons).items()}
+
+
+def _join(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
+
+
+def _format_path(path: str) -> str:
+    return path.encode(errors="surrogateescape").decode(errors="replace").replace("\n", "?")

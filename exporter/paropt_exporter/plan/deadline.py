@@ -1,0 +1,193 @@
+"""Choose the stages of a plan that are worth most and end before a deadline.
+
+Stages are taken in this order, each with the stages that it needs, as long as all that are taken fit: those that the
+cache can skip, those that a change affects, then those most likely to fail for their time. They fit if Graham's bound
+on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 / workers) * longest chain
+(R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any order of the starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from paropt_exporter.errors import UsageError
+from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
+
+QUANTILE = 0.9
+_MOST_NAMED = 10
+
+
+class StagePast(Struct, frozen=True, kw_only=True):
+    """What earlier runs tell of a stage: the seconds of its last successes, and how often it ran and failed."""
+
+    seconds: tuple[float, ...]
+    runs: int
+    failures: int
+
+    @property
+    def failure_ratio(self) -> float:
+        """The estimated probability to fail; without runs it is 1/2 (the mean of Jeffreys' posterior)."""
+        return (self.failures + 0.5) / (self.runs + 1.0)
+
+
+class _Stage(Struct, frozen=True, kw_only=True):
+    """A stage's work in seconds of one worker, and its own duration in seconds."""
+
+    name: str
+    needs: tuple[str, ...]
+    work_seconds: float
+    seconds: float
+    failure_ratio: float
+
+
+def apply_deadline(
+    plan: Plan,
+    deadline_seconds: float,
+    past: Mapping[str, StagePast],
+    *,
+    hits: Collection[str] = (),
+    affected: Collection[str] = (),
+) -> Plan:
+    """Return the plan with only the stages that fit, and with the prediction.
+
+    `hits`: the stages that the cache can skip, which take no time. `affected`: those that a change affects. Raises
+    UsageError if no duration is known, or if nothing fits.
+    """
+    known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
+    unknown = _find_unknown(plan.stages, {name for name, stage in known.items() if stage is None})
+    stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
+    if not stages:
+        raise UsageError("--deadline: no duration is known yet: run the lane once without it")
+    choice = _Choice(stages, workers=plan.workers.start)
+    choice.take_all(_order(stages, hits, affected), deadline_seconds)
+    everything = _Choice(stages, workers=plan.workers.start)
+    everything.take_all(stages, float("inf"))
+    if not choice.taken:
+        raise UsageError(
+            f"--deadline: no stage ends within {deadline_seconds:g} s, and all within {everything.bound_seconds:.1f} s"
+        )
+    left_out = tuple(stage.name for stage in plan.stages if stage.name not in choice.taken)
+    line = _describe(plan, choice, stages, left_out, deadline_seconds, everything.bound_seconds)
+    return replace(
+        plan,
+        stages=tuple(stage for stage in plan.stages if stage.name in choice.taken),
+        total=None if left_out else plan.total,
+        partial=plan.partial or bool(left_out),
+        choice="; ".join(filter(None, (plan.choice, line))),
+        deadline=Deadline(seconds=deadline_seconds, predicted_seconds=choice.bound_seconds, left_out=left_out),
+    )
+
+
+class _Choice:
+    """The stages taken so far, with the bound on their duration."""
+
+    def __init__(self, stages: Mapping[str, _Stage], *, workers: int) -> None:
+        self.taken: set[str] = set()
+        self._stages = stages
+        self._workers = max(1, workers)
+        self._work_seconds = 0.0
+        self._chain_seconds = 0.0
+        self._chains: dict[str, float] = {}
+
+    @property
+    def bound_seconds(self) -> float:
+        return self._compute_bound(self._work_seconds, self._chain_seconds)
+
+    def take_all(self, names: Collection[str], deadline_seconds: float) -> None:
+        """Take the stages that fit, in this order, each with its needs."""
+        for name in names:
+            more = self._list_missing(name)
+            work = self._work_seconds + sum(self._stages[each].work_seconds for each in more)
+            chain = max(self._chain_seconds, self._measure_chain(name))
+            if self._compute_bound(work, chain) <= deadline_seconds:
+                self.taken |= more
+                self._work_seconds, self._chain_seconds = work, chain
+
+    def _compute_bound(self, work_seconds: float, chain_seconds: float) -> float:
+        return work_seconds / self._workers + (1 - 1 / self._workers) * chain_seconds
+
+    def _list_missing(self, name: str) -> set[str]:
+        """Return the stage and its needs that are not taken."""
+        missing: set[str] = set()
+        waiting = [name]
+        while waiting:
+            each = waiting.pop()
+            if each in self._stages and each not in missing and each not in self.taken:
+                missing.add(each)
+                waiting += self._stages[each].needs
+        return missing
+
+    def _measure_chain(self, name: str) -> float:
+        """Return the seconds of the longest chain of needs that ends with a stage."""
+        waiting = [name]
+        while waiting:
+            stage = self._stages[waiting[-1]]
+            needs = [need for need in stage.needs if need in self._stages]
+            if more := [need for need in needs if need not in self._chains]:
+                waiting += more
+                continue
+            self._chains[stage.name] = stage.seconds + max((self._chains[need] for need in needs), default=0.0)
+            waiting.pop()
+        return self._chains[name]
+
+
+def _find_unknown(stages: Sequence[PlannedStage], unknown: Collection[str]) -> set[str]:
+    """Return the stages of unknown duration, and those that need one of them."""
+    found = {*unknown}
+    while more := {stage.name for stage in stages if stage.name not in found and not found.isdisjoint(stage.needs)}:
+        found |= more
+    return found
+
+
+def _measure(stage: PlannedStage, past: Mapping[str, StagePast], hits: Collection[str]) -> _Stage | None:
+    """Return a stage's duration and work; None if they are unknown."""
+    ratio = past[stage.name].failure_ratio if stage.name in past else 0.5
+    if stage.name in hits or stage.skip or stage.fault:
+        return _Stage(name=stage.name, needs=stage.needs, work_seconds=0.0, seconds=0.0, failure_ratio=ratio)
+    known = past[stage.name].seconds if stage.name in past else ()
+    if not known:
+        return None
+    seconds = compute_quantile(known)
+    of_tasks = len(stage.tasks) * (stage.expected_task_seconds or 0.0) if len(stage.tasks) > 1 else 0.0
+    work = max(seconds, of_tasks) * stage.slots
+    return _Stage(name=stage.name, needs=stage.needs, work_seconds=work, seconds=seconds, failure_ratio=ratio)
+
+
+def compute_quantile(values: Sequence[float]) -> float:
+    """Return the smallest value that is at least as large as a QUANTILE of them; the largest of few."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(QUANTILE * len(ordered)))]
+
+
+def _order(stages: Mapping[str, _Stage], hits: Collection[str], affected: Collection[str]) -> list[str]:
+    def rank(stage: _Stage) -> tuple[bool, bool, float]:
+        value = stage.failure_ratio / max(stage.work_seconds, 1e-3)
+        return stage.name not in hits, stage.name not in affected, -value
+
+    return [stage.name for stage in sorted(stages.values(), key=rank)]
+
+
+def _describe(
+    plan: Plan,
+    choice: _Choice,
+    stages: Mapping[str, _Stage],
+    left_out: Sequence[str],
+    deadline_seconds: float,
+    all_seconds: float,
+) -> str:
+    line = (
+        f"--deadline {deadline_seconds:g} s: {len(choice.taken)} of {len(plan.stages)} stages, expected to end within "
+        f"{choice.bound_seconds:.1f} s"
+    )
+    slow = [name for name in left_out if name in stages]
+    unknown = [name for name in left_out if name not in stages]
+    line += f"; leaves out {_join(slow)}: no time (all fit in {all_seconds:.1f} s)" if slow else ""
+    return line + (f"; leaves out {_join(unknown)}: unknown duration, or that of a need" if unknown else "")
+
+
+def _join(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"

@@ -1,0 +1,197 @@
+"""`--affected`, `items: {changed: ...}` and `--lane auto` on the command line, in real repositories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from support import projects
+from support.real_servers import run
+from support.repositories import Repository
+
+_STAGES = """
+name: lint, run: "true", inputs: ["src/*.py"]
+name: build, run: "true", inputs: ["src/*.py"], outputs: [dist]
+name: docs, run: "true", inputs: [docs]
+name: unit_tests, run: "true", inputs: [tests], needs: [lint]
+name: e2e_tests, run: "true", inputs: [e2e], needs: [build]
+name: audit, run: "true"
+"""
+_FILES = {"src/a.py": "1", "docs/a.md": "1", "tests/test_a.py": "1", "e2e/test_b.py": "1", ".gitignore": ".paropt\n"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    for name in ("GITHUB_BASE_REF", "CI_MERGE_REQUEST_DIFF_BASE_SHA"):
+        monkeypatch.delenv(name, raising=False)
+    made = Repository(tmp_path)
+    projects.write(tmp_path, _STAGES)
+    made.commit(**_FILES)
+    return made
+
+
+def listed(repository: Repository, *arguments: str) -> set[str]:
+    ran = run(repository.root, "--list", "-q", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return set(ran.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [
+        ("docs/b.md", {"docs", "audit"}),
+        ("tests/test_a.py", {"lint", "unit_tests", "audit"}),  # with its need
+        ("src/a.py", {"lint", "build", "e2e_tests", "audit"}),  # e2e_tests needs a stage with outputs
+        ("src/a.md", {"audit"}),
+        ("paropt.yml", {"lint", "build", "docs", "unit_tests", "e2e_tests", "audit"}),
+    ],
+)
+def test_stages_follow_from_their_inputs(repository: Repository, path: str, stages: set[str]) -> None:
+    with (repository.root / path).open("a") as file:
+        file.write("\n# changed\n")
+    assert listed(repository, "--affected") == stages
+
+
+def test_one_line_says_why_stages_run_and_are_left_out(repository: Repository) -> None:
+    repository.write("docs/line\nbreak.md", "1")
+    ran = run(repository.root, "--affected", "--once", projects.ANY_PORT)
+    assert ran.returncode == 0, ran.stderr
+    (line,) = [line for line in ran.stderr.splitlines() if "--affected" in line]
+    base = repository.git("rev-parse", "--short=7", "HEAD")
+    assert line.partition("--affected")[2] == (
+        f": 1 file differs from main ({base}): runs docs (docs/line?break.md), audit (no inputs: always runs); "
+        "leaves out lint, build, unit_tests, e2e_tests: no input changed"
+    )
+    (recorded,) = projects.runs(repository.root)
+    assert set(projects.stages(recorded)) == {"docs", "audit"}
+    assert recorded["partial"] is True
+
+
+def test_nothing_affected_ends_with_0_and_one_line(repository: Repository) -> None:
+    projects.write(repository.root, 'name: lint, run: "false", inputs: ["src/*.py"]')
+    repository.commit()
+    ran = run(repository.root, "--affected", "--once", projects.ANY_PORT)
+    assert ran.returncode == 0
+    assert "0 files differ from main" in ran.stderr
+    assert "runs nothing; leaves out lint: no input changed" in ran.stderr
+
+
+def test_ref_is_the_next_word_or_after_an_equals_sign(repository: Repository) -> None:
+    repository.commit(**{"docs/b.md": "1"})
+    assert listed(repository, "--affected", "HEAD~1") == listed(repository, "--affected=HEAD~1") == {"docs", "audit"}
+    assert listed(repository, "--affected") == {"audit"}
+    assert listed(repository, "--affected", "--lane", "standard") == {"audit"}
+
+
+def test_plan_and_dry_run_show_the_affected_stages(repository: Repository) -> None:
+    repository.write("docs/b.md", "1")
+    planned = run(repository.root, "--dry-run", "--affected", "--output", "json")
+    assert [stage["name"] for stage in json.loads(planned.stdout)["stages"]] == ["docs", "audit"]
+    assert "leaves out lint" in planned.stderr
+
+
+def test_stage_and_affected_narrow_together(repository: Repository) -> None:
+    repository.write("src/a.py", "2")
+    planned = run(repository.root, "unit_tests", "docs", "lint", "--affected", "--dry-run", "--output", "json")
+    assert [stage["name"] for stage in json.loads(planned.stdout)["stages"]] == ["lint"]
+
+
+def test_failed_and_affected_narrow_together(repository: Repository) -> None:
+    projects.write(repository.root, 'name: a, run: "false", inputs: [src]\nname: b, run: "false", inputs: [docs]')
+    repository.commit()
+    assert run(repository.root, "--once", projects.ANY_PORT).returncode == 1
+    nothing = run(repository.root, "--failed", "--affected", "--once", projects.ANY_PORT)
+    assert nothing.returncode == 0
+    assert "runs nothing" in nothing.stderr
+    repository.write("docs/a.md", "2")
+    assert run(repository.root, "--failed", "--affected", "--once", projects.ANY_PORT).returncode == 1
+    assert set(projects.stages(projects.runs(repository.root)[-1])) == {"b"}
+
+
+def test_unknown_ref_and_missing_repository_are_one_line_each(repository: Repository, tmp_path: Path) -> None:
+    for arguments in (("--once", projects.ANY_PORT), ("--dry-run",), ("--list",)):
+        ran = run(repository.root, "--affected", "nowhere", *arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.count("\n") == 1
+        assert "--affected: there is no commit 'nowhere' here" in ran.stderr
+    rmtree(tmp_path / ".git")
+    ran = run(repository.root, "--affected", "--once", projects.ANY_PORT)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "--affected: the changed files are unknown: not a git repository" in ran.stderr
+
+
+def test_changed_items_are_the_changed_files_that_exist(repository: Repository) -> None:
+    command = "printf '%s,' {items} >> out"
+    projects.write(
+        repository.root, f'name: fmt, run: "{command}", shell: true, cwd: src, items: {{changed: "**/*.py"}}'
+    )
+    repository.commit(**{"src/gone.py": "1", "src/same.py": "1"})
+    repository.git("switch", "--quiet", "--create", "feature")
+    repository.commit(**{"src/b.py": "1"})
+    repository.write("src/a.py", "2")
+    repository.write("src/deep/ünï cöde.py", "2")
+    repository.write("src/-c.py", "2")
+    repository.write("src/not.md", "2")
+    repository.write("other.py", "2")
+    (repository.root / "src/gone.py").unlink()
+    assert run(repository.root, "--once", projects.ANY_PORT).returncode == 0
+    found = (repository.root / "src/out").read_text().split(",")
+    assert sorted(found[:-1]) == ["./-c.py", "a.py", "b.py", "deep/ünï cöde.py"]
+
+
+def test_changed_items_follow_the_ref_of_affected(repository: Repository) -> None:
+    projects.write(repository.root, 'name: fmt, run: "false {item}", items: {changed: "src/*.py"}')
+    first = repository.commit(**{"src/b.py": "1"})
+    repository.commit(**{"src/c.py": "1"})
+    planned = run(repository.root, "--dry-run", f"--affected={first}", "--output", "json")
+    assert [[task["item"] for task in stage["tasks"]] for stage in json.loads(planned.stdout)["stages"]] == [
+        ["src/c.py"]
+    ]
+
+
+def test_stage_without_changed_items_is_skipped(repository: Repository) -> None:
+    projects.write(repository.root, 'name: fmt, run: "false {item}", items: {changed: "*.rs"}\nname: ok, run: "true"')
+    ran = run(repository.root, "--once", projects.ANY_PORT)
+    assert ran.returncode == 0
+    assert "fmt  skipped: no items: no changed file matches *.rs" in ran.stdout
+
+
+def test_changed_items_without_a_repository_are_one_clear_error(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: fmt, run: "true {item}", items: {changed: "*.py"}')
+    ran = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ran.returncode == 1
+    assert "items: the changed files are unknown: not a git repository" in ran.stdout
+
+
+def test_invalid_pattern_of_changed_items_is_one_clear_error(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: fmt, run: "true {item}", items: {changed: "/etc/*.py"}')
+    checked = run(tmp_path, "check")
+    assert checked.returncode == 2
+    assert (
+        "stages[0].items.changed: '/etc/*.py': write a path relative to the stage's folder"
+        in checked.stdout + checked.stderr
+    )
+
+
+def test_auto_lane_follows_the_ref_and_leaves_out_unaffected_stages(repository: Repository) -> None:
+    repository.commit(**{"src/b.py": "1"})
+    repository.commit(**{"docs/b.md": "1"})
+    planned = run(repository.root, "--lane", "auto", "--affected", "HEAD~1", "--dry-run", "--output", "json")
+    assert "lane docs: only documents changed: docs/b.md" in planned.stderr
+    assert {stage["name"] for stage in json.loads(planned.stdout)["stages"]} == {"docs", "audit"}
+    planned = run(repository.root, "--lane", "auto", "--affected", "HEAD~2", "--dry-run", "--output", "json")
+    assert "lane standard: src/b.py changed" in planned.stderr
+
+
+def test_repeated_lanes_are_not_narrowed(repository: Repository) -> None:
+    ran = run(repository.root, "--affected", "--every", "1m", projects.ANY_PORT)
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1

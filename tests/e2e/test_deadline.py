@@ -1,0 +1,75 @@
+"""`--deadline` with the installed command."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from support import projects
+from support.real_servers import HANG_SECONDS, eventually, run, serving
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project whose stage `slow` took 0.4 s in a run, and takes until `release` exists from then on."""
+    wait = "test -e ran || { touch ran; sleep 0.4; exit 0; }; touch started; until test -e release; do sleep 0.05; done"
+    projects.write(tmp_path, f'name: quick, run: "true"\nname: slow, run: "{wait}", shell: true')
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
+    return tmp_path
+
+
+def test_lane_that_fits_ends_with_0(folder: Path) -> None:
+    (folder / "release").touch()
+    ran = run(folder, "--once", projects.ANY_PORT, "--deadline", "1h")
+    assert ran.returncode == 0, ran.stderr
+    assert "--deadline 3600 s: 2 of 2 stages" in ran.stderr
+
+
+def test_run_without_some_stages_is_not_green(folder: Path) -> None:
+    ran = run(folder, "--once", projects.ANY_PORT, "--deadline", "350ms", "-j1")
+    assert ran.returncode == 5, ran.stderr
+    assert "standard incomplete: no time for slow before the deadline of 0.35 s" in ran.stdout
+    last = projects.runs(folder)[-1]
+    assert (last["result"], last["partial"], set(projects.stages(last))) == ("cancellation", True, {"quick"})
+
+
+def test_failure_wins_over_left_out_stages(folder: Path) -> None:
+    config = (folder / "paropt.yml").read_text()
+    (folder / "paropt.yml").write_text(config.replace('run: "true"', 'run: "false"'))
+    assert run(folder, "--once", projects.ANY_PORT, "--deadline", "350ms", "-j1").returncode == 1
+
+
+def test_prediction_is_on_the_page_from_the_start_and_the_deadline_stops_the_run(folder: Path) -> None:
+    with serving(folder, projects.ANY_PORT, "--deadline", "5s") as command:
+        eventually("the slow stage runs", (folder / "started").exists)
+        page = projects.scraped(projects.url(folder))
+        deadline = page["paropt_run_deadline_timestamp_seconds", "standard"]
+        assert deadline - 5 < page["paropt_run_predicted_end_timestamp_seconds", "standard"] < deadline
+        eventually("the deadline stops it", lambda: "slow ended after" in projects.messages(folder))
+        eventually(
+            "the run has ended",
+            lambda: projects.scraped(projects.url(folder))["paropt_run_in_progress", "standard"] == 0,
+        )
+        page = projects.scraped(projects.url(folder))
+        assert not [key for key in page if key[0] in {"paropt_run_deadline_timestamp_seconds",
+                                                      "paropt_run_predicted_end_timestamp_seconds"}]  # fmt: skip
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(HANG_SECONDS) == 5
+
+
+def test_plan_shows_the_chosen_stages(folder: Path) -> None:
+    planned = run(folder, "--dry-run", "--deadline", "350ms", "-j1", "--output", "json")
+    assert [stage["name"] for stage in json.loads(planned.stdout)["stages"]] == ["quick"]
+    assert "leaves out slow: no time" in planned.stderr
+
+
+def test_deadline_without_a_known_duration_is_one_line(tmp_path: Path) -> None:
+    projects.write(tmp_path, "name: a, run: 'true'")
+    ran = run(tmp_path, "--once", projects.ANY_PORT, "--deadline", "60s")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "run the lane once without it" in ran.stderr
+    ran = run(tmp_path, "--once", projects.ANY_PORT, "--deadline", "soon")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,125 @@
+"""Flaky stages in the history: from retries, and from runs with the same files and different results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from paropt_exporter.events import Result, Scope
+from paropt_exporter.history import History
+from paropt_exporter.plan import OpenFailures
+from paropt_exporter.plan.flakiness import FLAKY_RUNS
+from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, task
+from support.history_versions import write_as_version
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    with closing(History(tmp_path / "history.db", project="shop", clock=StillClock())) as history:
+        yield history
+
+
+def add_run(
+    history: History,
+    number: int,
+    *,
+    result: Result = Result.SUCCESS,
+    state: str = "s1",
+    item: str | None = None,
+    tasks: int = 1,
+    scope: Scope = Scope.ALL,
+    **counts: Any,
+) -> None:
+    run_id, at = f"r{number}", START + 60 * number
+    lint = replace(stage_ended("lint", run_id, result=result, at=at), scope=scope, first_attempts=tasks, **counts)
+    history.observe(replace(run_started(run_id, at=at, stages=("lint",)), tree_state=state))
+    for index in range(tasks):
+        ended = task("lint", run_id, number=index, result=result)
+        history.observe(replace(ended, item=f"{item}{index}" if item else None, scope=scope))
+    history.observe(lint)
+    history.observe(run_ended(run_id, at=at, result=result, stages=(lint,)))
+
+
+def test_ratio_is_that_of_all_runs(history: History) -> None:
+    for number in range(4):
+        add_run(history, number)
+    add_run(history, 5, flaky_attempts=1, flaky_items=("test_a.py",))
+    ((place, found),) = history.load_flakiness().items()
+    assert place == ("standard", "lint")
+    assert (found.first_attempts, found.flaky_attempts, found.items) == (5, 1, frozenset({"test_a.py"}))
+    assert found.last_timestamp_seconds == START + 300
+
+
+def test_stages_that_were_never_flaky_are_left_out(history: History) -> None:
+    add_run(history, 1, result=Result.FAILURE)
+    assert history.load_flakiness("standard") == {}
+
+
+def test_flaky_attempts_of_old_runs_are_forgotten(history: History) -> None:
+    add_run(history, 0, flaky_attempts=1, flaky_items=("x",))
+    for number in range(1, FLAKY_RUNS + 1):
+        assert history.load_flakiness("standard")
+        history.observe(run_started(f"r{number}", at=START + number))
+    assert history.load_flakiness("standard") == {}
+
+
+def test_failures_of_a_state_are_open_until_the_stage_succeeds_in_it(history: History) -> None:
+    add_run(history, 1, result=Result.FAILURE, item="test_", tasks=2)
+    add_run(history, 2, state="s2")
+    assert history.load_open_failures("standard", "s2") == {}
+    opened = {"lint": OpenFailures(attempts=2, items=frozenset({"test_0", "test_1"}))}
+    assert history.load_open_failures("standard", "s1") == opened
+    add_run(history, 3)
+    assert history.load_open_failures("standard", "s1") == {}
+    add_run(history, 4, result=Result.TIMEOUT)
+    assert history.load_open_failures("standard", "s1") == {"lint": OpenFailures(attempts=1)}
+
+
+def test_unknown_states_arguments_and_stops_are_no_evidence(history: History) -> None:
+    add_run(history, 1, result=Result.FAILURE, state="")
+    add_run(history, 2, result=Result.FAILURE, scope=Scope.ARGUMENTS)
+    add_run(history, 3, result=Result.CANCELLATION)
+    assert history.load_open_failures("standard", "") == {}
+    assert history.load_open_failures("standard", "s1") == {}
+
+
+def test_success_with_arguments_closes_nothing(history: History) -> None:
+    add_run(history, 1, result=Result.FAILURE)
+    add_run(history, 2, scope=Scope.ARGUMENTS)
+    assert history.load_open_failures("standard", "s1") == {"lint": OpenFailures(attempts=1)}
+
+
+def test_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        add_run(history, 1)
+    write_as_version(path, 6)
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        assert history.load_flakiness() == {}
+        add_run(history, 2, result=Result.FAILURE, flaky_attempts=1, flaky_items=("a",))
+        assert history.load_flakiness()["standard", "lint"].first_attempts == 1
+        assert history.load_open_failures("standard", "s1")
+
+
+def test_removed_runs_leave_no_flaky_items(tmp_path: Path) -> None:
+    with closing(History(tmp_path / "h.db", project="shop", clock=StillClock(), keep_runs=1)) as history:
+        add_run(history, 1, flaky_attempts=1, flaky_items=("a",))
+        add_run(history, 2)
+        add_run(history, 3, flaky_attempts=1, flaky_items=("b",))
+        assert history.load_flakiness()["standard", "lint"].items == {"b"}
+
+
+def test_state_of_a_failed_run_is_stored_after_it(history: History) -> None:
+    assert not history.has_failed_with_state("standard")
+    add_run(history, 1, result=Result.FAILURE, state="")
+    history.store_tree_state("r1", "s1")
+    assert history.has_failed_with_state("standard")
+    assert history.load_open_failures("standard", "s1") == {"lint": OpenFailures(attempts=1)}
+    for number in range(2, 22):
+        add_run(history, number, state="")
+    assert not history.has_failed_with_state("standard"), "too long ago"

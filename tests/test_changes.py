@@ -1,0 +1,182 @@
+"""The files that a branch changes, in real repositories."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.changes import UnknownChange, find_changes
+from paropt_exporter.input_files import InputPatterns
+from support.repositories import Repository
+
+
+@pytest.fixture(autouse=True)
+def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GITHUB_BASE_REF", "CI_MERGE_REQUEST_DIFF_BASE_SHA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A repository whose branch `feature` has left `main`."""
+    made = Repository(tmp_path / "repo")
+    made.commit(**{"old.py": "1", "gone.py": "1", "kept.py": "1", "lib/a.py": "1", ".gitignore": "*.log\n"})
+    made.git("switch", "--quiet", "--create", "feature")
+    return made
+
+
+def changed(repository: Repository, ref: str | None = None, folder: str = "") -> frozenset[str]:
+    return find_changes(repository.root / folder, ref).paths
+
+
+def test_committed_staged_changed_untracked_and_deleted_files_count(repository: Repository) -> None:
+    repository.commit(committed="1")
+    repository.write("staged", "1")
+    repository.git("add", "staged")
+    repository.write("old.py", "2")
+    repository.write("untracked", "1")
+    repository.write("ignored.log", "1")
+    (repository.root / "gone.py").unlink()
+    assert changed(repository) == {"committed", "staged", "old.py", "untracked", "gone.py"}
+
+
+def test_both_names_of_a_renamed_file_count(repository: Repository) -> None:
+    repository.git("mv", "old.py", "new.py")
+    assert changed(repository) == {"old.py", "new.py"}
+
+
+@pytest.mark.parametrize("name", ["line\nbreak", "ünï cöde", " space ", '"quoted"', "-dash", "tab\there"])
+def test_any_name_is_found_whole(repository: Repository, name: str) -> None:
+    repository.write(name, "1")
+    repository.git("add", "--all")
+    repository.write(f"more/{name}", "1")
+    assert changed(repository) == {name, f"more/{name}"}
+
+
+def test_touched_file_is_unchanged(repository: Repository) -> None:
+    (repository.root / "old.py").touch()
+    assert changed(repository) == set()
+
+
+def test_changes_of_main_since_the_branch_left_it_do_not_count(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "main")
+    repository.commit(theirs="1")
+    repository.git("switch", "--quiet", "feature")
+    repository.commit(ours="1")
+    assert changed(repository) == {"ours"}
+
+
+def test_ref_replaces_the_main_branch(repository: Repository) -> None:
+    first = repository.commit(first="1")
+    repository.commit(second="1")
+    assert changed(repository, first) == changed(repository, "HEAD~1") == {"second"}
+    assert changed(repository, "main") == {"first", "second"}
+
+
+def test_target_of_a_request_in_ci_is_the_base(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = repository.commit(first="1")
+    repository.commit(second="1")
+    monkeypatch.setenv("CI_MERGE_REQUEST_DIFF_BASE_SHA", first)
+    assert changed(repository) == {"second"}
+    monkeypatch.setenv("GITHUB_BASE_REF", "release")
+    with pytest.raises(UnknownChange, match=r"no commit 'origin/release' here: git fetch origin release"):
+        changed(repository)
+
+
+def test_paths_are_relative_to_the_project_and_reach_outside_of_it(repository: Repository) -> None:
+    repository.write("lib/a.py", "2")
+    repository.write("lib/new.py", "2")
+    repository.write("old.py", "2")
+    repository.write("untracked", "2")
+    assert changed(repository, folder="lib") == {"a.py", "new.py", "../old.py", "../untracked"}
+
+
+def test_work_in_a_worktree_counts_there_only(repository: Repository, tmp_path: Path) -> None:
+    repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "second"))
+    repository.write("old.py", "2")
+    (tmp_path / "second" / "kept.py").write_text("2")
+    assert find_changes(tmp_path / "second").paths == {"kept.py"}
+
+
+def test_changed_submodule_may_have_changed_any_of_its_files(repository: Repository, tmp_path: Path) -> None:
+    library = Repository(tmp_path / "library")
+    library.commit(**{"code.py": "1"})
+    repository.add_submodule(library, "vendor/lib")
+    before = repository.git("rev-parse", "HEAD")
+    assert find_changes(repository.root, before).paths == set()
+    (repository.root / "vendor/lib/code.py").write_text("2")
+    found = find_changes(repository.root, before)
+    assert found.folders == {"vendor/lib"}
+    for pattern in ("vendor/lib/code.py", "vendor", "**/*.py", "vendor/lib/deep/**"):
+        assert found.find_match(InputPatterns((pattern,))) == "vendor/lib"
+    for patterns in (("src/*.py",), ("vendor/library.py",), ("**/*.py", "!vendor/lib")):
+        assert found.find_match(InputPatterns(patterns)) is None
+
+
+def test_repository_inside_of_the_repository_counts_as_a_folder(repository: Repository) -> None:
+    Repository(repository.root / "nested").commit(a="1")
+    assert find_changes(repository.root).folders == {"nested"}
+
+
+def test_hook_of_git_sees_the_whole_change(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.write("lib/a.py", "2")
+    monkeypatch.setenv("GIT_DIR", ".git")
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/none")
+    assert changed(repository, folder="lib") == {"a.py"}
+
+
+def test_all_files_of_a_repository_without_a_commit_are_new(tmp_path: Path) -> None:
+    made = Repository(tmp_path)
+    made.write("a", "1")
+    made.git("add", "a")
+    made.write("b", "1")
+    assert find_changes(tmp_path).paths == {"a", "b"}
+
+
+@pytest.mark.parametrize("ref", ["nowhere", "--upload-pack=touch", "HEAD^{blob}", "old.py"])
+def test_unknown_ref_is_one_clear_error(repository: Repository, ref: str) -> None:
+    with pytest.raises(UnknownChange, match=r"there is no commit .* here: git fetch origin .*, or name another one"):
+        changed(repository, ref)
+
+
+def test_shallow_clone_is_one_clear_error_with_the_command(repository: Repository, tmp_path: Path) -> None:
+    repository.commit(more="1")
+    repository.git("switch", "--quiet", "main")
+    feature = repository.clone(tmp_path / "feature", "--depth=1", "--branch=feature")
+    with pytest.raises(UnknownChange, match=r"shallow .*git fetch --unshallow .*fetch-depth: 0"):
+        find_changes(feature.root)
+    feature.git("fetch", "--quiet", "--depth=1", "origin", "main:refs/remotes/origin/main")
+    with pytest.raises(UnknownChange, match=r"too shallow to contain .* left origin/main: git fetch --unshallow"):
+        find_changes(feature.root)
+    with pytest.raises(UnknownChange, match=r"shallow clone has no commit 'origin/x': git fetch --unshallow origin x"):
+        find_changes(feature.root, "origin/x")
+    feature.git("fetch", "--quiet", "--unshallow")
+    assert find_changes(feature.root).paths == {"more"}
+
+
+def test_branch_without_a_common_commit_is_one_clear_error(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "--orphan", "other")
+    repository.commit(a="1")
+    with pytest.raises(UnknownChange, match="main and HEAD have no commit in common"):
+        changed(repository)
+
+
+def test_without_a_main_branch_a_ref_is_needed(tmp_path: Path) -> None:
+    made = Repository(tmp_path)
+    made.commit(a="1")
+    made.git("branch", "--move", "trunk")
+    with pytest.raises(UnknownChange, match="no main branch to compare with: name a commit, --affected REF"):
+        find_changes(tmp_path)
+
+
+def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownChange, match="the changed files are unknown: not a git repository"):
+        find_changes(tmp_path)
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "bare"], check=True)
+    with pytest.raises(UnknownChange, match="must be run in a work tree"):
+        find_changes(tmp_path / "bare")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnknownChange, match="git is not installed"):
+        find_changes(tmp_path)
