@@ -7,9 +7,10 @@ Names are loaded when they are first used (PEP 562): a worker process imports on
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from paropt_exporter._version import __version__ as __version__
+
+TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers have no need of typing
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.pool_controller import steer as steer

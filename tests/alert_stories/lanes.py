@@ -134,6 +134,24 @@ def _failing() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
+        shows=Shows.FIRING,
+        given={**last("failure", "0x4 1x40"), interval: "60x9 stale"},  # the lane does not repeat any more
+        then={"7m": (early,), "14m": (early,), "15m": (), "29m": (), "30m": (firing,)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={**last("failure", "0x4 1x4 stale"), interval: "60x30"},
+        then={"9m": (early,), "14m": (early,), "15m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={**last("failure", "0x4 1x4 stale _x2 1x18 stale"), interval: "60x9 stale _x2 60x40"},
+        then={"9m": (early,), "11m": (early,), "12m": (early,), "25m": (early,), "35m": (early,), "37m": ()},
+    )
+    yield Story(
+        alert=alert,
         shows=Shows.SILENCE,
         given={**last("failure", "0x4 1x1 0 1x1 0x9"), interval: "60x30"},  # it recovers in time, twice
         then={"6m": (), "7m": (), "9m": (), "10m": ()},

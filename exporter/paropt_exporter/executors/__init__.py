@@ -6,7 +6,8 @@ Names are loaded when they are first used (PEP 562): a worker process imports `p
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers have no need of typing
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool

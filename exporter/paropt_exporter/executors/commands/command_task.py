@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import logging
 import math
 import os
@@ -167,13 +166,14 @@ class CommandTask:
         """Run a step. If the system is short of a resource, wait until another command ends, and retry."""
         self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
-        for attempt in itertools.count(1):
+        attempts, changes = 0, 0  # since another command has started or ended
+        while not self.stopped:
             try:
                 return self._try_step(step, program, capture)
             except OSError as error:
-                self._shortage.wait(error, attempt)
-            if self.stopped:
-                break
+                attempts = attempts + 1 if changes == self._shortage.changes else 1
+                changes = self._shortage.changes
+                self._shortage.wait(error, attempts)
         return StepResult(problem="stopped before its first step")
 
     def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> StepResult:
@@ -218,6 +218,7 @@ class CommandTask:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
+        self._note_running()  # a short command has had no frame before its last one
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
@@ -293,9 +294,12 @@ class CommandTask:
             )
             with self._lock:
                 self._latest = usage
-            if not self._is_running:
-                self._is_running = True
-                self._shortage.note_start()
+            self._note_running()
+
+    def _note_running(self) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._shortage.note_start()
 
     def _build_request(self, step: Sequence[str], program: str) -> bytes:
         frame = {
@@ -449,18 +453,21 @@ class ResourceShortage:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # guards: _running
+        self._changed = threading.Condition()  # guards: all below
         self._running = 0
+        self.changes = 0  # starts and ends so far
 
     def note_start(self) -> None:
         """Count a command that has started."""
         with self._changed:
             self._running += 1
+            self.changes += 1
             self._changed.notify()
 
     def note_end(self) -> None:
         with self._changed:
             self._running -= 1
+            self.changes += 1
             self._changed.notify()
 
     def wake_all(self) -> None:
@@ -468,13 +475,14 @@ class ResourceShortage:
         with self._changed:
             self._changed.notify_all()
 
-    def wait(self, error: OSError, attempt: int) -> None:
+    def wait(self, error: OSError, attempts: int) -> None:
         """Wait until a retry after `error` may succeed; raise `error` if none will.
 
-        `attempt` counts the attempts. A running command frees resources at its end; without one only others can.
+        `attempts`: since `changes` has changed. A running command frees resources at its end; without one only others
+        can. A command counts as running from its first usage on, and a short one reports none before its end.
         """
         with self._changed:
-            if error.errno not in SHORTAGES or (not self._running and attempt >= _MAX_ATTEMPTS_ALONE):
+            if error.errno not in SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
                 raise error
             self._changed.wait(_RETRY_SECONDS if self._running else _RETRY_ALONE_SECONDS)
 
