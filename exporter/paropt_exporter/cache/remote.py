@@ -200,13 +200,18 @@ def open_remote(environ: Mapping[str, str]) -> RemoteCache | None:
         raise UsageError(f"{URL_VARIABLE}: expected a URL like https://cache.example.org, found {url[:60]!r}")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise UsageError(f"{URL_VARIABLE}: a URL with a password would be logged: use {TOKEN_FILE_VARIABLE}")
-    token = ""
-    if path := environ.get(TOKEN_FILE_VARIABLE):
-        try:
-            token = Path(path).read_text().strip()
-        except OSError as error:
-            raise UsageError(f"{TOKEN_FILE_VARIABLE}: {path} can't be read: {error.strerror}") from None
-    return RemoteCache(url, token=token, writes=environ.get(WRITE_VARIABLE, "") not in ("", "0", "false", "no"))
+    writes = environ.get(WRITE_VARIABLE, "") not in ("", "0", "false", "no")
+    return RemoteCache(url, token=_read_token(environ.get(TOKEN_FILE_VARIABLE, "")), writes=writes)
+
+
+def _read_token(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"{TOKEN_FILE_VARIABLE}: {path} can't be read: {reason}") from None
 
 
 def _describe(error: Exception) -> str:

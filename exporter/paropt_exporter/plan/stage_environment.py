@@ -12,9 +12,11 @@ from paropt_exporter.plan.structure import PlannedStage
 
 # A result may depend on them, and users expect them to reach each program.
 STANDARD = (
-    "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR",
+    "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "NO_COLOR", "FORCE_COLOR",
     "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "CI", "PYTHON*", "LD_LIBRARY_PATH", "XDG_*_HOME",
 )  # fmt: skip
+# The output of a command is no terminal, whichever one the exporter runs in.
+_FIXED = {"TERM": "dumb"}
 # They name places that differ between checkouts and runs. What PATH leads to is in the key as the stage's tools.
 UNKEYED = frozenset(
     {
@@ -37,7 +39,7 @@ def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -
         for name, value in environ.items()
         if name in names or any(fnmatchcase(name, pattern) for pattern in patterns)
     }
-    return {**kept, **stage.env}
+    return {**_FIXED, **kept, **stage.env}
 
 
 def select_keyed_variables(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:

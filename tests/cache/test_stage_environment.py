@@ -1,0 +1,31 @@
+"""The variables that a cached stage sees, and those of them that are in its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
+from support.cached_project import CachedProject
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> CachedProject:
+    return CachedProject(tmp_path / "project", tmp_path / "store", work={})
+
+
+def test_variable_that_no_stage_asks_for_is_hidden(project: CachedProject) -> None:
+    seen = build_command_environment(project.build_stage("lint"), {"PATH": "/bin", "LANG": "C", "SESSION": "7"})
+    assert seen == {"PATH": "/bin", "LANG": "C", "TERM": "dumb"}
+
+
+def test_terminal_of_the_exporter_does_not_count(project: CachedProject) -> None:
+    lint = project.build_stage("lint")
+    keyed = [select_keyed_variables(lint, {"TERM": terminal}) for terminal in ("xterm", "screen")]
+    assert keyed[0] == keyed[1]
+
+
+def test_terminal_counts_for_a_stage_that_asks_for_it(project: CachedProject) -> None:
+    lint = project.build_stage("lint", pass_env=("TERM",))
+    assert select_keyed_variables(lint, {"TERM": "xterm"}) == {"TERM": "xterm"}
