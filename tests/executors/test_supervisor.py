@@ -308,6 +308,7 @@ class FakeProc:
         self.parents: dict[str, str] = {}
         self.sessions: dict[str, str] = {}
         self.marks: dict[str, list[str]] = {}
+        self.exiting: set[str] = set()
         self._changes = changes
 
     def list_pids(self) -> list[str]:
@@ -318,7 +319,11 @@ class FakeProc:
             self._changes.pop(0)(self)
         if pid not in self.parents:
             return None
-        return ["S", self.parents[pid], pid, self.sessions[pid], *["0"] * 13, "1", *["0"] * 4]
+        flags = "4" if pid in self.exiting else "0"
+        return ["S", self.parents[pid], pid, self.sessions[pid], "0", "0", flags, *["0"] * 10, "1", *["0"] * 4]
+
+    def list_children(self, pid: str) -> list[str]:
+        return [child for child, parent in self.parents.items() if parent == pid]
 
     def read_environment(self, pid: str) -> list[str]:
         return self.marks.get(pid, [])
@@ -360,6 +365,26 @@ def test_daemon_whose_parent_is_reaped_during_a_sample_belongs_to_its_command(re
     first, second = refreshed(proc)
     assert "9000012" in second.members
     assert not first.members
+
+
+def test_exiting_process_of_an_unknown_command_may_have_left_another() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    del proc.parents["9000012"]  # not started yet
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment, proc.list_children)
+    for root, mark in ((9000010, "first"), (9000020, "second")):
+        table.add(Tree(root, mark, 0.0), 0.0)
+    table.refresh(1.0)
+    assert not table.has_unseen_children()  # it lives, without an environment
+    proc.exiting.add("9000011")
+    table.refresh(2.0)
+    assert table.has_unseen_children()
+    del proc.parents["9000011"]
+    proc.parents["9000012"] = str(os.getpid())
+    assert table.has_unseen_children()
+    table.refresh(3.0)
+    assert not table.has_unseen_children()
+    assert "9000012" in table.trees[1].members
 
 
 def test_descendant_without_a_mark_is_looked_at_again() -> None:

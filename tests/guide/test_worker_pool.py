@@ -534,7 +534,7 @@ def test_waiting_in_a_fixed_process_pool_is_reported(make: Make) -> None:
 def test_adaptive_pool_is_not_recommended_to_itself(make: Make) -> None:
     pool = make(ParallelizationStrategy.ADAPTIVE, 2)
     for _ in range(4):
-        pool.submit_stage(4, "kept", compute_in_a_thread, 0.1)
+        pool.submit_stage(4, "kept", compute_in_a_thread, 0.4)
     pool.wait_all(HANG_SECONDS)
     assert any("thread_only" in advice for advice in pool.metrics.recommendations)
     assert not any("instead of ADAPTIVE" in advice for advice in pool.metrics.recommendations)

@@ -17,6 +17,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from support.dask_clusters import DaskCluster, open_pool
+from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -32,11 +33,15 @@ def start_sleeper(pool: ClusterPool, folder: Path, name: str) -> tuple[object, i
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a process has ended."""
+    """Wait until a process has ended. Whoever inherits it may never reap it."""
+    eventually(f"process {pid} has ended", lambda: not psutil.pid_exists(pid) or is_zombie(pid))
+
+
+def is_zombie(pid: int) -> bool:
     try:
-        psutil.Process(pid).wait(WAIT_SECONDS)
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return
+        return True
 
 
 def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_path: Path) -> None:

@@ -138,13 +138,17 @@ class Command:
         self.term_at = math.inf
         self.kill_at = min(self.kill_at, now + grace)
 
-    def advance(self, now: float) -> bool:
-        """Send the signals that are due, and return whether the command has ended."""
+    def advance(self, now: float, *, saw_all: bool) -> bool:
+        """Send the signals that are due, and return whether the command has ended.
+
+        `saw_all`: no process has started unseen during the sample. An exited member that is not reaped yet may have
+        left one too.
+        """
         if self.tree is None:
             return False
         alive = len(self.tree.list_alive())
         if self.status is not None and not alive:
-            return True
+            return saw_all and not self.tree.members
         if self.status is not None and math.isinf(self.kill_at):
             self._left = alive
             self.term_at = now + _LINGER_SECONDS
@@ -329,6 +333,8 @@ class Supervisor:
             self._table.settle(pid, usage.ru_utime + usage.ru_stime, time.monotonic())
             if tree is None:
                 continue
+            if not tree.members and tree.root != str(pid):
+                self._next_sample = 0.0  # it may have been the last one that the main process left
             self._note_peak(tree, usage.ru_maxrss * 1024)
             if tree.root == str(pid):
                 ended.append((tree, status))
@@ -370,7 +376,10 @@ class Supervisor:
         young = any(command.is_young(now) for command in self._commands.values())
         cost = time.monotonic() - now
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
-        for command in [command for command in self._commands.values() if command.advance(now)]:
+        saw_all = not self._table.has_unseen_children()
+        if not saw_all:
+            self._next_sample = 0.0
+        for command in [command for command in self._commands.values() if command.advance(now, saw_all=saw_all)]:
             self._on_command_end(command)
         for command in self._commands.values():
             if command.is_report_due(now):

@@ -17,6 +17,7 @@ else:
 MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PF_EXITING = 0x4  # in the flags of /proc/PID/stat
 _NEWEST_RATIO = 0.3  # weight of the newest sample in the running average of the machine's crowding
 _LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: a smaller difference is no loss
 
@@ -178,12 +179,15 @@ class ProcessTable:
         list_pids: Callable[[], list[str]] = procfs.list_pids,
         read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
         read_environment: Callable[[str], list[str]] = procfs.read_environment,
+        list_children: Callable[[str], list[str]] = lambda pid: procfs.list_child_pids(pid, threads=1),
     ) -> None:
+        self._list_children = list_children
         self._list_pids, self._read_stat, self._read_environment = list_pids, read_stat, read_environment
         self.trees: list[Tree] = []
         self._owners: dict[str, Tree] = {}
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
+        self._unassigned: set[str] = set()  # live descendants that belong to no tree, at the last refresh
         self._me = str(os.getpid())
         self._cores = len(os.sched_getaffinity(0))
         self.crowding = 1.0  # runnable threads for each core, a running average
@@ -220,6 +224,7 @@ class ProcessTable:
         fresh = names - self._foreign - self._owners.keys()
         unassigned = self._assign_new([pid for pid in fresh if pid.isdigit()], now)
         self._foreign |= fresh - self._owners.keys() - unassigned
+        self._unassigned = {pid for pid in unassigned if not self._is_exiting(pid)}
 
     def get_shape(self) -> tuple[tuple[int, int], ...]:
         """Return the number of processes and the MiB of memory of each tree: they change when the work changes."""
@@ -241,7 +246,15 @@ class ProcessTable:
         roots = {other.root for other in self.trees if not other.root_ended}
         if not roots:
             return has_children()
-        return set(procfs.list_child_pids(self._me, threads=1)) != roots
+        return set(self._list_children(self._me)) != roots
+
+    def has_unseen_children(self) -> bool:
+        """Return whether this process has a child that the last refresh did not see, or saw exiting.
+
+        A process whose ancestors have exited during the refresh is such a child. An exiting process shows no
+        environment any more, so its tree may be unknown, and its children may be too.
+        """
+        return not self._owners.keys() | self._unassigned >= set(self._list_children(self._me))
 
     def find_owner(self, pid: int, now: float) -> Tree | None:
         """Return the tree of a process that has exited but is not reaped yet, and take its last sample."""
@@ -308,6 +321,10 @@ class ProcessTable:
                 return False
             process = unassigned[process.parent]
         return False
+
+    def _is_exiting(self, pid: str) -> bool:
+        fields = self._read_stat(pid)
+        return fields is None or fields[0] in procfs.ENDED_STATES or bool(int(fields[6]) & _PF_EXITING)
 
     def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process
