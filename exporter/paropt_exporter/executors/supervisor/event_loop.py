@@ -60,6 +60,7 @@ _END_SECONDS = 5.0  # at the exporter's exit: how long to kill processes before 
 _YOUNG_SECONDS = 0.5
 _REPORT_SECONDS = 0.25
 _LINGER_SECONDS = 0.2  # left processes may exit by themselves: a `tee` in the shell that still writes
+_MAX_LINGER_SECONDS = 2.0  # while one of them is ready to run, which takes longer on a busy machine
 _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
@@ -100,6 +101,7 @@ class Command:
         self._began_seconds = math.inf
         self._output = output
         self._left = 0
+        self._linger_end = -math.inf
         _raise_limits()
         self._unread = b""
         self.environment: dict[bytes, bytes] = {}
@@ -146,19 +148,25 @@ class Command:
         """
         if self.tree is None:
             return False
-        alive = len(self.tree.list_alive())
+        alive = self.tree.list_alive()
         if self.status is not None and not alive:
             return saw_all and not self.tree.members
         if self.status is not None and math.isinf(self.kill_at):
-            self._left = alive
-            self.term_at = now + _LINGER_SECONDS
-            self.kill_at = self.term_at + _LEFT_GRACE_SECONDS
+            self._left = len(alive)
+            self._linger_end = now + _MAX_LINGER_SECONDS
+            self._linger(now)
+        elif self.term_at <= now < self._linger_end and any(member.state == "R" for member in alive):
+            self._linger(now)
         if now >= self.kill_at:
             self.tree.send(signal.SIGKILL)
         elif now >= self.term_at:
             self.term_at = math.inf
             self.tree.send(signal.SIGTERM)
         return now >= self.kill_at + _GIVE_UP_SECONDS
+
+    def _linger(self, now: float) -> None:
+        self.term_at = now + _LINGER_SECONDS
+        self.kill_at = self.term_at + _LEFT_GRACE_SECONDS
 
     def is_young(self, now: float) -> bool:
         """Return whether it started so recently that the exporter may not know its CPU demand yet."""
