@@ -28,7 +28,10 @@ def adapts():
 def fails():
     raise RuntimeError("no credentials")
 """
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Port .* is already in use"),  # as an error it would end Dask's worker
+]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def start_sleeper(pool: ClusterPool, folder: Path, name: str) -> tuple[object, i
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a process has ended. Whoever inherits it may never reap it."""
+    """Wait until a process has ended. Its next parent may never reap it."""
     eventually(f"process {pid} has ended", lambda: not psutil.pid_exists(pid) or is_zombie(pid))
 
 
