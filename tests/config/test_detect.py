@@ -328,6 +328,18 @@ def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> 
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
 
+def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(project: Path) -> None:
+    _install(project / ".venv/bin", "pytest")
+    _write_large_suite(project)
+    _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
+    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest {posargs:-n auto}\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)  # without pytest-xdist
+    (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "tests"), None)
+    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
 def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> None:
     _install(project.parent / "bin", "pytest")

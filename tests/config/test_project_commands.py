@@ -17,7 +17,8 @@ def _read(**files: str) -> tuple[tuple[str, ...], ...]:
     ("line", "words"),
     [
         ("pytest {posargs}", ("pytest",)),
-        ("pytest {posargs:-n auto}", ("pytest",)),
+        ("pytest {posargs:-n auto}", ("pytest", "-n", "auto")),
+        ("pytest {posargs:-v}", ("pytest",)),
         ("pytest {posargs:tests/unit} -q", ("pytest", "tests/unit", "-q")),
         ("tests,!slow: pytest", ("pytest",)),
         ("mypy {toxinidir}/src", ("mypy", "src")),
@@ -34,6 +35,22 @@ def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, .
 @pytest.mark.parametrize("line", ["{env:RUN:pytest}", "mypy {envsitepackagesdir}", "- pytest", "a | b", "pytest 'x"])
 def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
     assert _read(tox_ini=f"[testenv]\ncommands =\n    {line}\n") == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "processes"),
+    [
+        ("pytest -n auto tests", "auto"),
+        ("pytest -n4", "4"),
+        ("coverage run -m pytest --numprocesses=logical", "logical"),
+        ("pytest -k 'a -name'", None),
+        ("pytest -n 0", None),
+        ("ruff -n auto", None),
+    ],
+)
+def test_processes_of_xdist_are_read_from_commands_of_pytest(line: str, processes: str | None) -> None:
+    found = read_project_commands(lambda name: f"test:\n\t{line}\n" if name == "Makefile" else "")
+    assert found.find_xdist_processes() == processes
 
 
 def test_commands_of_pyproject_are_those_of_tox_hatch_pdm_and_poe() -> None:

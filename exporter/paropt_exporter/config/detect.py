@@ -137,7 +137,7 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, steps=tuple(commands))
     pattern = _choose_batched_files(project, commands[0])
     if pattern is None:
-        return Stage(number=number, name=name, run=commands[0])
+        return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]))
     return Stage(number=number, name=name, run=("pytest", "-q", ITEMS), items=Items(glob=pattern))
 
 
@@ -232,11 +232,20 @@ def _mentions_word(text: str, word: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
 
 
+def _run_tests_in_parallel(project: Project, command: Words) -> Words:
+    """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
+    if project.xdist_processes is None or not _runs_all_unit_tests(project, command):
+        return command
+    return (*command[:2], "-n", project.xdist_processes, *command[2:])
+
+
+def _runs_all_unit_tests(project: Project, command: Words) -> bool:
+    return command[0] == "pytest" and command[1:] in (("-q",), ("-q", project.unit_tests))
+
+
 def _choose_batched_files(project: Project, command: Words) -> str | None:
     """Return the glob of unit tests that are to run in batches, or None if one pytest should run them all."""
-    if command[0] != "pytest" or command[1:] not in (("-q",), ("-q", project.unit_tests)):
-        return None
-    return project.unit_test_files
+    return project.unit_test_files if _runs_all_unit_tests(project, command) else None
 
 
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
@@ -426,6 +435,20 @@ class Project:
         if not kept:
             return f"{prefix}test_*.py"
         return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    @cached_property
+    def xdist_processes(self) -> str | None:
+        """With how many processes of pytest-xdist the project runs a large suite, or None if it is not installed."""
+        processes = self.commands.find_xdist_processes()
+        if processes is None or self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        return processes if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else None
+
+    @cached_property
+    def _has_xdist(self) -> bool:
+        """Whether pytest-xdist lies beside the pytest that a stage would run."""
+        pytest = shutil.which("pytest", path=self._path)
+        return pytest is not None and any(Path(pytest).parent.parent.glob("lib/python*/*-packages/xdist"))
 
     def _count_test_bytes(self, folder: str) -> int:
         try:

@@ -22,6 +22,8 @@ _RUNNERS = (("uv", "run"), ("poetry", "run"), ("pdm", "run"), ("hatch", "run"), 
 _MODULE = re.compile(r"(?:\{envpython\}|python[\d.]*|py)$")
 _FACTOR = re.compile(r"^[\w!{},.\[\]-]+:\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
 _POSARGS = re.compile(r"\{posargs(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]]*\]posargs\}")
+_PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
+_PROCESSES_OF_COMMAND = re.compile(rf"(?<!\S){_PROCESSES.pattern}(?!\S)")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root)\}/?")
 _SUBSTITUTION = re.compile(r"[{}$`]")
 _OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
@@ -36,6 +38,11 @@ class ProjectCommands(Struct, frozen=True, kw_only=True):
     def find(self, tool: str) -> tuple[Words, ...]:
         """Return the arguments of each distinct call of a tool."""
         return tuple(dict.fromkeys(words[1:] for words in self.commands if words[0] == tool))
+
+    def find_xdist_processes(self) -> str | None:
+        """Return with how many processes of pytest-xdist a command runs pytest: `auto`, `logical` or a number."""
+        lines = (" ".join(arguments) for arguments in self.find("pytest"))
+        return next((match[1] for line in lines if (match := _PROCESSES_OF_COMMAND.search(line))), None)
 
 
 def read_project_commands(read: Callable[[str], str]) -> ProjectCommands:
@@ -73,11 +80,11 @@ def _parse_tox_ini(text: str) -> Iterator[str | Words]:
 
 
 def _fill_tox_line(line: str) -> str:
-    """Replace tox's arguments by their default if that names files, otherwise leave them out."""
+    """Replace tox's arguments by their default if that names files or processes of pytest-xdist, else by nothing."""
 
     def fill(match: re.Match[str]) -> str:
         default = match[1] or ""
-        return "" if default.startswith("-") else default
+        return default if not default.startswith("-") or _PROCESSES.fullmatch(default.strip()) else ""
 
     return _ROOTS.sub("", _POSARGS.sub(fill, line))
 
