@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # with it each of the thousands of commands that the tests run compiles the package
 
 .PHONY: help run real pictures stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
 help: ## this list
@@ -59,6 +60,7 @@ TESTS ?= tests
 PYTEST := $(BIN)/pytest -q -o cache_dir=build/pytest
 unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one at a time, `TESTS=tests/cli` a part
 	@rm -rf build/pytest
+	@$(BIN)/python -m compileall -q exporter tests
 	$(PYTEST) --durations=20 --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(TESTS) || { \
 	  echo "FLAKY unless they fail again, alone:" && $(PYTEST) --last-failed --last-failed-no-failures=none -v $(TESTS); }
 
