@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
 import sys
+import termios
 
 import pytest
 
@@ -99,3 +104,17 @@ def test_closed_line_stream_is_a_fault_and_no_terminal() -> None:
     sink.write_line("one")
     assert sink.fault is not None
     assert not sink.is_terminal
+
+
+def test_line_stream_knows_the_width_of_its_terminal() -> None:
+    controller, terminal = pty.openpty()
+    try:
+        with open(terminal, "w", encoding="utf-8", closefd=False) as stream:
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 91, 0, 0))
+            assert LineStream(stream).columns == 91
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 0, 0, 0, 0))
+            assert LineStream(stream).columns is None
+    finally:
+        os.close(terminal)
+        os.close(controller)
+    assert LineStream(io.StringIO()).columns is None

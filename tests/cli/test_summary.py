@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paropt_exporter.cli import formatting, summary
 from paropt_exporter.events import (
@@ -160,6 +162,41 @@ def test_hint_is_shown_if_there_is_advice(found: tuple[Bottleneck, ...], hints: 
 def test_run_of_less_than_a_second_gets_no_hints() -> None:
     record = run(stage("unit", 3, 0.9), duration_seconds=0.9, bottlenecks=(SLOW, IDLE))
     assert summary.format_summary(record, {}).count("\n") == 1
+
+
+def test_summary_breaks_its_lines_between_words_but_not_what_one_copies() -> None:
+    finding = "app.py:31: error: Incompatible return value, and more words than a line has"
+    record = run(
+        stage("type_checking", 3, 2.1, Result.FAILURE, message="exit 1, and one more sentence about it"),
+        stage("unit_tests", 4, 7.0),
+        result=Result.FAILURE,
+        pools=(PoolUse(name="threads", start_size=4, peak_size=7, reason="demand", busy_seconds=8, slot_seconds=9),),
+    )
+    failed = {"type_checking": failed_task("type_checking", finding)}
+    told = summary.format_summary(record, failed, program="a-program-with-a-long-name", columns=40)
+    assert told == "\n".join(
+        [
+            "standard failed · 2 stages, 2 tasks in",
+            "  7.4 s (one after another 21.3 s: 2.9x)",
+            "  x type_checking     2.1 s  exit 1, and",
+            "      one more sentence about it",
+            "      app.py:31: Incompatible return value, and more words than a line has",
+            "    unit_tests        7.0 s",
+            "  pools    threads 4 -> 7 (demand) · 81%",
+            "           busy",
+            "  again    a-program-with-a-long-name --lane standard --failed",
+        ]
+    )
+
+
+@given(st.text("ab 界", max_size=60), st.integers(1, 30), st.integers(0, 8))
+def test_wrapped_lines_have_all_words_and_fit_unless_one_word_does_not(line: str, columns: int, indent: int) -> None:
+    lines = formatting.wrap_line(line, columns, indent)
+    assert " ".join(lines).split() == line.split()
+    for each in lines[1:]:
+        assert each[:indent] == " " * indent
+    for each in lines:
+        assert formatting.count_columns(each) <= columns or len(each.split()) == 1
 
 
 def test_successful_run_has_a_short_summary() -> None:

@@ -9,6 +9,7 @@ from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
+_WORDS_WITH_SPACES = compile_later(r" *[^ ]+(?: s[:,;)]*(?= |$))?")  # a number stays with its unit
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 
@@ -45,6 +46,24 @@ def count_columns(text: str) -> int:
 def pad_text(text: str, width: int) -> str:
     """Return the text padded with spaces to a width in columns."""
     return text + " " * (width - count_columns(text))
+
+
+def wrap_line(line: str, columns: int, indent: int) -> list[str]:
+    """Return a line as lines of at most so many columns, broken between words; all but the first are indented.
+
+    Runs of spaces stay as they are, and a word that is too long stays whole: the terminal breaks it.
+    """
+    if count_columns(line) <= columns:
+        return [line]
+    lines: list[str] = []
+    current = ""
+    for word in _WORDS_WITH_SPACES.findall(line):
+        if current.strip() and count_columns(current) + count_columns(word) > columns:
+            lines.append(current)
+            current = " " * indent + word.lstrip(" ")
+        else:
+            current += word
+    return [*lines, current.rstrip(" ")]
 
 
 def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

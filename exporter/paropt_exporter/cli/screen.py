@@ -190,6 +190,7 @@ class ConsoleScreen:
                 log_flags=self._log_flags if keeps_output and self._output_cut else "",
                 usual=self._usual,
                 flakiness=self._flakiness,
+                columns=self._out.columns,
             )
         if self._json_logs:
             log.info(summary.format_headline(record), extra=log_fields.describe_run(record))

@@ -90,6 +90,14 @@ class LineStream:
     def is_terminal(self) -> bool:
         return self._open and self._stream.isatty()
 
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal, or None for another kind of stream or a terminal that tells none."""
+        try:
+            return (os.get_terminal_size(self._stream.fileno()).columns or None) if self.is_terminal else None
+        except (OSError, ValueError):  # a closed stream
+            return None
+
     def write_line(self, text: str) -> None:
         """Print a line, or nothing after an error."""
         self._print(text, self._stream)
