@@ -26,7 +26,7 @@ def list_stages(file: dict[str, object]) -> list[RawStage]:
 
 
 def get_lanes(file: dict[str, object]) -> dict[str, dict[str, object]]:
-    return {get_name: as_mapping(lane) for get_name, lane in as_mapping(file.get("lanes")).items()}
+    return {name: as_mapping(lane) for name, lane in as_mapping(file.get("lanes")).items()}
 
 
 def get_name(stage: dict[str, object]) -> str:

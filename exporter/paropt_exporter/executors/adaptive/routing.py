@@ -75,7 +75,7 @@ class Router:
         if self._strategy in (Strategy.THREAD, Strategy.SEQUENTIAL):
             return THREADS
         known = self._known.get(key)
-        if known is None or known.get_pin_reason or not _is_cpu_bound(known):
+        if known is None or known.pin_reason or not _is_cpu_bound(known):
             return THREADS
         return PROCESSES
 
@@ -115,18 +115,18 @@ class Router:
             return tuple(
                 FunctionProfile(function=key, cpu_demand=known.cpu_demand, seconds=known.seconds)
                 for key, known in self._known.items()
-                if not known.get_pin_reason
+                if not known.pin_reason
             )
 
     def pin_to_threads(self, key: str, reason: str) -> None:
         """Keep a function in threads, for `reason`."""
         with self._lock:
-            self._known.setdefault(key, _Knowledge(cpu_demand=0.0, seconds=0.0)).get_pin_reason = reason
+            self._known.setdefault(key, _Knowledge(cpu_demand=0.0, seconds=0.0)).pin_reason = reason
 
     def get_pin_reason(self, key: str) -> str:
         """Return why a function stays in threads; "" if it may move."""
         known = self._known.get(key)
-        return known.get_pin_reason if known else ""
+        return known.pin_reason if known else ""
 
     def is_brief(self, key: str) -> bool:
         """Return whether a function's tasks are shorter than a decision about them is worth."""
@@ -138,7 +138,7 @@ class Router:
         that wait a little less than before look like a few that compute.
         """
         known = self._known.get(key)
-        return known is not None and known.doubted and not known.get_pin_reason
+        return known is not None and known.doubted and not known.pin_reason
 
     def is_gil_bound(self, key: str) -> bool:
         """Return whether tasks of this function were CPU-bound in threads."""
@@ -201,7 +201,7 @@ class _Knowledge(Struct):
     bound: bool = False  # whether it was CPU-bound in threads
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
     doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
-    get_pin_reason: str = ""  # why it stays in threads; "" if it may move
+    pin_reason: str = ""  # why it stays in threads; "" if it may move
 
 
 def _woke_up_late(time: CoreTime) -> bool:

@@ -641,9 +641,7 @@ def get_age_seconds(task: RunningTask) -> float:
 def count_competing(demands: Sequence[float]) -> int:
     """Return how many running tasks compete for the interpreter's lock: 1 unless they fill it."""
     total = sum(demands)
-    return (
-        sum(get_cpu_demand >= total / len(demands) / 2 for get_cpu_demand in demands) if total >= FULL_LOCK_CORES else 1
-    )
+    return sum(demand >= total / len(demands) / 2 for demand in demands) if total >= FULL_LOCK_CORES else 1
 
 
 def get_cpu_demand(task: RunningTask) -> float:

@@ -206,10 +206,8 @@ class ProcessTable:
     def remove(self, tree: Tree) -> None:
         """Forget a tree that has ended."""
         self.trees.remove(tree)
-        self._owners = {pid: find_owner for pid, find_owner in self._owners.items() if find_owner is not tree}
-        self._sessions = {
-            session: find_owner for session, find_owner in self._sessions.items() if find_owner is not tree
-        }
+        self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
+        self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
 
     def refresh(self, now: float) -> None:
         """Read /proc once: refresh all members, find new ones."""
@@ -349,8 +347,8 @@ def count_runnable_threads() -> int:
 
 def list_living() -> list[tuple[str, list[str]]]:
     """Return the pid and the stat fields of every process of this machine that has not exited."""
-    read_frames = ((pid, procfs.read_stat(pid)) for pid in procfs.list_pids() if pid.isdigit())
-    return [(pid, fields) for pid, fields in read_frames if fields is not None and fields[0] not in procfs.ENDED_STATES]
+    found = ((pid, procfs.read_stat(pid)) for pid in procfs.list_pids() if pid.isdigit())
+    return [(pid, fields) for pid, fields in found if fields is not None and fields[0] not in procfs.ENDED_STATES]
 
 
 def list_descendants() -> list[int]:
