@@ -74,6 +74,16 @@ class InputPatterns:
         included, excluded, _ = self._compile()
         return included.fullmatch(path) is not None and excluded.fullmatch(path) is None
 
+    def could_find(self, path: str) -> bool:
+        """Return whether `find_files` returns a file of this path if it exists, apart from caches and environments."""
+        if not self.matches(path):
+            return False
+        places = (("" if root == "." else f"{root}/", root) for root, _ in self._list_roots())
+        return any(
+            path == root or (path.startswith(prefix) and _SKIPPED.isdisjoint(path[len(prefix) :].split("/")[:-1]))
+            for prefix, root in places
+        )
+
     def may_match_in(self, folder: str) -> bool:
         """Return whether a file in a folder may be one of the files."""
         _, _, pruned = self._compile()
