@@ -93,6 +93,15 @@ def test_paths_are_relative_to_the_project_and_reach_outside_of_it(repository: R
     assert changed(repository, folder="lib") == {"a.py", "new.py", "../old.py", "../untracked"}
 
 
+@pytest.mark.parametrize("setting", ["diff.relative", "diff.external", "color.ui", "core.fsmonitor"])
+def test_settings_of_git_change_no_path(repository: Repository, setting: str) -> None:
+    value = {"diff.relative": "true", "color.ui": "always"}.get(setting, "false")
+    repository.git("config", setting, value)
+    repository.write("lib/a.py", "2")
+    repository.write("old.py", "2")
+    assert changed(repository, folder="lib") == {"a.py", "../old.py"}
+
+
 def test_work_in_a_worktree_counts_there_only(repository: Repository, tmp_path: Path) -> None:
     repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "second"))
     repository.write("old.py", "2")

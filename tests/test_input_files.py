@@ -112,6 +112,14 @@ def test_name_that_is_not_utf_8_is_found(tmp_path: Path) -> None:
     assert [os.fsencode(name) for name in find_names(tmp_path, "*.py")] == [b"caf\xe9.py"]
 
 
+def test_only_patterns_that_lead_outside_match_there() -> None:
+    for pattern in ("**", "**/*.py", "*/a.py", ".", "../../**", "../b/*.py"):
+        assert not InputPatterns((pattern,)).matches("../a.py"), pattern
+    for pattern in ("../a.py", "../*.py", "../**"):
+        assert InputPatterns((pattern,)).matches("../a.py"), pattern
+    assert InputPatterns(("../**", "!**/*.py")).matches("../a.py")
+
+
 def test_patterns_start_in_the_stages_folder() -> None:
     assert join_pattern("web", "src/**") == "web/src/**"
     assert join_pattern("web", "!../setup.py") == "!setup.py"

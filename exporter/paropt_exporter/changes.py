@@ -68,7 +68,8 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
         base, name = _find_base(root, ref)
         # Without renames, both names are in the list: a stage may have read the old one.
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
-        entries = run_git(root, "diff", *options, base, "--").split(b"\0")
+        # From the top, since with `diff.relative` git would leave out all files outside of the folder.
+        entries = run_git(top, "diff", *options, base, "--").split(b"\0")
         others = run_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ":/").split(b"\0")
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None

@@ -114,6 +114,13 @@ def make_folder(folder: Path) -> None:
         make_private(part, PRIVATE_FOLDER)
 
 
+def make_private_folders(*folders: Path) -> None:
+    """Make folders, each in the one before, that are closed to other users whatever the umask; keep existing ones."""
+    folders[0].parent.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
+
+
 def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
     """Take the permissions of other users from a file or folder, unless it has a second name (a hard link).
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 ITEM = "{item}"  # in a pattern: the task's item
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
@@ -21,6 +21,7 @@ _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
 _WILDCARDS = re.compile(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
+_NOT_OUTSIDE = r"(?!\.\./)"  # no wildcard leads out of the folder, as none does in a walk
 
 FoundFile = tuple[str, os.stat_result]  # a path relative to the folder, and its state, of a link itself
 
@@ -74,6 +75,16 @@ class InputPatterns:
         included, excluded, _ = self._compile()
         return included.fullmatch(path) is not None and excluded.fullmatch(path) is None
 
+    def could_find(self, path: str) -> bool:
+        """Return whether `find_files` returns a file of this path if it exists, apart from caches and environments."""
+        if not self.matches(path):
+            return False
+        places = (("" if root == "." else f"{root}/", root) for root, _ in self._list_roots())
+        return any(
+            path == root or (path.startswith(prefix) and _SKIPPED.isdisjoint(path[len(prefix) :].split("/")[:-1]))
+            for prefix, root in places
+        )
+
     def may_match_in(self, folder: str) -> bool:
         """Return whether a file in a folder may be one of the files."""
         _, _, pruned = self._compile()
@@ -91,6 +102,20 @@ class InputPatterns:
         for root, depth in self._list_roots():
             self._add_root(found, folder, root, depth)
         return sorted(found.items())
+
+    def iter_links(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield the links that lead to files, and to folders with files: the path, and the one it leads to.
+
+        Both are relative to the folder. Raises OSError as `find_files` does.
+        """
+        top = os.path.realpath(folder)
+        found = self.find_files(folder)
+        paths = {path for path, state in found if (state.st_mode & 0o170000) == 0o120000}
+        paths |= {posixpath.dirname(path) for path, _ in found}
+        for path in sorted(paths - {""}):
+            target = posixpath.relpath(os.path.realpath(os.path.join(folder, path)), top)
+            if target != posixpath.normpath(path):
+                yield path, target
 
     def list_missing_paths(self, folder: str) -> list[str]:
         """Return the patterns without wildcards that name nothing, and globs that match nothing."""
@@ -254,9 +279,12 @@ def _translate(pattern: str, *, below: bool) -> str:
     """Return a regular expression for a pattern; `below`: also for the files in a folder that it may name."""
     path = posixpath.normpath(pattern)
     if path == ".":
-        return ".*"
+        return f"{_NOT_OUTSIDE}.*"
     *folders, last = path.split("/")
-    head = "".join(r"(?:[^/]+/)*" if part == "**" else f"{_translate_part(part)}/" for part in folders)
+    head = ""
+    while folders[:1] == [".."]:
+        head += re.escape(f"{folders.pop(0)}/")
+    head += _NOT_OUTSIDE + "".join(r"(?:[^/]+/)*" if part == "**" else f"{_translate_part(part)}/" for part in folders)
     if last == "**":
         return head + ".*"
     return head + _translate_part(last) + (r"(?:/.*)?" if below and _unescape(last) is not None else "")

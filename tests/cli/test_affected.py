@@ -60,6 +60,30 @@ def test_stages_follow_from_their_inputs(repository: Repository, path: str, stag
     assert listed(repository, "--affected") == stages
 
 
+@pytest.mark.parametrize("change", ["edit", "delete", "add"])
+def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Repository, change: str) -> None:
+    """`inputs` follow links to folders and to files."""
+    repository.write("shared/lib/b.md", "1")
+    repository.write("shared/lib/c.md", "1")
+    repository.write("shared/one.md", "1")
+    (repository.root / "docs/linked").symlink_to("../shared/lib")
+    (repository.root / "e2e/one.md").symlink_to("../shared/one.md")
+    repository.commit()
+    assert listed(repository, "--affected") == {"audit"}
+    match change:
+        case "edit":
+            repository.write("shared/lib/b.md", "2")
+            repository.write("shared/one.md", "2")
+        case "delete":
+            (repository.root / "shared/lib/b.md").unlink()
+            (repository.root / "shared/one.md").unlink()
+        case _:
+            repository.write("shared/lib/d.md", "1")
+    stages = listed(repository, "--affected")
+    assert "docs" in stages
+    assert ("e2e_tests" in stages) == (change != "add")
+
+
 def test_one_line_says_why_stages_run_and_are_left_out(repository: Repository) -> None:
     repository.write("docs/line\nbreak.md", "1")
     ran = run(repository.root, "--affected", "--once", projects.ANY_PORT)

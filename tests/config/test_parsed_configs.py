@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter import config
+from paropt_exporter.cache.result_store import open_store
 from paropt_exporter.config import model, values
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.errors import ConfigError
@@ -142,6 +145,24 @@ def test_other_users_can_read_neither_folder_nor_entry(entry: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o602, 0o604])
 def test_an_entry_open_to_others_is_ignored(parsed: ParsedConfigs, entry: Path, mode: int) -> None:
     entry.chmod(mode)
+    assert find(parsed) is None
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022])
+def test_the_folders_are_closed_whatever_the_umask(home: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        ParsedConfigs({"HOME": str(home)}).store(Path("/a"), b"content", values.File(), cores=2, memory_bytes=GIB)
+        open_store({"HOME": str(home)}).prepare()  # lies in the same folder, and refuses one that others may write to
+    finally:
+        os.umask(before)
+    assert (home / ".cache/paropt-exporter").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("file", [1, ["File", []], ["File", 1], [], ["Stage", {"x": 1}]])
+def test_entry_of_another_form_is_ignored(parsed: ParsedConfigs, entry: Path, file: object) -> None:
+    text = json.dumps(json.loads(entry.read_bytes()[8:]) | {"file": file})
+    entry.write_text(f"{zlib.crc32(text.encode()):08x}{text}")
     assert find(parsed) is None
 
 

@@ -101,10 +101,11 @@ def test_processes_that_a_command_leaves_are_ended(pool: CommandPool, tmp_path: 
     assert wait_until_gone(pids, 0) == []
 
 
-def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", ["DAEMON", "BARE_DAEMON"])
+def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_path: Path, script: str) -> None:
     fifo = make_fifo(tmp_path)
     beside = pool.submit_commands("beside", [["cat", str(make_fifo(tmp_path, "other"))]], cwd="/")
-    future = pool.submit_commands("task", [python(DAEMON, fifo)], cwd="/")
+    future = pool.submit_commands("task", [python(globals()[script], fifo)], cwd="/")
     pids = told_pids(fifo)
     assert future.result(HANG_SECONDS).result is Result.SUCCESS
     assert wait_until_gone(pids, 0) == []
@@ -124,6 +125,22 @@ told = os.open(sys.argv[1], os.O_WRONLY)
 os.write(told, b"%d" % os.getpid())
 os.close(told)
 signal.pause()
+"""
+
+
+# The same, and then it starts a program without the environment that identifies it, and without the task's output.
+BARE_DAEMON = """
+import os, sys
+started, hold = os.pipe()  # closed by the start of the program
+if os.fork():
+    os.close(hold)
+    os.wait()
+    os.read(started, 1)
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.execve("/bin/sh", ["sh", "-c", "exec >$0 2>&1; echo $$; exec >/dev/null; exec sleep 600", sys.argv[1]], {})
 """
 
 

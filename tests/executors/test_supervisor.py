@@ -387,6 +387,20 @@ def test_exiting_process_of_an_unknown_command_may_have_left_another() -> None:
     assert "9000012" in table.trees[1].members
 
 
+def test_daemon_without_an_environment_is_known_by_its_limit() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    proc.marks = {"9000012": ["second"]}  # it may have set this itself
+    limits = {"9000012": 111}
+    table = ProcessTable(
+        proc.list_pids, proc.read_stat, proc.read_environment, read_limit=lambda pid: limits.get(pid, 0)
+    )
+    for root, mark, limit in ((9000010, "first", 111), (9000020, "second", 222)):
+        table.add(Tree(root, mark, 0.0, limit=limit), 0.0)
+    table.refresh(1.0)
+    assert "9000012" in table.trees[0].members
+
+
 def test_descendant_without_a_mark_is_looked_at_again() -> None:
     proc = FakeProc([])
     add_daemon(proc)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import posixpath
+import string
 
 from msgspec import Struct
 
 VERSION = 1
+_KINDS = ("f", "x", "l")
+_DIGEST_DIGITS = frozenset(string.hexdigits.lower())
+_DIGEST_LENGTH = 64
 
 
 class BadEntry(Exception):
@@ -65,7 +71,10 @@ def format_entry(entry: Entry) -> bytes:
 
 
 def parse_entry(content: bytes) -> Entry:
-    """Read an entry. Raises BadEntry."""
+    """Read an entry, which another program may have written. Raises BadEntry.
+
+    Its digests are digests, its numbers can be added up, and its files have paths without `..`.
+    """
     digest, _, body = content.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise BadEntry("an entry of the cache is damaged")
@@ -76,13 +85,46 @@ def parse_entry(content: bytes) -> Entry:
         return Entry(
             key=str(values["key"]),
             stage=str(values["stage"]),
-            item=values["item"],
-            seconds=float(values["seconds"]),
-            created_timestamp_seconds=float(values["created"]),
-            output=str(values["output"]),
-            files=tuple(OutputFile(str(a), str(b), str(c), int(d)) for a, b, c, d in values["files"]),
+            item=_check_item(values["item"]),
+            seconds=_check_number(values["seconds"]),
+            created_timestamp_seconds=_check_number(values["created"]),
+            output=_check_digest(values["output"]),
+            files=tuple(_read_file(*fields) for fields in values["files"]),
             components=tuple((str(name), str(value)) for name, value in values["components"]),
-            listings=tuple(str(listing) for listing in values["listings"]),
+            listings=tuple(_check_digest(listing) for listing in values["listings"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadEntry(f"an entry of the cache can't be read: {error}") from None
+
+
+def is_digest(text: object) -> bool:
+    """Return whether a text is a SHA-256, and so the name of a file in the store."""
+    return isinstance(text, str) and len(text) == _DIGEST_LENGTH and _DIGEST_DIGITS.issuperset(text)
+
+
+def _check_digest(value: object) -> str:
+    if not is_digest(value):
+        raise ValueError(f"expected a digest, found {str(value)[:80]!r}")
+    return str(value)
+
+
+def _check_item(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected an item, found {str(value)[:80]!r}")
+    return value
+
+
+def _check_number(value: object) -> float:
+    if not isinstance(value, int | float) or not 0.0 <= float(value) < math.inf:
+        raise ValueError(f"expected a number from 0 on, found {str(value)[:80]!r}")
+    return float(value)
+
+
+def _read_file(path: object, kind: object, value: object, size_bytes: object) -> OutputFile:
+    name = str(path)
+    if name in ("", ".") or name.startswith(("/", "../")) or "\0" in name or posixpath.normpath(name) != name:
+        raise ValueError(f"{name[:80]!r} leads out of the project")
+    if kind not in _KINDS:
+        raise ValueError(f"expected a kind of file, found {str(kind)[:80]!r}")
+    target = _check_digest(value) if kind != "l" else str(value)
+    return OutputFile(name, str(kind), target, int(_check_number(size_bytes)))

@@ -58,12 +58,15 @@ def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -
     return tuple(kept)
 
 
-def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], found: Sequence[FoundFile]) -> int:
+def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> int:
     """Put the outputs of a result in place, and remove others that match; return how many files changed.
 
-    `found`: the outputs that are there. Raises NotRestored and BadEntry before any file has changed; an error of the
-    disk in the middle of the renames is a NotRestored too, after which the stage runs.
+    `patterns`: the outputs that the task declares. Raises UnusableFile, BadEntry, and NotRestored for a file that is
+    none of these, before any file has changed; an error of the disk in the middle of the renames is a NotRestored too,
+    after which the stage runs.
     """
+    _check_declared(wanted, patterns)
+    found = find_outputs(states.folder, patterns)
     there = {path: _describe_there(states, path, state) for path, state in found}
     missing = [file for file in wanted if there.get(file.path) != file.state]
     names = {file.path for file in wanted}
@@ -88,6 +91,14 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
         finally:
             _remove_staged(staged)
     return len(missing) + len(stale)
+
+
+def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
+    """Raise NotRestored for a file that this task can't have written: whoever fills the store would choose it."""
+    declared = InputPatterns(tuple(patterns))
+    for file in wanted:
+        if not declared.could_find(file.path):
+            raise NotRestored(f"the outputs can't be restored: {file.path} is not one of its outputs")
 
 
 class _Staged(Struct, frozen=True):

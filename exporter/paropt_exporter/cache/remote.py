@@ -12,21 +12,22 @@ https://github.com/bazelbuild/remote-apis/blob/main/build/bazel/remote/execution
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Event, Thread
+from typing import IO, TYPE_CHECKING
 
 from msgspec import Struct
 
-from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
+from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, Store
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
-    from typing import IO
-
     from requests import Response, Session
 
 URL_VARIABLE, TOKEN_FILE_VARIABLE, WRITE_VARIABLE = "PAROPT_CACHE_URL", "PAROPT_CACHE_TOKEN_FILE", "PAROPT_CACHE_WRITE"
@@ -38,7 +39,10 @@ _VARINT, _DELIMITED = 0, 2  # wire types
 _FIXED_SIZES = {1: 8, 5: 4}
 _TIMEOUT_SECONDS = (3.0, 30.0)  # to connect, and between two reads
 _LARGEST_CONTENT_BYTES = 1 << 31
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
+_LIMIT_SECONDS = 30.0  # for a result, and one second more for each of these bytes
+_SLOWEST_BYTES_PER_SECOND = 100_000
+_CHECK_SECONDS = 0.1
 
 
 class BadMessage(Exception):
@@ -59,118 +63,189 @@ class RemoteFailed(Exception):
 class RemoteCache:
     """One server. After its first failure it is not asked again in this process. One thread at a time uses it.
 
+    Each result travels on a thread of its own, which is left behind if the server is too slow: the timeout of a socket
+    does not limit a server that sends a byte now and then.
+
     Guarantees: nothing that was downloaded is used before its digest is verified; an entry is uploaded after its
-    contents.
+    contents; no method blocks longer than `limit_seconds` and what the moved bytes take at 100 kB/s.
     """
 
-    def __init__(self, url: str, *, token: str = "", writes: bool = False) -> None:
+    def __init__(
+        self, url: str, *, token: str = "", writes: bool = False, limit_seconds: float = _LIMIT_SECONDS
+    ) -> None:
         self.failure = ""
         self.writes = writes
-        self._url = url.rstrip("/")
-        self._token = token
-        self._session: Session | None = None
+        self._limit_seconds = limit_seconds
+        self._url, self._token = url.rstrip("/"), token
+        self._connection = _Connection(self._url, token)
 
-    def fetch(self, key: str, store: Store) -> bool:
+    def fetch(self, key: str, store: Store, given_up: Event) -> bool:
         """Download a result with all its contents into the store. Return whether it is there now.
 
-        Raises RemoteFailed, and StoreUnusable if the store can't take it.
+        `given_up` ends the wait early. Raises RemoteFailed, and StoreUnusable if the store can't take it.
         """
         if self.failure:
             return False
-        try:
-            message = self._get(f"ac/{key}", LARGEST_ENTRY_BYTES)
-            if message is None:
-                return False
-            digest = parse_action_result(message)
-            content = self._get(f"cas/{digest.hash}", LARGEST_ENTRY_BYTES)
-            if content is None:
-                return False
-            if hashlib.sha256(content).hexdigest() != digest.hash:
-                raise RemoteFailed("an entry has another content than its digest says")
-            entry = parse_entry(content)
-            if entry.key != key:
-                raise RemoteFailed("an entry has the key of another one")
-            if not all(store.has(blob) or self._fetch_content(blob, store) for blob in entry.list_blobs()):
-                return False
-        except (BadMessage, BadEntry) as error:
-            raise self._fail(str(error)) from None
-        except RemoteFailed as error:
-            raise self._fail(str(error)) from None
-        for listing in entry.listings:  # for the reasons of later misses only
-            with suppress(RemoteFailed):
-                store.has(listing) or self._fetch_content(listing, store)
-        store.save(entry)
-        return True
+        connection = self._connection
+        return bool(self._wait(lambda: _fetch_result(connection, key, store), given_up, f"GET ac/{key[:9]}…"))
 
     def send(self, entry: Entry, store: Store) -> None:
         """Upload a result with its contents. Raises RemoteFailed."""
-        if self.failure or not self.writes:
-            return
-        content = format_entry(entry)
-        digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
-        contents = [("output", Digest(entry.output, store.get_size(entry.output)), False)]
-        contents += [
-            (file.path, Digest(file.value, file.size_bytes), file.kind == "x")
-            for file in entry.files
-            if file.kind != "l"
-        ]
+        connection = self._connection
+        if not self.failure and self.writes:
+            self._wait(lambda: _send_result(connection, entry, store), Event(), f"PUT ac/{entry.key[:9]}…")
+
+    def _wait(self, transfer: Callable[[], object], given_up: Event, what: str) -> object:
+        """Return the result of a transfer, None if it was given up. Raises RemoteFailed and StoreUnusable."""
+        done: Future[object] = Future()
+        began, before = time.monotonic(), self._connection.moved_bytes
+        Thread(target=_run, args=(transfer, done), name="paropt-remote", daemon=True).start()
+        while not wait([done], _CHECK_SECONDS).done:
+            moved_bytes = self._connection.moved_bytes - before
+            if time.monotonic() - began > self._limit_seconds + moved_bytes / _SLOWEST_BYTES_PER_SECOND:
+                self._abandon()
+                raise self._fail(f"{what} is too slow")
+            if given_up.is_set():
+                self._abandon()
+                return None
         try:
-            for blob in dict.fromkeys([*entry.list_blobs(), *entry.listings]):
-                self._send_content(blob, store)
-            self._put(f"cas/{digest.hash}", BytesIO(content), len(content))
-            message = format_action_result(digest, contents)
-            self._put(f"ac/{entry.key}", BytesIO(message), len(message))
-        except RemoteFailed as error:
+            return done.result()
+        except (BadMessage, BadEntry, RemoteFailed) as error:
             raise self._fail(str(error)) from None
 
-    def _fetch_content(self, digest: str, store: Store) -> bool:
-        content = self._get(f"cas/{digest}", _LARGEST_CONTENT_BYTES)
-        if content is None:
-            return False
-        if store.add(content) != digest:
-            raise RemoteFailed("a content is not the one that its digest names")
+    def _abandon(self) -> None:
+        """Leave the connection to its thread, which ends with the next bytes."""
+        self._connection.is_abandoned = True
+        self._connection = _Connection(self._url, self._token)
+
+    def _fail(self, why: str) -> RemoteFailed:
+        self.failure = f"the remote cache is not used: {why}"
+        return RemoteFailed(self.failure)
+
+
+def _run(transfer: Callable[[], object], done: Future[object]) -> None:
+    try:
+        done.set_result(transfer())
+    except BaseException as error:  # noqa: BLE001 -- raised on the thread that waits
+        done.set_exception(error)
+
+
+# Below: on the thread of a transfer
+
+
+def _fetch_result(connection: _Connection, key: str, store: Store) -> bool:
+    message = connection.get(f"ac/{key}")
+    if message is None:
+        return False
+    digest = parse_action_result(message)
+    content = connection.get(f"cas/{digest.hash}")
+    if content is None:
+        return False
+    if hashlib.sha256(content).hexdigest() != digest.hash:
+        raise RemoteFailed("an entry has another content than its digest says")
+    entry = parse_entry(content)
+    if entry.key != key:
+        raise RemoteFailed("an entry has the key of another one")
+    if not all(store.has(blob) or connection.fetch_content(blob, store) for blob in entry.list_blobs()):
+        return False
+    for listing in entry.listings:  # for the reasons of later misses only
+        with suppress(RemoteFailed, BadEntry):
+            store.has(listing) or connection.fetch_content(listing, store)
+    store.save(entry)
+    return True
+
+
+def _send_result(connection: _Connection, entry: Entry, store: Store) -> None:
+    content = format_entry(entry)
+    digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+    contents = [("output", Digest(entry.output, store.get_size(entry.output)), False)]
+    contents += [
+        (file.path, Digest(file.value, file.size_bytes), file.kind == "x") for file in entry.files if file.kind != "l"
+    ]
+    for blob in dict.fromkeys([*entry.list_blobs(), *entry.listings]):
+        connection.send_content(blob, store)
+    connection.put(f"cas/{digest.hash}", BytesIO(content), len(content))
+    message = format_action_result(digest, contents)
+    connection.put(f"ac/{entry.key}", BytesIO(message), len(message))
+
+
+class _Connection:
+    """Requests to the server, for one thread at a time. `moved_bytes` counts those of contents in both directions."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.moved_bytes = 0
+        self.is_abandoned = False
+        self._url = url
+        self._token = token
+        self._session: Session | None = None
+
+    def get(self, name: str) -> bytes | None:
+        """Return a small content, None if there is none. Raises RemoteFailed."""
+        with self._request("GET", name) as answer:
+            if not _has_content(answer, name):
+                return None
+            return b"".join(self._iter_content(answer, name, LARGEST_ENTRY_BYTES))
+
+    def fetch_content(self, digest: str, store: Store) -> bool:
+        """Download a content into the store. Raises RemoteFailed, BadEntry and StoreUnusable."""
+        name = f"cas/{digest}"
+        with self._request("GET", name) as answer:
+            if not _has_content(answer, name):
+                return False
+            store.add_chunks(self._iter_content(answer, name, _LARGEST_CONTENT_BYTES), digest)
         return True
 
-    def _send_content(self, digest: str, store: Store) -> None:
+    def send_content(self, digest: str, store: Store) -> None:
+        """Upload a content that the server lacks. Raises RemoteFailed."""
         path = store.find_content(digest)
         try:
             size = path.stat().st_size
             with path.open("rb") as file:
                 if not self._has(f"cas/{digest}"):
-                    self._put(f"cas/{digest}", file, size)
+                    self.put(f"cas/{digest}", file, size)
         except OSError as error:
             raise RemoteFailed(f"a content can't be read: {error.strerror}") from None
+
+    def put(self, name: str, content: IO[bytes], size_bytes: int) -> None:
+        """Upload a content. Raises RemoteFailed."""
+        headers = {"Content-Length": str(size_bytes)}
+        with self._request("PUT", name, _Upload(content, size_bytes, self._count), headers) as answer:
+            if answer.status_code not in (200, 201, 202, 204):
+                raise RemoteFailed(f"PUT {name[:12]}… was answered with {answer.status_code}")
 
     def _has(self, name: str) -> bool:
         with self._request("HEAD", name) as answer:
             return answer.status_code == 200
 
-    def _get(self, name: str, limit_bytes: int) -> bytes | None:
-        with self._request("GET", name) as answer:
-            if answer.status_code == 404:
-                return None
-            if answer.status_code != 200:
-                raise RemoteFailed(f"GET {name[:12]}… was answered with {answer.status_code}")
-            content = bytearray()
-            for chunk in answer.iter_content(_CHUNK_BYTES):
-                content += chunk
-                if len(content) > limit_bytes:
-                    raise RemoteFailed(f"GET {name[:12]}… returned more than {limit_bytes:,} bytes")
-            return bytes(content)
+    def _iter_content(self, answer: Response, name: str, limit_bytes: int) -> Iterator[bytes]:
+        import requests
 
-    def _put(self, name: str, content: IO[bytes], size_bytes: int) -> None:
-        with self._request("PUT", name, data=content, headers={"Content-Length": str(size_bytes)}) as answer:
-            if answer.status_code not in (200, 201, 202, 204):
-                raise RemoteFailed(f"PUT {name[:12]}… was answered with {answer.status_code}")
+        size_bytes = 0
+        try:
+            for chunk in answer.iter_content(_CHUNK_BYTES):
+                size_bytes += len(chunk)
+                if size_bytes > limit_bytes:
+                    raise RemoteFailed(f"GET {name[:12]}… returned more than {limit_bytes:,} bytes")
+                self._count(len(chunk))
+                yield chunk
+        except requests.RequestException as error:  # an OSError, which would look like one of the store
+            raise RemoteFailed(f"GET {name[:12]}… failed: {_describe(error)}") from None
+
+    def _count(self, size_bytes: int) -> None:
+        self.moved_bytes += size_bytes
+        if self.is_abandoned:
+            raise RemoteFailed("it was given up")
 
     def _request(
-        self, method: str, name: str, data: IO[bytes] | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, name: str, data: _Upload | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
         import requests  # here: few hosts have a remote cache
 
+        self._count(0)
         if self._session is None:
             self._session = requests.Session()
             self._session.trust_env = False  # no credentials from a netrc, no proxy for a server nearby
+            self._session.headers["Accept-Encoding"] = "identity"  # a packed answer has no bound
             if self._token:
                 self._session.headers["Authorization"] = f"Bearer {self._token}"
         try:
@@ -186,9 +261,33 @@ class RemoteCache:
         except (requests.RequestException, OSError) as error:
             raise RemoteFailed(f"{method} failed: {_describe(error)}") from None
 
-    def _fail(self, why: str) -> RemoteFailed:
-        self.failure = f"the remote cache is not used: {why}"
-        return RemoteFailed(self.failure)
+
+class _Upload:
+    """A file that is sent, for requests, which reads `len`; its progress is counted."""
+
+    def __init__(self, file: IO[bytes], size_bytes: int, count: Callable[[int], None]) -> None:
+        self.len = size_bytes
+        self._file = file
+        self._count = count
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._count(len(chunk))
+        return chunk
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(_CHUNK_BYTES), b"")
+
+
+def _has_content(answer: Response, name: str) -> bool:
+    """Return whether an answer has a content, or says that there is none. Raises RemoteFailed for any other one."""
+    if answer.status_code == 404:
+        return False
+    if answer.status_code != 200:
+        raise RemoteFailed(f"GET {name[:12]}… was answered with {answer.status_code}")
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise RemoteFailed(f"GET {name[:12]}… was answered with a packed content")
+    return True
 
 
 def open_remote(environ: Mapping[str, str]) -> RemoteCache | None:
@@ -245,7 +344,10 @@ def parse_action_result(message: bytes) -> Digest:
     name, size = fields.get(_DIGEST_HASH), fields.get(_DIGEST_SIZE, 0)
     if not isinstance(name, bytes) or not isinstance(size, int):
         raise BadMessage("its digest has another form")
-    return Digest(name.decode("ascii", "replace"), size)
+    digest = name.decode("ascii", "replace")
+    if not is_digest(digest):
+        raise BadMessage("its digest has another form")
+    return Digest(digest, size)
 
 
 def _format_digest(digest: Digest) -> bytes:

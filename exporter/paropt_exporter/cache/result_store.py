@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
+from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
 
@@ -71,7 +71,8 @@ class Store:
     """The results of tasks, for any number of processes at once.
 
     Guarantees: a result that `load` returns was written whole; a content that `read` or `copy` returns has its digest;
-    a file appears under its name at once. All methods but `prune` may be called from any thread.
+    a file appears under its name at once; no file outside of the store is read or removed, whatever a result names.
+    Methods that take a digest raise BadEntry for any other text. All but `prune` may be called from any thread.
     """
 
     def __init__(self, folder: Path, *, limit_bytes: int = DEFAULT_BYTES) -> None:
@@ -179,13 +180,13 @@ class Store:
 
     def verify(self, digest: str) -> bool:
         """Return whether a content is there and whole; remove a damaged one."""
-        path = _place(self._cas, digest)
         found = hashlib.sha256()
         try:
+            path = _place(self._cas, digest)
             with files.open_for_reading(Path(path), follow_links=False) as source:
                 while chunk := source.read(_CHUNK_BYTES):
                     found.update(chunk)
-        except OSError:
+        except (OSError, BadEntry):
             return False
         if found.hexdigest() != digest:
             self._discard(path)
@@ -220,19 +221,27 @@ class Store:
 
     def add_file(self, source: BinaryIO, digest: str, size_bytes: int) -> None:
         """Keep the content of a file with a known digest. Raises StoreUnusable, also if it has another one by now."""
-        path = _place(self._cas, digest)
-        if self._touch(path, size_bytes):
+        if self._touch(_place(self._cas, digest), size_bytes):
             return
-        found = hashlib.sha256()
+        try:
+            self.add_chunks(iter(lambda: source.read(_CHUNK_BYTES), b""), digest)
+        except BadEntry:
+            raise StoreUnusable("an output changed while it was stored") from None
+
+    def add_chunks(self, chunks: Iterable[bytes], digest: str) -> None:
+        """Keep a content that comes in pieces. Raises StoreUnusable, BadEntry for another digest, and their errors."""
+        path = _place(self._cas, digest)
+        found, size_bytes = hashlib.sha256(), 0
         try:
             temporary = _make_temporary(path)
             try:
                 with open(temporary, "xb") as target:
-                    while chunk := source.read(_CHUNK_BYTES):
+                    for chunk in chunks:
                         found.update(chunk)
+                        size_bytes += len(chunk)
                         target.write(chunk)
                 if found.hexdigest() != digest:
-                    raise StoreUnusable("an output changed while it was stored")
+                    raise BadEntry("a content is not the one that its digest names")
                 os.rename(temporary, path)
             finally:
                 with suppress(OSError):
@@ -331,6 +340,9 @@ class Store:
 
 
 def _place(folder: str, name: str) -> str:
+    """Return the path of an entry or content. Raises BadEntry for a name that could lead out of the folder."""
+    if not is_digest(name):
+        raise BadEntry(f"an entry of the cache names {name[:80]!r} in place of a digest")
     return os.path.join(folder, name[:2], name)
 
 

@@ -245,8 +245,8 @@ class StageCache:
                 notes = self._notes.load(reading.stage.name, task.item)
                 return explain_miss(key, notes, self._store, reading.listings)
             output = self._read_output(entry.output)
-            there = find_outputs(self._states.folder, list_outputs(reading.stage, task, self._root))
-            restore_outputs(self._states, self._store, entry.files, there)
+            patterns = list_outputs(reading.stage, task, self._root)
+            restore_outputs(self._states, self._store, entry.files, patterns)
         except BadEntry as error:
             self._store.remove(key.digest)
             for digest in entry.list_blobs() if entry is not None else ():
@@ -271,7 +271,7 @@ class StageCache:
         from paropt_exporter.cache.remote import RemoteFailed
 
         try:
-            return self._remote.fetch(digest, self._store)
+            return self._remote.fetch(digest, self._store, self._given_up)
         except RemoteFailed as error:
             self._say(str(error))
         except StoreUnusable as error:

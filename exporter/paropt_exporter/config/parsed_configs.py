@@ -60,7 +60,7 @@ class ParsedConfigs:
             if entry["memory_bytes"] and entry["memory_bytes"] != memory_bytes():
                 return None
             file = _decode(entry["file"])
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
         return file if isinstance(file, values.File) else None
 
@@ -74,7 +74,8 @@ class ParsedConfigs:
         with suppress(OSError):  # a cache that can't be written costs time, and nothing else
             if not _may_create(self._folder):
                 return
-            self._folder.mkdir(files.PRIVATE_FOLDER, parents=True, exist_ok=True)
+            # The store of results lies in the same folder, and refuses one that others may write to.
+            files.make_private_folders(self._folder.parent, self._folder)
             if _is_private(self._folder.lstat(), stat.S_IFDIR):
                 entry = f"{zlib.crc32(text.encode()):08x}{text}".encode()
                 files.replace_file(self._folder / _choose_name(path, program), entry, mode=files.PRIVATE_FILE)

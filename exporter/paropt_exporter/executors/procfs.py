@@ -109,6 +109,15 @@ def read_environment(process: int | str) -> list[str]:
     return read_file(f"/proc/{process}/environ").decode("latin-1").split("\0")
 
 
+def read_limit(process: int | str, name: bytes) -> int:
+    """Return a soft limit of a process by its name in /proc/PID/limits; 0 if it has none, or has exited."""
+    for line in read_file(f"/proc/{process}/limits").splitlines():
+        if line.startswith(name):
+            value = line.removeprefix(name).split()[0]
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
 def read_variables(process: int | str, name: str) -> list[str]:
     """Return the entries of a variable in a process's environment at its start, each as `name=value`."""
     content = read_file(f"/proc/{process}/environ")

@@ -80,7 +80,8 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
         return f"{config.path.name} changed"
     if stage.inputs is None:
         return _NO_INPUTS
-    path = changes.find_match(InputPatterns(list_input_patterns(stage)))
+    patterns = InputPatterns(list_input_patterns(stage))
+    path = changes.find_match(patterns) or _find_linked_match(config.root, patterns, changes)
     return None if path is None else _format_path(path)
 
 
@@ -103,6 +104,24 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
     there = [path for path in matching if (root / path).is_file() or (root / path).is_symlink()]
     found = sorted(os.path.relpath(root / path, folder) for path in there)
     return tuple(f"./{name}" if name.startswith("-") else name for name in found)
+
+
+def _find_linked_match(root: Path, patterns: InputPatterns, changes: Changes) -> str | None:
+    """Return the first changed path that a link among the files leads to; None if none."""
+    if not changes.paths:
+        return None
+    try:
+        links = [*patterns.iter_links(os.fspath(root))]
+    except OSError:  # a folder that can't be read has no links to follow
+        return None
+    return next((path for path in sorted(changes.paths) if _is_linked(path, links, patterns)), None)
+
+
+def _is_linked(path: str, links: Sequence[tuple[str, str]], patterns: InputPatterns) -> bool:
+    return any(
+        path == target or (path.startswith(f"{target}/") and patterns.matches(link + path[len(target) :]))
+        for link, target in links
+    )
 
 
 def _find_reasons(config: Config, stages: Sequence[Stage], changes: Changes) -> dict[str, str]:

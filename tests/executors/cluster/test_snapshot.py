@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -175,3 +176,13 @@ def test_git_error_is_one_line(project: Path, tmp_path: Path) -> None:
 def test_git_ignores_the_variables_of_a_git_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert run_git("rev-parse", "--show-toplevel", cwd=project).returncode == 0
+
+
+def test_objects_are_closed_to_other_users_whatever_the_umask(project: Path, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Repository(project, tmp_path / "cache/paropt-exporter/snapshots/p.git").take()
+    finally:
+        os.umask(before)
+    made = tmp_path / "cache/paropt-exporter"
+    assert {path.stat().st_mode & 0o777 for path in (made, made / "snapshots", made / "snapshots/p.git")} == {0o700}

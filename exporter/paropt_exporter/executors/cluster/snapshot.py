@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from paropt_exporter import files
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.settings import ClusterError
 
@@ -83,7 +84,7 @@ class Repository:
         return commit, packed.stdout
 
     def _create(self) -> None:
-        self._place.mkdir(parents=True, exist_ok=True)
+        files.make_private_folders(self._place.parent.parent, self._place.parent, self._place)
         self._git("init", "--quiet", "--bare", str(self._place), at_home=False)
         if self._theirs is not None:
             alternates = self._place / "objects" / "info" / "alternates"

@@ -33,6 +33,7 @@ from paropt_exporter.executors import procfs
 from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
+    RLIMIT_LOCKS,
     ProcessTable,
     Tree,
     has_children,
@@ -120,17 +121,18 @@ class Command:
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
+        limit = _choose_limit()
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
-            pid = _spawn(frame, self.environment, self._output)
+            pid = _spawn(frame, self.environment, self._output, limit)
         except OSError as error:
             self._send(failed=error.errno, entered=entered)
             return None
         finally:
             os.chdir("/")  # a process's current folder can't be unmounted
         self._began_seconds = time.monotonic()
-        self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds)
+        self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds, limit=limit)
         return self.tree
 
     def stop(self, grace: float, now: float) -> None:
@@ -490,9 +492,18 @@ def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
     return _environments[line]
 
 
-def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int) -> int:  # Any: parsed JSON
+def _choose_limit() -> int:
+    """Return an RLIMIT_LOCKS that no other command has, or 0 if this process may not set it."""
+    if resource.getrlimit(RLIMIT_LOCKS)[1] != resource.RLIM_INFINITY:
+        return 0
+    return int.from_bytes(os.urandom(7), "little") | 1
+
+
+def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: parsed JSON
     of_commands, own = _raise_limits()
+    locks = resource.getrlimit(RLIMIT_LOCKS)
     resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
+    resource.setrlimit(RLIMIT_LOCKS, (limit, locks[1]) if limit else locks)
     try:
         return os.posix_spawn(
             frame["program"].encode("latin-1"),
@@ -509,3 +520,4 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int) 
         )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, own)
+        resource.setrlimit(RLIMIT_LOCKS, locks)

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # signal imports enum
 
-MARK = "PAROPT_COMMAND"  # in each command's environment: identifies processes that left their session and parent
+# What identifies processes that left their session and parent: a variable of each command's environment, and a limit
+# that Linux has not enforced since 2.4, which processes also inherit when they start programs with another environment.
+MARK = "PAROPT_COMMAND"
+RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
+_LIMIT_NAME = b"Max file locks"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat
@@ -58,12 +62,14 @@ class Process:
 class Tree:
     """The processes of one command, from its root down, and their usage so far.
 
-    `settled_seconds` is the CPU time of reaped processes, `memory_peak` the highest sum of resident memory.
+    `settled_seconds` is the CPU time of reaped processes, `memory_peak` the highest sum of resident memory. `limit` is
+    its RLIMIT_LOCKS; 0: it has none of its own.
     """
 
-    def __init__(self, root: int, mark: str, now: float) -> None:
+    def __init__(self, root: int, mark: str, now: float, *, limit: int = 0) -> None:
         self.root = str(root)
         self.mark = mark
+        self.limit = limit
         self.members: dict[str, Process] = {}
         self.settled_seconds = 0.0
         self.lost_ticks = 0
@@ -180,8 +186,9 @@ class ProcessTable:
         read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
         read_environment: Callable[[str], list[str]] = procfs.read_environment,
         list_children: Callable[[str], list[str]] = lambda pid: procfs.list_child_pids(pid, threads=1),
+        read_limit: Callable[[str], int] = lambda pid: procfs.read_limit(pid, _LIMIT_NAME),
     ) -> None:
-        self._list_children = list_children
+        self._list_children, self._read_limit = list_children, read_limit
         self._list_pids, self._read_stat, self._read_environment = list_pids, read_stat, read_environment
         self.trees: list[Tree] = []
         self._owners: dict[str, Tree] = {}
@@ -303,7 +310,11 @@ class ProcessTable:
         tree = self._owners.get(process.parent) or self._sessions.get(process.session)
         if tree is not None or not self._is_descendant(process, unassigned):
             return tree
-        # It left its session before the first sample, and an ancestor has exited: its environment identifies it.
+        # It left its session before the first sample, and an ancestor has exited: what it inherited identifies it.
+        limit = self._read_limit(process.pid)
+        for candidate in self.trees:
+            if candidate.limit and candidate.limit == limit:
+                return candidate
         marks = self._read_environment(process.pid)
         for candidate in self.trees:
             if candidate.mark in marks:
