@@ -314,14 +314,18 @@ class Run:
             self._resources.set_expected_stages(state.name for state in startable)
             self._expected = revision
         self._look_up_stages(startable)
+        may_be_full = self._tasks_had_to_wait
         for state in startable:
-            if state.awaits_cache:
+            if state.awaits_cache or not state.ready:
                 continue
-            if self._tasks_had_to_wait and self._is_full():
+            if may_be_full and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
+            may_be_full = False
             while state.ready and self._can_start(state):
                 self._start_task(state, state.ready.popleft())
+                may_be_full = self._tasks_had_to_wait
             if state.ready and not self._is_at_limit(state):
+                may_be_full = may_be_full or not self._tasks_had_to_wait
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
@@ -691,7 +695,7 @@ class Run:
     def _collect_timings(self) -> list[TaskTiming]:
         """Return the timings of all attempts; whether a stage is GIL-bound is known only at its end."""
         bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
-        return [replace(timing, gil_bound=timing.stage in bound) for timing in self._timings]
+        return [replace(one, gil_bound=True) if one.stage in bound else one for one in self._timings]
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
