@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from paropt_exporter.engine import Observers, Run
+from paropt_exporter.engine.inbox import BURST_SECONDS
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageStarted, TaskRecord
 from paropt_exporter.plan import PlannedStage, PlannedTask
-from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder
+from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 from support.event_samples import run_started, stage_ended, stage_started, task
 from support.lanes import GIB, plan, stage
 
@@ -124,3 +125,54 @@ def test_engine_holds_no_event_while_it_waits() -> None:
     assert set(inbox.held_counts) == {0}
     assert not held
     assert [type(event) for event in passed[-1:]] == [RunRecord]
+
+
+def test_burst_of_events_is_passed_on_together_and_soon() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    held: list[float] = []
+    ages: list[float] = []
+
+    def flush() -> None:
+        if held:
+            ages.append(clock.now - held[0])
+        held.clear()
+
+    run = Run(
+        plan(stage("many", tasks=1000), workers=2),
+        run_id="r1",
+        workers=FakeWorkers(clock, inbox, {"many": [Script(seconds=0.001)] * 1000}),
+        emit=lambda _: held.append(clock.now),
+        flush=flush,
+        inbox=inbox,
+        clock=clock,
+        memory_bytes=GIB,
+    )
+    assert run.execute().duration_seconds == pytest.approx(0.5)
+    assert len(ages) < 50
+    assert max(ages) <= BURST_SECONDS + 1e-9
+    assert not held
+
+
+def test_events_of_tasks_that_take_longer_never_wait() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    held: list[float] = []
+    waits: list[float] = []
+
+    def flush() -> None:
+        waits.extend(clock.now - moment for moment in held)
+        held.clear()
+
+    run = Run(
+        plan(stage("many", tasks=100), workers=2),
+        run_id="r1",
+        workers=FakeWorkers(clock, inbox, {"many": [Script(seconds=0.05)] * 100}),
+        emit=lambda _: held.append(clock.now),
+        flush=flush,
+        inbox=inbox,
+        clock=clock,
+        memory_bytes=GIB,
+    )
+    run.execute()
+    assert set(waits) == {0.0}

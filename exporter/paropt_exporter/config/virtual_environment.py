@@ -15,7 +15,8 @@ def find_virtual_environment(root: Path, environ: Mapping[str, str]) -> Path | N
     active = environ.get(VARIABLE)
     if active and (Path(active) / "bin").is_dir():
         return Path(active)
-    return next((root / name for name in _FOLDERS if (root / name / "bin").is_dir()), None)
+    folder = str(root)  # strings, since each stage of a plan asks: paths would cost a quarter of its building
+    return next((root / name for name in _FOLDERS if os.path.isdir(f"{folder}/{name}/bin")), None)  # noqa: PTH112
 
 
 def build_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:

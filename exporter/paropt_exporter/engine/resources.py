@@ -23,6 +23,7 @@ class Resources:
         self._memory_held = 0
         self._slots_held = 0
         self._stages: dict[str, PlannedStage] = {}
+        self._restrictive: dict[str, PlannedStage] = {}  # those of them beside which some stages can't run
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
         self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores
@@ -67,9 +68,11 @@ class Resources:
 
     def can_begin_stage(self, stage: PlannedStage) -> bool:
         """Whether locks and exclusiveness let the stage begin beside the running ones."""
-        if stage.exclusive and self._stages:
+        if not self._stages:
+            return True
+        if stage.exclusive:
             return False
-        return not any(other.exclusive or other.locks & stage.locks for other in self._stages.values())
+        return not any(other.exclusive or other.locks & stage.locks for other in self._restrictive.values())
 
     def has_slot(self, size: int) -> bool:
         """Whether there is a slot for a task of one slot, or no task runs. `size`: the lane's slots now."""
@@ -91,9 +94,12 @@ class Resources:
 
     def begin_stage(self, stage: PlannedStage) -> None:
         self._stages[stage.name] = stage
+        if stage.exclusive or stage.locks:
+            self._restrictive[stage.name] = stage
 
     def end_stage(self, stage: PlannedStage) -> None:
         self._stages.pop(stage.name, None)
+        self._restrictive.pop(stage.name, None)
 
     def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
         self._count_demand(label, stage.name)

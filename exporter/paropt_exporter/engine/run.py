@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
-from paropt_exporter.engine.inbox import Inbox, Timers
+from paropt_exporter.engine.inbox import EventPace, Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
@@ -100,8 +100,8 @@ class Run:
 
     Guarantees: `execute` returns once, with every stage ended or skipped and every attempt ended; stages start in plan
     order as far as there is room; events are emitted in the order in which they happened, a task's record before its
-    stage's, a stage's before the run's; `flush` is called before each wait. `interrupt` and `resize` may be called from
-    any thread, `interrupt` from signal handlers too.
+    stage's, a stage's before the run's; `flush` is called before each wait, in a burst of events within BURST_SECONDS.
+    `interrupt` and `resize` may be called from any thread, `interrupt` from signal handlers too.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Run:
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
-        `flush` is called before each wait, and before the first task starts: `emit` may hold events until then.
+        `flush` is called as the class says, and before the first task starts: `emit` may hold events until then.
         `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
         is called with the request and the number of running stages, when the run begins to stop and when it kills.
         `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs.
@@ -135,8 +135,10 @@ class Run:
         sequential = plan.strategy is Strategy.SEQUENTIAL
         self.size = 1 if sequential else plan.workers.start
         self._workers = workers
-        self._emit = emit
-        self._flush = flush if flush is not None else _do_nothing
+        self._hold = emit
+        self._flush_all = flush
+        self._holds_events = False
+        self._pace = EventPace()
         self._inbox = inbox
         self._clock = clock
         self._resources = Resources(memory_bytes)
@@ -229,12 +231,30 @@ class Run:
         while True:
             self._fire_timers()
             self._start_tasks()
-            self._flush()
             if not self._open_stages:
+                self._flush()
                 break
-            for message in self._inbox.receive(self._get_next_moment()):
+            for message in self._inbox.receive(self._get_next_moment(flush_at=self._flush_in_turn())):
                 self._handle_message(message)
         return self._end_run(started, started_timestamp)
+
+    def _emit(self, event: Event) -> None:
+        self._holds_events = True
+        self._hold(event)
+
+    def _flush(self) -> None:
+        self._holds_events = False
+        if self._flush_all is not None:
+            self._flush_all()
+
+    def _flush_in_turn(self) -> float | None:
+        """Pass on the events that are held, or return the moment at which to do so; None: none are held any more."""
+        if not self._holds_events or self._flush_all is None:
+            return None
+        moment = self._pace.take_turn(self._clock.monotonic())
+        if moment is None:
+            self._flush()
+        return moment
 
     # Views of the run while it goes on; from any thread.
 
@@ -294,14 +314,18 @@ class Run:
             self._resources.set_expected_stages(state.name for state in startable)
             self._expected = revision
         self._look_up_stages(startable)
+        may_be_full = self._tasks_had_to_wait
         for state in startable:
-            if state.awaits_cache:
+            if state.awaits_cache or not state.ready:
                 continue
-            if self._tasks_had_to_wait and self._is_full():
+            if may_be_full and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
+            may_be_full = False
             while state.ready and self._can_start(state):
                 self._start_task(state, state.ready.popleft())
+                may_be_full = self._tasks_had_to_wait
             if state.ready and not self._is_at_limit(state):
+                may_be_full = may_be_full or not self._tasks_had_to_wait
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
@@ -520,9 +544,12 @@ class Run:
         if now >= self._judge_from_seconds:
             self._timers.fire(now)
 
-    def _get_next_moment(self) -> float | None:
+    def _get_next_moment(self, *, flush_at: float | None) -> float | None:
         due = self._timers.next_moment
-        return None if due is None else max(due, self._judge_from_seconds)
+        if due is None:
+            return flush_at
+        due = max(due, self._judge_from_seconds)
+        return due if flush_at is None else min(due, flush_at)
 
     # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
     # measured.
@@ -668,14 +695,10 @@ class Run:
     def _collect_timings(self) -> list[TaskTiming]:
         """Return the timings of all attempts; whether a stage is GIL-bound is known only at its end."""
         bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
-        return [replace(timing, gil_bound=timing.stage in bound) for timing in self._timings]
+        return [replace(one, gil_bound=True) if one.stage in bound else one for one in self._timings]
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
-
-
-def _do_nothing() -> None:
-    """Do nothing: `emit` passes on each event at once."""
 
 
 def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:

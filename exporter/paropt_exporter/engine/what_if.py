@@ -271,11 +271,12 @@ def _compute_rates(tasks: Sequence[RecordedTask], cores: float, other_threads: f
     """
     if not any(task.cpu_demand for task in tasks):
         return [1.0] * len(tasks)
-    locked = [task.cpu_demand for task in tasks if task.gil_bound]
-    lock = _solve_crowding(locked, 1.0)
     demands = [task.cpu_demand for task in tasks if not task.gil_bound]
-    thread = sum(_compute_rate(demand, lock) * demand for demand in locked)
-    crowding = _solve_crowding([*demands, thread], cores, other_threads)
+    locked = [task.cpu_demand for task in tasks if task.gil_bound]
+    lock = _solve_crowding(locked, 1.0) if locked else 1.0
+    if locked:
+        demands.append(sum(_compute_rate(demand, lock) * demand for demand in locked))
+    crowding = _solve_crowding(demands, cores, other_threads)
     return [_compute_rate(task.cpu_demand, crowding * (lock if task.gil_bound else 1.0)) for task in tasks]
 
 
@@ -291,12 +292,13 @@ def _solve_crowding(demands: Sequence[float], cores: float, other_threads: float
     convex and falls with c, so Newton's method from c = 1 approaches it from below.
     """
     crowding = 1.0
+    computing = [(demand, min(1.0, demand)) for demand in demands]
     for _ in range(_CROWDING_STEPS):
         excess, slope = other_threads / crowding - cores, other_threads / crowding**2
-        for demand in demands:
-            rate = _compute_rate(demand, crowding)
+        for demand, ratio in computing:  # `_compute_rate`, written out: advice on a long run solves this for each task
+            rate = 1.0 / (1.0 - ratio + ratio * crowding)
             excess += demand * rate
-            slope += demand * min(1.0, demand) * rate * rate
+            slope += demand * ratio * rate * rate
         if excess <= _CROWDING_PRECISION:
             break
         crowding += excess / slope

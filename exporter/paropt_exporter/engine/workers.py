@@ -152,6 +152,7 @@ class PoolWorkers:
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
         self._targets: dict[str, frozenset[str]] = {}  # the targets of the stages' calls
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
+        self._own_environment: Mapping[str, str] | None = None  # of a run whose tasks can't change it
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
         self._router = Router(Strategy.THREAD)
         self._routers: dict[str, Router] = {}
@@ -171,6 +172,7 @@ class PoolWorkers:
         self._output_files.clear()
         self._attempts.clear()
         self._environments.clear()
+        self._own_environment = None if THREADS in self._names else dict(os.environ)
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
@@ -397,8 +399,10 @@ class PoolWorkers:
 
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
-        if stage.name not in self._environments:  # reading os.environ costs as much as a record in the history
-            self._environments[stage.name] = build_command_environment(stage, os.environ)
+        if stage.name not in self._environments:
+            # A copy of os.environ costs as much as a record in the history; only calls in threads can change it.
+            own = os.environ if self._own_environment is None else self._own_environment
+            self._environments[stage.name] = build_command_environment(stage, own)
         return self._environments[stage.name]
 
     def _get_output_file(self, stage: PlannedStage) -> OutputFile | None:

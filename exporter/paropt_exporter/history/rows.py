@@ -235,7 +235,9 @@ def _insert(
     keep: tuple[str, ...] = (),
 ) -> None:
     """Insert a row, or update the existing one except for its `keep` columns. All names are from this module."""
-    connection.execute(_build_insert(table, tuple(row), keys, keep), tuple(map(_to_stored, row.values())))
+    # Most values need no change: a call of `_to_stored` for each would take as long as the insertion.
+    stored = [_to_stored(value) if isinstance(value, str) and not value.isascii() else value for value in row.values()]
+    connection.execute(_build_insert(table, tuple(row), keys, keep), stored)
 
 
 @cache

@@ -6,8 +6,11 @@ import json
 import math
 from functools import lru_cache
 
+import msgspec
+
 # The errors of reading, adding and comparing invalid values.
 INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
+_TEXTS = msgspec.json.Decoder(tuple[str, ...])  # a start of a lane with 1,000 stages reads 15,000 lists
 _LAST_TIMESTAMP_SECONDS = 253_402_214_400.0  # the end of the year 9999 less a day, for zones east of Greenwich
 
 
@@ -51,6 +54,10 @@ def to_texts(value: object) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)  # each stage's labels are in some thirty rows
 def _parse_texts(document: str) -> tuple[str, ...]:
+    try:
+        return _TEXTS.decode(document)
+    except msgspec.DecodeError:
+        pass  # no such list, or a name that is no valid Unicode, which json accepts
     found = json.loads(document)
     if not isinstance(found, list):
         raise ValueError(f"expected a list, found {_shorten(found)}")

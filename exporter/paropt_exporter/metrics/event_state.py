@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice, product
 from threading import Lock
 
@@ -267,7 +268,12 @@ def _collect_places(lanes: Iterable[LaneLabels], pools: Iterable[str]) -> frozen
 
 
 def _get_place(family: Family, values: Labels) -> Labels:
-    return tuple(value for label, value in zip(family.labels, values, strict=True) if label in _PLACE_LABELS)
+    return tuple([values[position] for position in _find_place(family)])
+
+
+@cache
+def _find_place(family: Family) -> tuple[int, ...]:
+    return tuple(position for position, label in enumerate(family.labels) if label in _PLACE_LABELS)
 
 
 def _iter_zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels]]:
@@ -317,8 +323,13 @@ def _iter_constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Label
 def _iter_products(chosen: Sequence[Family], place: Labels) -> Iterator[tuple[Family, Labels]]:
     """Yield each family for a lane or stage, with each combination of its closed labels, which come last."""
     for family in chosen:
-        for values in product(*families.CLOSED_VALUES.get(family, {}).values()):
+        for values in _list_closed_values(family):
             yield family, (*place, *values)
+
+
+@cache
+def _list_closed_values(family: Family) -> tuple[Labels, ...]:
+    return tuple(product(*families.CLOSED_VALUES.get(family, {}).values()))
 
 
 class _Histogram:

@@ -101,18 +101,26 @@ def compute_fixed_workload_size(
         pools[group.load.pool] += group.count
     lock = 1.0 + CORE_SLACK - sum(group.count * group.load.thread_cpu_demand for group in running)
     reason, admitted, surplus = "plan", 0, there - size
+    refused = set[float | None]()  # demands for which the cores have no room: a lane may have a thousand such groups
     for group in waiting:
         if size >= maximum:
             reason = "bounds"
             break
-        most = maximum - size
-        if competes_for_lock(group.load):
-            most = min(most, max(0, math.floor(lock / (group.load.cpu_demand or 1.0))))
+        load = group.load
+        if load.cpu_demand in refused:
+            pools[load.pool] += 0
+            reason = "cpu_limit"
+            continue
+        most, competes = maximum - size, competes_for_lock(load)
+        if competes:
+            most = min(most, max(0, math.floor(lock / (load.cpu_demand or 1.0))))
         count = _admit_group(budget, group, most=most)
-        if competes_for_lock(group.load):
-            lock -= count * (group.load.cpu_demand or 0.0)
+        if competes:
+            lock -= count * (load.cpu_demand or 0.0)
+        elif not count:
+            refused.add(load.cpu_demand)
         size, admitted = size + count, admitted + count
-        pools[group.load.pool] += count
+        pools[load.pool] += count
         if count < group.count:
             reason = "bounds" if size >= maximum else "cpu_limit"
     if surplus and reason == "plan":
