@@ -107,7 +107,8 @@ _UPGRADES = {
     DROP INDEX IF EXISTS runs_by_lane;
     CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
     """,
-    4: "DROP TABLE IF EXISTS items; DROP TABLE IF EXISTS failed_items;" + _ITEM_TABLES,
+    # One of the two versions 4 had one or both of these tables, with the same columns.
+    4: _ITEM_TABLES.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"),
     5: """
     ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
