@@ -88,8 +88,9 @@ def write_history(package: Path, project: Path, config: str) -> Path:
 
 def run(package: Path, project: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, *RUN]
     return subprocess.run(
-        [sys.executable, *RUN], cwd=project, env=environment, capture_output=True, text=True, timeout=_HANG_SECONDS
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=_HANG_SECONDS, check=False
     )
 
 
