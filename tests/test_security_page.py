@@ -9,8 +9,9 @@ import pytest
 
 from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.history.database import BUSY_SECONDS
+from paropt_exporter.history.retention import KEEP_DECISIONS
 from paropt_exporter.history.rows import OUTPUT_CHARACTERS
-from paropt_exporter.history.store import KEEP_DECISIONS, KEEP_RUNS
+from paropt_exporter.history.store import KEEP_RUNS
 
 ROOT = Path(__file__).parent.parent
 SECURITY = (ROOT / "SECURITY.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paropt_exporter.events import SlaLimit
 from paropt_exporter.sla import Watch
 from support.lanes import limit
 
@@ -27,3 +28,12 @@ def test_corrected_start_moves_the_deadline() -> None:
     watch.started_seconds = 2.0
     assert watch.check(9.0) == ()
     assert watch.next_deadline == 10.0
+
+
+def test_check_at_the_deadline_reaches_it_in_spite_of_rounding() -> None:
+    """In 1,000,000.1 s + 0.1 s less the start there is less than 0.1 s: a timer would fire there for ever."""
+    for started in (0.1 * number for number in range(1, 10_000_000, 99_999)):
+        watch = Watch(SlaLimit(max_seconds=0.3, warn_seconds=0.1), started)
+        assert watch.next_deadline is not None
+        assert watch.check(watch.next_deadline) == (False,)
+        assert watch.check(watch.next_deadline) == (True,)

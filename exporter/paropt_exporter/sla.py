@@ -11,7 +11,8 @@ class Watch:
     ```
     calm --warn_seconds--> warned --max_seconds--> broken
     ```
-    Guarantees: `check` returns each step once and in this order, also if a single check passes both.
+    Guarantees: `check` returns each step once and in this order, also if a single check passes both. At
+    `next_deadline` it returns one: rounding would otherwise make a timer fire again at the same moment.
     """
 
     def __init__(self, limit: SlaLimit, started_seconds: float) -> None:
@@ -25,16 +26,23 @@ class Watch:
         """When the next step is due; None after the last one."""
         if self.broken:
             return None
-        return self.started_seconds + (self.limit.max_seconds if self.warned else self.limit.warn_seconds)
+        return self._max_moment if self.warned else self._warn_moment
+
+    @property
+    def _warn_moment(self) -> float:
+        return self.started_seconds + self.limit.warn_seconds
+
+    @property
+    def _max_moment(self) -> float:
+        return self.started_seconds + self.limit.max_seconds
 
     def check(self, now: float) -> tuple[bool, ...]:
         """Return the steps that are new at `now`: False is the warning, True the broken limit."""
-        elapsed = now - self.started_seconds
         steps: list[bool] = []
-        if not self.warned and elapsed >= self.limit.warn_seconds:
+        if not self.warned and now >= self._warn_moment:
             self.warned = True
             steps.append(False)
-        if not self.broken and elapsed >= self.limit.max_seconds:
+        if not self.broken and now >= self._max_moment:
             self.broken = True
             steps.append(True)
         return tuple(steps)

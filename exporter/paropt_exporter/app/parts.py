@@ -45,6 +45,7 @@ def open_history(config: Config, clock: Clock) -> History:
         clock=clock,
         keep_runs=keep.runs,
         keep_seconds=keep.age,
+        keep_bytes=keep.size,
     )
 
 

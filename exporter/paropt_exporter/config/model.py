@@ -499,12 +499,16 @@ class Dask(Section):
 
 
 class Keep(Shorthand):
-    """How long runs stay in the history: a number of runs, a duration, or a mapping of both."""
+    """How long runs stay in the history: a number of runs, a duration, or a mapping of runs, age and size."""
 
     runs: Annotated[StrictInt, Field(ge=1)] | None = Field(
         default=None, description="The number of latest runs to keep. Default: 1000."
     )
     age: Duration | None = Field(default=None, description="The age up to which to keep runs. Default: any age.")
+    size: Size = Field(
+        default=512 << 20,
+        description="The size of the file up to which to keep runs; each lane's last run stays. Default: 512MiB.",
+    )
 
     @classmethod
     def build_short_schemas(cls) -> list[dict[str, Any]]:
@@ -512,7 +516,7 @@ class Keep(Shorthand):
 
     @classmethod
     def describe_expected(cls) -> str:
-        return "a number of runs, a duration, or a mapping of runs and age"
+        return "a number of runs, a duration, or a mapping of runs, age and size"
 
     @model_validator(mode="before")
     @classmethod

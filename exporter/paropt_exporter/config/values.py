@@ -182,10 +182,11 @@ class Push(Struct, frozen=True, kw_only=True):
 
 
 class Keep(Struct, frozen=True, kw_only=True):
-    """How many runs, and up to which age in seconds, stay in the history."""
+    """How many runs, up to which age in seconds and which size of the file in bytes, stay in the history."""
 
     runs: int | None = None
     age: float | None = None
+    size: int = 512 << 20
 
 
 class Logs(Struct, frozen=True, kw_only=True):

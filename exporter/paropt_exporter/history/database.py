@@ -16,6 +16,7 @@ VERSION = 8
 # Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
+_LOG_BYTES = 8 << 20  # of the log, once its content is in the file: SQLite would leave it as large as it ever was
 _TRIES = 5  # to open a file while other processes set it aside
 
 _ITEM_TABLES = """
@@ -107,7 +108,8 @@ _UPGRADES = {
     DROP INDEX IF EXISTS runs_by_lane;
     CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
     """,
-    4: "DROP TABLE IF EXISTS items; DROP TABLE IF EXISTS failed_items;" + _ITEM_TABLES,
+    # One of the two versions 4 had one or both of these tables, with the same columns.
+    4: _ITEM_TABLES.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"),
     5: """
     ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
@@ -276,6 +278,7 @@ def _create_file(path: Path) -> None:
     files.create_private(copy)
     try:
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table: the file can shrink
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
         if path.exists():
@@ -297,6 +300,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
     try:
         version = _read_version(connection, path)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         if version < VERSION or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             _upgrade_file(connection, path)
         # Fails now, not during a run, if the file is not writable.

@@ -14,8 +14,9 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.history import flaky, queries, recovery, repair, rows, values
+from paropt_exporter.history import flaky, queries, recovery, repair, retention, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
+from paropt_exporter.history.retention import KEEP_DECISIONS
 from paropt_exporter.history.run_lock import RunLocks
 from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
-KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
-KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
-_UNBOUNDED = -1  # SQLite's LIMIT without a limit
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -58,8 +56,8 @@ class History:
     * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
       exporter.
     * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged.
-    * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs` and no older
-      than `keep_seconds` (None: any number, any age).
+    * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs`, no older than
+      `keep_seconds`, and fit into `keep_bytes` (None: any number, age, size). The file shrinks when they are removed.
 
     Thread-safe. Reading methods raise HistoryError if the disk fails.
     """
@@ -72,6 +70,7 @@ class History:
         clock: Clock,
         keep_runs: int | None = KEEP_RUNS,
         keep_seconds: float | None = None,
+        keep_bytes: int | None = None,
         for_reading: bool = False,
     ) -> None:
         self.path = path
@@ -79,14 +78,14 @@ class History:
         self.dropped = 0
         self._project = project
         self._clock = clock
-        self._keep_runs = keep_runs
-        self._keep_seconds = keep_seconds
+        self._limits = retention.Limits(runs=keep_runs, age_seconds=keep_seconds, size_bytes=keep_bytes)
         self._run_locks = RunLocks(path.parent / "runs")
         self._lock = RLock()  # guards: the connection (one transaction at a time), _run_locks and all attributes below
         self._has_failed = False
         self._logged_fault: str | None = None  # the fault that was logged, until writes succeed again
         self._pending = rows.TotalsDelta()  # totals of events that the file lacks
         self._for_reading = for_reading
+        self._may_rewrite = True
         self._open()
         if not for_reading:
             self._run_locks.reserve_descriptor()
@@ -264,8 +263,7 @@ class History:
             try:
                 with self._transaction():
                     merged = merging.merge_sources(self._connection, self._project, sources)
-                with self._transaction():
-                    self._prune()
+                self._prune()
             except sqlite3.Error as error:
                 raise HistoryError(f"history {self.path}: cannot write it ({error}); nothing was merged") from error
             return merged
@@ -371,8 +369,7 @@ class History:
         if not self._in_memory:
             self._clear_pending()
         if isinstance(first, RunRecord):
-            with self._transaction():
-                self._prune()
+            self._prune()
 
     def _iter_interrupted_runs(self) -> Iterator[recovery.InterruptedRun]:
         for run_id in recovery.find_unended_runs(self._connection, self._project):
@@ -385,19 +382,25 @@ class History:
                 yield marked
 
     def _prune(self) -> None:
-        oldest = self._clock.wall() - self._keep_seconds if self._keep_seconds is not None else 0.0
-        most = self._keep_runs if self._keep_runs is not None else _UNBOUNDED
-        execute = self._connection.execute
-        expired = """
-        SELECT run_id FROM runs WHERE project = :project AND ended_ts IS NOT NULL AND (started_ts < :oldest OR
-          run_id NOT IN (SELECT run_id FROM runs WHERE project = :project ORDER BY sequence DESC LIMIT :most))
-        """
-        expired_ids = execute(expired, {"project": self._project, "oldest": oldest, "most": most}).fetchall()
-        for table in ("tasks", "stages", "sla", "failed_items", "flaky_items", "runs"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", expired_ids)  # nosec B608 # literals
-        for table in ("items", "shard_items"):
-            execute(f"DELETE FROM {table} WHERE seen_ts < ?", (self._clock.wall() - KEEP_ITEMS_SECONDS,))  # nosec B608
-        execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
+        """Remove old runs, then give space back; a disk that is too full for that costs nothing."""
+        for _ in range(retention.MOST_PORTIONS):
+            with self._transaction():
+                more = retention.remove_portion(self._connection, self._project, self._limits, self._clock.wall())
+            if not more:
+                break
+        if self._in_memory:
+            return
+        try:
+            retention.compact(self._connection)
+            if self._may_rewrite and retention.needs_rewriting(self._connection) and not self._has_live_runs():
+                self._may_rewrite = False  # once, whatever comes of it
+                retention.rewrite(self._connection)
+        except sqlite3.OperationalError as error:
+            log.debug("the history was not compacted", extra={"path": str(self.path), "err": str(error)})
+
+    def _has_live_runs(self) -> bool:
+        unended = self._connection.execute("SELECT run_id FROM runs WHERE ended_ts IS NULL")
+        return any(self.is_alive(run_id) for (run_id,) in unended.fetchall())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,0 +1,178 @@
+"""Remove old runs from the history, and give the space that they leave back to the file system.
+
+A run's end pays for both, so each is done in portions: a limit that was lowered takes several runs to be kept.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from heapq import merge
+from itertools import islice
+
+from msgspec import Struct
+
+KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
+KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
+MOST_PORTIONS = 10  # at the end of a run: 1,000 small runs take 0.1 s
+RUNS_OF_A_PORTION = 100
+_DECISIONS_OF_A_PORTION = 500
+
+_RUN_TABLES = ("tasks", "stages", "sla", "failed_items", "flaky_items", "runs")
+_SIZE_DIVISOR = 10  # a file that is too large loses a tenth of its runs, so that not every run's end removes some
+
+INCREMENTAL = 2  # SQLite's number of the mode in which a file can give up single pages
+_FREE_PAGES = 256  # 1 MiB: the next runs use them up
+_FREE_DIVISOR = 8  # of a large file, this part of its pages may be free
+_PAGES_OF_A_STEP = 256  # 3 to 20 ms, in which no other process can write
+_MOST_STEPS = 16  # at the end of a run: 16 MiB
+MOST_REWRITTEN_BYTES = 128 << 20  # 1 s on a free core; other processes wait for 2 s
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What stays: the last `runs`, none older than `age_seconds`, in `size_bytes` of the file; None: without limit."""
+
+    runs: int | None
+    age_seconds: float | None = None
+    size_bytes: int | None = None
+
+
+class _Run(Struct, frozen=True):
+    sequence: int
+    run_id: str
+    started_seconds: float
+    ended: bool
+
+
+def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits, now_seconds: float) -> bool:
+    """Remove the oldest rows beyond the limits, in the caller's transaction; return whether there may be more.
+
+    Totals and last values stay. So do the last run of each lane, if only the size is exceeded, and runs that have not
+    ended. `now_seconds` is wall time.
+    """
+    oldest_seconds = now_seconds - limits.age_seconds if limits.age_seconds is not None else 0.0
+    oldest = _load_oldest(connection, project)
+    excess = 0 if limits.runs is None else _count_runs(connection, project) - limits.runs
+    expired = [
+        run.run_id
+        for place, run in enumerate(oldest)
+        if run.ended and (place < excess or run.started_seconds < oldest_seconds)
+    ]
+    if not expired and _is_too_large(connection, limits):
+        expired = _choose_for_size(connection, project, oldest)
+        _remove_decisions_until(connection, project, expired)
+    _remove_runs(connection, expired)
+    for table in ("items", "shard_items"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE seen_ts < ?", (now_seconds - KEEP_ITEMS_SECONDS,)  # nosec B608 # literals
+        )  # fmt: skip
+    _remove_old_decisions(connection, project, oldest_seconds)
+    return bool(expired) and (len(oldest) == RUNS_OF_A_PORTION or _is_too_large(connection, limits))
+
+
+def compact(connection: sqlite3.Connection) -> None:
+    """Cut free pages off the file, each few in a transaction of their own. Raises sqlite3.Error."""
+    if _read_pragma(connection, "auto_vacuum") != INCREMENTAL:
+        return
+    excess = count_excess_pages(connection)
+    for _ in range(min(_MOST_STEPS, -(-excess // _PAGES_OF_A_STEP))):
+        # SQLite cuts one page in each step of the statement, and `execute` makes one step, since there are no rows.
+        connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_OF_A_STEP});")
+
+
+def needs_rewriting(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is of a version that could not shrink, has much free space, and is quickly rewritten."""
+    if _read_pragma(connection, "auto_vacuum") == INCREMENTAL or not count_excess_pages(connection):
+        return False
+    return _count_used_bytes(connection) <= MOST_REWRITTEN_BYTES
+
+
+def rewrite(connection: sqlite3.Connection) -> None:
+    """Write the whole file again, without free pages and so that it can shrink from now on. Raises sqlite3.Error.
+
+    No other process can write meanwhile: 0.4 s for 100 MB.
+    """
+    connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
+    connection.execute("VACUUM")
+
+
+def count_excess_pages(connection: sqlite3.Connection) -> int:
+    """Return how many free pages there are beyond those that the next runs use, if they are many; otherwise 0."""
+    free = _read_pragma(connection, "freelist_count")
+    room = max(_FREE_PAGES, _read_pragma(connection, "page_count") // _FREE_DIVISOR)
+    return free - room // 2 if free > room else 0
+
+
+def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
+    """Return the first runs of a project in the order of their beginnings, by the index of each lane."""
+    query = """
+    SELECT sequence, run_id, started_ts, ended_ts IS NOT NULL FROM runs WHERE project = ? AND lane = ?
+      ORDER BY sequence LIMIT ?
+    """
+    of_lanes = [
+        [_Run(*row) for row in connection.execute(query, (project, lane, RUNS_OF_A_PORTION))]
+        for lane in _list_lanes(connection, project)
+    ]
+    return list(islice(merge(*of_lanes, key=lambda run: run.sequence), RUNS_OF_A_PORTION))
+
+
+def _list_lanes(connection: sqlite3.Connection, project: str) -> list[str]:
+    """Return the lanes of a project: one step in the index each, where DISTINCT would read all runs."""
+    query = """
+    WITH RECURSIVE lanes(lane) AS (
+      SELECT min(lane) FROM runs WHERE project = :project UNION ALL
+      SELECT (SELECT min(lane) FROM runs WHERE project = :project AND lane > lanes.lane) FROM lanes
+        WHERE lane IS NOT NULL)
+    SELECT lane FROM lanes WHERE lane IS NOT NULL
+    """
+    return [lane for (lane,) in connection.execute(query, {"project": project})]
+
+
+def _count_runs(connection: sqlite3.Connection, project: str) -> int:
+    return int(connection.execute("SELECT count(*) FROM runs WHERE project = ?", (project,)).fetchone()[0])
+
+
+def _choose_for_size(connection: sqlite3.Connection, project: str, oldest: Iterable[_Run]) -> list[str]:
+    """Return the oldest tenth of the runs, without the last one of each lane."""
+    last = "SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
+    spared = {connection.execute(last, (project, lane)).fetchone()[0] for lane in _list_lanes(connection, project)}
+    most = 1 + _count_runs(connection, project) // _SIZE_DIVISOR
+    return [run.run_id for run in islice((run for run in oldest if run.ended and run.run_id not in spared), most)]
+
+
+def _is_too_large(connection: sqlite3.Connection, limits: Limits) -> bool:
+    return limits.size_bytes is not None and _count_used_bytes(connection) > limits.size_bytes
+
+
+def _count_used_bytes(connection: sqlite3.Connection) -> int:
+    used = _read_pragma(connection, "page_count") - _read_pragma(connection, "freelist_count")
+    return used * _read_pragma(connection, "page_size")
+
+
+def _remove_runs(connection: sqlite3.Connection, run_ids: list[str]) -> None:
+    for table in _RUN_TABLES:
+        connection.executemany(
+            f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id in run_ids]  # nosec B608 # literals
+        )  # fmt: skip
+
+
+def _remove_decisions_until(connection: sqlite3.Connection, project: str, run_ids: list[str]) -> None:
+    """Remove the decisions about these runs and those before them."""
+    marks = ", ".join("?" * len(run_ids))
+    connection.execute(
+        f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM decisions WHERE run_id IN ({marks}))",  # nosec B608 # marks alone
+        (project, *run_ids),
+    )
+
+
+def _remove_old_decisions(connection: sqlite3.Connection, project: str, oldest_seconds: float) -> None:
+    connection.execute("DELETE FROM decisions WHERE id <= (SELECT max(id) - ? FROM decisions)", (KEEP_DECISIONS,))
+    first = "SELECT id, at_ts FROM decisions WHERE project = ? ORDER BY id LIMIT ?"
+    connection.execute(
+        f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM ({first}) WHERE at_ts < ?)",  # nosec B608
+        (project, project, _DECISIONS_OF_A_PORTION, oldest_seconds),
+    )
+
+
+def _read_pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
