@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from msgspec import Struct
+
+from paropt_exporter.cache.digests import hash_bytes
 
 VERSION = 1
 
@@ -61,13 +62,13 @@ def format_entry(entry: Entry) -> bytes:
             "listings": entry.listings,
         }
     ).encode()
-    return f"{hashlib.sha256(body).hexdigest()}\n".encode() + body
+    return f"{hash_bytes(body)}\n".encode() + body
 
 
 def parse_entry(content: bytes) -> Entry:
     """Read an entry. Raises BadEntry."""
     digest, _, body = content.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    if hash_bytes(body).encode() != digest:
         raise BadEntry("an entry of the cache is damaged")
     try:
         values = json.loads(body)

@@ -7,22 +7,24 @@ crash of the machine costs a miss. Files that were used last are kept, up to a s
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
 from paropt_exporter import files
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    import hashlib
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 DEFAULT_BYTES = 5_000_000_000
@@ -117,7 +119,7 @@ class Store:
         try:
             with suppress(FileNotFoundError):
                 return files.read_file(path, 1024)
-            files.replace_file(path, secrets.token_bytes(32), mode=files.PRIVATE_FILE)
+            files.replace_file(path, os.urandom(32), mode=files.PRIVATE_FILE)
             return files.read_file(path, 1024)  # another process may have been faster
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, path)) from None
@@ -172,7 +174,7 @@ class Store:
             raise BadEntry("a content of the cache was evicted") from None
         except OSError as error:
             raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
-        if hashlib.sha256(content).hexdigest() != digest:
+        if hash_bytes(content) != digest:
             self._discard(path)
             raise BadEntry("a content of the cache is damaged")
         return content
@@ -180,7 +182,7 @@ class Store:
     def verify(self, digest: str) -> bool:
         """Return whether a content is there and whole; remove a damaged one."""
         path = _place(self._cas, digest)
-        found = hashlib.sha256()
+        found = _begin_content_digest()
         try:
             with files.open_for_reading(Path(path), follow_links=False) as source:
                 while chunk := source.read(_CHUNK_BYTES):
@@ -201,7 +203,7 @@ class Store:
             raise BadEntry("a content of the cache was evicted") from None
         except OSError as error:
             raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
-        found = hashlib.sha256()
+        found = _begin_content_digest()
         with source:
             while chunk := source.read(_CHUNK_BYTES):
                 found.update(chunk)
@@ -212,7 +214,7 @@ class Store:
 
     def add(self, content: bytes) -> str:
         """Keep a content, and return its digest. Raises StoreUnusable."""
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hash_bytes(content)
         path = _place(self._cas, digest)
         if not self._touch(path, len(content)):
             self._write(path, content)
@@ -223,7 +225,7 @@ class Store:
         path = _place(self._cas, digest)
         if self._touch(path, size_bytes):
             return
-        found = hashlib.sha256()
+        found = _begin_content_digest()
         try:
             temporary = _make_temporary(path)
             try:
@@ -354,7 +356,13 @@ def _read_whole(path: str, limit_bytes: int) -> bytes:
 def _make_temporary(path: str) -> str:
     folder, name = os.path.split(path)
     os.makedirs(folder, mode=files.PRIVATE_FOLDER, exist_ok=True)
-    return os.path.join(folder, f".{name[:8]}.{secrets.token_hex(4)}")
+    return os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
+
+
+def _begin_content_digest() -> hashlib._Hash:
+    import hashlib  # here: most hits have no outputs
+
+    return hashlib.sha256()
 
 
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
