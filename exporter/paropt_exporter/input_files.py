@@ -15,10 +15,12 @@ import posixpath
 import re
 from collections.abc import Sequence
 
+from paropt_exporter.lazy_patterns import compile_later
+
 ITEM = "{item}"  # in a pattern: the task's item
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
 _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
-_WILDCARDS = re.compile(r"[*?\[]")
+_WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
 

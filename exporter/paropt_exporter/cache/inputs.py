@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from paropt_exporter.input_files import (
     list_git_files,
     walk_folder,
 )
+from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # Python's tools read these from the folder in which they start, or from one above it, without being asked.
@@ -31,7 +31,7 @@ _SETTINGS = (
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
-_WORD = re.compile(r"[^\s;&|()<>\"'`$=:]+")
+_WORD = compile_later(r"[^\s;&|()<>\"'`$=:]+")
 
 
 class StageInputs(Struct, frozen=True):

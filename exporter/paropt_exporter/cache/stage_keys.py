@@ -30,7 +30,6 @@ from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason
 from paropt_exporter.input_files import ITEM, fill_item
-from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
@@ -178,6 +177,8 @@ def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
         if stage.template is None or not task.items or not by_item:
             parts.append(StagePart(replace(task, index=len(parts)), task.index))
             continue
+        from paropt_exporter.plan.batches import build_task  # here: few stages have batches
+
         for item in task.items:
             parts.append(StagePart(build_task(stage.template, len(parts), (item,), task.apart), task.index))
     return tuple(parts)

@@ -8,20 +8,20 @@ packages count by their RECORD files.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.lazy_patterns import compile_later
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 _NODE_PACKAGES = "node_modules/.package-lock.json"  # npm writes the versions of all packages there
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
-_PATHS_IN_RECORD = re.compile(
-    rb"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
+_PATHS_IN_RECORD = compile_later(
+    r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
 
 
@@ -95,7 +95,8 @@ class Tools:
 
 
 def _hash_record(content: bytes) -> str:
-    kept = [line for line in content.splitlines() if not _PATHS_IN_RECORD.search(line)]
+    lines = content.splitlines()
+    kept = [line for line in lines if not _PATHS_IN_RECORD.search(line.decode("utf-8", "surrogateescape"))]
     return hash_bytes(b"\n".join(kept))
 
 
