@@ -15,15 +15,18 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
+from paropt_exporter.lazy_patterns import compile_later
+
 ITEM = "{item}"  # in a pattern: the task's item
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
 _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
-_WILDCARDS = re.compile(r"[*?\[]")
+_WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
 _NOT_OUTSIDE = r"(?!\.\./)"  # no wildcard leads out of the folder, as none does in a walk
 
 FoundFile = tuple[str, os.stat_result]  # a path relative to the folder, and its state, of a link itself
+WalkedFolder = tuple[str, list[os.DirEntry[str]]]  # its path with a slash at the end, "" for the top, and its entries
 
 
 class NoGit(Exception):
@@ -93,14 +96,14 @@ class InputPatterns:
         roots = (f"{root}/" for root, _ in self._list_roots())
         return any(root == "./" or root.startswith(f"{folder}/") or f"{folder}/".startswith(root) for root in roots)
 
-    def find_files(self, folder: str) -> list[FoundFile]:
+    def find_files(self, folder: str, walked: list[WalkedFolder] | None = None) -> list[FoundFile]:
         """Return the files in the order of their paths, each once; pipes, sockets and devices too.
 
-        Raises OSError for a folder that can't be read.
+        `walked` gets all folders that were read. Raises OSError for a folder that can't be read.
         """
         found: dict[str, os.stat_result] = {}
         for root, depth in self._list_roots():
-            self._add_root(found, folder, root, depth)
+            self._add_root(found, folder, root, depth, [] if walked is None else walked)
         return sorted(found.items())
 
     def iter_links(self, folder: str) -> Iterator[tuple[str, str]]:
@@ -116,6 +119,10 @@ class InputPatterns:
             target = posixpath.relpath(os.path.realpath(os.path.join(folder, path)), top)
             if target != posixpath.normpath(path):
                 yield path, target
+
+    def list_roots(self) -> list[str]:
+        """Return the folders and files at which a walk begins."""
+        return [root for root, _ in self._list_roots()]
 
     def list_missing_paths(self, folder: str) -> list[str]:
         """Return the patterns without wildcards that name nothing, and globs that match nothing."""
@@ -150,23 +157,32 @@ class InputPatterns:
                 depths[root] = max(depth, depths.get(root, 0))
         return sorted(depths.items())
 
-    def _add_root(self, found: dict[str, os.stat_result], folder: str, root: str, depth: int) -> None:
+    def _add_root(
+        self, found: dict[str, os.stat_result], folder: str, root: str, depth: int, walked: list[WalkedFolder]
+    ) -> None:
         path = os.path.join(folder, root)
         try:
             state = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return
         if _is_folder(path, state):
-            self._walk(found, path, "" if root == "." else f"{root}/", depth, ())
+            self._walk(found, path, "" if root == "." else f"{root}/", depth, (), walked)
         elif (root in self.patterns and not self._excluding) or self.matches(root):
             found[root] = state
 
     def _walk(
-        self, found: dict[str, os.stat_result], path: str, prefix: str, depth: int, above: tuple[tuple[int, int], ...]
+        self,
+        found: dict[str, os.stat_result],
+        path: str,
+        prefix: str,
+        depth: int,
+        above: tuple[tuple[int, int], ...],
+        walked: list[WalkedFolder],
     ) -> None:
         """Add the matching files of a folder and of those in it. Ten thousand files take 30 ms, half of it for stat."""
         with os.scandir(path) as listing:
             entries = list(listing)
+        walked.append((prefix, entries))
         if above and not _SKIPPED_IF_IN_IT.isdisjoint([entry.name for entry in entries]):
             return
         included, excluded, pruned = (pattern.fullmatch for pattern in self._compile())
@@ -187,7 +203,7 @@ class InputPatterns:
             for entry in folders:
                 if entry.is_symlink() and _identify(entry.path) in here:
                     continue  # a link to a folder above: its files are known by shorter paths
-                self._walk(found, entry.path, f"{prefix}{entry.name}/", depth - 1, here)
+                self._walk(found, entry.path, f"{prefix}{entry.name}/", depth - 1, here, walked)
 
 
 def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:

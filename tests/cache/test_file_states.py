@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cache import file_states
 from paropt_exporter.cache.file_states import ABSENT, FileStates, UnusableFile, get_state
 
 HOUR_NS = 3_600_000_000_000
@@ -70,18 +69,30 @@ def test_changed_file_is_read_again(tmp_path: Path, change: str) -> None:
     assert (get_state(after) == get_state(before)) is (change == "replaced")
 
 
-@pytest.mark.parametrize("content", [b"", b"other", b"paropt index 1 9.9\n0000x"])
-def test_damaged_index_is_the_same_as_none(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("part", ["", ".walks"], ids=["recorded", "others"])
+@pytest.mark.parametrize("content", [b"", b"other", b"paropt index 2 9.9\n0000x"])
+def test_damaged_index_is_the_same_as_none(tmp_path: Path, content: bytes, part: str) -> None:
     make_file(tmp_path)
     states = FileStates(str(tmp_path), tmp_path / "index", read_clock_ns=later_ns)
-    states.take_entry("a")
+    snapshot = {"a": states.take_entry("a")}
+    if not part:
+        states.keep_record("stage", ("record",), snapshot)
     states.save()
-    whole = (tmp_path / "index").read_bytes()
+    assert count_reads(tmp_path) == 0
+    index = tmp_path / f"index{part}"
+    whole = index.read_bytes()
     for damaged in (content, whole[:-3], whole[:-1] + bytes([whole[-1] ^ 1])):
-        (tmp_path / "index").write_bytes(damaged)
-        assert file_states.load_index(tmp_path / "index") == {}
-    (tmp_path / "index").write_bytes(whole)
-    assert [*file_states.load_index(tmp_path / "index")] == ["a"]
+        index.write_bytes(damaged)
+        assert count_reads(tmp_path) == 1
+    index.write_bytes(whole)
+    assert count_reads(tmp_path) == 0
+
+
+def count_reads(folder: Path) -> int:
+    """Return how many files a process with the index reads to know the state of `a`."""
+    states = FileStates(str(folder), folder / "index", read_clock_ns=later_ns)
+    states.take_entry("a")
+    return states.read_count
 
 
 def test_missing_file_is_absent_and_an_unreadable_one_has_no_state(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from support import projects
 # among them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
-        "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "glob", "gzip", "hashlib",
+        "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip", "hashlib",
         "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
         "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
-        "statistics", "subprocess", "tempfile", "urllib.request", "yaml",
+        "statistics", "subprocess", "tempfile", "typing_extensions", "urllib.request", "yaml",
         "paropt_exporter.cli.flags", "paropt_exporter.config.model",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
         "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
@@ -59,6 +59,14 @@ def test_an_unchanged_config_is_run_and_listed_without_heavy_modules(project: Pa
     first = list_modules(project, *arguments)
     assert "pydantic" in first  # to check the config
     assert sorted(HEAVY & list_modules(project, *arguments)) == []
+
+
+def test_a_cached_stage_is_skipped_without_heavy_modules(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: one, run: "true", inputs: ["src/*.py"]')  # none: young files are read again
+    assert "hashlib" in list_modules(tmp_path, "--once", projects.ANY_PORT)
+    loaded = list_modules(tmp_path, "--once", projects.ANY_PORT)
+    assert sorted(HEAVY & loaded) == []
+    assert "paropt_exporter.cache.stage_cache" in loaded
 
 
 def test_the_version_needs_next_to_nothing(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -119,13 +120,23 @@ class Ran:
 class CachedProject:
     """A folder with files. `work` has the functions of its stages by name."""
 
-    def __init__(self, root: Path, store: Path, *, work: Mapping[str, Work], environ: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        root: Path,
+        store: Path,
+        *,
+        work: Mapping[str, Work],
+        environ: Mapping[str, str] | None = None,
+        trusts_after_seconds: float = 2.0,
+    ):
+        """`trusts_after_seconds`: the age from which the times of a file show each later change."""
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         self.store = Store(store)
         self.work = dict(work)
         self.environ = {"PATH": f"{root}/bin:/bin", "HOME": "/home/user", **(environ or {})}
         self.says: list[str] = []
+        self._shift_ns = round((2.0 - trusts_after_seconds) * 1e9)
 
     def write(self, **contents: str) -> None:
         """Write files whose names have `__` for each slash and `_DOT_` for the dot."""
@@ -172,6 +183,7 @@ class CachedProject:
             say=self.says.append,
             reads=not no_cache,
             remote=remote,
+            read_clock_ns=lambda: time.time_ns() + self._shift_ns,
         )
         recorder = Recorder()
         workers = FunctionWorkers(self.root, self.work, self.environ)

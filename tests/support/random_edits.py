@@ -15,6 +15,7 @@ from support.cached_project import CachedProject
 
 _NAMES = ("a.py", "b.py", "c.py", "deep/d.py", "deep/e.py")
 _CONTENTS = ("one", "two", "six")  # of one length, so that the size tells nothing
+_TRUSTS_AFTER_SECONDS = 0.05  # the times of the usual file systems tick each 4 ms: some steps later a file is known
 _STAGES = ("lint", "build", "use")
 
 
@@ -31,7 +32,13 @@ class RandomEdits:
         self.hits = 0
         self.words: tuple[str, ...] = ()
         work = {"lint": self._lint, "build": self._build, "use": self._use}
-        self.project = CachedProject(folder / "project", folder / "store", work=work, environ={"LEVEL": "1"})
+        self.project = CachedProject(
+            folder / "project",
+            folder / "store",
+            work=work,
+            environ={"LEVEL": "1"},
+            trusts_after_seconds=_TRUSTS_AFTER_SECONDS,
+        )
         self.project.write_file("src/a.py", "one")
         self.project.write_file("bin/lint", "#!/bin/sh\n# 1\n", mode=0o755)
         self._during = ""
@@ -101,6 +108,9 @@ class RandomEdits:
         link = self.project.root / "src/link"
         link.unlink(missing_ok=True)
         link.symlink_to(self.random.choice(("a.py", "deep", "missing", "../outside")))
+
+    def edit_by_removing_link(self) -> None:
+        (self.project.root / "src/link").unlink(missing_ok=True)
 
     def edit_target_of_link(self) -> None:
         (self.project.root / "outside").write_text(self.random.choice(_CONTENTS))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import posixpath
 import string
 
 from msgspec import Struct
+
+from paropt_exporter.cache.digests import hash_bytes
 
 VERSION = 1
 _KINDS = ("f", "x", "l")
@@ -67,7 +68,7 @@ def format_entry(entry: Entry) -> bytes:
             "listings": entry.listings,
         }
     ).encode()
-    return f"{hashlib.sha256(body).hexdigest()}\n".encode() + body
+    return f"{hash_bytes(body)}\n".encode() + body
 
 
 def parse_entry(content: bytes) -> Entry:
@@ -76,7 +77,7 @@ def parse_entry(content: bytes) -> Entry:
     Its digests are digests, its numbers can be added up, and its files have paths without `..`.
     """
     digest, _, body = content.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    if hash_bytes(body).encode() != digest:
         raise BadEntry("an entry of the cache is damaged")
     try:
         values = json.loads(body)

@@ -6,7 +6,6 @@ moment at which it was read gets no entry that lasts: a later change in the same
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import marshal
 import os
@@ -31,9 +30,11 @@ Snapshot = dict[str, Entry]  # by path
 ABSENT: Entry = (0, 0, 0, 0, 0, "-")
 _RACY_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
 _TRIES = 3
-_MAGIC = f"paropt index 1 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
+_MAGIC = f"paropt index 2 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
 _LARGEST_INDEX_BYTES = 1 << 28
 _MOST_ENTRIES = 500_000
+_MOST_RECORDS = 100  # of stages of this and other versions of the config; more are those of stages that are gone
+_WALKS_SUFFIX = ".walks"
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -56,14 +57,30 @@ class FileStates:
     def __init__(
         self, folder: str, index: Path | None = None, *, read_clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        """`index`: the file that keeps the entries from run to run; None: none does. The clock is that of files."""
+        """`index`: the file that keeps the entries from run to run; None: none does. The clock is that of files.
+
+        Entries of files whose walk is recorded are in a file of their own, which is read when one of them is needed.
+        """
         self._read_clock_ns = read_clock_ns
         self.folder = folder
         self.read_count = 0
         self._index = index
-        self._known: dict[str, Entry] = {} if index is None else load_index(index)
         self._racy: set[str] = set()
         self._changed = False
+        self._recorded_paths: set[str] = set()
+        self._kept: dict[str, tuple[Any, Snapshot]] = {}
+        self._known: dict[str, Entry]
+        self._known, self._records = ({}, {}) if index is None else _load_walks(index)
+        self._is_whole = index is None  # all entries are loaded
+
+    def find_record(self, name: str) -> Any:
+        """Return what was kept under a name, of plain types, or None."""
+        return self._records.get(name)
+
+    def keep_record(self, name: str, record: Any, snapshot: Snapshot) -> None:
+        """Keep a record, of plain types, while the states of the files in a snapshot are known."""
+        self._kept[name] = (record, snapshot)
+        self._changed = True
 
     def take_snapshot(self, found: Iterable[FoundFile]) -> Snapshot:
         """Return the entries of files. Raises UnusableFile."""
@@ -71,6 +88,9 @@ class FileStates:
         known, racy = self._known, self._racy
         for path, state in found:
             entry = known.get(path)
+            if entry is None and not self._is_whole:
+                self._load_rest()
+                entry = known.get(path)
             if (
                 entry is None
                 or entry[2] != state.st_ctime_ns
@@ -121,10 +141,27 @@ class FileStates:
         """Write the index, without entries that are too young. An error costs the next run its time only."""
         if self._index is None or not self._changed:
             return
-        entries = {path: entry for path, entry in self._known.items() if path not in self._racy}
-        payload = marshal.dumps(entries)
+        self._load_rest()
+        old = {path: entry for path, entry in self._known.items() if path not in self._racy}
+        lasting = {name: record for name, (record, snapshot) in self._kept.items() if self._racy.isdisjoint(snapshot)}
+        for _, snapshot in self._kept.values():
+            self._recorded_paths.update(snapshot)
+        others = self._records if len(self._records) < _MOST_RECORDS else {}
+        loose = {path: entry for path, entry in old.items() if path not in self._recorded_paths}
         with suppress(OSError):
-            files.replace_file(self._index, _MAGIC + zlib.crc32(payload).to_bytes(4, "big") + payload, mode=0o600)
+            _write(self._index, {path: entry for path, entry in old.items() if path in self._recorded_paths})
+            _write(_get_walks_path(self._index), (loose, {**others, **lasting}))
+
+    def _load_rest(self) -> None:
+        """Load the entries of the files whose walks are recorded, beside those that this process knows by now."""
+        if self._is_whole:
+            return
+        assert self._index is not None
+        self._is_whole = True
+        rest = load_index(self._index)
+        self._recorded_paths.update(rest)
+        for path, entry in rest.items():
+            self._known.setdefault(path, entry)
 
     def _read(self, path: str, state: os.stat_result) -> Entry:
         kind = stat.S_IFMT(state.st_mode)
@@ -190,21 +227,41 @@ class FileStates:
 
 def load_index(path: Path) -> dict[str, Entry]:
     """Return the entries of an index; none if it is missing, damaged, or of another version."""
+    loaded = _read(path)
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _load_walks(index: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """Return the entries of files that no record has, and the records; none as for `load_index`."""
+    loaded = _read(_get_walks_path(index))
+    return loaded if isinstance(loaded, tuple) else ({}, {})
+
+
+def _get_walks_path(index: Path) -> Path:
+    return index.with_name(index.name + _WALKS_SUFFIX)
+
+
+def _read(path: Path) -> object:
     try:
         content = files.read_file(path, _LARGEST_INDEX_BYTES)
     except OSError:
-        return {}
+        return None
     start = len(_MAGIC) + 4
-    if content[: len(_MAGIC)] != _MAGIC or zlib.crc32(content[start:]) != int.from_bytes(
-        content[len(_MAGIC) : start], "big"
-    ):
-        return {}
-    loaded = marshal.loads(memoryview(content)[start:])  # of this user's private folder, and checked
-    return loaded if isinstance(loaded, dict) else {}
+    payload = memoryview(content)[start:]
+    if content[: len(_MAGIC)] != _MAGIC or zlib.crc32(payload) != int.from_bytes(content[len(_MAGIC) : start], "big"):
+        return None
+    return marshal.loads(payload)  # of this user's private folder, and checked
+
+
+def _write(path: Path, value: Any) -> None:
+    payload = marshal.dumps(value)
+    files.replace_file(path, _MAGIC + zlib.crc32(payload).to_bytes(4, "big") + payload, mode=0o600)
 
 
 def _hash_file(full: str) -> Entry | None:
     """Return the entry of a regular file, or None if it changed meanwhile. Raises OSError."""
+    import hashlib  # here: a run in which nothing has changed reads no file
+
     descriptor = os.open(full, _READ_FLAGS)
     with open(descriptor, "rb", buffering=0) as file:
         before = os.fstat(descriptor)

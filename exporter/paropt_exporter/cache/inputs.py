@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import shlex
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 
 from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile
-from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, fill_item, list_git_files, walk_folder
+from paropt_exporter.cache.walk_records import Record, is_unchanged, list_paths
+from paropt_exporter.input_files import (
+    ITEM,
+    FoundFile,
+    InputPatterns,
+    NoGit,
+    WalkedFolder,
+    fill_item,
+    list_git_files,
+    walk_folder,
+)
+from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # Python's tools read these from the folder in which they start, or from one above it, without being asked.
@@ -21,14 +31,19 @@ _SETTINGS = (
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
-_WORD = re.compile(r"[^\s;&|()<>\"'`$=:]+")
+_WORD = compile_later(r"[^\s;&|()<>\"'`$=:]+")
 
 
 class StageInputs(Struct, frozen=True):
-    """The files of a stage: those of all its tasks, and those of single tasks besides, by index."""
+    """The files of a stage: those of all its tasks, and those of single tasks besides, by index.
+
+    `walked` has the folders that were read for the patterns of `roots`; None if git listed the files.
+    """
 
     shared: Snapshot
     own: Mapping[int, Snapshot] = field(default_factory=dict)
+    walked: Sequence[WalkedFolder] | None = None
+    roots: Sequence[str] = ()
 
     def list_paths(self) -> Iterator[str]:
         yield from self.shared
@@ -36,37 +51,82 @@ class StageInputs(Struct, frozen=True):
             yield from each
 
 
+class RecordedInputs(Struct, frozen=True):
+    """The files of a stage that are as its record has them: the digest of their list, and the files of single tasks."""
+
+    listing: str
+    own: Mapping[int, Snapshot]
+
+    def list_paths(self) -> Iterator[str]:
+        """Yield the paths of single tasks' files. A record has only files that the stage does not write."""
+        for each in self.own.values():
+            yield from each
+
+
 def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[PlannedTask]) -> StageInputs:
     """Return the states of all files that the tasks depend on. Raises UnusableFile."""
     folder = states.folder
+    walked: list[WalkedFolder] = []
     try:
-        shared = _find_shared(folder, stage)
-        own = {task.index: _find_own(folder, stage, task, shared) for task in tasks}
+        shared = _find_shared(folder, stage, walked)
+        own = {task.index: _find_own(folder, stage, task) for task in tasks}
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
     except NoGit as error:
         raise UnusableFile(f"{error}: name its `inputs`") from None
     missing = dict.fromkeys((path for path, state in shared.items() if state is None), ABSENT)
     there = [(path, state) for path, state in shared.items() if state is not None]
-    snapshot = {**states.take_snapshot(there), **missing}
-    return StageInputs(snapshot, {index: states.take_snapshot(found.items()) for index, found in own.items() if found})
+    return StageInputs(
+        shared={**states.take_snapshot(there), **missing},
+        own=_take_own(states, own, shared),
+        walked=None if stage.inputs is None else walked,
+        roots=[root for patterns in _list_shared_patterns(stage) for root in patterns.list_roots()],
+    )
 
 
-def _find_shared(folder: str, stage: PlannedStage) -> dict[str, os.stat_result | None]:
+def read_recorded_inputs(
+    states: FileStates, record: Record, stage: PlannedStage, tasks: Sequence[PlannedTask]
+) -> RecordedInputs | None:
+    """Return the states of all files that the tasks depend on; None if the record can't tell. Raises UnusableFile."""
+    folder = states.folder
+    settings = _find_settings(folder, _get_relative_cwd(folder, stage))
+    if not is_unchanged(record, folder, settings):
+        return None
+    try:
+        own = {task.index: _find_own(folder, stage, task) for task in tasks}
+    except OSError:
+        return None
+    shared = {*list_paths(record)} if any(own.values()) else set()
+    return RecordedInputs(record[0], _take_own(states, own, shared))
+
+
+def _take_own(
+    states: FileStates, own: Mapping[int, Mapping[str, os.stat_result]], shared: Container[str]
+) -> dict[int, Snapshot]:
+    """Return the states of the files of single tasks, of those that have some besides the shared ones."""
+    besides = {
+        index: [(path, state) for path, state in found.items() if path not in shared] for index, found in own.items()
+    }
+    return {index: states.take_snapshot(found) for index, found in besides.items() if found}
+
+
+def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -> dict[str, os.stat_result | None]:
     found: dict[str, os.stat_result | None] = {}
     if stage.inputs is None:
         found.update(_find_git_files(folder, stage))
-    elif patterns := [pattern for pattern in stage.inputs if ITEM not in pattern or pattern.startswith("!")]:
-        found.update(InputPatterns(tuple(patterns)).find_files(folder))
-    if stage.needed_outputs:
-        found.update(InputPatterns(stage.needed_outputs).find_files(folder))
+    for patterns in _list_shared_patterns(stage):
+        found.update(patterns.find_files(folder, walked))
     found.update(_find_settings(folder, _get_relative_cwd(folder, stage)))
     return found
 
 
-def _find_own(
-    folder: str, stage: PlannedStage, task: PlannedTask, shared: Mapping[str, object]
-) -> dict[str, os.stat_result]:
+def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
+    """Return the patterns of the files that all tasks read: the stage's own, and the outputs of the stages it needs."""
+    shared = [pattern for pattern in stage.inputs or () if ITEM not in pattern or pattern.startswith("!")]
+    return [InputPatterns(patterns) for patterns in (shared, stage.needed_outputs) if patterns]
+
+
+def _find_own(folder: str, stage: PlannedStage, task: PlannedTask) -> dict[str, os.stat_result]:
     """Return the files of one task: those of patterns with its item, and files that its command names."""
     found: dict[str, os.stat_result] = {}
     items = task.items or ((task.item,) if task.item is not None else ())
@@ -76,7 +136,7 @@ def _find_own(
     for name in names if patterns else ():
         found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
     found.update(_iter_named_files(folder, stage, task))
-    return {path: state for path, state in found.items() if path not in shared}
+    return found
 
 
 def _list_left_out(stage: PlannedStage) -> list[str]:
@@ -172,7 +232,7 @@ def _get_relative_cwd(folder: str, stage: PlannedStage) -> str:
     return posixpath.relpath(os.fspath(stage.cwd), folder)
 
 
-def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs) -> str | None:
+def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs | RecordedInputs) -> str | None:
     """Return a file that is both an input and an output of a stage, or None."""
     if not stage_outputs:
         return None

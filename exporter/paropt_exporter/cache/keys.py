@@ -6,14 +6,14 @@ digests only.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from msgspec import Struct
 
+from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
@@ -24,8 +24,14 @@ class TaskKey(Struct, frozen=True):
     """The key of one task. `listings` are the digests of the lists of its files."""
 
     digest: str
-    components: tuple[tuple[str, str], ...]
+    own: tuple[tuple[str, str], ...]
+    stage: StageKey
     listings: tuple[str, ...]
+
+    @property
+    def components(self) -> tuple[tuple[str, str], ...]:
+        """Return all that the key depends on but files, by name; only a miss and its result need them."""
+        return (*self.own, *self.stage.components)
 
 
 def build_listing(snapshot: Snapshot) -> bytes:
@@ -38,10 +44,6 @@ def parse_listing(content: bytes) -> dict[str, str]:
     """Return the states by path of a list of files."""
     parts = content.decode("utf-8", "surrogateescape").split("\0")
     return dict(zip(parts[0::2], parts[1::2], strict=False))
-
-
-def hash_bytes(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 class StageKey:
@@ -59,10 +61,15 @@ class StageKey:
             ("outputs", json.dumps(stage.outputs)),
             *((f"tool {name}", identity) for name, identity in sorted(tools.items())),
         ]
-        values = sorted(variables.items())
-        self._digest = hashlib.sha256()
-        _add_pairs(self._digest, (*fixed, *values))
-        self._components = (*fixed, *((f"env {name}", _hide(secret, name, value)) for name, value in values))
+        self._fixed = fixed
+        self._secret = secret
+        self._variables = sorted(variables.items())
+        self._digest = begin_digest()
+        _add_pairs(self._digest, (*fixed, *self._variables))
+
+    @cached_property
+    def components(self) -> tuple[tuple[str, str], ...]:
+        return (*self._fixed, *((f"env {name}", _hide(self._secret, name, value)) for name, value in self._variables))
 
     def build(self, task: PlannedTask, listings: tuple[str, ...]) -> TaskKey:
         """Return the key of a task with these lists of files."""
@@ -70,10 +77,10 @@ class StageKey:
         own = (("command", json.dumps(task.work.steps)), ("item", json.dumps(task.items or task.item)))
         digest = self._digest.copy()
         _add_pairs(digest, (*own, *(("files", listing) for listing in listings)))
-        return TaskKey(digest.hexdigest(), (*own, *self._components), listings)
+        return TaskKey(digest.hexdigest(), own, self, listings)
 
 
-def _add_pairs(digest: hashlib._Hash, pairs: Iterable[tuple[str, str]]) -> None:
+def _add_pairs(digest: Hash, pairs: Iterable[tuple[str, str]]) -> None:
     """Add texts to a digest, each with its length, so that no two lists of pairs are alike."""
     for pair in pairs:
         for part in pair:
@@ -82,4 +89,6 @@ def _add_pairs(digest: hashlib._Hash, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def _hide(secret: bytes, name: str, value: str) -> str:
+    import hmac  # here: a hit needs no components
+
     return hmac.new(secret, f"{name}\0{value}".encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from paropt_exporter import files
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.result_store import Store
@@ -73,7 +73,7 @@ class Notes:
 
     def _find(self, stage: str, item: str | None) -> Path:
         name = os.fsencode(json.dumps([self._project, stage, item]))
-        return self._folder / hashlib.sha256(name).hexdigest()[:32]
+        return self._folder / hash_bytes(name)[:32]
 
 
 def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping[str, bytes]) -> Miss:

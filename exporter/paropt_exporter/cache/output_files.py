@@ -7,7 +7,6 @@ folder on the way is opened without following links: a link in a checkout can't 
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -137,7 +136,7 @@ class _Folders:
 
 def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:
     parent, name = folders.open_parent(file.path)
-    temporary = f".{secrets.token_hex(8)}.paropt"
+    temporary = f".{os.urandom(8).hex()}.paropt"
     if file.kind == "l":
         os.symlink(file.value, temporary, dir_fd=parent)
         return _Staged(parent, temporary, name)

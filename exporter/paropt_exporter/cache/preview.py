@@ -9,9 +9,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from paropt_exporter import files
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
-from paropt_exporter.cache.keys import hash_bytes
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading

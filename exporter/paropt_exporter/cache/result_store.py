@@ -7,22 +7,24 @@ crash of the machine costs a miss. Files that were used last are kept, up to a s
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
 from paropt_exporter import files
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    import hashlib
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 DEFAULT_BYTES = 5_000_000_000
@@ -118,7 +120,7 @@ class Store:
         try:
             with suppress(FileNotFoundError):
                 return files.read_file(path, 1024)
-            files.replace_file(path, secrets.token_bytes(32), mode=files.PRIVATE_FILE)
+            files.replace_file(path, os.urandom(32), mode=files.PRIVATE_FILE)
             return files.read_file(path, 1024)  # another process may have been faster
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, path)) from None
@@ -173,14 +175,14 @@ class Store:
             raise BadEntry("a content of the cache was evicted") from None
         except OSError as error:
             raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
-        if hashlib.sha256(content).hexdigest() != digest:
+        if hash_bytes(content) != digest:
             self._discard(path)
             raise BadEntry("a content of the cache is damaged")
         return content
 
     def verify(self, digest: str) -> bool:
         """Return whether a content is there and whole; remove a damaged one."""
-        found = hashlib.sha256()
+        found = _begin_content_digest()
         try:
             path = _place(self._cas, digest)
             with files.open_for_reading(Path(path), follow_links=False) as source:
@@ -202,7 +204,7 @@ class Store:
             raise BadEntry("a content of the cache was evicted") from None
         except OSError as error:
             raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
-        found = hashlib.sha256()
+        found = _begin_content_digest()
         with source:
             while chunk := source.read(_CHUNK_BYTES):
                 found.update(chunk)
@@ -213,7 +215,7 @@ class Store:
 
     def add(self, content: bytes) -> str:
         """Keep a content, and return its digest. Raises StoreUnusable."""
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hash_bytes(content)
         path = _place(self._cas, digest)
         if not self._touch(path, len(content)):
             self._write(path, content)
@@ -231,7 +233,7 @@ class Store:
     def add_chunks(self, chunks: Iterable[bytes], digest: str) -> None:
         """Keep a content that comes in pieces. Raises StoreUnusable, BadEntry for another digest, and their errors."""
         path = _place(self._cas, digest)
-        found, size_bytes = hashlib.sha256(), 0
+        found, size_bytes = _begin_content_digest(), 0
         try:
             temporary = _make_temporary(path)
             try:
@@ -366,7 +368,13 @@ def _read_whole(path: str, limit_bytes: int) -> bytes:
 def _make_temporary(path: str) -> str:
     folder, name = os.path.split(path)
     os.makedirs(folder, mode=files.PRIVATE_FOLDER, exist_ok=True)
-    return os.path.join(folder, f".{name[:8]}.{secrets.token_hex(4)}")
+    return os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
+
+
+def _begin_content_digest() -> hashlib._Hash:
+    import hashlib  # here: most hits have no outputs
+
+    return hashlib.sha256()
 
 
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.key_locks import KeyLocks
-from paropt_exporter.cache.keys import TaskKey, hash_bytes
+from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.output_files import NotRestored, find_outputs, keep_outputs, restore_outputs
 from paropt_exporter.cache.result_store import Store, StoreUnusable
@@ -73,11 +75,13 @@ class StageCache:
         say: Callable[[str], None],
         reads: bool = True,
         remote: RemoteCache | None = None,
+        read_clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
 
-        `remote`: another cache, which is asked for results that the store lacks.
+        `remote`: another cache, which is asked for results that the store lacks. `read_clock_ns`: the clock of files.
         """
+        self._read_clock_ns = read_clock_ns
         self._remote = remote
         self._last_output = ("", "")
         self._root = root
@@ -160,13 +164,15 @@ class StageCache:
             return miss_all(stage, why)
         assert self._reader is not None
         try:
-            reading = self._reader.read(stage)
+            reading = self._read(stage)
+            if (why := self._reader.find_own_input(reading)) is not None:
+                return miss_all(stage, why)
+            found = self._load_results(reading, reading.parts)
+            if reading.is_recorded and _list_missed(reading, found):
+                reading, found = self._complete(reading, found)
         except UnusableFile as error:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
-        if (why := self._reader.find_own_input(reading)) is not None:
-            return miss_all(stage, why)
         self._lookups[stage.name] = _Lookup(reading)
-        found = self._load_results(reading, reading.parts)
         wanted = _list_missed(reading, found)
         if not wanted:
             return sum_up(reading, found)
@@ -181,6 +187,31 @@ class StageCache:
         )
         waiter.start()
         return None
+
+    def _read(self, stage: PlannedStage) -> StageReading:
+        """Return the keys of a stage, without the list of its files if that is recorded and all results are there.
+
+        Raises UnusableFile.
+        """
+        assert self._reader is not None
+        if self._reads:
+            recorded = self._reader.read_recorded(stage)
+            if recorded is not None and all(map(self._store.contains, recorded.list_digests())):
+                return recorded
+        return self._reader.read(stage)
+
+    def _complete(
+        self, recorded: StageReading, found: Mapping[StagePart, KeptTask | Miss]
+    ) -> tuple[StageReading, dict[StagePart, KeptTask | Miss]]:
+        """Return a whole reading, since tasks run whose results turned out to be damaged, with the results for it.
+
+        Raises UnusableFile.
+        """
+        assert self._reader is not None
+        reading = self._reader.read(recorded.stage)
+        if reading.list_digests() != recorded.list_digests():  # a file has changed since
+            return reading, self._load_results(reading, reading.parts)
+        return reading, {new: found[old] for old, new in zip(recorded.parts, reading.parts, strict=True)}
 
     def _wait_for_other_run(
         self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]
@@ -225,7 +256,7 @@ class StageCache:
                 self._unusable = str(error)
             else:
                 index = self._store.index_folder / hash_bytes(os.fsencode(self._root))[:32]
-                self._states = FileStates(os.fspath(self._root), index)
+                self._states = FileStates(os.fspath(self._root), index, read_clock_ns=self._read_clock_ns)
                 self._reader = StageReader(self._root, self._states, self._environ, secret)
         return Miss(CacheReason.STORE, self._unusable) if self._unusable else None
 

@@ -11,22 +11,25 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import Entry
 from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile
 from paropt_exporter.cache.inputs import (
+    RecordedInputs,
     StageInputs,
     find_changed_file,
     find_own_input,
     list_written,
     read_inputs,
+    read_recorded_inputs,
 )
-from paropt_exporter.cache.keys import StageKey, TaskKey, build_listing, hash_bytes
+from paropt_exporter.cache.keys import FORMAT, StageKey, TaskKey, build_listing
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.tools import Tools, find_environment
+from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason
 from paropt_exporter.input_files import ITEM, fill_item
-from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
@@ -39,14 +42,21 @@ class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash 
 
 
 class StageReading(Struct, frozen=True, kw_only=True):
-    """A stage's parts with their keys. `listings` has the lists of files by digest."""
+    """A stage's parts with their keys. `listings` has the lists of files by digest.
+
+    With recorded inputs it has no list of the files that the parts share: that does for hits, not for tasks that run.
+    """
 
     stage: PlannedStage
     parts: tuple[StagePart, ...]
-    inputs: StageInputs
+    inputs: StageInputs | RecordedInputs
     tools: Mapping[str, str]
     keys: Mapping[StagePart, TaskKey]
     listings: Mapping[str, bytes]
+
+    @property
+    def is_recorded(self) -> bool:
+        return isinstance(self.inputs, RecordedInputs)
 
     def list_digests(self) -> list[str]:
         return [key.digest for key in self.keys.values()]
@@ -63,11 +73,51 @@ class StageReader:
 
     def read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
-        if stage.output_file is not None and len(stage.tasks) > 1:
-            raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
-        tools = self._identify_tools(stage)
-        parts = list_parts(stage)
+        _require_one_output(stage)
+        parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
+        listings: dict[str, bytes] = {}
+        shared = _add_listing(listings, inputs.shared)
+        own = {index: _add_listing(listings, snapshot) for index, snapshot in inputs.own.items()}
+        keys = self._build_keys(stage, parts, tools, shared, own)
+        reading = StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
+        if inputs.walked is not None and self.find_own_input(reading) is None:
+            record = build_record(shared, inputs.walked, inputs.roots, inputs.shared)
+            if record is not None:
+                self._states.keep_record(self._name_record(stage), record, inputs.shared)
+        return reading
+
+    def read_recorded(self, stage: PlannedStage) -> StageReading | None:
+        """Return the keys of a stage whose shared files are all as its record has them, otherwise None.
+
+        Raises UnusableFile.
+        """
+        record = self._states.find_record(self._name_record(stage))
+        if record is None:
+            return None
+        _require_one_output(stage)
+        parts, tools = list_parts(stage), self._identify_tools(stage)
+        inputs = read_recorded_inputs(self._states, record, stage, [part.task for part in parts])
+        if inputs is None:
+            return None
+        listings: dict[str, bytes] = {}
+        own = {index: _add_listing(listings, snapshot) for index, snapshot in inputs.own.items()}
+        keys = self._build_keys(stage, parts, tools, inputs.listing, own)
+        return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
+
+    def _name_record(self, stage: PlannedStage) -> str:
+        """Return a name that tells apart the stages whose walks or outputs differ."""
+        return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), list_written(stage)))
+
+    def _build_keys(
+        self,
+        stage: PlannedStage,
+        parts: Sequence[StagePart],
+        tools: Mapping[str, str],
+        shared: str,
+        own: Mapping[int, str],
+    ) -> dict[StagePart, TaskKey]:
+        """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
             stage,
             cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
@@ -75,13 +125,10 @@ class StageReader:
             tools=tools,
             secret=self._secret,
         )
-        listings: dict[str, bytes] = {}
-        shared = _add_listing(listings, inputs.shared)
-        keys = {}
-        for part in parts:
-            own = inputs.own.get(part.task.index)
-            keys[part] = stage_key.build(part.task, (shared,) if own is None else (shared, _add_listing(listings, own)))
-        return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
+        return {
+            part: stage_key.build(part.task, (shared, own[part.task.index]) if part.task.index in own else (shared,))
+            for part in parts
+        }
 
     def find_own_input(self, reading: StageReading) -> Miss | None:
         """Return why a stage that writes a file that it reads has no result, or None."""
@@ -91,6 +138,7 @@ class StageReader:
     def find_change(self, reading: StageReading) -> Miss | None:
         """Return why the results of tasks that ran since a reading prove nothing, or None."""
         stage = reading.stage
+        assert isinstance(reading.inputs, StageInputs)
         try:
             now = self._read_inputs(stage, reading.parts)
             if (path := find_changed_file(reading.inputs, now)) is not None:
@@ -112,6 +160,11 @@ class StageReader:
         )
 
 
+def _require_one_output(stage: PlannedStage) -> None:
+    if stage.output_file is not None and len(stage.tasks) > 1:
+        raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
+
+
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
     """Return the parts of a stage that have results of their own.
 
@@ -124,6 +177,8 @@ def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
         if stage.template is None or not task.items or not by_item:
             parts.append(StagePart(replace(task, index=len(parts)), task.index))
             continue
+        from paropt_exporter.plan.batches import build_task  # here: few stages have batches
+
         for item in task.items:
             parts.append(StagePart(build_task(stage.template, len(parts), (item,), task.apart), task.index))
     return tuple(parts)

@@ -7,21 +7,21 @@ packages count by their RECORD files.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.lazy_patterns import compile_later
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 _NODE_PACKAGES = "node_modules/.package-lock.json"  # npm writes the versions of all packages there
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
-_PATHS_IN_RECORD = re.compile(
-    rb"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
+_PATHS_IN_RECORD = compile_later(
+    r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
 
 
@@ -58,7 +58,7 @@ class Tools:
             return self._get_state(real)
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
-        parts = [hashlib.sha256(rest).hexdigest() if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
+        parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
         if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
             parts += [self._identify_program(words[0], depth + 1), *words[1:]]
             folder = os.path.dirname(os.path.dirname(words[0]))
@@ -95,12 +95,13 @@ class Tools:
 
 
 def _hash_record(content: bytes) -> str:
-    kept = [line for line in content.splitlines() if not _PATHS_IN_RECORD.search(line)]
-    return hashlib.sha256(b"\n".join(kept)).hexdigest()
+    lines = content.splitlines()
+    kept = [line for line in lines if not _PATHS_IN_RECORD.search(line.decode("utf-8", "surrogateescape"))]
+    return hash_bytes(b"\n".join(kept))
 
 
 def _hash_texts(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+    return hash_bytes("\0".join(texts).encode("utf-8", "surrogateescape"))
 
 
 def _hide_places(content: bytes, places: Iterable[bytes]) -> bytes:

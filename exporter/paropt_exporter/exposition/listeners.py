@@ -113,8 +113,9 @@ def _listen_on(address: str) -> socket.socket:
     try:
         if not host:
             return _open_on_all_interfaces(port)
+        name = host.encode() if host.isascii() else host  # of a text, it loads and runs the IDNA codec
         family, _, _, _, place = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
         return _open_socket(family, place)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA can't encode

@@ -37,9 +37,17 @@ def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -
     kept = {
         name: value
         for name, value in environ.items()
-        if name in names or any(fnmatchcase(name, pattern) for pattern in patterns)
+        if name in names or any(_matches(name, pattern) for pattern in patterns)
     }
     return {**_FIXED, **kept, **stage.env}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return what fnmatchcase does, without a regular expression for a pattern with one star, as most are."""
+    before, _, after = pattern.partition("*")
+    if any(mark in before + after for mark in "*?["):
+        return fnmatchcase(name, pattern)
+    return len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
 
 
 def select_keyed_variables(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""Records of walks: all that a stage's patterns found, in a form that shows fast whether all of it is as it was.
+
+A record has the names in each folder that was walked, and the size, times, inode and mode of each file that matched. If
+all of these are as they were, the list of files is too, whose digest it has: no pattern is compiled, no path matched,
+sorted or looked up. Of 10,000 files that takes 33 ms of CPU time instead of 80, of which the kernel needs 20.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import Any
+
+from paropt_exporter.cache.file_states import Entry, Snapshot
+from paropt_exporter.input_files import FoundFile, WalkedFolder
+
+Stamp = tuple[int, ...]  # size, mtime_ns, ctime_ns, inode, mode, as an entry of the index begins
+# Its path with a slash; its names; which are files of the list; which are others; which of the others are folders.
+_Folder = tuple[str, list[str], bytes, bytes, bytes]
+# The digest of the list of files; each folder; the stamps of its files, in their order; those of single paths, None:
+# nothing was there.
+Record = tuple[str, list[_Folder], bytes, dict[str, Stamp | None]]
+
+_STAMP_LENGTH = 5
+_REGULAR = 6  # parts of the entry of a regular file; that of a link has one more
+
+
+def get_stamp(state: os.stat_result) -> Stamp:
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode
+
+
+def build_record(
+    listing: str, walked: Sequence[WalkedFolder], roots: Iterable[str], snapshot: Snapshot
+) -> Record | None:
+    """Return the record of a walk that began at `roots`; None if it can't be checked fast, since there are links."""
+    if any(len(entry) != _REGULAR or entry[5] == "d" for entry in snapshot.values()):
+        return None
+    folders: list[_Folder] = []
+    stamps = array("q")
+    prefixes = {prefix for prefix, _ in walked}
+    singles: dict[str, Stamp | None] = {
+        root: None for root in roots if root != "." and root not in snapshot and f"{root}/" not in prefixes
+    }
+    left = dict(snapshot)
+    try:
+        for prefix, entries in walked:
+            if any(entry.is_symlink() for entry in entries):
+                return None
+            are_files = bytearray()
+            for entry in entries:
+                path = prefix + entry.name
+                known = snapshot.get(path)
+                are_files.append(known is not None)
+                if known is not None:
+                    stamps.extend(known[:_STAMP_LENGTH])
+                    left.pop(path, None)
+            are_others = bytes(not is_file for is_file in are_files)
+            are_folders = bytes(entry.is_dir(follow_symlinks=False) for entry in compress(entries, are_others))
+            folders.append((prefix, [entry.name for entry in entries], bytes(are_files), are_others, are_folders))
+    except OverflowError:  # an inode of 64 bits
+        return None
+    singles.update((path, _get_single(entry)) for path, entry in left.items())
+    return listing, folders, stamps.tobytes(), singles
+
+
+def _get_single(entry: Entry) -> Stamp | None:
+    return None if entry[5] == "-" else tuple(entry[:_STAMP_LENGTH])
+
+
+def is_unchanged(record: Record, folder: str, settings: Iterable[FoundFile]) -> bool:
+    """Return whether a walk would find the same files in the same states. `settings`: files that no pattern names."""
+    _, folders, stamps, singles = record
+    try:
+        return (
+            all(path in singles or _is_listed(record, path) for path, _ in settings)
+            and all(_read_single(folder, path) == stamp for path, stamp in singles.items())
+            and _are_folders_unchanged(folder, folders, stamps)
+        )
+    except OSError:  # a folder is gone, or can't be read: the walk itself has the message
+        return False
+
+
+def _is_listed(record: Record, path: str) -> bool:
+    parent, slash, name = path.rpartition("/")
+    return any(prefix == parent + slash and name in names for prefix, names, *_ in record[1])
+
+
+def _read_single(folder: str, path: str) -> Stamp | None:
+    try:
+        return get_stamp(os.lstat(os.path.join(folder, path)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _are_folders_unchanged(folder: str, folders: Iterable[_Folder], stamps: bytes) -> bool:
+    values = iter(array("q", stamps))
+    stamp: Iterator[Any] = zip(values, values, values, values, values, strict=True)
+    for prefix, names, are_files, are_others, are_folders in folders:
+        descriptor = os.open(os.path.join(folder, prefix), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with os.scandir(descriptor) as listing:
+                entries = [*listing]
+            if [entry.name for entry in entries] != names:
+                return False
+            # A link to a folder counts as one: it would be walked, and a folder with links has no record.
+            if bytes(entry.is_dir() for entry in compress(entries, are_others)) != are_folders:
+                return False
+            for entry, (size, mtime, ctime, inode, mode) in zip(compress(entries, are_files), stamp, strict=False):
+                state = entry.stat(follow_symlinks=False)
+                if (
+                    state.st_ctime_ns != ctime
+                    or state.st_mtime_ns != mtime
+                    or state.st_size != size
+                    or state.st_ino != inode
+                    or state.st_mode != mode
+                ):
+                    return False
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def list_paths(record: Record) -> Iterator[str]:
+    """Yield the paths of the files of a record."""
+    _, folders, _, singles = record
+    for prefix, names, are_files, _, _ in folders:
+        yield from (prefix + name for name in compress(names, are_files))
+    yield from (path for path, stamp in singles.items() if stamp is not None)
