@@ -24,9 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep parsed configs apart from the user's, and no virtual environment active: a lane that runs us sets one."""
+    """Keep parsed configs apart from the user's, no host config, and no virtual environment active, as a lane sets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PAROPT_HOST_CONFIG", "")
+        patch.delenv("PAROPT_ALLOW_CREDENTIALS", raising=False)
         patch.delenv("VIRTUAL_ENV", raising=False)
         yield
 

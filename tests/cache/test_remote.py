@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from paropt_exporter.cache.remote import (
+    Access,
     BadMessage,
     Digest,
     RemoteCache,
@@ -18,12 +19,14 @@ from paropt_exporter.cache.remote import (
     open_remote,
     parse_action_result,
 )
+from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources
 from support.real_servers import free_port, webdav
 
 TOKEN = "s3cret"
+WRITER = Access(headers={"Authorization": f"Bearer {TOKEN}"})
 ENTRY = Digest("a" * 64, 300)
 
 
@@ -54,7 +57,7 @@ def list_files(tmp_path: Path, part: str) -> list[Path]:
 def test_result_of_one_host_is_a_hit_on_another(tmp_path: Path, server: str) -> None:
     first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
     stage = first.build_stage("build", outputs=("dist",))
-    first.run(stage, remote=RemoteCache(server, token=TOKEN, writes=True))
+    first.run(stage, remote=RemoteCache(server, access=WRITER, writes=True))
     ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
     assert ran.is_cached("build") and ran.get_output("build") == "built"
     assert (second.root / "dist/out").read_text() == "src/a.py: one\n"
@@ -71,7 +74,9 @@ def test_untrusted_host_reads_only(tmp_path: Path, server: str) -> None:
 def test_refused_write_is_one_line_and_the_result_stays_here(tmp_path: Path, server: str) -> None:
     host = make_host(tmp_path, "one")
     stage = host.build_stage("build", outputs=("dist",))
-    ran = host.run(stage, remote=RemoteCache(server, token="wrong", writes=True))
+    ran = host.run(
+        stage, remote=RemoteCache(server, access=Access(headers={"Authorization": "Bearer wrong"}), writes=True)
+    )
     (line,) = ran.said
     assert line.startswith("the remote cache is not used: PUT cas/") and line.endswith("was answered with 403")
     assert host.run(stage).is_cached("build")
@@ -92,7 +97,7 @@ def test_server_that_is_away_costs_one_line_for_all_stages(tmp_path: Path) -> No
 def test_damaged_answer_is_a_miss_and_one_line(tmp_path: Path, server: str, part: str, content: bytes) -> None:
     first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
     stage = first.build_stage("build", outputs=("dist",))
-    first.run(stage, remote=RemoteCache(server, token=TOKEN, writes=True))
+    first.run(stage, remote=RemoteCache(server, access=WRITER, writes=True))
     for path in list_files(tmp_path, part):
         path.write_bytes(content)
     ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
@@ -102,7 +107,7 @@ def test_damaged_answer_is_a_miss_and_one_line(tmp_path: Path, server: str, part
 
 def test_missing_content_is_a_miss(tmp_path: Path, server: str) -> None:
     first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
-    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
     shutil.rmtree(tmp_path / "nginx/files/cas")
     ran = second.run(second.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))
     assert (ran.called, ran.said) == (["build"], [])
@@ -110,7 +115,7 @@ def test_missing_content_is_a_miss(tmp_path: Path, server: str) -> None:
 
 def test_result_under_a_foreign_key_is_refused(tmp_path: Path, server: str) -> None:
     first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
-    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
     second.write_file("src/a.py", "other")
     preview = second.run(second.build_stage("build", outputs=("dist",)))
     (task,) = preview.tasks
@@ -124,12 +129,14 @@ def test_result_under_a_foreign_key_is_refused(tmp_path: Path, server: str) -> N
 
 
 def test_only_the_environment_names_the_server(tmp_path: Path) -> None:
-    assert open_remote({}) is None
+    assert open_remote({}, HostConfig()) is None
     token = tmp_path / "token"
     token.write_text("abc\n")
-    remote = open_remote({"PAROPT_CACHE_URL": "http://cache/pull/17", "PAROPT_CACHE_TOKEN_FILE": str(token)})
+    remote = open_remote(
+        {"PAROPT_CACHE_URL": "http://cache/pull/17", "PAROPT_CACHE_TOKEN_FILE": str(token)}, HostConfig()
+    )
     assert remote is not None and not remote.writes
-    remote = open_remote({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_WRITE": "1"})
+    remote = open_remote({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_WRITE": "1"}, HostConfig())
     assert remote is not None and remote.writes
 
 
@@ -137,13 +144,14 @@ def test_only_the_environment_names_the_server(tmp_path: Path) -> None:
     ("environ", "message"),
     [
         ({"PAROPT_CACHE_URL": "cache:80"}, "expected a URL like"),
-        ({"PAROPT_CACHE_URL": "http://a:b@cache"}, "a URL with a password would be logged"),
-        ({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_TOKEN_FILE": "/gone"}, "/gone can't be read"),
+        ({"PAROPT_CACHE_URL": "http://a:b@cache"}, "a URL with a password or a query would be logged"),
+        ({"PAROPT_CACHE_URL": "http://cache/?token=s3cret"}, "a URL with a password or a query would be logged"),
+        ({"PAROPT_CACHE_URL": "http://cache", "PAROPT_CACHE_TOKEN_FILE": "/gone"}, "cannot read the secret in /gone"),
     ],
 )
 def test_bad_setting_is_one_clear_error(environ: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        open_remote(environ)
+        open_remote(environ, HostConfig())
 
 
 def test_action_result_is_the_message_of_the_protocol() -> None:
@@ -166,7 +174,7 @@ def test_cut_message_is_refused(length: int) -> None:
 
 def test_server_has_plain_results_and_contents(tmp_path: Path, server: str) -> None:
     host = make_host(tmp_path, "one")
-    host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, token=TOKEN, writes=True))
+    host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
     (action,) = list_files(tmp_path, "ac")
     entry = parse_action_result(action.read_bytes())
     body = (tmp_path / "nginx/files/cas" / entry.hash).read_bytes()

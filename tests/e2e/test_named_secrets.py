@@ -26,5 +26,8 @@ def test_looking_at_a_project_sends_no_secret_anywhere_and_running_it_does(tmp_p
         for command in LOOKING:
             run(project, *command)
         assert named.asked == []
-        run(project, "--once", projects.ANY_PORT)
+        refused = run(project, "--once", projects.ANY_PORT)
+        assert (refused.returncode, named.asked) == (2, [])
+        assert "paropt.yml:2:" in refused.stderr and "may not send a secret of this host" in refused.stderr
+        run(project, "--once", projects.ANY_PORT, PAROPT_ALLOW_CREDENTIALS=named.url)
         assert {asked.headers["authorization"] for asked in named.asked} == {"Bearer s3cret"}

@@ -21,7 +21,9 @@ from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
 from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.config.host_config import HostConfig, load_host_config
 from paropt_exporter.config.lanes import AUTO, choose_lane
+from paropt_exporter.config.server_access import apply_host_config
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
@@ -53,7 +55,9 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     clock = clock or SystemClock()
     repeats = request.every_seconds is not None or request.watch
     file = ConfigFile(request.config_path if repeats else None)
-    config = configs.load_config(request.config_path, root=request.root, environ=os.environ)
+    as_read = configs.load_config(request.config_path, root=request.root, environ=os.environ)
+    host = load_host_config(os.environ)
+    config = apply_host_config(as_read, host, push_url=request.push_url)
     if request.enter_root:
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
@@ -68,7 +72,16 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         if orphans := run_mark.end_orphans(config.root):
             screen.say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
         exporter = Exporter(
-            request, config, lane, file=file, history=history, screen=screen, signals=signals, clock=clock
+            request,
+            config,
+            lane,
+            as_read=as_read,
+            host=host,
+            file=file,
+            history=history,
+            screen=screen,
+            signals=signals,
+            clock=clock,
         )
         stack.callback(exporter.close)
         return exporter.serve()
@@ -137,6 +150,8 @@ class Exporter:
         config: configs.Config,
         lane: str,
         *,
+        as_read: configs.Config,
+        host: HostConfig,
         file: ConfigFile,
         history: History,
         screen: Screen,
@@ -144,7 +159,7 @@ class Exporter:
         clock: Clock,
     ) -> None:
         self._request = request
-        self._config = self._config_as_read = config
+        self._config, self._config_as_read, self._host = config, as_read, host
         self._file = file
         self._lane = lane
         self._history = history
@@ -395,7 +410,7 @@ class Exporter:
         if not any(stage.cached for stage in plan.stages):
             return None
         if self._cache is None:
-            self._cache = parts.build_cache(self._request, self._config, self._clock, self._screen.say)
+            self._cache = parts.build_cache(self._request, self._config, self._host, self._clock, self._screen.say)
         self._cache.begin_run()
         return self._cache
 

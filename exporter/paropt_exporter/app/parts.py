@@ -14,6 +14,7 @@ from paropt_exporter.autoscaling.control_socket import ControlSocket, open_contr
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
+from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
@@ -110,8 +111,10 @@ def build_jobserver(config: Config) -> Jobserver | None:
     return Jobserver()
 
 
-def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[str], None]) -> StageCache:
-    """Return the cache of stages. Raises UsageError for an invalid size in the environment."""
+def build_cache(
+    request: Request, config: Config, host: HostConfig, clock: Clock, say: Callable[[str], None]
+) -> StageCache:
+    """Return the cache of stages. Raises UsageError for an invalid size, or URL of a remote cache."""
     from paropt_exporter.cache.result_store import open_store
     from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
 
@@ -123,16 +126,16 @@ def build_cache(request: Request, config: Config, clock: Clock, say: Callable[[s
         clock=clock,
         say=say,
         reads=not request.no_cache,
-        remote=_open_remote_cache(),
+        remote=_open_remote_cache(host),
     )
 
 
-def _open_remote_cache() -> RemoteCache | None:
-    if not os.environ.get("PAROPT_CACHE_URL"):
+def _open_remote_cache(host: HostConfig) -> RemoteCache | None:
+    if not os.environ.get("PAROPT_CACHE_URL") and host.file.cache is None:
         return None
     from paropt_exporter.cache.remote import open_remote
 
-    return open_remote(os.environ)
+    return open_remote(os.environ, host)
 
 
 def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:

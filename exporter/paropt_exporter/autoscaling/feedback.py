@@ -129,7 +129,7 @@ def _build_client_settings(prometheus: values.Prometheus, root: Path) -> ClientS
 
     basic, tls = prometheus.basic_auth, prometheus.tls
     return ClientSettings(
-        url=prometheus.url,
+        url=prometheus.url or "",  # never empty: `apply_host_config` reports a missing one
         timeout_seconds=prometheus.timeout,
         bearer_token_file=resolve(prometheus.bearer_token_file),
         bearer_token_env=prometheus.bearer_token_env,

@@ -1,8 +1,8 @@
 """A remote cache over Bazel's HTTP protocol: results under `/ac/KEY`, contents under `/cas/SHA256`.
 
-The server and the credentials come from the environment of the host, never from `paropt.yml`: a pull request could
-change that. Without PAROPT_CACHE_WRITE nothing is written, so that only trusted jobs fill the cache of others. A job
-that is not trusted may write below a path of its own (`PAROPT_CACHE_URL=https://cache/pull/17`).
+The server and the credentials come from the environment or the host config, never from `paropt.yml`: a pull request
+could change that. Without PAROPT_CACHE_WRITE nothing is written, so that only trusted jobs fill the cache of others.
+A job that is not trusted may write below a path of its own (`PAROPT_CACHE_URL=https://cache/pull/17`).
 
 The message under `/ac` is an ActionResult. Only length-delimited fields and numbers occur in it, which take 60 lines;
 protobuf's package would take 50 ms to load.
@@ -21,10 +21,13 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import IO, TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, Store
+from paropt_exporter.config.credentials import SecretError, build_headers, describe_cause, read_secret
+from paropt_exporter.config.host_config import HostConfig
+from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +63,14 @@ class RemoteFailed(Exception):
     """The server did not answer as the protocol says. The message has the reason, in a line."""
 
 
+class Access(Struct, frozen=True, kw_only=True):
+    """The headers with this host's credentials, and the paths of its certificates."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ca_file: str | None = None
+    certificate: tuple[str, str] | None = None
+
+
 class RemoteCache:
     """One server. After its first failure it is not asked again in this process. One thread at a time uses it.
 
@@ -71,13 +82,13 @@ class RemoteCache:
     """
 
     def __init__(
-        self, url: str, *, token: str = "", writes: bool = False, limit_seconds: float = _LIMIT_SECONDS
+        self, url: str, *, access: Access | None = None, writes: bool = False, limit_seconds: float = _LIMIT_SECONDS
     ) -> None:
         self.failure = ""
         self.writes = writes
         self._limit_seconds = limit_seconds
-        self._url, self._token = url.rstrip("/"), token
-        self._connection = _Connection(self._url, token)
+        self._url, self._access = url.rstrip("/"), access or Access()
+        self._connection = _Connection(self._url, self._access)
 
     def fetch(self, key: str, store: Store, given_up: Event) -> bool:
         """Download a result with all its contents into the store. Return whether it is there now.
@@ -116,7 +127,7 @@ class RemoteCache:
     def _abandon(self) -> None:
         """Leave the connection to its thread, which ends with the next bytes."""
         self._connection.is_abandoned = True
-        self._connection = _Connection(self._url, self._token)
+        self._connection = _Connection(self._url, self._access)
 
     def _fail(self, why: str) -> RemoteFailed:
         self.failure = f"the remote cache is not used: {why}"
@@ -172,11 +183,11 @@ def _send_result(connection: _Connection, entry: Entry, store: Store) -> None:
 class _Connection:
     """Requests to the server, for one thread at a time. `moved_bytes` counts those of contents in both directions."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, access: Access) -> None:
         self.moved_bytes = 0
         self.is_abandoned = False
         self._url = url
-        self._token = token
+        self._access = access
         self._session: Session | None = None
 
     def get(self, name: str) -> bytes | None:
@@ -229,7 +240,7 @@ class _Connection:
                 self._count(len(chunk))
                 yield chunk
         except requests.RequestException as error:  # an OSError, which would look like one of the store
-            raise RemoteFailed(f"GET {name[:12]}… failed: {_describe(error)}") from None
+            raise RemoteFailed(f"GET {name[:12]}… failed: {describe_cause(error)}") from None
 
     def _count(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
@@ -245,9 +256,8 @@ class _Connection:
         if self._session is None:
             self._session = requests.Session()
             self._session.trust_env = False  # no credentials from a netrc, no proxy for a server nearby
+            self._session.headers.update(self._access.headers)
             self._session.headers["Accept-Encoding"] = "identity"  # a packed answer has no bound
-            if self._token:
-                self._session.headers["Authorization"] = f"Bearer {self._token}"
         try:
             return self._session.request(
                 method,
@@ -255,11 +265,13 @@ class _Connection:
                 data=data,
                 headers=headers,
                 timeout=_TIMEOUT_SECONDS,
+                verify=self._access.ca_file or True,
+                cert=self._access.certificate,
                 stream=True,
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError) as error:
-            raise RemoteFailed(f"{method} failed: {_describe(error)}") from None
+            raise RemoteFailed(f"{method} failed: {describe_cause(error)}") from None
 
 
 class _Upload:
@@ -290,32 +302,43 @@ def _has_content(answer: Response, name: str) -> bool:
     return True
 
 
-def open_remote(environ: Mapping[str, str]) -> RemoteCache | None:
-    """Return the remote cache of the environment, or None if it names none. Raises UsageError."""
-    url = environ.get(URL_VARIABLE)
+def open_remote(environ: Mapping[str, str], host: HostConfig) -> RemoteCache | None:
+    """Return the remote cache of the environment or the host config, or None if neither names one.
+
+    Raises UsageError for a wrong setting; its message has neither the URL nor a part of a secret.
+    """
+    settings = host.file.cache
+    url = environ.get(URL_VARIABLE) or (settings.url if settings is not None else "")
     if not url:
         return None
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{URL_VARIABLE}: expected a URL like https://cache.example.org, found {url[:60]!r}")
-    if "@" in url.partition("://")[2].partition("/")[0]:
-        raise UsageError(f"{URL_VARIABLE}: a URL with a password would be logged: use {TOKEN_FILE_VARIABLE}")
-    writes = environ.get(WRITE_VARIABLE, "") not in ("", "0", "false", "no")
-    return RemoteCache(url, token=_read_token(environ.get(TOKEN_FILE_VARIABLE, "")), writes=writes)
+        raise UsageError(f"{URL_VARIABLE}: expected a URL like https://cache.example.org")
+    if "@" in url.partition("://")[2].partition("/")[0] or "?" in url or "#" in url:
+        raise UsageError(f"{URL_VARIABLE}: a URL with a password or a query would be logged: use {TOKEN_FILE_VARIABLE}")
+    writes = environ.get(WRITE_VARIABLE)
+    return RemoteCache(
+        url,
+        access=_choose_access(url, environ, host),
+        writes=writes not in ("", "0", "false", "no") if writes is not None else bool(settings and settings.write),
+    )
 
 
-def _read_token(path: str) -> str:
-    if not path:
-        return ""
+def _choose_access(url: str, environ: Mapping[str, str], host: HostConfig) -> Access:
+    path = environ.get(TOKEN_FILE_VARIABLE, "")
     try:
-        return Path(path).read_text().strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"{TOKEN_FILE_VARIABLE}: {path} can't be read: {reason}") from None
-
-
-def _describe(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text[:200]
+        if path:
+            return Access(headers={"Authorization": f"Bearer {read_secret(Path(path), None)}"})
+        server = host.find_server(url)
+        if server is None:
+            return Access()
+        tls = server.tls or Tls()
+        return Access(
+            headers=build_headers(server),
+            ca_file=tls.ca_file,
+            certificate=(tls.cert_file, tls.key_file or tls.cert_file) if tls.cert_file else None,
+        )
+    except SecretError as error:
+        raise UsageError(f"{TOKEN_FILE_VARIABLE if path else 'remote cache'}: {error}") from None
 
 
 def format_action_result(entry: Digest, contents: list[tuple[str, Digest, bool]]) -> bytes:

@@ -68,6 +68,21 @@ def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
         yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage))
     yield from (f"{config.path}: {fault}" for fault in _check_jobserver(config))
     yield from _check_web_config(config)
+    yield from _check_host_config(config)
+
+
+def _check_host_config(config: Config) -> tuple[str, ...]:
+    """Return the faults of the host config, and the secrets that it does not let this config name."""
+    from paropt_exporter.config.host_config import load_host_config
+    from paropt_exporter.config.server_access import apply_host_config
+
+    try:
+        apply_host_config(config, load_host_config(os.environ))
+    except ConfigError as error:
+        return error.faults
+    except UsageError as error:
+        return (str(error),)
+    return ()
 
 
 def _check_web_config(config: Config) -> tuple[str, ...]:

@@ -18,11 +18,10 @@ from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
 from paropt_exporter.config.raw_yaml import RawStage
+from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
 from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
 from paropt_exporter.events import Strategy
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -49,7 +48,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     yield from _check_lanes(lanes, stages)
     yield from _check_slots(lanes, stages, machine)
     yield from _check_feedback(raw_yaml.as_mapping(file.get("feedback")))
-    yield from _check_server(("push",), raw_yaml.as_mapping(file.get("push")))
+    yield from check_server(("push",), raw_yaml.as_mapping(file.get("push")))
     yield from _check_dask(raw_yaml.as_mapping(file.get("dask")))
 
 
@@ -184,7 +183,7 @@ def _parse_workers(value: object) -> Workers:
 
 def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:
     if "prometheus" in feedback:
-        yield from _check_server(("feedback", "prometheus"), raw_yaml.as_mapping(feedback["prometheus"]))
+        yield from check_server(("feedback", "prometheus"), raw_yaml.as_mapping(feedback["prometheus"]))
         return
     if feedback.get("source") in ("both", "prometheus"):
         message = f"source {format_value(feedback['source'])} needs a Prometheus: add `prometheus: {{url: ...}}`"
@@ -194,7 +193,7 @@ def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:
         yield Fault(location=("feedback", "signals"), message=message, on_key=True)
 
 
-def _check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
+def check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
     """Yield the faults of a server's URL and credentials."""
     url = server.get("url")
     if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
-from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, format_value
+from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, NOT_SHOWN, format_value
 from paropt_exporter.input_files import find_pattern_fault
 
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -87,14 +87,16 @@ def _parse_address(value: object) -> str:
 def _parse_url(value: object) -> str:
     text = _parse_word(value)
     if not _URL.match(text):
-        raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {format_value(text)}")
+        found = NOT_SHOWN if any(mark in text for mark in "@?#") else format_value(text)
+        raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {found}")
     return text
 
 
 def _parse_scheduler(value: object) -> str:
     text = _parse_word(value)
     if not _SCHEDULER.match(text) or int(text.rpartition(":")[2]) > 65535:
-        raise ValueError(f"expected tcp://host:port or tls://host:port, found {format_value(text)}")
+        found = NOT_SHOWN if "@" in text else format_value(text)
+        raise ValueError(f"expected tcp://host:port or tls://host:port, found {found}")
     return text
 
 
@@ -112,7 +114,7 @@ def _wrap_single(value: object) -> object:
 def _parse_variable(value: object) -> str:
     text = _parse_word(value)
     if not text or "=" in text:
-        raise ValueError(f"{format_value(text)} is not the name of an environment variable")
+        raise ValueError(f"expected the name of an environment variable, found {NOT_SHOWN}")
     return text
 
 

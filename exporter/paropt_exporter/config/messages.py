@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.model import Shorthand
-from paropt_exporter.config.units import format_value
+from paropt_exporter.config.units import NOT_SHOWN, format_value
 
 _KINDS = {
     "string_type": "a string",
@@ -36,6 +36,9 @@ _BOUNDS = {
 }
 
 
+_SECRET_KEYS = frozenset(
+    {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
+)
 _SHORTHANDS = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
 
 
@@ -58,24 +61,31 @@ def iter_faults(error: ValidationError, document: Document, model: type[BaseMode
 
 def _format_message(detail: ErrorDetails, document: Document, location: Location) -> str:
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
+    shown = _format_found(found, location)
     if kind == "model_type" and context["class_name"] in _SHORTHANDS:
-        message = f"expected {_SHORTHANDS[context['class_name']]}, found {format_value(found)}"
+        message = f"expected {_SHORTHANDS[context['class_name']]}, found {shown}"
     elif kind == "value_error":
         message = str(context["error"])
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
         choices = " or ".join(known) if len(known) < 3 else "one of " + ", ".join(known)
-        message = f"expected {choices}, found {format_value(found)}"
+        message = f"expected {choices}, found {shown}"
         near = suggest_name(found, known) if isinstance(found, str) else ""
         message += near if "did you mean" in near else ""
     elif kind in _KINDS:
-        message = f"expected {_KINDS[kind]}, found {format_value(found)}"
+        message = f"expected {_KINDS[kind]}, found {shown}"
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        message = f"expected a number {words} {context[key]:g}, found {format_value(found)}"
+        message = f"expected a number {words} {context[key]:g}, found {shown}"
     else:
         message = str(detail["msg"])
     return message + _explain_boolean(found, document.get_written(location))
+
+
+def _format_found(found: object, location: Location) -> str:
+    """Return a wrong value for a message, except for a text where a secret may stand."""
+    secret = isinstance(found, str) and any(part in _SECRET_KEYS for part in location)
+    return NOT_SHOWN if secret else format_value(found)
 
 
 def _explain_boolean(found: object, written: str | None) -> str:

@@ -357,7 +357,9 @@ class Tls(Section):
 class Prometheus(Section):
     """The Prometheus, Thanos, Mimir or VictoriaMetrics to query."""
 
-    url: Url = Field(description="Its base URL; a path is kept.")
+    url: Url | None = Field(
+        default=None, description="Its base URL; a path is kept. Default: the one of the host config."
+    )
     timeout: Duration = Field(default=5.0, description="The longest time that one query may take.")
     bearer_token_file: Text | None = Field(
         default=None, description="A file with the token; read again for each query."
@@ -431,7 +433,10 @@ class Web(Section):
 class Push(Section):
     """The Pushgateway that receives the final values of each run. Flags override it."""
 
-    url: Url | None = Field(default=None, description="Its base URL; a path is kept. Default: nothing is pushed.")
+    url: Url | None = Field(
+        default=None,
+        description="Its base URL; a path is kept. Default: the one of the host config, or nothing is pushed.",
+    )
     fail: StrictBool = Field(default=False, description="Whether a push that fails makes the exit code 3.")
     job: Text = Field(default="paropt", description="The label `job` of the pushed values.")
     instance: Text | None = Field(

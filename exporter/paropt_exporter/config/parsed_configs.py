@@ -50,6 +50,15 @@ class ParsedConfigs:
 
     def find(self, path: Path, content: bytes, *, cores: int, memory_bytes: Callable[[], int]) -> values.File | None:
         """Return the values of a file with this content, or None if they are not known to be valid here."""
+        file = self._find_values(path, content, cores, memory_bytes)
+        return file if isinstance(file, values.File) else None
+
+    def find_host_file(self, path: Path, content: bytes) -> values.HostFile | None:
+        """Return the values of a host config with this content, or None if they are not known to be valid."""
+        file = self._find_values(path, content, 0, lambda: 0)
+        return file if isinstance(file, values.HostFile) else None
+
+    def _find_values(self, path: Path, content: bytes, cores: int, memory_bytes: Callable[[], int]) -> object:
         if self._folder is None:
             return None
         try:
@@ -59,12 +68,13 @@ class ParsedConfigs:
                 return None
             if entry["memory_bytes"] and entry["memory_bytes"] != memory_bytes():
                 return None
-            file = _decode(entry["file"])
+            return _decode(entry["file"])
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
-        return file if isinstance(file, values.File) else None
 
-    def store(self, path: Path, content: bytes, file: values.File, *, cores: int, memory_bytes: int) -> None:
+    def store(
+        self, path: Path, content: bytes, file: values.File | values.HostFile, *, cores: int, memory_bytes: int
+    ) -> None:
         """Keep the values of a valid file. `memory_bytes`: the machine's, or 0 if no stage asks for memory."""
         if self._folder is None:
             return

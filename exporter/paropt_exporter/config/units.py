@@ -12,6 +12,7 @@ LARGEST_BYTES = 1 << 50  # a pebibyte, more than a machine has
 MOST_WORKERS = 1000  # of a lane
 LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; libyaml takes seconds for them
 LONGEST_NAME = 100
+NOT_SHOWN = "another text (not shown: it may be a secret)"
 # Safe in a metric label, a file name and a command line: no quote, backslash or line break.
 NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
 DURATION_PATTERN = r"^(?=[0-9])([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"

@@ -1,4 +1,4 @@
-"""The values of a checked `paropt.yml`, which the rest of the program reads; `model` has their meanings.
+"""The values of a checked `paropt.yml` or host config; `model` and `host_model` have their meanings.
 
 They are separate from the pydantic models of the same names, so that a run with an unchanged config, which
 `parsed_configs` keeps, does not load pydantic. `model` takes its defaults from here.
@@ -121,9 +121,9 @@ class Tls(Struct, frozen=True, kw_only=True):
 
 
 class Prometheus(Struct, frozen=True, kw_only=True):
-    """The server to query; `timeout` in seconds."""
+    """The server to query; `timeout` in seconds. Without a `url` it is the one of the host config."""
 
-    url: str
+    url: str | None = None
     timeout: float = 5.0
     bearer_token_file: str | None = None
     bearer_token_env: str | None = None
@@ -179,6 +179,49 @@ class Push(Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """A server, and the credentials that this host sends to it and nowhere else."""
+
+    url: str
+    bearer_token_file: str | None = None
+    bearer_token_env: str | None = None
+    basic_auth: BasicAuth | None = None
+    tls: Tls | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class DefaultUrl(Struct, frozen=True, kw_only=True):
+    """The server for projects whose `paropt.yml` names none."""
+
+    url: str
+
+
+class RemoteCacheUrl(Struct, frozen=True, kw_only=True):
+    """The remote cache of this host, and whether its results are uploaded."""
+
+    url: str
+    write: bool = False
+
+
+class Permission(Struct, frozen=True, kw_only=True):
+    """Where credentials may go that a `paropt.yml` names: below a URL, of a project in a folder, or both."""
+
+    url: str | None = None
+    repository: str | None = None
+
+
+class HostFile(Struct, frozen=True, kw_only=True):
+    """A checked host config. `only_known_urls`: a `paropt.yml` names no other URLs than those listed here."""
+
+    servers: tuple[Server, ...] = ()
+    prometheus: DefaultUrl | None = None
+    push: DefaultUrl | None = None
+    cache: RemoteCacheUrl | None = None
+    allow: tuple[Permission, ...] = ()
+    only_known_urls: bool = False
 
 
 class Keep(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -24,8 +24,15 @@ from msgspec import Struct, field
 
 from paropt_exporter import families, files
 from paropt_exporter.config import Push
+from paropt_exporter.config.credentials import (
+    SecretError,
+    describe_cause,
+    hide_secrets,
+    list_secrets,
+    read_secret,
+)
 from paropt_exporter.config.values import Tls
-from paropt_exporter.errors import DeliveryError, UsageError
+from paropt_exporter.errors import DeliveryError, UsageError, get_traceback
 from paropt_exporter.exposition.deliveries import Deliver
 
 if TYPE_CHECKING:
@@ -44,7 +51,6 @@ _LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 
 # Pushes:
 _PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # values that need no escape in a path, other than . and ..
-_LARGEST_SECRET_BYTES = 1 << 16
 _RETRIES = 2
 _RETRY_STATUSES = (429, 502, 503, 504)  # of a gateway that restarts, or of a proxy in front of it
 _BACKOFF_SECONDS = 0.2
@@ -148,19 +154,9 @@ class Secret(Struct, frozen=True, kw_only=True):
     def read(self) -> str:
         """Return the secret; raises DeliveryError, without any part of the secret in its message."""
         try:
-            if self.file:
-                text = files.read_start(self.file, limit_bytes=_LARGEST_SECRET_BYTES).decode()
-            else:
-                text = os.environ.get(self.variable or "", "")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise DeliveryError(f"cannot read the secret in {self.file}: {reason}") from None
-        secret = text.strip()
-        if not secret or not secret.isprintable():
-            raise DeliveryError(
-                f"the secret in {self.file or f'${self.variable}'} is not one line of printable characters"
-            )
-        return secret
+            return read_secret(self.file, self.variable)
+        except SecretError as error:
+            raise DeliveryError(str(error)) from None
 
 
 class Gateway(Struct, frozen=True, kw_only=True):
@@ -276,19 +272,27 @@ def _format_label(label: str, value: str) -> str:
 
 
 def _run_push(page: bytes, gateway: Gateway, address: str, outcome: SimpleQueue[DeliveryError | None]) -> None:
+    secrets: tuple[str, ...] = ()
     try:
-        _send_post(page, gateway, address)
-    except DeliveryError as error:
-        outcome.put(error)
+        headers = _build_headers(gateway)
+        secrets = list_secrets(headers, gateway.secret_headers)
+        _send_post(page, gateway, address, headers)
+    except DeliveryError as error:  # it may quote the answer of a server that quotes the request
+        outcome.put(DeliveryError(hide_secrets(str(error), secrets)))
     except Exception as error:  # the boundary of the thread: `push_page` reports any error
-        log.debug("a push failed", exc_info=True)
-        outcome.put(DeliveryError(f"{gateway.url}: {_describe_error(error)}"))
+        log.debug("a push failed", exc_info=_without_text(error))
+        outcome.put(DeliveryError(f"{gateway.url}: {hide_secrets(describe_cause(error), secrets)}"))
     else:
         outcome.put(None)
 
 
-def _send_post(page: bytes, gateway: Gateway, address: str) -> None:
-    with _build_session(gateway) as session:
+def _without_text(error: Exception) -> RuntimeError:
+    """Return an error with the traceback of this one, and only its type as text: its own may quote a header."""
+    return RuntimeError(type(error).__name__).with_traceback(get_traceback(error))
+
+
+def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str, str]) -> None:
+    with _build_session(headers) as session:
         response = session.post(
             address,
             data=page,
@@ -310,7 +314,7 @@ def _send_post(page: bytes, gateway: Gateway, address: str) -> None:
             raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")
 
 
-def _build_session(gateway: Gateway) -> requests.Session:
+def _build_session(headers: Mapping[str, str]) -> requests.Session:
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -328,50 +332,20 @@ def _build_session(gateway: Gateway) -> requests.Session:
     )
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
-    session.headers.update(gateway.headers)
-    session.headers.update({name: secret.read() for name, secret in gateway.secret_headers.items()})
-    session.auth = _build_auth(gateway)
+    session.headers.update(headers)
+    session.auth = lambda request: request  # not None, or requests would send the password of a .netrc file
     return session
 
 
-def _build_auth(gateway: Gateway) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Return the session's authentication; never None, or requests would send the password of a .netrc file."""
-    value = None
+def _build_headers(gateway: Gateway) -> dict[str, str]:
+    """Return the headers with their secrets. Raises DeliveryError if one can't be read."""
+    headers = {**gateway.headers, **{name: secret.read() for name, secret in gateway.secret_headers.items()}}
     if gateway.username is not None:
         pair = f"{gateway.username}:{gateway.password.read()}".encode()
-        value = f"Basic {base64.b64encode(pair).decode()}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
     elif gateway.token is not None:
-        value = f"Bearer {gateway.token.read()}"
-
-    def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if value is not None:
-            request.headers["Authorization"] = value
-        return request
-
-    return authenticate
-
-
-def _describe_error(error: BaseException) -> str:
-    """Describe the innermost cause briefly; requests' own messages are long and may quote a header."""
-    innermost_first = [*_iter_causes(error)][::-1]
-    for cause in innermost_first:
-        if verdict := getattr(cause, "verify_message", None):  # ssl.SSLCertVerificationError
-            return f"its certificate is not trusted: {verdict}"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        if (
-            type(cause) is OSError
-        ):  # requests' message about certificate files; messages of subclasses may quote a header
-            return str(cause)
-    return f"the push failed ({type(innermost_first[0]).__name__})"
-
-
-def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes; requests and urllib3 wrap errors as arguments, reasons and causes."""
-    while error is not None:
-        yield error
-        inside = (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__)
-        error = next((each for each in inside if isinstance(each, BaseException)), None)
+        headers["Authorization"] = f"Bearer {gateway.token.read()}"
+    return headers
 
 
 def _redact_url(address: str) -> str:

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 from msgspec.structs import replace
 from opentelemetry.context import Context
@@ -38,6 +39,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from paropt_exporter._version import __version__
+from paropt_exporter.config.credentials import hide_secrets, list_url_secrets
 from paropt_exporter.errors import DeliveryError
 from paropt_exporter.events import Result
 from paropt_exporter.plan import Plan
@@ -105,7 +107,8 @@ class OtlpReport:
         with _capture_complaints() as complaints:
             sent = self._send()
         if not sent:
-            raise DeliveryError(complaints[-1] if complaints else "the collector did not take it")
+            complaint = complaints[-1] if complaints else "the collector did not take it"
+            raise DeliveryError(hide_secrets(complaint, _list_secrets(self._environment)))
 
     def _format_traceparent(self, stage: str, flags: int) -> str:
         return f"00-{self._ids.trace:032x}-{self._stages[stage]:016x}-{flags:02x}"
@@ -230,6 +233,18 @@ def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: fl
     if result.bad:
         span.set_status(Status(StatusCode.ERROR, message))
     span.end(_to_nanoseconds(at_timestamp_seconds))
+
+
+def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the texts to hide of OpenTelemetry's variables, which its own complaints may quote."""
+    for name, text in environment.items():
+        if not name.startswith("OTEL_EXPORTER_OTLP"):
+            continue
+        if name.endswith("_HEADERS"):
+            values = [pair.partition("=")[2].strip() for pair in text.split(",")]
+            yield from (text, *values, *map(unquote, values))
+        elif name.endswith("_ENDPOINT"):
+            yield from list_url_secrets(text)
 
 
 def _make_resource(environment: Mapping[str, str]) -> Resource:

@@ -10,7 +10,6 @@ import base64
 import json
 import logging
 import math
-import os
 import random
 import re
 import threading
@@ -23,20 +22,21 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from msgspec import Struct, field
+from msgspec.structs import replace
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from paropt_exporter import families, files
+from paropt_exporter import families
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.clock import Clock
+from paropt_exporter.config.credentials import SecretError, hide_secrets, list_secrets, read_secret
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
 
 log = logging.getLogger(__name__)
 
 LARGEST_ANSWER_BYTES = 1 << 20  # thousands of series; queries for sizing have a few
-LARGEST_SECRET_BYTES = 1 << 16
 TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.2
 _REDIRECTS = 3
@@ -95,6 +95,7 @@ class Client:
         self._method = "POST"
         self._url = settings.url.rstrip("/") + "/api/v1/query"
         self._sockets = _Sockets()
+        self._secrets: tuple[str, ...] = ()  # of the last request: a server or a library may quote them
         self._session = requests.Session()
         self._session.trust_env = False  # otherwise credentials of a netrc or a proxy would be sent
         for scheme in ("http://", "https://"):
@@ -112,7 +113,7 @@ class Client:
         except QueryFailed as failed:
             with self._lock:
                 self._errors[failed.kind] = self._errors.get(failed.kind, 0) + 1
-            raise
+            raise QueryFailed(failed.kind, hide_secrets(str(failed), self._secrets)) from None
         finally:
             self._count_query(self._clock.monotonic() - began)
 
@@ -152,7 +153,8 @@ class Client:
         watchdog.daemon = True
         watchdog.start()
         try:
-            return _parse_result(self._fetch(expression, left))
+            result = _parse_result(self._fetch(expression, left))
+            return replace(result, warnings=tuple(hide_secrets(text, self._secrets) for text in result.warnings))
         except requests.exceptions.SSLError as error:
             raise QueryFailed("tls", f"{self._server_name}: {_find_cause(error)}") from None
         except (requests.exceptions.Timeout, TimeoutError):
@@ -212,6 +214,7 @@ class Client:
         if settings.username is not None:
             pair = f"{settings.username}:{_read_secret(settings.password_file, settings.password_env)}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        self._secrets = list_secrets(headers, settings.header_files)
         return headers
 
     @property
@@ -285,20 +288,13 @@ class _Adapter(HTTPAdapter):
 
 
 def _read_secret(file: Path | None, variable: str | None) -> str:
-    """Return a secret without the line break that editors add."""
-    if file is None:
-        value = os.environ.get(variable or "", "")
-        if not value:
-            raise QueryFailed("unauthorized", f"the environment variable {variable} has no secret")
-        return value
     try:
-        text = files.read_start(file, limit_bytes=LARGEST_SECRET_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise QueryFailed("unauthorized", f"cannot read the secret in {file}: {why}") from None
-    if not text or "\n" in text or not text.isprintable() or not text.isascii():
+        secret = read_secret(file, variable)
+    except SecretError as error:
+        raise QueryFailed("unauthorized", str(error)) from None
+    if file is not None and not secret.isascii():
         raise QueryFailed("unauthorized", f"the secret in {file} is not one line of ASCII text")
-    return text
+    return secret
 
 
 def _read_body(response: requests.Response) -> bytes:

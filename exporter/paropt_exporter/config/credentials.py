@@ -1,0 +1,113 @@
+"""Read the secrets of requests, and describe failed requests, without a part of a secret in any message."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from paropt_exporter import files
+from paropt_exporter.config.values import BasicAuth, Prometheus, Push, Server
+from paropt_exporter.errors import ParoptError
+
+LARGEST_SECRET_BYTES = 1 << 16
+_SHORTEST_HIDDEN = 4  # characters: to hide shorter ones would make messages unreadable, and protect nothing
+_HIDDEN = "***"
+
+
+class SecretError(ParoptError):
+    """A secret is missing or no header can hold it. The message names its file or variable."""
+
+
+def read_secret(file: Path | None, variable: str | None) -> str:
+    """Return a password or token from a file or an environment variable, without the line break at its end.
+
+    Raises SecretError.
+    """
+    try:
+        if file is not None:
+            text = files.read_start(file, limit_bytes=LARGEST_SECRET_BYTES).decode()
+        else:
+            text = os.environ.get(variable or "", "")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SecretError(f"cannot read the secret in {file}: {reason}") from None
+    secret = text.strip()
+    if not secret or not secret.isprintable():
+        raise SecretError(f"the secret in {file or f'${variable}'} is not one line of printable characters")
+    return secret
+
+
+def build_headers(server: Server | Prometheus | Push, root: Path = Path("/")) -> dict[str, str]:
+    """Return the headers of a request with their secrets, which are read now, since they are rotated.
+
+    Paths are relative to `root`. Raises SecretError.
+    """
+    headers = dict(server.headers)
+    headers |= {name: read_secret(root / file, None) for name, file in server.header_files.items()}
+    authorization = _build_authorization(server, root)
+    return headers | ({"Authorization": authorization} if authorization else {})
+
+
+def _build_authorization(server: Server | Prometheus | Push, root: Path) -> str:
+    basic: BasicAuth | None = server.basic_auth
+    if basic is not None:
+        file = root / basic.password_file if basic.password_file is not None else None
+        pair = f"{basic.username}:{read_secret(file, basic.password_env)}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+    if server.bearer_token_file is not None or server.bearer_token_env is not None:
+        file = root / server.bearer_token_file if server.bearer_token_file is not None else None
+        return f"Bearer {read_secret(file, server.bearer_token_env)}"
+    return ""
+
+
+def list_secrets(headers: Mapping[str, str], named: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the texts to hide of a request's headers: those of Authorization and of the `named` ones."""
+    found = [headers[name] for name in named if name in headers]
+    value = headers.get("Authorization", "")
+    scheme, _, secret = value.partition(" ")
+    found += [value, secret]
+    if scheme == "Basic":
+        found.append(base64.b64decode(secret).decode().partition(":")[2])
+    return tuple(found)
+
+
+def list_url_secrets(url: str) -> tuple[str, ...]:
+    """Return the texts to hide of a URL: user, password, query and the values in it, as written and decoded."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no IPv6 address
+        return (url,)
+    written = (parts.username or "", parts.password or "", parts.query, parts.fragment)
+    return (*written, *map(unquote, written), *(value for _, value in parse_qsl(parts.query)))
+
+
+def hide_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return a text from a server or a library without these secrets."""
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= _SHORTEST_HIDDEN:
+            text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def describe_cause(error: BaseException) -> str:
+    """Describe the innermost cause of a failed request; the messages around it are long and may quote a header."""
+    innermost_first = [*_iter_causes(error)][::-1]
+    for cause in innermost_first:
+        if verdict := getattr(cause, "verify_message", None):  # ssl.SSLCertVerificationError
+            return f"its certificate is not trusted: {verdict}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if type(cause) is OSError:  # about certificate files; messages of subclasses may quote a header
+            return str(cause)
+    return f"the request failed ({type(innermost_first[0]).__name__})"
+
+
+def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes; requests and urllib3 wrap errors as arguments, reasons and causes."""
+    while error is not None:
+        yield error
+        inside = (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__)
+        error = next((each for each in inside if isinstance(each, BaseException)), None)
