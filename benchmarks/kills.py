@@ -3,7 +3,7 @@
 Usage: python benchmarks/kills.py [--kills 100] [--tasks 2000] [--seed N] [--victims ...] [--under ...]
 
 Each pair of a victim and a condition is a lane of its own, of commands and of calls in processes, whose tasks write
-into a ledger what they began and what they ended. At the end of each: every task has settled exactly once, none began
+their beginnings and ends into a ledger. At the end of each: every task has settled exactly once, none began
 more often than it has attempts, the totals are the sums of the rows, the history is undamaged, and no process is left.
 The conditions: `plain`; `full`, a history on a disk that is full (a tmpfs, which only root can mount) from before the
 first kill to the last tasks; `descriptors`, with 64 of them; `two`, with two exporters of one project at once. A killed
@@ -335,7 +335,7 @@ def check_history(lane: Lane) -> Iterator[str]:
 
 
 def check_totals(lane: Lane) -> Iterator[str]:
-    """Compare counters with rows. Rows are missing of what ran on a full disk; then counters may only be larger."""
+    """Compare counters with rows. Attempts on a full disk have no rows: then counters may only be larger."""
     totals: Counter[str] = Counter()
     for family, labels, value in read_rows(lane, "SELECT family, labels, value FROM totals WHERE part = ''"):
         if family == "paropt_runs_total":
