@@ -49,7 +49,7 @@ stages:
 # Batches of items, and with them the items' durations, came with one of the two versions 4.
 BATCHES = "  - {number: 6, name: batches, run: \"sh -c 'exit 1' {items}\", items: {list: [a, b, c]}}\n"
 WITHOUT_BATCHES = ("1", "2", "3", "4")
-# From version 1 on there is a command that runs a lane once; what it is called and takes has not changed.
+# From version 1 on there is a command that runs a lane once; its name and flags have not changed.
 RUN = ("-m", "paropt_exporter", "--lane", "standard", "--once", "--web.listen-address=127.0.0.1:0")
 _HANG_SECONDS = 60.0
 
@@ -101,7 +101,7 @@ def dump(history: Path) -> str:
 
 
 def refuse(package: Path, history: Path) -> str:
-    """Have earlier code run a lane on today's history, and return what it says."""
+    """Have earlier code run a lane on today's history, and return its answer."""
     before = digest(history)
     ended = run(package, history.parents[1])
     said = [line for line in ended.stderr.splitlines() if "newer" in line]

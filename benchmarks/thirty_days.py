@@ -42,7 +42,7 @@ STAGES = (
     stage("scan", 4, needs=("lint",)),
 )
 _MEMORY_GROWTH_BYTES = 4 << 20
-_GROWTH_RATIO = 1.1  # of the history: runs differ in what they store
+_GROWTH_RATIO = 1.1  # of the history: runs differ in size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ def test_corrected_start_moves_the_deadline() -> None:
 
 
 def test_check_at_the_deadline_reaches_it_in_spite_of_rounding() -> None:
-    """In 1,000,000.1 s + 0.1 s less the start there is less than 0.1 s: a timer would fire there for ever."""
+    """In 1,000,000.1 s + 0.1 s less the start there is less than 0.1 s: a timer would fire there again and again."""
     for started in (0.1 * number for number in range(1, 10_000_000, 99_999)):
         watch = Watch(SlaLimit(max_seconds=0.3, warn_seconds=0.1), started)
         assert watch.next_deadline is not None

@@ -144,3 +144,15 @@ def test_terminal_that_is_closed_ends_the_lane(tmp_path: Path) -> None:
         if process.poll() is None:
             process.kill()
             process.wait(HANG_SECONDS)
+
+
+def test_rotated_log_of_a_service_is_continued_at_its_path(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "100ms") as command:
+        projects.whole_summary(command)
+        log, rotated = tmp_path / "stderr.log", tmp_path / "stderr.log.1"
+        log.rename(rotated)
+        eventually("the log is at its path again", log.exists)
+        replace_config(tmp_path, UNIT)
+        eventually("its lines are in the new file", lambda: "paropt.yml has changed" in log.read_text())
+        assert "metrics at" in rotated.read_text()

@@ -209,6 +209,7 @@ class Exporter:
             self._screen.say(f"metrics at {self._url}")
         if self._request.watch:
             return self._serve_watch()
+        output = None if self._request.once else parts.open_redirected_output()
         while True:
             began = self._clock.monotonic()
             code = self._run_once()
@@ -219,6 +220,8 @@ class Exporter:
                 return self._wait_for_readers(code)
             if self._wait_for_start(began):
                 return self._wait_for_readers(code)
+            if output is not None:
+                output.follow()
             self._file.reload_if_changed(self._apply_config, self._screen.say)
 
     def _serve_watch(self) -> int:

@@ -28,6 +28,7 @@ from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
+    from paropt_exporter.app.redirected_output import RedirectedOutput
     from paropt_exporter.autoscaling import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.cache.remote import RemoteCache
@@ -48,6 +49,13 @@ def open_history(config: Config, clock: Clock) -> History:
         keep_seconds=keep.age,
         keep_bytes=keep.size,
     )
+
+
+def open_redirected_output() -> RedirectedOutput:
+    """Return the log files of a service's output. Once is enough: a lane that runs once needs none."""
+    from paropt_exporter.app.redirected_output import RedirectedOutput
+
+    return RedirectedOutput()
 
 
 def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
