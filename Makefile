@@ -7,7 +7,7 @@ TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # with it each of the thousands of commands that the tests run compiles the package
 
-.PHONY: help run real pictures stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run real pictures stack dist test lint prose measures types layers unit wheel tools generate lock bench soak fuzz mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -118,6 +118,9 @@ soak: $(READY) ## minutes of random faults; then CPython's own executor tests, w
 	$(BIN)/python benchmarks/soak_pools.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
+
+fuzz: $(READY) ## 100,000 mutated requests, and 10,000 mutated configs of each kind; `FUZZ="--seed 7"` repeats a run
+	$(BIN)/python benchmarks/fuzz.py $(FUZZ)
 
 mutants: $(READY) tools ## how many faults in the alert rules their promtool tests notice
 	PYTHONPATH=tests $(BIN)/python -m alert_stories.mutants
