@@ -137,7 +137,7 @@ only_known_urls: false
 
 
 class WrongAnswer(Exception):
-    """The program did with an input what it must not do."""
+    """The program gave an input a wrong answer."""
 
 
 def main() -> int:
