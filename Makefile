@@ -7,7 +7,7 @@ TOOLS := .tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(CURDIR)/$(TOOLS)/usr/sbin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # with it each of the thousands of commands that the tests run compiles the package
 
-.PHONY: help run real pictures stack dist test lint prose measures types layers unit wheel tools generate lock bench soak mutants screenshots clean
+.PHONY: help run real pictures stack dist test lint audit prose measures types layers unit wheel tools generate lock bench soak fuzz mutants screenshots clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -32,6 +32,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/prose.py
 	$(BIN)/bandit -q -c pyproject.toml -r exporter 2> /dev/null
+
+audit: $(READY) ## known advisories of all pinned packages, where the package index has them; says so if it was skipped
+	$(BIN)/python .ci/audit.py $(AUDIT)
 
 prose: $(READY) ## phrases that make text hard to read
 	$(BIN)/python .ci/prose.py
@@ -68,10 +71,11 @@ unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one 
 DIST := dist
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2> /dev/null),1580601600)
 dist: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
-dist: $(READY) ## build the sdist, and from it the wheel: the files that a release publishes
+dist: $(READY) ## build the sdist, the wheel from it, the SBOM and their sums: the files that a release publishes
 	rm -rf $(DIST) && mkdir -p build
 	$(BIN)/python -m build --no-isolation --outdir $(DIST) . > build/dist.log
-	cd $(DIST) && sha256sum *
+	$(BIN)/python .ci/sbom.py > $(DIST)/$$(basename $(DIST)/*.tar.gz .tar.gz).cdx.json
+	cd $(DIST) && sha256sum * > ../build/SHA256SUMS && mv ../build/SHA256SUMS . && cat SHA256SUMS
 
 wheel: dist ## install the wheel in an empty venv and run from there
 	rm -rf build/wheel && mkdir -p build/wheel
@@ -118,6 +122,9 @@ soak: $(READY) ## minutes of random faults; then CPython's own executor tests, w
 	$(BIN)/python benchmarks/soak_pools.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
+
+fuzz: $(READY) ## 100,000 mutated requests, and 10,000 mutated configs of each kind; `FUZZ="--seed 7"` repeats a run
+	$(BIN)/python benchmarks/fuzz.py $(FUZZ)
 
 mutants: $(READY) tools ## how many faults in the alert rules their promtool tests notice
 	PYTHONPATH=tests $(BIN)/python -m alert_stories.mutants

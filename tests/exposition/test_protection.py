@@ -83,6 +83,16 @@ def test_a_missing_bcrypt_is_an_error_with_the_command_to_install_it(
         ProtectionFile(web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}"))
 
 
+@pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
+def test_file_name_that_is_too_long_is_one_line(tmp_path: Path, key: str) -> None:
+    Authority(tmp_path).issue("server")
+    named = {"cert_file": "server.pem", "key_file": "server.key", "client_auth_type": "RequireAndVerifyClientCert"}
+    keys = ", ".join(f"{name}: {value}" for name, value in {**named, key: "a" * 5000}.items())
+    with pytest.raises(UsageError, match="cannot read it: File name too long") as caught:
+        ProtectionFile(web_config(tmp_path, f"tls_server_config: {{{keys}}}"))
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

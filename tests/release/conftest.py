@@ -27,10 +27,12 @@ def tracked() -> tuple[str, ...]:
 def build(tracked: tuple[str, ...]) -> Build:
     """Return a function that runs `make dist` in a copy of the repository and returns the folder of its files."""
 
-    def built(folder: Path, *, umask: int = -1, **env: str) -> Path:
+    def built(folder: Path, *, umask: int = -1, modified_seconds: float | None = None, **env: str) -> Path:
         for path in tracked:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, folder / path)
+            if modified_seconds is not None:
+                os.utime(folder / path, (modified_seconds, modified_seconds))
         outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         # The venv of these tests is as it should be, whatever the times of the copied files say.
         command = ["make", "dist", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.utils import canonicalize_name
 
 from paropt_exporter._version import __version__
 
 ROOT = Path(__file__).parents[2]
+SBOM, SUMS = f"paropt_exporter-{__version__}.cdx.json", "SHA256SUMS"
 SDIST, WHEEL = f"paropt_exporter-{__version__}.tar.gz", f"paropt_exporter-{__version__}-py3-none-any.whl"
 
 
@@ -21,15 +28,54 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_an_sdist_and_a_wheel_are_built(dist: Path) -> None:
-    assert contents(dist).keys() == {SDIST, WHEEL}
+def test_an_sdist_a_wheel_an_sbom_and_their_sums_are_built(dist: Path) -> None:
+    assert contents(dist).keys() == {SDIST, WHEEL, SBOM, SUMS}
 
 
-def test_another_folder_umask_and_time_zone_give_the_same_bytes(
+def test_sums_are_those_of_the_other_files(dist: Path) -> None:
+    files = contents(dist)
+    listed = files.pop(SUMS).decode().splitlines()
+    assert listed == sorted(
+        (f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in files.items()),
+        key=lambda line: line.split()[1],
+    )
+
+
+def test_another_time_folder_umask_locale_and_time_zone_give_the_same_bytes(
     dist: Path, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    again = build(tmp_path / "elsewhere", umask=0o077, TZ="Pacific/Auckland", LC_ALL="C", PYTHONHASHSEED="7")
+    folder = tmp_path / "elsewhere, with a löng näme"
+    odd = {"TZ": "Pacific/Auckland", "LC_ALL": "C", "LANG": "tr_TR.UTF-8", "PYTHONHASHSEED": "7", "HOME": str(tmp_path)}
+    again = build(folder, umask=0o077, modified_seconds=1_000_000_000, **odd)
     assert contents(again) == contents(dist)
+
+
+def test_the_sbom_lists_exactly_what_the_lock_pins(dist: Path) -> None:
+    lock = re.sub(r"\\\n +", "", (ROOT / "requirements.lock").read_text())
+    pinned = {}
+    for line in (each for each in lock.splitlines() if "==" in each):
+        name, version = line.split()[0].split("==")
+        pinned[name, version] = {*re.findall(r"--hash=sha256:(\S+)", line)}
+    sbom = json.loads(contents(dist)[SBOM])
+    listed = {
+        (each["name"], each["version"]): {found["content"] for found in each["hashes"]} for each in sbom["components"]
+    }
+    assert len(pinned) > 50
+    assert listed == pinned
+    assert (sbom["metadata"]["component"]["name"], sbom["metadata"]["component"]["version"]) == (
+        "paropt-exporter",
+        __version__,
+    )
+
+
+def test_the_sbom_is_valid_and_tells_what_users_install(dist: Path) -> None:
+    text = contents(dist)[SBOM].decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    scopes = {each["name"]: each["scope"] for each in json.loads(text)["components"]}
+    direct = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {scopes[canonicalize_name(re.split("[<>=]", each)[0])] for each in direct} == {"required"}
+    assert (scopes["pydantic-core"], scopes["distributed"], scopes["pytest"]) == ("required", "optional", "excluded")
+    assert all(each["licenses"] for each in json.loads(text)["components"])
 
 
 def test_the_sdist_has_every_file_of_the_repository(dist: Path, tracked: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import to_builtins
 
 from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, format_table
+from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 
@@ -286,7 +287,7 @@ def _stage_to_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "timeout_seconds": stage.timeout_seconds,
         "retries": stage.retries,
         "backoff_seconds": stage.backoff_seconds,
-        "env": dict(stage.env),
+        "env": dict.fromkeys(stage.env, HIDDEN),  # values may be secrets, and a CI job's log is public
         "cwd": str(stage.cwd),
         "output_file": str(stage.output_file) if stage.output_file else None,
         "locks": sorted(stage.locks),

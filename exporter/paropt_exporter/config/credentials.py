@@ -14,7 +14,7 @@ from paropt_exporter.errors import ParoptError
 
 LARGEST_SECRET_BYTES = 1 << 16
 _SHORTEST_HIDDEN = 4  # characters: to hide shorter ones would make messages unreadable, and protect nothing
-_HIDDEN = "***"
+HIDDEN = "***"
 
 
 class SecretError(ParoptError):
@@ -81,14 +81,15 @@ def list_url_secrets(url: str) -> tuple[str, ...]:
     except ValueError:  # brackets that are no IPv6 address
         return (url,)
     written = (parts.username or "", parts.password or "", parts.query, parts.fragment)
-    return (*written, *map(unquote, written), *(value for _, value in parse_qsl(parts.query)))
+    values = [value for _, value in parse_qsl(parts.query)]
+    return (*written, *map(unquote, written), *values, *(pair.partition("=")[2] for pair in parts.query.split("&")))
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
     """Return a text from a server or a library without these secrets."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_HIDDEN:
-            text = text.replace(secret, _HIDDEN)
+            text = text.replace(secret, HIDDEN)
     return text
 
 

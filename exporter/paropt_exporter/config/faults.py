@@ -69,4 +69,6 @@ def suggest_name(word: object, known: Collection[str]) -> str:
 def _format_key(key: str) -> str:
     if _PLAIN_KEY.fullmatch(key) and len(key) <= _LONGEST_KEY:
         return key
+    name, equals, _ = key.partition("=")
+    key = f"{name}=..." if equals else key  # a variable with its value, which may be a secret
     return repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 3] + "...")

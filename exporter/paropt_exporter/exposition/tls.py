@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import ssl
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter import files
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, shorten
 from paropt_exporter.exposition.web_config import CURVES, SUITES, TlsServer
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -20,6 +21,9 @@ _VERIFY = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _SLICE_BYTES = 64 * 1024  # encrypted at once: the selector thread serves its other clients in between
+
+
+_LONGEST_PATH = 300  # characters of a path in a message
 
 
 class TlsBlocked(BlockingIOError):
@@ -117,8 +121,9 @@ def _load_certificates(context: ssl.SSLContext, settings: TlsServer, folder: Pat
         files.check_regular(key)
         context.load_cert_chain(certificate, key, password=_refuse_encrypted_key)
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        place = next((path for path in (certificate, key) if not path.is_file()), f"{certificate}, {key}")
-        raise UsageError(f"TLS: {place}: {_describe_error(error)}") from None
+        # Not Path.is_file, which raises for a name that is too long:
+        place = next((path for path in (certificate, key) if not os.path.isfile(path)), f"{certificate}, {key}")  # noqa: PTH113
+        raise UsageError(f"TLS: {shorten(str(place), _LONGEST_PATH)}: {_describe_error(error)}") from None
     if settings.client_ca_file is None:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return
@@ -127,7 +132,7 @@ def _load_certificates(context: ssl.SSLContext, settings: TlsServer, folder: Pat
         files.check_regular(authorities)
         context.load_verify_locations(authorities)
     except OSError as error:
-        raise UsageError(f"TLS: {authorities}: {_describe_error(error)}") from None
+        raise UsageError(f"TLS: {shorten(str(authorities), _LONGEST_PATH)}: {_describe_error(error)}") from None
 
 
 def _refuse_encrypted_key() -> str:

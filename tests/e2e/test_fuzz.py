@@ -1,0 +1,64 @@
+"""A short form of `make fuzz`: mutated inputs get an answer or a clear error. Its findings have tests of their own."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+import fuzz
+
+
+def test_mutated_inputs_get_an_answer_or_a_clear_error() -> None:
+    lines = [*fuzz.run(7, requests=200, count=40)]
+    assert [line.partition(":")[0] for line in lines] == [
+        "configs",
+        "web configs",
+        "host configs",
+        "requests to a plain endpoint",
+        "requests to a protected endpoint",
+    ]
+    assert all("accepted" in line and "refused" in line for line in lines[:3]), lines
+    assert all("200" in line and "400" in line for line in lines[3:]), lines
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 500 Internal Server Error\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"200 OK", b"<html>",
+     b"HTTP/1.1 400 Bad Request\r\n\r\nTraceback"],
+)  # fmt: skip
+def test_wrong_answer_to_a_request_is_noticed(answer: bytes) -> None:
+    with pytest.raises(fuzz.WrongAnswer):
+        fuzz.read_status(answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"HTTP/1.1 431 X\r\n\r\n"])
+def test_right_answer_is_none(answer: bytes) -> None:
+    assert fuzz.read_status(answer)
+
+
+def test_wrong_ending_of_a_config_is_noticed_and_its_input_is_saved(
+    tmp_path: Path,
+) -> None:
+    saved = tmp_path / "saved"
+
+    def fail(_: Path) -> str:
+        raise KeyError("a bug")
+
+    with pytest.raises(fuzz.WrongAnswer, match="KeyError"):
+        fuzz.fuzz_files(tmp_path, random.Random(1), fuzz.CONFIG, fail, count=5, failures=saved)
+    assert len([*saved.iterdir()]) == 1
+
+
+def test_hanging_config_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError), fuzz.alarm(0.05):
+        while True:
+            pass
+
+
+def test_same_seed_gives_the_same_inputs() -> None:
+    one, again = random.Random(5), random.Random(5)
+    first = [fuzz.mutate_bytes(fuzz.HEADS[0], one, fuzz.HEAD_PARTS) for _ in range(50)]
+    assert first == [fuzz.mutate_bytes(fuzz.HEADS[0], again, fuzz.HEAD_PARTS) for _ in range(50)]
+    assert len({*first}) > 40

@@ -1,0 +1,65 @@
+"""A server that quotes the request in its answer, as debug pages of proxies and careless services do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ERROR, REDIRECT, WARNING = "error", "redirect", "warning"
+
+
+class EchoingServer:
+    """`mode`: answer with an error, a redirect or a warning that quotes all headers. `received`: requests, as bytes."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.url = ""
+        self.received: list[bytes] = []
+
+    def answer(self, quoted: str) -> tuple[int, str, str]:
+        """Return the status, the Location and the body."""
+        if self.mode == REDIRECT:
+            return 307, f"http://127.0.0.1:9/?{quoted}", ""
+        if self.mode == WARNING:
+            result = {"resultType": "vector", "result": [{"metric": {}, "value": [1.0, "4"]}]}
+            return 200, "", json.dumps({"status": "success", "data": result, "warnings": [quoted]})
+        return 400, "", json.dumps({"status": "error", "error": quoted})
+
+
+@contextmanager
+def echoing_server(mode: str) -> Iterator[EchoingServer]:
+    echoing = EchoingServer(mode)
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            head = " ".join(f"{name}={value}" for name, value in self.headers.items())
+            echoing.received.append(f"{self.path}\n{head}\n".encode() + body)
+            status, location, text = echoing.answer(head)
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(text.encode())
+
+        do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 -- the base class's names
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    echoing.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield echoing
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
