@@ -417,17 +417,39 @@ def test_descendant_without_a_mark_is_looked_at_again() -> None:
 def test_pid_of_a_foreign_process_may_be_used_again_by_a_later_command() -> None:
     proc = FakeProc([])
     add_daemon(proc)
-    proc.parents["9000012"] = "9000001"
+    proc.parents["9000012"], proc.sessions["9000012"] = "9000001", "9000001"
     table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
     earlier = Tree(9000010, "first", 0.0)
     table.add(earlier, 0.0)
     table.refresh(1.0)
+    assert "9000012" not in earlier.members
     table.remove(earlier)
     proc.parents["9000012"] = "9000011"
-    later = Tree(9000020, "second", 2.0)
-    table.add(later, 2.0)
-    table.refresh(3.0)
+    later = Tree(9000020, "second", 3.0)
+    table.add(later, 3.0)
+    table.refresh(4.0)
     assert "9000012" in later.members
+
+
+def test_foreign_processes_are_not_read_again_for_commands_that_follow_each_other() -> None:
+    proc = FakeProc([])
+    add_daemon(proc)
+    reads: list[str] = []
+
+    def read_stat(pid: str) -> list[str] | None:
+        reads.append(pid)
+        return proc.read_stat(pid)
+
+    table = ProcessTable(proc.list_pids, read_stat, proc.read_environment)
+    table.skip_present(0.0)
+    proc.parents["9000030"], proc.sessions["9000030"] = "9000001", "9000030"
+    for place in range(5):
+        tree = Tree(9000010 + place, "first", 0.5 * place)
+        table.add(tree, 0.5 * place)
+        table.refresh(0.5 * place + 0.1)
+        table.remove(tree)
+    assert reads.count("9000001") == 0
+    assert reads.count("9000030") == 1
 
 
 def test_samples_are_rarer_while_the_process_tree_stays_the_same() -> None:

@@ -14,14 +14,17 @@ from paropt_exporter.events import PoolStatistics, Result
 from paropt_exporter.executors.base import RESIZE_REASONS
 
 
-class WorkerCounters(Struct):
-    """Plain numbers that one worker writes and other threads only read: the hot path takes no lock."""
+class WorkerCounters:
+    """Plain numbers that one worker writes and other threads only read: the hot path takes no lock.
 
-    succeeded: int = 0
-    failed: int = 0
-    errors: int = 0
-    cancelled: int = 0
-    busy_seconds: float = 0.0
+    No Struct: to write an attribute of one takes twice as long, 50 ns, which each task does twice.
+    """
+
+    __slots__ = ("busy_seconds", "cancelled", "errors", "failed", "succeeded")
+
+    def __init__(self) -> None:
+        self.succeeded = self.failed = self.errors = self.cancelled = 0
+        self.busy_seconds = 0.0
 
     def add(self, other: WorkerCounters) -> None:
         self.succeeded += other.succeeded

@@ -54,10 +54,11 @@ ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = 
 """
 _STORE_SHARD_DURATION = """
 INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
-  SELECT new.*, coalesce((items.seconds + new_seconds) / 2, new_seconds), new_ts FROM
-    (SELECT ?1 AS project, ?2 AS stage, ?3 AS item) AS new JOIN (SELECT ?4 AS new_seconds, ?5 AS new_ts)
-    LEFT JOIN items USING (project, stage, item) WHERE true
-ON CONFLICT DO UPDATE SET seconds = (shard_items.seconds + ?4) / 2, seen_ts = excluded.seen_ts
+  SELECT new.project, new.stage, new.item,
+      coalesce((coalesce(known.seconds, items.seconds) + new.seconds) / 2, new.seconds), new.seen_ts FROM
+    (SELECT ? AS project, ? AS stage, ? AS item, ? AS seconds, ? AS seen_ts) AS new
+    LEFT JOIN shard_items AS known USING (project, stage, item) LEFT JOIN items USING (project, stage, item) WHERE true
+ON CONFLICT DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
 """
 START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 

@@ -33,6 +33,7 @@ from paropt_exporter.executors import procfs
 from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
+    MAX_SAMPLE_SECONDS,
     RLIMIT_LOCKS,
     ProcessTable,
     Tree,
@@ -53,7 +54,6 @@ _SAMPLE_SECONDS = 0.02  # the shortest time between two samples
 _LATER_SAMPLE_SECONDS = 0.1  # the same once no command is young
 _QUIET_SAMPLE_SECONDS = 0.25  # the same once no process has started or exited, and no memory has changed, for a while
 _QUIET_SECONDS = 2.0
-_MAX_SAMPLE_SECONDS = 1.0
 _SAMPLING_RATIO = 0.015  # of a core at most for sampling; reporting costs a little more
 _END_SECONDS = 5.0  # at the exporter's exit: how long to kill processes before the supervisor exits
 # A young command reports every sample, even without a change, so that the exporter soon knows whether the command
@@ -220,7 +220,7 @@ class SamplingPace:
         if shape != self._shape:
             self._shape, self._quiet_at = shape, now + _QUIET_SECONDS
         later = _LATER_SAMPLE_SECONDS if now < self._quiet_at else _QUIET_SAMPLE_SECONDS
-        return min(_MAX_SAMPLE_SECONDS, max(_SAMPLE_SECONDS if young else later, cost / _SAMPLING_RATIO))
+        return min(MAX_SAMPLE_SECONDS, max(_SAMPLE_SECONDS if young else later, cost / _SAMPLING_RATIO))
 
 
 class Supervisor:
@@ -230,6 +230,7 @@ class Supervisor:
         self._control = control
         self._exporter = exporter
         self._table = ProcessTable()
+        self._table.skip_present(time.monotonic())
         self._commands: dict[int, Command] = {}  # by the channel's descriptor
         self._child_ended, wake = os.pipe()
         for descriptor in (self._child_ended, wake):
@@ -299,7 +300,9 @@ class Supervisor:
             for descriptor in passed:
                 os.close(descriptor)
         else:
-            self._add_command(socket.socket(fileno=passed[0]), passed[1])
+            # With its kind: to find it out would take two system calls for each command.
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, passed[0])
+            self._add_command(channel, passed[1])
 
     def _add_command(self, channel: socket.socket, output: int) -> None:
         channel.setblocking(False)
@@ -502,8 +505,10 @@ def _choose_limit() -> int:
 def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: parsed JSON
     of_commands, own = _raise_limits()
     locks = resource.getrlimit(RLIMIT_LOCKS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
-    resource.setrlimit(RLIMIT_LOCKS, (limit, locks[1]) if limit else locks)
+    if of_commands != own:
+        resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
+    if limit:
+        resource.setrlimit(RLIMIT_LOCKS, (limit, locks[1]))
     try:
         return os.posix_spawn(
             frame["program"].encode("latin-1"),
@@ -519,5 +524,7 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, 
             setsigdef=DEFAULT_SIGNALS,
         )
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, own)
-        resource.setrlimit(RLIMIT_LOCKS, locks)
+        if of_commands != own:
+            resource.setrlimit(resource.RLIMIT_NOFILE, own)
+        if limit:
+            resource.setrlimit(RLIMIT_LOCKS, locks)

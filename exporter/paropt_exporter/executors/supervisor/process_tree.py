@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from paropt_exporter.executors import procfs
@@ -23,6 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat
 _NEWEST_RATIO = 0.3  # weight of the newest sample in the running average of the machine's crowding
+MAX_SAMPLE_SECONDS = 1.0  # between two samples: no kernel gives a pid to another process as soon as that
 _LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: a smaller difference is no loss
 
 
@@ -32,26 +34,31 @@ class Process:
     `time` has its own CPU time and its waits for a core in nanosecond precision; zeros if the kernel provides none.
     """
 
-    __slots__ = ("group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "time", "waited")
+    __slots__ = (
+        "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "threads", "time", "waited",
+    )  # fmt: skip
 
-    def __init__(self, pid: str, fields: list[str], now: float, *, born: float | None = None) -> None:
-        """Take the first sample; `born`: when the process started, if that was just now."""
+    def __init__(self, pid: str, fields: list[str], *, born: float | None = None) -> None:
+        """`fields` are those after the command name. `born`: when the process started, if that was just now.
+
+        Call `sample_time` next, unless it was born just now or is not one of a tree.
+        """
         self.pid = pid
         self.samples = 1
         self.time = ProcessTime(pid, born=born)
         self._read_fields(fields)
-        if born is None:
-            self._sample_time(fields, now)
 
     def update(self, fields: list[str], now: float) -> None:
-        """Take newer values; `fields` are those after the command name."""
+        """Take newer values."""
         self._read_fields(fields)
-        self._sample_time(fields, now)
+        self.sample_time(now)
 
-    def _sample_time(self, fields: list[str], now: float) -> None:
-        self.time.sample(threads=int(fields[17]), state=fields[0], now=now)
+    def sample_time(self, now: float) -> None:
+        """Read the time of its threads."""
+        self.time.sample(threads=self.threads, state=self.state, now=now)
 
     def _read_fields(self, fields: list[str]) -> None:
+        self.threads = int(fields[17])
         self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
@@ -194,6 +201,7 @@ class ProcessTable:
         self._owners: dict[str, Tree] = {}
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
+        self._listed_at = -math.inf  # when `_foreign` was compared with all processes
         self._unassigned: set[str] = set()  # live descendants that belong to no tree, at the last refresh
         self._me = str(os.getpid())
         self._cores = len(os.sched_getaffinity(0))
@@ -201,14 +209,18 @@ class ProcessTable:
 
     def add(self, tree: Tree, now: float) -> None:
         """Add a tree whose root has just started, and take its first sample."""
-        if not self.trees:
+        if not self.trees and now > self._listed_at + MAX_SAMPLE_SECONDS:
             self._foreign.clear()  # without trees there are no samples: other processes may have these pids by now
         self.trees.append(tree)
         self._sessions[tree.root] = tree
         fields = self._read_stat(tree.root)
         if fields is not None:
-            self._add_member(tree, Process(tree.root, fields, now, born=now))
+            self._add_member(tree, Process(tree.root, fields, born=now))
             tree.update_memory()
+
+    def skip_present(self, now: float) -> None:
+        """Take all present processes for foreign, so that no sample reads them: this process has no child yet."""
+        self._foreign, self._listed_at = set(self._list_pids()), now
 
     def remove(self, tree: Tree) -> None:
         """Forget a tree that has ended."""
@@ -220,6 +232,7 @@ class ProcessTable:
         """Read /proc once: refresh all members, find new ones."""
         names = set(self._list_pids())
         self._foreign &= names
+        self._listed_at = now
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
             for member in tree.refresh(names, now, self.crowding):
@@ -280,13 +293,14 @@ class ProcessTable:
 
     def _assign_new(self, pids: list[str], now: float) -> set[str]:
         """Assign new processes to their trees, and return the descendants of this process that belong to none."""
-        found = self._read_new(pids, now)
+        found = self._read_new(pids)
         while owned := {pid: tree for pid, process in found.items() if (tree := self._find_owner(process, found))}:
             for pid, tree in owned.items():  # their children may come before them
+                found[pid].sample_time(now)
                 self._add_member(tree, found.pop(pid))
         return {pid for pid, process in found.items() if self._is_descendant(process, found)}
 
-    def _read_new(self, pids: list[str], now: float) -> dict[str, Process]:
+    def _read_new(self, pids: list[str]) -> dict[str, Process]:
         """Read new processes, together with ancestors that are as new but not listed yet.
 
         The parent of a process may exit between the two reads. Once it is reaped, its child has another parent, which
@@ -297,7 +311,7 @@ class ProcessTable:
         while left:
             for pid in left:
                 if (fields := self._read_stat(pid)) is not None:
-                    found[pid] = Process(pid, fields, now)
+                    found[pid] = Process(pid, fields)
                 else:
                     found.pop(pid, None)
             known = found.keys() | self._owners.keys() | self._foreign | {self._me, "0"}
