@@ -15,14 +15,15 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "scarce_cores", "control", "cluster")
+NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "scarce_cores", "control", "cluster", "unchanged")
+ARGUMENTS = {"unchanged": ("build/bench-peers",)}  # the folder for peers that pip and npm install
 
 
 def main() -> None:
     print(f"Measured on {datetime.date.today()}, on {machine()}.", flush=True)
     for name in sys.argv[1:] or NAMES:
         print(f"\n## {name.capitalize()}\n", flush=True)
-        subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
+        subprocess.run([sys.executable, str(HERE / f"{name}.py"), *ARGUMENTS.get(name, ())], check=True)
 
 
 def machine() -> str:

@@ -31,7 +31,7 @@ def changed(repository: Repository, ref: str | None = None, folder: str = "") ->
     return find_changes(repository.root / folder, ref).paths
 
 
-def test_committed_staged_changed_untracked_and_deleted_files_count(repository: Repository) -> None:
+def test_nx_17787_committed_staged_changed_untracked_and_deleted_files_count_at_once(repository: Repository) -> None:
     repository.commit(committed="1")
     repository.write("staged", "1")
     repository.git("add", "staged")
@@ -75,7 +75,9 @@ def test_ref_replaces_the_main_branch(repository: Repository) -> None:
     assert changed(repository, "main") == {"first", "second"}
 
 
-def test_target_of_a_request_in_ci_is_the_base(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turbo_12650_target_of_a_request_in_ci_is_the_base(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = repository.commit(first="1")
     repository.commit(second="1")
     monkeypatch.setenv("CI_MERGE_REQUEST_DIFF_BASE_SHA", first)
@@ -83,6 +85,19 @@ def test_target_of_a_request_in_ci_is_the_base(repository: Repository, monkeypat
     monkeypatch.setenv("GITHUB_BASE_REF", "release")
     with pytest.raises(UnknownChange, match=r"no commit 'origin/release' here: git fetch origin release"):
         changed(repository)
+
+
+def test_turbo_9320_clone_at_a_commit_without_a_local_main_finds_the_base(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(ours="1")
+    repository.git("switch", "--quiet", "main")
+    clone = repository.clone(tmp_path / "clone", "--branch=feature")
+    clone.git("switch", "--quiet", "--detach")
+    clone.git("branch", "--quiet", "-D", "feature")
+    assert find_changes(clone.root).paths == {"ours"}
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    assert find_changes(clone.root).paths == {"ours"}
 
 
 def test_paths_are_relative_to_the_project_and_reach_outside_of_it(repository: Repository) -> None:
@@ -150,7 +165,7 @@ def test_unknown_ref_is_one_clear_error(repository: Repository, ref: str) -> Non
         changed(repository, ref)
 
 
-def test_shallow_clone_is_one_clear_error_with_the_command(repository: Repository, tmp_path: Path) -> None:
+def test_nx_26553_shallow_clone_is_one_clear_error_with_the_command(repository: Repository, tmp_path: Path) -> None:
     repository.commit(more="1")
     repository.git("switch", "--quiet", "main")
     feature = repository.clone(tmp_path / "feature", "--depth=1", "--branch=feature")

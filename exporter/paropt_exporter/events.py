@@ -317,7 +317,8 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     `advice`: how to make it faster, in one line, or "". `tasks_cached`: how many of its tasks were skipped;
     `cache_note`: why the first other one of a cached stage ran. `first_attempts`: the first attempts that ended by
     themselves. `flaky_attempts`: those that failed and passed since with the same files, in this run or in earlier
-    ones, of which `flaky_items` are the items.
+    ones, of which `flaky_items` are the items. `quarantined`: the items in quarantine that failed, each with its owner
+    and last day.
     """
 
     run_id: str
@@ -348,6 +349,7 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     first_attempts: int = 0
     flaky_attempts: int = 0
     flaky_items: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
 
     @property
     def cached(self) -> bool:

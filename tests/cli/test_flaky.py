@@ -79,3 +79,26 @@ def test_negative_count_is_one_clear_error(tmp_path: Path) -> None:
     checked = run(tmp_path, "check")
     assert checked.returncode == 2
     assert "stages[0].retries.flaky" in checked.stdout + checked.stderr
+
+
+_QUARANTINED = 'name: t, run: "cat {item}", items: {list: [paropt.yml, gone]}, '
+
+
+def test_failure_in_quarantine_is_green_and_in_every_report(tmp_path: Path) -> None:
+    projects.write(tmp_path, _QUARANTINED + "quarantine: [{item: gone, owner: anna, until: 9999-12-31}]")
+    ran = run(tmp_path, "--once", projects.ANY_PORT, "--report", "json=report.json")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shown = "failed in quarantine: gone (anna, until 9999-12-31)"
+    assert shown in ran.stdout and shown in ran.stderr
+    (stage,) = json.loads((tmp_path / "report.json").read_text())["stages"]
+    assert stage["quarantined"] == ["gone (anna, until 9999-12-31)"]
+    assert "in quarantine\n  t gone: anna, until 9999-12-31\n" in run(tmp_path, "history", "--flaky").stdout
+
+
+def test_failure_after_a_quarantine_counts_and_its_end_is_shown(tmp_path: Path) -> None:
+    projects.write(tmp_path, _QUARANTINED + "quarantine: [{item: gone, owner: anna, until: 2020-01-01}]")
+    ran = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ran.returncode == 1
+    assert "t: the quarantine of gone ended on 2020-01-01: its failures count again (anna)" in ran.stderr
+    assert "t gone: anna, until 2020-01-01, which is over" in run(tmp_path, "history", "--flaky").stdout
+    assert "warning: t: the quarantine of gone ended on 2020-01-01" in run(tmp_path, "check").stderr

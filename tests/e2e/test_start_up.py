@@ -16,8 +16,7 @@ from support import projects
 HEAVY = frozenset(
     {
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
-        "hashlib",
-        "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
+        "hashlib", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
         "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
         "statistics", "subprocess", "tempfile", "typing_extensions", "urllib.request", "yaml",
         "paropt_exporter.cli.flags", "paropt_exporter.config.model",

@@ -79,7 +79,7 @@ def test_only_affected_stages_run_again(folder: Path) -> None:
         assert (count_runs(folder, "lint"), count_runs(folder, "docs")) == (2, 3)
 
 
-def test_touched_file_and_other_files_run_nothing(folder: Path) -> None:
+def test_turbo_10960_touched_file_and_other_files_run_nothing(folder: Path) -> None:
     projects.write(folder, _TWO)
     with watched(folder):
         (folder / "src/a.py").touch()
@@ -125,7 +125,7 @@ def test_formatter_that_changes_its_inputs_once_settles(folder: Path) -> None:
     assert count_runs(folder, "fix") == 2
 
 
-def test_change_ends_the_stale_stage_and_lets_others_go_on(folder: Path) -> None:
+def test_turbo_12505_change_ends_the_stale_stage_and_lets_others_go_on(folder: Path) -> None:
     other = "echo run >> ../other.runs; until test -e ../release; do sleep 0.05; done"
     wait = "echo run >> ../{0}.runs; grep -q go {1} || {{ touch ../{0}.started; sleep 300; }}"
     projects.write(

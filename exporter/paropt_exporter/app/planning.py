@@ -79,6 +79,9 @@ class Planner:
         )
         if request.deadline_seconds is not None:
             plan = narrow_to_deadline(plan, request.deadline_seconds, self._history, reads_cache=not request.no_cache)
+        for note in plan.notes:
+            if note not in self._config.notes:  # those of the config are shown once, at the start
+                self._say(note)
         if plan.choice:
             self._say(plan.choice)
         if failed is not None:

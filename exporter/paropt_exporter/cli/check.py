@@ -181,8 +181,23 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
     yield from _warn_unmatched_inputs(config, stages)
+    yield from _warn_ended_quarantines(stages)
     if config.feedback.jobserver:
         yield from _warn_own_jobs(stages)
+
+
+def _warn_ended_quarantines(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each quarantine whose last day is over."""
+    from paropt_exporter.plan.quarantine import find_today, is_over
+
+    today = find_today()
+    for stage in stages:
+        for each in stage.quarantine:
+            if is_over(each, today):
+                yield (
+                    f"{stage.name}: the quarantine of {each.item} ended on {each.until}, so that its failures count: "
+                    f"remove it, or ask {each.owner}"
+                )
 
 
 def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:

@@ -286,7 +286,7 @@ def _run_history(flags: Flags) -> int:
         if flags.flaky:
             from paropt_exporter.cli import flaky_stages
 
-            return flaky_stages.run(history, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
+            return flaky_stages.run(history, loaded, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
         return command.run(
             history,
             lane=flags.lane,

@@ -6,12 +6,17 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from msgspec import to_builtins
+
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
 from paropt_exporter.plan.flakiness import FLAKY_RUNS
+from paropt_exporter.plan.quarantine import describe_quarantine, find_today, is_over
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from paropt_exporter.config import Config
+    from paropt_exporter.config.values import Quarantine
     from paropt_exporter.history import History
     from paropt_exporter.plan import Flakiness
 
@@ -19,14 +24,15 @@ _HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval"
 _SHOWN_ITEMS = 3
 
 
-def run(history: History, *, lane: str | None, output: str, stdout: TextIO) -> int:
-    """Print the flaky stages of a lane or of all lanes as "text" or "json". Returns 0."""
+def run(history: History, config: Config, *, lane: str | None, output: str, stdout: TextIO) -> int:
+    """Print the flaky stages of a lane or of all lanes as "text" or "json", and the quarantines. Returns 0."""
     found = history.load_flakiness(lane)
     ordered = dict(sorted(found.items(), key=lambda each: (-each[1].interval[0], each[0])))
     if output == "json":
-        text = json.dumps([_to_json(place, flaky) for place, flaky in ordered.items()], indent=2) + "\n"
+        entries = [_to_json(place, flaky, _list_quarantines(config, place[1])) for place, flaky in ordered.items()]
+        text = json.dumps(entries, indent=2) + "\n"
     else:
-        text = _format(ordered, lane)
+        text = _format(ordered, lane) + _format_quarantines(config)
     stdout.write(text)
     return 0
 
@@ -37,6 +43,24 @@ def _format(found: Mapping[tuple[str, str], Flakiness], lane: str | None) -> str
         return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
     return "\n".join([heading, "", *format_table(_HEADERS, [_build_row(*each) for each in found.items()]), ""])
+
+
+def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
+    return [each for one in config.stages if one.name == stage for each in one.quarantine]
+
+
+def _format_quarantines(config: Config) -> str:
+    """Return a line for each item in quarantine, also of those whose quarantine is over."""
+    found = [(stage.name, each) for stage in config.stages for each in stage.quarantine]
+    if not found:
+        return ""
+    today = find_today()
+    lines = [
+        f"  {stage} {format_line(each.item)}: {format_line(describe_quarantine(each))}"
+        f"{', which is over' if is_over(each, today) else ''}"
+        for stage, each in found
+    ]
+    return "\n".join(["", "in quarantine", *lines, ""])
 
 
 def _build_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...]:
@@ -58,7 +82,7 @@ def _format_time(timestamp_seconds: float | None) -> str:
     return "" if timestamp_seconds is None else f"{datetime.fromtimestamp(timestamp_seconds).astimezone():%Y-%m-%d}"
 
 
-def _to_json(place: tuple[str, str], flaky: Flakiness) -> dict[str, object]:
+def _to_json(place: tuple[str, str], flaky: Flakiness, quarantines: Sequence[Quarantine]) -> dict[str, object]:
     low, high = flaky.interval
     return {
         "lane": place[0],
@@ -70,4 +94,5 @@ def _to_json(place: tuple[str, str], flaky: Flakiness) -> dict[str, object]:
         "ratio_high": high,
         "last_timestamp_seconds": flaky.last_timestamp_seconds,
         "items": sorted(flaky.items),
+        "quarantine": [to_builtins(each) for each in quarantines],
     }

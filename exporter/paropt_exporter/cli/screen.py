@@ -238,7 +238,10 @@ class ConsoleScreen:
         elif record.result is Result.SUCCESS:
             usual = summary.find_usual_seconds(record, self._usual)
             slower = f", usually {format_seconds(usual)}" if usual else ""
-            self._show_line(f"{record.stage} succeeded in {took}{slower}{summary.format_cache(record)}", fields=fields)
+            text = f"{record.stage} succeeded in {took}{slower}{summary.format_cache(record)}"
+            if record.quarantined:
+                text += f"; {summary.format_quarantined(record)}"
+            self._show_line(text, fields=fields)
         else:
             word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
             color = coloring.RED if record.result.bad else ""

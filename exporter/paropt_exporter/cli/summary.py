@@ -195,6 +195,8 @@ def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Map
         facts.append(_format_cache_facts(stage))
     if flaky := _format_flakiness(stage, flakiness.get(stage.stage)):
         facts.append(flaky)
+    if stage.quarantined:
+        facts.append(format_quarantined(stage))
     if before := find_usual_seconds(stage, usual):
         facts.append(f"slower than usual ({format_seconds(before)})")
     if stage.sla is not None and (stage.warned or stage.broken):
@@ -206,6 +208,15 @@ def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Map
 def format_saved(stage: StageRecord) -> str:
     """Return how long the skipped tasks of a stage took when they ran."""
     return f"took {format_seconds(stage.saved_seconds)}"
+
+
+def format_quarantined(stage: StageRecord) -> str:
+    """Return the items in quarantine that failed in a stage; "" for none."""
+    return (
+        f"failed in quarantine: {format_line(', '.join(stage.quarantined)[:MESSAGES_WIDTH])}"
+        if stage.quarantined
+        else ""
+    )
 
 
 def format_cache(stage: StageRecord) -> str:

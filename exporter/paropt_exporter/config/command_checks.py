@@ -25,6 +25,7 @@ def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     yield from _check_items(place, stage)
     yield from _check_arguments(place, stage)
     yield from _check_cache(place, stage)
+    yield from _check_quarantine(place, stage)
 
 
 def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
@@ -128,6 +129,27 @@ def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Faul
         elif any(ARGS in word and word != ARGS for word in words):
             message = "{args} becomes several words, so it must be a word of its own: put spaces around it"
             yield Fault(location=where, message=message)
+
+
+def _check_quarantine(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults between a stage's items and those that it names as flaky."""
+    entries = raw_yaml.as_list(stage.get("quarantine"))
+    if entries and "items" not in stage:
+        message = "the stage has no items to put in quarantine: add `items`"
+        yield Fault(location=(*place, "quarantine"), message=message, on_key=True)
+        return
+    listed = raw_yaml.as_list(raw_yaml.as_mapping(stage.get("items")).get("list"))
+    named: set[object] = set()
+    for index, entry in enumerate(entries):
+        item = raw_yaml.as_mapping(entry).get("item")
+        if not isinstance(item, str):
+            continue
+        where = (*place, "quarantine", index, "item")
+        if item in named:
+            yield Fault(location=where, message=f"{item!r} is in quarantine already")
+        elif listed and item not in map(str, listed):
+            yield Fault(location=where, message=f"{item!r} is none of the stage's items")
+        named.add(item)
 
 
 def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:

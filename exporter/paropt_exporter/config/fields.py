@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
@@ -144,6 +145,23 @@ def _parse_output_pattern(value: object) -> str:
     return text
 
 
+def _parse_date(value: object) -> str:
+    text = _parse_word(value)
+    try:
+        if len(text) == len("2026-12-24"):
+            return date.fromisoformat(text).isoformat()
+    except ValueError:
+        pass
+    raise ValueError(f"expected a date like 2026-12-24, found {format_value(text)}")
+
+
+def _parse_file_item(value: object) -> str:
+    text = _parse_text(value)
+    if "::" in text:
+        raise ValueError(f"{format_value(text)}: a quarantine is for a whole file: leave out '::' and what follows")
+    return text
+
+
 def _choose_branch(value: object) -> str:
     return _LIST if isinstance(value, list | tuple) else _TEXT
 
@@ -166,6 +184,8 @@ EnvironmentPattern = Annotated[
     BeforeValidator(_parse_environment_pattern),
     _build_schema(type="string", pattern="^[A-Za-z_*?][A-Za-z0-9_*?]*$"),
 ]
+Date = Annotated[str, BeforeValidator(_parse_date), _build_schema(type="string", format="date")]
+FileItem = Annotated[str, BeforeValidator(_parse_file_item), _build_schema(type="string", minLength=1)]
 InputPattern = Annotated[str, BeforeValidator(_parse_input_pattern), _build_schema(type="string", minLength=1)]
 OutputPattern = Annotated[str, BeforeValidator(_parse_output_pattern), _build_schema(type="string", minLength=1)]
 Duration = Annotated[float, BeforeValidator(_parse_duration), WithJsonSchema(_DURATION_SCHEMA)]

@@ -28,9 +28,11 @@ from paropt_exporter.config.fields import (
     Addresses,
     CallTarget,
     Command,
+    Date,
     Duration,
     DurationOrZero,
     EnvironmentPattern,
+    FileItem,
     InputPattern,
     Name,
     OutputPattern,
@@ -163,6 +165,14 @@ class Retries(Shorthand):
         return {"count": value} if isinstance(value, int | float) else value
 
 
+class Quarantine(Section):
+    """An item whose failure does not fail its stage for a while."""
+
+    item: FileItem = Field(description="One of the stage's items, a whole file.")
+    owner: Text = Field(description="Who makes it reliable again.")
+    until: Date = Field(description="The last day, in UTC. From the next one on its failures count again.")
+
+
 class Items(Section):
     """The items that a stage is split into; exactly one of list, glob, command and changed."""
 
@@ -230,6 +240,10 @@ class Stage(Section):
         default=(), description="Names of the stages that must have succeeded before this one starts."
     )
     retries: Retries = Field(default=Retries(), description="How often a failed task is retried. Default: 0.")
+    quarantine: tuple[Quarantine, ...] = Field(
+        default=(),
+        description="Flaky items: until a date a failure or timeout of one is shown, but does not fail the stage.",
+    )
     timeout: Duration | None = Field(
         default=None, description="The limit on each attempt, after which all its processes are ended."
     )

@@ -47,6 +47,14 @@ class Retries(Struct, frozen=True, kw_only=True):
     backoff: float = 1.0
 
 
+class Quarantine(Struct, frozen=True, kw_only=True):
+    """An item whose failure does not fail its stage, until the end of a day in UTC, in ISO 8601."""
+
+    item: str
+    owner: str
+    until: str
+
+
 class Items(Struct, frozen=True, kw_only=True):
     """The items that a stage is split into: exactly one of list, glob, command and changed is set."""
 
@@ -69,6 +77,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     items: Items | None = None
     needs: tuple[str, ...] = ()
     retries: Retries = Retries()
+    quarantine: tuple[Quarantine, ...] = ()
     timeout: float | None = None
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     cwd: str | None = None

@@ -489,7 +489,7 @@ class Run:
         self._emit(record)
         if not record.final:
             self._schedule_retry(state, attempt, record)
-        elif record.result.bad:
+        elif record.result.bad and not state.is_forgiven(record):
             self._fail_fast(state)
         self._end_stage_if_done(state)
 

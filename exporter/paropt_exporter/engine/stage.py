@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
@@ -177,6 +178,7 @@ class StageState(Struct, eq=False):
     cache_note: str = ""
     scope: Scope = Scope.ALL
     flaky: FlakyAttempts = field(default_factory=FlakyAttempts)
+    quarantined: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pool = self.plan.pool
@@ -221,8 +223,16 @@ class StageState(Struct, eq=False):
         if self.started_seconds is not None:
             self.started_seconds = min(self.started_seconds, record.started_seconds)
         self.flaky.add(record)
+        if self.is_forgiven(record):
+            self.quarantined.append(f"{record.item} ({self.plan.quarantine[record.item or '']})")
+            record = replace(record, result=Result.SUCCESS, exit_code=None)
         if record.final:
             self.finals.add(record)
+
+    def is_forgiven(self, record: TaskRecord) -> bool:
+        """Return whether a task's last attempt has failed that does not fail the stage: its item is in quarantine."""
+        failed = record.result in (Result.FAILURE, Result.TIMEOUT)
+        return record.final and failed and record.item in self.plan.quarantine
 
     def compute_result(self) -> Result:
         results = {*self.finals.counts}
@@ -254,7 +264,9 @@ class StageState(Struct, eq=False):
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:
         """Build the record of a stage that has ended."""
-        flaky_attempts, flaky_items = self.flaky.conclude(self.plan, self.compute_result())
+        # A stage that succeeds though an item failed proves none of its earlier failures flaky.
+        proven = Result.FAILURE if self.quarantined else self.compute_result()
+        flaky_attempts, flaky_items = self.flaky.conclude(self.plan, proven)
         self.record = StageRecord(
             run_id=run_id,
             lane=lane,
@@ -284,6 +296,7 @@ class StageState(Struct, eq=False):
             first_attempts=self.flaky.first_attempts,
             flaky_attempts=flaky_attempts,
             flaky_items=flaky_items,
+            quarantined=tuple(self.quarantined),
         )
         return self.record
 

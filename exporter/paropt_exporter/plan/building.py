@@ -72,6 +72,7 @@ def build_plan(
     fail_fast: bool | None = None,
     shard: Shard | None = None,
     pins: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    today: str = "",
 ) -> Plan:
     """Build the plan of one lane, or of one shard of it.
 
@@ -84,7 +85,7 @@ def build_plan(
     `selection` narrows the lane, and `affected_by` to the stages that a change affects. `arguments` replace `{args}` in
     the commands of the selected stages. `only` keeps these stages and their dependents, and `only_items` those items of
     a stage, to retry failures. `pins` has the shards of some items, by stage and item ("" for a whole stage); the
-    durations decide about the others.
+    durations decide about the others. `today`: the date that ends quarantines, in ISO 8601; default: the clock's.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
     UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, and if the
@@ -103,9 +104,11 @@ def build_plan(
         members = _keep_failed_and_dependents(members, only)
     names = {stage.name for stage in members}
     size = _choose_bounds(chosen, strategy, workers)
+    today = today or _find_today(members)
     stages = [
         _keep_items(
-            _build_stage(config, chosen, stage, strategy, names, given.get(stage.name, ()), affected_by), only_items
+            _build_stage(config, chosen, stage, strategy, names, given.get(stage.name, ()), affected_by, today),
+            only_items,
         )
         for stage in members
     ]
@@ -121,6 +124,7 @@ def build_plan(
         )
         for stage in stages
     ]
+    notes = _list_quarantine_notes(config, stages, today, whole=not (partial or only_items or shard))
     split = None
     if shard is not None:
         from paropt_exporter.plan import sharding  # here: most runs have no shards
@@ -137,7 +141,7 @@ def build_plan(
         total=chosen.total.to_limit() if chosen.total and not partial else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
-        notes=config.notes,
+        notes=(*config.notes, *notes),
         partial=partial,
         shard=shard,
         split=split,
@@ -286,8 +290,10 @@ def _build_batches(
     items, told = stage.tasks[0].items, known.get(stage.name, KnownItems())
     parts = _find_unchanged_parts(stage, items, told) if stage.junit else {}
     told = _add_kept_parts(told, items, parts)
-    cut = batches.cut_batches(items, told, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
-    return batches.build_tasks(stage, template, cut, items)
+    apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is known to be its own
+    usual = [item for item in items if item not in stage.quarantine]
+    cut = batches.cut_batches(usual, told, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
+    return batches.build_tasks(stage, template, [*cut, *apart], items)
 
 
 def _count_concurrent_commands(cores: float, demand: float) -> int:
@@ -434,6 +440,7 @@ def _build_stage(
     names: set[str],
     arguments: tuple[str, ...],
     find: ChangeFinder | None,
+    today: str,
 ) -> PlannedStage:
     tasks, skip, fault = _build_tasks(config, stage, arguments, find)
     limit = None if arguments else lane.get_limit(stage)
@@ -449,6 +456,7 @@ def _build_stage(
         pool=pool,
         retries=stage.retries.count,
         flaky_retries=stage.retries.flaky,
+        quarantine=_select_quarantined(stage, today),
         backoff_seconds=stage.retries.backoff,
         timeout_seconds=stage.timeout,
         env=MappingProxyType(env),
@@ -472,6 +480,36 @@ def _build_stage(
         scope=Scope.ARGUMENTS if arguments else Scope.ALL,
         remote=_build_remote_options(config, stage) if pool == DASK else None,
     )
+
+
+def _find_today(stages: Iterable[Stage]) -> str:
+    """Return today's date, or "" if no stage has a quarantine."""
+    if not any(stage.quarantine for stage in stages):
+        return ""
+    from paropt_exporter.plan.quarantine import find_today
+
+    return find_today()
+
+
+def _select_quarantined(stage: Stage, today: str) -> Mapping[str, str]:
+    if not stage.quarantine:
+        return MappingProxyType({})
+    from paropt_exporter.plan.quarantine import select_quarantined  # here: few stages have one
+
+    return select_quarantined(stage, today)
+
+
+def _list_quarantine_notes(config: Config, stages: Iterable[PlannedStage], today: str, *, whole: bool) -> Sequence[str]:
+    """Return the lines about quarantines that have ended, and in a `whole` plan about those without an item."""
+    if not today:
+        return ()
+    from paropt_exporter.plan.quarantine import list_quarantine_faults
+
+    items = {
+        stage.name: {item for task in stage.tasks for item in task.items or (task.item or "",)} if whole else set()
+        for stage in stages
+    }
+    return list_quarantine_faults(config, items, today)
 
 
 def _build_remote_options(config: Config, stage: Stage) -> RemoteTaskOptions:

@@ -63,6 +63,8 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     variables, those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the
     outputs of the stages that it needs, directly or not, and of all others, also of those that are not in the plan.
 
+    `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
+
     `flaky_retries`: attempts after the first one if it is known to be flaky, by its `flakiness` in earlier runs (None:
     never). `open_failures`: what failed in earlier runs with the same files.
     """
@@ -101,6 +103,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
     flaky_retries: int = 0
+    quarantine: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     flakiness: Flakiness | None = None
     open_failures: OpenFailures | None = None
 

@@ -63,6 +63,7 @@ def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
         "first_attempts": record.first_attempts,
         "flaky_attempts": record.flaky_attempts,
         "flaky_items": [*record.flaky_items],
+        "quarantined": [*record.quarantined],
         "sla": to_builtins(record.sla) if record.sla is not None else None,
         "sla_warned": record.warned,
         "sla_broken": record.broken,
