@@ -93,7 +93,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
 
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
-    """Raise NotRestored for a file that this task can't have written: an attacker who fills the store would choose it."""
+    """Raise NotRestored for a file that this task can't have written, since an attacker may fill the store."""
     declared = InputPatterns(tuple(patterns))
     for file in wanted:
         if not declared.could_find(file.path):

@@ -324,7 +324,7 @@ class ProcessTable:
         tree = self._owners.get(process.parent) or self._sessions.get(process.session)
         if tree is not None or not self._is_descendant(process, unassigned):
             return tree
-        # It left its session before the first sample, and an ancestor has exited: its inherited limit or mark identifies it.
+        # It left its session before the first sample, and an ancestor has exited: its inherited limit identifies it.
         limit = self._read_limit(process.pid)
         for candidate in self.trees:
             if candidate.limit and candidate.limit == limit:
