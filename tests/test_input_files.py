@@ -102,6 +102,26 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert len(found) < 20
 
 
+def link_folders(folder: Path, count: int) -> None:
+    """Make folders with links to each other: they have as many paths as there are orders of them."""
+    names = [f"d{number}" for number in range(count)]
+    write_files(folder, *(f"{name}/a.py" for name in names))
+    for name in names:
+        for other in names:
+            if other != name:
+                (folder / name / f"to_{other}").symlink_to(f"../{other}")
+
+
+def test_folders_with_links_to_each_other_end_a_walk(tmp_path: Path) -> None:
+    link_folders(tmp_path, 11)
+    patterns = InputPatterns(("**/*.py",), most_linked_folders=500)
+    with pytest.raises(OSError, match="links in linked folders lead to more than 500 folders"):
+        patterns.find_files(str(tmp_path))
+    found = [path for path, _ in patterns.find_readable_files(str(tmp_path))]
+    assert {"d0/a.py", "d10/a.py", "d0/to_d10/a.py"} <= {*found}
+    assert len(found) <= 11 + 11 * 10 + 500
+
+
 def test_pipe_is_found_and_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert find_names(tmp_path, "*") == ["pipe"]

@@ -10,10 +10,13 @@ wildcard: `.git`, `.paropt`, `__pycache__`, caches marked by a CACHEDIR.TAG, and
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import Struct, field
 
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -23,6 +26,7 @@ _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
 _WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
+_MOST_LINKED_FOLDERS = 5_000  # eleven folders with links to each other have 100 million paths: 5 s for these
 _NOT_OUTSIDE = r"(?!\.\./)"  # no wildcard leads out of the folder, as none does in a walk
 
 FoundFile = tuple[str, os.stat_result]  # a path relative to the folder, and its state, of a link itself
@@ -65,10 +69,21 @@ def join_pattern(folder: str, pattern: str) -> str:
     return f"!{joined}" if excluded else joined
 
 
+class _Walk(Struct):
+    """A walk in progress: its folders, those behind two links, the files that it found, and the errors to ignore."""
+
+    passes_over: Callable[[OSError], bool]
+    folders: list[WalkedFolder]
+    found: dict[str, os.stat_result] = field(default_factory=dict)
+    linked_folders: int = 0
+
+
 class InputPatterns:
     """The patterns of a stage, relative to one folder."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Sequence[str], *, most_linked_folders: int = _MOST_LINKED_FOLDERS) -> None:
+        """`most_linked_folders`: how many folders a walk reaches through links in linked folders at most."""
+        self._most_linked_folders = most_linked_folders
         self.patterns = tuple(patterns)
         self._excluding = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
         self._compiled: tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]] | None = None
@@ -99,12 +114,22 @@ class InputPatterns:
     def find_files(self, folder: str, walked: list[WalkedFolder] | None = None) -> list[FoundFile]:
         """Return the files in the order of their paths, each once; pipes, sockets and devices too.
 
-        `walked` gets all folders that were read. Raises OSError for a folder that can't be read.
+        `walked` gets all folders that were read. Raises OSError for a folder that can't be read, with ELOOP if links
+        lead to too many folders.
         """
-        found: dict[str, os.stat_result] = {}
+        return self._find_files(folder, _Walk(lambda _: False, [] if walked is None else walked))
+
+    def find_readable_files(self, folder: str) -> list[FoundFile]:
+        """Return the same, without the files in folders that this user may not read, or that too many links lead to.
+
+        Raises OSError for a folder that vanishes meanwhile.
+        """
+        return self._find_files(folder, _Walk(_is_lasting, []))
+
+    def _find_files(self, folder: str, walk: _Walk) -> list[FoundFile]:
         for root, depth in self._list_roots():
-            self._add_root(found, folder, root, depth, [] if walked is None else walked)
-        return sorted(found.items())
+            self._add_root(walk, folder, root, depth)
+        return sorted(walk.found.items())
 
     def iter_links(self, folder: str) -> Iterator[tuple[str, str]]:
         """Yield the links that lead to files, and to folders with files: the path, and the one it leads to.
@@ -157,32 +182,44 @@ class InputPatterns:
                 depths[root] = max(depth, depths.get(root, 0))
         return sorted(depths.items())
 
-    def _add_root(
-        self, found: dict[str, os.stat_result], folder: str, root: str, depth: int, walked: list[WalkedFolder]
-    ) -> None:
+    def _add_root(self, walk: _Walk, folder: str, root: str, depth: int) -> None:
         path = os.path.join(folder, root)
         try:
             state = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return
         if _is_folder(path, state):
-            self._walk(found, path, "" if root == "." else f"{root}/", depth, (), walked)
+            self._walk(walk, path, "" if root == "." else f"{root}/", depth, (), links=0)
         elif (root in self.patterns and not self._excluding) or self.matches(root):
-            found[root] = state
+            walk.found[root] = state
 
     def _walk(
         self,
-        found: dict[str, os.stat_result],
+        walk: _Walk,
         path: str,
         prefix: str,
         depth: int,
         above: tuple[tuple[int, int], ...],
-        walked: list[WalkedFolder],
+        *,
+        links: int,
     ) -> None:
         """Add the matching files of a folder and of those in it. Ten thousand files take 30 ms, half of it for stat."""
-        with os.scandir(path) as listing:
-            entries = list(listing)
-        walked.append((prefix, entries))
+        found = walk.found
+        try:
+            walk.linked_folders += links > 1
+            if links > 1 and walk.linked_folders > self._most_linked_folders:
+                raise OSError(
+                    errno.ELOOP,
+                    f"links in linked folders lead to more than {self._most_linked_folders:,} folders",
+                    path,
+                )
+            with os.scandir(path) as listing:
+                entries = list(listing)
+        except OSError as error:
+            if walk.passes_over(error):
+                return
+            raise
+        walk.folders.append((prefix, entries))
         if above and not _SKIPPED_IF_IN_IT.isdisjoint([entry.name for entry in entries]):
             return
         included, excluded, pruned = (pattern.fullmatch for pattern in self._compile())
@@ -203,7 +240,8 @@ class InputPatterns:
             for entry in folders:
                 if entry.is_symlink() and _identify(entry.path) in here:
                     continue  # a link to a folder above: its files are known by shorter paths
-                self._walk(found, entry.path, f"{prefix}{entry.name}/", depth - 1, here, walked)
+                more = links + entry.is_symlink()
+                self._walk(walk, entry.path, f"{prefix}{entry.name}/", depth - 1, here, links=more)
 
 
 def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
@@ -246,6 +284,11 @@ def _build_git_environment() -> dict[str, str]:
     """Return the environment without the variables by which a hook of git names its own repository and index."""
     hidden = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
     return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
+def _is_lasting(error: OSError) -> bool:
+    """Return whether a folder can't be read the next time either."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
 def _is_folder(path: str, state: os.stat_result) -> bool:

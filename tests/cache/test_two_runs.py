@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.cache.key_locks import KeyLocks
+from paropt_exporter.cache.stage_cache import StageCache
+from paropt_exporter.clock import SystemClock
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources
 
@@ -119,3 +121,39 @@ def test_no_cache_runs_and_replaces_the_result(tmp_path: Path, reads: bool) -> N
     ran = project.run(stage, no_cache=not reads)
     assert ran.called == ([] if reads else ["lint"])
     assert project.run(stage).get_output("lint") == ("first" if reads else "second")
+
+
+def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
+    """A slow disk holds up the thread of the cache: here it is the line that the stage waits for another run."""
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": print_sources})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("lint")
+    (task,) = project.run(stage, no_cache=True).tasks
+    (kept,) = [path for path in (project.store.folder / "v1/ac").rglob("*") if path.is_file()]
+    kept.unlink()
+    assert task.cache_key is not None
+    other = KeyLocks(project.store.lock_path)
+    assert other.try_acquire([task.cache_key])
+    stalled, go_on, went_on, reported = (threading.Event() for _ in range(4))
+
+    def stall(line: str) -> None:
+        stalled.set()
+        go_on.wait(30)
+        went_on.set()
+
+    cache = StageCache(
+        project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=stall
+    )
+    cache.begin_run()
+    cache.look_up(stage, lambda _: reported.set())
+    assert stalled.wait(30)
+    cache.end_run()
+    assert not went_on.is_set()
+    other.release([task.cache_key])
+    other.close()
+    cache.begin_run()
+    cache.look_up(stage, lambda _: reported.set())
+    assert reported.wait(30)  # the next run has a thread of its own
+    go_on.set()
+    cache.end_run()
+    cache.close()

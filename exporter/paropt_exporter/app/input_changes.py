@@ -77,7 +77,7 @@ class InputChanges:
     def _read_states(self) -> dict[str, str]:
         found: dict[str, os.stat_result] = {}
         for patterns in {patterns.patterns: patterns for patterns in self._patterns.values() if patterns}.values():
-            found.update(patterns.find_files(self._folder))
+            found.update(patterns.find_readable_files(self._folder))
         if None in self._patterns.values():
             found.update(self._list_project_files())
         if self._config.path is not None:

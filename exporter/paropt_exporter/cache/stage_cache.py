@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Report = Callable[[StageLookup], None]
+
 WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
 _END_SECONDS = 60.0  # for the last writes of a run
+_LOOKUP_END_SECONDS = 1.0  # for a lookup whose run has ended
 
 
 class _Lookup(Struct):
@@ -61,7 +64,8 @@ class StageCache:
     keep    -> results wait -> flush -> [thread: inputs unchanged? -> outputs and result into the store] -> done
     ```
     Guarantees: all methods return at once, except `end_run`; a result is kept only if its task succeeded and no input
-    changed between the lookup and the moment after its end; errors of the disk cost a miss and one line, never a run.
+    changed between the lookup and the moment after its end; errors of the disk cost a miss and one line, never a run; a
+    lookup that takes long (a slow disk, a huge input) delays no end of a run: its thread is left behind.
     """
 
     def __init__(
@@ -93,7 +97,8 @@ class StageCache:
         self._notes = Notes(store.last_folder, project)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._given_up = threading.Event()
+        self._given_up = threading.Event()  # of this run
+        self._lookup_of: threading.Event | None = None  # the run of the lookup in progress
         self._lookups: dict[str, _Lookup] = {}
         self._states: FileStates | None = None
         self._reader: StageReader | None = None
@@ -105,10 +110,11 @@ class StageCache:
     def begin_run(self) -> None:
         """Begin a run; nothing of an earlier one is pending."""
         self._lookups.clear()
-        self._given_up.clear()
+        self._given_up = threading.Event()
 
-    def look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
-        self._put(lambda: self._look_up(stage, report))
+    def look_up(self, stage: PlannedStage, report: Report) -> None:
+        given_up = self._given_up
+        self._put(lambda: self._look_up(stage, report, given_up, self._find_results))
 
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
         self._put(lambda: self._add_pending(stage, task, result))
@@ -123,7 +129,9 @@ class StageCache:
             return
         ended = threading.Event()
         self._put(lambda: self._end_run(ended.set))
-        if not ended.wait(_END_SECONDS):
+        if not ended.wait(_LOOKUP_END_SECONDS) and self._lookup_of is self._given_up:
+            self._abandon_thread()
+        elif not ended.wait(_END_SECONDS):
             log.warning("the cache is still being written", extra={"seconds": _END_SECONDS})
 
     def close(self) -> None:
@@ -141,25 +149,33 @@ class StageCache:
 
     def _put(self, job: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="paropt-cache", daemon=True)
+            self._thread = threading.Thread(target=_work, args=(self._jobs,), name="paropt-cache", daemon=True)
             self._thread.start()
         self._jobs.put(job)
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+    def _abandon_thread(self) -> None:
+        """Leave a thread behind that is in a lookup; it touches nothing of a later run, since its own is given up."""
+        self._jobs, self._thread = queue.SimpleQueue(), None
+        self._lookups, self._states, self._reader = {}, None, None
 
-    def _look_up(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> None:
+    def _look_up(
+        self, stage: PlannedStage, report: Report, given_up: threading.Event, find: Callable[..., StageLookup | None]
+    ) -> None:
+        if given_up.is_set():
+            return
+        self._lookup_of = given_up
         try:
-            found = self._find_results(stage, report)
+            found = find(stage, report, given_up)
         except Exception as error:  # a fault of the cache must not end the run, nor hang it
             log.exception("the cache failed: the stage runs", extra={"stage": stage.name})
             found = miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
-        if found is not None:
+        if self._lookup_of is given_up:
+            self._lookup_of = None
+        if found is not None and not given_up.is_set():
             report(found)
 
-    def _find_results(self, stage: PlannedStage, report: Callable[[StageLookup], None]) -> StageLookup | None:
-        """Return the stage's results and misses; None: `report` gets them later."""
+    def _find_results(self, stage: PlannedStage, report: Report, given_up: threading.Event) -> StageLookup | None:
+        """Return the stage's results and misses; None: `report` gets them later, or never, as the run has ended."""
         if (why := self._prepare()) is not None:
             return miss_all(stage, why)
         assert self._reader is not None
@@ -172,6 +188,8 @@ class StageCache:
                 reading, found = self._complete(reading, found)
         except UnusableFile as error:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
+        if given_up.is_set():
+            return None
         self._lookups[stage.name] = _Lookup(reading)
         wanted = _list_missed(reading, found)
         if not wanted:
@@ -179,9 +197,11 @@ class StageCache:
         if self._acquire(wanted):
             return self._look_again(reading, found)
         self._say(f"{stage.name}: waits for another run of it")
+        if given_up.is_set():
+            return None
         waiter = threading.Thread(
             target=self._wait_for_other_run,
-            args=(stage, wanted, report),
+            args=(stage, wanted, report, given_up),
             name="paropt-cache-wait",
             daemon=True,
         )
@@ -214,28 +234,38 @@ class StageCache:
         return reading, {new: found[old] for old, new in zip(recorded.parts, reading.parts, strict=True)}
 
     def _wait_for_other_run(
-        self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]
+        self, stage: PlannedStage, wanted: Sequence[str], report: Report, given_up: threading.Event
     ) -> None:
         """On a thread of its own: look the stage up again once the other run has ended it."""
         assert self._locks is not None
         with suppress(OSError):  # without locks two runs may do the same work
-            self._locks.acquire(wanted, self._given_up, WAIT_SECONDS)
-        if not self._given_up.is_set():
-            self._put(lambda: self._look_up_alone(stage, wanted, report))
+            self._locks.acquire(wanted, given_up, WAIT_SECONDS)
+        if given_up.is_set():
+            self._release(wanted)  # the next run of this process would wait for them
+        else:
+            self._put(lambda: self._look_up_alone(stage, wanted, report, given_up))
 
-    def _look_up_alone(self, stage: PlannedStage, wanted: Sequence[str], report: Callable[[StageLookup], None]) -> None:
-        """Look up a stage whose keys are locked; its inputs may have changed during the wait."""
+    def _look_up_alone(
+        self, stage: PlannedStage, wanted: Sequence[str], report: Report, given_up: threading.Event
+    ) -> None:
+        """Look up a stage whose keys are locked."""
+        if given_up.is_set():
+            self._release(wanted)
+            return
+        self._look_up(stage, report, given_up, lambda *_: self._find_results_alone(stage, wanted))
+
+    def _find_results_alone(self, stage: PlannedStage, wanted: Sequence[str]) -> StageLookup:
+        """Return the results of a stage whose inputs may have changed during the wait."""
         assert self._reader is not None
         try:
             reading = self._reader.read(stage)
         except UnusableFile as error:
-            report(miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error))))
-            return
+            return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
         self._lookups[stage.name] = _Lookup(reading)
         found = self._load_results(reading, reading.parts)
         needed = _list_missed(reading, found)
         self._release(digest for digest in wanted if digest not in needed)
-        report(sum_up(reading, found))
+        return sum_up(reading, found)
 
     def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:
         """Look the misses up once more, now under their locks: another run may just have ended them."""
@@ -429,6 +459,11 @@ class StageCache:
         except Exception:  # the run has ended: its result stands
             log.exception("the cache failed at the end of the run")
         done()
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
 
 
 def _covers(task: PlannedTask, part: PlannedTask) -> bool:

@@ -59,6 +59,18 @@ def test_copy_has_the_files_as_they_lie_there(project: Path, tmp_path: Path) -> 
     assert (tree.files / "a.py").read_text() == "changed\n"
 
 
+@pytest.mark.parametrize("name", [b"line\nbreak", "separator\u2028".encode(), b"caf\xe9", b'"quoted', b"#", b":(top)"])
+def test_folder_may_have_any_name(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    write(folder / "sub/a.py", "1")
+    write(folder / os.fsdecode(b"b\n\xe9.py"), "1")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(folder / "sub", tmp_path / "ours"), tree, tmp_path)
+    assert list_files(tree.files) == [os.fsdecode(b"b\n\xe9.py"), "sub/a.py"]
+
+
 def test_users_repository_stays_untouched(project: Path, tmp_path: Path) -> None:
     write(project / "new.py", "not added\n")
     before = {path: path.read_bytes() for path in (project / ".git").rglob("*") if path.is_file()}

@@ -86,20 +86,20 @@ class Repository:
     def _create(self) -> None:
         files.make_private_folders(self._place.parent.parent, self._place.parent, self._place)
         self._git("init", "--quiet", "--bare", str(self._place), at_home=False)
-        if self._theirs is not None:
+        if self._theirs is not None and "\n" not in str(self._theirs):  # a line of the file is a path
             alternates = self._place / "objects" / "info" / "alternates"
-            alternates.write_text(f"{self._theirs / 'objects'}\n")
+            alternates.write_bytes(os.fsencode(self._theirs / "objects") + b"\n")
             if (self._theirs / "index").is_file():  # it knows the unchanged files: none is read again
                 shutil.copyfile(self._theirs / "index", self._place / "index")
                 if self._run("ls-files", "--unmerged").returncode:
                     (self._place / "index").unlink()
 
     def _exclude(self) -> None:
-        lines = [".paropt/\n"]
+        lines = [b".paropt/\n"]
         if self._theirs is not None and (theirs := self._theirs / "info" / "exclude").is_file():
-            lines.append(theirs.read_text())
+            lines.append(theirs.read_bytes())
         (self._place / "info").mkdir(exist_ok=True)
-        (self._place / "info" / "exclude").write_text("".join(lines))
+        (self._place / "info" / "exclude").write_bytes(b"".join(lines))
 
     def _list_submodules(self) -> tuple[str, ...]:
         listed = self._git("ls-files", "--stage", "-z").split("\0")
@@ -131,11 +131,14 @@ def run_git(*words: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedP
 
 def _find_repository(root: Path) -> tuple[Path, Path | None]:
     """Return the top folder of the repository that contains `root`, and its git folder; `root` itself without one."""
-    found = run_git("rev-parse", "--show-toplevel", "--git-common-dir", cwd=root)
-    if found.returncode:
+    top, common = (run_git("rev-parse", option, cwd=root) for option in ("--show-toplevel", "--git-common-dir"))
+    if top.returncode or common.returncode:
         return root, None
-    top, common = found.stdout.decode("utf-8", "surrogateescape").splitlines()
-    return Path(top), (root / common).resolve()
+    return Path(_read_path(top)), (root / _read_path(common)).resolve()
+
+
+def _read_path(done: subprocess.CompletedProcess[bytes]) -> str:
+    return os.fsdecode(done.stdout.removesuffix(b"\n"))  # a folder's name may contain line breaks
 
 
 def _has_grown(place: Path) -> bool:

@@ -1,0 +1,34 @@
+"""Changed inputs are found by content, whatever else lies in the project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support import projects
+from support.real_servers import HANG_SECONDS
+
+# root may read any folder, unless it gives this up
+_MORTAL = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
+_SCAN = """
+import pathlib, sys
+from paropt_exporter.app.input_changes import InputChanges
+from paropt_exporter.config import read_config
+config = read_config(pathlib.Path("paropt.yml"), root=pathlib.Path())
+inputs = InputChanges(config, config.stages)
+pathlib.Path("src/a.py").write_text("2")
+print(sorted(inputs.scan()))
+"""
+
+
+def test_folder_that_this_user_may_not_read_hides_no_change_of_others(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: lint, run: "true", inputs: ["**/*.py"]')
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_text("1")
+    (tmp_path / "closed").mkdir(0o000)
+    ran = subprocess.run(
+        [*_MORTAL, sys.executable, "-c", _SCAN], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert ran.stdout == "['src/a.py']\n", ran.stderr
