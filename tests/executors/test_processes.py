@@ -25,6 +25,7 @@ from paropt_exporter.executors import ProcessPool
 from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import (
     HANG_SECONDS,
+    LIBRARY_LOCK,
     OddError,
     Unloadable,
     Unpicklable,
@@ -34,6 +35,7 @@ from support.pool_tasks import (
     double,
     eventually,
     hold_memory,
+    is_library_locked,
     nothing,
     raise_it,
     say_and_wait,
@@ -507,6 +509,12 @@ def test_pool_survives_the_death_of_its_fork_server(pool: ProcessPool) -> None:
     os.kill(forkserver, signal.SIGKILL)  # its workers go with it
     assert eventually(lambda: sum(pool.statistics().deaths.values()) == 2 and pool.live == 2)
     assert pool.submit(os.getppid).result(HANG_SECONDS) != forkserver
+
+
+def test_worker_that_starts_while_a_lock_is_held_does_not_inherit_it() -> None:
+    """A plain fork would copy the held lock, and no thread of the copy would release it."""
+    with LIBRARY_LOCK, ProcessPool(1) as pool:
+        assert pool.submit(is_library_locked).result(HANG_SECONDS) is False
 
 
 def test_tasks_finish_at_interpreter_exit() -> None:

@@ -110,3 +110,10 @@ class Unloadable:
 class Unpicklable:
     def __reduce__(self) -> NoReturn:
         raise TypeError("will not travel")
+
+
+LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library's may be
+
+
+def is_library_locked() -> bool:
+    return LIBRARY_LOCK.locked()
