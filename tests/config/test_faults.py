@@ -293,3 +293,9 @@ def test_one_file_for_two_stages_is_a_fault(tmp_path: Path, other: str) -> None:
     ]
     (told,) = configs.faults(tmp_path, json.dumps({"stages": stages}))
     assert told.endswith(f"stages[1].file: {other!r} is also the file of stages[0]: each stage needs its own")
+
+
+def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
+    names = ", ".join(f"{{number: {number}, name: {'a' * 3000}{number}, run: x}}" for number in range(20))
+    found = configs.faults(tmp_path, f"lanes: {{standard: {{sla: {{two: 5s}}}}}}\nstages: [{names}]")
+    assert max(map(len, found)) < 2000

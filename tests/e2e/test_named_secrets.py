@@ -24,7 +24,8 @@ def test_looking_at_a_project_sends_no_secret_anywhere_and_running_it_does(tmp_p
             lanes=f"push: {{{access}}}\nfeedback: {{prometheus: {{{access}}}}}",
         )
         for command in LOOKING:
-            run(project, *command)
+            looked = run(project, *command)
+            assert looked.stderr.count("may not send a secret of this host") == (2 if command == ["check"] else 0)
         assert named.asked == []
         refused = run(project, "--once", projects.ANY_PORT)
         assert (refused.returncode, named.asked) == (2, [])

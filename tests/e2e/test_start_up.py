@@ -75,3 +75,15 @@ def test_the_version_needs_next_to_nothing(project: Path) -> None:
         "paropt_exporter._version", "paropt_exporter.cli", "paropt_exporter.cli.main", "paropt_exporter.cli.streams",
         "paropt_exporter.lazy_patterns", "paropt_exporter.terminal",
     }  # fmt: skip
+
+
+def test_an_unchanged_host_config_is_read_without_heavy_modules(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = project / "host.yml"
+    host.write_text(
+        'servers: [{url: "https://push.example.org", bearer_token_file: token}]\nallow: [{repository: /srv}]\n'
+    )
+    host.chmod(0o600)
+    monkeypatch.setenv("PAROPT_HOST_CONFIG", str(host))
+    arguments = ("--once", projects.ANY_PORT)
+    assert "pydantic" in list_modules(project, *arguments)
+    assert list_modules(project, *arguments) & HEAVY == set()

@@ -61,7 +61,7 @@ def suggest_name(word: object, known: Collection[str]) -> str:
         near = difflib.get_close_matches(str(word)[:_LONGEST_KEY].lower(), known, n=1, cutoff=0.6)
         if near:
             return f": did you mean {near[0]!r}?"
-    listed = [name for name in islice(known, _MOST_LISTED) if name.isprintable()]
+    listed = [_shorten(name) for name in islice(known, _MOST_LISTED) if name.isprintable()]
     more = ", ..." if len(known) > _MOST_LISTED else ""
     return f": there is {', '.join(listed)}{more}" if listed else ""
 
@@ -71,4 +71,8 @@ def _format_key(key: str) -> str:
         return key
     name, equals, _ = key.partition("=")
     key = f"{name}=..." if equals else key  # a variable with its value, which may be a secret
-    return repr(key if len(key) <= _LONGEST_KEY else key[: _LONGEST_KEY - 3] + "...")
+    return repr(_shorten(key))
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_KEY else name[: _LONGEST_KEY - 3] + "..."

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 _PUSH: Location = ("push",)
 _PROMETHEUS: Location = ("feedback", "prometheus")
-# A repository could name another server behind the same address, or replace the host's credentials.
-_HEADERS_OF_HOST = ("host", "authorization", "cookie")
+# With these a repository could address another server behind the same proxy, replace the host's credentials, or hide a
+# second request in the first.
+_HEADERS_OF_HOST = (
+    "authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host", "te", "trailer",
+    "transfer-encoding", "upgrade",
+)  # fmt: skip
+_PREFIXES_OF_HOST = ("proxy-", "x-forwarded-")
 _USER_FILE = "~/.config/paropt-exporter/config.yml"
 
 _Access = TypeVar("_Access", Prometheus, Push)
@@ -107,7 +112,7 @@ def _check_cluster(config: Config, host: HostConfig) -> list[Fault]:
 
 
 def _use_host_credentials(access: _Access, server: Server) -> _Access:
-    own = {name: value for name, value in access.headers.items() if name.lower() not in _HEADERS_OF_HOST}
+    own = {name: value for name, value in access.headers.items() if not _belongs_to_host(name.strip().lower())}
     return replace(
         access,
         bearer_token_file=server.bearer_token_file,
@@ -117,6 +122,10 @@ def _use_host_credentials(access: _Access, server: Server) -> _Access:
         headers=MappingProxyType({**own, **server.headers}),
         header_files=server.header_files,
     )
+
+
+def _belongs_to_host(header: str) -> bool:
+    return header in _HEADERS_OF_HOST or header.startswith(_PREFIXES_OF_HOST)
 
 
 def _list_credentials(access: Prometheus | Push) -> list[Location]:
