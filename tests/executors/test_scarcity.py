@@ -77,13 +77,14 @@ HOLD = """
     transport.WorkerConnection.__init__ = lambda self, forkservers: (resized.wait(), init(self, forkservers))[1]
 """
 
-# Lets fork() fail as at the process limit, as long as a file named `full` exists.
+# Lets fork() fail as at the process limit, as long as a file named `full` exists, and notes it in another one.
 NO_FORKS = """
 import errno, os, sys
 if "forkserver" in "".join(sys.orig_argv):
     real_fork = os.fork
     def fork():
         if os.path.exists({full!r}):
+            open({full!r} + ".refused", "w").close()
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return real_fork()
     os.fork = fork
@@ -98,6 +99,7 @@ with ProcessPool(1) as pool:
     pool.submit(abs, 1).result()
     open({full!r}, "w").close()
     pool.resize(3)
+    assert eventually(lambda: os.path.exists({full!r} + ".refused"))
     assert list(pool.map(abs, range(-100, 0))) == list(range(100, 0, -1))
     assert pool.live == 1, pool.statistics()
     os.unlink({full!r})

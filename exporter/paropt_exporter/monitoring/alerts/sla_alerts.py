@@ -339,7 +339,7 @@ def _build_left_query(series: SeriesSelector) -> str:
     broken, checked = (
         select(series, recording.BUDGET_PERIOD) for select in (recording.select_violations, recording.select_checks)
     )
-    return f"1 - {broken} / ({checked} * {_compute_allowed_ratio(series)})"
+    return f"1 - {broken} / (({checked} > 0) * {_compute_allowed_ratio(series)})"
 
 
 def _build_spent_alert(series: SeriesSelector) -> Alert:
