@@ -54,11 +54,11 @@ def test_every_command_line_is_understood() -> None:
         parse_command_line(arguments)
 
 
-def test_our_own_lane_names_folders_that_are_there() -> None:
+def test_our_own_lane_names_files_and_folders_that_are_there() -> None:
     words = (ROOT / "paropt.yml").read_text().replace(",", " ").replace("]", " ").split()
-    folders = [word for word in words if word.startswith("tests/")]
-    assert folders
-    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+    paths = [word for word in words if word.startswith("tests/")]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_make_target_is_there() -> None:
