@@ -54,7 +54,7 @@ def test_every_command_line_is_understood() -> None:
         parse_command_line(arguments)
 
 
-def test_our_own_lane_names_files_that_are_there() -> None:
+def test_our_own_lane_names_files_and_folders_that_are_there() -> None:
     words = (ROOT / "paropt.yml").read_text().replace(",", " ").replace("]", " ").split()
     paths = [word for word in words if word.startswith("tests/")]
     assert paths

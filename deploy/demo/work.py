@@ -22,6 +22,7 @@ def run_number() -> int:
 def count() -> None:
     """Count the next run."""
     _COUNT.write_text(str(run_number() + 1))
+    _COUNT.with_name("chapter").write_text(f"Chapter {run_number() // 3}\n")  # a new one in every third run
 
 
 def wait(seconds: str, *_: str) -> None:
@@ -54,6 +55,12 @@ def crunch(item: str) -> int:
     while time.thread_time() < end:
         rounds += sum(number * number for number in range(1000)) % 7
     return rounds + int(item)
+
+
+def render() -> None:
+    """Write a page of the current chapter."""
+    wait("0.4")
+    _COUNT.with_name("page").write_text(_COUNT.with_name("chapter").read_text().upper())
 
 
 def crash_each(period: str) -> None:

@@ -49,7 +49,7 @@ def test_watchdog_654_change_whose_event_was_lost_is_found_by_the_next_scan(watc
     assert watched.watch.choose_next() == ("lint",)
 
 
-def test_scan_without_a_change_wakes_no_thread(watched: Watched) -> None:
+def test_scan_without_a_change_starts_no_run(watched: Watched) -> None:
     watched.watch.begin_run([])
     (watched.folder / "src/a.py").write_text("one")
     watched.watch.look()

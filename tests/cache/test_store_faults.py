@@ -185,6 +185,34 @@ def test_run_leaves_the_store_within_its_size(project: CachedProject) -> None:
     assert sum(file.size_bytes for file in project.store.list_files()) <= 2 * TEXT.__len__() + 10_000
 
 
+def test_files_of_the_store_are_listed_only_when_it_may_be_full(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", limit_bytes=3000)
+    store.prepare()
+    first = store.add(b"a" * 1000)
+    store.prune_if_full()  # the first call lists the files
+    (store.folder / "v1/cas/zz").mkdir()
+    (store.folder / "v1/cas/zz/unknown").write_bytes(bytes(4000))
+    os.utime(store.folder / "v1/cas/zz/unknown", (1_000_000, 1_000_000))
+    store.add(b"b" * 1000)
+    store.prune_if_full()
+    assert (store.folder / "v1/cas/zz/unknown").exists()
+    store.add(b"c" * 1500)
+    store.prune_if_full()
+    assert not (store.folder / "v1/cas/zz/unknown").exists()
+    assert store.has(first)
+
+
+@pytest.mark.parametrize("content", ["", "x y", "10 99999999999", "10 1000"], ids=["empty", "bad", "future", "old"])
+def test_unknown_size_of_the_store_lists_its_files(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path / "store", limit_bytes=100)
+    store.prepare()
+    digest = store.add(b"a" * 1000)
+    os.utime(store.find_content(digest), (1_000_000, 1_000_000))
+    (store.folder / "v1/size").write_text(content)
+    store.prune_if_full()
+    assert not store.has(digest)
+
+
 def test_folder_of_the_store_follows_the_environment(tmp_path: Path) -> None:
     assert find_store_folder({"PAROPT_CACHE_DIR": "/a/b"}) == Path("/a/b")
     assert find_store_folder({"XDG_CACHE_HOME": "/a", "HOME": "/h"}) == Path("/a/paropt-exporter")

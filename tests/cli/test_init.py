@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +17,8 @@ from paropt_exporter.config.detect import DetectedStages
 from paropt_exporter.config.editing import edit_text
 from paropt_exporter.config.lanes import find_changed_paths
 from paropt_exporter.config.values import Stage
+from support import projects
+from support.real_servers import run
 
 
 def _init(folder: Path, *, name: str = "paropt.yml", force: bool = False) -> tuple[int, str, str]:
@@ -173,7 +177,7 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
     stage = Stage(number=1, name="one", run=words)
     path = tmp_path / "paropt.yml"
-    path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=())))
+    path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=()), path.parent))
     (read,) = plan.build_plan(config.read_config(path, root=tmp_path), "standard").stages
     assert read.tasks[0].work == plan.Commands(steps=(words,))
 
@@ -211,3 +215,68 @@ def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> Non
     read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     listing.run(read, lane=None, output="text", names_only=False, stdout=out)
     assert out.getvalue().splitlines()[-1] == "projects below  packages/b"
+
+
+def _take_proposals(path: Path) -> None:
+    """Write the proposed keys of a config as if a user had removed the signs before them."""
+    path.write_text(re.sub(r"^( *)# (?=(inputs|cache): )", r"\1", path.read_text(), flags=re.MULTILINE))
+
+
+def _cached_stages(project: Path) -> dict[str, tuple[str, ...] | None]:
+    read = config.read_config(project / "paropt.yml", root=project)
+    return {stage.name: stage.inputs for stage in read.stages if plan.is_cached(stage)}
+
+
+@pytest.fixture
+def typed_project(project: Path) -> Path:
+    """A project that uses mypy too."""
+    (project / ".venv/bin/mypy").write_text("#!/bin/sh\n")
+    (project / ".venv/bin/mypy").chmod(0o755)
+    (project / "mypy.ini").write_text("[mypy]\n")
+    (project / "code.py").write_text("value = 1\n")
+    return project
+
+
+def test_proposed_inputs_cache_lint_types_and_tests(typed_project: Path) -> None:
+    _init(typed_project)
+    assert _cached_stages(typed_project) == {}  # nothing is cached unless the user wants it
+    _take_proposals(typed_project / "paropt.yml")
+    assert _cached_stages(typed_project) == {
+        "quality_gates": ("**/*.py",),
+        "type_checking": ("**/*.py",),
+        "unit_tests": ("**",),
+    }
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(typed_project / "paropt.yml", typed_project, lane=None, stdout=out, stderr=err) == 0
+    assert err.getvalue() == ""  # each pattern matches something
+
+
+def test_stubs_are_proposed_inputs_if_there_are_some(typed_project: Path) -> None:
+    (typed_project / "code.pyi").touch()
+    _init(typed_project)
+    _take_proposals(typed_project / "paropt.yml")
+    assert _cached_stages(typed_project)["type_checking"] == ("**/*.py", "**/*.pyi")
+
+
+def test_tests_in_a_repository_are_proposed_to_depend_on_what_git_does_not_ignore(typed_project: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=typed_project, check=True, env={"PATH": os.defpath})
+    _init(typed_project)
+    _take_proposals(typed_project / "paropt.yml")
+    assert _cached_stages(typed_project)["unit_tests"] is None
+    assert "cache: true" in (typed_project / "paropt.yml").read_text()
+
+
+def test_lane_with_the_proposals_skips_and_runs_what_a_change_concerns(
+    typed_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _init(typed_project)
+    _take_proposals(typed_project / "paropt.yml")
+    monkeypatch.setenv("PATH", os.defpath)
+    for _ in range(2):
+        ran = run(typed_project, "--once", projects.ANY_PORT)
+    assert "3 stages, 3 cached" in ran.stdout
+    (typed_project / "data.json").write_text("{}")  # a test may read it, a linter does not
+    ran = run(typed_project, "--once", projects.ANY_PORT)
+    assert "3 stages, 2 cached" in ran.stdout and "data.json is new" in ran.stdout
+    (typed_project / "code.py").write_text("value = 2\n")
+    assert run(typed_project, "--once", projects.ANY_PORT).stdout.count("code.py changed") == 3

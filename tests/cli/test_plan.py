@@ -74,6 +74,7 @@ def test_terminal_gets_a_table_and_a_narrow_one_the_same_stages(
 ) -> None:
     for columns in ("200", "80"):
         monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("TERM", "xterm")  # of a dumb one the width does not count
         out = _Terminal()
         plan.run(_plan(tmp_path), output="text", stdout=out)
         assert all(name in out.getvalue() for name in ("lint", "types", "tests", "fetch", "shell", "empty", "broken"))

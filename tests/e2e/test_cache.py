@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
-from support.real_servers import eventually, run, serving
+from support.real_servers import environment, eventually, installed_command, run, serving
 
 STAGES = """
     name: lint, run: "cat src/a.py; echo linted", shell: true, inputs: [src/**]
@@ -135,3 +135,34 @@ def test_store_in_the_way_costs_a_miss_and_one_line(project: Path) -> None:
     (project.parent / "store").write_text("")
     done = run_once(project)
     assert "lint" in done.stdout and "the cache is not used" in done.stdout
+
+
+def test_read_only_store_serves_hits_and_a_miss_costs_no_result(project: Path) -> None:
+    """Also root, which may write anywhere else, has to obey the permissions here."""
+    run_once(project)
+    folders = [folder for folder in (project.parent / "store").rglob("*") if folder.is_dir()]
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        assert "4 stages, 3 cached (saved " in run_without_power(project).stdout
+        (project / "src/a.py").write_text("two\n")
+        missed = run_without_power(project)
+        assert "linted" in run(project, "log", "lint").stdout
+        (line,) = [line for line in missed.stderr.splitlines() if "lint: not cached" in line]
+        assert "the result is not kept: Permission denied" in line
+        assert (project / "dist/out").read_text() == "two\n"
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+
+
+def run_without_power(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command once, as a user for whom permissions count."""
+    mortal = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*mortal, installed_command(), "--once", projects.ANY_PORT],
+        cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done

@@ -454,8 +454,7 @@ class StageCache:
             if self._states is not None:
                 self._states.save()
             if self._store.written_bytes:
-                self._store.written_bytes = 0
-                self._store.prune()
+                self._store.prune_if_full()
         except Exception:  # the run has ended: its result stands
             log.exception("the cache failed at the end of the run")
         done()

@@ -45,12 +45,8 @@ lanes:
 stages:
 """
 _DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
-# Linters and type checkers read sources only; which other files tests read is not known, so all of git's count.
-_CACHE_PROPOSALS = {
-    "quality_gates": 'inputs: ["**/*.py", "**/*.pyi"]',
-    "type_checking": 'inputs: ["**/*.py", "**/*.pyi"]',
-    "unit_tests": "cache: true",
-}
+_SOURCE_READERS = frozenset({"quality_gates", "type_checking"})  # linters and type checkers
+_SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - number: 1
@@ -86,7 +82,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     try:
         write_schema(path.parent)
-        write_file(path, render_config(detected))
+        write_file(path, render_config(detected, path.parent))
     except OSError as error:
         place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
@@ -105,16 +101,32 @@ def _find_existing(path: Path) -> str | None:
     return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 
-def render_config(detected: DetectedStages) -> str:
-    """Return the text of paropt.yml for the detected stages."""
-    stages = "".join(_render_stage(stage) for stage in detected.stages) or _EXAMPLE
+def render_config(detected: DetectedStages, root: Path) -> str:
+    """Return the text of paropt.yml for the stages that were detected in `root`."""
+    proposals = _propose_caching(root) if detected.stages else {}
+    stages = "".join(_render_stage(stage, proposals.get(stage.name)) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
     linters = [stage.name for stage in detected.stages if stage.name in _DOCS_STAGES]
     docs = _DOCS.format(", ".join(linters)) if linters else ""
     return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL
 
 
-def _render_stage(stage: Stage) -> str:
+def _propose_caching(root: Path) -> dict[str, str]:
+    """Return the keys that let stages be skipped, by stage.
+
+    Linters and type checkers read sources, and settings, which always count. Which other files tests read is not known:
+    all count that git does not ignore, or all that there are.
+    """
+    from paropt_exporter.git import find_top_folder
+    from paropt_exporter.input_files import InputPatterns
+
+    there = [pattern for pattern in _SOURCES if InputPatterns((pattern,)).find_files(str(root))]
+    tests = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
+    named = ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1])
+    return {**dict.fromkeys(_SOURCE_READERS, f"inputs: [{named}]"), "unit_tests": tests}
+
+
+def _render_stage(stage: Stage, proposal: str | None) -> str:
     lines = [f"  - number: {stage.number}", f"    name: {stage.name}"]
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
@@ -128,7 +140,7 @@ def _render_stage(stage: Stage) -> str:
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
-    if proposal := _CACHE_PROPOSALS.get(stage.name):
+    if proposal is not None:
         lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
 
