@@ -62,15 +62,17 @@ def cluster(workers: int) -> Iterator[tuple[Any, ClusterPool]]:
             pool.kill_workers(0.0)
 
 
-def measure(work: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Return the median time of a call in seconds; the first call only warms up."""
-    work()
-    times = []
-    for _ in range(rounds):
+def compare(ours: Callable[[], object], plain: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:
+    """Return the median times of both in seconds. They take turns, since others use the machine; the first warms up."""
+    times: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
         began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        ours()
+        between = time.perf_counter()
+        plain()
+        times.append((between - began, time.perf_counter() - between))
+    first, second = zip(*times[1:], strict=True)
+    return statistics.median(first), statistics.median(second)
 
 
 def gather(futures: list[Any]) -> None:
@@ -89,16 +91,20 @@ def show(name: str, ours: float, plain: float, count: int = 1) -> None:
 def bench_calls() -> None:
     with cluster(2) as (client, pool):
         numbers = range(CALLS)
-        plain = measure(lambda: client.gather(client.map(double, numbers, pure=False)))
-        ours = measure(lambda: gather([pool.submit(double, number) for number in numbers]))
+        ours, plain = compare(
+            lambda: gather([pool.submit(double, number) for number in numbers]),
+            lambda: client.gather(client.map(double, numbers, pure=False)),
+        )
         show(f"a call that does nothing, of {CALLS}", ours, plain, CALLS)
 
 
 def bench_commands() -> None:
     with cluster(2) as (client, pool):
         numbers = range(COMMANDS)
-        plain = measure(lambda: client.gather(client.map(run_true, numbers, pure=False)))
-        ours = measure(lambda: gather([pool.submit_commands("true", [["true"]]) for _ in numbers]))
+        ours, plain = compare(
+            lambda: gather([pool.submit_commands("true", [["true"]]) for _ in numbers]),
+            lambda: client.gather(client.map(run_true, numbers, pure=False)),
+        )
         show(f"`true`, of {COMMANDS}", ours, plain, COMMANDS)
 
 
@@ -106,15 +112,18 @@ def bench_naps() -> None:
     for workers in (2, 4, 8):
         with cluster(workers) as (client, pool):
             numbers = range(workers * 10)
-            plain = measure(lambda: client.gather(client.map(nap, numbers, pure=False)), 1)  # noqa: B023 -- called here
-            ours = measure(lambda: gather([pool.submit(nap, number) for number in numbers]), 1)  # noqa: B023
+            ours, plain = compare(
+                lambda: gather([pool.submit(nap, number) for number in numbers]),  # noqa: B023 -- called here
+                lambda: client.gather(client.map(nap, numbers, pure=False)),  # noqa: B023
+            )
             show(f"naps of 100 ms on {workers} workers, of {len(numbers)}", ours, plain, len(numbers))
 
 
 def bench_single() -> None:
     with cluster(1) as (client, pool):
-        plain = measure(lambda: client.submit(double, 1, pure=False).result(60), 30)
-        ours = measure(lambda: pool.submit(double, 1).result(60), 30)
+        ours, plain = compare(
+            lambda: pool.submit(double, 1).result(60), lambda: client.submit(double, 1, pure=False).result(60), 30
+        )
         show("one call at a time", ours, plain)
 
 

@@ -1,6 +1,9 @@
-"""Kill workers of a cluster at random while tasks run: none may be lost, or begin twice without a retry.
+"""Kill workers of a cluster, and cut hosts off, at random while tasks run: each task must run, once without a retry.
 
-Usage: python benchmarks/soak_cluster.py [TASKS] [KILLS]
+Usage: python benchmarks/soak_cluster.py [TASKS KILLS PARTITIONS]      (500 20 5)
+
+Each attempt signs a ledger when it begins, and holds its task's lock while it runs: a retry that finds the lock taken
+runs beside the attempt that it replaces, and signs that. Partitions need root, for network namespaces.
 """
 
 from __future__ import annotations
@@ -9,7 +12,10 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -17,70 +23,145 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.settings import ClusterSettings
 from paropt_exporter.executors.future import TaskFuture
-from support.dask_clusters import DaskCluster, open_pool
+from support.dask_clusters import DaskCluster, DaskProcess
+from support.network_namespaces import Network, enter
 
-WORKERS = 3
+HOSTS = 3
 SEED = 14
+# Dask's lowest: after so long without an answer a connection is given up.
+PARTITION_ENV = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s"}
+GRACE_SECONDS = 18.0
+WAIT_SECONDS = 300.0
 
 
 def main() -> None:
-    tasks, kills = [int(word) for word in sys.argv[1:3]] if len(sys.argv) > 2 else (500, 20)
+    tasks, kills, partitions = [int(word) for word in sys.argv[1:4]] if len(sys.argv) > 3 else (500, 20, 5)
     with tempfile.TemporaryDirectory() as folder:
-        counts = soak(Path(folder), tasks, kills)
-    print(f"{tasks} tasks, {kills} kills: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+        counts = soak(Path(folder), tasks=tasks, kills=kills, partitions=partitions)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{tasks} tasks, {kills} kills, {partitions} partitions: {told}")
 
 
-def soak(root: Path, tasks: int, kills: int) -> dict[str, int]:
+def soak(root: Path, *, tasks: int, kills: int, partitions: int = 0) -> dict[str, int]:
     """Run the tasks on a cluster below `root`, and return what became of them."""
-    cluster = DaskCluster(root)
-    try:
-        cluster.start_scheduler()
-        for number in range(WORKERS):
-            cluster.start_worker(f"w{number}", folder=f"h{number}")
-        pool = open_pool(cluster, root, size=WORKERS)
+    with open_hosts(root, partitions > 0) as hosts:
+        settings = ClusterSettings(
+            root=root, scheduler=hosts.cluster.address, shared_root=str(root), insecure=True,
+            partition_grace_seconds=GRACE_SECONDS,
+        )  # fmt: skip
+        pool = ClusterPool(settings, HOSTS)
         try:
-            retries = run(cluster, pool, root, tasks, kills, random.Random(SEED))
+            retries = Soak(hosts, pool, root, random.Random(SEED)).run(tasks, kills, partitions)
         finally:
             pool.kill_workers(0.0)
-    finally:
-        cluster.close()
     signed = Counter((root / "ledger").read_text().split())
     lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return {
         "retries": retries,
-        "lost": tasks - len({name.partition(".")[0] for name in signed}),
+        "lost": tasks - len({name.partition(".")[0] for name in signed if "." in name}),
         "begun twice": sum(count > 1 for count in signed.values()),
+        "ran beside its retry": sum(name.startswith("beside") for name in signed),
         "processes left": sum(str(root) in line for line in lines),
     }
 
 
-def run(cluster: DaskCluster, pool: ClusterPool, root: Path, tasks: int, kills: int, chance: random.Random) -> int:
-    """Run the tasks, and retry each that a kill costs an attempt. Return the number of retries."""
-    attempts = dict.fromkeys(range(tasks), 1)
-    running = {submit(pool, root, task, 1): task for task in attempts}
-    kill_at = sorted(chance.sample(range(tasks // 20, tasks), kills))
-    done = 0
-    while running:
-        future = next(iter(running))
-        task = running.pop(future)
-        try:
-            assert future.result(300).result == "success"
-            done += 1
-        except WorkerDied:
-            attempts[task] += 1
-            running[submit(pool, root, task, attempts[task])] = task
-        while kill_at and done >= kill_at[0]:
-            kill_at.pop(0)
-            victim = chance.choice([one for one in cluster.processes[1:] if one.process.poll() is None])
-            victim.kill()
-            cluster.start_worker(f"n{time.monotonic_ns()}", folder=f"h{chance.randrange(WORKERS)}", port=victim.port)
-    return sum(attempts.values()) - tasks
+@dataclass
+class Hosts:
+    """A scheduler, and hosts with a worker each: folders, and namespaces if they are to be cut off."""
+
+    cluster: DaskCluster
+    network: Network | None
+    names: list[str]
+    workers: dict[str, DaskProcess] = field(default_factory=dict)
+
+    def start_worker(self, name: str, port: int = 0) -> None:
+        prefix = enter(name) if self.network is not None else []
+        self.workers[name] = self.cluster.start_worker(
+            f"{name}-{time.monotonic_ns()}", folder=name, port=port, prefix=prefix
+        )
 
 
-def submit(pool: ClusterPool, root: Path, task: int, attempt: int) -> TaskFuture:  # type: ignore[type-arg]
-    code = f"echo {task}.{attempt} >> {root / 'ledger'}; sleep 0.05"
-    return pool.submit_commands(f"t[{task}]", [["sh", "-c", code]])
+@contextmanager
+def open_hosts(root: Path, can_be_cut: bool) -> Iterator[Hosts]:
+    network = Network() if can_be_cut else None
+    cluster = DaskCluster(root, env=PARTITION_ENV if can_be_cut else {})
+    try:
+        cluster.start_scheduler(host=network.address if network is not None else "127.0.0.1")
+        names = [network.add_host() if network is not None else f"h{number}" for number in range(HOSTS)]
+        hosts = Hosts(cluster, network, names)
+        for name in names:
+            hosts.start_worker(name)
+        yield hosts
+    finally:
+        cluster.close()
+        if network is not None:
+            network.close()
+
+
+class Soak:
+    """The tasks of a run, and the faults that they meet."""
+
+    def __init__(self, hosts: Hosts, pool: ClusterPool, root: Path, chance: random.Random) -> None:
+        self._hosts = hosts
+        self._pool = pool
+        self._root = root
+        self._chance = chance
+        self._cut = ""  # the host that is cut off, one at a time
+        self._attempts: Counter[int] = Counter()
+        self._running: deque[tuple[int, TaskFuture]] = deque()  # type: ignore[type-arg]
+
+    def run(self, tasks: int, kills: int, partitions: int) -> int:
+        """Run the tasks, and retry each that a fault costs an attempt. Return the number of retries."""
+        faults = [self._kill] * kills + [self._partition] * partitions
+        self._chance.shuffle(faults)
+        moments = deque(zip(sorted(self._chance.sample(range(tasks // 20, tasks), len(faults))), faults, strict=True))
+        for task in range(tasks):
+            self._submit(task)
+        done = 0
+        while self._running:
+            task, future = self._running.popleft()
+            try:
+                assert future.result(WAIT_SECONDS).result == "success"
+                done += 1
+            except WorkerDied:
+                self._submit(task)
+            while moments and done >= moments[0][0]:
+                moments.popleft()[1]()
+        self._heal()
+        return sum(self._attempts.values()) - tasks
+
+    def _submit(self, task: int) -> None:
+        self._attempts[task] += 1
+        sign = f"echo {{}} >> {self._root / 'ledger'}"
+        begin, collide = sign.format(f"{task}.{self._attempts[task]}"), sign.format(f"beside{task}")
+        code = f"{begin}; flock -n {self._root}/lock{task} sleep 0.05 || {collide}"
+        self._running.append((task, self._pool.submit_commands(f"t[{task}]", [["sh", "-c", code]])))
+
+    def _kill(self) -> None:
+        """Kill a worker, and start another one at its address, on any host that is connected."""
+        name = self._chance.choice([name for name in self._hosts.names if name != self._cut])
+        victim = self._hosts.workers[name]
+        victim.kill()
+        self._hosts.start_worker(name, victim.port)
+
+    def _partition(self) -> None:
+        """Cut a host off. Its worker ends by itself; the host that was cut off before it is back by then."""
+        self._heal()
+        assert self._hosts.network is not None
+        self._cut = self._chance.choice(self._hosts.names)
+        self._hosts.network.cut(self._cut)
+
+    def _heal(self) -> None:
+        """Wait until the worker of the host that is cut off has ended, connect the host and start another one."""
+        if not self._cut:
+            return
+        assert self._hosts.network is not None
+        self._hosts.workers[self._cut].process.wait(WAIT_SECONDS)
+        self._hosts.network.join(self._cut)
+        name, self._cut = self._cut, ""
+        self._hosts.start_worker(name)
 
 
 if __name__ == "__main__":

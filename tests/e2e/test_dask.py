@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 from pathlib import Path
@@ -11,6 +12,8 @@ import psutil
 import pytest
 
 from support import projects
+from support.dask_clusters import DaskCluster
+from support.network_namespaces import Network, enter, find_obstacle
 from support.real_servers import HANG_SECONDS, run, serving
 
 LANES = """
@@ -48,10 +51,11 @@ def read_rows(folder: Path, query: str) -> list[tuple[object, ...]]:
         return database.execute(query).fetchall()
 
 
-def run_lane(folder: Path, lane: str) -> dict[str, list[tuple[object, ...]]]:
+def run_lane(folder: Path, lane: str, stages: str = STAGES, lanes: str = LANES) -> dict[str, list[tuple[object, ...]]]:
     """Run a lane in a folder of its own; return what its history says, without times."""
     folder.mkdir()
-    projects.write(folder, STAGES, lanes=LANES, checks=CHECKS)
+    (folder / "burn.py").write_text(BURN)
+    projects.write(folder, stages, lanes=lanes, checks=CHECKS)
     done = run(folder, "--lane", lane, "--once")
     assert done.returncode == 1, done.stderr
     return {
@@ -67,6 +71,11 @@ def run_lane(folder: Path, lane: str) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
+def hide_folders(rows: list[tuple[object, ...]]) -> list[tuple[str, ...]]:
+    """Return rows without the folders of Python files and without decimal numbers."""
+    return [tuple(re.sub(r"\d+\.\d+|/\S*/(?=\w+\.py)", "", str(value)) for value in row) for row in rows]
+
+
 def test_lane_on_a_local_cluster_has_the_records_of_a_local_run(tmp_path: Path) -> None:
     near, far = run_lane(tmp_path / "near", "near"), run_lane(tmp_path / "far", "far")
     same = [tuple(str(value).replace(str(tmp_path / "near"), "") for value in row) for row in near["tasks"]]
@@ -76,6 +85,37 @@ def test_lane_on_a_local_cluster_has_the_records_of_a_local_run(tmp_path: Path) 
     assert (tmp_path / "far/out/passes.txt").read_text() == "passed\n"
     pools = read_rows(tmp_path / "far", "SELECT stage, pool FROM stages WHERE stage IN ('here', 'passes', 'works')")
     assert sorted(pools) == [("here", "commands"), ("passes", "dask"), ("works", "dask")]
+
+
+BURN = "import time\nwhile time.process_time() < 0.5: pass\n"
+BURNT_SECONDS = 0.5
+
+
+def test_lane_on_hosts_of_their_own_has_the_records_of_a_local_run(tmp_path: Path) -> None:
+    if obstacle := find_obstacle():
+        pytest.skip(obstacle)
+    network, cluster = Network(), DaskCluster(tmp_path)
+    stages = STAGES.replace("tried", str(tmp_path / "tried")) + "    name: burns, run: python3 -S burn.py"
+    try:
+        cluster.start_scheduler(host=network.address)
+        for name in ("one", "two"):
+            cluster.start_worker(name, prefix=enter(network.add_host()), folder=name)
+        near = run_lane(tmp_path / "near", "near", stages)
+        (tmp_path / "tried").unlink()
+        lanes = f'{LANES}\n    dask: {{scheduler: "{cluster.address}", insecure: true}}\n'
+        far = run_lane(tmp_path / "far", "far", stages, lanes)
+    finally:
+        cluster.close()
+        network.close()
+    assert hide_folders(far["tasks"]) == hide_folders(near["tasks"])
+    assert {key: far[key] for key in ("sla", "run")} == {key: near[key] for key in ("sla", "run")}
+    assert (tmp_path / "far/out/passes.txt").read_text() == "passed\n"
+    workers = {row[0] for row in read_rows(tmp_path / "far", "SELECT worker FROM tasks WHERE pool = 'dask'")}
+    assert {str(worker).rpartition("/")[2] for worker in workers} == {"one", "two"}
+    for lane in ("near", "far"):
+        assert read_rows(tmp_path / lane, "SELECT cpu FROM tasks WHERE stage = 'burns'") == [
+            (pytest.approx(BURNT_SECONDS, rel=0.1),)
+        ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "kill_9"])

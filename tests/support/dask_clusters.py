@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterSettings
@@ -45,7 +46,7 @@ class DaskCluster:
 
     folder: Path
     tls: Path | None = None
-    prefix: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     processes: list[DaskProcess] = field(default_factory=list)
     scheduler: DaskProcess | None = None
 
@@ -78,14 +79,8 @@ class DaskCluster:
         return "-" if self.tls is None else str(self.tls)
 
     def _start(self, words: list[str], prefix: Sequence[str], env: Mapping[str, str] | None = None) -> DaskProcess:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, str(PROGRAM), *words],
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "dask.log").open("ab"),
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[1]), **(env or {})},
-            start_new_session=True,
-        )
+        with (self.folder / "dask.log").open("ab") as log:
+            process = self._spawn([*prefix, sys.executable, str(PROGRAM), *words], log, env)
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
         address = process.stdout.readline().strip() if ready else ""
@@ -93,6 +88,16 @@ class DaskCluster:
         self.processes.append(made)
         assert address, f"no {words[0]}: {(self.folder / 'dask.log').read_text()[-2000:]}"
         return made
+
+    def _spawn(self, words: list[str], log: IO[bytes], env: Mapping[str, str] | None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[1]), **self.env, **(env or {})},
+            start_new_session=True,
+        )
 
     def close(self) -> None:
         for made in reversed(self.processes):

@@ -60,6 +60,10 @@ class Network:
         """Cut a namespace off: its packets vanish, without an error on either side."""
         _ip("link", "set", self._link(name), "down")
 
+    def join(self, name: str) -> None:
+        """Connect a namespace again."""
+        _ip("link", "set", self._link(name), "up")
+
     def close(self) -> None:
         for name in self.hosts:
             subprocess.run(["ip", "netns", "del", name], check=False)

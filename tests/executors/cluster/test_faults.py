@@ -17,6 +17,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from support.dask_clusters import DaskCluster, open_pool
+from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
@@ -62,6 +63,30 @@ def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_
         assert pool.stop(kept, grace_seconds=0.0)  # type: ignore[arg-type]
         assert kept.result(WAIT_SECONDS).result is Result.CANCELLATION  # type: ignore[attr-defined]
         assert sorted((tmp_path / "ledger").read_text().split()) == ["kept", "lost"]
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    worker = own_cluster.start_worker("frozen")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    os.mkfifo(tmp_path / "go")
+    try:
+        code = f"echo $$ > {tmp_path / 'begun'}; cat {tmp_path / 'go'}"
+        os.mkfifo(tmp_path / "begun")
+        late = pool.submit_commands("late", [["sh", "-c", code]])
+        command = int((tmp_path / "begun").read_text())
+        worker.process.send_signal(signal.SIGSTOP)
+        pool.give_up(late)
+        with pytest.raises(WorkerDied, match="its worker did not answer the order to stop"):
+            late.result(WAIT_SECONDS)
+        (tmp_path / "go").write_text("")
+        wait_for_end(command)
+        worker.process.send_signal(signal.SIGCONT)
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.late_replies == 1
+        assert isinstance(late.exception(0), WorkerDied)
+        assert sum(pool.statistics().finished.values()) == pool.statistics().submitted == 2
     finally:
         pool.kill_workers(0.0)
 
@@ -154,7 +179,8 @@ def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path:
         pool.kill_workers(0.0)
 
 
-def test_random_kills_lose_no_task_and_begin_none_twice(tmp_path: Path) -> None:
-    counts = soak_cluster.soak(tmp_path, 60, 4)
-    assert counts.pop("retries") <= 2 * 4  # each worker has a task and one ahead
-    assert counts == {"lost": 0, "begun twice": 0, "processes left": 0}
+def test_random_kills_and_a_partition_lose_no_task_and_begin_none_twice(tmp_path: Path) -> None:
+    partitions = 0 if find_obstacle() else 1  # test_partition.py says why there is none
+    counts = soak_cluster.soak(tmp_path, tasks=60, kills=4, partitions=partitions)
+    assert counts.pop("retries") <= 2 * (4 + partitions)  # each worker has a task and one ahead
+    assert counts == {"lost": 0, "begun twice": 0, "ran beside its retry": 0, "processes left": 0}

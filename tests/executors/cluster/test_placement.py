@@ -69,7 +69,7 @@ def test_batch_is_about_50_ms_of_work_and_a_fair_part_of_the_queue() -> None:
     assert choose_batch_size(0.005, queued=1000, slots=2) == 10
     assert choose_batch_size(0.005, queued=6, slots=2) == 3
     assert choose_batch_size(1.0, queued=1000, slots=2) == 1
-    assert choose_batch_size(0.0, queued=10_000, slots=2) == 200
+    assert choose_batch_size(0.0, queued=10_000, slots=2) == 1000
 
 
 def test_other_version_of_this_package_is_a_fault() -> None:

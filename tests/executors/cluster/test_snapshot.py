@@ -104,6 +104,21 @@ def test_leftovers_of_tasks_go_and_ignored_caches_stay(project: Path, tmp_path: 
     assert (tree.files / "a.py").read_text() == "a\n" * 1000
 
 
+def test_restored_copy_needs_only_the_difference(project: Path, tmp_path: Path) -> None:
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    install(repository, tree, tmp_path)
+    write(tree.files / "left.txt", "left")
+    write(tree.files / "a.py", "overwritten by a task")
+    (tree.files / "sub/b.py").unlink()
+    write(tree.files / "ignored/cache", "kept")
+    tree.restore()
+    write(project / "left.txt", "tracked by now")
+    (project / "a.py").unlink()
+    install(repository, tree, tmp_path)
+    assert list_files(tree.files) == [".gitignore", "ignored/cache", "left.txt", "sub/b.py"]
+    assert (tree.files / "left.txt").read_text() == "tracked by now"
+
+
 def test_included_file_travels_though_git_ignores_it(project: Path, tmp_path: Path) -> None:
     tree = HostTree(tmp_path / "scratch", "p", "s")
     install(Repository(project, tmp_path / "ours"), tree, tmp_path, include=("ignored/c.py",))

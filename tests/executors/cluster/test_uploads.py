@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from paropt_exporter.executors.cluster.downloads import choose_destination
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.commands.output import OutputFile
 from support.dask_clusters import DaskCluster
+from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -54,6 +56,28 @@ def test_next_run_has_the_changed_files(pool: ClusterPool, project: Path) -> Non
     assert [outcome.result(WAIT_SECONDS).output for outcome in outcomes] == ["second\n"] * 4
 
 
+def test_worker_that_comes_later_gets_the_snapshot_of_the_run(
+    pool: ClusterPool, shared_cluster: DaskCluster, project: Path
+) -> None:
+    pool.begin_run(())
+    (project / "word.txt").write_text("changed during the run\n")
+    late = shared_cluster.start_worker("late", folder="another-host")
+    try:
+        eventually("the late worker takes tasks", lambda: pool.live == 3)
+        pool.resize(3)
+        fifos = [project.parent / name for name in "abc"]
+        for fifo in fifos:
+            os.mkfifo(fifo)
+        futures = [pool.submit_commands("t", [["sh", "-c", f"echo > {fifo}; cat word.txt"]]) for fifo in fifos]
+        for fifo in fifos:
+            fifo.read_text()
+        outcomes = [future.result(WAIT_SECONDS) for future in futures]
+        assert [outcome.output for outcome in outcomes] == ["first\n"] * 3
+        assert any(outcome.measurement.worker.endswith("/late") for outcome in outcomes)
+    finally:
+        late.kill()
+
+
 def test_call_finds_its_module_in_the_copy(pool: ClusterPool, project: Path) -> None:
     (project / "travelling.py").write_text("def check():\n    print(__file__)\n")
     pool.begin_run(())
@@ -84,7 +108,8 @@ def test_large_output_file_comes_back_in_pieces(pool: ClusterPool, project: Path
 def test_whole_output_reaches_the_file_of_the_stage(pool: ClusterPool, project: Path) -> None:
     pool.begin_run(())
     options = RemoteTaskOptions(output_file=OutputFile(project / "out.txt"))
-    pool.submit_commands("t", [["seq", "1", "200000"]], options=options).result(WAIT_SECONDS)
+    outcome = pool.submit_commands("t", [["seq", "1", "200000"]], options=options).result(WAIT_SECONDS)
+    assert outcome.output_path == str(project / "out.txt")
     assert (project / "out.txt").read_text() == "".join(f"{number}\n" for number in range(1, 200_001))
 
 
@@ -107,8 +132,6 @@ def test_only_named_variables_travel(pool: ClusterPool, monkeypatch: pytest.Monk
 
 
 def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
-    import os
-
     (project / "large.bin").write_bytes(os.urandom(100_000))
     settings = ClusterSettings(root=project, scheduler=shared_cluster.address, upload_max_bytes=50_000)
     pool = ClusterPool(settings, 1)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
+import queue
 import shutil
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic, time
 from typing import Any
 
-from distributed import WorkerPlugin, get_worker
+from distributed import Status, WorkerPlugin, get_worker
 from msgspec import Struct, field
 
 from paropt_exporter import host
@@ -24,8 +27,10 @@ from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
+from paropt_exporter.executors.cluster.message_stream import OPERATION, READY, MessageStream
 from paropt_exporter.executors.cluster.messages import (
     Batch,
+    Order,
     RemoteCall,
     RemoteCommands,
     RemoteFile,
@@ -33,20 +38,27 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteMeasurement,
     RemoteTask,
     RunningUsage,
+    StopOrder,
     TaskReply,
+    UsageRequest,
     WorkerFacts,
     WorkerUsage,
-    WrongWorkerError,
 )
 from paropt_exporter.executors.cluster.trees import HostTree
 from paropt_exporter.executors.cluster.worker_files import find_outputs, take_temporary
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.worker.payload import ONCE, load_arguments, load_function
 
 NAME = "paropt"
 VENV = "VIRTUAL_ENV"
+SLOT_PREFIX = "paropt-slot"
+LINGER_SECONDS = 0.2  # for which a slot without work keeps its thread: the next task starts without the scheduler
+_HOLD_SECONDS = 5.0  # after which a slot lets tasks of others have its thread
 _SETUP_SECONDS = 30.0
+_MOST_KEPT = 1000  # functions in a worker process
+_SHORTEST_MEASURED_SECONDS = 0.001  # of the process pool
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 _setup_lock = threading.Lock()  # guards: the installation of the agent
 
@@ -57,7 +69,8 @@ class _Session(Struct):
     root: str
     number: int = 0
     running: dict[int, TaskFuture[Any]] = field(default_factory=dict)
-    keys: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of batches
+    batches: queue.SimpleQueue[Batch] = field(default_factory=queue.SimpleQueue)
+    stream: MessageStream | None = None
     tree: HostTree | None = None
     spool: str = ""  # a folder for temporary files
     stopped: set[int] = field(default_factory=set)
@@ -68,11 +81,13 @@ class Agent(WorkerPlugin):
     """The pools of one Dask worker, for all coordinators that use it.
 
     ```
-    prepare ──> session ──run_batch──> running ──> replies
-                   └── its key is released (the coordinator has gone), or the worker ends ──> killed
+    prepare ──> session ══stream══ coordinator         batches ──> a slot runs them, one after another ──> replies
+                   └── the stream ends, or its key is released (the coordinator has gone), or the worker ends ──> killed
     ```
-    Guarantees: a task runs only while its coordinator is connected to the scheduler, and the worker too; a batch that
-    names another worker runs nothing.
+    A slot is a Dask task, so that the scheduler sees that a thread of the worker is busy; batches and replies use the
+    stream, which costs a tenth of a Dask task.
+    Guarantees: a task runs only while its coordinator is connected to the scheduler and to the worker, and the worker
+    to the scheduler.
     """
 
     name = NAME
@@ -84,12 +99,16 @@ class Agent(WorkerPlugin):
         self._commands: CommandPool | None = None
         self._calls: Any = None
         self._threads = 1
-        self._worker_name = ""
+        self._worker_name = self._worker_id = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Called by Dask, on the event loop of the worker: none may block.
 
     def setup(self, worker: Any) -> None:
+        self._loop = asyncio.get_running_loop()
         self._threads = worker.state.nthreads
+        worker.handlers[OPERATION] = self.serve_stream
+        self._worker_id = worker.id
         self._worker_name = f"{socket.gethostname()}/{worker.name}"
 
     def teardown(self, worker: Any) -> None:
@@ -104,12 +123,39 @@ class Agent(WorkerPlugin):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """Kill a batch whose coordinator has gone or gave it up, and end a session whose lease was released."""
+        """End a session whose lease was released, or one of whose slots was cancelled."""
         del kwargs
+        name = str(key)
         if start in ("executing", "long-running") and finish in ("cancelled", "resumed"):
-            self._kill_batch(str(key))
-        elif finish in ("released", "forgotten") and (session := self._leases.pop(str(key), None)) is not None:
-            self.end_session(session)
+            if name.startswith(SLOT_PREFIX):
+                session, number, _ = name.removeprefix(f"{SLOT_PREFIX}-").split("-")
+                self.end_session(session, int(number))
+        elif finish in ("released", "forgotten") and (leased := self._leases.pop(name, None)) is not None:
+            self.end_session(leased)
+
+    async def serve_stream(self, comm: Any, session: str, number: int, worker_id: str) -> Any:
+        """Serve a coordinator's connection, and end its session with it."""
+        with self.lock:
+            state = self.sessions.get(session)
+        if state is None or state.number != number or worker_id != self._worker_id:
+            await comm.write("refused")
+            return Status.dont_reply
+        await comm.write(READY)
+        state.stream = stream = MessageStream(comm)
+        await stream.serve(lambda orders: self._obey(session, state, orders))
+        self.end_session(session, number)
+        return Status.dont_reply
+
+    def _obey(self, name: str, session: _Session, orders: Sequence[Order]) -> None:
+        for order in orders:
+            match order:
+                case Batch():
+                    session.batches.put(order)
+                case StopOrder():
+                    self.stop(name, order.attempt, order.grace_seconds)
+                case UsageRequest():
+                    assert session.stream is not None
+                    session.stream.send(self.read_usage(name))
 
     # Called by the coordinator
 
@@ -123,40 +169,65 @@ class Agent(WorkerPlugin):
             self.sessions[session] = known or _Session(root)
             self.sessions[session].number = number
 
-    def end_session(self, session: str) -> None:
-        """Kill the tasks of a coordinator."""
+    def end_session(self, session: str, number: int | None = None) -> None:
+        """Kill the tasks of a coordinator, unless it has begun another session than `number` since."""
         with self.lock:
-            ended = self.sessions.pop(session, None)
-            if ended is None:
+            ended = self.sessions.get(session)
+            if ended is None or (number is not None and ended.number != number):
                 return
+            del self.sessions[session]
             ended.ended = True
             running = tuple(ended.running.values())
         for future in running:
             self._stop_future(future, 0.0)
+        if ended.stream is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(ended.stream.close)
         if ended.tree is not None:
             ended.tree.close()
         if ended.spool:
             shutil.rmtree(ended.spool, ignore_errors=True)
 
-    def run_batch(self, batch: Batch) -> list[bytes]:
-        """Run the tasks of a batch, and return their pickled replies."""
+    def serve_slot(self, session_name: str, number: int) -> None:
+        """Run batches of a session until there is none for a moment; in a thread of the worker."""
         with self.lock:
-            session = self.sessions.get(batch.session)
-        if session is None:
-            raise WrongWorkerError(f"this worker has no session {batch.session}")
-        with self.lock:
-            session.keys[batch.key] = tuple(task.attempt for task in batch.tasks)
+            session = self.sessions.get(session_name)
+        if session is None or session.number != number:
+            return
+        until = monotonic() + _HOLD_SECONDS
+        with contextlib.suppress(queue.Empty):
+            while monotonic() < until and not session.ended:
+                self._run_batch(session, session.batches.get(timeout=LINGER_SECONDS))
+
+    def _run_batch(self, session: _Session, batch: Batch) -> None:
+        """Run the tasks of a batch, and send each group of replies that is ready."""
         began = time()
-        try:
-            futures = [self._start(session, task) for task in batch.tasks]
-            pairs = zip(batch.tasks, futures, strict=True)
-            return [self._build_reply(session, task, future, began) for task, future in pairs]
-        finally:
+        ended: queue.SimpleQueue[TaskFuture[Any]] = queue.SimpleQueue()
+        tasks: dict[TaskFuture[Any], RemoteTask] = {}
+        for task in batch.tasks:
+            future = self._start(session, task, is_alone=len(batch.tasks) == 1)
+            tasks[future] = task
+        for future in tasks:
+            future.add_done_callback(ended.put)  # type: ignore[arg-type]  # it is a TaskFuture
+        left = len(tasks)
+        while left:
+            group = [ended.get()]
+            while not ended.empty():  # no other thread takes from it
+                group.append(ended.get())
+            left -= len(group)
+            each = _estimate_seconds(group)
+            replies = [(tasks[one].attempt, self._build_reply(session, tasks[one], one, began, each)) for one in group]
+            self._send(session, replies)
             with self.lock:
-                session.keys.pop(batch.key, None)
-                for task in batch.tasks:
-                    session.running.pop(task.attempt, None)
-                    session.stopped.discard(task.attempt)
+                for one in group:
+                    attempt = tasks[one].attempt
+                    session.running.pop(attempt, None)
+                    session.stopped.discard(attempt)
+
+    def _send(self, session: _Session, replies: list[tuple[int, bytes]]) -> None:
+        assert session.stream is not None and self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(session.stream.send, *replies)
 
     def stop(self, session_name: str, attempt: int, grace_seconds: float) -> None:
         """Stop one task. One that has not arrived will not start."""
@@ -187,12 +258,12 @@ class Agent(WorkerPlugin):
 
     # Running a task
 
-    def _start(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
+    def _start(self, session: _Session, task: RemoteTask, *, is_alone: bool) -> TaskFuture[Any]:
         future: TaskFuture[Any]
         if session.ended or task.attempt in session.stopped:
             return _fail(task.label, TaskStopped(f"{task.label} was stopped"))
         try:
-            future = self._submit(session, task)
+            future = self._submit(session, task, is_alone=is_alone)
         except Exception as error:  # noqa: BLE001 -- a lack of threads or processes costs this task only
             return _fail(task.label, error)
         with self.lock:
@@ -202,7 +273,7 @@ class Agent(WorkerPlugin):
             self._stop_future(future, 0.0)
         return future
 
-    def _submit(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
+    def _submit(self, session: _Session, task: RemoteTask, *, is_alone: bool) -> TaskFuture[Any]:
         work = task.work
         if isinstance(work, RemoteCommands):
             output = self._get_output_path(session, task)
@@ -226,7 +297,11 @@ class Agent(WorkerPlugin):
                 str(output) if output is not None else None,
             )
             return future
-        future = calls.submit_named(task.label, _run_function, work.payload)
+        if is_alone:
+            future = calls.submit_named(task.label, _run_function, work.function, work.arguments)
+        else:  # short ones: the pool sends them to its processes together, too
+            future = calls.submit(_run_function, work.function, work.arguments)
+            future.label = task.label
         return future
 
     def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
@@ -268,8 +343,10 @@ class Agent(WorkerPlugin):
                 self._calls = ProcessPool(self._threads)
             return self._calls
 
-    def _build_reply(self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float) -> bytes:
-        began = monotonic()
+    def _build_reply(
+        self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float, mean_seconds: float
+    ) -> bytes:
+        """Pickle a reply. `mean_seconds`: the duration of a task that was too short to be measured alone."""
         error: BaseException | None = None
         value: Any = None
         try:
@@ -287,7 +364,7 @@ class Agent(WorkerPlugin):
             attempt=task.attempt,
             value=value,
             error=error,
-            measurement=self._measure(value, future, began),
+            measurement=self._measure(value, future, mean_seconds),
             outputs=outputs,
             report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
             output=take_temporary(self._get_output_path(session, task)),
@@ -298,10 +375,10 @@ class Agent(WorkerPlugin):
             why = UnpicklableError(f"{task.label}: its result or exception can't be pickled: {describe(raised)}")
             return pickle.dumps(TaskReply(attempt=task.attempt, error=why, measurement=reply.measurement))
 
-    def _measure(self, value: Any, future: TaskFuture[Any], began: float) -> RemoteMeasurement:
+    def _measure(self, value: Any, future: TaskFuture[Any], mean_seconds: float) -> RemoteMeasurement:
         measured = value.measurement if isinstance(value, CommandOutcome) else future.measurement
         if measured is None:
-            return RemoteMeasurement(worker=self._worker_name, duration_seconds=monotonic() - began)
+            return RemoteMeasurement(worker=self._worker_name, duration_seconds=mean_seconds)
         return RemoteMeasurement(
             worker=self._worker_name,
             pid=measured.pid,
@@ -312,17 +389,6 @@ class Agent(WorkerPlugin):
         )
 
     # Stopping
-
-    def _kill_batch(self, key: str) -> None:
-        with self.lock:
-            futures = [
-                session.running[attempt]
-                for session in self.sessions.values()
-                for attempt in session.keys.get(key, ())
-                if attempt in session.running
-            ]
-        for future in futures:
-            self._stop_future(future, 0.0)
 
     def _stop_future(self, future: TaskFuture[Any], grace_seconds: float) -> None:
         if self._commands is not None and self._commands.stop(future, grace_seconds=grace_seconds):
@@ -355,33 +421,23 @@ def prepare(session: str, number: int, lease: str, root: str) -> WorkerFacts:
     )
 
 
-def run_batch(batch: bytes) -> list[bytes]:
-    """Run a pickled batch if it is for this worker."""
-    read: Batch = pickle.loads(batch)
-    worker: Any = get_worker()
-    if worker.id != read.worker_id or NAME not in worker.plugins:
-        raise WrongWorkerError(f"the batch is for {read.worker_id}, this is {worker.id}")
-    replies: list[bytes] = worker.plugins[NAME].run_batch(read)
-    return replies
+def serve_slot(session: str, number: int) -> None:
+    """Run batches of a session in this thread of the worker."""
+    agent: Any = get_worker().plugins.get(NAME)
+    if agent is not None:
+        agent.serve_slot(session, number)
 
 
-def stop_attempt(session: str, attempt: int, grace_seconds: float, *, dask_worker: Any) -> None:
-    """Stop one task; on the event loop of the worker."""
-    if NAME in dask_worker.plugins:
-        dask_worker.plugins[NAME].stop(session, attempt, grace_seconds)
+def _run_function(packed: bytes, arguments: bytes | tuple[Any, ...]) -> Any:
+    """Call a function in a worker process."""
+    function, _ = _load_kept(packed) if packed[:1] == ONCE else load_function(packed)
+    positional, keywords = load_arguments(arguments)
+    return function(*positional, **keywords)
 
 
-def read_usage(session: str, *, dask_worker: Any) -> WorkerUsage | None:
-    """Return the usage of a session's running tasks; on the event loop of the worker."""
-    agent = dask_worker.plugins.get(NAME)
-    return None if agent is None else agent.read_usage(session)
-
-
-def _run_function(payload: bytes) -> Any:
-    import cloudpickle  # type: ignore[import-untyped]
-
-    function, args, kwargs = cloudpickle.loads(payload)
-    return function(*args, **kwargs)
+@lru_cache(maxsize=_MOST_KEPT)
+def _load_kept(packed: bytes) -> tuple[Callable[..., Any], bool]:
+    return load_function(packed)
 
 
 def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> tuple[str, str, str]:
@@ -396,6 +452,12 @@ def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> t
             state.tree = HostTree(_get_scratch(dask_worker), project, session)
         state.root = os.path.normpath(state.tree.files / folder)
     return str(state.tree.files), state.tree.read_commit(), str(state.tree.place / "pack")
+
+
+async def restore_tree(session: str, *, dask_worker: Any) -> None:
+    """Bring a host's copy of the files back to the snapshot that it has. Raises OSError."""
+    tree = dask_worker.plugins[NAME].sessions[session].tree
+    await asyncio.to_thread(tree.restore)
 
 
 async def install_tree(session: str, commit: str, *, dask_worker: Any) -> None:
@@ -421,6 +483,14 @@ def check_root(session: str, *, dask_worker: Any) -> str:
 def _get_scratch(worker: Any) -> Path:
     """Return the folder where Dask keeps temporary files, which its settings may put on another disk."""
     return Path(worker.local_directory).parent / "paropt"
+
+
+def _estimate_seconds(futures: Sequence[TaskFuture[Any]]) -> float:
+    """Return the mean duration of calls that a process ran one after another, too short to be measured one by one."""
+    starts = [one.started_seconds for one in futures if one.started_seconds is not None]
+    if len(starts) < 2:
+        return _SHORTEST_MEASURED_SECONDS
+    return min(_SHORTEST_MEASURED_SECONDS, (max(starts) - min(starts)) / (len(starts) - 1))
 
 
 def _fail(label: str, error: BaseException) -> TaskFuture[Any]:

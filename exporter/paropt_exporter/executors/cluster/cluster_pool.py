@@ -25,6 +25,8 @@ from paropt_exporter.executors.cluster.workers import LocalFiles, WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.worker.payload import Packer
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class ClusterPool:
         self._counters = PoolCounters(name)
         self._ended = WorkerCounters()
         self._attempts = itertools.count(1)
+        self._packer = Packer()
         self._items: dict[TaskFuture[Any], WorkItem] = {}
         self._slot_seconds, self._slots_since = 0.0, monotonic()
         self._slots = 0
@@ -92,9 +95,10 @@ class ClusterPool:
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Queue a call of a function, which travels with its arguments."""
-        import cloudpickle  # type: ignore[import-untyped]
-
-        return self._submit(label, RemoteFunction(cloudpickle.dumps((fn, args, kwargs))), _NO_OPTIONS)
+        function, arguments = self._packer.pack(fn, args, kwargs)
+        if isinstance(arguments, PickleBuffers):
+            arguments = arguments.join()
+        return self._submit(label, RemoteFunction(function, arguments), _NO_OPTIONS)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Queue a call of a function, as `concurrent.futures` does."""
@@ -130,6 +134,11 @@ class ClusterPool:
     @property
     def busy(self) -> int:
         return self._coordinator.busy_slots
+
+    @property
+    def late_replies(self) -> int:
+        """The results that came after their tasks had been given up, and were dropped."""
+        return self._coordinator.late_replies
 
     @property
     def helper_pids(self) -> frozenset[int]:

@@ -22,12 +22,16 @@ from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_lin
 from paropt_exporter.events import Result, RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, downloads, environment, placement, transfers
 from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
+from paropt_exporter.executors.cluster.message_stream import open_stream
 from paropt_exporter.executors.cluster.messages import (
+    Answer,
     Batch,
     RemoteMeasurement,
+    StopOrder,
     TaskReply,
+    UsageRequest,
     WorkerFacts,
-    WrongWorkerError,
+    WorkerUsage,
 )
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize, Sizing
@@ -39,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5  # between two samples of running tasks
 _IDLE_POLLS = 10  # of which an idle worker gets one
-_CALL_SECONDS = 5.0  # for a sample, or an order to stop
+_EVENT_SECONDS = 1.0  # in which the scheduler tells why the connection to a worker has ended
 _RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is looked for again
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
@@ -93,7 +97,7 @@ class Coordinator:
         self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
         self._prepare = dask_client.build_by_value(_prepare)
-        self._run_batch = dask_client.build_by_value(_run_batch)
+        self._serve_slot = dask_client.build_by_value(_serve_slot)
 
     # From any thread
 
@@ -126,7 +130,7 @@ class Coordinator:
     @property
     def slots(self) -> int:
         """The slots of all workers that take tasks."""
-        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if not worker.draining)
+        return sum(worker.facts.threads for worker in tuple(self._workers.values()) if worker.takes_tasks)
 
     @property
     def draining_slots(self) -> int:
@@ -160,7 +164,7 @@ class Coordinator:
 
     def stop(self, item: WorkItem, grace_seconds: float) -> None:
         """Stop an item that was sent. Its reply settles it."""
-        self._call(self._stop_item(item, grace_seconds))
+        self._loop.call_soon_threadsafe(self._stop_item, item, grace_seconds)
 
     def give_up(self, item: WorkItem) -> None:
         """Settle an item whose worker does not answer."""
@@ -326,7 +330,10 @@ class Coordinator:
             if isinstance(facts, str):
                 raise ClusterError(facts)
             info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
-        except FutureCancelled:  # it has gone, or its scheduler has
+            stream = await open_stream(
+                self._client, address, session=self._session, number=number, worker_id=facts.worker_id
+            )
+        except (FutureCancelled, OSError):  # it has gone, or its scheduler has
             self._loop.call_later(_RELIST_SECONDS, self._relist)
             return
         except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
@@ -337,7 +344,8 @@ class Coordinator:
             counts = self._preparing.get(address) == number
             if counts:
                 del self._preparing[address]
-        if not counts or address not in info:
+        if not counts or address not in info or self._closing:
+            stream.close()
             lease.release()
             return
         worker = RemoteWorker(
@@ -345,10 +353,13 @@ class Coordinator:
             info[address]["id"],
             facts,
             lease,
+            stream,
+            number,
             heard_seconds=monotonic(),
             memory_available_bytes=facts.memory_available_bytes,
         )
         self._workers[address] = worker
+        self._spawn(self._serve_stream(worker))
         if await self._fit(worker):
             self._ready.set()
         self._adjust()
@@ -369,7 +380,21 @@ class Coordinator:
 
     def _drop(self, worker: RemoteWorker) -> None:
         del self._workers[worker.address]
+        self._release(worker)
+
+    def _release(self, worker: RemoteWorker) -> None:
+        worker.stream.close()
         worker.lease.release()
+
+    async def _serve_stream(self, worker: RemoteWorker) -> None:
+        """Take the answers of a worker until its connection ends, then lose it, unless the scheduler says why first."""
+        await worker.stream.serve(lambda answers: self._take_answers(worker, answers))
+        if not worker.items:
+            worker.fit = False
+            await asyncio.sleep(_EVENT_SECONDS)
+        if self._workers.get(worker.address) is worker:
+            self._lose(worker.address)
+            self._loop.call_later(_RELIST_SECONDS, self._relist)
 
     def _relist(self) -> None:
         if not self._closing and self._client.status == "running":
@@ -392,7 +417,7 @@ class Coordinator:
     async def _begin_run(self, programs: tuple[str, ...], folder: str) -> None:
         self._programs, self._folder = programs, folder
         if self._uploads is not None:
-            await self._uploads.take()
+            await self._uploads.take(self._client, tuple(self._workers.values()))
         await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
         if not self._workers and not self._preparing:
             raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
@@ -410,7 +435,7 @@ class Coordinator:
         worker = self._workers.pop(address, None)
         if worker is None:
             return
-        worker.lease.release()
+        self._release(worker)
         items = tuple(worker.items.values())
         if items or not expected:
             self.deaths["lost"] += 1
@@ -429,7 +454,7 @@ class Coordinator:
 
     def _fail_item(self, item: WorkItem, error: BaseException) -> None:
         if item.worker is not None:
-            item.worker.items.pop(item.task.attempt, None)
+            item.worker.take_item(item.task.attempt)
         if not item.sent_seconds and not item.future.start_running(monotonic()):
             return  # it was cancelled in the queue
         measured = None
@@ -492,77 +517,89 @@ class Coordinator:
         return taken
 
     def _send(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
-        if not items:
-            return
-        for item in items:
-            item.worker = worker
-            worker.items[item.task.attempt] = item
-        slots = min(items[0].slots, worker.facts.threads)
-        worker.taken_slots += slots
-        self._spawn(self._run_items(worker, items, slots))
+        if items:
+            worker.add_batch(items)
+            worker.stream.send(Batch(tuple(item.task for item in items)))
+            self._serve_slots(worker)
 
-    async def _run_items(self, worker: RemoteWorker, items: list[WorkItem], slots: int) -> None:
-        key = f"paropt-{self._session}-{next(self._keys)}"
-        batch = Batch(self._session, key, worker.facts.worker_id, tuple(item.task for item in items))
-        sent = self._submit_pinned(worker.address, key, self._run_batch, (pickle.dumps(batch),))
+    def _serve_slots(self, worker: RemoteWorker) -> None:
+        """Have a thread of a worker for each of its batches."""
+        while worker.served_slots < min(worker.batches, worker.facts.threads):
+            worker.served_slots += 1
+            self._spawn(self._hold_slot(worker))
+
+    async def _hold_slot(self, worker: RemoteWorker) -> None:
+        """Run a Dask task on a worker that runs batches there until none is left."""
+        key = f"{agent.SLOT_PREFIX}-{self._session}-{worker.number}-{next(self._keys)}"
+        slot = self._submit_pinned(worker.address, key, self._serve_slot, (self._session, worker.number))
+        why = ""
         try:
-            replies = await sent
+            await slot
         except (asyncio.CancelledError, FutureCancelled):
             if self._client.status != "running":
                 self._lose_all()
-            self._fail_unsettled(worker, items, "lost: the scheduler or the worker has gone")
-        except WrongWorkerError:
-            self._requeue(worker, items)
+            why = "the scheduler or the worker has gone"
         except Exception as error:  # noqa: BLE001 -- KilledWorker, or a fault of ours
-            self._fail_unsettled(worker, items, f"lost: {to_one_line(describe(error))}")
-        else:
-            for item, reply in zip(items, replies, strict=True):
-                await self._take_reply(worker, item, reply)
+            why = to_one_line(describe(error))
         finally:
-            sent.release()
-            worker.taken_slots -= slots
-            self._dispatch()
-            self._adjust()
-
-    def _requeue(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
-        """Take items back that reached another worker at the address of theirs, which has begun none of them."""
-        for item in reversed(items):
-            if worker.items.pop(item.task.attempt, None) is not None:
-                item.future.reset_to_pending()
-                item.worker, item.usage, item.sent_seconds = None, None, 0.0
-                self._queue.appendleft(item)
-        if self._workers.get(worker.address) is worker:
-            self._drop(worker)
-        self._welcome(worker.address)
-
-    def _fail_unsettled(self, worker: RemoteWorker, items: list[WorkItem], why: str) -> None:
-        self._fail_items([item for item in items if item.task.attempt in worker.items], why)
+            slot.release()
+            worker.served_slots -= 1
+        if self._workers.get(worker.address) is not worker:
+            return
+        if why:
+            self._lose(worker.address, why=why)
+            self._loop.call_later(_RELIST_SECONDS, self._relist)
+        else:
+            self._serve_slots(worker)
 
     def _submit_pinned(self, address: str, key: str, function: Any, args: tuple[Any, ...]) -> Any:
         return self._client.submit(
             function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
         )
 
-    async def _take_reply(self, worker: RemoteWorker, item: WorkItem, data: bytes) -> None:
-        if item.task.attempt not in worker.items:
-            self.late_replies += 1
+    def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
+        now = worker.heard_seconds = monotonic()
+        for answer in answers:
+            if isinstance(answer, WorkerUsage):
+                _take_usage(worker, answer, now)
+            else:
+                self._take_reply(worker, *answer, now)
+        self._adjust()
+
+    def _take_reply(self, worker: RemoteWorker, attempt: int, data: bytes, now: float) -> None:
+        item = worker.items.get(attempt)
+        if item is None:
+            self._drop_late(worker, attempt)
+            worker.end_attempt(attempt)
             return
         try:
             reply: TaskReply = pickle.loads(data)
         except Exception as error:  # noqa: BLE001 -- the classes of a user's result run in here
-            reply = TaskReply(
-                attempt=item.task.attempt,
-                error=WorkerDied(f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"),
-            )
-        worker.heard_seconds = monotonic()
+            why = f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"
+            reply = TaskReply(attempt=attempt, error=WorkerDied(why))
         self._learn_duration(item.group, reply)
-        received = monotonic()
         if reply.outputs or reply.report or reply.output:
-            reply = await self._fetch_files(worker, item, reply)
-        if worker.items.pop(item.task.attempt, None) is None:  # it was lost meanwhile
-            self.late_replies += 1
-            return
-        self._settle(item, reply, received)
+            self._spawn(self._take_files(worker, item, reply, now))
+        else:
+            self._end_item(worker, item, reply, now)
+
+    def _drop_late(self, worker: RemoteWorker, attempt: int) -> None:
+        self.late_replies += 1
+        log.warning(
+            "a result came after its task was given up: dropped",
+            extra={"worker": f"{worker.facts.host}/{worker.name}", "attempt": attempt},
+        )
+
+    async def _take_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply, received: float) -> None:
+        self._end_item(worker, item, await self._fetch_files(worker, item, reply), received)
+        self._adjust()
+
+    def _end_item(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply, received: float) -> None:
+        worker.end_attempt(item.task.attempt)
+        if worker.take_item(item.task.attempt) is None:  # it was lost meanwhile
+            self._drop_late(worker, item.task.attempt)
+        else:
+            self._settle(item, reply, received)
 
     async def _fetch_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply) -> TaskReply:
         """Write the files of a reply here; a fault becomes the error of the task."""
@@ -596,51 +633,39 @@ class Coordinator:
                 measured.run_delay_seconds, measured.memory_peak_bytes,
             )  # fmt: skip
             if isinstance(value, CommandOutcome) and future.measurement is not None:
-                value = replace(value, measurement=future.measurement)
+                path = self._find_output_path(item, value)
+                value = replace(value, measurement=future.measurement, output_path=path)
         self.on_settled(measured, _classify(reply))
         settled = future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
         if not settled:
             self.late_replies += 1
 
+    @staticmethod
+    def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:
+        """Return the file with the whole output here; None if there is none, or if the worker's disk was full."""
+        if not item.keeps_output:
+            return None
+        if outcome.output_path is None:
+            log.warning(
+                "the disk of a worker's host took only a part of the output of a task",
+                extra={"task": item.task.label, "worker": outcome.measurement.worker},
+            )
+            return None
+        return None if item.files.output_file is None else str(item.files.output_file.path)
+
     # Stopping and sampling
 
-    async def _stop_item(self, item: WorkItem, grace_seconds: float) -> None:
+    def _stop_item(self, item: WorkItem, grace_seconds: float) -> None:
         worker = item.worker
-        if worker is None or item.task.attempt not in worker.items:
-            return
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(
-                self._client.run(
-                    agent.stop_attempt, self._session, item.task.attempt, grace_seconds, workers=[worker.address]
-                ),
-                _CALL_SECONDS,
-            )
+        if worker is not None and item.task.attempt in worker.items:
+            worker.stream.send(StopOrder(item.task.attempt, grace_seconds))
 
     async def _poll_workers(self) -> None:
         for tick in itertools.count(1):
             await asyncio.sleep(_POLL_SECONDS)
             for worker in tuple(self._workers.values()):
-                if (worker.items or tick % _IDLE_POLLS == 0) and not worker.polling:
-                    worker.polling = True
-                    self._spawn(self._poll_worker(worker))
-
-    async def _poll_worker(self, worker: RemoteWorker) -> None:
-        try:
-            answers = await asyncio.wait_for(
-                self._client.run(agent.read_usage, self._session, workers=[worker.address]), _CALL_SECONDS
-            )
-            usage = answers[worker.address]
-        except Exception:  # noqa: BLE001 -- it is lost, or too busy to answer: its last sample counts
-            return
-        finally:
-            worker.polling = False
-        now = worker.heard_seconds = monotonic()
-        if usage is None:
-            return
-        worker.memory_available_bytes = usage.memory_available_bytes
-        for task in usage.running:
-            if (item := worker.items.get(task.attempt)) is not None:
-                item.usage = (now, task)
+                if worker.items or tick % _IDLE_POLLS == 0:
+                    worker.stream.send(UsageRequest())
 
     # Sizing
 
@@ -650,7 +675,7 @@ class Coordinator:
             return
         for worker in self._sizing.adjust(self._target, self._workers.values(), monotonic()):
             self._workers.pop(worker.address, None)
-            worker.lease.release()
+            self._release(worker)
         check = self._sizing.get_next_check()
         if check is not None and check > monotonic() and self._adjust_timer is None:
             self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
@@ -663,6 +688,7 @@ class Coordinator:
     async def _disconnect(self) -> None:
         for worker in tuple(self._workers.values()):
             self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
+            worker.stream.close()
         while self._queue:
             item = self._queue.popleft()
             if not item.future.cancel():
@@ -672,6 +698,13 @@ class Coordinator:
                 await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
+
+
+def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:
+    worker.memory_available_bytes = usage.memory_available_bytes
+    for task in usage.running:
+        if (item := worker.items.get(task.attempt)) is not None:
+            item.usage = (now, task)
 
 
 def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -704,7 +737,7 @@ def _prepare(session: str, number: int, lease: str, root: str) -> object:
     return prepare(session, number, lease, root)
 
 
-def _run_batch(batch: bytes) -> object:
-    from paropt_exporter.executors.cluster.agent import run_batch
+def _serve_slot(session: str, number: int) -> None:
+    from paropt_exporter.executors.cluster.agent import serve_slot
 
-    return run_batch(batch)
+    serve_slot(session, number)

@@ -36,9 +36,10 @@ class RemoteCall(Struct, frozen=True, kw_only=True):
 
 
 class RemoteFunction(Struct, frozen=True):
-    """A pickled function with its arguments."""
+    """A packed function, of which a message with several calls has one copy, and its arguments."""
 
-    payload: bytes
+    function: bytes
+    arguments: bytes | tuple[Any, ...]
 
 
 RemoteWork = RemoteCommands | RemoteCall | RemoteFunction
@@ -53,12 +54,20 @@ class RemoteTask(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """Tasks for one worker, which runs them only if it is the one that `worker_id` names."""
+    """Tasks that one slot of a worker runs together."""
 
-    session: str
-    key: str
-    worker_id: str
     tasks: tuple[RemoteTask, ...]
+
+
+class StopOrder(Struct, frozen=True):
+    """An order to stop one attempt: SIGTERM now, SIGKILL after the grace."""
+
+    attempt: int
+    grace_seconds: float
+
+
+class UsageRequest(Struct, frozen=True):
+    """A request for the usage of the running tasks."""
 
 
 class RemoteMeasurement(Struct, frozen=True, kw_only=True):
@@ -131,5 +140,5 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-class WrongWorkerError(Exception):
-    """A batch reached a worker that it is not for: the one before it at this address has gone."""
+Order = Batch | StopOrder | UsageRequest  # from the coordinator to an agent
+Answer = tuple[int, bytes] | WorkerUsage  # from an agent to the coordinator: an attempt and its pickled TaskReply

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from paropt_exporter.executors.cluster.workers import RemoteWorker
 
-BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 2 ms
+BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 1 ms
 AHEAD_SECONDS = 1.0  # a worker gets a batch ahead only of tasks shorter than this
-_MOST_IN_BATCH = 200
+_MOST_IN_BATCH = 1000
 
 
 def choose_worker(

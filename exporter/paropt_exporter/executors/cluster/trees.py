@@ -35,6 +35,7 @@ class HostTree:
             raise OSError(f"all {_MOST_TREES} copies of the files in {folder} are in use")
         self.files = self.place / "files"
         self._git_dir = self.place / "git"
+        self._restored = ""  # the snapshot that the files are known to be
 
     def read_commit(self) -> str:
         """Return the snapshot that the copy has; "" for none."""
@@ -43,24 +44,41 @@ class HostTree:
         except OSError:
             return ""
 
+    def restore(self) -> None:
+        """Undo what tasks have done to the files, while the coordinator looks for changes: the rest is a difference.
+
+        Raises OSError with git's message.
+        """
+        commit = self.read_commit()
+        if commit:
+            self._check_out(commit)
+            self._restored = commit
+
     def install(self, pack: Path, commit: str) -> None:
         """Add the objects and check the snapshot out. Unchanged files keep their times; ignored ones stay.
 
         Raises OSError with git's message.
         """
+        restored, self._restored = self._restored, ""
         with contextlib.suppress(FileNotFoundError):
             (self.place / "commit").unlink()  # until it is complete
         self.files.mkdir(exist_ok=True)
         if not (self._git_dir / "HEAD").is_file():
             self._git("init", "--quiet", "--bare", str(self._git_dir), bare=True)
         self._git("index-pack", "--fix-thin", "--stdin", stdin=pack.read_bytes())
-        self._git("read-tree", "--reset", "-u", commit)
-        self._git("clean", "-f", "-d", "-q")
+        if restored:
+            self._git("read-tree", "--reset", "-u", restored, commit)  # reads no file that is the same in both
+        else:
+            self._check_out(commit)
         (self.place / "commit").write_text(commit)
 
     def close(self) -> None:
         """Release the copy; the last worker of the session frees it for others."""
         os.close(self._lock)
+
+    def _check_out(self, commit: str) -> None:
+        self._git("read-tree", "--reset", "-u", commit)
+        self._git("clean", "-f", "-d", "-q")
 
     def _git(self, *words: str, stdin: bytes = b"", bare: bool = False) -> None:
         where = () if bare else ("--git-dir", str(self._git_dir), "--work-tree", str(self.files))

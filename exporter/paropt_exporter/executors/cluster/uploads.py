@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _INSTALL_SECONDS = 300.0
 class Uploads:
     """The copies of the project's files on the hosts; for the event loop of the coordinator.
 
-        take ──> snapshot ──provide(worker)──> the first worker of a host gets the pack, the others wait for it
+        take ──> snapshot (each host restores the last one) ──provide(worker)──> one worker of a host gets the pack
 
     Guarantees: a host gets a snapshot once, as the difference to the one that it has; the user's repository stays
     untouched.
@@ -39,9 +40,20 @@ class Uploads:
         self._has_warned = False
         self.sent_bytes = 0
 
-    async def take(self) -> None:
-        """Take a snapshot of the files as they are now. Raises ClusterError."""
-        self._snapshot = await asyncio.to_thread(self._take)
+    async def take(self, client: Any, workers: Iterable[RemoteWorker]) -> None:
+        """Take a snapshot of the files as they are now. Raises ClusterError.
+
+        Meanwhile the workers' hosts restore the files of the last one.
+        """
+        repository = await asyncio.to_thread(self._open_repository)
+        hosts = {worker.host_key: worker for worker in workers}
+        restoring = asyncio.gather(
+            *(self._restore(client, worker, repository.folder) for worker in hosts.values()), return_exceptions=True
+        )  # a host that fails here fails again when it receives the files, with the reason
+        try:
+            self._snapshot = await asyncio.to_thread(self._take, repository)
+        finally:
+            await restoring
         self._hosts.clear()
         self._packs.clear()
 
@@ -57,6 +69,11 @@ class Uploads:
             running = asyncio.get_running_loop().create_task(self._send(client, worker, known, path))
             self._hosts[worker.host_key] = running
         await asyncio.shield(running)
+
+    async def _restore(self, client: Any, worker: RemoteWorker, folder: str) -> None:
+        call = transfers.call_worker
+        await call(client, worker.address, agent.open_tree, self._session, folder, self._project)
+        await asyncio.wait_for(call(client, worker.address, agent.restore_tree, self._session), _INSTALL_SECONDS)
 
     async def _send(self, client: Any, worker: RemoteWorker, known: str, path: str) -> None:
         snapshot, repository = self._snapshot, self._repository
@@ -76,10 +93,13 @@ class Uploads:
             _INSTALL_SECONDS,
         )
 
-    def _take(self) -> Snapshot:
+    def _open_repository(self) -> Repository:
         if self._repository is None:
             self._repository = Repository(self._settings.root, find_cache() / f"{self._project}.git")
-        snapshot = self._repository.take(self._settings.include)
+        return self._repository
+
+    def _take(self, repository: Repository) -> Snapshot:
+        snapshot = repository.take(self._settings.include)
         if snapshot.submodules and not self._has_warned:
             self._has_warned = True
             log.warning("submodules do not travel to the workers", extra={"submodules": ", ".join(snapshot.submodules)})

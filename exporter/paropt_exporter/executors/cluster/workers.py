@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
 from paropt_exporter.events import RunningTask
+from paropt_exporter.executors.cluster.message_stream import MessageStream
 from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
 from paropt_exporter.executors.commands.output import OutputFile, OutputSink
 from paropt_exporter.executors.future import TaskFuture
@@ -41,8 +42,19 @@ class WorkItem(Struct, eq=False):
     usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
 
     @property
+    def keeps_output(self) -> bool:
+        return self.files.output_file is not None or self.files.open_sink is not None
+
+    @property
     def used_bytes(self) -> int:
         return self.usage[1].memory_bytes if self.usage is not None else 0
+
+
+class SentBatch(Struct, eq=False):
+    """A batch that a worker has: the slots that it takes, and how many replies are missing."""
+
+    slots: int
+    missing: int
 
 
 class RemoteWorker(Struct, eq=False):
@@ -56,18 +68,45 @@ class RemoteWorker(Struct, eq=False):
     name: str | int
     facts: WorkerFacts
     lease: Any
+    stream: MessageStream
+    number: int  # of its session
     heard_seconds: float
     items: dict[int, WorkItem] = field(default_factory=dict)  # by attempt
+    unanswered: dict[int, SentBatch] = field(default_factory=dict)  # by attempt, also of items that were given up
+    batches: int = 0
+    served_slots: int = 0  # Dask tasks that run batches, or that will
     taken_slots: int = 0  # by batches
+    busy_slots: int = 0  # of the items
     memory_available_bytes: int = 0  # of its host
     draining: bool = False
     fit: bool = True  # it has the files of this run
     differences: tuple[str, ...] = ()
-    polling: bool = False
 
-    @property
-    def busy_slots(self) -> int:
-        return sum(item.slots for item in self.items.values())
+    def add_batch(self, items: Sequence[WorkItem]) -> None:
+        """Note that items were sent together."""
+        batch = SentBatch(min(items[0].slots, self.facts.threads), len(items))
+        for item in items:
+            item.worker = self
+            self.items[item.task.attempt] = item
+            self.unanswered[item.task.attempt] = batch
+            self.busy_slots += item.slots
+        self.batches += 1
+        self.taken_slots += batch.slots
+
+    def take_item(self, attempt: int) -> WorkItem | None:
+        """Remove an item that is about to settle; None if it was removed before."""
+        item = self.items.pop(attempt, None)
+        if item is not None:
+            self.busy_slots -= item.slots
+        return item
+
+    def end_attempt(self, attempt: int) -> None:
+        """Note that a reply has been handled. The last one of a batch frees its slots."""
+        batch = self.unanswered.pop(attempt)
+        batch.missing -= 1
+        if not batch.missing:
+            self.batches -= 1
+            self.taken_slots -= batch.slots
 
     @property
     def takes_tasks(self) -> bool:

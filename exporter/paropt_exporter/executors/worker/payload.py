@@ -17,7 +17,7 @@ _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"__main__"  # its definitions travel by value: workers never import the user's __main__
 _MOST_CACHED = 1000
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # whose equality is identity, or nearly
-_ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
+ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
@@ -90,7 +90,7 @@ class Packer:
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
         key = None if self._is_importable(function) else PickleCacheKey()
         lasts = key is None or (type(function) is FunctionType and key.add_function(function, self._is_importable))
-        packed = (_ONCE if lasts else _AFRESH) + self._dumps(function)
+        packed = (ONCE if lasts else _AFRESH) + self._dumps(function)
         if lasts:
             if len(self._known) >= _MOST_CACHED:
                 self._known.clear()
@@ -130,7 +130,7 @@ def is_plain(value: object) -> bool:
 
 def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
     """Return a packed function, and whether all tasks with the same pickle may share it."""
-    return loads(memoryview(packed)[1:]), packed[:1] == _ONCE
+    return loads(memoryview(packed)[1:]), packed[:1] == ONCE
 
 
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,0 +1,82 @@
+"""A connection that carries messages both ways between the coordinator and the agent of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+OPERATION = "paropt_stream"  # the name by which a worker knows the agent's side
+READY = "ready"
+_CONNECT_SECONDS = 10.0
+
+
+class MessageStream:
+    """Messages over one of Dask's connections; for one event loop.
+
+        send ──> pending ──one write for all that came during the last one──> the other side's `serve`
+
+    Guarantees: messages arrive in order, or `serve` returns on both sides; so batches grow with the load, and a message
+    that comes alone waits for nothing.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self._pending: list[Any] = []
+        self._wakes_writer = asyncio.Event()
+
+    def send(self, *messages: Any) -> None:
+        """Send messages soon. They are dropped if the connection has ended."""
+        self._pending += messages
+        self._wakes_writer.set()
+
+    async def serve(self, handle: Callable[[list[Any]], None]) -> None:
+        """Hand arriving messages to `handle` until the connection ends, then return."""
+        writer = asyncio.get_running_loop().create_task(self._write())
+        try:
+            while True:
+                try:
+                    content = (await self._comm.read())["messages"]
+                except OSError:  # Dask's CommClosedError is one
+                    return
+                handle(pickle.loads(content))
+        finally:
+            writer.cancel()
+            self.close()
+
+    def close(self) -> None:
+        self._comm.abort()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wakes_writer.wait()
+            self._wakes_writer.clear()
+            messages, self._pending = self._pending, []
+            try:
+                await self._comm.write({"messages": pickle.dumps(messages)})
+            except OSError:
+                self.close()  # which ends the reader
+                return
+
+
+async def open_stream(client: Any, address: str, *, session: str, number: int, worker_id: str) -> MessageStream:
+    """Connect to the agent of a worker. Raises OSError, also if another worker answers at the address."""
+    from distributed.comm import core
+
+    connect: Any = core.connect
+    comm = await connect(address, timeout=_CONNECT_SECONDS, **client.connection_args)
+    try:
+        await comm.write(
+            {"op": OPERATION, "session": session, "number": number, "worker_id": worker_id, "reply": False}
+        )
+        answer = await asyncio.wait_for(comm.read(), _CONNECT_SECONDS)
+    except BaseException:
+        comm.abort()
+        raise
+    if answer != READY:
+        with contextlib.suppress(Exception):
+            comm.abort()
+        raise OSError(f"the worker at {address} is another one by now")
+    return MessageStream(comm)
