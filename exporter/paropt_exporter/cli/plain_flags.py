@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "init", "check", "plan", "completion", "cache", "generate", "history", "log", "profile", "sla", "explain", "replay",
-    "pin", "pause", "resume",
+    "pin", "pause", "resume", "serve",
 )  # fmt: skip
 DEFAULTS: dict[str, object] = {
     "affected": None,
