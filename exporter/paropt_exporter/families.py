@@ -339,6 +339,18 @@ SERVE_WAIT = _counter(
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
 
+# Those that only the page of `paropt-exporter serve` has.
+SERVE_FAMILIES = (
+    SERVE_HISTORY_READABLE,
+    SERVE_RUNS,
+    SERVE_CORES_HELD,
+    SERVE_CORES_GRANTED,
+    SERVE_CORES_WANTED,
+    SERVE_MEMORY_HELD,
+    SERVE_CORES_AWAITED,
+    SERVE_WAIT,
+)
+
 # The labels with a closed set of values, by family.
 CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     RUNS: {"result": RUN_RESULTS},

@@ -51,6 +51,22 @@ def test_core_moves_only_once_its_task_has_ended() -> None:
     assert cores(decide_shares(Machine(2.0), [ended, waits])) == {1: 1.0, 2: 1.0}
 
 
+def test_remainder_of_a_core_starts_no_task() -> None:
+    """Two tasks of 0.99 cores leave 0.02: a run that got these could start a task that computes."""
+    holds = demand(1, 1.98, held=1.98)
+    assert cores(decide_shares(Machine(2.0), [holds, demand(2, 1.0)]))[2] == 0.0
+
+
+def test_task_that_is_measured_a_little_above_its_core_blocks_no_other_core() -> None:
+    holds = demand(1, 1.03, held=1.03)
+    assert cores(decide_shares(Machine(2.0), [holds, demand(2, 1.0)]))[2] == 0.97
+
+
+def test_half_a_core_is_used() -> None:
+    assert cores(decide_shares(Machine(1.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 1.0, 2: 0.5}
+    assert cores(decide_shares(Machine(0.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 0.5, 2: 0.0}
+
+
 def test_run_keeps_its_core_for_a_quantum() -> None:
     new = demand(2, 1.0)
     within = demand(1, 1.0, held=1.0, used=QUANTUM_SECONDS / 2)

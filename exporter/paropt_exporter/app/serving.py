@@ -6,7 +6,6 @@ import fcntl
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from paropt_exporter.signals import Signals
 
 log = logging.getLogger(__name__)
 
+_LOCK_BYTES = 64
 DEFAULT_ADDRESS = f"{listeners.DEFAULT_HOST}:{listeners.DEFAULT_PORT}"
 
 
@@ -56,7 +56,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         # systemd's sockets are taken before the lock, so that no error leaves its variables to others.
         web = listeners.inherit_listeners(environ) if request.systemd_socket else None
         runtime_folder.make_folder(folder)
-        settles = stack.enter_context(_Lock(folder / runtime_folder.LOCK_NAME))
+        lock = stack.enter_context(_Lock(folder / runtime_folder.LOCK_NAME))
         web = web or listeners.open_listeners(request.addresses or (DEFAULT_ADDRESS,), on_fallback=say)
         hub: Hub | None = None
         page = ServePage(
@@ -79,8 +79,8 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
             url=endpoint.url,
             read_machine=_read_machine,
             clock=SystemClock(),
-            beat=settles.touch,
-            settles=settles.died_lately,
+            beat=lock.beat,
+            awaited=lock.awaited_runs,
         )
         hub.start()
         stack.callback(hub.close)
@@ -103,11 +103,14 @@ def _read_machine() -> Machine:
 
 
 class _Lock:
-    """The lock of the one `serve` in a folder; its file's time tells the next one when it was last alive."""
+    """The lock of the one `serve` in a folder.
+
+    Its file has the pid and the number of runs; its time tells the next `serve` when this one was last alive.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.died_lately = False
+        self.awaited_runs = 0  # of another `serve`, which died a moment ago
 
     def __enter__(self) -> _Lock:
         try:
@@ -117,19 +120,18 @@ class _Lock:
             raise UsageError(
                 f"{self._path}: {error.strerror}: set {runtime_folder.VARIABLE} to another folder"
             ) from None
+        words = os.pread(self._descriptor, _LOCK_BYTES, 0).decode(errors="replace").split()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            pid = os.pread(self._descriptor, 20, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
+            pid = words[0] if words else "unknown"
             raise UsageError(
-                f"another `paropt-exporter serve` (pid {pid or 'unknown'}) serves {self._path.parent} already"
+                f"another `paropt-exporter serve` (pid {pid}) serves {self._path.parent} already"
             ) from None
-        known = os.fstat(self._descriptor)
-        self.died_lately = known.st_size > 0 and time.time() < known.st_mtime + GRACE_SECONDS + 1.0
-        with suppress(OSError):  # a full disk: the pid is for people only
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        if len(words) == 2 and words[1].isdecimal() and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
+            self.awaited_runs = int(words[1])
+        self.beat(0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,7 +139,8 @@ class _Lock:
             (self._path.parent / runtime_folder.SOCKET_NAME).unlink()
         os.close(self._descriptor)
 
-    def touch(self) -> None:
-        """Note that this process lives."""
-        with suppress(OSError):
+    def beat(self, runs: int) -> None:
+        """Note that this process lives, with so many runs."""
+        with suppress(OSError):  # a full disk
+            os.pwrite(self._descriptor, f"{os.getpid():<20} {runs:<9}\n".encode(), 0)
             os.utime(self._descriptor)

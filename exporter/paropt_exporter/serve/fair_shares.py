@@ -7,6 +7,7 @@ granularity). Running tasks are never stopped: a core moves when a task ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
@@ -66,7 +67,7 @@ def decide_shares(
     shares = {}
     for run in order:
         committed, target = max(run.committed, run.held), targets[run.run]
-        raised = max(0.0, min(target - committed, free))
+        raised = _fit(target - committed, free)
         free -= raised
         # Below the committed amount a raise costs nothing: the run may act on it anyway.
         shares[run.run] = Share(round(min(target, committed + raised), 6), memory[run.run])
@@ -79,12 +80,22 @@ def _fill_evenly(cores: float, order: Sequence[RunDemand], memory: Mapping[int, 
     wanted = {run.run: min(_get_useful_cores(run, memory[run.run]), cores) for run in order}
     left, open_runs = cores, [run.run for run in order if wanted[run.run] > _ROUNDING]
     while open_runs and left > _ROUNDING:
+        steps = {}
         for run in open_runs:
-            step = min(1.0, wanted[run] - targets[run], left)
-            targets[run] += step
-            left -= step
-        open_runs = [run for run in open_runs if wanted[run] - targets[run] > _ROUNDING]
+            steps[run] = _fit(min(1.0, wanted[run] - targets[run]), left)
+            targets[run] += steps[run]
+            left -= steps[run]
+        open_runs = [run for run, step in steps.items() if step and wanted[run] - targets[run] > _ROUNDING]
     return targets
+
+
+def _fit(needed: float, left: float) -> float:
+    """Return how many of the cores that are left a run can use: it starts no task on less than half of its core."""
+    if needed <= left + _ROUNDING:
+        return max(0.0, needed)
+    whole = max(0.0, math.floor(left + _ROUNDING))
+    part = left - whole
+    return whole + part if part >= min(1.0, needed - whole) / 2 else whole
 
 
 def _get_useful_cores(run: RunDemand, memory_bytes: float) -> float:

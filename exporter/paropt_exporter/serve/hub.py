@@ -84,10 +84,13 @@ class Hub:
         url: str,
         read_machine: Callable[[], Machine],
         clock: Clock,
-        beat: Callable[[], None] = lambda: None,
-        settles: bool = False,
+        beat: Callable[[int], None] = lambda _: None,
+        awaited: int = 0,
     ) -> None:
-        """`beat` is called each second. `settles`: another `serve` has just died, whose runs will come back."""
+        """Prepare the thread. `beat` is called each second with the number of runs that follow shares.
+
+        `awaited`: so many runs of another `serve`, which has just died, will come back.
+        """
         self._listener = listener
         self._registry = registry
         self._url = url
@@ -95,7 +98,7 @@ class Hub:
         self._beat = beat
         self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended
         now = clock.monotonic()
-        self._sessions = Sessions(read_machine, now, settles=settles)
+        self._sessions = Sessions(read_machine, now, awaited=awaited)
         self._ended: dict[ProjectKey, LiveSeries] = {}
         self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
         self._clients: set[_Client] = set()
@@ -221,7 +224,7 @@ class Hub:
         self._listener.close()
 
     def _keep_alive(self, now: float) -> None:
-        self._beat()
+        self._beat(sum(session.hello.limited for session in self._sessions.list_open()))
         for client in tuple(self._clients):
             if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
                 self._close_client(client)

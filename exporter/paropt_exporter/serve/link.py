@@ -7,6 +7,7 @@ import math
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -39,14 +40,14 @@ from paropt_exporter.serve.messages import (
     decode_from_serve,
     encode,
 )
-from paropt_exporter.serve.runtime_folder import connect
+from paropt_exporter.serve.runtime_folder import connect, has_just_died
 
 log = logging.getLogger(__name__)
 
 STATE_SECONDS = 1.0
 ANSWER_SECONDS = 2.0  # for the answer to Hello: a stopped `serve` must not hold up a run
 SILENT_SECONDS = 5.0  # `serve` sends a line each second; then it counts as dead
-GRACE_SECONDS = 2.0  # a run keeps its share so long after the connection ended: `serve` may come back at once
+GRACE_SECONDS = 10.0  # a run keeps its share so long after the connection ended: `serve` may come back at once
 _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
@@ -105,7 +106,7 @@ class Link:
         self._received = LineBuffer()
         self._sent: dict[tuple[str, Labels], Value] = {}
         self._heard_seconds = self._lost_seconds = 0.0
-        self.url = self._register()
+        self.url = self._register_first()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closed = False
         self._thread = Thread(target=self._serve, name="paropt-link", daemon=True)
@@ -209,6 +210,16 @@ class Link:
             self._send(State(run_id=self._run.run_id if self._run is not None else "", samples=samples))
 
     # The connection
+
+    def _register_first(self) -> str:
+        """Register; wait for a `serve` that was killed a moment ago, since it may be back at once."""
+        while True:
+            try:
+                return self._register()
+            except ConnectionRefusedError:
+                if not has_just_died(self._folder, ANSWER_SECONDS):
+                    raise
+            time.sleep(_RETRY_SECONDS)
 
     def _register(self) -> str:
         """Connect and say hello; return the URL of the page. Raises Refused and OSError."""

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,15 @@ def make_folder(folder: Path) -> None:
         raise
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: {error.strerror}: set {VARIABLE} to another folder") from error
+
+
+def has_just_died(folder: Path, grace_seconds: float) -> bool:
+    """Return whether a `serve` lived within the last `grace_seconds`: it may be back at once."""
+    try:
+        touched = (folder / LOCK_NAME).lstat().st_mtime
+    except OSError:
+        return False
+    return time.time() < touched + grace_seconds
 
 
 def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:

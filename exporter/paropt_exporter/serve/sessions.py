@@ -24,7 +24,7 @@ from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage
 if TYPE_CHECKING:
     from paropt_exporter.serve.registry import RegisteredProject
 
-SETTLE_SECONDS = 1.0  # after the death of another `serve`, in which its runs register again and keep their shares
+SETTLE_SECONDS = 5.0  # after the death of another `serve`, for its runs to register again; they try five times a second
 SILENT_SECONDS = 10.0  # a run that sends nothing for so long is stopped: its old grants no longer count
 
 
@@ -101,17 +101,19 @@ def _bytes(grant: Grant) -> float:
 class Sessions:
     """All registered runs, and the decision about their shares. Not thread-safe.
 
-    Guarantee: while runs act on confirmed grants only, their shares together never exceed the machine. In the first
-    SETTLE_SECONDS after another `serve` died (`settles`), runs that come back keep their shares, and no others get one.
+    Guarantee: while runs act on confirmed grants only, their shares together never exceed the machine. After the death
+    of another `serve` that had `awaited` runs, those that come back keep their shares, and no others get one until all
+    are back, for SETTLE_SECONDS at most.
     """
 
-    def __init__(self, read_machine: Callable[[], Machine], now: float, *, settles: bool) -> None:
+    def __init__(self, read_machine: Callable[[], Machine], now: float, *, awaited: int = 0) -> None:
         self._read_machine = read_machine
         self._keys = itertools.count(1)
         self._open: dict[int, Session] = {}
         self._used = UsedTime()
         self._advanced_seconds = now
-        self._settled_seconds = now + SETTLE_SECONDS if settles else now
+        self._awaited = awaited
+        self._settled_seconds = now + SETTLE_SECONDS
         self.waits: tuple[Wait, ...] = ()
         self.machine = read_machine()
 
@@ -122,6 +124,7 @@ class Sessions:
         if not hello.limited:
             session.grant(Share(UNLIMITED, math.inf))
         elif hello.share is not None:
+            self._awaited -= 1
             session.grant(Share(min(hello.share[0], self.machine.cores), hello.share[1]))
         return session
 
@@ -147,7 +150,7 @@ class Sessions:
                 session.forget_unconfirmed()
         self.machine = self._read_machine()
         demands = [self._build_demand(session) for session in limited]
-        if now < self._settled_seconds:
+        if self._awaited > 0 and now < self._settled_seconds:
             shares = {each.run: Share(each.granted, each.memory_committed_bytes) for each in demands}
         else:
             shares = dict(decide_shares(self.machine, demands))
