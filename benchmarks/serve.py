@@ -33,6 +33,7 @@ SPIN = "import sys, time\nuntil = time.process_time() + float(sys.argv[1])\nwhil
 WAIT_SECONDS = 600.0
 SAMPLE_SECONDS = 0.1
 SCRAPE_SECONDS = 0.5
+GATE = "go"  # a file: before it is there, no run goes on
 HISTORY = Path(".paropt", "history.db")
 LABELS = {family.name: family.labels for family in families.FAMILIES}
 COMMAND = [str(Path(sys.executable).parent / "paropt-exporter")]
@@ -69,6 +70,8 @@ def _measure(flags: argparse.Namespace, folder: Path) -> int:
     while serve.count_runs() < len(lanes) and time.monotonic() < until and all(lane.poll() is None for lane in lanes):
         time.sleep(SAMPLE_SECONDS)  # a run that starts while there is no server is on its own
     print(f"{serve.count_runs():g} runs registered after {time.monotonic() - began:.1f} s")
+    (folder / GATE).touch()
+    began = time.monotonic()
     killed = []
     for _ in range(flags.kills):
         time.sleep(flags.runs * flags.tasks * flags.seconds / cores / (flags.kills + 2))
@@ -107,9 +110,11 @@ def _write_project(folder: Path, number: int, flags: argparse.Namespace) -> Path
     (folder / "spin.py").write_text(SPIN)
     items = ", ".join(f'"{item}"' for item in range(flags.tasks))
     (project / "paropt.yml").write_text(
-        f"project: project-{number:02}\nstages:\n  - {{number: 1, name: spin, items: {{list: [{items}]}}, "
+        f"project: project-{number:02}\nstages:\n  - {{number: 1, name: gate, shell: true, "
+        f'run: "while [ ! -e {folder / GATE} ]; do sleep 0.2; done"}}\n'
+        f"  - {{number: 2, name: spin, needs: [gate], items: {{list: [{items}]}}, "
         f'run: ["{sys.executable}", "-S", "{folder / "spin.py"}", "{flags.seconds}", "{{item}}"]}}\n'
-        "lanes: {standard: {stages: [spin]}}\n"
+        "lanes: {standard: {stages: [gate, spin]}}\n"
     )
     return project
 

@@ -45,8 +45,8 @@ from paropt_exporter.serve.runtime_folder import connect, has_just_died
 log = logging.getLogger(__name__)
 
 STATE_SECONDS = 1.0
-ANSWER_SECONDS = 2.0  # for the answer to Hello: a stopped `serve` must not hold up a run
-SILENT_SECONDS = 5.0  # `serve` sends a line each second; then it counts as dead
+ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not hold up a run
+SILENT_SECONDS = 10.0  # `serve` sends a line each second; then it counts as dead
 GRACE_SECONDS = 10.0  # a run keeps its share so long after the connection ended: `serve` may come back at once
 _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
