@@ -69,6 +69,8 @@ def _measure(flags: argparse.Namespace, folder: Path) -> int:
     until = time.monotonic() + WAIT_SECONDS
     while serve.count_runs() < len(lanes) and time.monotonic() < until and all(lane.poll() is None for lane in lanes):
         time.sleep(SAMPLE_SECONDS)  # a run that starts while there is no server is on its own
+    if early := [lane.args for lane in lanes if lane.poll() is not None]:
+        print(f"{len(early)} runs ended before the others began:", *_read_messages(projects), sep="\n")
     print(f"{serve.count_runs():g} runs registered after {time.monotonic() - began:.1f} s")
     (folder / GATE).touch()
     began = time.monotonic()
@@ -240,6 +242,10 @@ class Scraper(Watcher):
     def describe(self) -> str:
         times = sorted(self._seconds)
         return f"{len(times)}, median {statistics.median(times):.3f} s, longest {times[-1]:.3f} s" if times else "none"
+
+
+def _read_messages(projects: list[Path]) -> set[str]:
+    return {line for project in projects for line in (project / "stderr.log").read_text().splitlines()}
 
 
 def _find_faults(page: str, projects: list[Path]) -> list[str]:

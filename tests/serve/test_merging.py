@@ -6,7 +6,7 @@ from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.metrics.page import Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES
-from paropt_exporter.serve.merging import keep_counters, merge_series
+from paropt_exporter.serve.merging import LiveSeries, keep_counters, merge_series
 
 POOL = ("commands",)
 
@@ -41,8 +41,8 @@ def test_histograms_of_queries_add_up() -> None:
 
 def test_pool_has_the_mode_of_the_newest_run_only() -> None:
     name = families.CONTROL_MODE.name
-    older = {(name, ("commands", "act", "local")): 1.0, (name, ("threads", "act", "local")): 1.0}
-    newer = {(name, ("commands", "pin", "local")): 1.0}
+    older: LiveSeries = {(name, ("commands", "act", "local")): 1.0, (name, ("threads", "act", "local")): 1.0}
+    newer: LiveSeries = {(name, ("commands", "pin", "local")): 1.0}
     merged = merge_series([older, newer])
     assert {labels for _, labels in merged} == {("threads", "act", "local"), ("commands", "pin", "local")}
 

@@ -11,7 +11,7 @@ NOW = 1000.0
 
 
 class Runs:
-    """Sessions on a machine of some cores, and what they were sent."""
+    """Sessions on a machine of some cores, with their grants."""
 
     def __init__(self, cores: float = 2.0, *, awaited: int = 0) -> None:
         self.sessions = Sessions(lambda: Machine(cores), NOW, awaited=awaited)
