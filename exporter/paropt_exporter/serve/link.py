@@ -40,14 +40,16 @@ from paropt_exporter.serve.messages import (
     decode_from_serve,
     encode,
 )
-from paropt_exporter.serve.runtime_folder import connect, has_just_died
+from paropt_exporter.serve.runtime_folder import SOCKET_NAME, connect, has_just_died
 
 log = logging.getLogger(__name__)
 
 STATE_SECONDS = 1.0
 ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not hold up a run
 SILENT_SECONDS = 10.0  # `serve` sends a line each second; then it counts as dead
-GRACE_SECONDS = 10.0  # a run keeps its share so long after the connection ended: `serve` may come back at once
+# A run keeps its share so long after the connection ended: `serve` may come back.
+GRACE_SECONDS = 30.0  # after it was killed: its service starts it again, slowly if the machine is full
+RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
 _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
@@ -70,10 +72,10 @@ class ShareTaker(Protocol):
 class Link:
     """The session of an exporter with `serve`, on a thread of its own.
 
-        connected --end of connection, silence--> lost: keeps its share --GRACE_SECONDS--> alone: no limit
+        connected --end of connection, silence--> lost: keeps its share --time of grace--> alone: no limit
             ^-----------------------------registers again---------------'------------------'
 
-    Guarantees: a run never waits for `serve`: without it, it goes on alone within SILENT_SECONDS; `report_usage` takes
+    Guarantees: a run does not depend on `serve`: without it, it goes on alone within GRACE_SECONDS; `report_usage` takes
     some µs; a grant is confirmed only once the run follows it.
     """
 
@@ -275,7 +277,7 @@ class Link:
             if self._connection is None:
                 if now >= next_try:
                     self._come_back()
-                    in_grace = now < self._lost_seconds + GRACE_SECONDS
+                    in_grace = self._share is not None
                     next_try = now + (_RETRY_SECONDS if in_grace else STATE_SECONDS)
                 self._wait(max(0.0, next_try - self._clock.monotonic()))
                 continue
@@ -322,7 +324,8 @@ class Link:
                 self._leave()
 
     def _come_back(self) -> None:
-        if self._clock.monotonic() >= self._lost_seconds + GRACE_SECONDS:
+        grace_seconds = GRACE_SECONDS if (self._folder / SOCKET_NAME).exists() else RESTART_SECONDS
+        if self._clock.monotonic() >= self._lost_seconds + grace_seconds:
             with self._lock:
                 self._leave()
         try:
