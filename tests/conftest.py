@@ -24,12 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep parsed configs apart from the user's, no host config, and no virtual environment active, as a lane sets."""
+    """Keep parsed configs apart from the user's, no host config, and no virtual environment active, as a lane sets.
+
+    Runs don't register with the user's `serve`.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("PAROPT_HOST_CONFIG", "")
         patch.delenv("PAROPT_ALLOW_CREDENTIALS", raising=False)
         patch.delenv("VIRTUAL_ENV", raising=False)
+        patch.setenv("PAROPT_SERVE", "off")  # a `serve` of the user must not take part in tests
         yield
 
 

@@ -45,7 +45,7 @@ def test_closed_values_belong_to_existing_labels() -> None:
 
 
 def test_every_label_outside_the_config_lists_its_values() -> None:
-    from_outside = {"project", "lane", "stage", "pool", "number", "version", "python", "revision", "observer"}
+    from_outside = {"project", "holder", "lane", "stage", "pool", "number", "version", "python", "revision", "observer"}
     for family in FAMILIES:
         assert set(family.labels) - from_outside == set(CLOSED_VALUES.get(family, {}))
 

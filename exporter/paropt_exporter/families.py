@@ -318,7 +318,38 @@ CONFIG_RELOADS = _counter(
     "result",
 )
 
+SERVE_HISTORY_READABLE = _gauge(
+    "paropt_serve_history_readable", "1 if `serve` could read the project's history for this page, 0 if it is outdated."
+)
+SERVE_RUNS = _gauge("paropt_serve_runs", "Exporters of the project that are registered with `serve` now.")
+SERVE_CORES_HELD = _gauge("paropt_serve_cores_held", "Cores that the project's running tasks demand, of all its runs.")
+SERVE_CORES_GRANTED = _gauge("paropt_serve_cores_granted", "Cores that `serve` lets the project's runs use now.")
+SERVE_CORES_WANTED = _gauge(
+    "paropt_serve_cores_wanted", "Cores that the project's running and startable tasks could use, held ones too."
+)
+SERVE_MEMORY_HELD = _gauge(
+    "paropt_serve_memory_held_bytes", "Memory that the project's running tasks have declared (`memory`)."
+)
+SERVE_CORES_AWAITED = _gauge(
+    "paropt_serve_cores_awaited", "Cores that the project lacks while runs of the holder use them.", "holder"
+)
+SERVE_WAIT = _counter(
+    "paropt_serve_wait_seconds_total", "Time in which runs of the project had startable tasks and no core for them."
+)
+
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))
+
+# Those that only the page of `paropt-exporter serve` has.
+SERVE_FAMILIES = (
+    SERVE_HISTORY_READABLE,
+    SERVE_RUNS,
+    SERVE_CORES_HELD,
+    SERVE_CORES_GRANTED,
+    SERVE_CORES_WANTED,
+    SERVE_MEMORY_HELD,
+    SERVE_CORES_AWAITED,
+    SERVE_WAIT,
+)
 
 # The labels with a closed set of values, by family.
 CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {

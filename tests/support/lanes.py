@@ -20,13 +20,14 @@ def stage(name: str, number: int = 2, tasks: int = 1, **fields: Any) -> PlannedS
     return PlannedStage(number=number, name=name, tasks=planned, **fields)
 
 
-def plan(*stages: PlannedStage, workers: int = 8, **fields: Any) -> Plan:
-    """A plan of those stages, in that order, for a fixed number of workers."""
+def plan(*stages: PlannedStage, workers: int | Bounds = 8, **fields: Any) -> Plan:
+    """A plan of those stages, in that order, for a fixed number of workers, or for bounds."""
+    bounds = workers if isinstance(workers, Bounds) else Bounds(minimum=workers, maximum=workers, start=workers)
     defaults: dict[str, Any] = {
         "project": "demo",
         "lane": "standard",
         "strategy": Strategy.ADAPTIVE,
-        "workers": Bounds(minimum=workers, maximum=workers, start=workers),
+        "workers": bounds,
     }
     return Plan(stages=stages, **(defaults | fields))
 
@@ -36,7 +37,7 @@ def limit(seconds: float, *, critical: bool = False) -> SlaLimit:
 
 
 class Bench:
-    """A run on fakes: `run` executes it; `record`, `events` and `workers` have the results."""
+    """A run on fakes: `run` executes it; `record`, `events` and `workers` have the results. `settings`: of the run."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Bench:
         *,
         sizes: Mapping[str, int] | None = None,
         memory_bytes: int = GIB,
+        **settings: Any,
     ) -> None:
         self.clock = FakeClock()
         self.inbox = FakeInbox(self.clock)
@@ -58,6 +60,7 @@ class Bench:
             inbox=self.inbox,
             clock=self.clock,
             memory_bytes=memory_bytes,
+            **settings,
         )
 
     def run(self) -> RunRecord:

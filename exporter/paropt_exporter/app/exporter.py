@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from paropt_exporter import config as configs
 from paropt_exporter import descriptors, host
 from paropt_exporter import plan as plans
+from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
 from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.reloading import ConfigFile
@@ -183,6 +184,11 @@ class Exporter:
         plan = self._planner.plan()
         _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
+        self._link = parts.register_with_serve(request, config, plan, clock, screen.say)
+        if self._link is not None and parts.leaves_port(request, config):
+            # Without a port this process has nothing to serve after its lane.
+            once = request.every_seconds is None and not request.watch
+            self._request = request = replace(request, once=once, linger_seconds=None)
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
@@ -190,7 +196,9 @@ class Exporter:
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
-        self._server = parts.start_endpoint(request, config, self._page, self._protection, screen.say)
+        self._server = parts.start_endpoint(request, config, self._page, self._protection, screen.say, self._link)
+        if self._link is not None:
+            self._link.collect = self._collect_series
         self._order_socket = parts.open_order_socket(config, plan, self._control_state)
 
     def serve(self) -> int:
@@ -205,7 +213,9 @@ class Exporter:
             )
         for note in self._config.notes:
             self._screen.say(note)
-        if not self._request.once:
+        if self._link is not None and parts.leaves_port(self._request, self._config):
+            self._screen.say(f"metrics at {self._url}, by `paropt-exporter serve`")
+        elif not self._request.once:
             self._screen.say(f"metrics at {self._url}")
         if self._request.watch:
             return self._serve_watch()
@@ -310,6 +320,8 @@ class Exporter:
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
         )
+        if self._link is not None:
+            self._link.reconfigure((parts.build_lane_labels(self._request, config, shape),), _get_bounds(shape))
 
     def _make_planner(self, config: configs.Config) -> Planner:
         return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
@@ -342,6 +354,8 @@ class Exporter:
 
     def close(self) -> None:
         """Close the endpoint and the pools."""
+        if self._link is not None:
+            self._link.close()
         if self._order_socket is not None:
             self._order_socket.close()
         if self._feedback is not None:
@@ -364,6 +378,9 @@ class Exporter:
         self._run = run
         self._signals.send_to(run)
         with ExitStack() as stack:
+            if self._link is not None:
+                self._link.begin_run(run)
+                stack.callback(self._link.end_run)
             if self._jobserver is not None:
                 stack.callback(self._jobserver.reset)
             if cache is not None:
@@ -432,6 +449,8 @@ class Exporter:
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
             cache=cache,
+            share=self._link.share if self._link is not None else None,
+            on_usage=self._link.report_usage if self._link is not None else None,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:
@@ -439,7 +458,7 @@ class Exporter:
             run,
             self._workers,
             control_state=self._control_state,
-            host=parts.build_host_readings(self._config, plan, self._clock),
+            host=parts.build_host_readings(self._config, plan, self._clock, self._link),
             emit=self._observers.emit,
             clock=self._clock,
             known=KnownStages(
@@ -464,7 +483,7 @@ class Exporter:
             project=plan.project,
             lanes=(parts.build_lane_labels(self._request, self._config, plan),),
             read_snapshot=self._read_snapshot,
-            on_cpu_shown=self._save_shown_totals,
+            on_cpu_shown=self._save_shown_totals if self._link is None else None,
             bounds=_get_bounds(plan),
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
@@ -505,6 +524,20 @@ class Exporter:
         run = self._run
         if run is not None:
             self._history.store_shown_cpu(run.run_id, cpu_totals)
+
+    def _collect_series(self) -> Mapping[tuple[str, tuple[str, ...]], float | HistogramTotal]:
+        """Return the series of this process for `serve`, which reads totals in the history.
+
+        The CPU time of running tasks is stored there. The totals are read first: a task that ends in between is missing
+        from this report instead of counted twice.
+        """
+        run = self._run
+        if run is not None:
+            totals = self._history.load_stage_cpu_totals()
+            live = run.snapshot_stages()
+            shown = {stage.stage: totals.get((stage.lane, stage.stage), 0.0) + stage.cpu_seconds for stage in live}
+            self._history.store_shown_cpu(run.run_id, shown)
+        return self._metrics.collect_live()
 
     def _count_dropped(self) -> Mapping[str, int]:
         dropped = self._observers.dropped()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import ControlState, Override
 from paropt_exporter.autoscaling.control_socket import ControlSocket, open_control_socket
@@ -20,11 +22,12 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.exposition import deliveries, listeners
 from paropt_exporter.exposition.deliveries import Sinks
-from paropt_exporter.exposition.endpoint import Endpoint
+from paropt_exporter.exposition.endpoint import Endpoint, NoEndpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
+from paropt_exporter.serve.runtime_folder import SOCKET_NAME, find_folder
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
+    from paropt_exporter.serve.link import Link
 
 
 def open_history(config: Config, clock: Clock) -> History:
@@ -179,14 +183,48 @@ def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
     return open_cluster
 
 
-def build_host_readings(config: Config, plan: Plan, clock: Clock) -> HostReadings:
-    """Return the cores and the memory that the controller shares out.
+def register_with_serve(
+    request: Request, config: Config, plan: Plan, clock: Clock, say: Callable[[str], None]
+) -> Link | None:
+    """Register this process with the `serve` of this user; return None if there is none, or if it refuses."""
+    folder = find_folder(os.environ)
+    if folder is None or not os.path.exists(folder / SOCKET_NAME):  # noqa: PTH110 -- on the path of each start
+        return None
+    from paropt_exporter.serve import link  # here: without `serve` no run needs it
+
+    registration = link.find_registration(
+        config.project,
+        config.root,
+        config.history_path,
+        (build_lane_labels(request, config, plan),),
+        dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum)),
+    )
+    hello = link.build_hello(registration, lane=plan.lane, limited=not runs_elsewhere(config, plan))
+    try:
+        return link.Link(folder, hello, clock=clock, say=say)
+    except link.Refused as refusal:
+        say(f"`paropt-exporter serve` refused this run, which goes on alone: {refusal}")
+    except OSError:
+        pass  # the socket of a dead one, or one that does not answer
+    return None
+
+
+def leaves_port(request: Request, config: Config) -> bool:
+    """Return whether this process leaves the port to `serve`: not if it was given an address of its own."""
+    return not (request.addresses or config.web.listen_address or request.systemd_socket)
+
+
+def build_host_readings(config: Config, plan: Plan, clock: Clock, link: Link | None = None) -> HostReadings:
+    """Return the cores and the memory that the controller shares out: with `serve`, this run's share of the cores.
 
     A cluster of other hosts grows with the lane, so that each slot brings a core. Its memory counts on each host, where
     tasks are placed.
     """
     if not runs_elsewhere(config, plan):
-        return HostReadings.cached(clock)
+        readings = HostReadings.cached(clock)
+        if link is None:
+            return readings
+        return replace(readings, cores=lambda: link.limit_cores(readings.cores()))
     return HostReadings(cores=lambda: float(plan.workers.maximum), memory_available_bytes=lambda: 0)
 
 
@@ -283,8 +321,15 @@ def build_protection(request: Request, config: Config) -> ProtectionSource:
 
 
 def start_endpoint(
-    request: Request, config: Config, page: PageSource, protects: ProtectionSource, say: Callable[[str], None]
-) -> Endpoint:
+    request: Request,
+    config: Config,
+    page: PageSource,
+    protects: ProtectionSource,
+    say: Callable[[str], None],
+    link: Link | None = None,
+) -> Endpoint | NoEndpoint:
+    if link is not None and leaves_port(request, config):
+        return NoEndpoint(link.url)
     web = config.web
     inherited = listeners.inherit_listeners(os.environ) if request.systemd_socket else None
     return Endpoint(

@@ -62,6 +62,8 @@ def run(flags: Flags) -> int:
             return _run_sla(flags)
         case "pin" | "pause" | "resume":
             return _send_order(flags)
+        case "serve":
+            return _run_serve(flags)
         case _ if flags.list:
             return _run_list(flags)
         case _ if flags.dry_run:
@@ -398,6 +400,25 @@ def _send_order(flags: Flags) -> int:
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     wish = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
+
+
+def _run_serve(flags: Flags) -> int:
+    from paropt_exporter.app.serving import ServeRequest
+    from paropt_exporter.cli import serve
+
+    if flags.serve_action == "status":
+        return serve.run_status(os.environ, output=flags.output or "text", stdout=sys.stdout)
+    if flags.web_systemd_socket and flags.web_listen_address:
+        raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
+    request = ServeRequest(
+        addresses=tuple(flags.web_listen_address or ()),
+        web_config=_resolve_path(flags.web_config_file, absolute=False),
+        systemd_socket=flags.web_systemd_socket,
+        telemetry_path=flags.web_telemetry_path,
+        max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
+        process_metrics=not flags.web_disable_exporter_metrics,
+    )
+    return serve.run_serve(request, os.environ)
 
 
 def _run_generate(flags: Flags) -> int:

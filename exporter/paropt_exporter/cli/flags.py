@@ -217,42 +217,56 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_endpoint_flags(top: argparse.ArgumentParser) -> None:
+def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
+    """Add the flags of the endpoint; after a command they have no defaults, and only a run has --web.linger."""
+    unset: dict[str, Any] = {"default": argparse.SUPPRESS} if after_command else {}
     web = top.add_argument_group("the endpoint")
     web.add_argument(
         "--web.listen-address",
         dest="web_listen_address",
         action="append",
         metavar="ADDRESS",
-        help="where to serve; may be repeated (default: 127.0.0.1:10178, or the next free port)",
+        help="where to serve; may be repeated (default: 127.0.0.1:10178"
+        + (")" if after_command else ", or the next free port)"),
+        **unset,
     )
     web.add_argument(
-        "--web.config.file", dest="web_config_file", metavar="FILE", help="TLS, basic authentication, headers"
+        "--web.config.file",
+        dest="web_config_file",
+        metavar="FILE",
+        help="TLS, basic authentication, headers",
+        **unset,
     )
     web.add_argument(
         "--web.systemd-socket",
         dest="web_systemd_socket",
         action="store_true",
         help="serve on the sockets that systemd opened, in place of an address",
+        **unset,
     )
-    web.add_argument("--web.telemetry-path", dest="web_telemetry_path", metavar="PATH", help="default: /metrics")
     web.add_argument(
-        "--web.linger",
-        dest="web_linger",
-        metavar="DURATION",
-        help="with --once: serve until a scrape has the final values, at most so long",
+        "--web.telemetry-path", dest="web_telemetry_path", metavar="PATH", help="default: /metrics", **unset
     )
+    if not after_command:
+        web.add_argument(
+            "--web.linger",
+            dest="web_linger",
+            metavar="DURATION",
+            help="with --once: serve until a scrape has the final values, at most so long",
+        )
     web.add_argument(
         "--web.max-requests",
         dest="web_max_requests",
         metavar="N",
         help="scrapes at once; more get 503 (default: no limit)",
+        **unset,
     )
     web.add_argument(
         "--web.disable-exporter-metrics",
         dest="web_disable_exporter_metrics",
         action="store_true",
         help="leave out metrics about the exporter itself (process_*, python_*)",
+        **unset,
     )
 
 
@@ -307,6 +321,16 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         add("profile", "run one stage at several sizes and strategies, and recommend settings; runs its items command")
     )
     _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
+    serve = add("serve", "serve the metrics of all projects that run here on one page, and share the cores among them")
+    _add_endpoint_flags(serve, after_command=True)
+    serve.add_argument(
+        "serve_action",
+        nargs="?",
+        choices=("status",),
+        metavar="status",
+        help="show the registered runs, their shares of the cores, and which ones wait for others",
+    )
+    serve.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     explain = add("explain", "show why a pool has its size, with the calculation")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     Flags: TypeAlias = argparse.Namespace | SimpleNamespace
 
 COMMANDS = (
-    "init", "check", "plan", "completion", "cache", "generate", "history", "log", "profile", "sla", "explain", "replay",
-    "pin", "pause", "resume",
+    "init", "check", "plan", "completion", "cache", "generate", "history", "log", "profile", "sla", "serve", "explain",
+    "replay", "pin", "pause", "resume",
 )  # fmt: skip
 DEFAULTS: dict[str, object] = {
     "affected": None,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.inbox import QueueInbox as QueueInbox
     from paropt_exporter.engine.interfaces import Admission as Admission
     from paropt_exporter.engine.interfaces import Demand as Demand
+    from paropt_exporter.engine.interfaces import MachineShare as MachineShare
+    from paropt_exporter.engine.interfaces import MachineUsage as MachineUsage
     from paropt_exporter.engine.interfaces import Observer as Observer
     from paropt_exporter.engine.interfaces import Observers as Observers
     from paropt_exporter.engine.interfaces import StageCounts as StageCounts
@@ -25,6 +27,8 @@ __all__ = [
     "TERM_GRACE_SECONDS",
     "Admission",
     "Demand",
+    "MachineShare",
+    "MachineUsage",
     "Observer",
     "Observers",
     "PoolWorkers",
@@ -38,6 +42,8 @@ __all__ = [
 _HOMES = {
     "Admission": "interfaces",
     "Demand": "interfaces",
+    "MachineShare": "interfaces",
+    "MachineUsage": "interfaces",
     "Observer": "interfaces",
     "Observers": "interfaces",
     "PoolWorkers": "workers",

@@ -158,6 +158,27 @@ class Admission(Struct, frozen=True, kw_only=True):
     stuck: bool = False
 
 
+class MachineShare(Struct, frozen=True, kw_only=True):
+    """The cores and bytes that all tasks of a run may use beside other runs; `number` names it in `MachineUsage`."""
+
+    cores: float
+    memory_bytes: float
+    number: int = 0
+
+
+class MachineUsage(Struct, frozen=True, kw_only=True):
+    """The demand of a run under the share `number`. Cores count tasks that compute; wanted amounts include held ones.
+
+    `memory_wanted_bytes` is for one more task beside those that run.
+    """
+
+    number: int
+    cores_held: float
+    cores_wanted: float
+    memory_held_bytes: int
+    memory_wanted_bytes: int
+
+
 class StageCounts(Struct, frozen=True, kw_only=True):
     """Counts of a running stage. `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` only grow.
 

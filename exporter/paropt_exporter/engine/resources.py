@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreBudget
-from paropt_exporter.engine.interfaces import Admission
+from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
+from paropt_exporter.engine.interfaces import Admission, MachineShare
 from paropt_exporter.plan import PlannedStage
 
 
@@ -15,10 +15,13 @@ class Resources:
 
     Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with no other; running tasks
     never hold more slots or memory than there are, except for a single task that fits nowhere: it runs alone. Under an
-    Admission, no task starts without cores for its demand as known then.
+    Admission, no task starts without cores for its demand as known then. Under a MachineShare, computing tasks start
+    within it; without any core none starts, and tasks that only wait start at any time. A size that a person has fixed
+    is kept once there is a core.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, share: MachineShare | None = None) -> None:
+        self._share = share
         self._memory_bytes = memory_bytes
         self._memory_held = 0
         self._slots_held = 0
@@ -40,6 +43,48 @@ class Resources:
             self._count_demand(label, stage)
         return True
 
+    def set_share(self, share: MachineShare | None) -> None:
+        """Use at most this part of the machine from now on; None: this run is alone on it."""
+        self._share = share
+
+    @property
+    def share(self) -> MachineShare | None:
+        return self._share
+
+    @property
+    def cores_held(self) -> float:
+        """The demand of the running tasks that compute, in cores."""
+        return UNKNOWN_DEMAND * len(self._tasks) if self._admission is None else self._cores.computing
+
+    @property
+    def memory_held_bytes(self) -> int:
+        return self._memory_held
+
+    @property
+    def slots_held(self) -> int:
+        return self._slots_held
+
+    def get_stage_demand(self, stage: str) -> float:
+        """Return the cores that one more task of the stage would use; a waiting task counts as 0."""
+        admission = self._admission
+        demand = UNKNOWN_DEMAND if admission is None else admission.stages.get(stage, UNKNOWN_DEMAND)
+        return demand if demand >= WAITING_DEMAND else 0.0
+
+    def is_within_share(self, stage: PlannedStage) -> bool:
+        """Whether the run's share of the machine has room for one more task of the stage."""
+        share = self._share
+        if share is None:
+            return True
+        if stage.memory_bytes and self._memory_held + stage.memory_bytes > share.memory_bytes:
+            return False
+        demand = self.get_stage_demand(stage.name)
+        if not demand:
+            return True
+        if share.cores <= 0:
+            return False
+        held = self.cores_held
+        return held < WAITING_DEMAND or self._admission is None or held + demand <= share.cores + CORE_SLACK
+
     def set_expected_stages(self, stages: Iterable[str]) -> None:
         """Set the stages that may start tasks under this Admission, for `has_cores_left`."""
         if self._admission is None:
@@ -52,6 +97,9 @@ class Resources:
 
     def has_cores_left(self) -> bool:
         """Whether there are cores for a task of any expected stage."""
+        share = self._share
+        if share is not None and share.cores <= 0 and not any(map(_waits, self._least)):
+            return False
         if self._admission is None or len(self._tasks) < self._admission.floor:
             return True
         return any(self._cores.room(demand) > 0 for demand in self._least)
@@ -80,6 +128,8 @@ class Resources:
 
     def can_begin_task(self, stage: PlannedStage, *, size: int) -> bool:
         """Whether one more task of the stage fits. `size`: the lane's slots now."""
+        if not self.is_within_share(stage):
+            return False
         if self._slots_held == 0:
             return True
         enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
@@ -113,6 +163,10 @@ class Resources:
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1
+
+
+def _waits(demand: float | None) -> bool:
+    return demand is not None and demand < WAITING_DEMAND
 
 
 def needs_much_room(stage: PlannedStage) -> bool:

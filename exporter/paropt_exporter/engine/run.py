@@ -17,6 +17,8 @@ from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
     KeptResult,
+    MachineShare,
+    MachineUsage,
     RunningAttempt,
     StageCache,
     StageLookup,
@@ -89,6 +91,10 @@ class _WindDown(Struct, frozen=True):
     reason: str
 
 
+class _SetShare(Struct, frozen=True):
+    share: MachineShare | None
+
+
 class Run:
     """One execution of one plan.
 
@@ -119,13 +125,16 @@ class Run:
         on_stopping: Callable[[Stop, int], None] | None = None,
         flush: Callable[[], None] | None = None,
         cache: StageCache | None = None,
+        share: MachineShare | None = None,
+        on_usage: Callable[[MachineUsage], None] | None = None,
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
         `flush` is called as the class says, and before the first task starts: `emit` may hold events until then.
         `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
         is called with the request and the number of running stages, when the run begins to stop and when it kills.
-        `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs.
+        `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs. `share`: the part of
+        the machine beside other runs; `on_usage` is called with each change of this run's demand for it.
         """
         self._cache = cache
         self._looked_up = 0  # the revision of the open stages up to which the cache has been asked
@@ -141,7 +150,9 @@ class Run:
         self._pace = EventPace()
         self._inbox = inbox
         self._clock = clock
-        self._resources = Resources(memory_bytes)
+        self._resources = Resources(memory_bytes, share)
+        self._on_usage = on_usage
+        self._last_usage: MachineUsage | None = None
         self._memory_bytes = memory_bytes
         self._sums_work = sums_work
         self._cores = host.count_cpus() if cores is None else cores
@@ -193,6 +204,10 @@ class Run:
         self._admission = admission
         self._inbox.post(Wake())
 
+    def set_share(self, share: MachineShare | None) -> None:
+        """Use at most this part of the machine; running tasks are not interrupted. None: no limit. From any thread."""
+        self._inbox.post(_SetShare(share))
+
     def execute(self) -> RunRecord:
         """Run the plan; blocks until every stage has ended. A task's failure is a record, never an exception."""
         try:
@@ -231,6 +246,7 @@ class Run:
         while True:
             self._fire_timers()
             self._start_tasks()
+            self._report_usage()
             if not self._open_stages:
                 self._flush()
                 break
@@ -329,6 +345,39 @@ class Run:
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     return  # otherwise smaller stages behind it would starve it
+
+    def _report_usage(self) -> None:
+        """Report the demand for cores and memory, if other runs share the machine and it has changed."""
+        if self._on_usage is None or self._resources.share is None:
+            return
+        usage = self._measure_usage(self._resources.share)
+        if usage != self._last_usage:
+            self._last_usage = usage
+            self._on_usage(usage)
+
+    def _measure_usage(self, share: MachineShare) -> MachineUsage:
+        held, memory_held = self._resources.cores_held, self._resources.memory_held_bytes
+        wanted, memory_wanted = held, memory_held
+        sequential = self.plan.strategy is Strategy.SEQUENTIAL
+        slots = (1 if sequential else self.plan.workers.maximum) - self._resources.slots_held
+        for state in self._open_stages.startable() if self._stop_request is None else ():
+            if slots <= 0 or wanted >= self._cores:
+                break
+            ready = 0 if state.awaits_cache else min(len(state.ready), slots // state.plan.slots)
+            held_back = not state.started and not self._resources.can_begin_stage(state.plan)
+            if not ready or held_back or self._is_at_limit(state):
+                continue
+            slots -= ready * state.plan.slots
+            wanted += ready * self._resources.get_stage_demand(state.name)
+            if state.plan.memory_bytes and memory_wanted == memory_held:
+                memory_wanted += state.plan.memory_bytes
+        return MachineUsage(
+            number=share.number,
+            cores_held=round(held, 2),
+            cores_wanted=round(max(held, min(wanted, self._cores)), 2),
+            memory_held_bytes=memory_held,
+            memory_wanted_bytes=memory_wanted,
+        )
 
     def _look_up_stages(self, startable: Sequence[StageState]) -> None:
         """Ask the cache about the stages that have become startable."""
@@ -450,6 +499,8 @@ class Run:
                 self._begin_stopping(message)
             case _WindDown(stale, reason):
                 self._wind_down(stale, reason)
+            case _SetShare(share):
+                self._resources.set_share(share)
             case _:
                 pass  # Wake: the loop starts tasks after each message anyway
 

@@ -48,6 +48,16 @@ def format_url(address: str, telemetry_path: str, *, secure: bool) -> str:
     return f"{'https' if secure else 'http'}://{_LOCAL.get(host, host)}:{port}{telemetry_path}"
 
 
+class NoEndpoint:
+    """The place of an endpoint in a process that leaves its page to another one, at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Endpoint:
     """Listening sockets, and from the first client on the `Server` that serves them.
 

@@ -162,6 +162,24 @@ def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
     return Totals(counters=counters, histograms=histograms)
 
 
+def load_stage_cpu_totals(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
+    """Return the CPU totals of the project's stages, by (lane, stage), without attempts that have not ended."""
+    query = "SELECT labels, value FROM totals WHERE project = ? AND family = ? AND part = ?"
+    found = connection.execute(query, (project, families.STAGE_CPU.name, rows.COUNTER))
+    return {to_texts(labels): to_number(value) for labels, value in found}
+
+
+def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
+    """Return the highest CPU totals that were stored for stages that have not ended, by (lane, stage)."""
+    query = """
+    SELECT runs.lane, stages.stage, max(shown_cpu_total) FROM runs JOIN stages USING (run_id)
+      WHERE project = ? AND ended_ts IS NULL AND stages.result IS NULL AND shown_cpu_total IS NOT NULL
+      GROUP BY runs.lane, stages.stage
+    """
+    found = connection.execute(query, (project,))
+    return {(to_text(lane), to_text(stage)): to_number(value) for lane, stage, value in found}
+
+
 def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues:
     """Return the gauges that the project's last runs set."""
     query = "SELECT family, labels, value FROM latest WHERE project = ?"

@@ -35,7 +35,9 @@ _ADD_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = value + excluded.value
 """
-_STORE_SHOWN_CPU = "UPDATE stages SET shown_cpu_total = ? WHERE run_id = ? AND stage = ?"
+_STORE_SHOWN_CPU = """
+UPDATE stages SET shown_cpu_total = max(coalesce(shown_cpu_total, 0), ?) WHERE run_id = ? AND stage = ?
+"""
 _RAISE_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value)
   SELECT ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL

@@ -152,6 +152,14 @@ class History:
         """Return the gauges that the last runs set."""
         return self._query(queries.load_last_values, self._project)
 
+    def load_stage_cpu_totals(self) -> Mapping[tuple[str, ...], float]:
+        """Return the CPU totals of stages by (lane, stage), without attempts that have not ended."""
+        return self._query(queries.load_stage_cpu_totals, self._project)
+
+    def load_shown_cpu(self) -> Mapping[tuple[str, ...], float]:
+        """Return the CPU totals that running stages have stored by `store_shown_cpu`, by (lane, stage)."""
+        return self._query(queries.load_shown_cpu, self._project)
+
     def load_expected_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
         return self._query(queries.load_expected_seconds, self._project, lane)

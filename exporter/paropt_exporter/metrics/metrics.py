@@ -17,8 +17,8 @@ from paropt_exporter.families import Family
 from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.formats import Format, negotiate
-from paropt_exporter.metrics.page import Labels, Page
-from paropt_exporter.metrics.samples import SCRAPE_FAMILIES, Snapshot, iter_samples
+from paropt_exporter.metrics.page import Labels, Page, Value
+from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
@@ -125,6 +125,12 @@ class Metrics:
             own = [part.encode() for part in self._page.iter_text(families.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)])
+
+    def collect_live(self) -> dict[tuple[str, Labels], Value]:
+        """Return the series that no history has: they describe this process and its present run."""
+        with self._lock:
+            self._refresh()
+            return {(family.name, labels): value for family, labels, value in self._page.iter_values(LIVE_FAMILIES)}
 
     def render_final_page(self) -> bytes:
         """Return the series of lanes, stages and limits, which stay true after this process, in text format."""

@@ -61,13 +61,26 @@ class Page:
         value = self._values.get(family, {}).get(labels, 0.0)
         return value if not isinstance(value, HistogramTotal) else value.sum
 
+    def iter_values(self, families: Iterable[Family]) -> Iterator[tuple[Family, Labels, Value]]:
+        """Yield the series of some families."""
+        for family in families:
+            yield from ((family, labels, value) for labels, value in self._values.get(family, {}).items())
+
     def iter_text(self, families: Iterable[Family], *, openmetrics: bool) -> Iterator[str]:
         """Yield the page family by family, without those that have no series."""
         for family in families:
             if texts := self._texts.get(family):
                 self._format_changed(family)
-                yield _format_head(family, openmetrics=openmetrics)
+                yield format_head(family, openmetrics=openmetrics)
                 yield "".join(texts.values())
+
+    def format_family(self, family: Family) -> str:
+        """Return the sample lines of one family, without its head; "" if it has no series."""
+        texts = self._texts.get(family)
+        if not texts:
+            return ""
+        self._format_changed(family)
+        return "".join(texts.values())
 
     def iter_metrics(self, families: Iterable[Family]) -> Iterator[Metric]:
         """Yield the series as prometheus_client's objects, for a program's own registry."""
@@ -104,7 +117,8 @@ def _format_bounds() -> tuple[str, ...]:
     return tuple(map(_load_go_number(), (*BUCKETS_SECONDS, float("inf"))))
 
 
-def _format_head(family: Family, *, openmetrics: bool) -> str:
+def format_head(family: Family, *, openmetrics: bool) -> str:
+    """Return the HELP and TYPE lines of a family."""
     name = family.name.removesuffix("_total") if openmetrics else family.name
     return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind.value}\n"
 

@@ -55,6 +55,20 @@ SCRAPE_FAMILIES = (
     families.WEB_CONFIG_RELOADS,
     families.CONFIG_RELOADS,
 )
+# Series of one process that its history does not have; those of the host are the same for all processes.
+LIVE_FAMILIES = (
+    families.RUN_IN_PROGRESS,
+    families.RUN_INTERVAL,
+    families.RUN_DEADLINE,
+    families.RUN_PREDICTED_END,
+    families.STAGE_RUNNING,
+    families.STAGE_PROGRESS,
+    families.STAGE_MEMORY_PEAK,
+    families.SLA_DEADLINE,
+    families.POOL_SIZE_MIN,
+    families.POOL_SIZE_MAX,
+    *(family for family in SCRAPE_FAMILIES if not family.name.startswith("paropt_host_")),
+)
 _NO_BACKLOG = (0, 0.0)
 _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)

@@ -56,6 +56,7 @@ _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BOTTLENECK: "Bottlenecks",
     families.CONTROL_RECOMMENDED: "Control",
     families.HOST_MEMORY: "Host and exporter",
+    families.SERVE_HISTORY_READABLE: "Serve",
 }
 _FROM_CONFIG = {
     "lane": "the config's lanes",
@@ -66,6 +67,7 @@ _FROM_CONFIG = {
     "python": "the interpreter's version",
     "revision": "the git commit of a checkout, otherwise `unknown`",
     "observer": "`history`, `metrics` and the other observers",
+    "holder": "the projects that are registered with `serve`",
 }
 _RUNBOOK_INTRODUCTION = """\
 # Runbook

@@ -36,6 +36,10 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             title="Process: utilization, saturation",
             lines=(Line(height=CHART_HEIGHT, panels=[*_iter_process_panels(scope)]),),
         ),
+        Section(
+            title="Shares of a machine: paropt-exporter serve",
+            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_share_panels(scope)]),),
+        ),
     )
 
 
@@ -167,6 +171,48 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
         "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",
         [Query(expr=f"topk(5, {collections})", legend=_HOST)],
         Scale(unit="short"),
+    )
+
+
+def _iter_share_panels(scope: Scope) -> Iterator[Panel]:
+    granted, wanted = scope.select(names.SERVE_CORES_GRANTED), scope.select(names.SERVE_CORES_WANTED)
+    yield build_time_series(
+        "Which projects have the cores?",
+        "Cores that `serve` lets each project's runs use, and (dashed) all that they could use. Dashed far above: runs "
+        "wait for each other; give the machine more cores, or start them at other times.",
+        [
+            Query(expr=f"sum by (project) ({granted})", legend="{{project}}"),
+            Query(expr=f"sum({wanted})", legend="wanted by all", dash=Dash.LIMIT),
+        ],
+        Scale(unit="short"),
+    )
+    yield build_time_series(
+        "Which projects wait?",
+        "The five projects whose runs waited most, in runs that had tasks to start and no core for them.",
+        [
+            Query(
+                expr=f"topk(5, sum by (project) ({scope.rate(names.SERVE_WAIT)}))",
+                legend="{{project}}",
+            )
+        ],
+        Scale(unit="short"),
+    )
+    yield build_table(
+        "Who waits for whom?",
+        "Cores that a project lacks now, by the project whose runs hold them.",
+        {"A": f"sum by (project, holder) ({scope.select(names.SERVE_CORES_AWAITED)})"},
+        [
+            Column(source="project", title="Project", width=140),
+            Column(source="holder", title="Waits for", width=140),
+            Column(source="A", title="Cores", scale=Scale(unit="short", decimals=1), width=80),
+        ],
+    )
+    yield build_stat(
+        "How many histories can't be read?",
+        "Projects of `serve` whose totals are outdated. `paropt-exporter serve status` has the reasons.",
+        Query(expr=f"sum(1 - {scope.select(names.SERVE_HISTORY_READABLE)})"),
+        none_is_good(),
+        no_value="no serve",
     )
 
 

@@ -1,0 +1,146 @@
+"""Run `paropt-exporter serve`: the page of all registered projects, and the shares of their runs."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from paropt_exporter import descriptors, host
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition import listeners
+from paropt_exporter.exposition.endpoint import Endpoint
+from paropt_exporter.exposition.protection import NoProtection, ProtectionFile
+from paropt_exporter.serve import runtime_folder
+from paropt_exporter.serve.fair_shares import Machine
+from paropt_exporter.serve.hub import Hub
+from paropt_exporter.serve.link import GRACE_SECONDS
+from paropt_exporter.serve.page import ServePage
+from paropt_exporter.serve.registry import Registry
+from paropt_exporter.signals import Signals
+
+log = logging.getLogger(__name__)
+
+_LOCK_BYTES = 64
+DEFAULT_ADDRESS = f"{listeners.DEFAULT_HOST}:{listeners.DEFAULT_PORT}"
+
+
+class ServeRequest(Struct, frozen=True, kw_only=True):
+    """The settings of the command line; None leaves the default."""
+
+    addresses: tuple[str, ...] = ()
+    web_config: Path | None = None
+    systemd_socket: bool = False
+    telemetry_path: str | None = None
+    max_requests: int | None = None
+    process_metrics: bool = True
+
+
+def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say: Callable[[str], None]) -> int:
+    """Serve until SIGTERM, SIGINT or, on a terminal, SIGHUP; return the exit code 0.
+
+    Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe.
+    """
+    descriptors.raise_limit()
+    folder = find_folder(environ)
+    protection = ProtectionFile(request.web_config) if request.web_config is not None else NoProtection()
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals(reloads=True))
+        # systemd's sockets are taken before the lock, so that no error leaves its variables to others.
+        web = listeners.inherit_listeners(environ) if request.systemd_socket else None
+        runtime_folder.make_folder(folder)
+        lock = stack.enter_context(_Lock(folder / runtime_folder.LOCK_NAME))
+        web = web or listeners.open_listeners(request.addresses or (DEFAULT_ADDRESS,), on_fallback=say)
+        hub: Hub | None = None
+        page = ServePage(
+            lambda: hub.take_views() if hub is not None else (),
+            count_web_reloads=protection.count_reloads,
+            process_metrics=request.process_metrics,
+        )
+        endpoint = Endpoint(
+            web,
+            page,
+            protection,
+            telemetry_path=request.telemetry_path or "/metrics",
+            max_requests=request.max_requests or sys.maxsize,
+        )
+        stack.callback(endpoint.close)
+        registry = Registry(folder / runtime_folder.PROJECTS_NAME)
+        hub = Hub(
+            runtime_folder.listen(folder),
+            registry,
+            url=endpoint.url,
+            read_machine=_read_machine,
+            clock=SystemClock(),
+            beat=lock.beat,
+            awaited=lock.awaited_runs,
+        )
+        hub.start()
+        stack.callback(hub.close)
+        say(f"metrics at {endpoint.url}, runs register in {folder}, {len(registry.projects)} projects known")
+        while not signals.wait(None):
+            signals.take_reload()  # SIGHUP: the web config is read for each connection anyway
+        return 0
+
+
+def find_folder(environ: MutableMapping[str, str]) -> Path:
+    """Return the runtime folder. Raises UsageError if the environment turns `serve` off."""
+    folder = runtime_folder.find_folder(environ)
+    if folder is None:
+        raise UsageError(f"{runtime_folder.VARIABLE}={runtime_folder.OFF} turns it off: unset it")
+    return folder
+
+
+def _read_machine() -> Machine:
+    return Machine(host.count_cpus(), float(host.read_total_memory_bytes()))
+
+
+class _Lock:
+    """The lock of the one `serve` in a folder.
+
+    Its file has the pid and the number of runs; its time tells the next `serve` when this one was last alive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.awaited_runs = 0  # of another `serve`, which died a moment ago
+
+    def __enter__(self) -> _Lock:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"{self._path}: {error.strerror}: set {runtime_folder.VARIABLE} to another folder"
+            ) from None
+        words = os.pread(self._descriptor, _LOCK_BYTES, 0).decode(errors="replace").split()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            pid = words[0] if words else "unknown"
+            raise UsageError(
+                f"another `paropt-exporter serve` (pid {pid}) serves {self._path.parent} already"
+            ) from None
+        if len(words) == 2 and words[1].isdecimal() and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
+            self.awaited_runs = int(words[1])
+        self.beat(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            (self._path.parent / runtime_folder.SOCKET_NAME).unlink()
+        os.close(self._descriptor)
+
+    def beat(self, runs: int) -> None:
+        """Note that this process lives, with so many runs."""
+        with suppress(OSError):  # a full disk
+            os.pwrite(self._descriptor, f"{os.getpid():<20} {runs:<9}\n".encode(), 0)
+            os.utime(self._descriptor)

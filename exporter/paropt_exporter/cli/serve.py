@@ -1,0 +1,110 @@
+"""`serve` and `serve status`: one exporter for all projects of a user, and its state."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from time import monotonic
+from typing import TextIO
+
+import msgspec
+
+from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
+from paropt_exporter.errors import UsageError
+from paropt_exporter.serve.messages import (
+    AskStatus,
+    BadMessage,
+    LineBuffer,
+    RunStatus,
+    Status,
+    decode_from_serve,
+    encode,
+)
+from paropt_exporter.serve.runtime_folder import connect
+
+_ANSWER_SECONDS = 5.0
+_RECEIVED_BYTES = 1 << 16
+_MOST_NAMED = 5
+
+
+def run_serve(request: ServeRequest, environ: MutableMapping[str, str]) -> int:
+    """Serve until a signal; return 0."""
+    return serve_projects(request, environ, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def run_status(environ: MutableMapping[str, str], *, output: str, stdout: TextIO) -> int:
+    """Print the projects and runs of the `serve` of this user. Raises UsageError if there is none."""
+    status = _fetch_status(find_folder(environ))
+    if output == "json":
+        stdout.write(msgspec.json.format(msgspec.json.encode(status)).decode() + "\n")
+    else:
+        stdout.write(format_status(status))
+    return 0
+
+
+def _fetch_status(folder: Path) -> Status:
+    connection = connect(folder, _ANSWER_SECONDS)
+    if connection is None:
+        raise UsageError(f"no `paropt-exporter serve` of this user in {folder}: start one")
+    with connection:
+        try:
+            connection.sendall(encode(AskStatus()))
+            answer = decode_from_serve(_receive_line(connection))
+        except (OSError, BadMessage) as error:
+            raise UsageError(f"`paropt-exporter serve` in {folder} does not answer: {error}") from None
+    if not isinstance(answer, Status):
+        raise UsageError(f"`paropt-exporter serve` in {folder} gave no status")
+    return answer
+
+
+def _receive_line(connection: socket.socket) -> bytes:
+    received, deadline = LineBuffer(), monotonic() + _ANSWER_SECONDS
+    while True:
+        connection.settimeout(max(0.001, deadline - monotonic()))
+        part = connection.recv(_RECEIVED_BYTES)
+        if not part:
+            raise ConnectionResetError("it closed the connection")
+        if lines := received.add(part):
+            return lines[0]
+
+
+def format_status(status: Status) -> str:
+    """Return the status as text: a line for the machine, one for each run, then the idle projects."""
+    held = sum(run.cores_held for run in status.runs)
+    lines = [
+        f"serve {status.version} (pid {status.pid}) at {status.url}",
+        f"{held:.1f} of {status.cores:g} cores computing, {_count(len(status.runs), 'run')},"
+        f" {_count(len(status.projects), 'project')}",
+    ]
+    if status.runs:
+        width = max(len(_name(run)) for run in status.runs)
+        lines += ["", f"{'RUN':<{width}}  HELD  SHARE  WANTED  WAITS"]
+        lines += [_format_run(run, width) for run in sorted(status.runs, key=_name)]
+    idle = [project for project in status.projects if not project.runs]
+    if idle:
+        lines += ["", "idle: " + ", ".join(f"{project.project} ({project.root})" for project in idle)]
+    lines += [
+        f"{project.project}: its history can't be read: {project.fault}" for project in status.projects if project.fault
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_run(run: RunStatus, width: int) -> str:
+    share = f"{run.cores_granted:5.1f}" if run.limited else " none"
+    waits = ""
+    if run.waits_for:
+        holders = sorted(run.waits_for, key=lambda holder: (-run.waits_for[holder], holder))
+        more = len(holders) - _MOST_NAMED
+        named = ", ".join(holders[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        waits = f"{run.waiting_seconds:.0f} s for {named}"
+    return f"{_name(run):<{width}}  {run.cores_held:4.1f}  {share}  {run.cores_wanted:6.1f}  {waits}".rstrip()
+
+
+def _name(run: RunStatus) -> str:
+    return f"{run.project} {run.lane} (pid {run.pid})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

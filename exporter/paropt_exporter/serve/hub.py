@@ -1,0 +1,393 @@
+"""Serve the socket of the runtime folder: register runs, pass on their series and shares, and answer `serve status`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock, Thread
+
+from msgspec import Struct
+
+from paropt_exporter import families
+from paropt_exporter._version import __version__
+from paropt_exporter.clock import Clock
+from paropt_exporter.serve.fair_shares import Machine
+from paropt_exporter.serve.merging import LiveSeries, keep_counters
+from paropt_exporter.serve.messages import (
+    PROTOCOL,
+    AskStatus,
+    BadMessage,
+    Bye,
+    FromRun,
+    Hello,
+    Labels,
+    LineBuffer,
+    ProjectStatus,
+    Refusal,
+    Registration,
+    RunStatus,
+    State,
+    Status,
+    Usage,
+    Welcome,
+    decode_from_run,
+    encode,
+)
+from paropt_exporter.serve.page import ProjectView, Series
+from paropt_exporter.serve.registry import ProjectKey, RegisteredProject, Registry
+from paropt_exporter.serve.runtime_folder import read_peer_user
+from paropt_exporter.serve.sessions import Session, Sessions, sum_shares
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+_RECEIVED_BYTES = 1 << 18
+_MOST_CLIENTS = 1000
+_FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
+_UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
+_ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
+
+
+class _Client:
+    """A connection, and its session once it has said hello."""
+
+    def __init__(self, connection: socket.socket, now: float) -> None:
+        self.connection = connection
+        self.connected_seconds = now
+        self.received = LineBuffer()
+        self.unsent = bytearray()
+        self.session: Session | None = None
+        self.closes = False  # once all is sent
+
+
+class Hub:
+    """The registered runs of this user, on one thread.
+
+        run --lines--> _Client --messages--> Sessions --Grant--> run
+                                   '--> series --take_views()--> ServePage (the renderer's thread)
+
+    Guarantees: only processes of this user are served; a faulty or slow client delays no other; a run that ends, is
+    killed or stops reading loses its share, and its counters stay on the page; `close` keeps all registrations.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        registry: Registry,
+        *,
+        url: str,
+        read_machine: Callable[[], Machine],
+        clock: Clock,
+        beat: Callable[[int], None] = lambda _: None,
+        awaited: int = 0,
+    ) -> None:
+        """Prepare the thread. `beat` is called each second with the number of runs that follow shares.
+
+        `awaited`: so many runs of another `serve`, which has just died, will come back.
+        """
+        self._listener = listener
+        self._registry = registry
+        self._url = url
+        self._clock = clock
+        self._beat = beat
+        self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended
+        now = clock.monotonic()
+        self._sessions = Sessions(read_machine, now, awaited=awaited)
+        self._ended: dict[ProjectKey, LiveSeries] = {}
+        self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
+        self._clients: set[_Client] = set()
+        self._next_beat_seconds = now
+        self._resumes_seconds: float | None = None
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ, lambda: None)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._thread = Thread(target=self._run, name="paropt-serve", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Disconnect all runs; they continue on their own, and register again with the next `serve`."""
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        os.close(self._wake)
+
+    def take_views(self) -> tuple[ProjectView, ...]:
+        """Return the state of each project, for a page; from any thread."""
+        with self._lock:
+            by_name: dict[str, list[RegisteredProject]] = {}
+            for project in self._registry.projects.values():
+                by_name.setdefault(project.registration.project, []).append(project)
+            open_sessions = self._sessions.list_open()
+            shares = self._collect_shares(by_name)
+            return tuple(
+                ProjectView(
+                    name=name,
+                    checkouts=tuple(checkouts),
+                    live=(
+                        *(dict(self._ended[each.key]) for each in checkouts if each.key in self._ended),
+                        *(dict(run.series) for run in open_sessions if run.hello.registration.project == name),
+                    ),
+                    shares=shares[name],
+                )
+                for name, checkouts in by_name.items()
+            )
+
+    def build_status(self) -> Status:
+        """Return the state for `serve status`; the caller holds the lock."""
+        sessions, machine = self._sessions.list_open(), self._sessions.machine
+        names = {session.key: f"{session.hello.registration.project} (pid {session.hello.pid})" for session in sessions}
+        waits = {wait.run: {names[run]: cores for run, cores in wait.holders.items()} for wait in self._sessions.waits}
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            url=self._url,
+            cores=machine.cores,
+            memory_bytes=int(machine.memory_bytes),
+            projects=tuple(
+                ProjectStatus(
+                    project=project.registration.project,
+                    root=project.registration.root,
+                    runs=sum(session.project is project for session in sessions),
+                    fault=project.fault,
+                )
+                for project in self._registry.projects.values()
+            ),
+            runs=tuple(
+                RunStatus(
+                    pid=session.hello.pid,
+                    project=session.hello.registration.project,
+                    lane=session.hello.lane,
+                    version=session.hello.version,
+                    limited=session.hello.limited,
+                    cores_held=session.usage.cores_held,
+                    cores_granted=max(0.0, session.granted),
+                    cores_wanted=session.usage.cores_wanted,
+                    memory_held_bytes=session.usage.memory_held_bytes,
+                    waiting_seconds=0.0
+                    if session.waiting_since is None
+                    else self._clock.monotonic() - session.waiting_since,
+                    waits_for=waits.get(session.key, {}),
+                )
+                for session in sessions
+            ),
+        )
+
+    def _collect_shares(self, names: Mapping[str, object]) -> dict[str, dict[Series, float]]:
+        shares: dict[str, dict[Series, float]] = {
+            name: {
+                **{(family, ()): 0.0 for family in _SHARE_FAMILIES},
+                (families.SERVE_WAIT, ()): self._wait_seconds.get(name, 0.0),
+            }
+            for name in names
+        }
+        for session in self._sessions.list_open():
+            series = shares[session.hello.registration.project]
+            limited = session.hello.limited
+            for family, amount in zip(
+                _SHARE_FAMILIES, _measure(session) if limited else (1.0, 0, 0, 0, 0), strict=True
+            ):
+                series[family, ()] += amount
+            series[families.SERVE_WAIT, ()] += session.waiting_seconds
+        for name, holders in sum_shares(self._sessions.list_open(), self._sessions.waits).items():
+            for holder, cores in holders.items():
+                shares[name][families.SERVE_CORES_AWAITED, (holder,)] = round(cores, 3)
+        return shares
+
+    # The thread
+
+    def _run(self) -> None:
+        while not self._closing:
+            now = self._clock.monotonic()
+            if now >= self._next_beat_seconds:
+                self._next_beat_seconds = now + BEAT_SECONDS
+                self._keep_alive(now)
+            moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
+            for key, _ in self._selector.select(max(0.0, min(moments) - now)):
+                key.data()
+            if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
+                self._resumes_seconds = None
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        for client in tuple(self._clients):
+            self._close_client(client)
+        self._selector.close()
+        self._listener.close()
+
+    def _keep_alive(self, now: float) -> None:
+        self._beat(sum(session.hello.limited for session in self._sessions.list_open()))
+        for client in tuple(self._clients):
+            if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
+                self._close_client(client)
+        with self._lock:
+            self._sessions.decide(now)
+            for session in self._sessions.list_open():
+                session.repeat_grant()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.warning("can't accept a run", extra={"err": str(error)})
+            self._selector.unregister(self._listener)
+            self._resumes_seconds = self._clock.monotonic() + _ACCEPT_PAUSE_SECONDS
+            return
+        if read_peer_user(connection) != os.geteuid() or len(self._clients) >= _MOST_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        client = _Client(connection, self._clock.monotonic())
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._serve_client, client))
+
+    def _serve_client(self, client: _Client) -> None:
+        """Receive and send; a fault ends this connection only."""
+        try:
+            if client.unsent:
+                self._send_unsent(client)
+            try:
+                received = client.connection.recv(_RECEIVED_BYTES)
+            except BlockingIOError:
+                return
+            if not received:
+                self._close_client(client)
+                return
+            for line in client.received.add(received):
+                self._handle(client, decode_from_run(line))
+                if client not in self._clients:
+                    return
+        except OSError:
+            self._close_client(client)
+        except BadMessage as error:
+            log.warning("a client sent nonsense", extra={"err": str(error)[:200]})
+            self._close_client(client)
+        except Exception:  # the boundary of one connection
+            log.exception("a client failed")
+            self._close_client(client)
+
+    def _handle(self, client: _Client, message: FromRun) -> None:
+        session = client.session
+        match message:
+            case AskStatus():
+                with self._lock:
+                    self._sessions.decide(self._clock.monotonic())
+                    status = self.build_status()
+                self._send(client, status)
+            case Hello() if session is None:
+                self._admit(client, message)
+            case Usage() if session is not None:
+                with self._lock:
+                    now = self._clock.monotonic()
+                    session.follow(message, now)
+                    self._sessions.decide(now)
+            case State() if session is not None:
+                with self._lock:
+                    session.heard_seconds = self._clock.monotonic()
+                    session.update_series(message)
+            case Labels() if session is not None:
+                known = session.hello.registration
+                renewed = Registration(
+                    project=known.project,
+                    root=known.root,
+                    history=known.history,
+                    lanes=message.lanes,
+                    bounds=message.bounds,
+                )
+                with self._lock:
+                    self._registry.register(renewed)
+            case Bye():
+                self._close_client(client)
+            case _:
+                raise BadMessage("an unexpected message")
+
+    def _admit(self, client: _Client, hello: Hello) -> None:
+        reason = _find_refusal_reason(hello)
+        if reason:
+            self._send(client, Refusal(reason=reason))
+            client.closes = True
+            self._send_unsent(client)
+            return
+        self._send(client, Welcome(protocol=PROTOCOL, version=__version__, pid=os.getpid(), url=self._url))
+        with self._lock:
+            now = self._clock.monotonic()
+            project = self._registry.register(hello.registration)
+            client.session = self._sessions.add(hello, project, partial(self._send, client), now)
+            self._sessions.decide(now)
+
+    def _send(self, client: _Client, message: Struct) -> None:
+        client.unsent += encode(message)
+        if client in self._clients:
+            self._send_unsent(client)
+
+    def _send_unsent(self, client: _Client) -> None:
+        try:
+            with suppress(BlockingIOError):
+                sent = client.connection.send(client.unsent)
+                del client.unsent[:sent]
+        except OSError:
+            client.unsent.clear()
+            client.closes = True
+        if len(client.unsent) > _UNSENT_BYTES:
+            client.closes = True
+            client.unsent.clear()
+        if client.closes and not client.unsent:
+            # Its thread sees the end of the connection and closes the client, outside of the lock.
+            with suppress(OSError):
+                client.connection.shutdown(socket.SHUT_RDWR)
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+        if self._selector.get_key(client.connection).events != events:
+            self._selector.modify(client.connection, events, partial(self._serve_client, client))
+
+    def _close_client(self, client: _Client) -> None:
+        if client not in self._clients:
+            return
+        self._clients.discard(client)
+        self._selector.unregister(client.connection)
+        client.connection.close()
+        session = client.session
+        if session is None:
+            return
+        with self._lock:
+            project = session.project
+            self._ended[project.key] = keep_counters(self._ended.get(project.key, {}), session.series)
+            name = project.registration.project
+            self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
+            self._sessions.remove(session)
+            self._sessions.decide(self._clock.monotonic())
+
+
+_SHARE_FAMILIES = (
+    families.SERVE_RUNS,
+    families.SERVE_CORES_HELD,
+    families.SERVE_CORES_GRANTED,
+    families.SERVE_CORES_WANTED,
+    families.SERVE_MEMORY_HELD,
+)
+
+
+def _measure(session: Session) -> tuple[float, float, float, float, float]:
+    usage = session.usage
+    return (1.0, usage.cores_held, max(0.0, session.granted), usage.cores_wanted, float(usage.memory_held_bytes))
+
+
+def _find_refusal_reason(hello: Hello) -> str:
+    if hello.protocol != PROTOCOL:
+        return (
+            f"it is version {__version__} and the run {hello.version}: use one version, or restart it after an upgrade"
+        )
+    history = hello.registration.history
+    if not hello.registration.project or not Path(history).is_absolute():
+        return "a registration needs a project and the absolute path of its history"
+    return ""

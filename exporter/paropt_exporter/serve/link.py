@@ -1,0 +1,402 @@
+"""The run's side of `serve`: register, send series and demand, and pass the share of the machine to the run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from paropt_exporter._version import __version__
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.clock import Clock
+from paropt_exporter.engine import MachineShare, MachineUsage
+from paropt_exporter.errors import ParoptError
+from paropt_exporter.metrics.event_state import LaneLabels
+from paropt_exporter.metrics.page import Labels, Value
+from paropt_exporter.serve import messages
+from paropt_exporter.serve.messages import (
+    PROTOCOL,
+    BadMessage,
+    Bye,
+    Grant,
+    Hello,
+    LineBuffer,
+    Refusal,
+    Registration,
+    Sample,
+    State,
+    Usage,
+    Welcome,
+    decode_from_serve,
+    encode,
+)
+from paropt_exporter.serve.runtime_folder import SOCKET_NAME, connect, has_just_died
+
+log = logging.getLogger(__name__)
+
+STATE_SECONDS = 1.0
+ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not hold up a run
+SILENT_SECONDS = 10.0  # `serve` sends a line each second; then it counts as dead
+# A run keeps its share so long after the connection ended: `serve` may come back.
+GRACE_SECONDS = 30.0  # after it was killed: its service starts it again, slowly if the machine is full
+RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
+_RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
+_RECEIVED_BYTES = 1 << 16
+_MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
+
+LiveSeries = Mapping[tuple[str, Labels], Value]
+
+
+class Refused(ParoptError):
+    """`serve` does not take this run."""
+
+
+class ShareTaker(Protocol):
+    """The run that follows a share."""
+
+    run_id: str
+
+    def set_share(self, share: MachineShare | None) -> None: ...
+
+
+class Link:
+    """The session of an exporter with `serve`, on a thread of its own.
+
+        connected --end of connection, silence--> lost: keeps its share --time of grace--> alone: no limit
+            ^-----------------------------registers again---------------'------------------'
+
+    Guarantees: a run does not depend on `serve`: without it, it goes on alone within GRACE_SECONDS; `report_usage` takes
+    some µs; a grant is confirmed only once the run follows it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hello: Hello,
+        *,
+        clock: Clock,
+        collect: Callable[[], LiveSeries] = dict,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Register. Raises Refused, or OSError if no `serve` answers. `collect` returns the series of this process."""
+        self._folder = folder
+        self._hello = hello
+        self._clock = clock
+        self._say = say
+        self.collect = collect
+        self._lock = Lock()  # guards: all below but the last three
+        self._connection: socket.socket | None = None
+        self._unsent = bytearray()
+        self._run: ShareTaker | None = None
+        self._usage = MachineUsage(
+            number=0, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
+        )
+        self._share: MachineShare | None = MachineShare(cores=0.0, memory_bytes=0.0) if hello.limited else None
+        self._last_number = 0  # of the shares of this process
+        self._numbers: dict[int, int] = {}  # to those of this connection
+        self._received_number = 0  # of the last grant on this connection
+        self._received = LineBuffer()
+        self._sent: dict[tuple[str, Labels], Value] = {}
+        self._heard_seconds = self._lost_seconds = 0.0
+        self.url = self._register_first()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closed = False
+        self._thread = Thread(target=self._serve, name="paropt-link", daemon=True)
+        self._thread.start()
+
+    @property
+    def share(self) -> MachineShare | None:
+        """The share that a run starts with; None: it is alone."""
+        with self._lock:
+            return self._share
+
+    def limit_cores(self, cores: float) -> float:
+        """Return how many of the host's cores a run should plan with: its share, but at least one."""
+        share = self.share
+        return cores if share is None else min(cores, max(1.0, share.cores))
+
+    def begin_run(self, run: ShareTaker) -> None:
+        """Pass shares to this run from now on."""
+        with self._lock:
+            self._run = run
+            run.set_share(self._share)
+
+    def end_run(self) -> None:
+        """Send the last series of a run, and give its share back."""
+        with self._lock:
+            self._run = None
+            self._confirm_idle()
+        self._send_state()
+
+    def report_usage(self, usage: MachineUsage) -> None:
+        """Send the run's demand; from the run's thread."""
+        with self._lock:
+            self._usage = usage
+            self._send(self._build_usage())
+
+    def reconfigure(self, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]) -> None:
+        """Send the label sets of a changed config."""
+        registration = replace(self._hello.registration, lanes=lanes, bounds=dict(bounds))
+        with self._lock:
+            self._hello = replace(self._hello, registration=registration)
+            self._send(messages.Labels(lanes=lanes, bounds=dict(bounds)))
+
+    def close(self) -> None:
+        """Send the last series, and end the session."""
+        self._send_state()
+        self._closed = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        with self._lock:
+            self._send(Bye())
+            self._disconnect()
+        os.close(self._wake)
+
+    # Sending; the caller holds the lock
+
+    def _send(self, message: messages.FromRun) -> None:
+        if self._connection is None:
+            return
+        self._unsent += encode(message)
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            with suppress(BlockingIOError):
+                while self._unsent:
+                    del self._unsent[: self._connection.send(self._unsent)]
+        except OSError:
+            self._unsent.clear()  # the thread sees the end of the connection
+
+    def _build_usage(self) -> Usage:
+        usage = self._usage
+        return Usage(
+            number=self._numbers.get(usage.number, 0),
+            cores_held=usage.cores_held,
+            cores_wanted=usage.cores_wanted,
+            memory_held_bytes=usage.memory_held_bytes,
+            memory_wanted_bytes=usage.memory_wanted_bytes,
+        )
+
+    def _confirm_idle(self) -> None:
+        """Confirm the last share between two runs, which use nothing."""
+        self._usage = MachineUsage(
+            number=self._last_number, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
+        )
+        self._send(self._build_usage())
+
+    def _send_state(self) -> None:
+        series = self.collect()
+        with self._lock:
+            if self._connection is None or self._unsent:
+                return
+            changed = [(key, value) for key, value in series.items() if self._sent.get(key) != value]
+            gone = self._sent.keys() - series.keys()
+            samples = (
+                *(_build_sample(key, value) for key, value in changed),
+                *(_build_sample(key, None) for key in gone),
+            )
+            self._sent = dict(series)
+            self._send(State(run_id=self._run.run_id if self._run is not None else "", samples=samples))
+
+    # The connection
+
+    def _register_first(self) -> str:
+        """Register; wait for a `serve` that was killed a moment ago, since it may be back at once."""
+        while True:
+            try:
+                return self._register()
+            except ConnectionRefusedError:
+                if not has_just_died(self._folder, ANSWER_SECONDS):
+                    raise
+            time.sleep(_RETRY_SECONDS)
+
+    def _register(self) -> str:
+        """Connect and say hello; return the URL of the page. Raises Refused and OSError."""
+        connection = connect(self._folder, ANSWER_SECONDS)
+        if connection is None:
+            raise ConnectionRefusedError("no exporter serves this user's projects")
+        try:
+            with self._lock:
+                # A share of an earlier session whose time of grace is over is None by now.
+                kept = self._share if self._last_number else None
+                share = None if kept is None else (kept.cores, _encode_bytes(kept.memory_bytes))
+                hello = replace(self._hello, share=share, usage=replace(self._build_usage(), number=0))
+            connection.sendall(encode(hello))
+            received, lines = LineBuffer(), list[bytes]()
+            while not lines:
+                part = connection.recv(_RECEIVED_BYTES)
+                if not part:
+                    raise ConnectionResetError("it closed the connection")
+                lines.extend(received.add(part))
+            answer = decode_from_serve(lines[0])
+            if isinstance(answer, Refusal):
+                raise Refused(answer.reason)
+            if not isinstance(answer, Welcome) or answer.protocol != PROTOCOL:
+                raise Refused("its protocol is unknown")
+        except BadMessage as error:
+            connection.close()
+            raise Refused(str(error)) from error
+        except BaseException:  # close the socket whatever happened, then raise again
+            connection.close()
+            raise
+        connection.setblocking(False)
+        with self._lock:
+            self._connection, self._received, self._heard_seconds = connection, received, self._clock.monotonic()
+            self._unsent.clear()
+            self._numbers.clear()
+            self._received_number = 0
+            self._sent = {}
+            for line in lines[1:]:
+                self._apply(decode_from_serve(line))
+        return answer.url
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._lost_seconds = self._clock.monotonic()
+
+    def _serve(self) -> None:
+        next_state = self._clock.monotonic() + STATE_SECONDS
+        next_try = 0.0
+        while not self._closed:
+            now = self._clock.monotonic()
+            if self._connection is None:
+                if now >= next_try:
+                    self._come_back()
+                    in_grace = self._share is not None
+                    next_try = now + (_RETRY_SECONDS if in_grace else STATE_SECONDS)
+                self._wait(max(0.0, next_try - self._clock.monotonic()))
+                continue
+            if now >= next_state:
+                next_state = now + STATE_SECONDS
+                self._send_state_safely()
+            self._wait(max(0.0, next_state - self._clock.monotonic()))
+            self._receive()
+
+    def _send_state_safely(self) -> None:
+        try:
+            self._send_state()
+        except Exception:  # the boundary of a thread: without series the shares go on
+            log.exception("the state of the run was not sent")
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if (connection := self._connection) is not None:
+            poll.register(connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        poll.poll(math.ceil(seconds * 1000))
+        with self._lock:
+            self._send_unsent()
+
+    def _receive(self) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._connection is None:
+                return
+            try:
+                with suppress(BlockingIOError):
+                    received = self._connection.recv(_RECEIVED_BYTES)
+                    if not received:
+                        raise ConnectionResetError
+                    self._heard_seconds = now
+                    for line in self._received.add(received):
+                        self._apply(decode_from_serve(line))
+            except (OSError, BadMessage):
+                self._disconnect()
+                return
+            if now > self._heard_seconds + SILENT_SECONDS:
+                self._disconnect()
+                self._lost_seconds -= GRACE_SECONDS  # it had its time
+                self._leave()
+
+    def _come_back(self) -> None:
+        grace_seconds = GRACE_SECONDS if (self._folder / SOCKET_NAME).exists() else RESTART_SECONDS
+        if self._clock.monotonic() >= self._lost_seconds + grace_seconds:
+            with self._lock:
+                self._leave()
+        try:
+            self.url = self._register()
+        except (OSError, Refused):
+            return
+        with self._lock:
+            if self._hello.limited and self._share is None:
+                self._set_share(MachineShare(cores=0.0, memory_bytes=0.0))
+            elif self._run is None:
+                self._confirm_idle()
+            else:
+                self._send(self._build_usage())
+
+    def _leave(self) -> None:
+        """Let the run go on alone; the caller holds the lock."""
+        if self._share is not None:
+            self._say("`paropt-exporter serve` has gone: sizing alone until it is back")
+            self._set_share(None)
+
+    def _apply(self, message: messages.FromServe) -> None:
+        """Follow a grant; the caller holds the lock."""
+        if not isinstance(message, Grant) or not self._hello.limited:
+            return
+        if message.number == self._received_number:
+            return  # a repeated one: a sign of life
+        self._last_number += 1
+        self._received_number = self._numbers[self._last_number] = message.number
+        self._numbers.pop(self._last_number - _MOST_UNCONFIRMED, None)
+        memory = math.inf if message.memory_bytes < 0 else message.memory_bytes
+        self._set_share(MachineShare(cores=message.cores, memory_bytes=memory, number=self._last_number))
+
+    def _set_share(self, share: MachineShare | None) -> None:
+        self._share = share
+        if self._run is not None:
+            self._run.set_share(share)
+        elif share is not None:
+            self._confirm_idle()
+
+
+def find_registration(
+    project: str, root: Path, history: Path, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]
+) -> Registration:
+    """Return the registration of a project."""
+    return Registration(
+        project=project,
+        root=str(root.absolute()),
+        history=str(history.absolute()),
+        lanes=lanes,
+        bounds=dict(bounds),
+    )
+
+
+def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hello:
+    """Return the first message of this process."""
+    return Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        pid=os.getpid(),
+        lane=lane,
+        registration=registration,
+        limited=limited,
+    )
+
+
+def _build_sample(key: tuple[str, Labels], value: Value | None) -> Sample:
+    family, labels = key
+    if isinstance(value, HistogramTotal):
+        return Sample(family=family, labels=labels, value=value.buckets, sum=value.sum)
+    return Sample(family=family, labels=labels, value=value)
+
+
+def _encode_bytes(memory_bytes: float) -> float:
+    return messages.UNLIMITED if math.isinf(memory_bytes) else memory_bytes

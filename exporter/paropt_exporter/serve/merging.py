@@ -1,0 +1,128 @@
+"""Merge the series of the runs of one project into one set, family by family.
+
+Totals come from the history, which all runs of a project share. Only series that describe processes are merged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import add
+
+from paropt_exporter import families
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.families import Family
+from paropt_exporter.metrics.page import Labels, Value
+
+LiveSeries = Mapping[tuple[str, Labels], Value]  # by the name of the family and label values
+
+# Counters of one process: those of ended processes stay in the sum.
+SUMMED_COUNTERS = (
+    families.POOL_SUBMITTED,
+    families.POOL_FINISHED,
+    families.POOL_BUSY,
+    families.POOL_SLOT,
+    families.POOL_CPU,
+    families.POOL_RUN_DELAY,
+    families.POOL_RESIZES,
+    families.POOL_DEATHS,
+    families.CONTROL_QUERY_DURATION,
+    families.CONTROL_QUERY_ERRORS,
+    families.OBSERVATIONS_DROPPED,
+    families.DELIVERIES,
+    families.CONFIG_RELOADS,
+)
+_SUMMED_GAUGES = (
+    families.POOL_WORKERS,
+    families.POOL_SIZE,
+    families.POOL_SIZE_TARGET,
+    families.POOL_SIZE_MIN,
+    families.POOL_SIZE_MAX,
+    families.POOL_QUEUE_DEPTH,
+    families.CONTROL_RECOMMENDED,
+    families.CONTROL_FLOOR,
+    families.CONTROL_CEILING,
+)
+_HIGHEST = (
+    families.RUN_IN_PROGRESS,
+    families.RUN_INTERVAL,
+    families.RUN_PREDICTED_END,
+    families.STAGE_RUNNING,
+    families.STAGE_MEMORY_PEAK,
+    families.POOL_OLDEST_AGE,
+    families.CONTROL_BLIND,
+    families.CONTROL_FLAPPING,
+    families.SLA_NEAR,
+    families.SLA_PREDICTED_END,
+    families.SLA_PREDICTED_RATIO,
+    families.SLA_PREDICTED_BREACH,
+)
+_LOWEST = (families.RUN_DEADLINE, families.SLA_DEADLINE, families.POOL_EPOCH)
+_NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE)  # of the run that began last
+
+_Rule = Callable[[Value, Value], Value]
+
+
+def _sum(one: Value, other: Value) -> Value:
+    if isinstance(one, HistogramTotal) and isinstance(other, HistogramTotal):
+        return HistogramTotal(buckets=tuple(map(add, one.buckets, other.buckets)), sum=one.sum + other.sum)
+    return _get_number(one) + _get_number(other)
+
+
+def _get_highest(one: Value, other: Value) -> Value:
+    return max(_get_number(one), _get_number(other))
+
+
+def _get_lowest(one: Value, other: Value) -> Value:
+    return min(_get_number(one), _get_number(other))
+
+
+def _get_newest(_: Value, other: Value) -> Value:
+    return other
+
+
+def _get_number(value: Value) -> float:
+    return value.sum if isinstance(value, HistogramTotal) else value
+
+
+_RULES: dict[str, tuple[Family, _Rule]] = {
+    family.name: (family, rule)
+    for group, rule in (
+        (SUMMED_COUNTERS, _sum),
+        (_SUMMED_GAUGES, _sum),
+        (_HIGHEST, _get_highest),
+        (_LOWEST, _get_lowest),
+        (_NEWEST, _get_newest),
+    )
+    for family in group
+}
+_COUNTER_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, families.POOL_EPOCH))
+
+
+def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], Value]:
+    """Return the merged series of processes, the oldest first. Families without a rule, and unknown ones, are left out.
+
+    A series of a newer version with other labels is left out too.
+    """
+    merged: dict[tuple[Family, Labels], Value] = {}
+    for source in sources:
+        modes: set[str] = set()
+        for (name, labels), value in source.items():
+            family, rule = _RULES.get(name, (None, _get_newest))
+            if family is None or len(labels) != len(family.labels):
+                continue
+            if family is families.CONTROL_MODE and labels[0] not in modes:
+                modes.add(labels[0])  # an older run's mode would be a second series of the pool
+                for other in [key for key in merged if key[0] is family and key[1][0] == labels[0]]:
+                    del merged[other]
+            before = merged.get((family, labels))
+            merged[family, labels] = value if before is None else rule(before, value)
+    return merged
+
+
+def keep_counters(ended: LiveSeries, series: LiveSeries) -> dict[tuple[str, Labels], Value]:
+    """Return the counters of ended processes together with those of one that ends now."""
+    kept = dict(ended)
+    for key, value in series.items():
+        if key[0] in _COUNTER_NAMES:
+            kept[key] = _RULES[key[0]][1](kept[key], value) if key in kept else value
+    return kept

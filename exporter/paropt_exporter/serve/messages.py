@@ -1,0 +1,218 @@
+"""The lines that runs and `serve` send each other: one JSON object each.
+
+    run    Hello, then Labels when its config changes, Usage when its demand changes, State each second, Bye
+    serve  Welcome or Refusal, then Grant when the share changes and each second; Status for `serve status`
+
+Unknown fields and unknown families are ignored, so that versions may differ; another PROTOCOL is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct, field
+
+from paropt_exporter.errors import ParoptError
+from paropt_exporter.metrics.event_state import LaneLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROTOCOL = 1
+LONGEST_LINE_BYTES = 64 * 1024 * 1024  # the state of a lane with 10,000 stages has 5 MB
+UNLIMITED = -1.0  # JSON has no infinity
+
+
+class BadMessage(ParoptError):
+    """A line is no message of this protocol."""
+
+
+class Registration(Struct, frozen=True, kw_only=True):
+    """A project: where its history is, and the label sets of its series. `bounds`: (min, max) of each pool."""
+
+    project: str
+    root: str
+    history: str
+    lanes: tuple[LaneLabels, ...] = ()
+    bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
+    """The demand of a run. `number`: the grant that it follows; amounts that are wanted include those held."""
+
+    number: int = 0
+    cores_held: float = 0.0
+    cores_wanted: float = 0.0
+    memory_held_bytes: int = 0
+    memory_wanted_bytes: int = 0
+
+
+class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
+    """The start of a session. `share`: the cores and bytes of a former session, whose exporter died; None: a new run.
+
+    `limited` says whether its tasks run on this machine and follow its share.
+    """
+
+    protocol: int
+    version: str
+    pid: int
+    lane: str
+    registration: Registration
+    limited: bool = True
+    share: tuple[float, float] | None = None
+    usage: Usage = Usage()
+
+
+class Labels(Struct, frozen=True, kw_only=True, tag="labels"):
+    """The label sets after a change of the config."""
+
+    lanes: tuple[LaneLabels, ...]
+    bounds: dict[str, tuple[int, int]]
+
+
+class Sample(Struct, frozen=True, kw_only=True, array_like=True):
+    """A series with its value. `value`: None if it has ended; of a histogram its buckets, and `sum`."""
+
+    family: str
+    labels: tuple[str, ...]
+    value: float | tuple[float, ...] | None
+    sum: float = 0.0
+
+
+class State(Struct, frozen=True, kw_only=True, tag="state"):
+    """The series of a process that have changed since the last State. `run_id`: of the present run, "" between runs."""
+
+    run_id: str
+    samples: tuple[Sample, ...]
+
+
+class Bye(Struct, frozen=True, kw_only=True, tag="bye"):
+    """The end of a session."""
+
+
+class AskStatus(Struct, frozen=True, kw_only=True, tag="ask_status"):
+    """The request of `serve status`."""
+
+
+class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
+    """The answer to Hello. `url`: where the page is."""
+
+    protocol: int
+    version: str
+    pid: int
+    url: str
+
+
+class Refusal(Struct, frozen=True, kw_only=True, tag="refusal"):
+    """Why a session can't be had."""
+
+    reason: str
+
+
+class Grant(Struct, frozen=True, kw_only=True, tag="grant"):
+    """The share of the machine that a run may use from now on; UNLIMITED: any amount."""
+
+    number: int
+    cores: float
+    memory_bytes: float
+
+
+class RunStatus(Struct, frozen=True, kw_only=True):
+    """A registered run, for `serve status`. `waits_for`: cores that it lacks, by the run that holds them."""
+
+    pid: int
+    project: str
+    lane: str
+    version: str
+    limited: bool
+    cores_held: float
+    cores_granted: float
+    cores_wanted: float
+    memory_held_bytes: int
+    waiting_seconds: float
+    waits_for: dict[str, float]
+
+
+class ProjectStatus(Struct, frozen=True, kw_only=True):
+    """A registered project. `fault`: why its history can't be read, or ""."""
+
+    project: str
+    root: str
+    runs: int
+    fault: str
+
+
+class Status(Struct, frozen=True, kw_only=True, tag="status"):
+    """The state of `serve`."""
+
+    version: str
+    pid: int
+    url: str
+    cores: float
+    memory_bytes: int
+    projects: tuple[ProjectStatus, ...]
+    runs: tuple[RunStatus, ...]
+
+
+FromRun = Hello | Labels | Usage | State | Bye | AskStatus
+FromServe = Welcome | Refusal | Grant | Status
+_encoder = msgspec.json.Encoder()
+_from_run: msgspec.json.Decoder[FromRun] = msgspec.json.Decoder(FromRun)
+_from_serve: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
+registration_decoder: msgspec.json.Decoder[Registration] = msgspec.json.Decoder(Registration)
+
+
+def encode(message: Struct) -> bytes:
+    """Return a message as a line. Text that is no valid Unicode is escaped."""
+    try:
+        return _encoder.encode(message) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_make_valid(msgspec.to_builtins(message))) + b"\n"
+
+
+def _make_valid(value: Any) -> Any:  # any JSON
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_make_valid(key): _make_valid(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_make_valid(each) for each in value]
+    return value
+
+
+def decode_from_run(line: bytes) -> FromRun:
+    """Return the message of a run. Raises BadMessage."""
+    try:
+        return _from_run.decode(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadMessage(f"no message of a run: {error}") from error
+
+
+def decode_from_serve(line: bytes) -> FromServe:
+    """Return the message of `serve`. Raises BadMessage."""
+    try:
+        return _from_serve.decode(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadMessage(f"no message of `serve`: {error}") from error
+
+
+class LineBuffer:
+    """Splits received bytes into lines."""
+
+    def __init__(self, longest_bytes: int = LONGEST_LINE_BYTES) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._longest_bytes = longest_bytes
+
+    def add(self, received: bytes) -> Sequence[bytes]:
+        """Return the lines that are complete now. Raises BadMessage for one that is too long."""
+        *lines, rest = received.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            self._parts, self._size = [], 0
+        self._parts.append(rest)
+        self._size += len(rest)
+        if self._size > self._longest_bytes:
+            raise BadMessage(f"a line of more than {self._longest_bytes:,} bytes")
+        return lines

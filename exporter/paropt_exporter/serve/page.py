@@ -1,0 +1,207 @@
+"""Render one page with the series of all registered projects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from paropt_exporter import families, host
+from paropt_exporter._version import __version__
+from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals
+from paropt_exporter.families import Family
+from paropt_exporter.metrics.event_state import EventState, LaneLabels
+from paropt_exporter.metrics.metrics import read_revision
+from paropt_exporter.metrics.page import Labels, Page, Value, format_head
+from paropt_exporter.serve.merging import LiveSeries, merge_series
+from paropt_exporter.serve.registry import RegisteredProject, StoredValues
+
+if TYPE_CHECKING:
+    from paropt_exporter.metrics.client import CollectorRegistry
+
+Series = tuple[Family, Labels]
+_NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
+
+
+class ProjectView(Struct, frozen=True, kw_only=True):
+    """The checkouts of a project at a scrape, with the series of its runs (ended ones first) and of its shares."""
+
+    name: str
+    checkouts: tuple[RegisteredProject, ...]
+    live: tuple[LiveSeries, ...]
+    shares: Mapping[Series, float]
+
+
+class ServePage:
+    """The page of all projects; `take_views` returns their state at a scrape.
+
+        take_views() -> refresh histories -> ProjectPage for each name -> text, family by family
+
+    Guarantees: each family has one head; a counter does not fall while this process lives; a history that can't be
+    read costs only the news of its project.
+    """
+
+    def __init__(
+        self,
+        take_views: Callable[[], Sequence[ProjectView]],
+        *,
+        count_web_reloads: Callable[[], Mapping[str, int]] = dict,
+        process_metrics: bool = True,
+    ) -> None:
+        self._take_views = take_views
+        self._count_web_reloads = count_web_reloads
+        self._revision = read_revision()
+        self._process_metrics = process_metrics
+        self._lock = Lock()  # guards: all below
+        self._pages: dict[str, _ProjectPage] = {}
+        self._process: CollectorRegistry | None = None
+
+    def render_page(self, *, openmetrics: bool) -> bytes:
+        """Return the page as OpenMetrics or as text."""
+        from paropt_exporter.metrics import client  # slow to import
+
+        with self._lock:
+            if self._process is None:
+                self._process = self._create_registry()
+            own = self._collect_own()
+            for view in self._take_views():
+                page = self._pages.get(view.name)
+                if page is None:
+                    page = self._pages[view.name] = _ProjectPage(view.name)
+                page.update(view, own)
+            text = "".join(self._iter_text(openmetrics=openmetrics)).encode()
+        write = client.openmetrics_page if openmetrics else client.text_page
+        return text + write(self._process)
+
+    def _collect_own(self) -> dict[Series, Value]:
+        """Return the series of this process and of the host, which each project has."""
+        series: dict[Series, Value] = {
+            (families.BUILD_INFO, (__version__, sys.version.split()[0], self._revision)): 1.0,
+            (families.SERVES_ON, ()): 1.0,
+            (families.HOST_CPUS, ()): host.count_cpus(),
+        }
+        if available := host.read_available_memory_bytes():
+            series[families.HOST_MEMORY, ()] = available
+        if limit := host.read_total_memory_bytes():
+            series[families.HOST_MEMORY_LIMIT, ()] = limit
+        for result, count in {**_NO_RELOADS, **self._count_web_reloads()}.items():
+            series[families.WEB_CONFIG_RELOADS, (result,)] = count
+        return series
+
+    def _iter_text(self, *, openmetrics: bool) -> Iterator[str]:
+        for family in families.FAMILIES:
+            texts = [text for page in self._pages.values() if (text := page.format_family(family))]
+            if texts:
+                yield format_head(family, openmetrics=openmetrics)
+                yield from texts
+
+    def _create_registry(self) -> CollectorRegistry:
+        from paropt_exporter.metrics import client  # as in `render_page`
+
+        registry = client.CollectorRegistry(auto_describe=False)
+        if self._process_metrics:
+            client.ProcessCollector(registry=registry)
+            client.GCCollector(registry=registry)
+        return registry
+
+
+class _ProjectPage:
+    """The series of one project name."""
+
+    def __init__(self, name: str) -> None:
+        self._page = Page(name)
+        self._stored: dict[Series, Value] = {}
+        self._revisions: object = None
+
+    def update(self, view: ProjectView, own: Mapping[Series, Value]) -> None:
+        for project in view.checkouts:
+            project.refresh()
+        revisions = tuple((project.key, project.revision) for project in view.checkouts)
+        if revisions != self._revisions:
+            self._revisions, self._stored = revisions, _build_stored(view.checkouts)
+        readable = not any(project.fault for project in view.checkouts)
+        series = {**self._stored, **own, (families.SERVE_HISTORY_READABLE, ()): float(readable)}
+        for key, value in merge_series(view.live).items():
+            is_peak = key[0] is families.STAGE_MEMORY_PEAK
+            series[key] = max(_to_number(value), _to_number(series.get(key, 0.0))) if is_peak else value
+        series |= view.shares
+        cpu = {key: value for key, value in series.items() if key[0] is families.STAGE_CPU}
+        for (family, labels), value in cpu.items():
+            series[family, labels] = max(_to_number(value), self._page.get_number(family, labels))
+        self._page.replace(families.FAMILIES, ((family, labels, value) for (family, labels), value in series.items()))
+
+    def format_family(self, family: Family) -> str:
+        return self._page.format_family(family)
+
+
+def _to_number(value: Value) -> float:
+    return value.sum if isinstance(value, HistogramTotal) else value
+
+
+def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]:
+    """Return the series of label sets, totals and last values."""
+    lanes: dict[str, LaneLabels] = {}
+    pools: dict[str, None] = {}
+    for project in checkouts:
+        lanes.update((lane.lane, lane) for lane in project.registration.lanes)
+        pools.update(dict.fromkeys(project.registration.bounds))
+    values = [project.values for project in checkouts]
+    state = EventState(lanes.values(), _sum_totals(values), _merge_last(values), pools=tuple(pools))
+    series = {(family, labels): value for family, labels, value in state.iter_changes() if value is not None}
+    for lane in lanes.values():
+        for stage in lane.stages:
+            if stage.sla is not None:
+                for family in (families.SLA_NEAR, families.SLA_PREDICTED_BREACH):
+                    series[family, (lane.lane, stage.name)] = 0.0
+    for place, seconds in _sum_shown_cpu(values).items():
+        key = (families.STAGE_CPU, place)
+        if key in series:
+            series[key] = max(_to_number(series[key]), seconds)
+    return series
+
+
+def _sum_totals(values: Sequence[StoredValues]) -> Totals:
+    """Return the totals of all checkouts of a project together."""
+    if len(values) == 1:
+        return values[0].totals
+    counters: dict[SeriesKey, float] = {}
+    histograms: dict[SeriesKey, HistogramTotal] = {}
+    for each in values:
+        for key, number in each.totals.counters.items():
+            counters[key] = counters.get(key, 0.0) + number
+        for key, total in each.totals.histograms.items():
+            before = histograms.get(key, HistogramTotal())
+            buckets = tuple(one + other for one, other in zip(before.buckets, total.buckets, strict=True))
+            histograms[key] = HistogramTotal(buckets=buckets, sum=before.sum + total.sum)
+    return Totals(counters=counters, histograms=histograms)
+
+
+def _merge_last(values: Sequence[StoredValues]) -> LastValues:
+    """Return the last values of each lane from the checkout in which it ended last."""
+    ended: dict[str, float] = {}
+    gauges: dict[SeriesKey, float] = {}
+    for each in values:
+        lanes = {
+            labels[0]: number
+            for (name, labels), number in each.last.gauges.items()
+            if name == families.RUN_LAST_COMPLETION.name
+        }
+        newer = {lane for lane, moment in lanes.items() if moment >= ended.get(lane, 0.0)}
+        ended.update((lane, lanes[lane]) for lane in newer)
+        for key, number in each.last.gauges.items():
+            if key not in gauges or (key[1][:1] and key[1][0] in newer):
+                gauges[key] = number
+    return LastValues(gauges=gauges)
+
+
+def _sum_shown_cpu(values: Sequence[StoredValues]) -> dict[Labels, float]:
+    """Return the CPU totals with running attempts, over all checkouts."""
+    places = {place for each in values for place in each.shown_cpu}
+    name = families.STAGE_CPU.name
+    return {
+        place: sum(max(each.shown_cpu.get(place, 0.0), each.totals.counters.get((name, place), 0.0)) for each in values)
+        for place in places
+    }

@@ -1,0 +1,143 @@
+"""Find the folder in which `paropt-exporter serve` has its socket, and connect to it or listen there.
+
+The folder belongs to one user, and only that user can write in it. A run without such an exporter pays for one `stat`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from paropt_exporter.errors import UsageError
+
+VARIABLE = "PAROPT_SERVE"  # another folder, or OFF
+OFF = "off"
+SOCKET_NAME = "serve.sock"
+LOCK_NAME = "serve.lock"
+PROJECTS_NAME = "projects"
+_NAME = "paropt-exporter"
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred
+_BACKLOG = 128
+_LONGEST_PATH_BYTES = 107  # of a socket
+
+
+class UnsafeFolder(UsageError):
+    """Another user could write in the runtime folder, or it is no folder."""
+
+
+def find_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the runtime folder, whether or not it exists; None: the environment turns it off.
+
+    In order: $PAROPT_SERVE, $XDG_RUNTIME_DIR/paropt-exporter, /run/user/UID/paropt-exporter, /tmp/paropt-exporter-UID.
+    """
+    named = environ.get(VARIABLE)
+    if named:
+        return None if named == OFF else Path(named)
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    if os.path.isabs(runtime) and os.path.isdir(runtime):  # noqa: PTH112,PTH117 -- on the path of each start
+        return Path(runtime, _NAME)
+    return Path(f"/tmp/{_NAME}-{os.geteuid()}")  # nosec B108 # its owner and mode are checked
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UnsafeFolder unless the folder is this user's and only this user can write in it."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeFolder(f"{folder}: not a folder (a link is not followed): move it away, or set {VARIABLE}")
+    if found.st_uid != os.geteuid():
+        raise UnsafeFolder(
+            f"{folder}: belongs to another user (id {found.st_uid}): set {VARIABLE} to a folder of yours"
+        )
+    if found.st_mode & _OTHERS:
+        raise UnsafeFolder(f"{folder}: other users can write in it: chmod go-w {folder}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for this user only. Raises UnsafeFolder, or UsageError if it can't be made."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_folder(folder)
+        (folder / PROJECTS_NAME).mkdir(mode=0o700, exist_ok=True)
+        check_folder(folder / PROJECTS_NAME)
+    except FileExistsError:
+        check_folder(folder)
+        raise
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: {error.strerror}: set {VARIABLE} to another folder") from error
+
+
+def has_just_died(folder: Path, grace_seconds: float) -> bool:
+    """Return whether a `serve` lived within the last `grace_seconds`: it may be back at once."""
+    try:
+        touched = (folder / LOCK_NAME).lstat().st_mtime
+    except OSError:
+        return False
+    return time.time() < touched + grace_seconds
+
+
+def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:
+    """Return a connection to this user's exporter, or None if there is none."""
+    path = folder / SOCKET_NAME
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return None
+        check_folder(folder)
+    except (OSError, UnsafeFolder):
+        return None
+    return _connect(path, timeout_seconds)
+
+
+def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    client.settimeout(timeout_seconds)
+    try:
+        _with_short_path(path, client.connect)
+        if read_peer_user(client) == os.geteuid():
+            return client
+    except OSError:
+        pass
+    client.close()
+    return None
+
+
+def listen(folder: Path) -> socket.socket:
+    """Return the listening socket at its place; the caller holds the folder's lock, so an old one is dead."""
+    path = folder / SOCKET_NAME
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _with_short_path(path, listener.bind)
+        path.chmod(0o600)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"{path}: {error.strerror or error}: set {VARIABLE} to another folder") from error
+    return listener
+
+
+def _with_short_path(path: Path, act: object) -> None:
+    """Call with the path, or with one through a descriptor of its folder if it is longer than an address may be."""
+    assert callable(act)
+    if len(os.fsencode(path)) <= _LONGEST_PATH_BYTES:
+        act(str(path))
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        act(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+def read_peer_user(connection: socket.socket) -> int:
+    """Return the user id of the process at the other end."""
+    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)

@@ -1,0 +1,205 @@
+"""The registered runs and their shares, apart from sockets and threads: `Hub` moves their messages."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.metrics.page import Labels, Value
+from paropt_exporter.serve.fair_shares import (
+    Machine,
+    RunDemand,
+    Share,
+    UsedTime,
+    Wait,
+    decide_shares,
+    find_waits,
+)
+from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage
+
+if TYPE_CHECKING:
+    from paropt_exporter.serve.registry import RegisteredProject
+
+SETTLE_SECONDS = 5.0  # after the death of another `serve`, for its runs to register again; they try five times a second
+SILENT_SECONDS = 10.0  # a run that sends nothing for so long is stopped: its old grants no longer count
+
+
+class Session:
+    """A registered run. `send` queues a message to it."""
+
+    def __init__(
+        self, key: int, hello: Hello, project: RegisteredProject, send: Callable[[Grant], None], now: float
+    ) -> None:
+        self.key = key
+        self.hello = hello
+        self.project = project
+        self.usage = hello.usage
+        self.heard_seconds = now
+        self.series: dict[tuple[str, Labels], Value] = {}
+        self.waiting_since: float | None = None
+        self.waiting_seconds = 0.0
+        self._send = send
+        self._grants: deque[Grant] = deque()  # the one that the run follows, then unconfirmed ones
+
+    @property
+    def granted(self) -> float:
+        """The cores of the last grant."""
+        return self._grants[-1].cores if self._grants else 0.0
+
+    @property
+    def demand_committed(self) -> tuple[float, float]:
+        """The most cores and bytes that the run may act on."""
+        cores = max([self.usage.cores_held, *(grant.cores for grant in self._grants)])
+        memory = max([float(self.usage.memory_held_bytes), *(_bytes(grant) for grant in self._grants)])
+        return cores, memory
+
+    def follow(self, usage: Usage, now: float) -> None:
+        """Take a usage report, which confirms a grant."""
+        self.usage, self.heard_seconds = usage, now
+        while len(self._grants) > 1 and self._grants[0].number < usage.number:
+            self._grants.popleft()
+
+    def forget_unconfirmed(self) -> None:
+        """Count only the last grant from now on: the run does not act."""
+        while len(self._grants) > 1:
+            self._grants.popleft()
+
+    def grant(self, share: Share) -> None:
+        """Send a share, if it is a new one."""
+        memory = UNLIMITED if math.isinf(share.memory_bytes) else share.memory_bytes
+        last = self._grants[-1] if self._grants else None
+        if last is None or (last.cores, last.memory_bytes) != (share.cores, memory):
+            number = 1 if last is None else last.number + 1
+            self._grants.append(Grant(number=number, cores=share.cores, memory_bytes=memory))
+            self._send(self._grants[-1])
+
+    def repeat_grant(self) -> None:
+        """Send the last grant once more, as a sign of life."""
+        if self._grants:
+            self._send(self._grants[-1])
+
+    def update_series(self, state: State) -> None:
+        """Apply the changed series of the run."""
+        for sample in state.samples:
+            key = (sample.family, sample.labels)
+            if sample.value is None:
+                self.series.pop(key, None)
+            elif isinstance(sample.value, tuple):
+                self.series[key] = HistogramTotal(buckets=sample.value, sum=sample.sum)
+            else:
+                self.series[key] = sample.value
+
+
+def _bytes(grant: Grant) -> float:
+    return 0.0 if grant.memory_bytes < 0 else grant.memory_bytes
+
+
+class Sessions:
+    """All registered runs, and the decision about their shares. Not thread-safe.
+
+    Guarantee: while runs act on confirmed grants only, their shares together never exceed the machine. After the death
+    of another `serve` that had `awaited` runs, those that come back keep their shares, and no others get one until all
+    are back, for SETTLE_SECONDS at most.
+    """
+
+    def __init__(self, read_machine: Callable[[], Machine], now: float, *, awaited: int = 0) -> None:
+        self._read_machine = read_machine
+        self._keys = itertools.count(1)
+        self._open: dict[int, Session] = {}
+        self._used = UsedTime()
+        self._advanced_seconds = now
+        self._awaited = awaited
+        self._settled_seconds = now + SETTLE_SECONDS
+        self.waits: tuple[Wait, ...] = ()
+        self.machine = read_machine()
+
+    def add(self, hello: Hello, project: RegisteredProject, send: Callable[[Grant], None], now: float) -> Session:
+        """Register a run, without a share yet."""
+        session = Session(next(self._keys), hello, project, send, now)
+        self._open[session.key] = session
+        if not hello.limited:
+            session.grant(Share(UNLIMITED, math.inf))
+        elif hello.share is not None:
+            self._awaited -= 1
+            session.grant(Share(min(hello.share[0], self.machine.cores), hello.share[1]))
+        return session
+
+    def remove(self, session: Session) -> None:
+        """Forget a run that has ended."""
+        self._open.pop(session.key, None)
+        self._used.forget(session.key)
+
+    def list_open(self) -> tuple[Session, ...]:
+        """Return the registered runs, the oldest first."""
+        return tuple(self._open.values())
+
+    def get(self, key: int) -> Session | None:
+        """Return an open session by its key."""
+        return self._open.get(key)
+
+    def decide(self, now: float) -> None:
+        """Account the time since the last decision, and send new shares."""
+        self._account(now)
+        limited = [session for session in self._open.values() if session.hello.limited]
+        for session in limited:
+            if now - session.heard_seconds > SILENT_SECONDS:
+                session.forget_unconfirmed()
+        self.machine = self._read_machine()
+        demands = [self._build_demand(session) for session in limited]
+        if self._awaited > 0 and now < self._settled_seconds:
+            shares = {each.run: Share(each.granted, each.memory_committed_bytes) for each in demands}
+        else:
+            shares = dict(decide_shares(self.machine, demands))
+        for session in limited:
+            session.grant(shares[session.key])
+        self.waits = find_waits(demands, shares)
+        lacking = {wait.run for wait in self.waits}
+        for session in limited:
+            if session.key not in lacking:
+                session.waiting_since = None
+            elif session.waiting_since is None:
+                session.waiting_since = now
+
+    def _account(self, now: float) -> None:
+        elapsed, self._advanced_seconds = now - self._advanced_seconds, now
+        active = {
+            session.key: max(session.usage.cores_held, min(session.granted, session.usage.cores_wanted))
+            for session in self._open.values()
+            if session.hello.limited and session.usage.cores_wanted > 0
+        }
+        self._used.advance(elapsed, active)
+        self._used.set_active(active)
+        for session in self._open.values():
+            if session.waiting_since is not None:
+                session.waiting_seconds += elapsed
+
+    def _build_demand(self, session: Session) -> RunDemand:
+        usage = session.usage
+        cores, memory = session.demand_committed
+        return RunDemand(
+            run=session.key,
+            held=usage.cores_held,
+            wanted=max(usage.cores_wanted, usage.cores_held),
+            committed=cores,
+            granted=session.granted,
+            used_seconds=self._used.get(session.key),
+            memory_held_bytes=usage.memory_held_bytes,
+            memory_wanted_bytes=usage.memory_wanted_bytes,
+            memory_committed_bytes=memory,
+        )
+
+
+def sum_shares(sessions: Iterable[Session], waits: Iterable[Wait]) -> Mapping[str, dict[str, float]]:
+    """Return for each project the cores that it lacks, by the project whose runs hold them."""
+    projects = {session.key: session.project.registration.project for session in sessions}
+    lacks: dict[str, dict[str, float]] = {}
+    for wait in waits:
+        by_holder = lacks.setdefault(projects.get(wait.run, ""), {})
+        for run, cores in wait.holders.items():
+            holder = projects.get(run, "")
+            by_holder[holder] = by_holder.get(holder, 0.0) + cores
+    return lacks

@@ -1,0 +1,227 @@
+"""The socket of `serve`, with real connections: faulty clients, other versions, and runs that come back."""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.engine import MachineShare, MachineUsage
+from paropt_exporter.errors import UsageError
+from paropt_exporter.serve import messages, runtime_folder
+from paropt_exporter.serve.fair_shares import Machine
+from paropt_exporter.serve.hub import Hub
+from paropt_exporter.serve.link import Link, Refused, build_hello, find_registration
+from paropt_exporter.serve.messages import (
+    PROTOCOL,
+    AskStatus,
+    BadMessage,
+    Hello,
+    LineBuffer,
+    Registration,
+    Status,
+    decode_from_serve,
+    encode,
+)
+from paropt_exporter.serve.page import ServePage
+from paropt_exporter.serve.registry import Registry
+from support.real_servers import HANG_SECONDS, eventually
+from support.serve_process import check_page, sum_series
+
+URL = "http://127.0.0.1:1/metrics"
+
+
+class Served:
+    """A hub in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        runtime_folder.make_folder(folder)
+        self.start()
+
+    def start(self, *, awaited: int = 0) -> None:
+        registry = Registry(self.folder / runtime_folder.PROJECTS_NAME)
+        listener = runtime_folder.listen(self.folder)
+        self.hub = Hub(
+            listener, registry, url=URL, read_machine=lambda: Machine(2.0), clock=SystemClock(), awaited=awaited
+        )
+        self.hub.start()
+
+    def connect(self) -> socket.socket:
+        client = runtime_folder.connect(self.folder, HANG_SECONDS)
+        assert client is not None
+        return client
+
+    def status(self) -> Status:
+        with self.connect() as client:
+            client.sendall(encode(AskStatus()))
+            answer = decode_from_serve(read_line(client))
+        assert isinstance(answer, Status)
+        return answer
+
+
+class FakeRun:
+    """A run that confirms each share at once."""
+
+    run_id = "r1"
+
+    def __init__(self) -> None:
+        self.shares: queue.Queue[MachineShare | None] = queue.Queue()
+
+    def set_share(self, share: MachineShare | None) -> None:
+        self.shares.put(share)
+
+    def wait_for(self, cores: float | None) -> MachineShare | None:
+        """Return the next share of so many cores; None: that it is alone."""
+        while True:
+            share = self.shares.get(timeout=HANG_SECONDS)
+            if (None if share is None else share.cores) == cores:
+                return share
+
+
+def read_line(client: socket.socket) -> bytes:
+    received, lines = LineBuffer(), list[bytes]()
+    while not lines:
+        part = client.recv(65536)
+        if not part:
+            raise EOFError
+        lines.extend(received.add(part))
+    return lines[0]
+
+
+def register(tmp_path: Path, name: str = "shop") -> Registration:
+    return find_registration(name, tmp_path, tmp_path / "history.db", (), {"commands": (1, 2)})
+
+
+def usage(share: MachineShare | None, *, held: float = 0.0, wanted: float) -> MachineUsage:
+    assert share is not None
+    return MachineUsage(
+        number=share.number, cores_held=held, cores_wanted=wanted, memory_held_bytes=0, memory_wanted_bytes=0
+    )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    hub = Served(tmp_path / "runtime")
+    yield hub
+    hub.hub.close()
+
+
+@pytest.fixture
+def link(tmp_path: Path, served: Served) -> Iterator[Link]:
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock())
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\n",
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b'{"type": "usage", "number": 1}\n',
+        b'{"type": "bye"}\n',
+        b'{"type": "hello", "protocol": 1}\n',
+        b'{"type": "state", "run_id": "", "samples": [["a", [], "b"]]}\n',
+    ],
+)
+def test_nonsense_ends_only_its_connection(served: Served, sent: bytes) -> None:
+    with served.connect() as client:
+        client.sendall(sent)
+        assert client.recv(1) == b""
+    assert served.status().runs == ()
+
+
+def test_line_without_an_end_is_cut_off() -> None:
+    received = LineBuffer(longest_bytes=10)
+    assert received.add(b"12345") == []
+    with pytest.raises(BadMessage, match="more than 10 bytes"):
+        received.add(b"678901")
+
+
+def test_run_of_another_protocol_is_refused_with_the_versions(tmp_path: Path, served: Served) -> None:
+    hello = Hello(protocol=PROTOCOL + 1, version="9.9", pid=1, lane="standard", registration=register(tmp_path))
+    with pytest.raises(Refused, match=r"the run 9\.9: use one version"):
+        Link(served.folder, hello, clock=SystemClock())
+
+
+def test_relative_history_is_refused(served: Served) -> None:
+    registration = Registration(project="shop", root="/", history="history.db")
+    with pytest.raises(Refused, match="absolute path"):
+        Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
+
+
+def test_unknown_fields_of_a_newer_version_are_ignored(tmp_path: Path, served: Served) -> None:
+    line = encode(build_hello(register(tmp_path), lane="standard", limited=True))
+    with served.connect() as client:
+        client.sendall(line.replace(b'"pid"', b'"tomorrow": [1], "pid"'))
+        assert isinstance(decode_from_serve(read_line(client)), messages.Welcome)
+
+
+def test_no_serve_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        Link(tmp_path, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
+
+
+def test_run_gets_its_share_and_gives_it_back(served: Served, link: Link) -> None:
+    run = FakeRun()
+    link.begin_run(run)
+    link.report_usage(usage(run.wait_for(0.0), wanted=5.0))
+    share = run.wait_for(2.0)
+    link.report_usage(usage(share, held=2.0, wanted=5.0))
+    eventually("it is held", lambda: [each.cores_held for each in served.status().runs] == [2.0])
+    assert link.limit_cores(8.0) == 2.0
+    link.end_run()
+    eventually("it is free", lambda: [each.cores_granted for each in served.status().runs] == [0.0])
+    assert link.limit_cores(8.0) == 1.0
+
+
+def test_run_keeps_its_share_while_serve_restarts(served: Served, link: Link) -> None:
+    run = FakeRun()
+    link.begin_run(run)
+    link.report_usage(usage(run.wait_for(0.0), wanted=5.0))
+    link.report_usage(usage(run.wait_for(2.0), held=2.0, wanted=5.0))
+    served.hub.close()
+    assert link.limit_cores(8.0) == 2.0
+    served.start(awaited=1)
+    (back,) = eventually("it is back", lambda: served.status().runs)
+    assert (back.cores_held, back.cores_granted) == (2.0, 2.0)
+
+
+def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path: Path, served: Served) -> None:
+    series: dict[tuple[str, tuple[str, ...]], float] = {
+        ("paropt_pool_tasks_submitted_total", ("commands",)): 3.0,
+        ("paropt_pool_size", ("commands",)): 2.0,
+    }
+    page = ServePage(served.hub.take_views)
+    for name in ("one", "two"):
+        hello = build_hello(register(tmp_path, name), lane="standard", limited=True)
+        opened = Link(served.folder, hello, clock=SystemClock(), collect=lambda: series)
+        opened.end_run()
+        eventually("its series are there", lambda: b"paropt_pool_size{" in page.render_page(openmetrics=False))
+        opened.close()
+    eventually("both have gone", lambda: not served.status().runs)
+    text = page.render_page(openmetrics=False).decode()
+    check_page(text)
+    assert sum_series(text, "paropt_pool_tasks_submitted_total") == 6
+    assert sum_series(text, "paropt_pool_size") == 0
+    assert sum_series(text, "paropt_serve_history_readable") == 0  # there are none
+
+
+def test_folder_without_room_for_a_socket_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="set PAROPT_SERVE"):
+        runtime_folder.listen(tmp_path / "none")
+
+
+def test_text_that_is_no_unicode_is_escaped(tmp_path: Path) -> None:
+    hello = build_hello(register(tmp_path, "a\udcff"), lane="standard", limited=True)
+    decoded = messages.decode_from_run(encode(hello).strip())
+    assert isinstance(decoded, Hello)
+    assert decoded.registration.project == "a\\udcff"

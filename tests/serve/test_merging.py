@@ -1,0 +1,59 @@
+"""Series of processes of one project become one set."""
+
+from __future__ import annotations
+
+from paropt_exporter import families
+from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.metrics.page import Value
+from paropt_exporter.metrics.samples import LIVE_FAMILIES
+from paropt_exporter.serve.merging import LiveSeries, keep_counters, merge_series
+
+POOL = ("commands",)
+
+
+def series(**values: float) -> dict[tuple[str, tuple[str, ...]], Value]:
+    return {(f"paropt_pool_{name}", POOL): value for name, value in values.items()}
+
+
+def test_counters_and_sizes_add_up_and_the_oldest_task_counts() -> None:
+    one = series(tasks_submitted_total=5, size=2, oldest_task_age_seconds=9, epoch_timestamp_seconds=100)
+    other = series(tasks_submitted_total=3, size=1, oldest_task_age_seconds=4, epoch_timestamp_seconds=90)
+    assert merge_series([one, other]) == {
+        (families.POOL_SUBMITTED, POOL): 8,
+        (families.POOL_SIZE, POOL): 3,
+        (families.POOL_OLDEST_AGE, POOL): 9,
+        (families.POOL_EPOCH, POOL): 90,
+    }
+
+
+def test_counters_of_ended_runs_stay_and_their_gauges_go() -> None:
+    ended = keep_counters({}, series(tasks_submitted_total=5, size=2))
+    ended = keep_counters(ended, series(tasks_submitted_total=2, size=2))
+    assert merge_series([ended]) == {(families.POOL_SUBMITTED, POOL): 7}
+
+
+def test_histograms_of_queries_add_up() -> None:
+    key = (families.CONTROL_QUERY_DURATION.name, ())
+    one = HistogramTotal(buckets=(1.0, 2.0), sum=3.0)
+    merged = merge_series([{key: one}, {key: HistogramTotal(buckets=(4.0, 0.0), sum=1.0)}])
+    assert merged == {(families.CONTROL_QUERY_DURATION, ()): HistogramTotal(buckets=(5.0, 2.0), sum=4.0)}
+
+
+def test_pool_has_the_mode_of_the_newest_run_only() -> None:
+    name = families.CONTROL_MODE.name
+    older: LiveSeries = {(name, ("commands", "act", "local")): 1.0, (name, ("threads", "act", "local")): 1.0}
+    newer: LiveSeries = {(name, ("commands", "pin", "local")): 1.0}
+    merged = merge_series([older, newer])
+    assert {labels for _, labels in merged} == {("threads", "act", "local"), ("commands", "pin", "local")}
+
+
+def test_series_of_a_newer_version_are_left_out() -> None:
+    unknown = {("paropt_tomorrow", ()): 1.0, (families.POOL_SIZE.name, ("commands", "extra")): 1.0}
+    assert merge_series([unknown]) == {}
+
+
+def test_every_series_that_runs_send_has_a_rule() -> None:
+    """But not that of their endpoint, which `serve` has itself."""
+    for family in LIVE_FAMILIES:
+        labels = tuple("x" for _ in family.labels)
+        assert bool(merge_series([{(family.name, labels): 1.0}])) == (family is not families.WEB_CONFIG_RELOADS)

@@ -1,0 +1,115 @@
+"""Registrations: files that survive `serve`, and histories that are read again only if they changed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import families
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
+from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve.messages import Registration
+from paropt_exporter.serve.registry import RegisteredProject, Registry
+from support.event_samples import run_started
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    path = tmp_path / "project" / ".paropt" / "history.db"
+    with closing(History(path, project="shop", clock=SystemClock())) as opened:
+        opened.observe(run_started())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "projects").mkdir(mode=0o700)
+    return tmp_path / "projects"
+
+
+def register(history: Path, *lanes: str) -> Registration:
+    labels = tuple(LaneLabels(lane=lane, stages=()) for lane in lanes)
+    return Registration(project="shop", root=str(history.parent), history=str(history), lanes=labels)
+
+
+def test_registration_survives_a_restart_with_the_lanes_of_all_runs(folder: Path, history: Path) -> None:
+    first = Registry(folder)
+    first.register(register(history, "fast"))
+    first.register(register(history, "heavy"))
+    (project,) = Registry(folder).projects.values()
+    assert [lane.lane for lane in project.registration.lanes] == ["fast", "heavy"]
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+
+def test_project_without_a_history_is_forgotten(folder: Path, history: Path) -> None:
+    Registry(folder).register(register(history, "fast"))
+    history.unlink()
+    assert Registry(folder).projects == {}
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"project": "", "root": "", "history": ""}', b"\xff" * 100, b"[" * 100_000]
+)
+def test_files_that_are_no_registrations_are_ignored(folder: Path, history: Path, content: bytes) -> None:
+    Registry(folder).register(register(history, "fast"))
+    (folder / "a.json").write_bytes(content)
+    assert len(Registry(folder).projects) == 1
+    assert (folder / "a.json").read_bytes() == content
+
+
+def test_links_pipes_folders_and_files_of_others_are_ignored(folder: Path, history: Path) -> None:
+    Registry(folder).register(register(history, "fast"))
+    (good,) = folder.iterdir()
+    kept = folder.with_name("kept")
+    good.rename(kept)
+    (folder / "link.json").symlink_to(kept)
+    os.mkfifo(folder / "pipe.json")
+    (folder / "folder.json").mkdir()
+    (folder / "second-name.json").hardlink_to(kept)
+    assert Registry(folder).projects == {}
+
+
+def test_folder_that_takes_no_file_costs_only_the_memory_of_it(folder: Path, history: Path) -> None:
+    registry = Registry(folder)
+    folder.rmdir()
+    project = registry.register(register(history, "fast"))
+    assert registry.projects == {project.key: project}
+
+
+def test_history_is_read_again_only_after_a_change(history: Path) -> None:
+    os.utime(history, (1, 1))
+    wal = history.with_name("history.db-wal")
+    if wal.exists():
+        os.utime(wal, (1, 1))
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    read = project.revision
+    project.refresh()
+    assert (project.revision, project.fault) == (read, "")
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+    project.refresh()
+    counted = sum(value for (name, _), value in project.values.totals.counters.items() if name == families.RUNS.name)
+    assert counted == 1
+
+
+def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) -> None:
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    values = project.values
+    for part in history.parent.glob("history.db*"):
+        part.unlink()
+    project.refresh()
+    assert project.values == values
+    assert "no history yet" in project.fault
+    history.write_text("no database")
+    project.refresh()
+    assert project.values == values
+    assert "not a database" in project.fault
