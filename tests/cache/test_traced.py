@@ -90,7 +90,7 @@ def test_stage_is_skipped_once_its_inputs_have_proved_themselves(project: Traced
     assert len(notes) == 3
 
 
-def test_shadow_runs_say_what_they_prove(project: TracedProject) -> None:
+def test_shadow_run_counts_its_proofs(project: TracedProject) -> None:
     project.run("cat src/a.py")
     ran = project.run("cat src/a.py")
     assert ran.get_reason("lint") is CacheReason.NEW
@@ -111,7 +111,7 @@ def get_note(ran: Ran) -> str:
         (". ./helper; echo $X", "helper"),
     ],
 )
-def test_change_of_what_a_command_saw_is_a_miss(project: TracedProject, line: str, edit: str) -> None:
+def test_change_of_a_used_path_is_a_miss(project: TracedProject, line: str, edit: str) -> None:
     project.write("helper", "X=1\n")
     assert project.prove(line).is_cached("lint")
     match edit:

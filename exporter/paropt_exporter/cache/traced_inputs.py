@@ -211,7 +211,7 @@ def _is_same(before: object, now: Entry | None) -> bool:
     """Return whether a path is as it was before its first use. Of a folder only its existence counts."""
     if before is None or now == ABSENT:
         return before is None and now == ABSENT
-    if now is None:  # unreadable, or a device: what it is has not changed as long as it has no state
+    if now is None:  # unreadable, or a device: unchanged as long as it has no state
         return True
     if not isinstance(before, tuple):
         return False

@@ -106,7 +106,7 @@ class Tracer:
             # A bad address fails the call itself, and a process that has ended makes none.
             if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
                 self._add_problem(error.strerror or str(error))
-        except Exception as error:  # noqa: BLE001 -- a process must never wait for its answer in vain
+        except Exception as error:  # noqa: BLE001 -- a process must always get its answer
             self._add_problem(f"internal error: {type(error).__name__}: {error}: please report it")
         self._kernel.let_continue(self._listener, notification)
 
