@@ -88,7 +88,7 @@ wheel: dist ## install the wheel in an empty venv and run from there
 tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpacked into .tools where the machine has none
 	@.ci/debian-tools $(TOOLS) prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
 	  prometheus-pushgateway:prometheus-pushgateway prometheus-node-exporter:prometheus-node-exporter victoria-metrics:victoria-metrics \
-	  libpcre2-32-0:fish fish:fish nginx:nginx
+	  libpcre2-32-0:fish fish:fish nginx:nginx strace:strace
 
 REAL := build/real-projects
 real: $(READY) ## init's lanes beside real projects' own commands; suites that use executors with ours; fetches from the package index

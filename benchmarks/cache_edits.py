@@ -1,6 +1,7 @@
 """Make random edits in a cached project, and compare each run with a cold one: no false hit may appear.
 
-Usage: python benchmarks/cache_edits.py [EDITS [SEED]]. Default: 10,000 edits and a seed from the clock.
+Usage: python benchmarks/cache_edits.py [--traced] [EDITS [SEED]]. Default: 10,000 edits and a seed from the clock.
+`--traced`: shell scripts with `inputs: auto` in place of functions with patterns; half a second each.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from paropt_exporter.executors.commands import CommandPool
 from support.random_edits import RandomEdits
+from support.traced_edits import TracedEdits
 
 _PROGRESS_EVERY = 1000
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
+    numbers = [word for word in sys.argv[1:] if word != "--traced"]
+    count = int(numbers[0]) if numbers else 10_000
+    seed = int(numbers[1]) if len(numbers) > 1 else time.time_ns() % 1_000_000
     print(f"seed {seed}", flush=True)
     began, cpu = time.perf_counter(), time.process_time()
-    with tempfile.TemporaryDirectory(prefix="paropt-edits-") as folder:
-        edits = RandomEdits(Path(folder), seed)
+    with tempfile.TemporaryDirectory(prefix="paropt-edits-") as folder, CommandPool(4) as pool:
+        traced = "--traced" in sys.argv
+        edits = TracedEdits(Path(folder), seed, pool) if traced else RandomEdits(Path(folder), seed)
         for number in range(1, count + 1):
             edits.step()
             if number % _PROGRESS_EVERY == 0:

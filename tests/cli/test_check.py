@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cache.misses import Notes
+from paropt_exporter.cache.result_store import open_store
 from paropt_exporter.cli import check
 from paropt_exporter.errors import UsageError
 from support import configs
@@ -253,6 +256,21 @@ def test_first_hundred_of_many_faults_are_shown(tmp_path: Path) -> None:
     assert lines[99].startswith("paropt.yml:101:")
     assert lines[100].startswith("… and ")
     assert len(lines) == 102
+
+
+def test_read_that_the_patterns_leave_out_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_CACHE_DIR", str(tmp_path / "store"))
+    store = open_store(os.environ)
+    store.prepare()
+    for name in ("src/a.py", "src/b.txt", "conftest.py", "dist/out"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    reads = ("src/a.py", "src/b.txt", "src/gone.txt", "conftest.py", "dist/out")
+    Notes(store.last_folder, "demo").save_reads("one", reads)
+    content = configs.stage(run="sh -c true", inputs="['src/*.py']", outputs="[dist]")
+    code, _, err = _check(tmp_path, f"project: demo\n{content}")
+    why = "its last traced run read src/b.txt, which no pattern matches: add it, or let `auto` find it"
+    assert (code, err) == (0, f"warning: stage 'one': inputs: {why}\n")
 
 
 def test_input_that_matches_nothing_is_a_warning(tmp_path: Path) -> None:

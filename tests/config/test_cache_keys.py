@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter import config
+from paropt_exporter.errors import ConfigError
 from paropt_exporter.plan import PlannedStage, Selection, build_plan
 from support import configs
 
@@ -84,3 +86,31 @@ def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out
         stage = next(stage for stage in planned.stages if stage.name == "c")
         assert stage.needed_outputs == ("out/*.txt", "out/**/*.txt")
         assert stage.other_outputs == ("log/d.txt",)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "traced", "declared"),
+    [("auto", True, None), ("[auto, 'src/**']", True, ("src/**",)), ("[./auto]", False, ("auto",))],
+)
+def test_auto_inputs_are_traced_and_others_are_declared(
+    tmp_path: Path, inputs: str, traced: bool, declared: tuple[str, ...] | None
+) -> None:
+    stage = plan_stage(tmp_path, f"inputs: {inputs}")
+    assert (stage.cached, stage.traces_inputs, stage.inputs) == (True, traced, declared)
+
+
+@pytest.mark.parametrize(("cache", "allows"), [("auto", False), ("true", True)])
+def test_only_an_explicit_cache_allows_connections_to_servers(tmp_path: Path, cache: str, allows: bool) -> None:
+    assert plan_stage(tmp_path, f"inputs: auto, cache: {cache}").allows_servers is allows
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ("automatic", "expected a list or auto, found 'automatic'"),
+        ("[auto, '!src/b.py']", "a pattern without '!' is missing: it counts where commands can't be traced"),
+    ],
+)
+def test_bad_auto_inputs_are_one_clear_fault(tmp_path: Path, inputs: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan_stage(tmp_path, f"inputs: {inputs}")

@@ -231,10 +231,10 @@ class PatientSupervisor(SharedSupervisor):
         super().__init__()
         self._runs = runs  # a file that grows with each run
 
-    def hand_over(self, channel: socket.socket, output: int) -> SupervisorProcess:
+    def hand_over(self, channel: socket.socket, output: int, trace: int | None = None) -> SupervisorProcess:
         size = self._runs.stat().st_size
         before = math.inf if self.pid is None else open_descriptors(self.pid)
-        process = super().hand_over(channel, output)
+        process = super().hand_over(channel, output, trace)
         assert eventually(lambda: self._runs.stat().st_size > size and open_descriptors(process.pid) <= before)
         return process
 

@@ -13,13 +13,17 @@ from typing import Any
 from paropt_exporter.cache.remote import RemoteCache
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_cache import StageCache
+from paropt_exporter.cache.traced_results import find_refusal
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.engine.run import Run
+from paropt_exporter.engine.workers import PoolAttempt
 from paropt_exporter.events import CacheReason, Measurement, PoolUse, Result, RunningTask, StageRecord, TaskRecord
+from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.plan import Commands, Plan, PlannedStage, PlannedTask, order_stages
+from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.testing import Recorder
 from support import lanes
 
@@ -99,6 +103,25 @@ class FunctionWorkers:
 
 
 @dataclass
+class CommandWorkers(FunctionWorkers):
+    """Workers that run the commands of stages that have no function, traced if the engine asks for it."""
+
+    pool: CommandPool | None = None
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
+        if stage.name in self.work:
+            return super().start(stage, task, label)
+        self.ran.append(label)
+        assert self.pool is not None and isinstance(task.work, Commands)
+        env = build_command_environment(stage, self.environ)
+        future = self.pool.submit_commands(label, task.work.steps, cwd=stage.cwd, env=env, traced=stage.traced)
+        pool = self.pool
+        return PoolAttempt(
+            "commands", label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor
+        )
+
+
+@dataclass
 class Ran:
     """The result of a run: its stages and tasks, the functions that were called, and the lines that were shown."""
 
@@ -153,9 +176,9 @@ class CachedProject:
     def build_stage(
         self, name: str, *, item: str | None = None, words: tuple[str, ...] = (), **fields: Any
     ) -> PlannedStage:
-        items = fields.pop("items", (item,))
+        items, command = fields.pop("items", (item,)), fields.pop("command", (name, *words))
         tasks = tuple(
-            PlannedTask(index=index, item=each, work=Commands(steps=((name, *words, *([each] if each else [])),)))
+            PlannedTask(index=index, item=each, work=Commands(steps=((*command, *([each] if each else [])),)))
             for index, each in enumerate(items)
         )
         fields.setdefault("inputs", ("src/**",))
@@ -169,6 +192,8 @@ class CachedProject:
         no_cache: bool = False,
         limit_bytes: int | None = None,
         remote: RemoteCache | None = None,
+        pool: CommandPool | None = None,
+        find_refusal: Callable[[], str] = find_refusal,
         **fields: Any,
     ) -> Ran:
         """Run the stages once, as a process of their own would: nothing but the store and its index is kept."""
@@ -184,9 +209,10 @@ class CachedProject:
             reads=not no_cache,
             remote=remote,
             read_clock_ns=lambda: time.time_ns() + self._shift_ns,
+            find_refusal=find_refusal,
         )
         recorder = Recorder()
-        workers = FunctionWorkers(self.root, self.work, self.environ)
+        workers = CommandWorkers(self.root, self.work, self.environ, pool=pool)
         cache.begin_run()
         try:
             Run(

@@ -36,7 +36,8 @@ class InputChanges:
         self._stages = stages
         self._folder = str(config.root)
         self._patterns = {
-            stage.name: None if stage.inputs is None else InputPatterns(list_input_patterns(stage)) for stage in stages
+            stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
+            for stage in stages
         }
         self._outputs = InputPatterns(tuple(_iter_outputs(config)))
         self._files = FileStates(self._folder)

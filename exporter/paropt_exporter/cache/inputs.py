@@ -232,6 +232,11 @@ def _get_relative_cwd(folder: str, stage: PlannedStage) -> str:
     return posixpath.relpath(os.fspath(stage.cwd), folder)
 
 
+def is_settings_file(path: str) -> bool:
+    """Return whether a file counts by its name, since Python's tools read it without being asked."""
+    return posixpath.basename(path) in _SETTINGS
+
+
 def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs | RecordedInputs) -> str | None:
     """Return a file that is both an input and an output of a stage, or None."""
     if not stage_outputs:

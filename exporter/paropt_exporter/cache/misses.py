@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from paropt_exporter.events import CacheReason
 
 _MOST_KEYS = 8  # of each task: a few branches and checkouts
 _LARGEST_NOTE_BYTES = 1 << 16
+_MOST_READS = 20_000  # of the files that a traced stage read
+_LARGEST_READS_BYTES = 1 << 23
 _MOST_COMPARED_BYTES = 1 << 26
 
 
@@ -65,6 +67,21 @@ class Notes:
         """Note why a result was not kept."""
         self._save(stage, item, TaskNotes(self.load(stage, item).keys, key, why))
 
+    def load_reads(self, stage: str) -> tuple[str, ...]:
+        """Return the files of the project that the stage's last traced run read; none if there was none."""
+        with suppress(OSError, ValueError, TypeError):
+            return tuple(map(str, json.loads(files.read_file(self._find_reads(stage), _LARGEST_READS_BYTES))))
+        return ()
+
+    def save_reads(self, stage: str, paths: Iterable[str]) -> None:
+        """Note the files of the project that a traced run of a stage read."""
+        with suppress(OSError):
+            content = json.dumps(sorted(paths)[:_MOST_READS]).encode()
+            files.replace_file(self._find_reads(stage), content, mode=files.PRIVATE_FILE)
+
+    def _find_reads(self, stage: str) -> Path:
+        return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, "reads"])))[:32]
+
     def _save(self, stage: str, item: str | None, notes: TaskNotes) -> None:
         unkept = [notes.unkept_key, notes.unkept.reason, notes.unkept.text] if notes.unkept is not None else None
         with suppress(OSError):  # without it the next miss has a vaguer reason
@@ -91,6 +108,8 @@ def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping
             return Miss(CacheReason.EVICTED, "its earlier results were evicted from the cache")
         return notes.unkept or Miss(CacheReason.NEW, "it has no result yet")
     nearest = min(known, key=lambda entry: len(_list_differences(key, entry)))
+    if not key.listings and not _list_differences(key, nearest):
+        return Miss(CacheReason.EVICTED, "its traced inputs were evicted from the cache")
     return _describe(_list_differences(key, nearest), _list_changed_files(key, nearest, store, listings))
 
 
@@ -109,7 +128,7 @@ def _list_differences(key: TaskKey, entry: Entry) -> list[tuple[str, str | None,
 def _list_changed_files(
     key: TaskKey, entry: Entry, store: Store, listings: Mapping[str, bytes]
 ) -> list[tuple[str, str | None, str | None]]:
-    if key.listings == entry.listings:
+    if not key.listings or key.listings == entry.listings:  # those of a weak key are unknown
         return []
     new, old = {}, {}
     for digest in key.listings:
@@ -160,10 +179,12 @@ def _parse_packages(names: str | None) -> dict[str, str]:
 
 
 def _describe_file(path: str, old: str | None, new: str | None) -> str:
-    if old is None:
+    if old is None or (old == "-" and new not in (None, "-")):
         return f"{path} is new"
     if new is None or (new == "-" and old != "-"):
         return f"{path} is gone"
+    if path.endswith("/"):
+        return f"the files in {path} are others"
     if old[:1] + new[:1] in ("fx", "xf") and old[1:] == new[1:]:
         return f"{path} has another mode"
     return f"{path} changed"

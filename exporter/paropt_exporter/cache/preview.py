@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
@@ -15,6 +16,7 @@ from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
+from paropt_exporter.cache.traced_results import TracedResults, describe_proof, explain_traced_miss, find_refusal
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan.structure import Plan, PlannedStage
 
@@ -33,14 +35,20 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
     """Yield the previews of the cached stages, as the outputs of the stages that they need are now."""
     root = plan.root
     index = store.index_folder / hash_bytes(os.fsencode(root))[:32]
-    reader = StageReader(root, FileStates(os.fspath(root), index), environ, _read_secret(store))
+    states = FileStates(os.fspath(root), index)
+    reader = StageReader(root, states, environ, _read_secret(store))
     notes = Notes(store.last_folder, plan.project)
-    for stage in plan.stages:
-        if stage.cached and stage.tasks:
-            yield from _preview_stage(stage, reader, store, notes)
+    stages = [stage for stage in plan.stages if stage.cached and stage.tasks]
+    if any(stage.traces_inputs for stage in stages) and find_refusal():
+        stages = [replace(stage, traces_inputs=False) for stage in stages]
+    traced = TracedResults(store, states, environ)
+    for stage in stages:
+        yield from _preview_stage(stage, reader, traced, store, notes)
 
 
-def _preview_stage(stage: PlannedStage, reader: StageReader, store: Store, notes: Notes) -> Iterator[Preview]:
+def _preview_stage(
+    stage: PlannedStage, reader: StageReader, traced: TracedResults, store: Store, notes: Notes
+) -> Iterator[Preview]:
     try:
         reading = reader.read(stage)
     except UnusableFile as error:
@@ -50,7 +58,27 @@ def _preview_stage(stage: PlannedStage, reader: StageReader, store: Store, notes
         yield Preview(stage=stage.name, item=None, reason=why.reason, note=why.text)
         return
     for part in reading.parts:
-        yield _preview_part(reading, part, store, notes)
+        if stage.traces_inputs:
+            yield _preview_traced(reading, part, traced, store, notes)
+        else:
+            yield _preview_part(reading, part, store, notes)
+
+
+def _preview_traced(
+    reading: StageReading, part: StagePart, traced: TracedResults, store: Store, notes: Notes
+) -> Preview:
+    stage, item, weak = reading.stage.name, part.task.item, reading.keys[part]
+    candidates = traced.find_candidates(weak)
+    for strong in candidates.keys:
+        if not store.contains(strong.key.digest):
+            continue
+        if not candidates.proved:
+            note = describe_proof(candidates.manifest.proofs)
+            return Preview(stage=stage, item=item, reason=CacheReason.NEW, note=note)
+        found = replace(reading, keys={part: strong.key}, listings=strong.listings)
+        return _preview_part(found, part, store, notes)
+    why = explain_traced_miss(weak, candidates, notes.load(stage, item), store)
+    return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
 
 
 def _preview_part(reading: StageReading, part: StagePart, store: Store, notes: Notes) -> Preview:

@@ -85,6 +85,7 @@ class Store:
         self.written_bytes = 0
         self._ac = os.path.join(folder, _LAYOUT, "ac")
         self._cas = os.path.join(folder, _LAYOUT, "cas")
+        self._sets = os.path.join(folder, _LAYOUT, "sets")
 
     @property
     def index_folder(self) -> Path:
@@ -110,7 +111,15 @@ class Store:
         """Create the folders. Raises StoreUnusable."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            for name in ("", _LAYOUT, f"{_LAYOUT}/index", f"{_LAYOUT}/last", f"{_LAYOUT}/ac", f"{_LAYOUT}/cas"):
+            for name in (
+                "",
+                _LAYOUT,
+                f"{_LAYOUT}/index",
+                f"{_LAYOUT}/last",
+                f"{_LAYOUT}/ac",
+                f"{_LAYOUT}/cas",
+                f"{_LAYOUT}/sets",
+            ):
                 folder = self.folder / name
                 folder.mkdir(files.PRIVATE_FOLDER, exist_ok=True)
                 state = folder.stat()
@@ -151,6 +160,20 @@ class Store:
     def save(self, entry: Entry) -> None:
         """Write a result, whose contents are there already. Raises StoreUnusable."""
         self._write(_place(self._ac, entry.key), format_entry(entry))
+
+    def find_path_sets(self, weak_key: str) -> Path:
+        """Return the place of the path sets under a weak key, which may be missing."""
+        return Path(_place(self._sets, weak_key))
+
+    def save_path_sets(self, weak_key: str, content: bytes) -> None:
+        """Write the path sets under a weak key. Raises StoreUnusable."""
+        self._write(_place(self._sets, weak_key), content)
+
+    def touch_path_sets(self, weak_key: str, digests: Iterable[str]) -> None:
+        """Record that path sets were used, for the choice of files to remove."""
+        self._touch(_place(self._sets, weak_key), None)
+        for digest in digests:
+            self._touch(_place(self._cas, digest), None)
 
     def remove(self, key: str) -> None:
         """Remove a result that turned out to be unusable."""
@@ -265,7 +288,10 @@ class Store:
 
     def list_files(self) -> Iterator[StoredFile]:
         """Yield all entries and contents."""
-        for top in (self._ac, self._cas):
+        yield from self._list_files(self._ac, self._cas)
+
+    def _list_files(self, *tops: str) -> Iterator[StoredFile]:
+        for top in tops:
             for folder in _scan(top):
                 for entry in _scan(folder.path):
                     with suppress(OSError):
@@ -320,7 +346,8 @@ class Store:
         Return how many files and bytes were removed. `spare_young`: keep files of the last hour, up to twice the limit.
         """
         limit = self.limit_bytes if limit_bytes is None else limit_bytes
-        found = sorted(self.list_files(), key=lambda file: file.used_timestamp_seconds)
+        files_of_all = self._list_files(self._ac, self._cas, self._sets)
+        found = sorted(files_of_all, key=lambda file: file.used_timestamp_seconds)
         total = sum(file.size_bytes for file in found)
         if total <= limit:
             self._save_size(total, time.time())

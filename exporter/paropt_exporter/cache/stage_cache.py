@@ -32,6 +32,13 @@ from paropt_exporter.cache.stage_keys import (
     miss_all,
     sum_up,
 )
+from paropt_exporter.cache.traced_results import (
+    PROOFS,
+    TracedResults,
+    describe_proof,
+    explain_traced_miss,
+    find_refusal,
+)
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
@@ -54,6 +61,7 @@ class _Lookup(Struct):
 
     reading: StageReading
     pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)  # the files of the project that its traced tasks read
 
 
 class StageCache:
@@ -80,12 +88,15 @@ class StageCache:
         reads: bool = True,
         remote: RemoteCache | None = None,
         read_clock_ns: Callable[[], int] = time.time_ns,
+        find_refusal: Callable[[], str] = find_refusal,
     ) -> None:
         """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
 
         `remote`: another cache, which is asked for results that the store lacks. `read_clock_ns`: the clock of files.
+        `find_refusal` returns why commands can't be traced, or "".
         """
         self._read_clock_ns = read_clock_ns
+        self._find_refusal = find_refusal
         self._remote = remote
         self._last_output = ("", "")
         self._root = root
@@ -104,12 +115,16 @@ class StageCache:
         self._reader: StageReader | None = None
         self._locks: KeyLocks | None = None
         self._unusable = ""  # why the store is not used
+        self._traced: TracedResults | None = None
+        self._expected: dict[StagePart, Entry] = {}  # the results that would have been hits, in shadow mode
+        self._refusal: str | None = None  # why nothing can be traced; None: not known yet
 
     # The engine's interface
 
     def begin_run(self) -> None:
         """Begin a run; nothing of an earlier one is pending."""
         self._lookups.clear()
+        self._expected.clear()
         self._given_up = threading.Event()
 
     def look_up(self, stage: PlannedStage, report: Report) -> None:
@@ -156,7 +171,8 @@ class StageCache:
     def _abandon_thread(self) -> None:
         """Leave a thread behind that is in a lookup; it touches nothing of a later run, since its own is given up."""
         self._jobs, self._thread = queue.SimpleQueue(), None
-        self._lookups, self._states, self._reader = {}, None, None
+        self._lookups, self._states, self._reader, self._traced = {}, None, None, None
+        self._expected = {}
 
     def _look_up(
         self, stage: PlannedStage, report: Report, given_up: threading.Event, find: Callable[..., StageLookup | None]
@@ -179,6 +195,7 @@ class StageCache:
         if (why := self._prepare()) is not None:
             return miss_all(stage, why)
         assert self._reader is not None
+        stage = self._choose_inputs(stage)
         try:
             reading = self._read(stage)
             if (why := self._reader.find_own_input(reading)) is not None:
@@ -213,8 +230,9 @@ class StageCache:
 
         Raises UnusableFile.
         """
-        assert self._reader is not None
-        if self._reads:
+        assert self._reader is not None and self._traced is not None
+        self._traced.refresh()
+        if self._reads and not stage.traces_inputs:
             recorded = self._reader.read_recorded(stage)
             if recorded is not None and all(map(self._store.contains, recorded.list_digests())):
                 return recorded
@@ -256,9 +274,8 @@ class StageCache:
 
     def _find_results_alone(self, stage: PlannedStage, wanted: Sequence[str]) -> StageLookup:
         """Return the results of a stage whose inputs may have changed during the wait."""
-        assert self._reader is not None
         try:
-            reading = self._reader.read(stage)
+            reading = self._read(stage)
         except UnusableFile as error:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
         self._lookups[stage.name] = _Lookup(reading)
@@ -266,6 +283,16 @@ class StageCache:
         needed = _list_missed(reading, found)
         self._release(digest for digest in wanted if digest not in needed)
         return sum_up(reading, found)
+
+    def _choose_inputs(self, stage: PlannedStage) -> PlannedStage:
+        """Return a stage with its declared inputs if it can't be traced."""
+        if not stage.traces_inputs:
+            return stage
+        if self._refusal is None:
+            self._refusal = self._find_refusal()
+            if self._refusal:
+                self._say(f"inputs: auto: nothing can be traced ({self._refusal}): the declared inputs count")
+        return replace(stage, traces_inputs=False) if self._refusal else stage
 
     def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:
         """Look the misses up once more, now under their locks: another run may just have ended them."""
@@ -288,14 +315,43 @@ class StageCache:
                 index = self._store.index_folder / hash_bytes(os.fsencode(self._root))[:32]
                 self._states = FileStates(os.fspath(self._root), index, read_clock_ns=self._read_clock_ns)
                 self._reader = StageReader(self._root, self._states, self._environ, secret)
+                self._traced = TracedResults(self._store, self._states, self._environ)
         return Miss(CacheReason.STORE, self._unusable) if self._unusable else None
 
     def _load_results(self, reading: StageReading, parts: Iterable[StagePart]) -> dict[StagePart, KeptTask | Miss]:
-        return {part: self._load_result(reading, part.task, reading.keys[part]) for part in parts}
+        return {part: self._load_result(reading, part) for part in parts}
 
-    def _load_result(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
+    def _load_result(self, reading: StageReading, part: StagePart) -> KeptTask | Miss:
         if not self._reads:
             return Miss(CacheReason.DISABLED, "--no-cache")
+        task, key = part.task, reading.keys[part]
+        if not reading.stage.traces_inputs:
+            return self._load_under(reading, task, key)
+        assert self._traced is not None
+        candidates = self._traced.find_candidates(key)
+        for strong in candidates.keys:
+            if not self._store.contains(strong.key.digest) and not self._fetch(strong.key.digest):
+                continue
+            if candidates.proved:
+                self._traced.mark_used(key, strong)
+                return self._load_under(reading, task, strong.key)
+            return self._expect(part, strong.key, candidates.manifest.proofs)
+        notes = self._notes.load(reading.stage.name, task.item)
+        return explain_traced_miss(key, candidates, notes, self._store)
+
+    def _expect(self, part: StagePart, key: TaskKey, proofs: int) -> Miss:
+        """Let a task run that would be a hit if the traced inputs of its command had proved themselves."""
+        try:
+            entry = self._store.load(key.digest)
+        except BadEntry as error:
+            self._store.remove(key.digest)
+            return Miss(CacheReason.STORE, str(error))
+        if entry is not None:
+            self._expected[part] = entry
+        return Miss(CacheReason.NEW, describe_proof(proofs))
+
+    def _load_under(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
+        """Return the result under a key, and restore its outputs."""
         assert self._states is not None
         entry: Entry | None = None
         try:
@@ -377,7 +433,15 @@ class StageCache:
             else:
                 failed = Miss(CacheReason.FAILED, "it failed in its last run")
                 self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
+                self._disprove(reading, part, self._expected.get(part))
                 self._release([reading.keys[part].digest])
+
+    def _disprove(self, reading: StageReading, part: StagePart, expected: Entry | None) -> None:
+        """Note that a task ended differently with the same traced inputs: a file that it reads was missed."""
+        if expected is not None and self._traced is not None:
+            self._store.remove(expected.key)
+            with suppress(StoreUnusable):
+                self._traced.disprove(reading.keys[part])
 
     def _flush(self, name: str, done: Callable[[], None]) -> None:
         try:
@@ -393,7 +457,8 @@ class StageCache:
         pending, lookup.pending = lookup.pending, []
         if not pending:
             return
-        assert self._reader is not None
+        assert self._reader is not None and self._traced is not None
+        self._traced.refresh()
         reading, name = lookup.reading, lookup.reading.stage.name
         if (why := self._reader.find_change(reading)) is not None:
             for part, _ in pending:
@@ -404,14 +469,43 @@ class StageCache:
             with suppress(StoreUnusable):  # the entry's own write fails too, and says so
                 self._store.add(reading.listings[listing])
         for part, result in pending:
-            if (why := self._keep_result(reading, part, result)) is not None:
-                self._say(f"{name}: not cached: {why.text}")
-                return
+            if reading.stage.traces_inputs:
+                kept = self._keep_traced(lookup, part, result)
+            else:
+                kept = self._keep_result(reading, part, result, reading.keys[part])
+            if isinstance(kept, Miss):
+                self._say(f"{name}: not cached: {kept.text}")
+                break
+        if lookup.reads:
+            self._notes.save_reads(name, lookup.reads)
 
-    def _keep_result(self, reading: StageReading, part: StagePart, result: KeptResult) -> Miss | None:
-        """Put a result into the store. Return why it could not be kept, or None."""
+    def _keep_traced(self, lookup: _Lookup, part: StagePart, result: KeptResult) -> Entry | Miss:
+        """Put the result of a traced task into the store."""
+        assert self._traced is not None
+        stage, weak = lookup.reading.stage, lookup.reading.keys[part]
+        expected = self._expected.get(part)
+        try:
+            key = self._traced.find_key(stage, weak, result.trace)
+            if isinstance(key, Miss):
+                self._notes.add_unkept(stage.name, part.task.item, weak.digest, key)
+                return key
+            lookup.reads |= self._traced.list_read_files(key)
+            kept = self._keep_result(lookup.reading, part, result, key.key)
+            if isinstance(kept, Miss):
+                return kept
+            proofs = self._traced.find_candidates(weak).manifest.proofs
+            if expected is not None and expected.files != kept.files:
+                self._disprove(lookup.reading, part, expected)
+                proofs = 0
+            self._traced.save(weak, key, proofs=min(PROOFS, proofs + 1) if expected is not None else proofs)
+        except StoreUnusable as error:
+            return Miss(CacheReason.STORE, str(error))
+        return kept
+
+    def _keep_result(self, reading: StageReading, part: StagePart, result: KeptResult, key: TaskKey) -> Entry | Miss:
+        """Put a result into the store under a key, or return why it could not be kept."""
         assert self._states is not None
-        key, stage, task = reading.keys[part], reading.stage, part.task
+        stage, task = reading.stage, part.task
         try:
             written = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
             entry = Entry(
@@ -434,7 +528,7 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         self._notes.add_key(stage.name, task.item, key.digest)
         self._send(entry)
-        return None
+        return entry
 
     def _compare(self, entry: Entry) -> None:
         """Show a line if a task that ran again with an equal key has written other files: its key lacks something."""

@@ -45,6 +45,7 @@ class StageReading(Struct, frozen=True, kw_only=True):
     """A stage's parts with their keys. `listings` has the lists of files by digest.
 
     With recorded inputs it has no list of the files that the parts share: that does for hits, not for tasks that run.
+    The keys of a stage with traced inputs are weak ones (`path_sets`), without any list.
     """
 
     stage: PlannedStage
@@ -77,6 +78,9 @@ class StageReader:
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
         listings: dict[str, bytes] = {}
+        if stage.traces_inputs:
+            keys = self._build_keys(stage, parts, tools, "", {})
+            return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
         shared = _add_listing(listings, inputs.shared)
         own = {index: _add_listing(listings, snapshot) for index, snapshot in inputs.own.items()}
         keys = self._build_keys(stage, parts, tools, shared, own)
@@ -125,6 +129,8 @@ class StageReader:
             tools=tools,
             secret=self._secret,
         )
+        if stage.traces_inputs:
+            return {part: stage_key.build(part.task, ()) for part in parts}
         return {
             part: stage_key.build(part.task, (shared, own[part.task.index]) if part.task.index in own else (shared,))
             for part in parts
@@ -150,6 +156,8 @@ class StageReader:
         return None
 
     def _read_inputs(self, stage: PlannedStage, parts: Sequence[StagePart]) -> StageInputs:
+        if stage.traces_inputs:  # they are known when it has run
+            return StageInputs({})
         return read_inputs(self._states, stage, [part.task for part in parts])
 
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
@@ -225,7 +233,7 @@ def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) ->
         results = [result for _, result in parts if isinstance(result, KeptTask)]
         missed = [(part, why) for part, why in parts if isinstance(why, Miss)]
         if not missed:
-            hits[owner] = _merge_results([reading.keys[part] for part, _ in parts], results)
+            hits[owner] = _merge_results(results)
             continue
         why = missed[0][1]
         misses[owner] = UncachedTask(reason=why.reason, note=why.text, key=_merge_keys(reading, missed))
@@ -233,18 +241,26 @@ def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) ->
             narrowed[owner] = tuple(item for part, _ in missed for item in part.task.items)
             saved_seconds += sum(result.entry.seconds for result in results)
     return StageLookup(
-        hits=hits, misses=misses, narrowed=narrowed, saved_seconds=saved_seconds, note=_describe_misses(found)
+        hits=hits,
+        misses=misses,
+        narrowed=narrowed,
+        saved_seconds=saved_seconds,
+        note=_describe_misses(found),
+        traces=reading.stage.traces_inputs,
     )
 
 
-def _merge_results(keys: Sequence[TaskKey], results: Sequence[KeptTask]) -> CachedTask:
+def _merge_results(results: Sequence[KeptTask]) -> CachedTask:
     """Return the result of a task from those of its parts, with each output once."""
     outputs = {result.entry.output: result.output for result in results}
-    key = keys[0].digest if len(keys) == 1 else hash_bytes("".join(key.digest for key in keys).encode())
+    keys = [result.entry.key for result in results]
+    key = keys[0] if len(keys) == 1 else hash_bytes("".join(keys).encode())
     return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results), key=key)
 
 
 def _merge_keys(reading: StageReading, missed: Sequence[tuple[StagePart, Miss]]) -> str:
+    if reading.stage.traces_inputs:  # a weak key does not tell whether the inputs are equal
+        return ""
     digests = [reading.keys[part].digest for part, _ in missed]
     return digests[0] if len(digests) == 1 else hash_bytes("".join(digests).encode())
 

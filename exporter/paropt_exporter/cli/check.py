@@ -182,6 +182,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_repeated_starts(stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_ended_quarantines(stages)
+    yield from _warn_missed_reads(config, stages)
     if config.feedback.jobserver:
         yield from _warn_own_jobs(stages)
 
@@ -263,7 +264,7 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
     from paropt_exporter.input_files import ITEM, InputPatterns
 
     for stage in stages:
-        patterns = [pattern for pattern in stage.inputs or () if ITEM not in pattern]
+        patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
         folder = config.root / stage.cwd if stage.cwd else config.root
         try:
             missing = InputPatterns(patterns).list_missing_paths(os.fspath(folder))
@@ -272,6 +273,25 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
             continue
         for pattern in missing:
             yield f"stage {stage.name!r}: inputs: nothing matches {pattern}: correct it, unless the file comes later"
+
+
+def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage whose last traced run read files that its declared inputs leave out."""
+    declared = [stage for stage in stages if stage.declared_inputs is not None]
+    if not declared:
+        return
+    from paropt_exporter.cache.missed_reads import find_missed_reads
+    from paropt_exporter.cache.result_store import open_store
+
+    store = open_store(os.environ)
+    for stage in declared:
+        missed = find_missed_reads(config, stage, store)
+        if missed:
+            more = f" (+{len(missed) - 1})" if len(missed) > 1 else ""
+            yield (
+                f"stage {stage.name!r}: inputs: its last traced run read {missed[0]}{more}, which no pattern matches: "
+                "add it, or let `auto` find it"
+            )
 
 
 def _format_unstoppable(stage: str, when: str, lanes: list[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.faults import Fault, Location
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, find_unprotected
+from paropt_exporter.config.values import AUTO_INPUTS
 
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command", "changed")
@@ -163,7 +164,11 @@ def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         yield Fault(location=(*place, "outputs"), message=message, on_key=True)
     for key in ("inputs", "outputs"):
         patterns = raw_yaml.list_words(stage.get(key))
-        if stage.get(key) is not None and not any(not pattern.startswith("!") for pattern in patterns):
+        if key == "inputs" and (AUTO_INPUTS in patterns or stage.get(key) == AUTO_INPUTS):
+            if any(pattern.startswith("!") for pattern in patterns) and not _has_own_pattern(patterns):
+                what = "a pattern without '!' is missing: it counts where commands can't be traced"
+                yield Fault(location=(*place, key), message=what)
+        elif stage.get(key) is not None and not any(not pattern.startswith("!") for pattern in patterns):
             what = "the list is empty" if not patterns else "each pattern leaves files out: add one without '!'"
             if key == "inputs" or patterns:
                 yield Fault(location=(*place, key), message=what)
@@ -171,6 +176,10 @@ def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             if ITEM in pattern and "items" not in stage:
                 message = f"the stage has no items for {ITEM}: add `items`"
                 yield Fault(location=(*place, key, index), message=message)
+
+
+def _has_own_pattern(patterns: list[str]) -> bool:
+    return any(pattern != AUTO_INPUTS and not pattern.startswith("!") for pattern in patterns)
 
 
 def _split_words(command: object) -> list[str]:

@@ -202,6 +202,24 @@ def _parse_cache(value: object) -> str:
     return str(value)
 
 
+def _parse_inputs(value: object) -> object:
+    if isinstance(value, str) and value != values.AUTO_INPUTS:
+        raise ValueError(f"expected a list or {values.AUTO_INPUTS}, found {format_value(value)}")
+    return [value] if value == values.AUTO_INPUTS else value
+
+
+Inputs = Annotated[
+    tuple[InputPattern, ...] | None,
+    BeforeValidator(_parse_inputs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": values.AUTO_INPUTS},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            ]
+        }
+    ),
+]
 # `true` is "always" here, and `false` means `never`.
 Cache = Annotated[
     Literal["auto", "always", "never"],
@@ -266,13 +284,13 @@ class Stage(Section):
             "output is cut between lines."
         ),
     )
-    inputs: tuple[InputPattern, ...] | None = Field(
+    inputs: Inputs = Field(
         default=None,
-        json_schema_extra={"minItems": 1},
         description=(
             "The files that the stage reads: paths, folders (all files in them) and globs, relative to the stage's "
             "`cwd`; `!` before one leaves files out, `{item}` is the task's item. Default: the files that git tracks, "
-            "and others that it does not ignore."
+            "and others that it does not ignore. `auto`, alone or in the list: the files that its commands are seen to "
+            "read; the others count where the system does not let them be traced."
         ),
     )
     outputs: tuple[OutputPattern, ...] = Field(

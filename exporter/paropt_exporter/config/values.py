@@ -65,6 +65,9 @@ class Items(Struct, frozen=True, kw_only=True):
     allow_empty: bool = False
 
 
+AUTO_INPUTS = "auto"  # among the inputs of a stage: the files that its commands are seen to read; `./auto` is a file
+
+
 class Stage(Struct, frozen=True, kw_only=True):
     """One step of the workflow, with exactly one of `run`, `call` and `steps`; `memory` in bytes."""
 
@@ -93,6 +96,16 @@ class Stage(Struct, frozen=True, kw_only=True):
     memory: int | None = None
     slots: int = 1
     local: bool = False
+
+    @property
+    def traces_inputs(self) -> bool:
+        """Whether its inputs are the files that its commands are seen to read (`inputs: auto`)."""
+        return AUTO_INPUTS in (self.inputs or ())
+
+    @property
+    def declared_inputs(self) -> tuple[str, ...] | None:
+        """The patterns of its inputs. None: the files that git does not ignore."""
+        return tuple(pattern for pattern in self.inputs or () if pattern != AUTO_INPUTS) or None
 
 
 class Lane(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from paropt_exporter.engine.outcome import Outcome  # loads the executors
+    from paropt_exporter.executors.commands.traces import Trace
 
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class StageLookup(Struct, frozen=True, kw_only=True):
     """The tasks of a stage, by index: those that are skipped, and those that run.
 
     `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
-    says in a line why the first task runs.
+    says in a line why the first task runs. `traces`: those that run are traced.
     """
 
     hits: Mapping[int, CachedTask]
@@ -102,15 +103,20 @@ class StageLookup(Struct, frozen=True, kw_only=True):
     narrowed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     saved_seconds: float = 0.0
     note: str = ""
+    traces: bool = False
 
 
 class KeptResult(Struct, frozen=True, kw_only=True):
-    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known."""
+    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known.
+
+    `trace`: the files that it used, if it was traced.
+    """
 
     succeeded: bool
     output: str
     seconds: float
     item_seconds: Mapping[str, float] = field(default_factory=dict)
+    trace: Trace | None = None
 
 
 class StageCache(Protocol):

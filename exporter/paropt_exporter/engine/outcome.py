@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from msgspec import Struct
 
 from paropt_exporter.errors import CallFailed, ParoptError, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import ItemRecord, Measurement, Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+
+if TYPE_CHECKING:
+    from paropt_exporter.executors.commands.traces import Trace
 
 E = TypeVar("E", bound=BaseException)
 
@@ -27,6 +30,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     stopped: bool = False
     items: tuple[ItemRecord, ...] = ()
     start_up_seconds: float | None = None
+    trace: Trace | None = None
 
 
 class NotStarted(Struct, frozen=True):
@@ -83,6 +87,7 @@ def _read_command(outcome: CommandOutcome) -> Outcome:
         output_path=outcome.output_path,
         measurement=outcome.measurement,
         stopped=outcome.stopped,
+        trace=outcome.trace,
     )
 
 

@@ -398,6 +398,8 @@ class Run:
         if state.ended or self._stop_request is not None:
             return
         state.awaits_cache, state.misses, state.cache_note = False, found.misses, found.note
+        if found.traces:
+            state.plan = replace(state.plan, traced=True)
         if not found.hits and not found.narrowed:
             return
         if state.scope is Scope.ALL:
@@ -518,7 +520,9 @@ class Run:
             return False
         seconds = self._clock.monotonic() - attempt.started_seconds
         items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
-        result = KeptResult(succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items)
+        result = KeptResult(
+            succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items, trace=outcome.trace
+        )
         self._cache.keep(state.plan, attempt.task, result)
         if state.ready or state.resting or len(state.attempts) > 1:
             return False

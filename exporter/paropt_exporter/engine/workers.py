@@ -331,6 +331,7 @@ class PoolWorkers:
             env=env if report is None else _request_report(env, report),
             output_file=self._get_output_file(stage),
             sink=self._open_sink(stage, task, label),
+            traced=stage.traced,
         )
         alone = (
             len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS

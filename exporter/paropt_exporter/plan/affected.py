@@ -78,7 +78,7 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     """Return the reason why a change affects a stage by itself, or None."""
     if config.path is not None and config.path.name in changes.paths:
         return f"{config.path.name} changed"
-    if stage.inputs is None:
+    if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
     path = changes.find_match(patterns) or _find_linked_match(config.root, patterns, changes)
@@ -87,11 +87,11 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
 
 def list_input_patterns(stage: Stage) -> tuple[str, ...]:
     """Return a stage's inputs relative to the config's folder; `*` stands for its items."""
-    patterns = (pattern.replace(ITEM, "*") for pattern in stage.inputs or ())
+    patterns = (pattern.replace(ITEM, "*") for pattern in stage.declared_inputs or ())
     # An item in a pattern that leaves files out would leave out those of all items.
     return tuple(
         join_pattern(stage.cwd or ".", pattern)
-        for pattern, given in zip(patterns, stage.inputs or (), strict=True)
+        for pattern, given in zip(patterns, stage.declared_inputs or (), strict=True)
         if not (given.startswith("!") and ITEM in given)
     )
 

@@ -59,9 +59,11 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
 
     `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
-    git does not ignore. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own
-    variables, those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the
-    outputs of the stages that it needs, directly or not, and of all others, also of those that are not in the plan.
+    git does not ignore. `traces_inputs`: its inputs are the files that its commands are seen to use, and `inputs` count
+    where they can't be traced; `traced`: this run traces them; `allows_servers`: its results count though it connects
+    to sockets. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own variables,
+    those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the outputs of the
+    stages that it needs, directly or not, and of all others, also of those that are not in the plan.
 
     `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
 
@@ -94,6 +96,9 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     template: Commands | None = None
     junit: bool = False
     inputs: tuple[str, ...] | None = None
+    traces_inputs: bool = False
+    traced: bool = False
+    allows_servers: bool = False
     outputs: tuple[str, ...] = ()
     cached: bool = False
     pass_env: tuple[str, ...] = ()

@@ -75,7 +75,7 @@ class Link:
         connected --end of connection, silence--> lost: keeps its share --time of grace--> alone: no limit
             ^-----------------------------registers again---------------'------------------'
 
-    Guarantees: a run does not depend on `serve`: without it, it goes on alone within GRACE_SECONDS; `report_usage` takes
+    Guarantees: a run does not depend on `serve`: without it, it goes on alone in GRACE_SECONDS; `report_usage` takes
     some µs; a grant is confirmed only once the run follows it.
     """
 

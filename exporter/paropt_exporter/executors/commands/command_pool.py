@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,6 +26,9 @@ from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
+if TYPE_CHECKING:
+    from paropt_exporter.executors.commands.traces import Trace
+
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL, as documented for the command
@@ -36,7 +40,7 @@ class CommandOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of one task. `exit_code` or `signal` is of its last step; `message` is a line, "" on success.
 
     `stopped`: `CommandPool.stop` ended it; this overrides the exit code. `output` is the end of the output of all
-    steps, `output_path` the file with all of it.
+    steps, `output_path` the file with all of it. `trace` has the files that it used, if it was to be traced.
     """
 
     result: Result
@@ -47,6 +51,7 @@ class CommandOutcome(Struct, frozen=True, kw_only=True):
     output_path: str | None
     measurement: Measurement
     stopped: bool
+    trace: Trace | None = None
 
 
 class CommandPool:
@@ -87,11 +92,13 @@ class CommandPool:
         env: Mapping[str, str] | None = None,
         output_file: OutputFile | None = None,
         sink: OutputSink | None = None,
+        traced: bool = False,
     ) -> TaskFuture[CommandOutcome]:
         """Queue a task: run `steps` in order, in `cwd`, until one fails.
 
         `env` is the whole environment (None: a copy of this process's own). The output of all steps goes to
-        `output_file` too, which other tasks may share, and to `sink`, which belongs to this task.
+        `output_file` too, which other tasks may share, and to `sink`, which belongs to this task. `traced`: note the
+        files that the steps use.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
             raise TypeError("steps must be a sequence of argument vectors, such as [['ruff', 'check', '.']]")
@@ -105,6 +112,7 @@ class CommandPool:
             mark=f"{self._mark}-{next(self._marks)}",
             cwd=(cwd if isinstance(cwd, Path) else Path(cwd)).absolute(),
             env=dict(os.environ if env is None else env),
+            traced=traced,
         )
         future: TaskFuture[CommandOutcome] = TaskFuture()
         future.label = label
@@ -255,6 +263,7 @@ class CommandPool:
             output_path=str(capture.path) if capture.path is not None and not capture.file_error else None,
             measurement=self._build_measurement(task),
             stopped=task.stopped,
+            trace=task.trace,
         )
 
     def _build_measurement(self, task: CommandTask) -> Measurement:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -33,6 +33,9 @@ from paropt_exporter.executors.commands.supervisor_client import (
     describe_death,
     kill_leftovers,
 )
+
+if TYPE_CHECKING:
+    from paropt_exporter.executors.commands.traces import Trace
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +102,11 @@ class CommandTask:
         mark: str,
         cwd: Path,
         env: Mapping[str, str],
+        traced: bool = False,
     ) -> None:
+        """`traced`: note the files that the steps use, in `trace`."""
+        self._traced = traced
+        self._traces: list[Trace] = []
         self.label = label
         self.pid = 0  # of the current or last step
         self.worker = ""  # the pool sets these two
@@ -158,6 +165,15 @@ class CommandTask:
         with self._lock:
             return self._stopped
 
+    @property
+    def trace(self) -> Trace | None:
+        """The trace of the steps that have ended; None: it was not to be traced."""
+        if not self._traces:
+            return None
+        from paropt_exporter.executors.commands.traces import merge_traces
+
+        return merge_traces(self._traces)
+
     def usage(self) -> Usage:
         """Return the task's usage so far, as last reported by the supervisor."""
         with self._lock:
@@ -184,22 +200,51 @@ class CommandTask:
             with theirs:
                 output, write_end = os.pipe()
                 stack.callback(os.close, output)
+                trace = self._open_trace(stack)
                 request = self._build_request(step, program)
                 try:
                     check_reserve(output, write_end)
                     # As much as fits now: the supervisor can start the command as soon as it gets the channel.
                     sent = _send_available(ours, request)
-                    supervisor = self._supervisor.hand_over(theirs, write_end)
+                    supervisor = self._supervisor.hand_over(theirs, write_end, trace)
                 finally:
                     os.close(write_end)
             try:
                 if sent < len(request):  # otherwise the command may have ended by now, and its channel is closed
                     ours.sendall(request[sent:])
-                return self._run_in_supervisor(ours, output, step, program, capture, supervisor)
+                result, untraced = self._run_in_supervisor(ours, output, step, program, capture, supervisor)
             except ConnectionError:
-                return self._build_death_result(supervisor, step)
+                result, untraced = self._build_death_result(supervisor, step), "the supervisor of commands died"
             finally:
                 self._on_step_end()
+            if trace is None:
+                return result
+            if (why := self._add_trace(trace, result, untraced)) and not self.stopped:
+                self._traced = False
+                log.warning("a traced command failed: it runs again untraced", extra={"command": step[0], "why": why})
+                return self._try_step(step, program, capture)
+            return result
+
+    def _open_trace(self, stack: contextlib.ExitStack) -> int | None:
+        if not self._traced:
+            return None
+        descriptor = os.memfd_create("paropt-trace")
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    def _add_trace(self, descriptor: int, result: StepResult, untraced: str) -> str:
+        """Add the trace of a step. Return why the step may have failed because it was traced, or ""."""
+        from paropt_exporter.executors.commands.traces import Trace, read_trace  # here: few commands are traced
+
+        trace = Trace(problems=(untraced,)) if untraced else read_trace(descriptor)
+        self._traces.append(trace)
+        if result.code is None:
+            return untraced
+        return (
+            f"{trace.privileged} has no rights of its own while it is traced"
+            if result.code and trace.privileged
+            else ""
+        )
 
     def _run_in_supervisor(
         self,
@@ -209,7 +254,8 @@ class CommandTask:
         program: str,
         capture: Capture,
         supervisor: SupervisorProcess,
-    ) -> StepResult:
+    ) -> tuple[StepResult, str]:
+        """Return the step's result, and why it was not traced though it should have been, or ""."""
         try:
             self._publish_channel(channel, supervisor)
             frame = self._read_until_end(channel, output, capture, supervisor)
@@ -227,10 +273,9 @@ class CommandTask:
                 "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
             )
         if status is None:
-            return StepResult(
-                problem=f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
-            )
-        return StepResult(code=os.waitstatus_to_exitcode(status))
+            problem = f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
+            return StepResult(problem=problem), ""
+        return StepResult(code=os.waitstatus_to_exitcode(status)), frame.get("untraced", "")
 
     def _read_until_end(
         self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess

@@ -124,12 +124,13 @@ class SharedSupervisor:
         if process is not None:
             process.send(signal.SIGKILL)
 
-    def hand_over(self, channel: socket.socket, output: int) -> SupervisorProcess:
+    def hand_over(self, channel: socket.socket, output: int, trace: int | None = None) -> SupervisorProcess:
         """Send the supervisor its ends of a command's channel and output pipe; start a supervisor if none runs.
 
-        Returns its process, for `describe_death`. Raises OSError if it can't start.
+        `trace`: a file for the trace of the command, which is traced then. Returns its process, for `describe_death`.
+        Raises OSError if it can't start.
         """
-        passed = array.array("i", [channel.fileno(), output])
+        passed = array.array("i", [channel.fileno(), output, *([] if trace is None else [trace])])
         return self._send(COMMAND, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
 
     def watch(self) -> None:

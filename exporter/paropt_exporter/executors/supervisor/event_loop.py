@@ -13,7 +13,9 @@ Guarantees: a command has ended only when all its processes have exited. At the 
 has exited, in any way) the supervisor kills all processes that it started, and on demand all that the exporter started
 itself. The end of a channel kills its command. While no command and no call runs, the supervisor sleeps. Frames are
 lines of JSON; output never passes through the supervisor. It imports only the standard library and a few small modules,
-since its own memory is the least that `ru_maxrss` of its children can show.
+since its own memory is the least that `ru_maxrss` of its children can show. A command that comes with a third
+descriptor is traced (`tracing`): each system call that names a file waits for the supervisor, which at the end writes
+the trace there.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from typing import Any
+
+    from paropt_exporter.executors.supervisor.tracing import Tracer
 else:
     import _signal as signal
 
@@ -66,6 +70,8 @@ _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
+_TRACE_MILLISECONDS = 1  # a traced program makes its next call within this time, if it makes many
+_MAX_TRACE_SECONDS = 0.02  # then others get their turn
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
 # The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
@@ -91,8 +97,12 @@ class Command:
     the channel, since a report is sent only when the exporter has read all earlier frames: no send ever blocks.
     """
 
-    def __init__(self, channel: socket.socket, output: int) -> None:
+    def __init__(self, channel: socket.socket, output: int, trace: int = -1) -> None:
+        """`trace`: a file that gets the trace of its accesses; -1: it is not traced."""
         self.channel = channel
+        self.tracer: Tracer | None = None
+        self._trace = trace
+        self._untraced = ""  # why it is not traced though it should be
         self.tree: Tree | None = None
         self.status: int | None = None
         self.term_at = math.inf
@@ -125,7 +135,7 @@ class Command:
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
-            pid = _spawn(frame, self.environment, self._output, limit)
+            pid = self._spawn(frame, limit)
         except OSError as error:
             self._send(failed=error.errno, entered=entered)
             return None
@@ -134,6 +144,21 @@ class Command:
         self._began_seconds = time.monotonic()
         self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds, limit=limit)
         return self.tree
+
+    def _spawn(self, frame: dict[str, Any], limit: int) -> int:  # Any: parsed JSON
+        if self._trace < 0:
+            return _spawn(frame, self.environment, self._output, limit)
+        from paropt_exporter.executors.supervisor.traced_start import start_traced  # here: few commands are traced
+
+        pid, self.tracer, self._untraced = start_traced(
+            program=frame["program"].encode("latin-1"),
+            argv=[argument.encode("latin-1") for argument in frame["argv"]],
+            env={**self.environment, MARK.encode(): frame["mark"].encode()},
+            output=self._output,
+            default_signals=DEFAULT_SIGNALS,
+            limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},
+        )
+        return pid
 
     def stop(self, grace: float, now: float) -> None:
         """Send SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
@@ -189,14 +214,29 @@ class Command:
         if self.tree is not None:
             times = (self._began_seconds, time.monotonic())
             demand = _read_core_time(self.tree, time.monotonic())
-            self._send(ended=self.status, left=self._left, times=times, usage=_read_usage(self.tree), sampled=demand)
+            usage = _read_usage(self.tree)
+            self._write_trace()
+            self._send(
+                ended=self.status, left=self._left, times=times, usage=usage, sampled=demand, untraced=self._untraced
+            )
+
+    def _write_trace(self) -> None:
+        if self.tracer is not None:
+            try:
+                self.tracer.write(self._trace)
+            except OSError as error:
+                self._untraced = f"its trace can't be written: {error.strerror}"
 
     def close(self) -> None:
         """Close the descriptors that the exporter passed."""
         self.channel.close()
-        if self._output >= 0:
-            os.close(self._output)
-            self._output = -1
+        if self.tracer is not None:
+            self.tracer.close()
+            self.tracer = None
+        for descriptor in (self._output, self._trace):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._output = self._trace = -1
 
     def _send(self, **frame: object) -> None:
         try:
@@ -242,6 +282,8 @@ class Supervisor:
         self._poll.register(self._child_ended, select.POLLIN)
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
+        self._tracers: dict[int, Tracer] = {}  # by the descriptor of its notifications
+        self._trace_poll = select.poll()
         self._open = True
         self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
@@ -260,6 +302,8 @@ class Supervisor:
                     self._reap()
                 elif descriptor in self._commands:
                     self._read_channel(self._commands[descriptor])
+                elif descriptor in self._tracers:
+                    self._serve_tracers()
             if self._table.trees:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
@@ -281,7 +325,7 @@ class Supervisor:
     def _accept(self) -> None:
         """Receive a message from the control socket: usually a channel and an output pipe."""
         try:
-            data, ancillary, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             data, ancillary = b"", []
         passed: list[int] = []
@@ -302,11 +346,11 @@ class Supervisor:
         else:
             # With its kind: to find it out would take two system calls for each command.
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, passed[0])
-            self._add_command(channel, passed[1])
+            self._add_command(channel, *passed[1:])
 
-    def _add_command(self, channel: socket.socket, output: int) -> None:
+    def _add_command(self, channel: socket.socket, output: int, trace: int = -1) -> None:
         channel.setblocking(False)
-        command = self._commands[channel.fileno()] = Command(channel, output)
+        command = self._commands[channel.fileno()] = Command(channel, output, trace)
         self._poll.register(channel, select.POLLIN)
         self._read_channel(command)  # the exporter sends the request before the channel
 
@@ -336,6 +380,27 @@ class Supervisor:
         tree = command.start(frame)
         if tree is not None:
             self._table.add(tree, time.monotonic())
+        if command.tracer is not None:
+            self._tracers[command.tracer.listener] = command.tracer
+            for poll in (self._poll, self._trace_poll):
+                poll.register(command.tracer.listener, select.POLLIN)
+
+    def _serve_tracers(self) -> None:
+        """Handle the calls of traced commands while they come in a row: a poll of all else would cost more."""
+        deadline = time.monotonic() + _MAX_TRACE_SECONDS
+        while events := self._trace_poll.poll(_TRACE_MILLISECONDS):
+            for descriptor, event in events:
+                if event & select.POLLIN:
+                    self._tracers[descriptor].serve()
+                else:  # the last of its processes has ended
+                    self._remove_tracer(self._tracers[descriptor])
+            if time.monotonic() >= deadline:
+                return
+
+    def _remove_tracer(self, tracer: Tracer) -> None:
+        if self._tracers.pop(tracer.listener, None) is not None:
+            for poll in (self._poll, self._trace_poll):
+                poll.unregister(tracer.listener)
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""
@@ -407,6 +472,8 @@ class Supervisor:
         self._remove_command(command)
 
     def _remove_command(self, command: Command) -> None:
+        if command.tracer is not None:
+            self._remove_tracer(command.tracer)
         del self._commands[command.channel.fileno()]
         if not command.hung_up:
             self._poll.unregister(command.channel)
@@ -500,6 +567,10 @@ def _choose_limit() -> int:
     if resource.getrlimit(RLIMIT_LOCKS)[1] != resource.RLIM_INFINITY:
         return 0
     return int.from_bytes(os.urandom(7), "little") | 1
+
+
+def _build_lock_limits(limit: int) -> dict[int, tuple[int, int]]:
+    return {RLIMIT_LOCKS: (limit, resource.getrlimit(RLIMIT_LOCKS)[1])} if limit else {}
 
 
 def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: parsed JSON

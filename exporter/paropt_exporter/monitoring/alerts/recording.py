@@ -102,7 +102,7 @@ def _record_utilization(series: SeriesSelector) -> Recording:
     busy, slot = _strip_total(families.POOL_BUSY), _strip_total(families.POOL_SLOT).removeprefix("paropt_pool_")
     return Recording(
         record=f"instance_pool:{busy}_per_{slot}:ratio_rate{series.window}",
-        expr=f"{series.rate(families.POOL_BUSY)}\n/\n({series.rate(families.POOL_SLOT)} > 0)",  # 0: no worker has started
+        expr=f"{series.rate(families.POOL_BUSY)}\n/\n({series.rate(families.POOL_SLOT)} > 0)",  # 0: no worker yet
     )
 
 

@@ -1,0 +1,200 @@
+"""The paths that tasks with traced inputs used, and the keys of their results: a weak key, path sets, strong keys.
+
+The weak key of a task has its command, tools and variables. Under it are up to 8 sets of paths, the last used first:
+which files a program reads depends on those that it has read before. A set together with the states of its paths makes
+a strong key, under which the result is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from paropt_exporter import files
+from paropt_exporter.cache.digests import hash_bytes
+from paropt_exporter.cache.entry import BadEntry, is_digest
+from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.cache.keys import TaskKey
+from paropt_exporter.cache.result_store import Store
+
+MOST_SETS = 8
+_VERSION = 1
+_LARGEST_MANIFEST_BYTES = 1 << 14
+_LARGEST_SET_BYTES = 1 << 26
+ABSENT_STATE = "-"
+# Folders that tools fill for themselves. Caches with a CACHEDIR.TAG are too.
+CACHE_FOLDERS = frozenset({"__pycache__", ".paropt", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"})
+_CACHE_TAG = "CACHEDIR.TAG"
+
+
+class UsedPath(Struct, frozen=True, order=True):
+    """A path that a task used, relative to the config's folder if it is in it. `listed`: its names count.
+
+    `own`: what the task itself leaves there, which counts as absent: a state, or names in the folder with a slash
+    between each two.
+    """
+
+    path: str
+    listed: bool = False
+    own: str = ""
+
+
+class PathSet(Struct, frozen=True):
+    """The digests of a set's two parts: paths in the project, and others, which most tasks share."""
+
+    project: str
+    others: str
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """The sets under a weak key, and how many runs have proved them: they would have been hits, and ended equally."""
+
+    sets: tuple[PathSet, ...] = ()
+    proofs: int = 0
+
+
+class StrongKey(Struct, frozen=True):
+    """The key of a result with a set. `listings` has the lists of states by digest."""
+
+    key: TaskKey
+    path_set: PathSet
+    listings: Mapping[str, bytes]
+
+
+class PathStates:
+    """The states of used paths at one moment: each is read once. One thread at a time uses it."""
+
+    def __init__(self, states: FileStates) -> None:
+        self._states = states
+        self._found: dict[tuple[str, bool], str] = {}
+        self._listings: dict[str, tuple[str, bytes]] = {}
+        self._names: dict[str, tuple[str, ...] | None] = {}
+
+    def get_state(self, used: UsedPath) -> str:
+        """Return the state of a path as it belongs into a key."""
+        if used.listed:
+            names = self._list_names(used.path)
+            if names is not None:
+                kept = [name for name in names if name.rstrip("/") not in used.own.split("/")]
+                return f"names {hash_bytes(os.fsencode(chr(0).join(kept)))[:32]}"
+        state = self._found.get((used.path, used.listed))
+        if state is None:
+            state = self._found[(used.path, used.listed)] = self._read(used.path)
+        return ABSENT_STATE if state == used.own else state
+
+    def build_listing(self, digest: str, paths: Iterable[UsedPath]) -> tuple[str, bytes]:
+        """Return the list of states of a part of a set, and its digest; `digest` is that of the part."""
+        found = self._listings.get(digest)
+        if found is None:
+            lines = [f"{each.path}{'/' if each.listed else ''}\0{self.get_state(each)}\0" for each in paths]
+            content = "".join(lines).encode("utf-8", "surrogateescape")
+            found = self._listings[digest] = hash_bytes(content), content
+        return found
+
+    def _read(self, path: str) -> str:
+        try:
+            return get_state(self._states.take_entry(path))
+        except UnusableFile:
+            return "unusable"
+
+    def _list_names(self, path: str) -> tuple[str, ...] | None:
+        """Return the names in a folder, those of folders with a slash, without caches; None if it is none."""
+        if path not in self._names:
+            try:
+                self._names[path] = tuple(sorted(_iter_names(os.path.join(self._states.folder, path))))
+            except OSError:
+                self._names[path] = None
+        return self._names[path]
+
+
+class PathSets:
+    """The manifests and sets of the store. One thread at a time uses it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._parts: dict[str, tuple[UsedPath, ...]] = {}
+
+    def load(self, weak: TaskKey) -> Manifest:
+        """Return the manifest of a task; an empty one if it is missing, damaged or of another version."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            values = json.loads(files.read_file(self._store.find_path_sets(weak.digest), _LARGEST_MANIFEST_BYTES))
+            if values["version"] == _VERSION:
+                pairs = [(project, others) for project, others in values["sets"] if is_digest(project)]
+                sets = tuple(PathSet(project, others) for project, others in pairs if is_digest(others))
+                return Manifest(sets=sets[:MOST_SETS], proofs=int(values["proofs"]))
+        return Manifest()
+
+    def save(self, weak: TaskKey, manifest: Manifest) -> None:
+        """Write the manifest of a task. Raises StoreUnusable."""
+        values = {
+            "version": _VERSION,
+            "proofs": manifest.proofs,
+            "sets": [[each.project, each.others] for each in manifest.sets[:MOST_SETS]],
+        }
+        self._store.save_path_sets(weak.digest, json.dumps(values).encode())
+
+    def add(self, paths: Sequence[UsedPath]) -> PathSet:
+        """Keep a set. Raises StoreUnusable."""
+        outside = [each for each in paths if each.path.startswith("/")]
+        inside = [each for each in paths if not each.path.startswith("/")]
+        return PathSet(self._add_part(inside), self._add_part(outside))
+
+    def build_key(self, weak: TaskKey, path_set: PathSet, states: PathStates) -> StrongKey | None:
+        """Return the strong key of a set as its paths are now; None if the set was evicted or is damaged."""
+        listings: list[tuple[str, bytes]] = []
+        for digest in (path_set.project, path_set.others):
+            paths = self._load_part(digest)
+            if paths is None:
+                return None
+            listings.append(states.build_listing(digest, paths))
+        found = tuple(digest for digest, _ in listings)
+        digest = hash_bytes("\0".join((weak.digest, path_set.project, path_set.others, *found)).encode())
+        return StrongKey(replace(weak, digest=digest, listings=found), path_set, dict(listings))
+
+    def _add_part(self, paths: Sequence[UsedPath]) -> str:
+        ordered = tuple(sorted(paths))
+        lines = [f"{each.path}\0{'l' if each.listed else 'f'}\0{each.own}\0" for each in ordered]
+        digest = self._store.add(zlib.compress("".join(lines).encode("utf-8", "surrogateescape")))
+        self._parts[digest] = ordered
+        return digest
+
+    def _load_part(self, digest: str) -> tuple[UsedPath, ...] | None:
+        if digest not in self._parts:
+            try:
+                content = zlib.decompressobj().decompress(self._store.read(digest), _LARGEST_SET_BYTES)
+                self._parts[digest] = _parse_paths(content)
+            except (BadEntry, zlib.error, ValueError):
+                return None
+        return self._parts[digest]
+
+
+def _parse_paths(content: bytes) -> tuple[UsedPath, ...]:
+    """Return the paths of a set. Raises ValueError."""
+    fields = content.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    return tuple(
+        UsedPath(path, kind == "l", own)
+        for path, kind, own in zip(fields[0::3], fields[1::3], fields[2::3], strict=True)
+    )
+
+
+def is_cache_folder(path: str) -> bool:
+    """Return whether a folder holds no sources, by its name or a mark in it."""
+    if os.path.basename(path) in CACHE_FOLDERS:
+        return True
+    # uv marks its virtual environments as caches.
+    return os.path.exists(os.path.join(path, _CACHE_TAG)) and not os.path.exists(os.path.join(path, "pyvenv.cfg"))
+
+
+def _iter_names(folder: str) -> Iterable[str]:
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.name
+            elif not is_cache_folder(entry.path):
+                yield f"{entry.name}/"

@@ -1,0 +1,95 @@
+"""The traces of commands, as the supervisor writes them (`supervisor.tracing`): the paths that they used, and how."""
+
+from __future__ import annotations
+
+import marshal
+import os
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct, field
+
+from paropt_exporter.executors.supervisor.tracing import BEFORE, LIST, READ, STAT, WRITE
+
+_LARGEST_TRACE_BYTES = 1 << 28
+_READS = STAT | READ | LIST
+
+# Size, times in ns, inode and mode; of a link also those of its target. None: no file; a number: the error.
+FirstState = tuple[object, ...] | int | None
+
+
+class Access(Struct, frozen=True):
+    """The accesses to one path: `uses` has the bits of `supervisor.tracing`, `state` is that before the first one.
+
+    `names` are those in the folder when it was first listed.
+    """
+
+    uses: int
+    first_timestamp_ns: int
+    state: FirstState
+    names: tuple[bytes, ...] | None = None
+
+    def add_later(self, later: Access) -> Access:
+        """Return these accesses with those of a later command."""
+        reads = later.uses & _READS
+        writes = self.uses & WRITE or later.uses & WRITE
+        before = 0 if self.uses & WRITE else later.uses & (_READS << BEFORE)
+        names = self.names if self.names is not None else later.names
+        return Access(self.uses | reads | writes | before, self.first_timestamp_ns, self.state, names)
+
+    def is_used(self, kinds: int) -> bool:
+        """Return whether it was used in one of these ways."""
+        return bool(self.uses & kinds)
+
+    def is_used_unwritten(self, kinds: int) -> bool:
+        """Return whether it was used in one of these ways before its first write."""
+        return bool(self.uses & kinds << BEFORE)
+
+
+class Trace(Struct, frozen=True, kw_only=True):
+    """The accesses of a task's commands by path. With `problems` it is incomplete, and proves nothing.
+
+    `servers`: to which sockets they connected. `privileged`: a program that lacked its rights while it was traced.
+    """
+
+    paths: Mapping[bytes, Access] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    privileged: str = ""
+
+
+def read_trace(descriptor: int) -> Trace:
+    """Read the trace of a command that has ended. One that can't be read has that as its problem."""
+    try:
+        size = os.fstat(descriptor).st_size
+        if not 0 < size <= _LARGEST_TRACE_BYTES:
+            return Trace(problems=("its trace is missing",))
+        values = marshal.loads(os.pread(descriptor, size, 0))  # only the supervisor has the file
+        paths = {
+            path: Access(uses, at, state, names and tuple(names))
+            for path, (uses, at, state, names) in values["paths"].items()
+        }
+        return Trace(
+            paths=paths,
+            problems=tuple(values["problems"]),
+            servers=tuple(values["servers"]),
+            privileged=values["privileged"],
+        )
+    except (OSError, ValueError, EOFError, TypeError, KeyError) as error:
+        return Trace(problems=(f"its trace can't be read: {error}",))
+
+
+def merge_traces(traces: Sequence[Trace]) -> Trace:
+    """Return the trace of commands that ran one after another."""
+    if len(traces) == 1:
+        return traces[0]
+    paths: dict[bytes, Access] = {}
+    for trace in traces:
+        for path, access in trace.paths.items():
+            earlier = paths.get(path)
+            paths[path] = access if earlier is None else earlier.add_later(access)
+    return Trace(
+        paths=paths,
+        problems=tuple(problem for trace in traces for problem in trace.problems),
+        servers=tuple(server for trace in traces for server in trace.servers),
+        privileged=next((trace.privileged for trace in traces if trace.privileged), ""),
+    )

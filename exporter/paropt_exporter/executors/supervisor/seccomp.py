@@ -1,0 +1,226 @@
+"""Seccomp user notifications: a filter that stops a process at some system calls until this process answers.
+
+The filter is installed by the process that it concerns, and holds for all its descendants. It needs no privilege, but
+sets `no_new_privs`: set-user-id programs run without their rights. Numbers and layouts are those of linux/seccomp.h,
+linux/bpf_common.h and the kernel's tables of system calls. Only `_ctypes` is loaded, since the package ctypes would
+take half as long as all other modules of the supervisor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
+from _struct import Struct as Layout
+from _struct import pack
+from array import array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
+_PR_SET_NO_NEW_PRIVS = 38
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_RECEIVE, _SEND, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082104  # SECCOMP_IOCTL_NOTIF_*
+_SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since Linux 6.6
+_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE, since Linux 5.5
+_ALLOW, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000  # SECCOMP_RET_*
+_LOAD_WORD, _JUMP_IF_EQUAL, _JUMP_IF_GREATER, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+_ARCH_OFFSET, _NUMBER_OFFSET, _ARGUMENTS_OFFSET = 4, 0, 16  # in struct seccomp_data
+_X32_BIT = 0x40000000  # in the numbers of the x32 ABI
+_LONGEST_JUMP = 255
+_CLONE_NEW_MOUNTS = 0x00020000
+_NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, instruction pointer, arguments
+_EMPTY = bytes(_NOTIFICATION.size)
+_PAGE_BYTES = 4096
+_FIRST_READ_BYTES = 256  # most paths are shorter
+_LONGEST_PATH_BYTES = 4096
+
+# The numbers of a system call on x86-64 and aarch64; None: it has none there.
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    "open": (2, None), "stat": (4, None), "lstat": (6, None), "access": (21, None), "creat": (85, None),
+    "openat": (257, 56), "openat2": (437, 437), "newfstatat": (262, 79), "statx": (332, 291),
+    "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78),
+    "statfs": (137, 43), "getxattr": (191, 8), "lgetxattr": (192, 9), "listxattr": (194, 11), "llistxattr": (195, 12),
+    "chdir": (80, 49), "execve": (59, 221), "execveat": (322, 281), "getdents": (78, None), "getdents64": (217, 61),
+    "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "link": (86, None), "linkat": (265, 37),
+    "symlink": (88, None), "symlinkat": (266, 36), "unlink": (87, None), "unlinkat": (263, 35), "rmdir": (84, None),
+    "mkdir": (83, None), "mkdirat": (258, 34), "mknod": (133, None), "mknodat": (259, 33), "truncate": (76, 45),
+    "chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
+    "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+    "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "removexattr": (197, 14),
+    "lremovexattr": (198, 15), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
+    "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
+    "move_mount": (429, 429), "open_by_handle_at": (304, 265), "clone": (56, 220), "clone3": (435, 435),
+    "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
+}  # fmt: skip
+
+
+class Forbidden(Exception):
+    """The kernel, or a filter that this process has already, refuses. The message has the reason."""
+
+
+class _Address(_SimpleCData):  # type: ignore[type-arg]  # ctypes.c_void_p, without that package
+    _type_ = "P"
+
+
+class _Long(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+class Notification:
+    """A system call that waits for an answer. `name` is "" for one of another architecture."""
+
+    __slots__ = ("arguments", "cookie", "name", "pid")
+
+    def __init__(self, cookie: int, pid: int, name: str, arguments: tuple[int, ...]) -> None:
+        self.cookie, self.pid, self.name, self.arguments = cookie, pid, name, arguments
+
+
+class Kernel:
+    """The calls to the kernel. `machine`: as uname names it. Raises Forbidden for one whose numbers are unknown."""
+
+    def __init__(self, machine: str) -> None:
+        if machine not in _ARCHITECTURES:
+            raise Forbidden(f"the numbers of its system calls are unknown for {machine}")
+        self._architecture = _ARCHITECTURES[machine]
+        place = tuple(_ARCHITECTURES).index(machine)
+        self._numbers = {name: number for name, each in CALLS.items() if (number := each[place]) is not None}
+        self._names = {number: name for name, number in self._numbers.items()}
+        library = dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # typeshed wants a name; None is this process
+        self._syscall, self._prctl = (_Function(dlsym(library, name)) for name in ("syscall", "prctl"))
+        self._buffer = array("B", bytes(_PAGE_BYTES))
+        self._buffer_address = self._buffer.buffer_info()[0]
+        self._local, self._remote = array("Q", [0, 0]), array("Q", [0, 0])  # struct iovec
+        self._vectors = (_Address(self._local.buffer_info()[0]), _Address(self._remote.buffer_info()[0]))
+        self._read_number = _Address(self._numbers["process_vm_readv"])
+        self._one, self._zero = _Address(1), _Address(0)
+
+    @property
+    def own_text_address(self) -> int:
+        """An address of this process with an empty text, by which the reading of memory can be tried."""
+        return self._buffer_address
+
+    def install_filter(self, program: bytes) -> int:
+        """Give the calling thread a filter, and return the descriptor of its notifications. Raises OSError."""
+        content = array("B", program)
+        header = array("Q", [len(program) // 8, content.buffer_info()[0]])  # struct sock_fprog, little-endian
+        if self._prctl(_PR_SET_NO_NEW_PRIVS, self._one, self._zero, self._zero, self._zero):
+            raise OSError(get_errno(), "no_new_privs is refused")
+        return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, header.buffer_info()[0])
+
+    def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
+        """Return a program that notifies of the calls `names` and refuses others with ENOSYS; it allows all others.
+
+        `clone` is notified of only if it makes a mount namespace, `sendto` only with an address. Calls of another
+        architecture, such as those of a 32-bit program, are notified of too.
+        """
+        asked = {self._numbers[name] for name in names if name in self._numbers}
+        denied = {self._numbers[name] for name in refused if name in self._numbers}
+        conditional = {self._numbers["clone"]: (0, _CLONE_NEW_MOUNTS), self._numbers["sendto"]: (4, 0xFFFFFFFF)}
+        plain = sorted(asked - conditional.keys())
+        special = sorted(asked & conditional.keys())
+        body: list[tuple[int, int | str, int | str, int]] = [
+            (_LOAD_WORD, 0, 0, _ARCH_OFFSET),
+            (_JUMP_IF_EQUAL, 0, "notify", self._architecture),
+            (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
+            (_JUMP_IF_GREATER, "notify", 0, _X32_BIT - 1),
+            *((_JUMP_IF_EQUAL, "notify", 0, number) for number in plain),
+            *((_JUMP_IF_EQUAL, "refuse", 0, number) for number in sorted(denied)),
+        ]
+        for number in special:
+            argument, mask = conditional[number]
+            offset = _ARGUMENTS_OFFSET + 8 * argument
+            body += [
+                (_JUMP_IF_EQUAL, 0, 4, number),
+                (_LOAD_WORD, 0, 0, offset),
+                (_JUMP_IF_SET, "notify", 0, mask),
+                (_LOAD_WORD, 0, 0, offset + 4),
+                (_JUMP_IF_SET, "notify", "allow", mask if argument else 0),
+            ]
+        ends = {"allow": len(body), "notify": len(body) + 1, "refuse": len(body) + 2}
+        body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+        return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
+
+    def receive(self, listener: int) -> Notification | None:
+        """Return the next notification, or None if its process has just ended. Blocks until there is one."""
+        try:
+            content = fcntl.ioctl(listener, _RECEIVE, _EMPTY)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
+                return None
+            raise
+        cookie, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(content)
+        name = self._names.get(number, "") if architecture == self._architecture else ""
+        return Notification(cookie, pid, name, tuple(arguments))
+
+    def let_continue(self, listener: int, notification: Notification) -> bool:
+        """Let the process make its system call. Return False if it has ended, or was interrupted by a signal."""
+        try:
+            fcntl.ioctl(listener, _SEND, pack("=QqiI", notification.cookie, 0, 0, _CONTINUE))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def prefer_same_core(self, listener: int) -> None:
+        """Let the kernel switch between this process and the other one as in a call, which saves time."""
+        try:
+            fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
+        except OSError:
+            return  # an older kernel
+
+    def read_memory(self, pid: int, address: int, count: int) -> bytes:
+        """Return at most `count` bytes of a process's memory, at most to the end of the page. Raises OSError."""
+        count = min(count, _PAGE_BYTES - address % _PAGE_BYTES)
+        self._local[0], self._local[1] = self._buffer_address, count
+        self._remote[0], self._remote[1] = address, count
+        local, remote = self._vectors
+        found = self._syscall(self._read_number, pid, local, self._one, remote, self._one, self._zero)
+        if found < 0:
+            raise OSError(get_errno(), "the memory of a process can't be read")
+        return self._buffer[:found].tobytes()
+
+    def read_text(self, pid: int, address: int) -> bytes:
+        """Return the bytes up to the first NUL, as of a path. Raises OSError."""
+        found = b""
+        while len(found) < _LONGEST_PATH_BYTES:
+            chunk = self.read_memory(pid, address + len(found), _PAGE_BYTES if found else _FIRST_READ_BYTES)
+            text, end, _ = chunk.partition(b"\0")
+            found += text
+            if end:
+                return found
+            if not chunk:
+                break
+        raise OSError(errno.ENAMETOOLONG, "a path without an end")
+
+    def copy_descriptor(self, pid: int, descriptor: int) -> int:
+        """Return a copy of a descriptor of another process. Raises OSError."""
+        handle = os.pidfd_open(pid)
+        try:
+            return self._call("pidfd_getfd", handle, descriptor, 0)
+        finally:
+            os.close(handle)
+
+    def _call(self, name: str, *arguments: int) -> int:
+        found = self._syscall(*(_Address(each) for each in (self._numbers[name], *arguments)))
+        if found < 0:
+            code = get_errno()
+            raise OSError(code, os.strerror(code), name)
+        return int(found)
+
+
+def _pack_instruction(each: tuple[int, int | str, int | str, int], place: int, ends: Mapping[str, int]) -> bytes:
+    code, if_true, if_false, value = each
+    jumps = [ends[target] - place - 1 if isinstance(target, str) else target for target in (if_true, if_false)]
+    if max(jumps) > _LONGEST_JUMP:
+        raise ValueError("the filter is too long for its jumps")
+    return pack("=HBBI", code, jumps[0], jumps[1], value)

@@ -1,0 +1,321 @@
+"""Stages with `inputs: auto`: the files that their commands are seen to use are their inputs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paropt_exporter.cache.preview import preview_plan
+from paropt_exporter.cache.traced_results import PROOFS
+from paropt_exporter.events import CacheReason
+from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.supervisor.tracing import find_refusal
+from paropt_exporter.plan import PlannedStage
+from support import lanes
+from support.cached_project import CachedProject, Ran
+from support.command_scripts import HANG_SECONDS, shell
+
+REFUSAL = find_refusal()
+pytestmark = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
+OLD_SECONDS = 1_600_000_000
+
+
+class TracedProject:
+    """A project with one stage, `lint`, which runs a line of shell."""
+
+    def __init__(self, folder: Path, pool: CommandPool) -> None:
+        self.project = CachedProject(folder / "project", folder / "store", work={})
+        self.project.environ["PATH"] = os.environ["PATH"]
+        self.root = self.project.root
+        self.pool = pool
+
+    def write(self, name: str, content: str) -> None:
+        """Write a file, and wait until its time is old enough to prove that a reader saw this content."""
+        self.project.write_file(name, content)
+        wait_for_next_ticks(self.root / name)
+
+    def run(self, line: str, **fields: Any) -> Ran:
+        return self.project.run(
+            self.build_stage(line, **fields), pool=self.pool, no_cache=fields.pop("no_cache", False)
+        )
+
+    def build_stage(self, line: str, **fields: Any) -> PlannedStage:
+        fields.pop("no_cache", None)
+        command = tuple(shell(line)) if isinstance(line, str) else line
+        return self.project.build_stage("lint", command=command, **{"inputs": None, "traces_inputs": True, **fields})
+
+    def prove(self, line: str, **fields: Any) -> Ran:
+        """Run a stage until its inputs have proved themselves; return the next run."""
+        for _ in range(1 + PROOFS):
+            ran = self.run(line, **fields)
+            assert not ran.is_cached("lint")
+        return self.run(line, **fields)
+
+
+def wait_for_next_ticks(path: Path) -> None:
+    """Wait until files that are written now get a later time than this one, twice."""
+    probe = path.with_name(f"{path.name}.probe")
+    deadline = time.monotonic() + 10
+    last = path.stat().st_mtime_ns
+    for _ in range(3):
+        while True:
+            probe.write_text("")
+            now = probe.stat().st_mtime_ns
+            if now > last:
+                last = now
+                break
+            assert time.monotonic() < deadline
+    probe.unlink()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[TracedProject]:
+    with CommandPool(2) as pool:
+        made = TracedProject(tmp_path, pool)
+        made.write("src/a.py", "one")
+        yield made
+
+
+def test_stage_is_skipped_once_its_inputs_have_proved_themselves(project: TracedProject) -> None:
+    notes = [project.run("cat src/a.py").stages["lint"].message for _ in range(1 + PROOFS)]
+    last = project.run("cat src/a.py")
+    assert last.is_cached("lint") and last.get_output("lint") == "one"
+    assert len(notes) == 3
+
+
+def test_shadow_run_counts_its_proofs(project: TracedProject) -> None:
+    project.run("cat src/a.py")
+    ran = project.run("cat src/a.py")
+    assert ran.get_reason("lint") is CacheReason.NEW
+    assert get_note(ran) == "unchanged: it runs to prove its traced inputs (1 of 2)"
+
+
+def get_note(ran: Ran) -> str:
+    return ran.tasks[0].cache_note
+
+
+@pytest.mark.parametrize(
+    ("line", "edit"),
+    [
+        ("cat src/a.py", "content"),
+        ("cat src/a.py; cat src/b.py || true", "absence"),
+        ("ls src", "name"),
+        ("test -x src/a.py || echo no", "mode"),
+        (". ./helper; echo $X", "helper"),
+    ],
+)
+def test_change_of_a_used_path_is_a_miss(project: TracedProject, line: str, edit: str) -> None:
+    project.write("helper", "X=1\n")
+    assert project.prove(line).is_cached("lint")
+    match edit:
+        case "content":
+            project.write("src/a.py", "two")
+        case "mode":
+            (project.root / "src/a.py").chmod(0o755)
+        case "helper":
+            project.write("helper", "X=2\n")
+        case _:
+            project.write("src/b.py", "new")
+    ran = project.run(line)
+    assert not ran.is_cached("lint") and ran.get_reason("lint") is CacheReason.INPUTS
+
+
+def test_change_of_an_unread_file_is_a_hit(project: TracedProject) -> None:
+    project.prove("cat src/a.py")
+    project.write("src/unread.py", "new")
+    assert project.run("cat src/a.py").is_cached("lint")
+
+
+def test_earlier_contents_are_hits_again(project: TracedProject) -> None:
+    line = 'cat "src/$(cat choice)"'
+    project.write("choice", "a.py")
+    project.write("src/b.py", "two")
+    project.prove(line)
+    project.write("choice", "b.py")  # other paths: a second set under the weak key
+    assert project.run(line).get_output("lint") == "two"
+    project.write("choice", "a.py")
+    ran = project.run(line)
+    assert ran.is_cached("lint") and ran.get_output("lint") == "one"
+    project.write("src/b.py", "three")
+    assert project.run(line).is_cached("lint")  # it is not in this set
+    project.write("choice", "b.py")
+    assert project.run(line).get_output("lint") == "three"
+
+
+def test_files_that_the_task_made_are_no_inputs(project: TracedProject) -> None:
+    line = "test -e made || cp src/a.py made; cat made; ls > names"
+    assert project.prove(line, outputs=("names",)).is_cached("lint")
+
+
+def test_changed_file_of_the_tasks_own_is_a_miss(project: TracedProject) -> None:
+    line = "test -e memo || cp src/a.py memo; cat memo"
+    assert project.prove(line).is_cached("lint")
+    project.write("memo", "other")
+    ran = project.run(line)
+    assert not ran.is_cached("lint") and ran.get_output("lint") == "other"
+
+
+def test_task_that_changes_its_own_input_is_not_kept(project: TracedProject) -> None:
+    project.write("counter", "1")
+    ran = project.run("cat counter; echo more >> counter")
+    assert ran.said == ["lint: not cached: it changes its own input counter: name it in `outputs`"]
+    assert not project.run("cat counter; echo more >> counter").is_cached("lint")
+
+
+def test_task_that_reads_its_own_output_is_not_kept(project: TracedProject) -> None:
+    project.write("dist/out", "1")
+    ran = project.run("cat dist/out; echo 2 > dist/out", outputs=("dist",))
+    assert ran.said == ["lint: not cached: it reads its own output dist/out"]
+
+
+def test_input_edited_during_the_run_is_not_kept(project: TracedProject) -> None:
+    # The edit is made by a process that is no part of the task: a server of another stage, say.
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(project.root / "editor"))
+        server.listen()
+        os.set_inheritable(server.fileno(), False)
+        child = os.fork()
+        if not child:
+            try:
+                connection, _ = server.accept()
+                (project.root / "src/a.py").write_text("two")
+                connection.sendall(b"done")
+            finally:
+                os._exit(0)
+        script = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('editor'); s.recv(9)"
+        line = f'cat src/a.py; {sys.executable} -I -S -c "{script}"'
+        ran = project.run(line, allows_servers=True)
+        os.waitpid(child, 0)
+    assert ran.said == ["lint: not cached: src/a.py changed during the run"]
+
+
+def test_connection_to_a_server_is_not_kept_unless_the_stage_allows_it(project: TracedProject) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        line = f"{sys.executable} -I -S -c \"import socket; socket.create_connection(('127.0.0.1', {port}))\""
+        refused = project.run(line)
+        allowed = [project.run(line, allows_servers=True) for _ in range(2 + PROOFS)]
+    why = f"not traceable: it connected to port {port} of this host; `cache: true` allows this"
+    assert refused.said == [f"lint: not cached: {why}"]
+    assert allowed[-1].is_cached("lint")
+
+
+def test_incomplete_trace_is_not_kept_and_the_next_run_says_so(project: TracedProject) -> None:
+    line = f"cat src/a.py; {sys.executable} -c 'import ctypes; ctypes.CDLL(None).unshare(0)'"
+    ran = project.run(line)
+    assert ran.said == ["lint: not cached: not traceable: it leaves its namespaces"]
+    again = project.run(line)
+    assert again.get_reason("lint") is CacheReason.UNCACHEABLE
+
+
+def test_killed_supervisor_costs_the_result_only(project: TracedProject) -> None:
+    line = "cat src/a.py; test -e ran || { echo > ran; kill -KILL $PPID; sleep 600; }"
+    ran = project.run(line)
+    assert ran.stages["lint"].result.value == "success"
+    assert ran.said == ["lint: not cached: not traceable: the supervisor of commands died"]
+
+
+def test_failure_with_equal_inputs_takes_the_proofs_back(project: TracedProject) -> None:
+    flag = project.root.parent / "flag"  # in the folder for temporary files: its absence does not count
+    line = f"cat src/a.py; test ! -e {flag}"
+    project.project.environ["TMPDIR"] = os.fspath(project.root.parent)
+    project.run(line)
+    project.run(line)
+    flag.touch()
+    project.run(line)
+    flag.unlink()
+    assert not any(project.run(line).is_cached("lint") for _ in range(1 + PROOFS))
+    assert project.run(line).is_cached("lint")
+
+
+def test_other_outputs_with_equal_inputs_take_the_proofs_back(project: TracedProject) -> None:
+    line = "cat src/a.py; date +%N > out"
+    assert not any(project.run(line, outputs=("out",)).is_cached("lint") for _ in range(3 + PROOFS))
+
+
+def test_declared_inputs_count_where_nothing_can_be_traced(project: TracedProject) -> None:
+    refusal = "the kernel or the container forbids it: Operation not permitted"
+
+    def run() -> Ran:
+        stage = project.build_stage("cat src/a.py", inputs=("src/**",))
+        return project.project.run(stage, pool=project.pool, find_refusal=lambda: refusal)
+
+    assert run().said == [f"inputs: auto: nothing can be traced ({refusal}): the declared inputs count"]
+    assert run().is_cached("lint")
+    project.write("src/a.py", "two")
+    assert run().get_output("lint") == "two"
+
+
+CONFIG = """
+project: demo
+stages:
+  - {number: 1, name: lint, run: cat src/a.py, inputs: [auto, "src/**"]}
+"""
+
+
+def test_exporter_inside_a_traced_command_says_so_in_one_line(project: TracedProject, tmp_path: Path) -> None:
+    project.write("paropt.yml", CONFIG)
+    store = {"PAROPT_CACHE_DIR": str(tmp_path / "inner"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "paropt_exporter", "--once", "--web.listen-address", "127.0.0.1:0"]
+    future = project.pool.submit_commands("t", [command] * 2, cwd=project.root, env=store, traced=True)
+    outcome = future.result(HANG_SECONDS)
+    line = "inputs: auto: nothing can be traced (a tracer or a container watches its system calls already)"
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.output.count(f"{line}: the declared inputs count") == 2
+    assert "1 cached" in outcome.output
+
+
+def test_plan_explains_what_a_traced_stage_would_do(project: TracedProject) -> None:
+    project.write("paropt.yml", CONFIG)
+
+    def preview() -> list[tuple[CacheReason, str]]:
+        plan = lanes.plan(project.build_stage("cat src/a.py"), root=project.root)
+        found = preview_plan(plan, project.project.store, project.project.environ)
+        return [(each.reason, each.note) for each in found]
+
+    assert preview() == [(CacheReason.NEW, "it has no result yet")]
+    project.run("cat src/a.py")
+    assert preview() == [(CacheReason.NEW, "unchanged: it runs to prove its traced inputs (1 of 2)")]
+    for _ in range(PROOFS):
+        project.run("cat src/a.py")
+    assert preview() == [(CacheReason.UNCHANGED, "unchanged")]
+    project.write("src/a.py", "two")
+    assert preview() == [(CacheReason.INPUTS, "src/a.py changed")]
+
+
+def test_interpreter_of_a_script_is_an_input(project: TracedProject) -> None:
+    project.project.write_file("bin/mine", '#!/bin/sh\nexec /bin/sh "$@"\n', mode=0o755)
+    project.project.write_file("bin/tool", f"#!{project.root}/bin/mine\ncat src/a.py\n", mode=0o755)
+    wait_for_next_ticks(project.root / "bin/tool")
+    command = ("bin/tool",)
+    assert project.prove(command).is_cached("lint")  # type: ignore[arg-type]
+    project.write("bin/mine", '#!/bin/sh\n# new\nexec /bin/sh "$@"\n')
+    (project.root / "bin/mine").chmod(0o755)
+    assert not project.run(command).is_cached("lint")  # type: ignore[arg-type]
+
+
+def test_caches_of_tools_do_not_count(project: TracedProject) -> None:
+    line = "mkdir -p .mypy_cache/x __pycache__; cat .mypy_cache/x/a || true; date +%N > .mypy_cache/x/a; ls"
+    assert project.prove(line).is_cached("lint")
+
+
+def test_no_cache_runs_and_replaces_the_result(project: TracedProject) -> None:
+    project.prove("cat src/a.py")
+    assert not project.run("cat src/a.py", no_cache=True).is_cached("lint")
+    assert project.run("cat src/a.py").is_cached("lint")
+
+
+def test_other_checkout_has_the_same_sets(project: TracedProject, tmp_path: Path) -> None:
+    project.prove("cat src/a.py")
+    with CommandPool(1) as pool:
+        other = TracedProject(tmp_path / "other", pool)
+        other.project.store = project.project.store
+        other.write("src/a.py", "one")
+        assert other.run("cat src/a.py").is_cached("lint")

@@ -1,0 +1,340 @@
+"""Traced commands: the trace has every read that strace sees, or says that it is incomplete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.events import Result
+from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
+from paropt_exporter.executors.commands.traces import Access, Trace, merge_traces
+from paropt_exporter.executors.supervisor.seccomp import CALLS, Forbidden, Kernel
+from paropt_exporter.executors.supervisor.tracing import (
+    BEFORE,
+    LIST,
+    READ,
+    STAT,
+    WRITE,
+    build_trace_filter,
+    explain_refusal,
+    find_refusal,
+)
+from support.command_scripts import HANG_SECONDS, python, shell
+from support.strace import find_reads
+
+REFUSAL = find_refusal()
+traces = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
+X86_64 = os.uname().machine == "x86_64"
+
+
+@pytest.fixture
+def pool() -> Iterator[CommandPool]:
+    with CommandPool(2) as pool:
+        yield pool
+
+
+def trace(pool: CommandPool, *steps: Sequence[str], cwd: Path) -> tuple[CommandOutcome, Trace]:
+    outcome = pool.submit_commands("task", steps, cwd=cwd, env=environ(cwd), traced=True).result(HANG_SECONDS)
+    assert outcome.trace is not None
+    return outcome, outcome.trace
+
+
+def environ(cwd: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+
+
+def list_reads(found: Trace) -> set[str]:
+    return {os.path.normpath(os.fsdecode(path)) for path, access in found.paths.items() if access.is_used(READ | STAT)}
+
+
+def write_modules(folder: Path, count: int) -> None:
+    (folder / "package").mkdir()
+    for number in range(count):
+        (folder / f"package/m{number}.py").write_text(f"VALUE = {number}\n")
+        (folder / f"package/test_m{number}.py").write_text(
+            f"from pathlib import Path\nimport m{number}\n\ndef test_value():\n    assert m{number}.VALUE == {number}\n"
+        )
+
+
+def build_static_program(place: Path, path: bytes) -> None:
+    """Write a program without an interpreter that opens a file and ends: for x86-64, in machine code."""
+    base, start = 0x400000, 0x78
+    code = bytes.fromhex("b802000000 488d3d10000000 31f6 0f05 b83c000000 31ff 0f05".replace(" ", ""))
+    code = code[:8] + struct.pack("<i", len(code) - 12) + code[12:] + path + b"\0"
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\2\1\1" + bytes(9), 2, 62, 1, base + start, 64, 0, 0, 64, 56, 1, 64, 0, 0,
+    )  # fmt: skip
+    size = start + len(code)
+    place.write_bytes(header + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000) + code)
+    place.chmod(0o755)
+
+
+THREADS = """
+import sys, threading
+def read(number):
+    for name in range(number, 200, 8):
+        open(f"{sys.argv[1]}/f{name}").read()
+threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+@traces
+@pytest.mark.parametrize("name", ["ruff", "compileall", "pytest", "threads", "static"])
+def test_trace_has_every_read_that_strace_sees(pool: CommandPool, tmp_path: Path, name: str) -> None:
+    if name == "static" and not X86_64:
+        pytest.skip("the static program is machine code of x86-64")
+    write_modules(tmp_path, 20)
+    for number in range(200):
+        (tmp_path / f"f{number}").write_text(str(number))
+    build_static_program(tmp_path / "static", os.fsencode(tmp_path / "f7"))
+    ruff = str(Path(sysconfig.get_path("scripts"), "ruff"))
+    commands: dict[str, list[str]] = {
+        "ruff": [ruff, "check", "--no-cache", "--select", "E", "package"],
+        "compileall": [sys.executable, "-m", "compileall", "-q", "-f", "package"],
+        "pytest": [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "package"],
+        "threads": [sys.executable, "-c", THREADS, str(tmp_path)],
+        "static": [str(tmp_path / "static")],
+    }
+    command = commands[name]
+    outcome, found = trace(pool, command, cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS, outcome.output
+    seen = find_reads(command, cwd=tmp_path, env=environ(tmp_path), log=tmp_path / "strace.log")
+    own = {path for path in seen if "__pycache__" in path}  # a temporary file has another name in each run
+    assert found.problems == () and len(seen) > 0
+    assert seen - own - list_reads(found) == set()
+
+
+@traces
+def test_trace_has_absences_and_listings(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a").touch()
+    _, found = trace(pool, shell("test -e missing; ls src"), cwd=tmp_path)
+    missing, listed = found.paths[os.fsencode(tmp_path / "missing")], found.paths[os.fsencode(tmp_path / "src")]
+    assert missing.state is None and missing.is_used(STAT)
+    assert listed.names == (b"a",) and listed.is_used(LIST)
+
+
+@traces
+def test_first_state_of_a_file_is_that_before_the_command_wrote_it(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("old")
+    size = (tmp_path / "log").stat().st_size
+    _, found = trace(pool, shell("test -e log; echo much more > log; cat log; echo > made"), cwd=tmp_path)
+    log, made = found.paths[os.fsencode(tmp_path / "log")], found.paths[os.fsencode(tmp_path / "made")]
+    assert isinstance(log.state, tuple) and log.state[0] == size
+    assert log.is_used_unwritten(STAT) and log.is_used(WRITE) and not log.is_used_unwritten(READ)
+    assert made.state is None and made.is_used(WRITE) and not made.is_used_unwritten(READ | STAT)
+
+
+@traces
+def test_paths_are_relative_to_folders_and_descriptors(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c").touch()
+    script = (
+        "import os; f = os.open('a', os.O_RDONLY); os.open('b/c', os.O_RDONLY, dir_fd=f); os.chdir('a/./b'); open('c')"
+    )
+    _, found = trace(pool, python(script), cwd=tmp_path)
+    assert found.paths[os.fsencode(tmp_path / "a/b/c")].is_used(READ)
+    assert not any(b"/./" in path for path in found.paths)
+
+
+@traces
+def test_steps_of_a_task_have_one_trace(pool: CommandPool, tmp_path: Path) -> None:
+    _, found = trace(pool, shell("echo 1 > made"), shell("cat made"), cwd=tmp_path)
+    made = found.paths[os.fsencode(tmp_path / "made")]
+    assert made.state is None and made.is_used(READ) and not made.is_used_unwritten(READ)
+
+
+@traces
+def test_failed_start_of_a_traced_command_is_the_same_error(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text("#!/missing/interpreter\n")
+    (tmp_path / "tool").chmod(0o755)
+    outcome, _ = trace_failed(pool, ["./tool"], cwd=tmp_path)
+    assert outcome.result is Result.ERROR and "names an interpreter that is missing" in outcome.message
+
+
+def trace_failed(pool: CommandPool, step: Sequence[str], *, cwd: Path) -> tuple[CommandOutcome, Trace | None]:
+    outcome = pool.submit_commands("task", [step], cwd=cwd, traced=True).result(HANG_SECONDS)
+    return outcome, outcome.trace
+
+
+CONNECT = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
+
+
+@traces
+def test_connection_to_a_server_is_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as inet:
+        unix.bind(str(tmp_path / "s"))
+        unix.listen()
+        port = inet.getsockname()[1]
+        _, to_unix = trace(pool, python(CONNECT, str(tmp_path / "s")), cwd=tmp_path)
+        _, to_inet = trace(
+            pool, python(f"import socket; socket.create_connection(('127.0.0.1', {port}))"), cwd=tmp_path
+        )
+    assert to_unix.servers == (f"the socket {tmp_path}/s",)
+    assert to_inet.servers == (f"port {port} of this host",)
+
+
+OWN_SERVER = """
+import socket, sys
+with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as unix:
+    socket.create_connection(server.getsockname())
+    unix.bind("own")
+    unix.listen()
+    socket.socket(socket.AF_UNIX).connect("own")
+"""
+
+
+@traces
+def test_connection_to_a_server_of_its_own_counts_as_none(pool: CommandPool, tmp_path: Path) -> None:
+    outcome, found = trace(pool, python(OWN_SERVER), cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS and found.servers == () and found.problems == ()
+
+
+@traces
+def test_io_uring_is_refused_so_that_programs_use_calls_that_can_be_seen(pool: CommandPool, tmp_path: Path) -> None:
+    script = "import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.syscall(425, 1, 0), ctypes.get_errno())"
+    outcome, found = trace(pool, python(script), cwd=tmp_path)
+    assert outcome.output == f"-1 {errno.ENOSYS}\n" and found.problems == ()
+
+
+@traces
+def test_command_that_leaves_its_namespaces_is_not_traceable(pool: CommandPool, tmp_path: Path) -> None:
+    script = "import ctypes; ctypes.CDLL(None).unshare(0)"
+    _, found = trace(pool, python(script), cwd=tmp_path)
+    assert found.problems == ("it leaves its namespaces",)
+
+
+NESTED = """
+from paropt_exporter.executors.supervisor.tracing import find_refusal
+print(find_refusal())
+"""
+
+
+@traces
+def test_traced_command_can_trace_no_others(pool: CommandPool, tmp_path: Path) -> None:
+    outcome, _ = trace(pool, [sys.executable, "-c", NESTED], cwd=tmp_path)
+    assert outcome.output == "a tracer or a container watches its system calls already\n"
+
+
+NESTED_POOL = """
+import sys
+from paropt_exporter.executors.commands import CommandPool
+with CommandPool(1) as pool:
+    outcome = pool.submit_commands("t", [["cat", sys.argv[1]]], cwd="/", traced=True).result(60)
+print(outcome.output, outcome.result, outcome.trace.problems)
+"""
+
+
+@traces
+def test_command_runs_untraced_where_a_filter_exists_already(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("content")
+    outcome, found = trace(pool, [sys.executable, "-c", NESTED_POOL, str(tmp_path / "a")], cwd=tmp_path)
+    assert outcome.output == "content success ('a tracer or a container watches its system calls already',)\n"
+    assert found.paths[os.fsencode(tmp_path / "a")].is_used(READ)  # the outer trace sees through
+
+
+KILL_SUPERVISOR = "test -e ran || { echo > ran; kill -KILL $PPID; sleep 600; }; echo done"
+
+
+@traces
+def test_command_whose_supervisor_was_killed_runs_again_untraced(pool: CommandPool, tmp_path: Path) -> None:
+    outcome, found = trace(pool, shell(KILL_SUPERVISOR), cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS and outcome.output.endswith("done\n")
+    assert found.problems == ("the supervisor of commands died",)
+
+
+@traces
+def test_stopped_traced_command_does_not_run_again(pool: CommandPool, tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    os.close(read_end)
+    future = pool.submit_commands("task", [shell("sleep 600")], cwd=tmp_path, traced=True)
+    assert pool.stop(future, grace_seconds=0)
+    assert future.cancelled() or future.result(HANG_SECONDS).stopped
+
+
+@traces
+def test_traced_commands_leave_no_descriptors(pool: CommandPool, tmp_path: Path) -> None:
+    trace(pool, ["true"], cwd=tmp_path)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        trace(pool, ["true"], cwd=tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EBUSY, "a tracer or a container watches its system calls already"),
+        (errno.EINVAL, "the kernel has no seccomp user notifications, which Linux 5.5 brought"),
+        (errno.EPERM, "the kernel or the container forbids it: Operation not permitted"),
+    ],
+)
+def test_refusal_has_its_reason(code: int, reason: str) -> None:
+    assert explain_refusal(code) == reason
+
+
+def test_unknown_machine_can_not_be_traced() -> None:
+    with pytest.raises(Forbidden, match="unknown for riscv64"):
+        Kernel("riscv64")
+
+
+@pytest.mark.parametrize(("machine", "architecture"), [("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)])
+def test_filter_notifies_of_the_calls_of_each_machine(machine: str, architecture: int) -> None:
+    program = build_trace_filter(Kernel(machine))
+    place = ("x86_64", "aarch64").index(machine)
+    run = make_filter_runner(program)
+    assert run(architecture, number_of("openat", place)) == "notify"
+    assert run(architecture, number_of("execve", place)) == "notify"
+    assert run(architecture, number_of("io_uring_setup", place)) == "refuse"
+    assert run(architecture ^ 1, 1) == "notify"  # of a 32-bit program
+    assert run(architecture, 0x40000000 | 1) == "notify"  # of the x32 ABI
+    assert run(architecture, 63 if place else 0) == "allow"  # read
+    assert run(architecture, number_of("clone", place), 0x00020000) == "notify"
+    assert run(architecture, number_of("clone", place), 0x003D0F00) == "allow"
+    assert run(architecture, number_of("sendto", place), 0, 0, 0, 0, 1 << 40) == "notify"
+    assert run(architecture, number_of("sendto", place), 1, 1, 1, 1, 0) == "allow"
+
+
+def number_of(name: str, place: int) -> int:
+    number = CALLS[name][place]
+    assert number is not None
+    return number
+
+
+def make_filter_runner(program: bytes) -> Callable[..., str]:
+    """Return an interpreter of the few instructions of a filter."""
+    code = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+
+    def run(architecture: int, number: int, *arguments: int) -> str:
+        data = struct.pack("=iIQ6Q", number, architecture, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
+        place = value = 0
+        while True:
+            kind, if_true, if_false, operand = code[place]
+            place += 1
+            if kind == 0x20:
+                (value,) = struct.unpack_from("=I", data, operand)
+            elif kind == 0x06:
+                return {0x7FFF0000: "allow", 0x7FC00000: "notify", 0x00050000: "refuse"}[operand & 0xFFFF0000]
+            else:
+                holds = {0x15: value == operand, 0x25: value > operand, 0x45: bool(value & operand)}[kind]
+                place += if_true if holds else if_false
+
+    return run
+
+
+def test_later_read_of_a_written_file_is_no_read_before_the_write() -> None:
+    written, read = Access(WRITE, 1, None), Access(READ | READ << BEFORE, 2, (1, 2, 3, 4, 5))
+    merged = merge_traces([Trace(paths={b"/a": written}), Trace(paths={b"/a": read})]).paths[b"/a"]
+    assert merged.state is None and merged.is_used(READ) and not merged.is_used_unwritten(READ)
