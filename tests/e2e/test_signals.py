@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import termios
 import time
 from pathlib import Path
@@ -91,6 +92,29 @@ def test_signal_while_waiting_for_the_next_start_ends_the_wait(tmp_path: Path) -
     with serving(tmp_path, projects.ANY_PORT, "--every", "1h") as command:
         projects.whole_summary(command)
         assert command.stop() == 0
+
+
+# Delivers Ctrl-C at the moment at which the command imports a module.
+_INTERRUPTED_IMPORT = """
+import signal, sys
+module, = sys.argv[1:]
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["plan"]
+from paropt_exporter.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["cli.plain_flags", "cli.flags", "errors", "logs", "cli.commands"])
+def test_ctrl_c_while_the_command_loads_ends_it_without_a_traceback(tmp_path: Path, module: str) -> None:
+    projects.write(tmp_path, 'name: quick, run: "true"')
+    command = [sys.executable, "-c", _INTERRUPTED_IMPORT, f"paropt_exporter.{module}"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

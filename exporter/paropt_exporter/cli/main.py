@@ -6,16 +6,17 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from paropt_exporter.cli import PROGRAM, format_version, streams
 
+TYPE_CHECKING = False  # typing's own would be loaded before `main` can handle a Ctrl-C
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
     from paropt_exporter.cli.plain_flags import Flags
 
+_EXIT_INTERRUPTED = 130  # EXIT_SIGNAL_BASE + SIGINT: `errors` may be the module that was being loaded
 _NO_THREAD = "can't start new thread"  # CPython's message
 
 
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Without `arguments` it takes those of the process, and does not return if a call left running threads.
     """
-    code = _run_command(arguments)
+    try:
+        code = _run_command(arguments)
+    except KeyboardInterrupt:  # while modules are loaded, or flags are parsed
+        code = _EXIT_INTERRUPTED
     if arguments is None and "threading" in sys.modules:
         from paropt_exporter.cli.exit_guard import end_process
 
@@ -59,7 +63,7 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
     from paropt_exporter.cli.formatting import format_faults
-    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, EXIT_SIGNAL_BASE, ConfigError, ParoptError
+    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
 
     try:
         try:
@@ -72,8 +76,6 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
         )
         return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGNAL_BASE + 2  # SIGINT
     except BrokenPipeError:
         streams.discard_output(sys.stdout)
         return EXIT_BROKEN_PIPE
