@@ -20,7 +20,8 @@ _POLL_SECONDS = 2.0  # without inotify
 class FileEvents:
     """`with FileEvents(folder, is_quiet, on_burst):` calls `on_burst` after each burst of events, and every 30 s.
 
-    Paths for which `is_quiet` is true cause no call. Both are called on this thread, with paths relative to the folder.
+    An error of watchfiles delays a call by some two seconds. Paths for which `is_quiet` is true cause no call. Both are
+    called on this thread, with paths relative to the folder.
     """
 
     def __init__(
@@ -46,21 +47,27 @@ class FileEvents:
         self._thread.join(_POLL_SECONDS)
 
     def _run(self) -> None:
-        try:
-            self._wait_for_events()
-        except OSError as error:  # the limit of inotify watches, or a file system without events
-            self._say(f"--watch: no events of files ({error}): looking every {_POLL_SECONDS:g} s")
-            self._ready.set()
-            while not self._stop.wait(_POLL_SECONDS):
-                self._on_burst()
-        except Exception:
-            log.exception("watching files has ended")
-            self._say("--watch: watching files has ended by an error, which the log has; r runs all")
+        idle = 0
+        while not self._stop.is_set():
+            try:
+                self._wait_for_events(idle)
+            except OSError as error:  # the limit of inotify watches, or a file system without events
+                self._say(f"--watch: no events of files ({error}): looking every {_POLL_SECONDS:g} s")
+                self._ready.set()
+                while not self._stop.wait(_POLL_SECONDS):
+                    self._on_burst()
+            except Exception as error:
+                if isinstance(error, RuntimeError):  # watchfiles' own, such as for a name that is not UTF-8
+                    log.info("watching files begins again", extra={"err": str(error)})
+                else:
+                    log.exception("watching files begins again")
+                self._stop.wait(_POLL_SECONDS)
+                idle = _TIMEOUTS_PER_SCAN  # look once events arrive again: some may have been missed
 
-    def _wait_for_events(self) -> None:
+    def _wait_for_events(self, idle: int) -> None:
+        """Call `on_burst` for events, and whenever none came for long; `idle`: how many timeouts have passed."""
         import watchfiles  # here: only --watch needs it
 
-        idle = 0
         for burst in watchfiles.watch(
             self._folder,
             watch_filter=lambda _, path: not self._is_quiet(os.path.relpath(path, self._folder)),
