@@ -11,9 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
+from paropt_exporter.app import parts
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.history import History
 from paropt_exporter.history.retention import INCREMENTAL, MOST_PORTIONS, RUNS_OF_A_PORTION
+from support import configs
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 DAY_SECONDS = 86_400.0
@@ -84,6 +86,13 @@ def test_runs_beyond_the_size_are_removed_oldest_first_and_totals_stay(path: Pat
         assert 50 <= len(kept) <= 120
         assert count_runs(history) == 300
     assert path.stat().st_size < 2 * 500_000  # up to 1 MiB of free pages wait for the next runs
+
+
+def test_limits_are_those_of_the_config(tmp_path: Path, clock: StillClock) -> None:
+    config = configs.read(tmp_path, f"project: shop\n{configs.stage()}history: {{keep: {{size: 1}}}}\n")
+    with closing(parts.open_history(config, clock)) as history:
+        keep_runs(history, 3)
+        assert list_run_ids(history) == ["r2"]
 
 
 def test_last_run_of_each_lane_stays_whatever_its_size(path: Path, clock: StillClock) -> None:
