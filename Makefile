@@ -118,8 +118,7 @@ screenshots: $(READY) tools ## draw each dashboard from a real run with Grafana'
 pictures: $(READY) ## draw what a terminal shows of a lane, for the docs (needs tmux)
 	$(BIN)/python docs/terminal_pictures.py
 
-soak: $(READY) ## minutes of random faults; then CPython's own executor tests, where the interpreter has them
-	$(BIN)/python benchmarks/soak_pools.py
+soak: $(READY) ## minutes of random faults over everything at once, replayed by their seed; then CPython's own executor tests, where the interpreter has them
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
 

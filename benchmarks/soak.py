@@ -1,8 +1,13 @@
-"""Minutes of a lane whose stages fail in every way, under scrapes, slow clients and a Prometheus that comes and goes.
+"""Minutes of random faults over lanes, pools, a cluster, the endpoint, the history and control, all at once.
 
-Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and gives the same lane again. At the end the
-counters on the page equal the history, every stage has exactly one result a run, and threads, descriptors, memory and
-processes are back where they were. Exits with 1 and says what is wrong otherwise.
+Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and replays the lane and the faults.
+
+A lane whose stages fail in every way runs again and again, under scrapes, slow clients and a Prometheus that comes and
+goes. Meanwhile orders pin, pause and resume it, commands read its history and locks hold it up, second exporters of the
+project run beside it and are killed, and so are its workers, supervisor and fork server. Beside it `soak_pools.py` and,
+if Dask is there, `soak_cluster.py` do the same to pools without a lane. At the end every stage has exactly one result a
+run, totals equal the rows and the page, the history is undamaged, and threads, descriptors, memory and processes are
+back where they were. Exits with 1 and says what is wrong otherwise.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -19,16 +25,22 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-SECONDS = 120.0
+from kills import find_victims
+
+SECONDS = 180.0
+CLUSTER_SECONDS = 60.0  # from here on the cluster is part of it
 COMMAND = Path(sys.executable).parent / "paropt-exporter"
+RUN_ONCE = (str(COMMAND), "--lane", "standard", "--once", "--web.listen-address=127.0.0.1:0")
+HISTORY = ".paropt/history.db"
 STAGES = 24
 _SCRAPE_SECONDS = 0.1
 _START_SECONDS = 60.0
@@ -77,17 +89,61 @@ ANSWERS = (
 )
 
 
+# Orders, and commands that read: none may fail, and none may end with a traceback.
+ORDERS = (("pin", "2"), ("pin", "6"), ("pause",), ("resume",))
+READERS = (
+    ("history",),
+    ("history", "--flaky"),
+    ("history", "--what-if", "8"),
+    ("history", "--output", "json"),
+    ("explain",),
+    ("log",),
+    ("plan",),
+)
+_ORDER_SECONDS, _READ_SECONDS, _LOCK_SECONDS, _KILL_SECONDS, _SECOND_SECONDS = 1.0, 1.0, 0.5, 1.0, 3.0
+_HELD_SECONDS = 0.2  # a tenth of the time for which an exporter waits for the history
+_NO_SUCH_ORDER = 1  # e.g. no exporter runs yet
+_HANG_SECONDS = 120.0
+
+
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
     print(f"soak of {seconds:.0f} s, seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, beside(seconds, seed) as others:
         folder = Path(name)
         with free_port() as prometheus:
             write_lane(folder, random.Random(seed), prometheus)
-        faults = soak(folder, seconds, random.Random(seed), prometheus)
+        faults = [*soak(folder, seconds, seed, prometheus), *others()]
     print("\n".join(faults) if faults else "nothing lost, nothing left behind")
     sys.exit(1 if faults else 0)
+
+
+@contextmanager
+def beside(seconds: float, seed: int) -> Iterator[Callable[[], Iterator[str]]]:
+    """Run the soaks of pools without a lane; yield a function that waits for them and yields their faults."""
+    commands = [["soak_pools.py", f"{seconds:g}", str(seed)]]
+    if seconds >= CLUSTER_SECONDS and find_spec("distributed") is not None:
+        commands.append(["soak_cluster.py", str(int(seconds)), str(int(seconds / 20)), "0"])
+    running = [
+        (name, subprocess.Popen([sys.executable, str(Path(__file__).with_name(name)), *rest], stdout=-1, text=True))
+        for name, *rest in commands
+    ]
+
+    def wait() -> Iterator[str]:
+        for name, process in running:
+            said, _ = process.communicate(timeout=_HANG_SECONDS + 10 * seconds)
+            print(said, end="", flush=True)
+            if process.returncode:
+                yield f"{name}: exit code {process.returncode}"
+
+    try:
+        yield wait
+    finally:
+        for _, process in running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def write_lane(folder: Path, chance: random.Random, prometheus: int) -> None:
@@ -103,12 +159,22 @@ def write_lane(folder: Path, chance: random.Random, prometheus: int) -> None:
     (folder / "paropt.yml").write_text(f"{lane}{feedback}stages:\n" + "\n".join(lines) + "\n")
 
 
-def soak(folder: Path, seconds: float, chance: random.Random, prometheus: int) -> list[str]:
+def soak(folder: Path, seconds: float, seed: int, prometheus: int) -> list[str]:
     with exporter(folder) as (process, port):
         await_answer(port)
-        stop = threading.Event()
+        stop, wrong = threading.Event(), list[str]()
         clients = [threading.Thread(target=drip, args=(port, stop)) for _ in range(4)]
-        clients.append(threading.Thread(target=come_and_go, args=(prometheus, chance, stop)))
+        clients.append(threading.Thread(target=come_and_go, args=(prometheus, random.Random(seed), stop)))
+        disturbers: tuple[tuple[float, Callable[[random.Random], object]], ...] = (
+            (_ORDER_SECONDS, lambda chance: wrong.extend(order(folder, process.pid, chance))),
+            (_READ_SECONDS, lambda chance: wrong.extend(read_history(folder, chance))),
+            (_LOCK_SECONDS, lambda _: hold_history(folder)),
+            (_KILL_SECONDS, lambda chance: kill_helper(process, chance)),
+            (_SECOND_SECONDS, lambda chance: run_second(folder, chance)),
+        )
+        for number, (pause_seconds, disturb) in enumerate(disturbers):
+            arguments = (disturb, pause_seconds, random.Random(f"{seed} {number}"), stop)
+            clients.append(threading.Thread(target=repeat, args=arguments))
         for client in clients:
             client.start()
         samples = list(watch(process.pid, port, seconds))
@@ -118,11 +184,90 @@ def soak(folder: Path, seconds: float, chance: random.Random, prometheus: int) -
         page = scrape(port)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+    run_to_end(folder)
     return [
+        *wrong,
         *compare(folder, page),
+        *check_history(folder),
         *grown(samples),
         *(f"left behind: process {pid}" for pid in left_behind(folder)),
     ]
+
+
+def repeat(
+    disturb: Callable[[random.Random], object], pause_seconds: float, chance: random.Random, stop: threading.Event
+) -> None:
+    while not stop.wait(pause_seconds * 2 * chance.random()):
+        disturb(chance)
+
+
+def order(folder: Path, pid: int, chance: random.Random) -> list[str]:
+    """Pin, pause or resume the lane. An exporter that is busy may answer late; nothing else may go wrong."""
+    return list(find_faults(folder, (*chance.choice(ORDERS), "--pid", str(pid)), allowed=(0, _NO_SUCH_ORDER)))
+
+
+def read_history(folder: Path, chance: random.Random) -> list[str]:
+    """Run a command that reads; `history` ends with 1 if the throughput has fallen."""
+    return list(find_faults(folder, chance.choice(READERS), allowed=(0, 1)))
+
+
+def find_faults(folder: Path, arguments: tuple[str, ...], *, allowed: tuple[int, ...]) -> Iterator[str]:
+    ended = subprocess.run(
+        [COMMAND, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False,
+        timeout=_HANG_SECONDS,
+    )  # fmt: skip
+    if ended.returncode not in allowed or "internal error" in ended.stderr or "Traceback" in ended.stderr:
+        yield f"{' '.join(arguments)}: exit code {ended.returncode}: {ended.stderr[-500:]}"
+
+
+def hold_history(folder: Path) -> None:
+    """Hold the lock that every writer needs for a moment."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(folder / HISTORY, timeout=0.1)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        threading.Event().wait(_HELD_SECONDS)
+
+
+def kill_helper(process: subprocess.Popen[bytes], chance: random.Random) -> None:
+    """Kill a worker, more rarely the supervisor or the fork server."""
+    victims = find_victims(chance.choice(("workers", "workers", "supervisor", "forkserver")), [process])
+    if victims:
+        with suppress(ProcessLookupError):
+            os.kill(chance.choice(victims), signal.SIGKILL)
+
+
+def run_second(folder: Path, chance: random.Random) -> None:
+    """Run the lane in a second exporter, and kill it at a random moment of its run."""
+    with (folder / "log").open("ab") as log:
+        second = subprocess.Popen([*RUN_ONCE], cwd=folder, env=environment(folder), stdout=log, stderr=log)
+    with suppress(subprocess.TimeoutExpired):
+        second.wait(3 * chance.random())
+    second.kill()
+    second.wait()
+
+
+def run_to_end(folder: Path) -> None:
+    """Run the lane once more: the start ends the runs of killed exporters."""
+    subprocess.run(
+        RUN_ONCE, cwd=folder, env=environment(folder), capture_output=True, check=False, timeout=_HANG_SECONDS
+    )
+
+
+def check_history(folder: Path) -> Iterator[str]:
+    """Compare the totals with the rows."""
+    with closing(sqlite3.connect(folder / HISTORY)) as connection:
+        (damage,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if damage != "ok":
+            yield f"the history is damaged: {damage}"
+        (unended,) = connection.execute("SELECT count(*) FROM runs WHERE ended_ts IS NULL").fetchone()
+        if unended:
+            yield f"{unended} runs without an end"
+        for family, table in (("paropt_runs_total", "runs"), ("paropt_task_attempts_total", "tasks")):
+            total = "SELECT coalesce(sum(value), 0) FROM totals WHERE family = ? AND part = ''"
+            (counted,) = connection.execute(total, (family,)).fetchone()
+            (rows,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            print(f"{table}: {rows} rows, {counted:.0f} in the totals")
+            if counted != rows:
+                yield f"{family} is {counted:.0f}, but there are {rows} rows"
 
 
 @contextmanager
@@ -137,15 +282,19 @@ def exporter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with free_port() as port:
         pass
     command = [str(COMMAND), "--lane", "standard", "--every", "1", f"--web.listen-address=127.0.0.1:{port}"]
-    environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"PAROPT_SOAK": str(folder)}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=log)
     try:
         yield process, port
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of the commands, by which `left_behind` finds their processes."""
+    return {key: value for key, value in os.environ.items() if key != "CI"} | {"PAROPT_SOAK": str(folder)}
 
 
 def await_answer(port: int) -> None:
@@ -214,7 +363,7 @@ def scrape(port: int) -> str:
 
 
 def compare(folder: Path, page: str) -> Iterator[str]:
-    """Hold the page against the history; a run may end between the two, so the page may lag by one."""
+    """Compare the page of the first exporter with the history, which has the runs of the second ones too."""
     found = subprocess.run(
         [COMMAND, "history", "--output", "json", "--limit", "100000"], cwd=folder, capture_output=True, check=True
     )
@@ -226,8 +375,11 @@ def compare(folder: Path, page: str) -> Iterator[str]:
                 on_page[sample.name] += int(sample.value)
     stages = sum(len(run["stage_metrics"]) for run in runs)
     print(f"{len(runs)} runs, {stages} stage results in history; on the page {dict(on_page)}")
-    if not len(runs) - 1 <= on_page["paropt_runs_total"] <= len(runs):
+    if not runs or on_page["paropt_runs_total"] > len(runs):
         yield f"runs: {on_page['paropt_runs_total']} on the page, {len(runs)} in history"
+    whole = STAGES * on_page["paropt_runs_total"]
+    if not whole <= on_page["paropt_stage_runs_total"] <= whole + STAGES:  # a run may be under way
+        yield f"{on_page['paropt_stage_runs_total']} stage results on the page"
     if any(len({stage["stage_name"] for stage in run["stage_metrics"]}) != STAGES for run in runs):
         yield "a run without a result for each of its stages"
 

@@ -42,6 +42,7 @@ def main() -> None:
         counts = soak(Path(folder), tasks=tasks, kills=kills, partitions=partitions)
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{tasks} tasks, {kills} kills, {partitions} partitions: {told}")
+    sys.exit(1 if any(count for name, count in counts.items() if name != "retries") else 0)
 
 
 def soak(root: Path, *, tasks: int, kills: int, partitions: int = 0) -> dict[str, int]:

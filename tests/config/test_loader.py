@@ -128,9 +128,15 @@ def test_one_stage_more_than_the_most_is_a_fault(tmp_path: Path) -> None:
 def test_keep_takes_a_number_of_runs_a_duration_or_both(tmp_path: Path) -> None:
     read = [
         configs.read(tmp_path, configs.stage() + f"history: {{keep: {keep}}}\n").history.keep
-        for keep in ("50", "90d", "{runs: 5, age: 1h}")
+        for keep in ("50", "90d", "{runs: 5, age: 1h, size: 2MB}")
     ]
     assert [(keep.runs, keep.age) for keep in read] == [(50, None), (None, 90 * 86400), (5, 3600)]
+    assert [keep.size for keep in read] == [512 << 20, 512 << 20, 2_000_000]
+
+
+def test_faulty_size_of_the_history_is_rejected_at_its_place(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, configs.stage() + "history: {keep: {size: 90d}}\n")
+    assert "history.keep.size: " in fault
 
 
 @pytest.mark.parametrize("written", ["':9100'", "[':9100', '[::1]:9100']"])

@@ -1,4 +1,4 @@
-"""The soaks, for seconds: `make soak` runs them for minutes."""
+"""The soak, for seconds: `make soak` runs it for minutes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SOAK = Path(__file__).parents[2] / "benchmarks/soak.py"
 
 
-@pytest.mark.parametrize("name", ["soak_pools.py", "soak.py"])
-def test_nothing_gets_lost_or_stays_under_random_faults(name: str) -> None:
-    found = subprocess.run([sys.executable, str(BENCHMARKS / name), "5", "7"], capture_output=True, text=True)
+def test_nothing_gets_lost_or_stays_under_random_faults() -> None:
+    found = subprocess.run([sys.executable, str(SOAK), "5", "7"], capture_output=True, text=True, timeout=300)
     assert found.stdout.splitlines()[-1] == "nothing lost, nothing left behind", found.stdout + found.stderr
     assert found.returncode == 0

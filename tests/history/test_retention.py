@@ -11,9 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
+from paropt_exporter.app import parts
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.history import History
+from paropt_exporter.history.queries import CONSIDERED_RUNS
 from paropt_exporter.history.retention import INCREMENTAL, MOST_PORTIONS, RUNS_OF_A_PORTION
+from support import configs
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 DAY_SECONDS = 86_400.0
@@ -84,6 +87,13 @@ def test_runs_beyond_the_size_are_removed_oldest_first_and_totals_stay(path: Pat
         assert 50 <= len(kept) <= 120
         assert count_runs(history) == 300
     assert path.stat().st_size < 2 * 500_000  # up to 1 MiB of free pages wait for the next runs
+
+
+def test_limits_are_those_of_the_config(tmp_path: Path, clock: StillClock) -> None:
+    config = configs.read(tmp_path, f"project: shop\n{configs.stage()}history: {{keep: {{size: 1}}}}\n")
+    with closing(parts.open_history(config, clock)) as history:
+        keep_runs(history, 3)
+        assert list_run_ids(history) == ["r2"]
 
 
 def test_last_run_of_each_lane_stays_whatever_its_size(path: Path, clock: StillClock) -> None:
@@ -200,6 +210,17 @@ def test_runs_that_have_not_ended_are_spared(path: Path, clock: StillClock) -> N
         history.observe(run_started("alive"))
         keep_runs(history, 4)
         assert list_run_ids(history) == ["alive", "r3"]
+
+
+def test_expectations_come_from_the_last_thousand_runs_of_a_long_history(path: Path, clock: StillClock) -> None:
+    with closing(open_file(path, clock)) as history:
+        lint = stage_ended("lint", "r0")
+        history.observe_all((run_started("r0"), stage_started("lint", "r0"), lint, run_ended("r0", stages=(lint,))))
+        for number in range(1, CONSIDERED_RUNS):
+            history.observe_all((run_started(f"r{number}"), run_ended(f"r{number}")))
+        assert "lint" in history.load_expected_seconds("standard")
+        history.observe_all((run_started("last"), run_ended("last")))
+        assert history.load_expected_seconds("standard") == {}
 
 
 def test_compaction_that_finds_the_file_locked_costs_no_run(path: Path, clock: StillClock) -> None:

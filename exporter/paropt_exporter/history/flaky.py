@@ -12,10 +12,13 @@ from paropt_exporter.plan.flakiness import FLAKY_RUNS, Flakiness, OpenFailures
 
 RETRIED_RUNS = 20  # a failure is run again in the same state within so many runs, or never
 _BAD = tuple(result.value for result in Result if result.bad)
-# The runs of each lane, the latest first.
+# The runs of each lane, the latest first; of a single lane, only the latest.
 _RANKED = """
 SELECT run_id, lane, started_ts, row_number() OVER (PARTITION BY lane ORDER BY sequence DESC) AS age
-  FROM runs WHERE project = :project AND (:lane IS NULL OR lane = :lane)
+  FROM runs WHERE project = :project AND :lane IS NULL
+UNION ALL SELECT * FROM (
+  SELECT run_id, lane, started_ts, row_number() OVER (ORDER BY sequence DESC) AS age
+    FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
 """
 # The runs of a lane in one tree state in which a stage failed, and did not succeed since.
 _OPEN = """

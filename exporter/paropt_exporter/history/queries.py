@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
 # The runs of the shards of one split count as one.
 _ROUND = "CASE split WHEN '' THEN run_id ELSE split END"
+# Of a history of years, expectations come from the last runs: to read all of 200,000 took 2 s before each run.
+CONSIDERED_RUNS = 1000
+_RECENT_RUNS = f"""
+(SELECT * FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT {CONSIDERED_RUNS})
+"""  # nosec B608 # literals of this module
 _LAST_RUNS = f"""
-SELECT run_id FROM runs WHERE project = :project AND lane = :lane AND {_ROUND} IN
-  (SELECT {_ROUND} FROM runs WHERE project = :project AND lane = :lane
-   GROUP BY 1 ORDER BY max(sequence) DESC LIMIT :runs)
+SELECT run_id FROM {_RECENT_RUNS} WHERE {_ROUND} IN
+  (SELECT {_ROUND} FROM {_RECENT_RUNS} GROUP BY 1 ORDER BY max(sequence) DESC LIMIT :runs)
 """  # nosec B608 # literals of this module
 # Without those of shards that are not merged: durations decide about the split, which must not change meanwhile.
 _LAST_MERGED_RUNS = _LAST_RUNS.replace(":lane", ":lane AND merged")
@@ -201,18 +205,19 @@ def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: st
 def _load_mostly_successful_durations(
     connection: sqlite3.Connection, project: str, lane: str
 ) -> Mapping[str, list[float]]:
-    query = """
-    SELECT stage, stages.duration FROM stages JOIN runs USING (run_id)
-      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND merged AND (
+    query = f"""
+    SELECT stage, stages.duration FROM {_RECENT_RUNS} AS runs JOIN stages USING (run_id)
+      WHERE stages.result = :result AND scope = 'all' AND merged AND (
         2 * tasks_failed < tasks
         OR 2 * (SELECT count(*) FROM failed_items
                 WHERE failed_items.run_id = stages.run_id AND failed_items.stage = stages.stage)
            BETWEEN 1 AND (SELECT count(*) FROM items WHERE items.project = runs.project AND items.stage = stages.stage)
       )
       ORDER BY runs.sequence DESC
-    """
+    """  # nosec B608 # literals of this module
     durations: dict[str, list[float]] = defaultdict(list)
-    for stage, duration in connection.execute(query, (project, lane, Result.FAILURE.value)):
+    values = {"project": project, "lane": lane, "result": Result.FAILURE.value}
+    for stage, duration in connection.execute(query, values):
         if len(durations[to_text(stage)]) < EXPECTED_RUNS:
             durations[to_text(stage)].append(to_number(duration))
     return durations
@@ -222,16 +227,17 @@ def load_stage_durations(
     connection: sqlite3.Connection, project: str, lane: str, *, limit: int
 ) -> Mapping[str, tuple[float, ...]]:
     """Return for each stage the durations in seconds of its last successful runs, of whole ones."""
-    query = """
+    query = f"""
     SELECT stage, duration FROM (
       SELECT stage, stages.duration AS duration,
              row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
-      FROM stages JOIN runs USING (run_id)
-      WHERE project = ? AND lane = ? AND stages.result = ? AND scope = 'all' AND merged
-    ) WHERE age <= ?
-    """
+      FROM {_RECENT_RUNS} AS runs JOIN stages USING (run_id)
+      WHERE stages.result = :result AND scope = 'all' AND merged
+    ) WHERE age <= :limit
+    """  # nosec B608 # literals of this module
     durations: dict[str, list[float]] = defaultdict(list)
-    found = connection.execute(query, (project, lane, Result.SUCCESS.value, limit))
+    values = {"project": project, "lane": lane, "result": Result.SUCCESS.value, "limit": limit}
+    found = connection.execute(query, values)
     for stage, duration in found:
         durations[to_text(stage)].append(to_number(duration))
     return {stage: tuple(values) for stage, values in durations.items()}
@@ -246,13 +252,14 @@ def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) ->
     SELECT stage, result, duration FROM (
       SELECT stage, stages.result AS result, stages.duration AS duration,
              row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
-      FROM stages JOIN runs USING (run_id)
-      WHERE project = ? AND lane = ? AND stages.result IN ('success', {marks}) AND scope = 'all'
-    ) WHERE age <= ?
+      FROM {_RECENT_RUNS} AS runs JOIN stages USING (run_id)
+      WHERE stages.result IN ('success', {marks}) AND scope = 'all'
+    ) WHERE age <= :limit
     """  # nosec B608 # literals of this module
     seconds: dict[str, list[float]] = defaultdict(list)
     runs: dict[str, int] = defaultdict(int)
-    for stage, result, duration in connection.execute(query, (project, lane, PAST_RUNS)):
+    values = {"project": project, "lane": lane, "limit": PAST_RUNS}
+    for stage, result, duration in connection.execute(query, values):
         runs[to_text(stage)] += 1
         if result == Result.SUCCESS:
             seconds[to_text(stage)].append(to_number(duration))
