@@ -106,3 +106,19 @@ def test_all_faults_are_reported_together_without_passwords(tmp_path: Path) -> N
 def test_an_unreadable_file_is_one_fault(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot read it"):
         web_config.load_web_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tls_server_config: {cert_file: a, key_file: b, cipher_suites: [LONG]}",
+        "http_server_config: {headers: {LONG: x}}",
+        "http_server_config: {headers: {X-Frame-Options: LONG}}",
+        "LONG: x",
+    ],
+)
+def test_long_value_is_cut_in_the_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "web.yml").write_text(text.replace("LONG", "a" * 3000))
+    with pytest.raises(ConfigError) as caught:
+        web_config.load_web_config(tmp_path / "web.yml")
+    assert max(map(len, caught.value.faults)) < 1500

@@ -13,7 +13,7 @@ from paropt_exporter.config import messages
 from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.fields import Text, Word
 from paropt_exporter.config.model import Section
-from paropt_exporter.config.units import LARGEST_FILE_BYTES
+from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
 from paropt_exporter.errors import ConfigError
 
 # Go's names, which the file uses, and OpenSSL's. Suites of TLS 1.3 can't be chosen, as in Go.
@@ -136,7 +136,9 @@ class TlsServer(Section):
         if self.min_version > self.max_version:
             raise ValueError("min_version is above max_version")
         if unknown := [suite for suite in self.cipher_suites if suite not in (*SUITES, *SUITES_OF_TLS_1_3)]:
-            raise ValueError(f"cipher_suites: {unknown[0]!r} is not supported; choose from {', '.join(SUITES)}")
+            raise ValueError(
+                f"cipher_suites: {format_value(unknown[0])} is not supported; choose from {', '.join(SUITES)}"
+            )
         if len(self.curve_preferences) > 1:
             raise ValueError(
                 "curve_preferences: several in order are not supported; give one, or leave the choice to OpenSSL"
@@ -154,9 +156,9 @@ class HttpServer(Section):
     def _check_headers(self) -> HttpServer:
         for name, value in self.headers.items():
             if name not in _HEADERS:
-                raise ValueError(f"the header {name!r} can't be set; choose from {', '.join(_HEADERS)}")
+                raise ValueError(f"the header {format_value(name)} can't be set; choose from {', '.join(_HEADERS)}")
             if (allowed := _HEADERS[name]) and value not in allowed:
-                raise ValueError(f"the header {name} must be {' or '.join(allowed)}, found {value!r}")
+                raise ValueError(f"the header {name} must be {' or '.join(allowed)}, found {format_value(value)}")
         return self
 
 
