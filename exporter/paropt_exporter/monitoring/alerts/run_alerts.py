@@ -308,7 +308,8 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
             "`paropt-exporter history --flaky` names the stages with their items, and how sure the ratio is.",
             "One item: fix its order, clock, port or shared state. A whole stage: files or ports that it shares with "
             "others (`locks`, `exclusive`), or a machine that is too small.",
-            "Until then `retries: {flaky: 2}` retries only what is known to be flaky, and counts it here.",
+            "Until then `retries: {flaky: 2}` retries only what is known to be flaky, and counts it here; `quarantine` "
+            "lets an item fail up to a date, with an owner.",
         ),
     )
 
