@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from distributed import Client, LocalCluster
 
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
@@ -62,17 +64,36 @@ def cluster(workers: int) -> Iterator[tuple[Any, ClusterPool]]:
             pool.kill_workers(0.0)
 
 
-def compare(ours: Callable[[], object], plain: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:
-    """Return the median times of both in seconds. They take turns, since others use the machine; the first warms up."""
-    times: list[tuple[float, float]] = []
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Medians of ours and of plain Dask: wall seconds, and CPU seconds of this process and the cluster's."""
+
+    ours: float
+    plain: float
+    ours_cpu: float
+    plain_cpu: float
+
+
+def compare(ours: Callable[[], object], plain: Callable[[], object], rounds: int = ROUNDS) -> Took:
+    """Measure both, which take turns, since others use the machine; the first round warms up."""
+    times: list[tuple[float, ...]] = []
     for _ in range(rounds + 1):
-        began = time.perf_counter()
-        ours()
-        between = time.perf_counter()
-        plain()
-        times.append((between - began, time.perf_counter() - between))
-    first, second = zip(*times[1:], strict=True)
-    return statistics.median(first), statistics.median(second)
+        wall, cpu = [time.perf_counter()], [measure_cpu()]
+        for work in (ours, plain):
+            work()
+            wall.append(time.perf_counter())
+            cpu.append(measure_cpu())
+        times.append((wall[1] - wall[0], wall[2] - wall[1], cpu[1] - cpu[0], cpu[2] - cpu[1]))
+    return Took(*(statistics.median(column) for column in zip(*times[1:], strict=True)))
+
+
+def measure_cpu() -> float:
+    """Return the CPU seconds of this process and its descendants, with children that have ended."""
+    total = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def gather(futures: list[Any]) -> None:
@@ -80,10 +101,12 @@ def gather(futures: list[Any]) -> None:
         future.result(120)
 
 
-def show(name: str, ours: float, plain: float, count: int = 1) -> None:
+def show(name: str, took: Took, count: int = 1) -> None:
     unit = 1000 / count
+    ratio, cpu_ratio = took.ours / took.plain, took.ours_cpu / max(took.plain_cpu, 1e-9)
     print(
-        f"| {name} | {ours * unit:.2f} ms | {plain * unit:.2f} ms | {ours / plain:.2f} | {plain / ours:.1f} x |",
+        f"| {name} | {took.ours * unit:.2f} ms | {took.plain * unit:.2f} ms | {ratio:.2f} | {1 / ratio:.1f} x "
+        f"| {cpu_ratio:.3f} |",
         flush=True,
     )
 
@@ -91,40 +114,40 @@ def show(name: str, ours: float, plain: float, count: int = 1) -> None:
 def bench_calls() -> None:
     with cluster(2) as (client, pool):
         numbers = range(CALLS)
-        ours, plain = compare(
+        took = compare(
             lambda: gather([pool.submit(double, number) for number in numbers]),
             lambda: client.gather(client.map(double, numbers, pure=False)),
         )
-        show(f"a call that does nothing, of {CALLS}", ours, plain, CALLS)
+        show(f"a call that does nothing, of {CALLS}", took, CALLS)
 
 
 def bench_commands() -> None:
     with cluster(2) as (client, pool):
         numbers = range(COMMANDS)
-        ours, plain = compare(
+        took = compare(
             lambda: gather([pool.submit_commands("true", [["true"]]) for _ in numbers]),
             lambda: client.gather(client.map(run_true, numbers, pure=False)),
         )
-        show(f"`true`, of {COMMANDS}", ours, plain, COMMANDS)
+        show(f"`true`, of {COMMANDS}", took, COMMANDS)
 
 
 def bench_naps() -> None:
     for workers in (2, 4, 8):
         with cluster(workers) as (client, pool):
             numbers = range(workers * 10)
-            ours, plain = compare(
+            took = compare(
                 lambda: gather([pool.submit(nap, number) for number in numbers]),  # noqa: B023 -- called here
                 lambda: client.gather(client.map(nap, numbers, pure=False)),  # noqa: B023
             )
-            show(f"naps of 100 ms on {workers} workers, of {len(numbers)}", ours, plain, len(numbers))
+            show(f"naps of 100 ms on {workers} workers, of {len(numbers)}", took, len(numbers))
 
 
 def bench_single() -> None:
     with cluster(1) as (client, pool):
-        ours, plain = compare(
+        took = compare(
             lambda: pool.submit(double, 1).result(60), lambda: client.submit(double, 1, pure=False).result(60), 30
         )
-        show("one call at a time", ours, plain)
+        show("one call at a time", took)
 
 
 def bench_stop() -> None:
@@ -139,7 +162,9 @@ def bench_stop() -> None:
             pool.stop(future, grace_seconds=10.0)
             future.result(60)
             times.append(time.perf_counter() - began)
-        print(f"| stop to settled | {statistics.median(times) * 1000:.0f} ms, worst {max(times) * 1000:.0f} ms | | | |")
+        print(
+            f"| stop to settled | {statistics.median(times) * 1000:.0f} ms, worst {max(times) * 1000:.0f} ms | | | | |"
+        )
 
 
 def bench_upload() -> None:
@@ -169,7 +194,7 @@ def bench_upload() -> None:
             finally:
                 pool.kill_workers(0.0)
         again = statistics.median(times[1:])
-        print(f"| {FILES:,} files: first upload {times[0]:.2f} s, after one change | {again:.2f} s | | | |")
+        print(f"| {FILES:,} files: first upload {times[0]:.2f} s, after one change | {again:.2f} s | | | | |")
 
 
 BENCHES = {
@@ -183,7 +208,7 @@ BENCHES = {
 
 
 def main() -> None:
-    print("| | here | plain Dask | ratio | |\n|---|---|---|---|---|", flush=True)
+    print("| | here | plain Dask | ratio | | CPU ratio |\n|---|---|---|---|---|---|", flush=True)
     for name in sys.argv[1:] or BENCHES:
         BENCHES[name]()
 

@@ -1,5 +1,7 @@
 """A Dask scheduler or worker as a program: it prints its address, and runs until it is killed or loses its peer.
 
+It ends with the program that started it, also if that one is killed.
+
 python dask_process.py scheduler HOST PORT TLS_FOLDER|-
 python dask_process.py worker SCHEDULER NAME THREADS PORT TLS_FOLDER|- LOCAL_FOLDER
 """
@@ -7,6 +9,8 @@ python dask_process.py worker SCHEDULER NAME THREADS PORT TLS_FOLDER|- LOCAL_FOL
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from typing import Any
 import dask
 from distributed import Scheduler, Worker
 from distributed.security import Security
+
+_PR_SET_PDEATHSIG = 1
 
 
 def build_security(folder: str) -> Any:
@@ -48,7 +54,13 @@ async def serve_worker(scheduler: str, name: str, threads: str, port: str, tls: 
     await worker.finished()
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    end_with_parent()
     dask.config.set({"distributed.worker.memory.spill": False})
     serve: Any = {"scheduler": serve_scheduler, "worker": serve_worker}[sys.argv[1]]
     asyncio.run(serve(*sys.argv[2:]))

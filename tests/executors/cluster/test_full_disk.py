@@ -14,13 +14,11 @@ from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.commands.output import OutputFile
-from support.dask_clusters import DaskCluster
+from support.dask_clusters import DaskCluster, open_pool
 
 WAIT_SECONDS = 60.0
 DISK_BYTES = 1_000_000
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-StartWorker = Callable[[str], None]
 
 
 def mount_small_disk(folder: Path) -> list[str]:
@@ -29,74 +27,71 @@ def mount_small_disk(folder: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", code, str(folder)]
 
 
-@pytest.fixture
-def start_full_worker(own_cluster: DaskCluster, tmp_path: Path) -> StartWorker:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    tried = subprocess.run([*mount_small_disk(folder), "true"], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def full_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A cluster whose only worker has a small disk, for its scratch folder and for temporary files."""
+    folder = tmp_path_factory.mktemp("dask")
+    (folder / "small").mkdir()
+    mount = mount_small_disk(folder / "small")
+    tried = subprocess.run([*mount, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no disk can be mounted here: {tried.stderr.strip()}")
-
-    def start(name: str) -> None:
-        own_cluster.start_worker(name, prefix=mount_small_disk(folder), folder="small", env={"TMPDIR": str(folder)})
-
-    return start
+    cluster = DaskCluster(folder)
+    try:
+        cluster.start_scheduler()
+        cluster.start_worker("full", prefix=mount, folder="small", env={"TMPDIR": str(folder / "small")})
+        yield cluster
+    finally:
+        cluster.close()
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def open_project(
+    full_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], ClusterPool]]:
+    """Return a function that connects a project whose files are larger than the small disk."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "project"
     root.mkdir()
     (root / "large.bin").write_bytes(os.urandom(2 * DISK_BYTES))
-    return root
-
-
-@pytest.fixture
-def open_project(own_cluster: DaskCluster, project: Path) -> Iterator[Callable[[], ClusterPool]]:
     opened: list[ClusterPool] = []
 
-    def open_pool() -> ClusterPool:
-        opened.append(ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 2))
+    def connect() -> ClusterPool:
+        opened.append(ClusterPool(ClusterSettings(root=root, scheduler=full_cluster.address), 2))
         return opened[-1]
 
-    yield open_pool
+    yield connect
     for pool in opened:
         pool.kill_workers(0.0)
 
 
 def test_host_without_room_for_the_files_takes_no_task(
-    start_full_worker: StartWorker,
-    own_cluster: DaskCluster,
-    open_project: Callable[[], ClusterPool],
-    caplog: pytest.LogCaptureFixture,
+    full_cluster: DaskCluster, open_project: Callable[[], ClusterPool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    start_full_worker("full")
-    own_cluster.start_worker("good", folder="good")
-    pool = open_project()
-    pool.begin_run(())
-    futures = [pool.submit_commands("t", [["test", "-s", "large.bin"]]) for _ in range(4)]
-    outcomes = [future.result(WAIT_SECONDS) for future in futures]
-    assert {outcome.result for outcome in outcomes} == {Result.SUCCESS}
-    assert {outcome.measurement.worker.rpartition("/")[2] for outcome in outcomes} == {"good"}
-    [why] = [record.__dict__["err"] for record in caplog.records if record.message == "a worker can't take tasks"]
-    assert "No space left on device" in why
-    assert "\n" not in why
-
-
-def test_full_disks_everywhere_are_one_line_before_the_run(
-    start_full_worker: StartWorker, open_project: Callable[[], ClusterPool]
-) -> None:
-    start_full_worker("full")
     with pytest.raises(ClusterError, match=r"^dask: no worker can take tasks: [^\n]*No space left on device[^\n]*$"):
         open_project().begin_run(())
+    disk = os.statvfs(f"/proc/{full_cluster.processes[-1].pid}/root{full_cluster.folder / 'small'}")
+    assert disk.f_bavail * disk.f_frsize > DISK_BYTES / 2  # no part of the files is left there
+    good = full_cluster.start_worker("good", folder="good")
+    caplog.clear()
+    try:
+        pool = open_project()
+        pool.begin_run(())
+        futures = [pool.submit_commands("t", [["test", "-s", "large.bin"]]) for _ in range(4)]
+        outcomes = [future.result(WAIT_SECONDS) for future in futures]
+    finally:
+        good.kill()
+    assert {outcome.result for outcome in outcomes} == {Result.SUCCESS}
+    assert {outcome.measurement.worker.rpartition("/")[2] for outcome in outcomes} == {"good"}
+    why = [record.__dict__["err"] for record in caplog.records if record.message == "a worker can't take tasks"]
+    assert "No space left on device" in why[0]
+    assert "\n" not in why[0]
 
 
 def test_output_beyond_the_disk_is_named_and_costs_no_task(
-    start_full_worker: StartWorker, own_cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    full_cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start_full_worker("full")
-    pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path)), 1)
+    pool = open_pool(full_cluster, tmp_path, size=1)
     try:
         options = RemoteTaskOptions(output_file=OutputFile(tmp_path / "out.txt"))
         large = ["head", "-c", str(2 * DISK_BYTES), "/dev/zero"]

@@ -142,8 +142,10 @@ class Agent(WorkerPlugin):
             return Status.dont_reply
         await comm.write(READY)
         state.stream = stream = MessageStream(comm)
-        await stream.serve(lambda orders: self._obey(session, state, orders))
-        self.end_session(session, number)
+        try:
+            await stream.serve(lambda orders: self._obey(session, state, orders))
+        finally:
+            self.end_session(session, number)
         return Status.dont_reply
 
     def _obey(self, name: str, session: _Session, orders: Sequence[Order]) -> None:

@@ -387,12 +387,16 @@ class Coordinator:
         worker.lease.release()
 
     async def _serve_stream(self, worker: RemoteWorker) -> None:
-        """Take the answers of a worker until its connection ends, then lose it, unless the scheduler says why first."""
-        await worker.stream.serve(lambda answers: self._take_answers(worker, answers))
-        if not worker.items:
-            worker.fit = False
-            await asyncio.sleep(_EVENT_SECONDS)
-        if self._workers.get(worker.address) is worker:
+        """Take the answers of a worker until its connection ends, then lose it."""
+        try:
+            await worker.stream.serve(lambda answers: self._take_answers(worker, answers))
+        finally:
+            worker.connected = False
+            # Without tasks there is time for the scheduler to say whether its end was expected.
+            self._loop.call_later(0.0 if worker.items else _EVENT_SECONDS, self._lose_stream, worker)
+
+    def _lose_stream(self, worker: RemoteWorker) -> None:
+        if self._workers.get(worker.address) is worker and not self._closing:
             self._lose(worker.address)
             self._loop.call_later(_RELIST_SECONDS, self._relist)
 

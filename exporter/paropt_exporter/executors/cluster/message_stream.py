@@ -50,15 +50,16 @@ class MessageStream:
         self._comm.abort()
 
     async def _write(self) -> None:
-        while True:
-            await self._wakes_writer.wait()
-            self._wakes_writer.clear()
-            messages, self._pending = self._pending, []
-            try:
+        try:
+            while True:
+                await self._wakes_writer.wait()
+                self._wakes_writer.clear()
+                messages, self._pending = self._pending, []
                 await self._comm.write({"messages": pickle.dumps(messages)})
-            except OSError:
-                self.close()  # which ends the reader
-                return
+        except OSError:
+            return
+        finally:
+            self.close()  # which ends the reader
 
 
 async def open_stream(client: Any, address: str, *, session: str, number: int, worker_id: str) -> MessageStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -86,12 +87,17 @@ class Uploads:
             raise ClusterError(
                 f"dask.upload: {len(pack):,} bytes are more than max, {most:,}: ignore files, or raise it"
             )
-        await transfers.send_bytes(client, worker.address, pack, path)
-        self.sent_bytes += len(pack)
-        await asyncio.wait_for(
-            transfers.call_worker(client, worker.address, agent.install_tree, self._session, commit),
-            _INSTALL_SECONDS,
-        )
+        call = transfers.call_worker
+        try:
+            await transfers.send_bytes(client, worker.address, pack, path)
+            self.sent_bytes += len(pack)
+            await asyncio.wait_for(
+                call(client, worker.address, agent.install_tree, self._session, commit), _INSTALL_SECONDS
+            )
+        except OSError:
+            with contextlib.suppress(OSError):  # the host may have gone, too
+                await call(client, worker.address, transfers.remove_files, (path,))  # a full disk has room again
+            raise
 
     def _open_repository(self) -> Repository:
         if self._repository is None:

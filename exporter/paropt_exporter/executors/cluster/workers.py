@@ -80,6 +80,7 @@ class RemoteWorker(Struct, eq=False):
     memory_available_bytes: int = 0  # of its host
     draining: bool = False
     fit: bool = True  # it has the files of this run
+    connected: bool = True
     differences: tuple[str, ...] = ()
 
     def add_batch(self, items: Sequence[WorkItem]) -> None:
@@ -110,7 +111,7 @@ class RemoteWorker(Struct, eq=False):
 
     @property
     def takes_tasks(self) -> bool:
-        return self.fit and not self.draining
+        return self.fit and self.connected and not self.draining
 
     @property
     def host_key(self) -> str:
