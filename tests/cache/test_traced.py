@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cache.preview import preview_plan
 from paropt_exporter.cache.traced_results import PROOFS
 from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.supervisor.tracing import find_refusal
-from paropt_exporter.plan import PlannedStage
+from paropt_exporter.plan import Commands, PlannedStage
+from paropt_exporter.plan.batches import build_task
 from support import lanes
 from support.cached_project import CachedProject, Ran
 from support.command_scripts import HANG_SECONDS, shell
@@ -319,3 +321,50 @@ def test_other_checkout_has_the_same_sets(project: TracedProject, tmp_path: Path
         other.project.store = project.project.store
         other.write("src/a.py", "one")
         assert other.run("cat src/a.py").is_cached("lint")
+
+
+def test_item_whose_files_changed_runs_alone(project: TracedProject) -> None:
+    project.write("src/b.py", "two")
+    stage = project.project.build_stage(
+        "lint", command=("cat",), items=("src/a.py", "src/b.py"), inputs=None, traces_inputs=True
+    )
+    for _ in range(1 + PROOFS):
+        project.project.run(stage, pool=project.pool)
+    project.write("src/b.py", "new")
+    ran = project.project.run(stage, pool=project.pool)
+    assert [(task.item, task.cached) for task in ran.tasks] == [("src/a.py", True), ("src/b.py", False)]
+    assert ran.get_output("lint") == "onenew"
+
+
+def test_items_of_a_batch_share_its_set(project: TracedProject) -> None:
+    project.write("src/b.py", "two")
+    template = Commands(steps=(("cat", "{items}"),))
+
+    def run(*items: str) -> Ran:
+        stage = replace(project.build_stage("true"), template=template, tasks=(build_task(template, 0, items),))
+        return project.project.run(stage, pool=project.pool)
+
+    for _ in range(1 + PROOFS):
+        run("src/a.py", "src/b.py")
+    assert run("src/a.py").is_cached("lint")
+    project.write("src/b.py", "new")
+    assert not run("src/a.py").is_cached("lint")  # it may have read b.py too: nothing tells which item did
+
+
+def test_damaged_or_hostile_sets_are_a_miss(project: TracedProject) -> None:
+    project.prove("cat src/a.py")
+    sets = project.project.store.folder / "v1/sets"
+    (manifest,) = [path for path in sets.rglob("*") if path.is_file()]
+    before = manifest.read_text()
+    for content in ("", "[]", before.replace('"sets": [["', '"sets": [["../../')):
+        manifest.write_text(content)
+        ran = project.run("cat src/a.py")
+        assert not ran.is_cached("lint") and ran.get_reason("lint") is CacheReason.EVICTED
+        manifest.write_text(before)
+    assert project.run("cat src/a.py").is_cached("lint")
+
+
+def test_path_sets_go_when_the_store_is_full(project: TracedProject) -> None:
+    project.prove("cat src/a.py")
+    project.project.store.prune(1, spare_young=False)
+    assert not project.run("cat src/a.py").is_cached("lint")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -255,6 +256,19 @@ def test_command_whose_supervisor_was_killed_runs_again_untraced(pool: CommandPo
 
 
 @traces
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a program with rights of another user")
+def test_command_that_lacked_its_rights_runs_again_untraced(pool: CommandPool, tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    shutil.copy(shutil.which("id") or "id", tool)
+    os.chown(tool, 65534, 65534)
+    tool.chmod(0o4755)
+    # As `sudo` would, the command fails without the rights of its program.
+    outcome, found = trace(pool, ["sh", "-c", 'test "$(./tool -u)" = 65534'], cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS
+    assert found.privileged == str(tool)
+
+
+@traces
 def test_stopped_traced_command_does_not_run_again(pool: CommandPool, tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(write_end)
@@ -303,6 +317,9 @@ def test_filter_notifies_of_the_calls_of_each_machine(machine: str, architecture
     assert run(architecture, 63 if place else 0) == "allow"  # read
     assert run(architecture, number_of("clone", place), 0x00020000) == "notify"
     assert run(architecture, number_of("clone", place), 0x003D0F00) == "allow"
+    assert run(architecture, number_of("newfstatat", place), 5, 0, 0, 0x1000) == "allow"  # fstat
+    assert run(architecture, number_of("newfstatat", place), 0xFFFFFF9C, 0, 0, 0x1000) == "notify"
+    assert run(architecture, number_of("newfstatat", place), 5, 0, 0, 0x1100) == "notify"
     assert run(architecture, number_of("sendto", place), 0, 0, 0, 0, 1 << 40) == "notify"
     assert run(architecture, number_of("sendto", place), 1, 1, 1, 1, 0) == "allow"
 

@@ -70,8 +70,6 @@ _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
-_TRACE_MILLISECONDS = 1  # a traced program makes its next call within this time, if it makes many
-_MAX_TRACE_SECONDS = 0.02  # then others get their turn
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
 # The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
@@ -283,7 +281,6 @@ class Supervisor:
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
         self._tracers: dict[int, Tracer] = {}  # by the descriptor of its notifications
-        self._trace_poll = select.poll()
         self._open = True
         self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
@@ -382,25 +379,31 @@ class Supervisor:
             self._table.add(tree, time.monotonic())
         if command.tracer is not None:
             self._tracers[command.tracer.listener] = command.tracer
-            for poll in (self._poll, self._trace_poll):
-                poll.register(command.tracer.listener, select.POLLIN)
+            self._poll.register(command.tracer.listener, select.POLLIN)
 
     def _serve_tracers(self) -> None:
-        """Handle the calls of traced commands while they come in a row: a poll of all else would cost more."""
-        deadline = time.monotonic() + _MAX_TRACE_SECONDS
-        while events := self._trace_poll.poll(_TRACE_MILLISECONDS):
+        """Handle the calls of traced commands until something else happens or is due.
+
+        A turn of the main loop for each of them would cost as much as the call.
+        """
+        due = min(self._get_due_time(), self._exporter.next_sample)
+        while True:
+            wait_seconds = min(max(0.0, due - time.monotonic()), MAX_SAMPLE_SECONDS)
+            events = self._poll.poll(wait_seconds * 1000)
             for descriptor, event in events:
+                tracer = self._tracers.get(descriptor)
+                if tracer is None:
+                    return  # the main loop's poll reports it again
                 if event & select.POLLIN:
-                    self._tracers[descriptor].serve()
+                    tracer.serve()
                 else:  # the last of its processes has ended
-                    self._remove_tracer(self._tracers[descriptor])
-            if time.monotonic() >= deadline:
+                    self._remove_tracer(tracer)
+            if not events or not wait_seconds:
                 return
 
     def _remove_tracer(self, tracer: Tracer) -> None:
         if self._tracers.pop(tracer.listener, None) is not None:
-            for poll in (self._poll, self._trace_poll):
-                poll.unregister(tracer.listener)
+            self._poll.unregister(tracer.listener)
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""

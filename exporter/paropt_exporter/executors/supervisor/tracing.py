@@ -37,7 +37,7 @@ _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _UNIX, _INET, _INET6 = 1, 2, 10
 _LONGEST_ADDRESS_BYTES = 128
-_SET_USER_OR_GROUP = 0o6000
+_SET_USER, _SET_GROUP = 0o4000, 0o2000
 # The kernel's own files. They describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
 _MEMORY_FILES = b"/dev/shm/"
@@ -404,7 +404,9 @@ def _is_privileged(path: bytes) -> bool:
     """Return whether a program has rights of its own, which it lacks while it is traced."""
     try:
         state = os.stat(path)
-        if state.st_mode & _SET_USER_OR_GROUP and os.geteuid() != 0:
+        if state.st_mode & _SET_USER and state.st_uid != os.geteuid():
+            return True
+        if state.st_mode & _SET_GROUP and state.st_gid != os.getegid():
             return True
         return os.geteuid() != 0 and bool(os.getxattr(path, "security.capability"))
     except OSError:
