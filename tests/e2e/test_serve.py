@@ -177,13 +177,15 @@ def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_pat
     assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * 3
 
 
-def test_stopped_serve_holds_up_no_run(tmp_path: Path, served: ServeProcess) -> None:
+def test_stopped_serve_holds_up_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
     one = project(tmp_path, "one")
+    assert run(one, **served.environment).returncode == 0
     served.signal(signal.SIGSTOP)
-    ran = run(one, "--once", "--web.listen-address=127.0.0.1:0", **served.environment)
+    ran = run(one, **served.environment)
     served.signal(signal.SIGCONT)
     assert ran.returncode == 0, ran.stderr
-    assert "by `paropt-exporter serve`" not in ran.stderr
+    assert "`paropt-exporter serve` does not answer: sizing alone until it does" in ran.stderr
+    assert served.value("paropt_runs_total", project="one", result="success") == 2
 
 
 def test_run_whose_serve_is_stopped_goes_on_alone(tmp_path: Path, two_cores: None) -> None:

@@ -215,6 +215,22 @@ def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path:
     assert sum_series(text, "paropt_serve_history_readable") == 0  # there are none
 
 
+def test_run_joins_a_serve_that_answers_late(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime"
+    runtime_folder.make_folder(folder)
+    silent = runtime_folder.listen(folder)
+    said: list[str] = []
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(folder, hello, clock=SystemClock(), say=said.append, answer_seconds=0.1)
+    assert (opened.url, opened.share) == ("", None)
+    assert said == ["`paropt-exporter serve` does not answer: sizing alone until it does"]
+    silent.close()
+    served = Served(folder)
+    eventually("it has joined", lambda: len(served.status().runs) == 1 and opened.share is not None)
+    opened.close()
+    served.hub.close()
+
+
 def test_folder_without_room_for_a_socket_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="set PAROPT_SERVE"):
         runtime_folder.listen(tmp_path / "none")

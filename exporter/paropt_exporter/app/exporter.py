@@ -214,7 +214,8 @@ class Exporter:
         for note in self._config.notes:
             self._screen.say(note)
         if self._link is not None and parts.leaves_port(self._request, self._config):
-            self._screen.say(f"metrics at {self._url}, by `paropt-exporter serve`")
+            if self._url:
+                self._screen.say(f"metrics at {self._url}, by `paropt-exporter serve`")
         elif not self._request.once:
             self._screen.say(f"metrics at {self._url}")
         if self._request.watch:

@@ -205,7 +205,7 @@ def register_with_serve(
     except link.Refused as refusal:
         say(f"`paropt-exporter serve` refused this run, which goes on alone: {refusal}")
     except OSError:
-        pass  # the socket of a dead one, or one that does not answer
+        pass  # the socket of a dead one
     return None
 
 

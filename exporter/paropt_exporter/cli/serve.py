@@ -45,7 +45,10 @@ def run_status(environ: MutableMapping[str, str], *, output: str, stdout: TextIO
 
 
 def _fetch_status(folder: Path) -> Status:
-    connection = connect(folder, _ANSWER_SECONDS)
+    try:
+        connection = connect(folder, _ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise UsageError(f"`paropt-exporter serve` in {folder} does not answer: {error}") from None
     if connection is None:
         raise UsageError(f"no `paropt-exporter serve` of this user in {folder}: start one")
     with connection:

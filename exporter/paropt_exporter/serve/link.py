@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 STATE_SECONDS = 1.0
 ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not hold up a run
-SILENT_SECONDS = 10.0  # `serve` sends a line each second; then it counts as dead
+SILENT_SECONDS = 20.0  # `serve` sends a line each second; then it counts as dead
 # A run keeps its share so long after the connection ended: `serve` may come back.
 GRACE_SECONDS = 30.0  # after it was killed: its service starts it again, slowly if the machine is full
 RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
@@ -75,8 +75,8 @@ class Link:
         connected --end of connection, silence--> lost: keeps its share --time of grace--> alone: no limit
             ^-----------------------------registers again---------------'------------------'
 
-    Guarantees: a run does not depend on `serve`: without it, it goes on alone in GRACE_SECONDS; `report_usage` takes
-    some µs; a grant is confirmed only once the run follows it.
+    Guarantees: a run does not depend on `serve`: without it, it goes on alone within GRACE_SECONDS; `report_usage`
+    takes some µs; a grant is confirmed only once the run follows it.
     """
 
     def __init__(
@@ -87,12 +87,17 @@ class Link:
         clock: Clock,
         collect: Callable[[], LiveSeries] = dict,
         say: Callable[[str], None] = lambda _: None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """Register. Raises Refused, or OSError if no `serve` answers. `collect` returns the series of this process."""
+        """Register. Raises Refused, or OSError if there is no `serve`. `collect` returns the series of this process.
+
+        One that is there and does not answer in time is left to be found by the thread; `url` is "" then.
+        """
         self._folder = folder
         self._hello = hello
         self._clock = clock
         self._say = say
+        self._answer_seconds = answer_seconds
         self.collect = collect
         self._lock = Lock()  # guards: all below but the last three
         self._connection: socket.socket | None = None
@@ -108,9 +113,14 @@ class Link:
         self._received = LineBuffer()
         self._sent: dict[tuple[str, Labels], Value] = {}
         self._heard_seconds = self._lost_seconds = 0.0
-        self.url = self._register_first()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closed = False
+        self._connecting: socket.socket | None = None
+        try:
+            self.url = self._register_first()
+        except TimeoutError:
+            self.url, self._share = "", None
+            say("`paropt-exporter serve` does not answer: sizing alone until it does")
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = Thread(target=self._serve, name="paropt-link", daemon=True)
         self._thread.start()
 
@@ -156,6 +166,9 @@ class Link:
         self._send_state()
         self._closed = True
         os.eventfd_write(self._wake, 1)
+        if (connecting := self._connecting) is not None:
+            with suppress(OSError):
+                connecting.shutdown(socket.SHUT_RDWR)  # ends a wait for an answer
         self._thread.join()
         with self._lock:
             self._send(Bye())
@@ -219,15 +232,19 @@ class Link:
             try:
                 return self._register()
             except ConnectionRefusedError:
-                if not has_just_died(self._folder, ANSWER_SECONDS):
+                if not has_just_died(self._folder, self._answer_seconds):
                     raise
             time.sleep(_RETRY_SECONDS)
 
     def _register(self) -> str:
         """Connect and say hello; return the URL of the page. Raises Refused and OSError."""
-        connection = connect(self._folder, ANSWER_SECONDS)
+        connection = connect(self._folder, self._answer_seconds)
         if connection is None:
             raise ConnectionRefusedError("no exporter serves this user's projects")
+        self._connecting = connection
+        if self._closed:
+            connection.close()
+            raise ConnectionAbortedError("this process ends")
         try:
             with self._lock:
                 # A share of an earlier session whose time of grace is over is None by now.
@@ -252,6 +269,8 @@ class Link:
         except BaseException:  # close the socket whatever happened, then raise again
             connection.close()
             raise
+        finally:
+            self._connecting = None
         connection.setblocking(False)
         with self._lock:
             self._connection, self._received, self._heard_seconds = connection, received, self._clock.monotonic()

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ LOCK_NAME = "serve.lock"
 PROJECTS_NAME = "projects"
 _NAME = "paropt-exporter"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred
+_PEER_BYTES = 12  # of struct ucred: pid, uid and gid
 _BACKLOG = 128
 _LONGEST_PATH_BYTES = 107  # of a socket
 
@@ -83,7 +83,7 @@ def has_just_died(folder: Path, grace_seconds: float) -> bool:
 
 
 def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:
-    """Return a connection to this user's exporter, or None if there is none."""
+    """Return a connection to this user's exporter, or None if there is none. Raises TimeoutError if it is too busy."""
     path = folder / SOCKET_NAME
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -101,6 +101,9 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
         _with_short_path(path, client.connect)
         if read_peer_user(client) == os.geteuid():
             return client
+    except (TimeoutError, BlockingIOError):  # the queue of its socket is full
+        client.close()
+        raise TimeoutError("it does not answer") from None
     except OSError:
         pass
     client.close()
@@ -124,9 +127,8 @@ def listen(folder: Path) -> socket.socket:
     return listener
 
 
-def _with_short_path(path: Path, act: object) -> None:
+def _with_short_path(path: Path, act: Callable[[str], None]) -> None:
     """Call with the path, or with one through a descriptor of its folder if it is longer than an address may be."""
-    assert callable(act)
     if len(os.fsencode(path)) <= _LONGEST_PATH_BYTES:
         act(str(path))
         return
@@ -139,5 +141,5 @@ def _with_short_path(path: Path, act: object) -> None:
 
 def read_peer_user(connection: socket.socket) -> int:
     """Return the user id of the process at the other end."""
-    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return int(uid)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_BYTES)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
