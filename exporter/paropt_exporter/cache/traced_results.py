@@ -28,7 +28,7 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.plan.structure import PlannedStage
 
 PROOFS = 2  # runs that would have been hits, before one is
-_MEMORY_FOLDERS = ("/var/tmp/", "/dev/shm/")
+_MEMORY_FOLDERS = ("/var/tmp/", "/dev/shm/")  # nosec B108 # compared with paths; nothing is created there
 
 
 def find_refusal() -> str:
@@ -140,7 +140,7 @@ class TracedResults:
 
     def _describe(self, stage: PlannedStage) -> TracedTask:
         variables = build_command_environment(stage, self._environ)
-        temporary = variables.get("TMPDIR") or "/tmp"
+        temporary = variables.get("TMPDIR") or "/tmp"  # nosec B108 # compared with paths
         cache = variables.get("XDG_CACHE_HOME") or os.path.join(variables.get("HOME", ""), ".cache")
         patterns = [*stage.outputs]
         if stage.output_file is not None:

@@ -60,7 +60,7 @@ def start_traced(
                     theirs.sendmsg([_TRACED], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))])
                 except OSError as error:
                     theirs.send(_UNTRACED + pack("=i", error.errno or 0))
-            os.execve(program, argv, env)
+            os.execve(program, argv, env)  # nosec B606 # the command of a stage
         except OSError as error:
             theirs.send(_FAILED + pack("=i", error.errno or 0))
         finally:
