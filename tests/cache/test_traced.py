@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -368,3 +369,12 @@ def test_path_sets_go_when_the_store_is_full(project: TracedProject) -> None:
     project.prove("cat src/a.py")
     project.project.store.prune(1, spare_young=False)
     assert not project.run("cat src/a.py").is_cached("lint")
+
+
+def test_cache_without_traced_stages_loads_no_executors() -> None:
+    script = (
+        "import sys, paropt_exporter.cache.stage_cache, paropt_exporter.cache.preview;"
+        "print([name for name in sys.modules if '.executors.commands' in name or 'seccomp' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -13,7 +13,6 @@ from typing import Any
 from paropt_exporter.cache.remote import RemoteCache
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_cache import StageCache
-from paropt_exporter.cache.traced_results import find_refusal
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import RunningAttempt
@@ -193,7 +192,7 @@ class CachedProject:
         limit_bytes: int | None = None,
         remote: RemoteCache | None = None,
         pool: CommandPool | None = None,
-        find_refusal: Callable[[], str] = find_refusal,
+        find_refusal: Callable[[], str] | None = None,
         **fields: Any,
     ) -> Ran:
         """Run the stages once, as a process of their own would: nothing but the store and its index is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,9 +17,11 @@ from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
-from paropt_exporter.cache.traced_results import TracedResults, describe_proof, explain_traced_miss, find_refusal
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan.structure import Plan, PlannedStage
+
+if TYPE_CHECKING:
+    from paropt_exporter.cache.traced_results import TracedResults
 
 
 class Preview(Struct, frozen=True, kw_only=True):
@@ -39,15 +42,19 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
     reader = StageReader(root, states, environ, _read_secret(store))
     notes = Notes(store.last_folder, plan.project)
     stages = [stage for stage in plan.stages if stage.cached and stage.tasks]
-    if any(stage.traces_inputs for stage in stages) and find_refusal():
-        stages = [replace(stage, traces_inputs=False) for stage in stages]
-    traced = TracedResults(store, states, environ)
+    traced = None
+    if any(stage.traces_inputs for stage in stages):
+        from paropt_exporter.cache.traced_results import TracedResults, find_refusal  # here: few stages are traced
+
+        traced = TracedResults(store, states, environ)
+        if find_refusal():
+            stages = [replace(stage, traces_inputs=False) for stage in stages]
     for stage in stages:
         yield from _preview_stage(stage, reader, traced, store, notes)
 
 
 def _preview_stage(
-    stage: PlannedStage, reader: StageReader, traced: TracedResults, store: Store, notes: Notes
+    stage: PlannedStage, reader: StageReader, traced: TracedResults | None, store: Store, notes: Notes
 ) -> Iterator[Preview]:
     try:
         reading = reader.read(stage)
@@ -58,7 +65,7 @@ def _preview_stage(
         yield Preview(stage=stage.name, item=None, reason=why.reason, note=why.text)
         return
     for part in reading.parts:
-        if stage.traces_inputs:
+        if stage.traces_inputs and traced is not None:
             yield _preview_traced(reading, part, traced, store, notes)
         else:
             yield _preview_part(reading, part, store, notes)
@@ -67,6 +74,8 @@ def _preview_stage(
 def _preview_traced(
     reading: StageReading, part: StagePart, traced: TracedResults, store: Store, notes: Notes
 ) -> Preview:
+    from paropt_exporter.cache.traced_results import describe_proof, explain_traced_miss
+
     stage, item, weak = reading.stage.name, part.task.item, reading.keys[part]
     candidates = traced.find_candidates(weak)
     for strong in candidates.keys:

@@ -32,13 +32,6 @@ from paropt_exporter.cache.stage_keys import (
     miss_all,
     sum_up,
 )
-from paropt_exporter.cache.traced_results import (
-    PROOFS,
-    TracedResults,
-    describe_proof,
-    explain_traced_miss,
-    find_refusal,
-)
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
@@ -46,6 +39,7 @@ from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:
     from paropt_exporter.cache.remote import RemoteCache
+    from paropt_exporter.cache.traced_results import TracedResults
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +82,7 @@ class StageCache:
         reads: bool = True,
         remote: RemoteCache | None = None,
         read_clock_ns: Callable[[], int] = time.time_ns,
-        find_refusal: Callable[[], str] = find_refusal,
+        find_refusal: Callable[[], str] | None = None,
     ) -> None:
         """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
 
@@ -230,8 +224,9 @@ class StageCache:
 
         Raises UnusableFile.
         """
-        assert self._reader is not None and self._traced is not None
-        self._traced.refresh()
+        assert self._reader is not None
+        if stage.traces_inputs:
+            self._get_traced().refresh()
         if self._reads and not stage.traces_inputs:
             recorded = self._reader.read_recorded(stage)
             if recorded is not None and all(map(self._store.contains, recorded.list_digests())):
@@ -289,10 +284,20 @@ class StageCache:
         if not stage.traces_inputs:
             return stage
         if self._refusal is None:
-            self._refusal = self._find_refusal()
+            from paropt_exporter.cache.traced_results import find_refusal  # here: few stages are traced
+
+            self._refusal = (self._find_refusal or find_refusal)()
             if self._refusal:
                 self._say(f"inputs: auto: nothing can be traced ({self._refusal}): the declared inputs count")
         return replace(stage, traces_inputs=False) if self._refusal else stage
+
+    def _get_traced(self) -> TracedResults:
+        if self._traced is None:
+            from paropt_exporter.cache.traced_results import TracedResults  # here: it loads the executors
+
+            assert self._states is not None
+            self._traced = TracedResults(self._store, self._states, self._environ)
+        return self._traced
 
     def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:
         """Look the misses up once more, now under their locks: another run may just have ended them."""
@@ -315,7 +320,6 @@ class StageCache:
                 index = self._store.index_folder / hash_bytes(os.fsencode(self._root))[:32]
                 self._states = FileStates(os.fspath(self._root), index, read_clock_ns=self._read_clock_ns)
                 self._reader = StageReader(self._root, self._states, self._environ, secret)
-                self._traced = TracedResults(self._store, self._states, self._environ)
         return Miss(CacheReason.STORE, self._unusable) if self._unusable else None
 
     def _load_results(self, reading: StageReading, parts: Iterable[StagePart]) -> dict[StagePart, KeptTask | Miss]:
@@ -327,13 +331,15 @@ class StageCache:
         task, key = part.task, reading.keys[part]
         if not reading.stage.traces_inputs:
             return self._load_under(reading, task, key)
-        assert self._traced is not None
-        candidates = self._traced.find_candidates(key)
+        from paropt_exporter.cache.traced_results import explain_traced_miss
+
+        traced = self._get_traced()
+        candidates = traced.find_candidates(key)
         for strong in candidates.keys:
             if not self._store.contains(strong.key.digest) and not self._fetch(strong.key.digest):
                 continue
             if candidates.proved:
-                self._traced.mark_used(key, strong)
+                traced.mark_used(key, strong)
                 return self._load_under(reading, task, strong.key)
             return self._expect(part, strong.key, candidates.manifest.proofs)
         notes = self._notes.load(reading.stage.name, task.item)
@@ -348,6 +354,8 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         if entry is not None:
             self._expected[part] = entry
+        from paropt_exporter.cache.traced_results import describe_proof
+
         return Miss(CacheReason.NEW, describe_proof(proofs))
 
     def _load_under(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
@@ -457,8 +465,9 @@ class StageCache:
         pending, lookup.pending = lookup.pending, []
         if not pending:
             return
-        assert self._reader is not None and self._traced is not None
-        self._traced.refresh()
+        assert self._reader is not None
+        if lookup.reading.stage.traces_inputs:
+            self._get_traced().refresh()
         reading, name = lookup.reading, lookup.reading.stage.name
         if (why := self._reader.find_change(reading)) is not None:
             for part, _ in pending:
@@ -481,23 +490,25 @@ class StageCache:
 
     def _keep_traced(self, lookup: _Lookup, part: StagePart, result: KeptResult) -> Entry | Miss:
         """Put the result of a traced task into the store."""
-        assert self._traced is not None
+        from paropt_exporter.cache.traced_results import PROOFS
+
+        traced = self._get_traced()
         stage, weak = lookup.reading.stage, lookup.reading.keys[part]
         expected = self._expected.get(part)
         try:
-            key = self._traced.find_key(stage, weak, result.trace)
+            key = traced.find_key(stage, weak, result.trace)
             if isinstance(key, Miss):
                 self._notes.add_unkept(stage.name, part.task.item, weak.digest, key)
                 return key
-            lookup.reads |= self._traced.list_read_files(key)
+            lookup.reads |= traced.list_read_files(key)
             kept = self._keep_result(lookup.reading, part, result, key.key)
             if isinstance(kept, Miss):
                 return kept
-            proofs = self._traced.find_candidates(weak).manifest.proofs
+            proofs = traced.find_candidates(weak).manifest.proofs
             if expected is not None and expected.files != kept.files:
                 self._disprove(lookup.reading, part, expected)
                 proofs = 0
-            self._traced.save(weak, key, proofs=min(PROOFS, proofs + 1) if expected is not None else proofs)
+            traced.save(weak, key, proofs=min(PROOFS, proofs + 1) if expected is not None else proofs)
         except StoreUnusable as error:
             return Miss(CacheReason.STORE, str(error))
         return kept
