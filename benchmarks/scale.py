@@ -228,6 +228,7 @@ def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
         "version": ("1.0.0",),
         "python": ("3.11.7",),
         "revision": ("abc1234",),
+        "holder": (PROJECT,),
     }
     values = [
         [f'{label}="{value}"' for value in closed.get(label) or open_values[label]] for label in family.label_names
