@@ -33,8 +33,8 @@ def iter_stories() -> Iterator[Stored]:
     yield Stored(
         name="utilization is busy time over worker time, for each pool",
         given={
-            series(families.POOL_BUSY, POOL): "0+30x20",
-            series(families.POOL_SLOT, POOL): "0+120x20",
+            series(families.POOL_BUSY, POOL): "0+7.5x20",
+            series(families.POOL_SLOT, POOL): "0+30x20",
         },
         then=(("20m", recording.select_utilization(RECORDED), POOL, 0.25),),
     )

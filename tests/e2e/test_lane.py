@@ -108,11 +108,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 ONLY_WHILE_RUNNING = (families.SLA_DEADLINE,)
 
 
-WITH_A_DEADLINE = (families.RUN_DEADLINE, families.RUN_PREDICTED_END)  # tested with `--deadline`
+# These are tested with `--deadline` and `serve`.
+ELSEWHERE = (families.RUN_DEADLINE, families.RUN_PREDICTED_END, *families.SERVE_FAMILIES)
 
 
 @pytest.mark.parametrize(
-    "family", [each for each in families.FAMILIES if each not in WITH_A_DEADLINE], ids=lambda family: family.name
+    "family", [each for each in families.FAMILIES if each not in ELSEWHERE], ids=lambda family: family.name
 )
 def test_every_family_of_the_catalogue_is_there(seen: Seen, family: families.Family) -> None:
     suffixes = "(_bucket|_sum|_count)" if family.kind is families.Kind.HISTOGRAM else ""

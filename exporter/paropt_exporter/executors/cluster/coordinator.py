@@ -48,6 +48,8 @@ _RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is look
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
 _PREPARE_SECONDS = 60.0
+_PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
+_SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
 _CLOSE_SECONDS = 3.0
 _KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
 _COUNTERS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.CANCELLATION: "cancelled"}
@@ -236,17 +238,24 @@ class Coordinator:
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 -- Dask raises OSError, TypeError, ValueError and others
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
-        self._client.subscribe_topic("all", self._handle_event)
+        self._subscribe()
         self._adjust()
         await self._list_workers()
         await self._wait_for_worker(address)
         self._spawn(self._poll_workers())
         self._spawn(self._watch_connection())
 
+    def _subscribe(self) -> None:
+        """Ask for the scheduler's events, and look for workers that come before it knows of that."""
+        self._client.subscribe_topic("all", self._handle_event)
+        for seconds in _SUBSCRIBED_SECONDS:
+            self._loop.call_later(seconds, self._relist)
+
     async def _list_workers(self) -> None:
         identity = await self._client.scheduler.identity(n_workers=-1)
         for address in identity["workers"]:
-            self._welcome(address)
+            if address not in self._unfit:
+                self._welcome(address)
 
     async def _wait_for_worker(self, address: str) -> None:
         fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
@@ -281,7 +290,7 @@ class Coordinator:
             status = self._client.status
             if status == "running" and not connected:
                 connected = True
-                self._client.subscribe_topic("all", self._handle_event)
+                self._subscribe()
                 await self._list_workers()
             elif status != "running":
                 connected = False
@@ -295,6 +304,7 @@ class Coordinator:
             self._check_workers_exist()
 
     def _lose_all(self) -> None:
+        self._unfit.clear()  # other workers may have these addresses when the scheduler is back
         for address in (*self._workers, *self._preparing):
             self._lose(address, why="the scheduler has gone")
 
@@ -423,7 +433,9 @@ class Coordinator:
         if self._uploads is not None:
             await self._uploads.take(self._client, tuple(self._workers.values()))
         await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
-        if not self._workers and not self._preparing:
+        while (self._workers or self._preparing) and not any(worker.fit for worker in self._workers.values()):
+            await asyncio.sleep(_PREPARING_SECONDS)  # one that has just come may be fit
+        if not self._workers:
             raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
         rows = [(f"{worker.facts.host}/{worker.name}", worker.differences) for worker in self._workers.values()]
         for line in environment.format_table(rows):
