@@ -46,6 +46,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
     bounds = {
         "connections at once": f"{server.MAX_CONNECTIONS}, or a quarter of the descriptors",
         "clients that wait in the kernel's queue": f"{listeners.BACKLOG:,}",
+        "TLS handshakes before requests are looked at again": f"{server.HANDSHAKES_PER_TURN}",
         "a connection's life, from accept to close": f"{server.CONNECTION_SECONDS:g} s",
         "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
         "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import socket
 import sys
@@ -29,7 +30,8 @@ from paropt_exporter.exposition.routes import Routes, Scrape
 log = logging.getLogger(__name__)
 
 CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' default timeout is 10 s
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 2048
+HANDSHAKES_PER_TURN = 16  # about 15 ms, for which a request waits
 CONNECTIONS_PART = 4  # at most a quarter of this process's descriptors: the run needs the rest
 # Of pages that clients are still reading: some five at 1,000 stages. A page that alone is larger is allowed twice, so
 # that the next one can be rendered while clients read it.
@@ -60,7 +62,7 @@ def start_server(
     """Listen and serve until `close()`.
 
     Without `addresses` it listens on 127.0.0.1:10178, or on the next free port of ten with a message to `on_fallback`.
-    `listeners` are listening sockets to use instead of addresses. `max_connections` is by default 256, or a quarter of
+    `listeners` are listening sockets to use instead of addresses. `max_connections` is by default 2048, or a quarter of
     the limit on descriptors where that is less. Raises UsageError, one line, if an address is malformed or unavailable.
     """
     routes = Routes(telemetry_path=telemetry_path, is_ready=is_ready)
@@ -123,6 +125,7 @@ class Server:
         self._rendering = 0
         self._last_pages_bytes = 0  # the size of the pages that were rendered last
         self._selected_at_seconds = clock.monotonic()
+        self._next_expiry_seconds = math.inf  # no connection expires earlier
         self._selector = selectors.DefaultSelector()
         # Other threads append and then write to _wake_sender; a deque needs no lock for that.
         self._posted: deque[Callable[[], None]] = deque()
@@ -170,8 +173,7 @@ class Server:
         ):
             ready = self._selector.select(self._timeout_seconds(closing_at_seconds))
             self._selected_at_seconds = self._clock.monotonic()
-            # Connections first: one that is ready must not count as idle when another client or page needs room.
-            for key, _ in sorted(ready, key=self._event_priority):
+            for key in self._order_events([key for key, _ in ready]):
                 key.data()
             now_seconds = self._clock.monotonic()
             self._close_expired(now_seconds)
@@ -181,16 +183,32 @@ class Server:
                 self._acceptor.stop()
         self._close_all()
 
-    def _event_priority(self, ready: tuple[selectors.SelectorKey, int]) -> int:
-        source = ready[0].fileobj
-        return 0 if isinstance(source, Connection) else 1 if source is self._wake_receiver else 2
+    def _order_events(self, ready: Sequence[selectors.SelectorKey]) -> list[selectors.SelectorKey]:
+        """Return the events of this turn, in order.
+
+        Connections come before new clients: one that is ready must not count as idle when another client or page needs
+        room. Requests and responses come before handshakes, which take the most CPU time; those beyond
+        HANDSHAKES_PER_TURN are ready again in the next turn.
+        """
+        sources = [key.fileobj for key in ready]
+        handshakes = [each for each in sources if isinstance(each, Connection) and each.phase is Phase.HANDSHAKE]
+        for connection in handshakes[HANDSHAKES_PER_TURN:]:
+            connection.progress_seconds = self._selected_at_seconds  # it waits for this server
+        postponed = frozenset(handshakes[HANDSHAKES_PER_TURN:])
+        return sorted((key for key in ready if key.fileobj not in postponed), key=self._get_priority)
+
+    def _get_priority(self, key: selectors.SelectorKey) -> int:
+        source = key.fileobj
+        if isinstance(source, Connection):
+            return 2 if source.phase is Phase.HANDSHAKE else 0
+        return 1 if source is self._wake_receiver else 3
 
     def _has_unfinished_responses(self) -> bool:
         answering = (Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE, Phase.SENDING)
         return any(connection.phase in answering for connection in self._connections)
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
-        moments = [connection.deadline_seconds for connection in self._connections]
+        moments = [self._next_expiry_seconds] if self._connections else []
         room_seconds = eviction.find_next_victim_seconds(self._connections) if self._acceptor.is_full else None
         page_seconds = None
         if self._requested and not self._rendering:
@@ -201,8 +219,10 @@ class Server:
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None
 
     def _close_expired(self, now_seconds: float) -> None:
-        for connection in [each for each in self._connections if each.deadline_seconds <= now_seconds]:
-            self._close_connection(connection)
+        if now_seconds >= self._next_expiry_seconds:
+            for connection in [each for each in self._connections if each.deadline_seconds <= now_seconds]:
+                self._close_connection(connection)
+            self._next_expiry_seconds = min((each.deadline_seconds for each in self._connections), default=math.inf)
         self._acceptor.resume_if_possible(now_seconds)
 
     def _close_all(self) -> None:
@@ -233,6 +253,7 @@ class Server:
             protection=self._protection_source.get_protection(),
         )
         self._connections[connection] = None
+        self._next_expiry_seconds = min(self._next_expiry_seconds, connection.deadline_seconds)
         self._register(connection)
         self._advance(connection)
 
@@ -244,6 +265,7 @@ class Server:
         """Run a step for a connection; an error closes this connection only."""
         try:
             act()
+            self._next_expiry_seconds = min(self._next_expiry_seconds, connection.deadline_seconds)
             self._update_events(connection)
         except PlainHttpReceived:
             self._start_response(connection, _NO_TLS)
