@@ -56,11 +56,12 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
 class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 
-    Computing tasks share the cores; a task that wants more than all of them gets all. Waiting tasks have an account of
-    their own: at a few hundredths of a core each they neither block computing tasks nor are blocked by them. A task of
-    unknown demand (None) may want a core. One unknown task may run beside tasks that take all the cores, to be
-    measured: otherwise work that only waits would have to wait until they end. If tasks that take more than all cores
-    have blocked it for a while (`stuck`), one unknown task may run all the same.
+    Computing tasks share the cores; a task that wants more than all of them gets all. One that wants several also
+    starts where one of them is missing, rather than let the others idle: two cores run `mypy` beside `pytest -n 2`.
+    Waiting tasks have an account of their own: at a few hundredths of a core each they neither block computing tasks
+    nor are blocked by them. A task of unknown demand (None) may want a core. One unknown task may run beside tasks that
+    take all the cores, to be measured: otherwise work that only waits would have to wait until they end. If tasks that
+    take more than all cores have blocked it for a while (`stuck`), one unknown task may run all the same.
     """
 
     cores: float
@@ -78,7 +79,12 @@ class CoreBudget(Struct):
         if demand < WAITING_DEMAND:
             left = max(self.cores, WAITING_DEMAND) + CORE_SLACK - self.waiting
             return max(0, math.floor(left / max(demand, _LEAST_DEMAND)))
-        return max(0 if self.computing else 1, math.floor(self._left / min(demand, max(self.cores, WAITING_DEMAND))))
+        needed = min(demand, max(self.cores, WAITING_DEMAND))
+        return max(0 if self.computing else 1, math.floor(self._left / needed), int(self._may_overlap(demand)))
+
+    def _may_overlap(self, demand: float) -> bool:
+        """Whether a task of several cores may start on fewer: one or more would idle, and at most one is missing."""
+        return demand > 1.0 and self._left >= 1.0 and demand <= self._left + 1.0 + _ROUNDING
 
     @property
     def _left(self) -> float:

@@ -66,6 +66,14 @@ def test_task_that_wants_more_than_all_cores_runs_alone() -> None:
     assert size(group(1.0), group(3.0)).admitted == 0
 
 
+def test_task_of_two_cores_starts_on_one_rather_than_let_it_idle() -> None:
+    assert size(group(1.0), group(2.0, 2.0)).admitted == 1
+    assert size(group(1.0, 1.0), group(2.0)).admitted == 0
+    assert size(group(1.2), group(2.0)).admitted == 0
+    assert size(group(1.0), group(2.2)).admitted == 0
+    assert size(group(2.0), group(1.0, 2.0)).admitted == 0
+
+
 def test_threads_that_share_one_interpreter_stay_few() -> None:
     running = group(0.3, 0.3, 0.3, pool="threads", thread=True)
     assert size(running, group(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
