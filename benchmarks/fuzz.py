@@ -318,7 +318,7 @@ def serving(web_config: str) -> Iterator[tuple[int, psutil.Process, Path]]:
         folder = Path(name)
         (folder / "paropt.yml").write_text('project: fuzz\nstages: [{number: 1, name: one, run: "true"}]\n')
         (folder / "web.yml").write_text(web_config)
-        flags = ["--web.listen-address=127.0.0.1:0", "--web.config.file=web.yml", "--log.level=debug"]
+        flags = ["--web.listen-address=127.0.0.1:0", "--web.config.file=web.yml", "--log.level=debug", "--no-once"]
         with (folder / "stderr.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(COMMAND), *flags], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
