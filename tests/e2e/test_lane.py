@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -16,24 +15,19 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import families
+from support.command_scripts import BURNER
 from support.real_servers import Prometheus, free_port, prometheus, serving
 
 MIB = 1 << 20
 
-BURN = """
-import json, resource, sys
-def used():
-    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-while used() < float(sys.argv[1]):
-    sum(range(1000))
-open(sys.argv[2], "w").write(json.dumps(used()))
-"""
-
-# Starts a burner, waits for the end of its pipe and exits: the burner is never waited for.
+# Starts a burner, waits for the end of its pipe, reports the CPU time of both and exits without reaping the burner.
 FORGET = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "burn.py", "0.6", "forgotten.json"], stdout=subprocess.PIPE)
-child.stdout.read()
+import os, resource, subprocess, sys
+child = subprocess.Popen([sys.executable, "burn.py", "0.6"], stdout=subprocess.PIPE)
+used = float(child.stdout.read()) + sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+with open("forgotten", "w") as report:
+    report.write(str(used))
+os._exit(0)
 """
 
 ALLOCATE = """
@@ -59,7 +53,7 @@ lanes:
   standard: {{strategy: adaptive, workers: {{min: 1, max: 16, start: 4}}, sla: 30s, total: 5m}}
 stages:
   - {{number: 1, name: hold_400_mb, call: "checks:hold"}}
-  - {{number: 2, name: burner, run: ["{sys.executable}", burn.py, "0.8", burned.json], needs: [hold_400_mb]}}
+  - {{number: 2, name: burner, run: ["{sys.executable}", burn.py, "0.8", burned], needs: [hold_400_mb]}}
   - {{number: 3, name: forgetful, run: ["{sys.executable}", forget.py], needs: [hold_400_mb]}}
   - {{number: 4, name: small, run: ["{sys.executable}", allocate.py, "40"], needs: [hold_400_mb], locks: [memory]}}
   - {{number: 5, name: large, run: ["{sys.executable}", allocate.py, "160"], needs: [hold_400_mb], locks: [memory]}}
@@ -81,7 +75,7 @@ class Seen:
 
 def write_project(folder: Path) -> None:
     for name, text in {
-        "burn.py": BURN,
+        "burn.py": BURNER,
         "forget.py": FORGET,
         "allocate.py": ALLOCATE,
         "checks.py": CHECKS,
@@ -146,12 +140,12 @@ def spawn_seconds() -> float:
 
 def test_cpu_seconds_are_those_that_a_burner_burned(seen: Seen) -> None:
     cpu = seen.prometheus.by("stage", "paropt_stage_cpu_seconds_total")
-    assert cpu["burner"] == pytest.approx(json.loads((seen.folder / "burned.json").read_text()), rel=0.1)
+    assert cpu["burner"] == pytest.approx(float((seen.folder / "burned").read_text()), rel=0.1)
 
 
 def test_cpu_seconds_of_an_unreaped_child_are_counted(seen: Seen) -> None:
     cpu = seen.prometheus.by("stage", "paropt_stage_cpu_seconds_total")
-    assert cpu["forgetful"] == pytest.approx(json.loads((seen.folder / "forgotten.json").read_text()), rel=0.1)
+    assert cpu["forgetful"] == pytest.approx(float((seen.folder / "forgotten").read_text()), rel=0.1)
 
 
 def test_peak_memory_tells_two_allocations_apart_though_the_exporter_holds_400_mb(seen: Seen) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, wait
@@ -18,12 +16,12 @@ import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
 from paropt_exporter.executors import thread_only
+from support.pool_tasks import burn_in_child
 
 HANG_SECONDS = 60.0
 EVERY_STRATEGY = tuple(ParallelizationStrategy)
 PARALLEL = tuple(each for each in ParallelizationStrategy if each is not ParallelizationStrategy.SEQUENTIAL)
 IN_THREADS = (ParallelizationStrategy.THREAD_POOL, ParallelizationStrategy.HYBRID, ParallelizationStrategy.ADAPTIVE)
-BURNER = "import time\nwhile time.process_time() < {}: pass"
 
 Make = Callable[..., AdaptiveWorkerPool]
 
@@ -69,10 +67,6 @@ def compute(seconds: float) -> int:
     while thread_time() < until:
         rounds += 1
     return os.getpid()
-
-
-def burn_in_a_child(seconds: float) -> None:
-    subprocess.run([sys.executable, "-c", BURNER.format(seconds)], check=True)
 
 
 def fail(message: str) -> None:
@@ -374,11 +368,11 @@ def test_cpu_time_of_child_processes_counts_for_the_task_that_ran_them(
 ) -> None:
     pool = make(strategy)
     pool.submit_stage(2, "waits", threading.Event().wait, 0.05)
-    pool.submit_stage(3, "short", burn_in_a_child, 0.2)
-    pool.submit_stage(4, "long", burn_in_a_child, 0.5)
+    short = pool.submit_stage(3, "short", burn_in_child, 0.2)
+    long = pool.submit_stage(4, "long", burn_in_child, 0.5)
     assert pool.wait_all(HANG_SECONDS) == (True, [])
-    assert cpu_seconds(pool.metrics, "short") == pytest.approx(0.2, abs=0.05)
-    assert cpu_seconds(pool.metrics, "long") == pytest.approx(0.5, abs=0.05)
+    for name, future in {"short": short, "long": long}.items():
+        assert cpu_seconds(pool.metrics, name) == pytest.approx(future.result(), rel=0.1)
     assert cpu_seconds(pool.metrics, "waits") < 0.05
 
 
@@ -481,7 +475,7 @@ def test_computing_in_threads_is_high_cpu_usage(make: Make) -> None:
     pool = make(ParallelizationStrategy.THREAD_POOL, 2)
     for _ in range(4):
         pool.submit_stage(4, "compute", compute, 0.1)
-    pool.submit_stage(5, "children", burn_in_a_child, 0.2)
+    pool.submit_stage(5, "children", burn_in_child, 0.2)
     pool.wait_all(HANG_SECONDS)
     high = [sentence for sentence in pool.metrics.bottlenecks if "High CPU usage" in sentence]
     assert len(high) == 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from support.command_scripts import BURNER, python
 
 HANG_SECONDS = 30.0  # generous: only a hang takes longer
 
@@ -72,16 +73,18 @@ def start_grandchild(path: str) -> None:
     say_and_wait(path, str(child.pid))
 
 
-def burn_in_child(seconds: float, *, wait: bool) -> float:
-    """Use CPU in a child process; `wait` False: do not reap it, but wait until it has exited."""
-    code = f"import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
-    child = subprocess.Popen([sys.executable, "-c", code])
+def burn_in_child(seconds: float, *, wait: bool = True) -> float:
+    """Use CPU in a child process and return how much; `wait` False: do not reap it, but wait until it has exited."""
+    child = subprocess.Popen(python(BURNER, seconds), stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        used = float(child.stdout.read())
     if wait:
         child.wait()
     else:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         child.returncode = 0  # keeps subprocess from reaping it
-    return seconds
+    return used
 
 
 def hold_memory(size_bytes: int) -> int:

@@ -13,6 +13,7 @@ from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands import CommandPool
 from support.cluster_tasks import kill_own_process, raise_no_pickle, return_no_pickle
+from support.command_scripts import BURNER
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -40,8 +41,7 @@ def test_command_runs_in_its_folder_with_its_variables(pool: ClusterPool, tmp_pa
 
 
 def test_cpu_of_a_burner_is_measured_on_the_worker(pool: ClusterPool) -> None:
-    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time())"
-    outcome = pool.submit_commands("burn", [["python3", "-S", "-c", burn]]).result(WAIT_SECONDS)
+    outcome = pool.submit_commands("burn", [["python3", "-S", "-c", BURNER, "0.5"]]).result(WAIT_SECONDS)
     measured = outcome.measurement
     assert measured.cpu_seconds == pytest.approx(float(outcome.output), rel=0.1)
     assert measured.ended_seconds - measured.started_seconds >= measured.cpu_seconds * 0.9
