@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from paropt_exporter.app.file_events import FileEvents
+from paropt_exporter.app.watching import FileEvents
 
 _SECONDS = 30.0
 

@@ -14,7 +14,7 @@ from support.real_servers import HANG_SECONDS
 _MORTAL = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
 _SCAN = """
 import pathlib, sys
-from paropt_exporter.app.input_changes import InputChanges
+from paropt_exporter.app.watching import InputChanges
 from paropt_exporter.config import read_config
 config = read_config(pathlib.Path("paropt.yml"), root=pathlib.Path())
 inputs = InputChanges(config, config.stages)

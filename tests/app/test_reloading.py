@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.app.reloading import ConfigFile
+from paropt_exporter.app.planning import ConfigFile
 from paropt_exporter.config import Config
 from paropt_exporter.errors import UsageError
 

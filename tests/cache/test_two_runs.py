@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cache.key_locks import KeyLocks
+from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.plan import PlannedTask

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.signals.collector import build_past_durations_query, build_past_size_query
+from paropt_exporter.autoscaling.feedback import build_past_durations_query, build_past_size_query
 from support.real_servers import Prometheus, eventually, free_port, get, prometheus, run, serving, victoria_metrics
 from support.signal_server import SignalServer, signal_server
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling.signals.collector import OWN_SIGNALS, SIGNAL
+from paropt_exporter.autoscaling.feedback import OWN_SIGNALS, SIGNAL
 from support.fake_prometheus import (
     Asked,
     FakePrometheus,

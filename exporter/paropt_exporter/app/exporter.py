@@ -16,8 +16,7 @@ from paropt_exporter import descriptors, host
 from paropt_exporter import plan as plans
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
-from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
-from paropt_exporter.app.reloading import ConfigFile
+from paropt_exporter.app.planning import ConfigFile, Planner, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
@@ -105,9 +104,7 @@ def _format_interrupted(interrupted: InterruptedRun) -> str:
 def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
     """Import all modules before the project's folder, which may hide them, joins the import path with a call."""
     if {THREADS, PROCESSES} & set(get_pool_names(plan)):
-        from paropt_exporter.app.late_imports import import_late_modules
-
-        import_late_modules(reloads=reloads)
+        parts.import_late_modules(reloads=reloads)
 
 
 def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
@@ -237,9 +234,7 @@ class Exporter:
 
     def _serve_watch(self) -> int:
         """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
-        from paropt_exporter.app.file_events import FileEvents  # here: only --watch needs them
-        from paropt_exporter.app.key_presses import Keys, has_keys
-        from paropt_exporter.app.watching import Watch
+        from paropt_exporter.app.watching import FileEvents, Keys, Watch, has_keys  # here: only --watch needs them
 
         watch = Watch(
             self._config,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -41,6 +43,21 @@ if TYPE_CHECKING:
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
     from paropt_exporter.serve.link import Link
+
+# The modules that a run loads only when it needs them.
+_LATE_MODULES = (
+    "paropt_exporter.engine.what_if",
+    "paropt_exporter.executors.calls",
+    "paropt_exporter.exposition.server",
+    "paropt_exporter.metrics.client",
+    "paropt_exporter.plan.batches",
+    "paropt_exporter.plan.pytest_support",
+)
+_LATE_STANDARD_MODULES = (
+    "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
+    "subprocess", "tempfile", "traceback", "typing",
+)  # fmt: skip
+_LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 
 
 def open_history(config: Config, clock: Clock) -> History:
@@ -339,3 +356,14 @@ def start_endpoint(
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=request.max_requests or web.max_requests or sys.maxsize,
     )
+
+
+def import_late_modules(*, reloads: bool) -> None:
+    """Import now, before a call, the modules that a run loads late. `reloads`: also those that read a changed config.
+
+    A call puts the project's folder first on the import path, and a module of the project may have the name of another
+    one: a `http.py` there would hide the standard library's from the endpoint.
+    """
+    for name in (*_LATE_STANDARD_MODULES, *_LATE_MODULES, *(_LATE_RELOAD_MODULES if reloads else ())):
+        with suppress(ModuleNotFoundError):  # an interpreter without a module that few need
+            import_module(name)

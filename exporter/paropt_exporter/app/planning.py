@@ -1,20 +1,22 @@
-"""Plan a lane's next run from the config, the request and the history."""
+"""Plan a lane's next run from the config, the request and the history; read a changed config before it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from paropt_exporter import families
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
-from paropt_exporter.config import Config
+from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
-from paropt_exporter.errors import NothingFailed, UsageError
+from paropt_exporter.errors import ConfigError, NothingFailed, UsageError
 from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
 from paropt_exporter.history import Failures, History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.changes import ChangeFinder
 
-
 _MOST_NAMED = 10  # in one line
+_Stamp = tuple[int, int, int] | None
+_SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 
 class Planner:
@@ -224,3 +227,54 @@ def collect_memory_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str
     """Return the peak memory of a task of each stage in bytes, from earlier runs or its `memory`."""
     peaks = {stage.name: max(stage.memory_bytes, measured.get(stage.name, 0)) for stage in plan.stages}
     return {stage: peak for stage, peak in peaks.items() if peak}
+
+
+class ConfigFile:
+    """The config's file while an exporter repeats its lane.
+
+    Guarantees: each state of the file is read once, except on request; a faulty file is reported once, counted, and
+    changes nothing. Not thread-safe, except for `reloads`.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Create it before reading the config, so that it notices a change in between. None: there is no file."""
+        # A pipe can be read only once. A call may change the current folder.
+        self._path = None if path is None or not path.is_file() else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
+        self._stamp = self._look()
+        self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
+
+    def reload_if_changed(
+        self, take: Callable[[Config], None], say: Callable[[str], None], *, asked: bool = False
+    ) -> None:
+        """Read the file if it has changed or is `asked` for, and pass the config to `take`.
+
+        `take` raises UsageError to reject it. `say` prints one line, or one for each fault.
+        """
+        stamp = self._look()
+        if self._path is None or (stamp == self._stamp and not asked):
+            return
+        self._stamp = stamp  # before reading: a file replaced in between is read next time
+        try:
+            take(read_config(self._path, root=self._path.parent))
+        except (ConfigError, UsageError) as error:
+            self._reloads[_FAILURE] += 1
+            faults = error.faults if isinstance(error, ConfigError) else (str(error),)
+            say(f"{self._path.name} has changed and can't be used: the one before stays in force")
+            for fault in faults:
+                say(fault)
+        else:
+            self._reloads[_SUCCESS] += 1
+            say(f"{self._path.name} has changed: it is in force from the next run on")
+
+    def reloads(self) -> Mapping[str, int]:
+        """Return how often a changed file was loaded and rejected, by result. Any thread may call it."""
+        return dict(self._reloads)
+
+    def _look(self) -> _Stamp:
+        if self._path is None:
+            return None
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino

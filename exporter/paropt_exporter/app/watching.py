@@ -1,4 +1,4 @@
-"""Decide which stages a watched lane runs next: those whose inputs changed, and those that stand behind them.
+"""Watch a lane: decide by file events, changed inputs and pressed keys which stages run next.
 
     file events -> scan of the inputs -> affected stages -> wind down the run, if one is in progress -> next run
 
@@ -8,17 +8,33 @@ its own inputs comes to rest.
 
 from __future__ import annotations
 
+import logging
+import os
+import select
+import sys
+import termios
+import threading
+import tty
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from paropt_exporter.app.input_changes import InputChanges
+from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.changes import Changes
 from paropt_exporter.events import Result, RunRecord, StageRecord
+from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, join_pattern, list_git_files, walk_folder
 from paropt_exporter.plan import Selection, choose_stages
+from paropt_exporter.plan.affected import add_dependents, list_input_patterns
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
+
+
+log = logging.getLogger(__name__)
+
 
 # Runs in a row during which inputs of a stage changed. A formatter settles in the second one.
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
@@ -26,6 +42,18 @@ _MOST_REPEATED = 4  # then it waits for a change between two runs
 _MOST_HELD = 20  # scans in a row that wait for git's lock, which a git that was killed leaves behind
 _MOST_NAMED = 10
 STALE = "files changed"
+_DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
+_STEP_MS = 50
+_TIMEOUT_MS = 500
+_TIMEOUTS_PER_SCAN = 60  # half a minute: an overflow of the kernel's queue loses no change for longer
+_POLL_SECONDS = 2.0  # without inotify
+# Folders that tools fill by themselves. A file in them still counts if a stage's `inputs` name it, with the next scan.
+QUIET_FOLDERS = frozenset(
+    {
+        ".git", ".hg", ".jj", ".svn", ".paropt", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache",
+        ".hypothesis", ".tox", ".nox", ".venv", "venv", "node_modules",
+    }
+)  # fmt: skip
 
 
 class Watch:
@@ -238,3 +266,210 @@ def _describe_state(state: StageRecord | None) -> str:
 def _join_names(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"
+
+
+class Keys:
+    """`with Keys(on_key):` calls `on_key` for each key, and gives the terminal its settings back at the end."""
+
+    def __init__(self, on_key: Callable[[str], None]) -> None:
+        self._on_key = on_key
+        self._terminal = sys.stdin.fileno()
+        self._settings: list[Any] = []
+        self._reader, self._writer = os.pipe()
+        self._thread = threading.Thread(target=self._read, name="paropt-keys", daemon=True)
+
+    def __enter__(self) -> Keys:
+        self._settings = termios.tcgetattr(self._terminal)
+        tty.setcbreak(self._terminal)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.write(self._writer, b"\0")
+        self._thread.join()
+        termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _read(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._terminal, self._reader], [], [])
+            if self._reader in ready:
+                return
+            pressed = os.read(self._terminal, 64)
+            if not pressed:
+                return  # the terminal is closed
+            for key in pressed.decode(errors="replace"):
+                self._on_key(key)
+
+
+def has_keys() -> bool:
+    """Return whether keys come from a terminal of which this process is in the foreground."""
+    try:
+        terminal = sys.stdin.fileno()
+        return sys.stderr.isatty() and os.tcgetpgrp(terminal) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+class FileEvents:
+    """`with FileEvents(folder, is_quiet, on_burst):` calls `on_burst` after each burst of events, and every 30 s.
+
+    An error of watchfiles delays a call by some two seconds. Paths for which `is_quiet` is true cause no call. Both are
+    called on this thread, with paths relative to the folder.
+    """
+
+    def __init__(
+        self, folder: str, is_quiet: Callable[[str], bool], on_burst: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self._folder = os.path.realpath(folder)
+        self._is_quiet = is_quiet
+        self._on_burst = on_burst
+        self._say = say
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="paropt-watch", daemon=True)
+
+    def __enter__(self) -> FileEvents:
+        self._thread.start()
+        self._ready.wait(_POLL_SECONDS)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(_POLL_SECONDS)
+
+    def _run(self) -> None:
+        idle = 0
+        while not self._stop.is_set():
+            try:
+                self._wait_for_events(idle)
+            except OSError as error:  # the limit of inotify watches, or a file system without events
+                self._say(f"--watch: no events of files ({error}): looking every {_POLL_SECONDS:g} s")
+                self._ready.set()
+                while not self._stop.wait(_POLL_SECONDS):
+                    self._on_burst()
+            except Exception as error:
+                if isinstance(error, RuntimeError):  # watchfiles' own, such as for a name that is not UTF-8
+                    log.info("watching files begins again", extra={"err": str(error)})
+                else:
+                    log.exception("watching files begins again")
+                self._stop.wait(_POLL_SECONDS)
+                idle = _TIMEOUTS_PER_SCAN  # look once events arrive again: some may have been missed
+
+    def _wait_for_events(self, idle: int) -> None:
+        """Call `on_burst` for events, and whenever none came for long; `idle`: how many timeouts have passed."""
+        import watchfiles  # here: only --watch needs it
+
+        for burst in watchfiles.watch(
+            self._folder,
+            watch_filter=lambda _, path: not self._is_quiet(os.path.relpath(path, self._folder)),
+            debounce=_DEBOUNCE_MS,
+            step=_STEP_MS,
+            rust_timeout=_TIMEOUT_MS,
+            stop_event=self._stop,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        ):
+            self._ready.set()
+            idle = 0 if burst else idle + 1
+            if burst or idle >= _TIMEOUTS_PER_SCAN:
+                idle = 0
+                self._on_burst()
+
+
+class InputChanges:
+    """The inputs of some stages, as they were at the last scan.
+
+    Outputs and the `file` of each stage are no inputs here: a stage would start itself. Not thread-safe.
+    """
+
+    def __init__(self, config: Config, stages: Sequence[Stage]) -> None:
+        """Read the inputs; blocks while large ones are read for the first time."""
+        self._config = config
+        self._stages = stages
+        self._folder = str(config.root)
+        self._patterns = {
+            stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
+            for stage in stages
+        }
+        self._outputs = InputPatterns(tuple(_iter_outputs(config)))
+        self._files = FileStates(self._folder)
+        self._known: dict[str, str] = {}
+        self.scan()
+
+    @property
+    def count(self) -> int:
+        """The number of files."""
+        return len(self._known)
+
+    def scan(self) -> frozenset[str]:
+        """Return the paths whose content, kind or existence has changed since the last scan."""
+        before = self._known
+        try:
+            self._known = self._read_states()
+        except OSError:  # a folder vanished during the walk: the next scan sees what is left
+            return frozenset()
+        return frozenset(path for path, _ in before.items() ^ self._known.items())
+
+    def find_affected(self, paths: frozenset[str]) -> dict[str, str]:
+        """Return the stages that changed paths affect, each with the first of these paths."""
+        if self._config.path is not None and self._config.path.name in paths:
+            return dict.fromkeys((stage.name for stage in self._stages), self._config.path.name)
+        changes = Changes(paths=paths)
+        found = {name: self._find_path(name, changes) for name in self._patterns}
+        affected = {name: path for name, path in found.items() if path is not None}
+        return affected | dict.fromkeys(add_dependents(self._stages, affected), next(iter(affected.values()), ""))
+
+    def is_quiet(self, path: str) -> bool:
+        """Return whether events about a path are left to the next scan."""
+        return not QUIET_FOLDERS.isdisjoint(path.split("/")) or self._outputs.matches(path)
+
+    def _find_path(self, stage: str, changes: Changes) -> str | None:
+        patterns = self._patterns[stage]
+        return min(changes.paths, default=None) if patterns is None else changes.find_match(patterns)
+
+    def _read_states(self) -> dict[str, str]:
+        found: dict[str, os.stat_result] = {}
+        for patterns in {patterns.patterns: patterns for patterns in self._patterns.values() if patterns}.values():
+            found.update(patterns.find_readable_files(self._folder))
+        if None in self._patterns.values():
+            found.update(self._list_project_files())
+        if self._config.path is not None:
+            found.update(_stat_files(self._folder, [self._config.path.name]))
+        kept = ((path, state) for path, state in found.items() if not self._outputs.matches(path))
+        return {path: self._read_state(path, state) for path, state in kept}
+
+    def _list_project_files(self) -> Iterable[FoundFile]:
+        try:
+            listed = list_git_files(self._folder)
+        except NoGit:
+            return [found for found in walk_folder(self._folder, ".") if not self.is_quiet(found[0])]
+        return _stat_files(self._folder, [path for path in listed if not path.startswith("../")])
+
+    def _read_state(self, path: str, state: os.stat_result) -> str:
+        try:
+            return get_state(self._files.take_snapshot([(path, state)])[path])
+        except UnusableFile:
+            return f"unreadable {state.st_mtime_ns}"
+
+
+def _iter_outputs(config: Config) -> Iterable[str]:
+    for stage in config.stages:
+        for pattern in stage.outputs:
+            yield join_pattern(stage.cwd or ".", pattern.replace(ITEM, "*"))
+        if stage.file:
+            yield str(Path(stage.file))
+
+
+def _stat_files(folder: str, paths: Iterable[str]) -> Iterable[FoundFile]:
+    for path in paths:
+        try:
+            yield path, Path(folder, path).lstat()
+        except OSError:
+            continue

@@ -1,29 +1,57 @@
-"""Build the bounds controller and its Prometheus client from the config's `feedback`."""
+"""Feedback from Prometheus: build the bounds controller, query the signals of each interval, validate the answers."""
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from msgspec import Struct
 
+from paropt_exporter import families
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
-from paropt_exporter.autoscaling.signals.client import Client, ClientSettings
-from paropt_exporter.autoscaling.signals.collector import (
-    QuerySpec,
-    SignalCollector,
-    build_past_durations_query,
-    build_past_size_query,
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
+from paropt_exporter.autoscaling.policy.query_validity import (
+    SETTLED_SCRAPES,
+    QueryResult,
+    Reading,
+    SeriesValue,
+    compare_with_local,
+    reject_reading,
+    validate_answer,
+    validate_value,
 )
+from paropt_exporter.autoscaling.policy.size_bounds import Signal
+from paropt_exporter.autoscaling.signals.client import Client, ClientSettings, QueryFailed
+from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import values
-from paropt_exporter.events import Event, QueryCounts
+from paropt_exporter.events import Event, PoolStatistics, QueryCounts
+from paropt_exporter.families import Family
+from paropt_exporter.promql import build_selector, select
+
+log = logging.getLogger(__name__)
+
 
 PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
+# A plain selector, whose samples have an age. Other expressions may combine samples of any age.
+_SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
+_LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
+_LEAST_TASKS = 1.0
+SIGNAL = "signal"  # the label that distinguishes the parts of one answer
+PAST = "7d"
+_SAME_SECONDS = "0.00002"
+_SAME_POOL = "on (job, instance, pool)"
+OWN_SIGNALS = (
+    "matches", "sampled", "scrapes", "epochs", "size", "depth", "oldest", "arrivals", "completions", "busy", "slots",
+    "cpu", "delay",
+)  # fmt: skip
+LocalRates = Callable[[float, float], Rates | None]  # the rates between two moments by our own counters
 
 
 class PastRuns(Struct, frozen=True, kw_only=True):
@@ -142,3 +170,241 @@ def _build_client_settings(prometheus: values.Prometheus, root: Path) -> ClientS
         headers=dict(prometheus.headers),
         header_files={name: root / path for name, path in prometheus.header_files.items()},
     )
+
+
+class QuerySpec(Struct, frozen=True, kw_only=True):
+    """A signal of the config."""
+
+    name: str
+    query: str
+    use: str
+    target: float
+
+
+class QueryClient(Protocol):
+    """A client that runs queries: `client.Client`, or a fake."""
+
+    def query(self, expression: str) -> QueryResult: ...
+
+
+class SignalCollector:
+    """Reads one interval's signals from Prometheus. Each query has its own deadline; a failure rejects its reading."""
+
+    def __init__(
+        self, client: QueryClient, *, project: str, specs: Sequence[QuerySpec], interval_seconds: float, clock: Clock
+    ):
+        self._client = client
+        self._project = project
+        self._specs = tuple(specs)
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._logged: dict[str, str] = {}
+
+    def read_signals(self) -> tuple[Signal, ...]:
+        """Query the user's own signals; blocks up to a time-out for each."""
+        return tuple(
+            Signal(name=spec.name, use=spec.use, target=spec.target, reading=self._read_signal(spec))
+            for spec in self._specs
+        )
+
+    def read_pool(self, statistics: PoolStatistics, local_rates: LocalRates, window_seconds: float) -> PoolReading:
+        """Query Prometheus' values for a pool of this process, and compare them with our own counters."""
+        query = build_pool_query(self._project, statistics.name, statistics.epoch_timestamp_seconds, window_seconds)
+        reading, parts = self._query_parts(query)
+        measurement = None
+        if reading.is_valid:
+            reading, measurement = self._validate_parts(parts, window_seconds)
+        if measurement is not None:
+            reading = self._compare_with_counters(reading, measurement, parts, local_rates, window_seconds)
+        self._log_change(f"pool {statistics.name}", reading)
+        return PoolReading(
+            pool=statistics.name,
+            target=statistics.target,
+            reading=reading,
+            measurement=measurement if reading.is_valid else None,
+        )
+
+    def read_by_label(self, query: str, label: str) -> Mapping[str, float]:
+        """Return a finite value for each value of a label; nothing if the answer is invalid."""
+        answer, reading = self._run_query(query)
+        if reading.rejection_reason != "no_data":  # a first run has no past, which needs no warning
+            self._log_change(f"past by {label}", reading)
+        if not reading.is_valid:
+            return {}
+        finite = {element.get_label(label): element.value for element in answer.elements if _is_finite(element.value)}
+        return {name: value for name, value in finite.items() if name}
+
+    def _read_signal(self, spec: QuerySpec) -> Reading:
+        answer, reading = self._run_query(spec.query)
+        if reading.is_valid:
+            reading = validate_value(answer.elements)
+        if reading.is_valid and _SELECTOR.match(spec.query):
+            reading = self._check_age(spec.query, answer.elements)
+        self._log_change(f"signal {spec.name}", reading)
+        return reading
+
+    def _check_age(self, selector: str, elements: Sequence[SeriesValue]) -> Reading:
+        answer, reading = self._run_query(f"timestamp({selector.strip()})")
+        if not reading.is_valid:
+            return reading
+        stamp = validate_value(answer.elements)
+        if not stamp.is_valid:
+            return stamp
+        age = answer.evaluated_timestamp_seconds - stamp.value
+        return validate_value(elements, age_seconds=age, interval_seconds=self._interval_seconds)
+
+    def _run_query(self, query: str) -> tuple[QueryResult, Reading]:
+        """Return the answer, and a rejected reading if the answer as a whole is invalid."""
+        try:
+            answer = self._client.query(query)
+        except QueryFailed as failed:
+            return QueryResult(kind="vector"), reject_reading("query_failed", f"{failed.kind}: {failed}")
+        whole = validate_answer(answer, now_timestamp_seconds=self._clock.wall())
+        return answer, whole or Reading()
+
+    def _query_parts(self, query: str) -> tuple[Reading, Mapping[str, float]]:
+        """Return the parts of one answer by name; each must be there exactly once."""
+        answer, reading = self._run_query(query)
+        if not reading.is_valid:
+            return reading, {}
+        named = [(element.get_label(SIGNAL), element.value) for element in answer.elements]
+        parts = dict(named)
+        if len(parts) != len(named):
+            return reject_reading("several_sources", "a part of the answer came twice"), {}
+        if not all(map(_is_finite, parts.values())):
+            return reject_reading("not_finite", "a part of the answer is no finite number"), {}
+        return Reading(), {**parts, "evaluated": answer.evaluated_timestamp_seconds}
+
+    def _validate_parts(
+        self, parts: Mapping[str, float], window_seconds: float
+    ) -> tuple[Reading, PoolMeasurement | None]:
+        if "matches" not in parts:
+            return reject_reading("epoch", "no series of this process: it has not been scraped"), None
+        if parts["matches"] != 1:
+            return reject_reading("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
+        missing = [name for name in OWN_SIGNALS if name not in parts]
+        scrapes = parts.get("scrapes", 0.0)
+        if missing or scrapes < SETTLED_SCRAPES:
+            why = f"{scrapes:.0f} scrapes in the window, fewer than {SETTLED_SCRAPES}"
+            return reject_reading("no_data", f"no {missing[0]} yet" if missing else why), None
+        if parts["epochs"] != 1:
+            return reject_reading("epoch", "the window reaches back before this process began"), None
+        scrape_seconds = window_seconds / scrapes
+        age = parts["evaluated"] - parts["sampled"]
+        whole = validate_value(
+            (SeriesValue(labels=(), value=parts["size"]),), age_seconds=age, interval_seconds=max(scrape_seconds, 1.0)
+        )
+        measurement = PoolMeasurement(
+            sampled=parts["sampled"],
+            scrape_seconds=scrape_seconds,
+            size=parts["size"],
+            depth=parts["depth"],
+            busy=parts["busy"],
+            cpu=parts["cpu"],
+            delay=parts["delay"],
+        )
+        return whole, measurement if whole.is_valid else None
+
+    def _compare_with_counters(
+        self,
+        reading: Reading,
+        measurement: PoolMeasurement,
+        parts: Mapping[str, float],
+        local_rates: LocalRates,
+        window_seconds: float,
+    ) -> Reading:
+        """Reject a reading that our own counters contradict, over the same span of time as the answer's."""
+        # The sample's moment on our own clock: its age is the same on every clock.
+        sampled = self._clock.monotonic() - (parts["evaluated"] - measurement.sampled)
+        own = local_rates(sampled - window_seconds, sampled)
+        if own is None:
+            return reading
+        pairs = (
+            (measurement.busy, own.busy, _LEAST_WORKERS),
+            (parts["completions"], own.completions, _LEAST_TASKS / window_seconds * SETTLED_SCRAPES),
+        )
+        for value, ours, least in pairs:
+            validated = compare_with_local(Reading(value=value), ours, least=least)
+            if not validated.is_valid:
+                return validated
+        return reading
+
+    def _log_change(self, signal: str, reading: Reading) -> None:
+        """Log when readings become invalid or valid again, not each time."""
+        if self._logged.get(signal, "") != reading.rejection_reason:
+            self._logged[signal] = reading.rejection_reason
+            if reading.rejection_reason:
+                log.warning(
+                    "signal rejected",
+                    extra={"signal": signal, "reason": reading.rejection_reason, "err": reading.detail},
+                )
+            else:
+                log.info("signal valid again", extra={"signal": signal})
+
+
+def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:
+    """Return one query for all of Prometheus' values for a pool of this process.
+
+    The answer has a value for each name of `OWN_SIGNALS` in the label `signal`. The exporter does not know its job and
+    instance: its series are those with an epoch equal to the pool's own, which microseconds make unique.
+    """
+    labels, window = {"project": project, "pool": pool}, format_duration(window_seconds)
+    epoch = build_selector(families.POOL_EPOCH, labels)
+    epochs = build_selector(families.POOL_EPOCH, labels, over=window)
+    # Not ==: VictoriaMetrics keeps 15 digits, and the last of the microseconds is the 16th.
+    is_mine = f"abs({epoch} - {epoch_timestamp_seconds!r}) < {_SAME_SECONDS}"
+    mine = f"and {_SAME_POOL} ({is_mine})"
+
+    def last(family: Family) -> str:
+        return f"sum({build_selector(family, labels)} {mine})"
+
+    def flow(family: Family) -> str:
+        return f"sum(rate({build_selector(family, labels, over=window)}) {mine})"
+
+    parts = {
+        "matches": f"count({is_mine})",
+        "sampled": f"max(timestamp({epoch}) {mine})",
+        "scrapes": f"max(count_over_time({epochs}) {mine})",
+        "epochs": f"max(changes({epochs}) {mine}) + 1",
+        "size": last(families.POOL_SIZE),
+        "depth": last(families.POOL_QUEUE_DEPTH),
+        "oldest": last(families.POOL_OLDEST_AGE),
+        "arrivals": flow(families.POOL_SUBMITTED),
+        "completions": flow(families.POOL_FINISHED),
+        "busy": flow(families.POOL_BUSY),
+        "slots": flow(families.POOL_SLOT),
+        "cpu": flow(families.POOL_CPU),
+        "delay": flow(families.POOL_RUN_DELAY),
+    }
+    return _join_parts(parts)
+
+
+def build_past_size_query(project: str, lane: str) -> str:
+    """Return the query for the size that nine in ten samples of past runs of a lane did not exceed, for each pool.
+
+    Not the median: the gauge shows the usable size from a run's first seconds on, and earlier samples count too.
+    """
+    recommended = select(families.CONTROL_RECOMMENDED, project=project, over=PAST)
+    of_lane = select(families.STAGE_INFO, project=project, lane=lane, over=PAST)
+    return f"max by (pool) (quantile_over_time(0.9, {recommended}) and {_SAME_POOL} last_over_time({of_lane}))"
+
+
+def build_past_durations_query(project: str, lane: str) -> str:
+    """Return the query for the median duration in seconds of each stage of a lane over seven days."""
+    last = select(families.STAGE_LAST_DURATION, project=project, lane=lane, over=PAST)
+    return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time span in PromQL, to the millisecond."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _join_parts(parts: Mapping[str, str]) -> str:
+    named = (f'label_replace({expression}, "{SIGNAL}", "{name}", "", "")' for name, expression in parts.items())
+    return " or ".join(named)

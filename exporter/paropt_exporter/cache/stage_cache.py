@@ -18,8 +18,7 @@ from msgspec.structs import replace
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
-from paropt_exporter.cache.key_locks import KeyLocks
-from paropt_exporter.cache.keys import TaskKey
+from paropt_exporter.cache.keys import KeyLocks, TaskKey
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.output_files import NotRestored, find_outputs, keep_outputs, restore_outputs
 from paropt_exporter.cache.result_store import Store, StoreUnusable

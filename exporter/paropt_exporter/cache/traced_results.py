@@ -9,26 +9,56 @@ In shadow mode, until two runs would have been hits and ended with equal outputs
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.cache.file_states import FileStates
+from paropt_exporter.cache.file_states import ABSENT, Entry, FileStates, UnusableFile, get_state
+from paropt_exporter.cache.inputs import is_settings_file
 from paropt_exporter.cache.keys import TaskKey, parse_listing
-from paropt_exporter.cache.misses import Miss, TaskNotes, explain_miss
-from paropt_exporter.cache.path_sets import MOST_SETS, Manifest, PathSet, PathSets, PathStates, StrongKey
+from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
+from paropt_exporter.cache.path_sets import (
+    CACHE_FOLDERS,
+    MOST_SETS,
+    Manifest,
+    PathSet,
+    PathSets,
+    PathStates,
+    StrongKey,
+    UsedPath,
+    is_cache_folder,
+)
 from paropt_exporter.cache.result_store import Store
-from paropt_exporter.cache.traced_inputs import TracedTask, TraceReader
 from paropt_exporter.events import CacheReason
-from paropt_exporter.executors.commands.traces import Trace
-from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.executors.commands.traces import Access, Trace
+from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
+from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
+from paropt_exporter.plan.affected import list_input_patterns
 from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.plan.structure import PlannedStage
 
+if TYPE_CHECKING:
+    from paropt_exporter.cache.result_store import Store
+    from paropt_exporter.config import Config, Stage
+
 PROOFS = 2  # runs that would have been hits, before one is
 _MEMORY_FOLDERS = ("/var/tmp/", "/dev/shm/")  # nosec B108 # compared with paths; nothing is created there
+_COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE: the kernel's clock of files
+_WHOLE_SECONDS_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
+_USES = STAT | READ | LIST
+_HEAD_BYTES = 1 << 12
+_MOST_INTERPRETERS = 8
+_ELF_HEADER = struct.Struct("<16xHHIQQQIHHH")  # of 64-bit programs: type ... number of program headers
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_PT_INTERP = 3
+# They count by other means, or hold no sources.
+_OTHER_FOLDERS = CACHE_FOLDERS | {".git", "node_modules"}
 
 
 def find_refusal() -> str:
@@ -157,3 +187,276 @@ def _fill_items(patterns: tuple[str, ...], stage: PlannedStage) -> tuple[str, ..
     from paropt_exporter.cache.inputs import list_written
 
     return tuple(dict.fromkeys((*list_written(replace(stage, outputs=patterns)),)))
+
+
+class TracedTask(Struct, frozen=True, kw_only=True):
+    """What a trace is compared with. `outputs`: the patterns of the stage's outputs.
+
+    `temporary_folders`: there only the content of files counts. `cache_folders` are left out. `allows_servers`: the
+    result counts though the task connected to some.
+    """
+
+    outputs: InputPatterns
+    temporary_folders: tuple[str, ...]
+    cache_folders: tuple[str, ...] = ()
+    allows_servers: bool = False
+
+
+class TraceReader:
+    """Turns traces into the paths that results depend on; for tasks that end at about the same time, from one thread.
+
+    For each path the trace has its state before the first use, which is compared with the state after the task:
+
+        before   after      the task wrote it   it is
+        same     same       no                  an input: content, absence, or the names in a folder
+        absent   there      yes                 the task's own: it counts as absent while it is as the task left it
+        absent   absent     yes                 a temporary file: left out
+        there    different  yes                 an input that it changed: no result; left out if not used before that
+        any      different  no                  edited during the run: no result
+    """
+
+    def __init__(self, states: FileStates) -> None:
+        self._states = states
+        self._roots = tuple(dict.fromkeys(f"{root}/" for root in (states.folder, os.path.realpath(states.folder))))
+        self._left_out: dict[str, bool] = {}
+
+    def find_used_paths(self, trace: Trace, task: TracedTask) -> tuple[UsedPath, ...] | Miss:
+        """Return the paths that a task used as they are now, or why its result can't be kept."""
+        if trace.problems:
+            return _explain(f"not traceable: {trace.problems[0]}", len(trace.problems))
+        if trace.servers and not task.allows_servers:
+            why = f"not traceable: it connected to {trace.servers[0]}; `cache: true` allows this"
+            return _explain(why, len(trace.servers))
+        paths = {self._name(path): access for path, access in trace.paths.items()}
+        reading = _Reading(self._states, paths, task, self._is_left_out)
+        try:
+            return tuple(reading.iter_used_paths())
+        except _Unproved as error:
+            return error.why
+
+    def _name(self, path: bytes) -> str:
+        """Return a path as it is named in sets."""
+        text = os.fsdecode(path)
+        for root in self._roots:
+            if text.startswith(root):
+                return text[len(root) :]
+            if text == root[:-1]:
+                return "."
+        return text
+
+    def _is_left_out(self, path: str) -> bool:
+        """Return whether a path is in a folder that holds no sources, or is such a folder."""
+        known = self._left_out.get(path)
+        if known is None:
+            parent, name = os.path.split(path)
+            above = bool(parent) and parent != path and self._is_left_out(parent)
+            full = os.path.join(self._states.folder, path)
+            known = above or name in CACHE_FOLDERS or (os.path.isdir(full) and is_cache_folder(full))
+            self._left_out[path] = known
+        return known
+
+
+class _Unproved(Exception):
+    def __init__(self, reason: CacheReason, text: str) -> None:
+        super().__init__(text)
+        self.why = Miss(reason, text)
+
+
+class _Reading:
+    """One trace, compared with the files as they are now."""
+
+    def __init__(
+        self, states: FileStates, paths: Mapping[str, Access], task: TracedTask, is_left_out: Callable[[str], bool]
+    ) -> None:
+        self._states = states
+        self._paths = paths
+        self._task = task
+        self._is_left_out = is_left_out
+        self._now: dict[str, Entry | None] = {}
+        self._made: dict[str, bool] = {}
+
+    def iter_used_paths(self) -> Iterator[UsedPath]:
+        """Yield the paths. Raises _Unproved."""
+        for path, access in self._paths.items():
+            if self._is_left_out(path) or path.startswith(self._task.cache_folders):
+                continue
+            if self._task.outputs.matches(path):
+                self._check_output(path, access)
+            elif not self._is_in_made_folder(path):
+                yield from self._judge(path, access)
+
+    def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
+        now = self._get_entry(path)
+        temporary = path.startswith(self._task.temporary_folders)
+        if _is_same(access.state, now):
+            yield from self._judge_unchanged(path, access, now, temporary=temporary)
+        elif not access.is_used(WRITE):
+            if not temporary or access.is_used(READ):
+                what = "appeared" if access.state is None else "changed"
+                raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
+        elif temporary or not access.is_used_unwritten(_USES):
+            return
+        elif access.state is None:
+            yield UsedPath(path, own=_describe(now))
+        else:
+            raise _Unproved(CacheReason.OWN_INPUT, f"it changes its own input {path}: name it in `outputs`")
+
+    def _judge_unchanged(self, path: str, access: Access, now: Entry | None, *, temporary: bool) -> Iterator[UsedPath]:
+        if not access.is_used(_USES) or (now == ABSENT and access.is_used(WRITE)):
+            return  # a temporary file, or one that it did not look at
+        is_file = isinstance(access.state, tuple) and not stat.S_ISDIR(int(str(access.state[4])))
+        if temporary and not (is_file and access.is_used(READ)):
+            return
+        if is_file and isinstance(access.state, tuple):
+            self._check_age(path, access.state, access.first_timestamp_ns)
+        if access.is_used(LIST):
+            yield self._judge_names(path, access)
+            return
+        if is_file and now is None and access.is_used(READ) and not isinstance(access.state, int):
+            raise _Unproved(CacheReason.UNCACHEABLE, f"not traceable: {path} has no content that can be compared")
+        yield UsedPath(path)
+        if is_file and access.is_used(READ) and now is not None and get_state(now)[:1] in "xl":
+            yield from (UsedPath(each) for each in _iter_interpreters(os.path.join(self._states.folder, path)))
+
+    def _judge_names(self, path: str, access: Access) -> UsedPath:
+        """Return a listed folder without the names that the task itself made or removed."""
+        try:
+            now = set(os.listdir(os.path.join(self._states.folder, path)))
+        except OSError as error:
+            raise _Unproved(CacheReason.EDITED, f"{path} can't be listed: {error.strerror}") from None
+        before = {os.fsdecode(name) for name in access.names or ()}
+        prefix = "" if path == "." else path.rstrip("/") + "/"
+        own = {name for name in now | before if (child := self._paths.get(prefix + name)) and child.is_used(WRITE)}
+        foreign = sorted(name for name in (now ^ before) - own if not self._is_left_out(prefix + name))
+        if foreign:
+            what = "appeared" if foreign[0] in now else "vanished"
+            raise _Unproved(CacheReason.EDITED, f"{prefix}{foreign[0]} {what} during the run")
+        return UsedPath(path, listed=True, own="/".join(sorted(own)))
+
+    def _check_output(self, path: str, access: Access) -> None:
+        """Refuse a task that reads a file of its outputs that it has not written yet."""
+        is_file = isinstance(access.state, tuple) and not stat.S_ISDIR(int(str(access.state[4])))
+        if is_file and access.is_used_unwritten(READ):
+            raise _Unproved(CacheReason.OWN_INPUT, f"it reads its own output {path}")
+
+    def _check_age(self, path: str, state: tuple[object, ...], first_ns: int) -> None:
+        """Refuse a file that changed in the tick of the clock in which it was used: a later change would not show."""
+        times = int(str(state[1])), int(str(state[2]))
+        coarse = all(each % 1_000_000_000 == 0 for each in times)
+        tick_ns = _WHOLE_SECONDS_NS if coarse else 2 * int(time.clock_getres(_COARSE_CLOCK) * 1e9)
+        if max(times) > first_ns - tick_ns:
+            raise _Unproved(CacheReason.EDITED, f"{path} changed during the run")
+
+    def _is_in_made_folder(self, path: str) -> bool:
+        parent = os.path.dirname(path)
+        if not parent or parent == path:
+            return False
+        known = self._made.get(parent)
+        if known is None:
+            access = self._paths.get(parent)
+            known = self._is_in_made_folder(parent) or (
+                access is not None and access.state is None and access.is_used(WRITE)
+            )
+            self._made[parent] = known
+        return known
+
+    def _get_entry(self, path: str) -> Entry | None:
+        """Return the entry of a path; None for a file without a state that could be compared."""
+        if path not in self._now:
+            try:
+                self._now[path] = self._states.take_entry(path)
+            except UnusableFile:
+                self._now[path] = None
+        return self._now[path]
+
+
+def _is_same(before: object, now: Entry | None) -> bool:
+    """Return whether a path is as it was before its first use. Of a folder only its existence counts."""
+    if before is None or now == ABSENT:
+        return before is None and now == ABSENT
+    if now is None:  # unreadable, or a device: unchanged as long as it has no state
+        return True
+    if not isinstance(before, tuple):
+        return False
+    if now[5] == "d":
+        return (before[3], before[4]) == (now[3], now[4])
+    if before[:5] != now[:5]:
+        return False
+    return len(now) == 6 or _is_same_target(before[5], now[6])
+
+
+def _is_same_target(before: object, now: Entry) -> bool:
+    if before is None or now == ABSENT:
+        return before is None and now == ABSENT
+    return now[5] == "d" or before == now[:5]
+
+
+def _describe(now: Entry | None) -> str:
+    return "unusable" if now is None else get_state(now)
+
+
+def _explain(text: str, count: int) -> Miss:
+    return Miss(CacheReason.UNCACHEABLE, text if count == 1 else f"{text} (+{count - 1})")
+
+
+def _iter_interpreters(path: str) -> Iterator[str]:
+    """Yield the programs by which the kernel runs a program: of a script's first line, and the dynamic loader."""
+    for _ in range(_MOST_INTERPRETERS):
+        found = _find_interpreter(path)
+        if not found:
+            return
+        yield found
+        path = found
+
+
+def _find_interpreter(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return ""
+    if head.startswith(b"#!"):
+        words = head[2:].partition(b"\n")[0].split()
+        return os.fsdecode(words[0]) if words and words[0].startswith(b"/") else ""
+    if head[:6] != b"\x7fELF\x02\x01" or len(head) < _ELF_HEADER.size:
+        return ""
+    _, _, _, _, offset, _, _, _, size, count = _ELF_HEADER.unpack_from(head)
+    for place in range(offset, offset + size * count, max(size, 1)):
+        if place + _PROGRAM_HEADER.size > len(head):
+            break
+        kind, _, start, _, _, length, _, _ = _PROGRAM_HEADER.unpack_from(head, place)
+        if kind == _PT_INTERP:
+            return os.fsdecode(head[start : start + length].rstrip(b"\0"))
+    return ""
+
+
+def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
+    """Return the files that a stage's last traced run read and that its inputs leave out, sorted."""
+    reads = Notes(store.last_folder, config.project).load_reads(stage.name)
+    declared = InputPatterns(list_input_patterns(stage))
+    outputs = InputPatterns([*_iter_outputs(config)])
+    words = " ".join(str(command) for command in (stage.run, *(stage.steps or ())))
+    environments = {folder for folder in {path.partition("/")[0] for path in reads} if _is_environment(config, folder)}
+    return [
+        path
+        for path in reads
+        if not declared.matches(path)
+        and not outputs.matches(path)
+        and not is_settings_file(path)
+        and path not in words
+        and _OTHER_FOLDERS.isdisjoint(path.split("/"))
+        and path.partition("/")[0] not in environments
+        and os.path.lexists(os.path.join(config.root, path))
+    ]
+
+
+def _iter_outputs(config: Config) -> list[str]:
+    return [
+        join_pattern(stage.cwd or ".", pattern.replace(ITEM, "*"))
+        for stage in config.stages
+        for pattern in stage.outputs
+    ]
+
+
+def _is_environment(config: Config, folder: str) -> bool:
+    return os.path.exists(os.path.join(config.root, folder, "pyvenv.cfg"))

@@ -280,8 +280,8 @@ def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:
     declared = [stage for stage in stages if stage.declared_inputs is not None]
     if not declared:
         return
-    from paropt_exporter.cache.missed_reads import find_missed_reads
     from paropt_exporter.cache.result_store import open_store
+    from paropt_exporter.cache.traced_results import find_missed_reads
 
     store = open_store(os.environ)
     for stage in declared:

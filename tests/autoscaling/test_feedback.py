@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
-from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
-from paropt_exporter.autoscaling.signals.client import QueryFailed
-from paropt_exporter.autoscaling.signals.collector import (
+from paropt_exporter.autoscaling.feedback import (
     SIGNAL,
     QuerySpec,
     SignalCollector,
     build_pool_query,
     format_duration,
 )
+from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
+from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
+from paropt_exporter.autoscaling.signals.client import QueryFailed
 from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
