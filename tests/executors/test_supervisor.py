@@ -134,6 +134,15 @@ def test_pools_share_one_supervisor_until_the_last_shutdown() -> None:
     assert wait_until_gone([supervisor], 0) == []
 
 
+def test_supervisor_can_start_before_its_first_command() -> None:
+    supervisor = SharedSupervisor()
+    with supervisor.keep_running():
+        pid = supervisor.pid
+        assert pid is not None
+    assert supervisor.pid is None
+    assert wait_until_gone([pid], 0) == []
+
+
 def test_idle_supervisor_sleeps() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)

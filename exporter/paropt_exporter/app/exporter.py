@@ -30,6 +30,7 @@ from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors import run_mark
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.metrics import Metrics, Snapshot
@@ -62,10 +63,12 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
     # Here already, so that a misspelled stage leaves no history.
-    plans.choose_stages(config, lane, request.selection, request.arguments)
+    stages, _ = plans.choose_stages(config, lane, request.selection, request.arguments)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(run_mark.set_run_mark(config.root, os.environ))
+        if parts.is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
+            stack.enter_context(SUPERVISOR.keep_running())  # it starts while this process prepares the run
         history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))

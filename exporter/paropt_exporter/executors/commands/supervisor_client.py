@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from paropt_exporter import descriptors
@@ -28,13 +28,14 @@ _MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 _CONTROL = 3  # the supervisor's descriptor
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
-import sys
+import os, sys
 folder, descriptor, parent = sys.argv[1:]
 for name, place in (("paropt_exporter", folder), ("paropt_exporter.executors", folder + "/executors")):
     sys.modules[name] = type(sys)(name)
     sys.modules[name].__path__ = [place]
 from paropt_exporter.executors.supervisor.event_loop import main
 main(int(descriptor), int(parent))
+os._exit(0)  # the interpreter's own end takes milliseconds, for which the exporter would wait
 """
 
 
@@ -84,11 +85,11 @@ class SupervisorProcess:
 class SharedSupervisor:
     """One supervisor process for all command pools of this process.
 
-        none --hand_over, watch--> running --last release, or the interpreter's exit--> none
+        none --hand_over, watch, keep_running--> running --last release, or the interpreter's exit--> none
                                      |
                                      +--it dies--> none (the next hand_over or watch starts another)
 
-    Guarantees: it runs from the first command to the last release; a forked copy of this process can't keep it alive.
+    Guarantees: it runs from its start to the last release; a forked copy of this process can't keep it alive.
     """
 
     def __init__(self) -> None:
@@ -117,6 +118,20 @@ class SharedSupervisor:
             ended = self._detach(BYE) if not self._leases else None
             self._watches = self._watches and bool(self._leases)
         _end_process(ended)
+
+    @contextlib.contextmanager
+    def keep_running(self) -> Iterator[None]:
+        """Start the supervisor now if it does not run, and keep it for the block: the first command need not wait.
+
+        If it can't start, the first command reports why.
+        """
+        self.lease()
+        try:
+            with self._lock, contextlib.suppress(OSError):
+                self._get_or_start()
+            yield
+        finally:
+            self.release()
 
     def kill(self) -> None:
         """Kill the supervisor, if one runs. Takes no lock, since its holder may wait for the supervisor."""

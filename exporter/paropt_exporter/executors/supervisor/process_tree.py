@@ -377,7 +377,9 @@ def list_living() -> list[tuple[str, list[str]]]:
 
 
 def list_descendants() -> list[int]:
-    """Return all live descendants of this process."""
+    """Return all live descendants of this process, a subreaper: without a child it has none."""
+    if not has_children():
+        return []
     parents = {pid: fields[1] for pid, fields in list_living()}
     me = str(os.getpid())
     below = {me}
