@@ -1,4 +1,4 @@
-"""The files on a worker's host: a copy of the project, brought to the state of a snapshot, and those that tasks make."""
+"""The files on a worker's host: a copy of the project, at the state of a snapshot, and those that tasks make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries out the scheduler's decisions: starts, feeds, stops and ends the workers of a ProcessPool, and samples them."""
+"""Carries out the scheduler's decisions: starts, feeds, stops, ends and samples the workers of a ProcessPool."""
 
 from __future__ import annotations
 
