@@ -1,14 +1,17 @@
-"""Escape the control characters of other people's text, so that no terminal acts on it."""
+"""Text for terminals: escape the control characters of other people's text, and colour the lines of a summary."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from paropt_exporter.lazy_patterns import compile_later
 
 # Controls but newline and tab; marks that change the direction of text; line separators. The stream's encoding handles
 # halves of surrogate pairs.
 _CONTROLS = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]")
+_RESET = "\x1b[0m"
+RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
 
 def visible(text: str) -> str:
@@ -21,3 +24,31 @@ def visible(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def wants_color(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
+    """Return whether to colour: by --color, then $NO_COLOR, then $FORCE_COLOR, then by the stream's kind.
+
+    An empty variable counts as unset (no-color.org, force-color.org).
+    """
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    return bool(environ.get("FORCE_COLOR")) or (terminal and environ.get("TERM") != "dumb")
+
+
+def paint(text: str, color: str) -> str:
+    """Return the text in a colour, with its own control characters escaped."""
+    return f"{color}{visible(text)}{_RESET}" if color else visible(text)
+
+
+def paint_summary(text: str) -> str:
+    """Return a summary with coloured lines, by its headline and the marks of its stages."""
+    first, *rest = text.split("\n")
+    headline = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
+    return "\n".join([paint(first, headline), *(paint(line, _choose_color(line)) for line in rest)])
+
+
+def _choose_color(line: str) -> str:
+    return {"  x ": RED, "  ! ": YELLOW}.get(line[:4], "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli import color
+from paropt_exporter.terminal import paint_summary, wants_color
 from support import projects
 from support.real_servers import run
 
@@ -30,13 +30,13 @@ from support.real_servers import run
 def test_flag_wins_over_variables_and_these_over_the_stream(
     choice: str, environ: dict[str, str], *, terminal: bool, expected: bool
 ) -> None:
-    assert color.is_wanted(choice, environ, terminal=terminal) is expected
+    assert wants_color(choice, environ, terminal=terminal) is expected
 
 
 def test_summary_has_the_colours_of_its_worst_news() -> None:
-    lines = color.paint_summary(
-        "standard failed · 2 stages\n  x unit  exit 1\n  ! lint  SLA 8 s\n    scan  0.2 s"
-    ).split("\n")
+    lines = paint_summary("standard failed · 2 stages\n  x unit  exit 1\n  ! lint  SLA 8 s\n    scan  0.2 s").split(
+        "\n"
+    )
     assert lines == [
         "\x1b[31mstandard failed · 2 stages\x1b[0m",
         "\x1b[31m  x unit  exit 1\x1b[0m",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from paropt_exporter import config
-from paropt_exporter.monitoring import outputs
+from paropt_exporter.cli import generate
 from paropt_exporter.monitoring.options import Format, Options
 from support.deployed import parsed, refusal, schema_faults
 from support.real_servers import program
@@ -115,7 +115,7 @@ def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
     provisioning = FOLDER / inside["/etc/grafana/provisioning"]
     (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
-    generated = outputs.render_files(["dashboards"], Options(format=Format.PROVISIONING))
+    generated = generate.render_files(["dashboards"], Options(format=Format.PROVISIONING))
     (provider,) = [text for path, text in generated.items() if path.endswith("paropt.yml")]
     assert (provisioning / "dashboards/paropt.yml").read_text() == provider, (
         "as `generate --format provisioning` has it"

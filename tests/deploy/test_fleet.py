@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from paropt_exporter import families
-from paropt_exporter.monitoring.alerts import fleet, rule_files
+from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
 from support.real_servers import RARE_COLLECTION, Prometheus, eventually, free_port, program
 
@@ -159,7 +159,7 @@ def test_real_servers_scrape_each_host_once_and_the_global_one_counts_them(hosts
         parts = [_start_part(stack, tmp_path / f"part{part}", part, 2, hosts) for part in range(2)]
         eventually("the parts have all hosts", lambda: sum(map(len, map(_find_hosts, parts))) == len(hosts))
         assert sorted(name for server in parts for name in _find_hosts(server)) == sorted(hosts)
-        config = _read("global.yml", fleet.GLOBAL_FILE)
+        config = _read("global.yml", recording.GLOBAL_FILE)
         config["scrape_configs"][0]["static_configs"] = [
             {"targets": [server.url.removeprefix("http://") for server in parts]}
         ]
@@ -174,7 +174,7 @@ def _find_hosts(server: Prometheus) -> list[str]:
 
 
 def _start_part(stack: ExitStack, folder: Path, part: int, count: int, hosts: list[str]) -> Prometheus:
-    config = _read("part.yml", fleet.PARTS_FILE)
+    config = _read("part.yml", recording.PARTS_FILE)
     config["global"]["external_labels"]["part"] = str(part)
     (scrape,) = config["scrape_configs"]
     by_hash, keep = scrape["relabel_configs"]

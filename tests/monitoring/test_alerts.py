@@ -13,9 +13,9 @@ import yaml
 import alert_stories.files
 from alert_stories.model import ALERTS, Shows
 from paropt_exporter import families
+from paropt_exporter.cli import generate
 from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.families import Kind
-from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
@@ -245,4 +245,7 @@ def test_every_command_of_the_runbook_is_valid() -> None:
 
 
 def test_alerts_are_one_kind_of_generated_files() -> None:
-    assert {*outputs.render_files(["alerts"], Options())} == {"alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"}
+    assert {*generate.render_files(["alerts"], Options())} == {
+        "alerts/paropt-recording.yml",
+        "alerts/paropt-alerts.yml",
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import families
-from paropt_exporter.monitoring import outputs
+from paropt_exporter.cli import generate
 from paropt_exporter.monitoring.options import Options
 from support.real_servers import RARE_COLLECTION, program
 
@@ -74,7 +74,7 @@ def test_the_rules_still_hold(renamed_repository: Path) -> None:
 
 
 def test_hand_written_files_name_only_exported_metrics() -> None:
-    generated = {ROOT / path for path in outputs.render_files((), Options())}
+    generated = {ROOT / path for path in generate.render_files((), Options())}
     exported = {family.name for family in families.FAMILIES} | {"paropt_exporter"}
     for page in {page for pattern in WRITTEN_BY_HAND for page in ROOT.glob(pattern)} - generated:
         named = re.findall(r"(?<![\w:])paropt_[a-z_]+[a-z]\b(?![.*/_])", page.read_text())
@@ -84,7 +84,7 @@ def test_hand_written_files_name_only_exported_metrics() -> None:
 def _find_files_with(root: Path, name: str) -> set[str]:
     """Return the generated files that contain a name."""
     paths = [
-        *outputs.render_files((), Options()),
+        *generate.render_files((), Options()),
         *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*")),
     ]
     return {path for path in paths if re.search(rf"\b{name}\b", (root / path).read_text())}

@@ -58,7 +58,7 @@ _LATE_STANDARD_MODULES = (
     "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
     "subprocess", "tempfile", "traceback", "typing",
 )  # fmt: skip
-_LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
+_LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.checks")
 
 
 def open_history(config: Config, clock: Clock) -> History:

@@ -287,9 +287,7 @@ def _run_history(flags: Flags) -> int:
                 stdout=sys.stdout,
             )
         if flags.flaky:
-            from paropt_exporter.cli import flaky_stages
-
-            return flaky_stages.run(history, loaded, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
+            return command.run_flaky(history, loaded, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
         return command.run(
             history,
             lane=flags.lane,
@@ -303,13 +301,13 @@ def _run_history(flags: Flags) -> int:
 def _merge_histories(flags: Flags) -> int:
     from paropt_exporter import config
     from paropt_exporter.app.parts import open_history
-    from paropt_exporter.cli import history_merge
+    from paropt_exporter.cli import history as command
     from paropt_exporter.clock import SystemClock
 
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(open_history(loaded, SystemClock())) as history:
         paths = [Path(name) for name in flags.files]
-        return history_merge.run(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
+        return command.run_merge(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _run_log(flags: Flags) -> int:

@@ -1,19 +1,25 @@
-"""`generate`: write the files that are generated from the code."""
+"""`generate`: render the files that are generated from the code, by kind, and write them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TextIO
 
+from msgspec.structs import replace
+
 from paropt_exporter.errors import UsageError
-from paropt_exporter.monitoring import outputs
-from paropt_exporter.monitoring.options import Options
+from paropt_exporter.monitoring.options import Format, Options
+
+Files = Mapping[str, str]  # content by path below the output folder
+_KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
+# All files that match are generated: one that no kind renders is obsolete.
+OWNED = ("alerts/*.yml", "alerts/fleet/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")
 
 
 def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
     """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched."""
-    for name, text in outputs.render_files(kinds, options).items():
+    for name, text in render_files(kinds, options).items():
         _write_file(out / name, text, stdout)
     return 0
 
@@ -28,3 +34,63 @@ def _write_file(path: Path, text: str, stdout: TextIO) -> None:
     except OSError as error:
         raise UsageError(f"generate: cannot write {path}: {error.strerror}: choose another --out") from None
     print(f"wrote {path}", file=stdout)
+
+
+def render_files(kinds: Iterable[str], options: Options) -> dict[str, str]:
+    """Return the files of some kinds, or of all kinds if none is given; raises UsageError for an unknown kind."""
+    wanted = tuple(kinds) or tuple(KINDS)
+    for kind in wanted:
+        if kind not in KINDS:
+            raise UsageError(f"generate: cannot generate {kind!r}; choose from {', '.join(KINDS)}")
+    return {path: text for kind in wanted for path, text in KINDS[kind](options).items()}
+
+
+def _render_schema(_: Options) -> Files:
+    from paropt_exporter.monitoring import schema
+
+    return {"docs/paropt.schema.json": schema.render_schema()}
+
+
+def _render_docs(options: Options) -> Files:
+    from paropt_exporter.monitoring import reference
+
+    return {"docs/metrics.md": reference.render_metrics(), "docs/runbook.md": reference.render_runbook(options)}
+
+
+def _render_alerts(options: Options) -> Files:
+    from paropt_exporter.monitoring.alerts import rule_files
+
+    return rule_files.render_rules(options)
+
+
+def _render_fleet(options: Options) -> Files:
+    from paropt_exporter.monitoring.alerts import rule_files
+
+    return rule_files.render_fleet_rules(options)
+
+
+def _render_dashboards(options: Options) -> Files:
+    from paropt_exporter.monitoring import dashboards
+
+    return dashboards.render_dashboards(options)
+
+
+def _render_kubernetes_objects(options: Options) -> Files:
+    """Return the PrometheusRules and ConfigMaps of the Kubernetes base, whatever format the options have.
+
+    The other files of the base contain no metric names and are not generated.
+    """
+    wrapped = replace(options, format=Format.PROMETHEUS_OPERATOR)
+    texts = {**_render_alerts(wrapped), **_render_dashboards(wrapped)}
+    return {str(_KUBERNETES_FOLDER / PurePosixPath(path).name): text for path, text in texts.items()}
+
+
+# Each imports its modules when it is called: the schema doesn't need grafanalib, which is slow to import.
+KINDS: Mapping[str, Callable[[Options], Files]] = {
+    "alerts": _render_alerts,
+    "fleet": _render_fleet,
+    "schema": _render_schema,
+    "docs": _render_docs,
+    "dashboards": _render_dashboards,
+    "deploy": _render_kubernetes_objects,
+}

@@ -1,29 +1,43 @@
-"""`history`: list past runs with their trend, compare two of them, or predict one with another number of workers."""
+"""`history`: list past runs, compare two, predict one with other workers, list flaky stages, merge other histories."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import format_count, format_table
-from paropt_exporter.errors import UsageError
+from msgspec import to_builtins
+
+from paropt_exporter.cli import PROGRAM
+from paropt_exporter.cli.formatting import format_count, format_line, format_table
+from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
 from paropt_exporter.plan import PlannedStage, order_stages
+from paropt_exporter.plan.flakiness import FLAKY_RUNS
+from paropt_exporter.plan.quarantine import describe_quarantine, find_today, is_over
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
+    from paropt_exporter.config.values import Quarantine
     from paropt_exporter.events import TaskTiming
     from paropt_exporter.history import History, RunSummary, StageSummary, Trend
+    from paropt_exporter.history.merging import ShardRun, Source
+    from paropt_exporter.plan import Flakiness
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
 _GONE = "its exporter is gone; the next start records it"
 _NOTES_CHARACTERS = 60
 _KNOWN_RUNS = 5  # in an error message
+_COMPLETE = (Result.SUCCESS, Result.FAILURE)
+_FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
+_SHOWN_ITEMS = 3
+_MOST_NAMED = 10
 
 
 def run(
@@ -221,9 +235,6 @@ def _format_timestamp(timestamp_seconds: float) -> str:
     return datetime.fromtimestamp(timestamp_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_COMPLETE = (Result.SUCCESS, Result.FAILURE)
-
-
 def run_what_if(
     history: History,
     config: Config,
@@ -341,3 +352,150 @@ def _what_if_to_json(
         "predicted_seconds": seconds[had],
         "what_if": [{"workers": size, "seconds": seconds[size]} for size in workers],
     }
+
+
+def run_flaky(history: History, config: Config, *, lane: str | None, output: str, stdout: TextIO) -> int:
+    """Print the stages of a lane, or of all, that failed and passed with the same files; the most flaky first.
+
+    `output`: "text" or "json". Quarantines follow. Returns 0.
+    """
+    found = history.load_flakiness(lane)
+    ordered = dict(sorted(found.items(), key=lambda each: (-each[1].interval[0], each[0])))
+    if output == "json":
+        entries = [
+            _flaky_to_json(place, flaky, _list_quarantines(config, place[1])) for place, flaky in ordered.items()
+        ]
+        text = json.dumps(entries, indent=2) + "\n"
+    else:
+        text = _format_flaky_stages(ordered, lane) + _format_quarantines(config)
+    stdout.write(text)
+    return 0
+
+
+def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None) -> str:
+    where = f" of lane {lane}" if lane else ""
+    if not found:
+        return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
+    heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
+    return "\n".join(
+        [heading, "", *format_table(_FLAKY_HEADERS, [_build_flaky_row(*each) for each in found.items()]), ""]
+    )
+
+
+def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
+    return [each for one in config.stages if one.name == stage for each in one.quarantine]
+
+
+def _format_quarantines(config: Config) -> str:
+    """Return a line for each item in quarantine, also of those whose quarantine is over."""
+    found = [(stage.name, each) for stage in config.stages for each in stage.quarantine]
+    if not found:
+        return ""
+    today = find_today()
+    lines = [
+        f"  {stage} {format_line(each.item)}: {format_line(describe_quarantine(each))}"
+        f"{', which is over' if is_over(each, today) else ''}"
+        for stage, each in found
+    ]
+    return "\n".join(["", "in quarantine", *lines, ""])
+
+
+def _build_flaky_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...]:
+    low, high = flaky.interval
+    items = sorted(flaky.items)
+    more = f" and {len(items) - _SHOWN_ITEMS} more" if len(items) > _SHOWN_ITEMS else ""
+    return (
+        *place,
+        str(flaky.first_attempts),
+        str(flaky.flaky_attempts),
+        f"{flaky.ratio:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        _format_date(flaky.last_timestamp_seconds),
+        format_line(", ".join(items[:_SHOWN_ITEMS]) + more),
+    )
+
+
+def _format_date(timestamp_seconds: float | None) -> str:
+    return "" if timestamp_seconds is None else f"{datetime.fromtimestamp(timestamp_seconds).astimezone():%Y-%m-%d}"
+
+
+def _flaky_to_json(place: tuple[str, str], flaky: Flakiness, quarantines: Sequence[Quarantine]) -> dict[str, object]:
+    low, high = flaky.interval
+    return {
+        "lane": place[0],
+        "stage": place[1],
+        "first_attempts": flaky.first_attempts,
+        "flaky_attempts": flaky.flaky_attempts,
+        "ratio": flaky.ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "last_timestamp_seconds": flaky.last_timestamp_seconds,
+        "items": sorted(flaky.items),
+        "quarantine": [to_builtins(each) for each in quarantines],
+    }
+
+
+def run_merge(history: History, project: str, paths: Sequence[Path], *, stdout: TextIO, stderr: TextIO) -> int:
+    """Merge the histories of shards, and check that they were parts of one split.
+
+    Returns 0, 1 if shards don't fit together, or 3 if a file can't be used; that is reported, and the
+    others are merged.
+    """
+    from paropt_exporter.history.merging import read_source
+
+    if any(path.absolute() == history.path.absolute() or _is_same_file(path, history.path) for path in paths):
+        raise UsageError(f"history merge: {history.path} is the history itself: name the files of the shards")
+    sources: list[Source] = []
+    code = 0
+    for path in paths:
+        try:
+            sources.append(read_source(path, project))
+        except HistoryError as error:
+            stderr.write(f"{PROGRAM}: left out: {format_line(str(error))}\n")
+            code = error.exit_code
+    merged = history.merge(sources)
+    stdout.write(
+        f"merged {format_count(len(sources), 'file')} into {history.path}: "
+        f"{format_count(merged.runs, 'new run')}, durations of {format_count(merged.items, 'item')}\n"
+    )
+    unended = sum(source.unended for source in sources)
+    if unended:
+        stderr.write(f"{PROGRAM}: left out {format_count(unended, 'run')} without an end\n")
+    faults = [*_iter_shard_faults([run for source in sources for run in source.find_shard_runs()])]
+    for fault in faults:
+        stderr.write(f"{PROGRAM}: {fault}\n")
+    return code or (EXIT_FAILED if faults else 0)
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _iter_shard_faults(runs: Sequence[ShardRun]) -> Iterator[str]:
+    """Yield a line for each lane whose shards, the last ones of each file, are not all parts of one split."""
+    lanes: dict[str, dict[tuple[str, int], set[int]]] = defaultdict(lambda: defaultdict(set))
+    for one in runs:
+        lanes[one.lane][one.split, one.count].add(one.index)
+    for lane, splits in lanes.items():
+        if len(splits) > 1:
+            yield (
+                f"the shards of lane {format_line(lane)} are of different splits, so items may have run in none or "
+                f"twice: give all shards the same history and the same files ({_format_splits(splits)})"
+            )
+            continue
+        (((split, count), indexes),) = splits.items()
+        missing = sorted({*range(1, count + 1)} - indexes)
+        if missing:
+            named = ", ".join(map(str, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
+            yield f"lane {format_line(lane)}: no file has shard {named} of {count} of split {format_line(split)}"
+
+
+def _format_splits(splits: Mapping[tuple[str, int], set[int]]) -> str:
+    parts = [
+        f"{format_line(split)}: {', '.join(f'{index}/{count}' for index in sorted(indexes)[:_MOST_NAMED])}"
+        for (split, count), indexes in splits.items()
+    ]
+    return "; ".join(parts[:_MOST_NAMED])

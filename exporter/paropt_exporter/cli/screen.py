@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
-from paropt_exporter.cli import color as coloring
-from paropt_exporter.cli import log_fields, summary
+from paropt_exporter.cli import summary
 from paropt_exporter.cli.formatting import format_count, format_line, format_seconds
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
@@ -33,7 +32,7 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.executors.commands.output import is_cut
 from paropt_exporter.plan import Flakiness, Plan
-from paropt_exporter.terminal import visible
+from paropt_exporter.terminal import GREEN, RED, YELLOW, paint, paint_summary, visible, wants_color
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
-_RICH_STYLES = {"": "none", coloring.RED: "red", coloring.YELLOW: "yellow", coloring.GREEN: "green"}
+_RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
 _SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
 
@@ -155,17 +154,13 @@ class ConsoleScreen:
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._show_line(
-                    f"{what} {word if event.broken else near}", coloring.YELLOW, log_fields.describe_limit(event)
-                )
+                self._show_line(f"{what} {word if event.broken else near}", YELLOW, _describe_limit(event))
             case StageRecord():
                 self._show_stage(event)
             case Decision() if self._verbose:
                 moved = event.old_size != event.new_size
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
-                self._show_line(
-                    f"pool {event.pool} {size} ({event.reason})", fields=log_fields.describe_decision(event)
-                )
+                self._show_line(f"pool {event.pool} {size} ({event.reason})", fields=_describe_decision(event))
             case RunRecord():
                 self._err_writer.put(self._stop_progress)
             case _:
@@ -175,7 +170,7 @@ class ConsoleScreen:
         verb = "killing" if stop.now else "stopping"
         again = ", again to kill" if stop.interrupted and not stop.now else ""
         fields = {"event": verb, "reason": stop.reason, "stages": stages}
-        self._show_line(f"{stop.reason}: {verb} {format_count(stages, 'stage')}{again}", coloring.YELLOW, fields)
+        self._show_line(f"{stop.reason}: {verb} {format_count(stages, 'stage')}{again}", YELLOW, fields)
 
     def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "", keeps_output: bool = False) -> None:
         if self._json_output:
@@ -193,7 +188,7 @@ class ConsoleScreen:
                 columns=self._out.columns,
             )
         if self._json_logs:
-            log.info(summary.format_headline(record), extra=log_fields.describe_run(record))
+            log.info(summary.format_headline(record), extra=_describe_run(record))
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
@@ -204,7 +199,7 @@ class ConsoleScreen:
             message = format_line(record.message[: summary.MESSAGES_WIDTH])
             self._show_line(
                 f"{record.stage}: {message}, attempt {record.attempt + 1} follows",
-                fields=log_fields.describe_task(record),
+                fields=_describe_task(record),
             )
         if self._verbose or (record.result.bad and record.final):
             self._show_output(record)
@@ -223,14 +218,14 @@ class ConsoleScreen:
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
         self._output_cut = self._output_cut or bool(cut and not where and record.result.bad)
-        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=log_fields.describe_task(record))
+        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:
             return
         took = format_seconds(record.duration_seconds)
         message = format_line(record.message[: summary.MESSAGES_WIDTH])
-        fields = log_fields.describe_stage(record)
+        fields = _describe_stage(record)
         if record.result is Result.SKIP:
             self._show_line(f"{record.stage} skipped: {message}", fields=fields)
         elif record.cached:
@@ -244,7 +239,7 @@ class ConsoleScreen:
             self._show_line(text, fields=fields)
         else:
             word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
-            color = coloring.RED if record.result.bad else ""
+            color = RED if record.result.bad else ""
             self._show_line(f"{record.stage} {word} after {took}: {message}", color, fields)
 
     def _show_line(self, text: str, color: str = "", fields: Mapping[str, object] | None = None) -> None:
@@ -269,7 +264,7 @@ class ConsoleScreen:
         if self._table is not None:
             self._table.print(text, color)
         elif color:
-            self._err.colored(coloring.paint(text, color))
+            self._err.colored(paint(text, color))
         else:
             self._err.write_line(text)
 
@@ -278,7 +273,7 @@ class ConsoleScreen:
 
     def _write_summary(self, text: str) -> None:
         if self._out_colored and not self._json_output:
-            self._out.colored(coloring.paint_summary(text))
+            self._out.colored(paint_summary(text))
         else:
             self._out.write_line(text)
         if self._out.fault is not None:
@@ -411,7 +406,71 @@ def open_screen(
         json_logs=json_logs,
         again=again,
         log_flags=log_flags,
-        color=lambda terminal: coloring.is_wanted(color, os.environ, terminal=terminal),
+        color=lambda terminal: wants_color(color, os.environ, terminal=terminal),
     )
     logs.set_writer(screen.log)
     return screen
+
+
+# The fields of events in JSON log lines, so that programs need not parse sentences.
+
+
+def _describe_run(record: RunRecord) -> dict[str, object]:
+    return {
+        "event": "run_ended",
+        "lane": record.lane,
+        "run_id": record.run_id,
+        "result": record.result.value,
+        "duration_seconds": record.duration_seconds,
+    }
+
+
+def _describe_stage(record: StageRecord) -> dict[str, object]:
+    return {
+        "event": "stage_ended",
+        "lane": record.lane,
+        "stage": record.stage,
+        "result": record.result.value,
+        "duration_seconds": record.duration_seconds,
+        "attempts": record.attempts,
+        "reason": record.message,
+        "tasks_cached": record.tasks_cached,
+        "saved_seconds": record.saved_seconds,
+        "cache_note": record.cache_note,
+    }
+
+
+def _describe_task(record: TaskRecord) -> dict[str, object]:
+    return {
+        "event": "task_ended",
+        "lane": record.lane,
+        "stage": record.stage,
+        "task": record.task,
+        "item": record.item,
+        "attempt": record.attempt,
+        "final": record.final,
+        "result": record.result.value,
+        "duration_seconds": record.duration_seconds,
+        "exit_code": record.exit_code,
+        "cached": record.cached,
+    }
+
+
+def _describe_limit(record: SlaRecord) -> dict[str, object]:
+    return {
+        "event": "sla_broken" if record.broken else "sla_warning",
+        "lane": record.lane,
+        "stage": record.stage,
+        "elapsed_seconds": record.elapsed_seconds,
+        "max_seconds": record.limit.max_seconds,
+    }
+
+
+def _describe_decision(decision: Decision) -> dict[str, object]:
+    return {
+        "event": "decision",
+        "pool": decision.pool,
+        "old_size": decision.old_size,
+        "new_size": decision.new_size,
+        "reason": decision.reason,
+    }

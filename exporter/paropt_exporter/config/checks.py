@@ -1,19 +1,27 @@
-"""Check keys against each other: unknown names, cycles of needs, missing work, sizes beyond the machine's.
+"""Validate the text of a `paropt.yml`: each key by its model, then keys against each other.
 
-The checks read plain values instead of the models, so that they also run on a file with faults in single keys. They
-skip values of a wrong type, which the models report.
+The latter are unknown names, cycles of needs, missing work, and sizes beyond the machine's. These checks read plain
+values instead of the models, so that they also run on a file with faults in single keys. They skip values of a wrong
+type, which the models report.
+
+This module loads pydantic and PyYAML, for which a run with an unchanged config has no need (`parsed_configs`).
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
+from pydantic import BaseModel, ValidationError
 
-from paropt_exporter.config import model, raw_yaml
+from paropt_exporter.config import messages, model, raw_yaml, values
 from paropt_exporter.config.command_checks import check_work
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
+from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
@@ -22,6 +30,11 @@ from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
 from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
 from paropt_exporter.events import Strategy
+
+# A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
+_MOST_ROUNDS = 10
+_Needs = dict[str, list[str]]
+_EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -214,12 +227,6 @@ def check_server(place: Location, server: dict[str, object]) -> Iterator[Fault]:
         yield Fault(location=(*place, "basic_auth"), message=message, on_key=True)
 
 
-# A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
-_MOST_ROUNDS = 10
-
-_Needs = dict[str, list[str]]
-
-
 def _find_unknown_needs(stages: list[RawStage]) -> Iterator[Fault]:
     """Yield a fault for each need that names no other stage, or repeats one."""
     names = raw_yaml.list_names(stages)
@@ -321,3 +328,77 @@ def _check_dask(dask: dict[str, object]) -> Iterator[Fault]:
             "`insecure: true` if the network is yours alone"
         )
         yield Fault(location=("dask", "scheduler"), message=message)
+
+
+def validate(content: bytes, machine: Machine) -> values.File:
+    """Return the values of a file. Raises Unreadable with all its faults."""
+    document = Document(decode_text(content))
+    value = document.value
+    if value is None:
+        raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
+    if isinstance(value, dict):
+        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # users keep anchors there
+    found: list[Fault] = []
+    file = None
+    try:
+        file = model.File.model_validate(value)
+    except ValidationError as error:
+        found += messages.iter_faults(error, document, model.File)
+    found += cross_check(value, machine)
+    if found or file is None:
+        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
+    return _build_file(file, document)
+
+
+def read_valid_parts(content: bytes) -> values.File | None:
+    """Return the keys and stages without faults of a file that has some, or None if nothing can be read."""
+    try:
+        document = Document(decode_text(content))
+        return _build_file(model.File.model_validate(_keep_valid_parts(document.value)), document)
+    except (Unreadable, ValidationError):
+        return None
+
+
+def _keep_valid_parts(value: object) -> dict[str, object]:
+    file = raw_yaml.as_mapping(value)
+    parts = {key: child for key, child in file.items() if _is_valid(model.File, {key: child})}
+    stages = [
+        stage
+        for place, stage in raw_yaml.list_stages(file)
+        if _is_valid(model.Stage, stage) and not any(check_work(place, stage))
+    ]
+    return {**parts, "stages": stages}
+
+
+def _is_valid(section: type[BaseModel], value: dict[str, object]) -> bool:
+    try:
+        section.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _build_file(file: model.File, document: Document) -> values.File:
+    places = {
+        raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
+        for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
+    }
+    return replace(
+        model.to_values(file),
+        lanes=MappingProxyType(_add_default_lanes(file.lanes)),
+        places=MappingProxyType({name: place.format("").removesuffix(": ") for name, place in places.items()}),
+    )
+
+
+def _add_default_lanes(lanes: Mapping[str, model.Lane]) -> dict[str, values.Lane]:
+    """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
+    known = build_default_lanes()
+    return {**known, **{name: _merge_lane(known.get(name, values.Lane()), lane) for name, lane in lanes.items()}}
+
+
+def _merge_lane(default: values.Lane, lane: model.Lane) -> values.Lane:
+    """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
+    given: dict[str, Any] = model.convert_fields(lane)
+    if isinstance(lane.sla, dict) and default.sla is not None:
+        given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **given["sla"]})
+    return replace(default, **given)

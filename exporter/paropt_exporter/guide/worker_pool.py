@@ -24,8 +24,7 @@ from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
-from paropt_exporter.guide.pool_metrics import StageMetrics, WorkerPoolMetrics
-from paropt_exporter.guide.pool_summary import CoreUse, summarize
+from paropt_exporter.guide.pool_metrics import CoreUse, StageMetrics, WorkerPoolMetrics, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.plan import PROCESSES, THREADS
 

@@ -14,7 +14,7 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.history import flaky, queries, recovery, repair, retention, rows, values
+from paropt_exporter.history import queries, recovery, repair, retention, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.retention import KEEP_DECISIONS
 from paropt_exporter.history.run_lock import RunLocks
@@ -186,11 +186,11 @@ class History:
 
     def load_flakiness(self, lane: str | None = None) -> Mapping[tuple[str, str], Flakiness]:
         """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each."""
-        return self._query(flaky.load_flakiness, self._project, lane)
+        return self._query(queries.load_flakiness, self._project, lane)
 
     def load_open_failures(self, lane: str, tree_state: str) -> Mapping[str, OpenFailures]:
         """Return for each stage of the lane what failed in a tree state without passing since; none if unknown."""
-        return self._query(flaky.load_open_failures, self._project, lane, tree_state)
+        return self._query(queries.load_open_failures, self._project, lane, tree_state)
 
     def load_stage_pasts(self, lane: str) -> Mapping[str, StagePast]:
         """Return for each stage of the lane what its last 20 runs tell about its duration and its failures."""
@@ -198,7 +198,7 @@ class History:
 
     def has_failed_with_state(self, lane: str) -> bool:
         """Return whether one of the lane's last runs failed in a known tree state."""
-        return self._query(flaky.has_failed_with_state, self._project, lane)
+        return self._query(queries.has_failed_with_state, self._project, lane)
 
     def store_tree_state(self, run_id: str, tree_state: str) -> None:
         """Store the tree state of a run that has ended. Never raises: without it there is less evidence."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from paropt_exporter.executors.cluster.environment import find_fault, format_table, list_differences, read_versions
 from paropt_exporter.executors.cluster.placement import choose_batch_size, choose_worker
+from paropt_exporter.executors.cluster.workers import (
+    find_version_fault,
+    format_differences,
+    list_differences,
+    read_versions,
+)
 from support.cluster_workers import add_item, build_worker
 
 GIB = 1 << 30
@@ -74,18 +79,18 @@ def test_batch_is_about_50_ms_of_work_and_a_fair_part_of_the_queue() -> None:
 
 def test_other_version_of_this_package_is_a_fault() -> None:
     ours = {"paropt-exporter": "2.0", "python": "3.11"}
-    fault = find_fault(ours, {"paropt-exporter": "1.0", "python": "3.11", "git": "yes"}, needs_git=True)
+    fault = find_version_fault(ours, {"paropt-exporter": "1.0", "python": "3.11", "git": "yes"}, needs_git=True)
     assert fault == "it has paropt-exporter 1.0, this is 2.0: pip install 'paropt-exporter[dask]==2.0'"
 
 
 def test_missing_git_is_a_fault_where_files_travel() -> None:
     theirs = {**read_versions(), "git": ""}
-    assert "no git" in find_fault(read_versions(), theirs, needs_git=True)
-    assert find_fault(read_versions(), theirs, needs_git=False) == ""
+    assert "no git" in find_version_fault(read_versions(), theirs, needs_git=True)
+    assert find_version_fault(read_versions(), theirs, needs_git=False) == ""
 
 
 def test_table_names_the_workers_that_differ_once() -> None:
     differs = list_differences({"python": "3.11"}, {"python": "3.12"}, ["ruff"])
-    assert format_table([("h/b", differs), ("h/a", differs), ("h/c", ())]) == [
+    assert format_differences([("h/b", differs), ("h/a", differs), ("h/c", ())]) == [
         "workers that differ: h/a, h/b: python 3.12 instead of 3.11, no ruff"
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize
+from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize
 from support.cluster_workers import build_worker
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.executors.cluster.host_files import HostTree
 from paropt_exporter.executors.cluster.settings import ClusterError
 from paropt_exporter.executors.cluster.snapshot import Repository, run_git
-from paropt_exporter.executors.cluster.trees import HostTree
 
 
 @pytest.fixture

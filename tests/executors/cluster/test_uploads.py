@@ -11,7 +11,7 @@ import pytest
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
-from paropt_exporter.executors.cluster.downloads import choose_destination
+from paropt_exporter.executors.cluster.file_sync import choose_destination
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.commands.output import OutputFile
 from support.dask_clusters import DaskCluster

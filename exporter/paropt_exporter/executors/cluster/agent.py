@@ -27,6 +27,7 @@ from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
+from paropt_exporter.executors.cluster.host_files import HostTree, find_outputs, take_temporary
 from paropt_exporter.executors.cluster.message_stream import OPERATION, READY, MessageStream
 from paropt_exporter.executors.cluster.messages import (
     Batch,
@@ -44,8 +45,6 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
 )
-from paropt_exporter.executors.cluster.trees import HostTree
-from paropt_exporter.executors.cluster.worker_files import find_outputs, take_temporary
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture

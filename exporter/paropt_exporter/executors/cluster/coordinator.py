@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import Result, RunningTask
-from paropt_exporter.executors.cluster import agent, dask_client, downloads, environment, placement, transfers
+from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, workers
+from paropt_exporter.executors.cluster.file_sync import Uploads
 from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
 from paropt_exporter.executors.cluster.message_stream import open_stream
 from paropt_exporter.executors.cluster.messages import (
@@ -33,9 +34,8 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
 )
+from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
-from paropt_exporter.executors.cluster.sizing import ClusterSize, FixedSize, Sizing
-from paropt_exporter.executors.cluster.uploads import Uploads
 from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem, build_running_task
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 
@@ -415,8 +415,8 @@ class Coordinator:
             self._spawn(self._list_workers())
 
     async def _provide(self, worker: RemoteWorker) -> None:
-        ours, theirs = environment.read_versions(), worker.facts.versions
-        if fault := environment.find_fault(ours, theirs, needs_git=self._uploads is not None):
+        ours, theirs = workers.read_versions(), worker.facts.versions
+        if fault := workers.find_version_fault(ours, theirs, needs_git=self._uploads is not None):
             raise ClusterError(fault)
         call = transfers.call_worker
         if self._uploads is not None:
@@ -426,7 +426,7 @@ class Coordinator:
         missing = await call(
             self._client, worker.address, agent.find_missing, self._session, self._programs, self._folder
         )
-        worker.differences = environment.list_differences(ours, theirs, missing)
+        worker.differences = workers.list_differences(ours, theirs, missing)
 
     async def _begin_run(self, programs: tuple[str, ...], folder: str) -> None:
         self._programs, self._folder = programs, folder
@@ -438,7 +438,7 @@ class Coordinator:
         if not self._workers:
             raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
         rows = [(f"{worker.facts.host}/{worker.name}", worker.differences) for worker in self._workers.values()]
-        for line in environment.format_table(rows):
+        for line in workers.format_differences(rows):
             log.warning(line)
 
     def _reject(self, address: str, reason: str) -> None:
@@ -620,7 +620,7 @@ class Coordinator:
     async def _fetch_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply) -> TaskReply:
         """Write the files of a reply here; a fault becomes the error of the task."""
         try:
-            await downloads.fetch_files(
+            await file_sync.fetch_files(
                 self._client,
                 worker.address,
                 item.files,

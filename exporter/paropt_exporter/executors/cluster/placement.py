@@ -1,14 +1,110 @@
-"""Choose the worker of a task, and how many tasks travel together."""
+"""Keep as many workers as the target needs, and choose the worker of a task and how many tasks travel together."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable
+from typing import Protocol
 
 from paropt_exporter.executors.cluster.workers import RemoteWorker
 
+log = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 1 ms
 AHEAD_SECONDS = 1.0  # a worker gets a batch ahead only of tasks shorter than this
 _MOST_IN_BATCH = 1000
+
+
+class Cluster(Protocol):
+    """A cluster that can be sized."""
+
+    @property
+    def can_scale_down(self) -> bool: ...
+
+    def scale(self, workers: int) -> None:
+        """Ask for this many workers. Returns at once."""
+
+    def scale_down(self, names: list[str | int]) -> None:
+        """End the workers of these names. Returns at once."""
+
+
+class ClusterSize:
+    """The number of workers that were asked for: grow at once, drain before shrinking.
+
+        grow:    scale(n) ............................................ workers come seconds or minutes later
+        shrink:  surplus for `idle_seconds` ──> draining ──idle──> scale_down(names)
+
+    Guarantees: a busy worker is never ended; a draining one takes tasks again if the target grows in time. Where the
+    cluster can't end workers by name, it shrinks only while all are idle.
+    """
+
+    def __init__(self, cluster: Cluster, idle_seconds: float) -> None:
+        self.asked = 0
+        self._cluster = cluster
+        self._idle_seconds = idle_seconds
+        self._surplus_since: float | None = None
+        self._has_warned = False
+
+    def adjust(self, target: int, workers: Iterable[RemoteWorker], now: float) -> tuple[RemoteWorker, ...]:
+        """Move towards `target` slots. Return the workers that were ended, which must get no more tasks."""
+        present = tuple(workers)
+        threads = max((worker.facts.threads for worker in present), default=1)
+        wanted = max(1, math.ceil(target / threads))
+        if wanted >= self.asked:
+            self._surplus_since = None
+            for worker in present:
+                worker.draining = False
+            if wanted > self.asked:
+                self.asked = wanted
+                self._cluster.scale(wanted)
+            return ()
+        if self._surplus_since is None:
+            self._surplus_since = now
+        if now < self._surplus_since + self._idle_seconds:
+            return ()
+        return self._shrink(wanted, present) if self._cluster.can_scale_down else self._shrink_idle(wanted, present)
+
+    def get_next_check(self) -> float | None:
+        """Return the moment at which a surplus has lasted long enough; None: there is none."""
+        return None if self._surplus_since is None else self._surplus_since + self._idle_seconds
+
+    def _shrink(self, wanted: int, present: tuple[RemoteWorker, ...]) -> tuple[RemoteWorker, ...]:
+        surplus = min(self.asked - wanted, len(present) - 1)
+        by_load = sorted(present, key=lambda worker: (worker.taken_slots, not worker.draining))
+        for index, worker in enumerate(by_load):
+            worker.draining = index < surplus
+        ended = tuple(worker for worker in by_load[: max(0, surplus)] if not worker.taken_slots)
+        if ended:
+            self.asked -= len(ended)
+            self._cluster.scale_down([worker.name for worker in ended])
+        return ended
+
+    def _shrink_idle(self, wanted: int, present: tuple[RemoteWorker, ...]) -> tuple[RemoteWorker, ...]:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("the cluster can't end workers by name: it shrinks only while all of them are idle")
+        if not any(worker.taken_slots for worker in present):
+            self.asked = wanted
+            self._cluster.scale(wanted)
+        return ()
+
+
+class FixedSize:
+    """The size of a cluster that others manage: it bounds the slots, and never changes."""
+
+    asked = 0
+
+    def adjust(self, target: int, workers: Iterable[RemoteWorker], now: float) -> tuple[RemoteWorker, ...]:
+        """Do nothing."""
+        del target, workers, now
+        return ()
+
+    def get_next_check(self) -> float | None:
+        """Return None: there is nothing to check."""
+        return None
+
+
+Sizing = ClusterSize | FixedSize
 
 
 def choose_worker(

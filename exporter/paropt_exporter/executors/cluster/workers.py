@@ -1,18 +1,25 @@
-"""The coordinator's view of the workers: their slots, and the work items that they hold."""
+"""The coordinator's view of the workers: their slots, the work items that they hold, how they differ from this host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
+from paropt_exporter._version import __version__
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster.message_stream import MessageStream
 from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
+from paropt_exporter.executors.cluster.settings import INSTALL_HINT
 from paropt_exporter.executors.commands.output import OutputFile, OutputSink
 from paropt_exporter.executors.future import TaskFuture
+
+OURS = "paropt-exporter"
+PYTHON = "python"
+GIT = "git"
 
 
 class LocalFiles(Struct, frozen=True, kw_only=True):
@@ -141,3 +148,33 @@ def build_running_task(item: WorkItem, worker: RemoteWorker) -> RunningTask:
         core_time=usage.core_time,
         sampled_seconds=0.0 if usage.age_seconds is None else received - usage.age_seconds,
     )
+
+
+def read_versions() -> Mapping[str, str]:
+    """Return our own versions."""
+    return {OURS: __version__, PYTHON: f"{sys.version_info[0]}.{sys.version_info[1]}"}
+
+
+def find_version_fault(ours: Mapping[str, str], theirs: Mapping[str, str], *, needs_git: bool) -> str:
+    """Return why a worker can't take tasks, or ""."""
+    if theirs.get(OURS) != ours[OURS]:
+        hint = INSTALL_HINT.replace("]'", f"]=={ours[OURS]}'")
+        return f"it has paropt-exporter {theirs.get(OURS)}, this is {ours[OURS]}: {hint}"
+    if needs_git and not theirs.get(GIT):
+        return "it has no git, which the files travel by: install it, or set dask.shared"
+    return ""
+
+
+def list_differences(ours: Mapping[str, str], theirs: Mapping[str, str], missing: Iterable[str]) -> tuple[str, ...]:
+    """Return what differs on a worker that can take tasks, each in a few words."""
+    found = [f"python {theirs.get(PYTHON)} instead of {ours[PYTHON]}"] if theirs.get(PYTHON) != ours[PYTHON] else []
+    return (*found, *(f"no {program}" for program in missing))
+
+
+def format_differences(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Return a line for each set of differences, with the workers that have it; none if all are as we are."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, differences in rows:
+        if differences:
+            groups.setdefault(tuple(differences), []).append(name)
+    return [f"workers that differ: {', '.join(sorted(names))}: {', '.join(what)}" for what, names in groups.items()]

@@ -52,9 +52,10 @@ def render_rules(options: Options) -> dict[str, str]:
 
 def render_fleet_rules(options: Options) -> dict[str, str]:
     """Return the rule files of the servers of a fleet, by path; a single server needs none of them."""
-    from paropt_exporter.monitoring.alerts import fleet
-
-    files = {fleet.PARTS_FILE: fleet.build_parts_groups(options), fleet.GLOBAL_FILE: fleet.build_global_groups(options)}
+    files = {
+        recording.PARTS_FILE: recording.build_parts_groups(options),
+        recording.GLOBAL_FILE: recording.build_global_groups(options),
+    }
     header = _HEADER.replace("alerts", "fleet")
     return {f"alerts/fleet/{name}": header + _render_file(name, content, options) for name, content in files.items()}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cli import generate
 from paropt_exporter.errors import UsageError
-from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.options import Options
 
 ROOT = Path(__file__).parents[2]
-FILES = outputs.render_files((), Options())
+FILES = generate.render_files((), Options())
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -20,14 +20,14 @@ def test_a_committed_file_is_up_to_date(path: str) -> None:
 
 
 def test_no_generated_file_is_obsolete() -> None:
-    committed = {str(path.relative_to(ROOT)) for pattern in outputs.OWNED for path in ROOT.glob(pattern)}
+    committed = {str(path.relative_to(ROOT)) for pattern in generate.OWNED for path in ROOT.glob(pattern)}
     assert committed - FILES.keys() == set(), "delete what nothing generates any more"
 
 
 def test_only_the_given_kinds_are_rendered() -> None:
-    assert [*outputs.render_files(["schema"], Options())] == ["docs/paropt.schema.json"]
+    assert [*generate.render_files(["schema"], Options())] == ["docs/paropt.schema.json"]
 
 
 def test_an_unknown_kind_is_an_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"cannot generate 'alert'; choose from .*schema, docs"):
-        outputs.render_files(["schema", "alert"], Options())
+        generate.render_files(["schema", "alert"], Options())

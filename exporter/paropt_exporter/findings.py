@@ -1,20 +1,54 @@
-"""Search the output of a failed check for findings, and choose the few lines of it that tell why the check failed."""
+"""Find the telling lines in the output of a failed check: linters' findings, failing tests and their messages."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from itertools import islice, pairwise
 
 from msgspec import Struct, field
-
-from paropt_exporter.findings.finding import Finding, Level
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
 _CUT_NOTE = "[about "  # the first line of an output of which only the end was kept
 _LONGEST_LINE = 500  # characters: no tool's finding is longer, and patterns may need quadratic time
+
+
+class Level(StrEnum):
+    """How bad a finding is; the values are those of GitHub's annotations."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """A place and a message. `path` is written as the tool wrote it; `line` and `column` count from 1.
+
+    `rule`: the tool's name for the kind of finding, such as `F401` or `return-value`. `test`: the failing test's id.
+    """
+
+    message: str
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
+    rule: str | None = None
+    test: str | None = None
+    level: Level = Level.ERROR
+
+    @property
+    def place(self) -> str:
+        """Return the test's id, otherwise `path:line:column` as far as it is known; "" without a path."""
+        if self.test is not None:
+            return self.test
+        return ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
+
+    @property
+    def text(self) -> str:
+        """Return the finding in one line."""
+        rule = f" [{self.rule}]" if self.rule else ""
+        return f"{self.place}: {self.message}{rule}" if self.place else f"{self.message}{rule}"
 
 
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
