@@ -11,10 +11,17 @@ from paropt_exporter.monitoring import outputs
 from paropt_exporter.monitoring.options import Options
 
 
-def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
-    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched."""
+def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: TextIO) -> int:
+    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched.
+
+    Without both it is a UsageError: all kinds in the current folder could replace a project's own docs/runbook.md.
+    """
+    if not kinds and out is None:
+        raise UsageError(
+            f"generate: name what to write ({', '.join(outputs.KINDS)}), or add --out DIR to write everything"
+        )
     for name, text in outputs.render_files(kinds, options).items():
-        _write_file(out / name, text, stdout)
+        _write_file((out or Path()) / name, text, stdout)
     return 0
 
 
