@@ -54,14 +54,15 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
 
-    Known are pytest, unittest and go test, then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at
-    last a Python traceback.
+    Known are pytest, unittest, go test and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and
+    tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
         _find_pytest_failures,
         _find_unittest_failures,
         _find_go_failures,
+        _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
     ):
@@ -111,6 +112,14 @@ _GO_OTHER = re.compile(r"^\s*(?:--- |=== |FAIL\b|ok\b|PASS\b|exit status )")
 _GO_LOGGED = re.compile(r"^\s+(\S+\.go):(\d+): (.*)$")
 _GO_COMPILED = re.compile(r"^(?:vet: )?(\S+\.go):(\d+):(\d+): (.+)$")
 _GO_PANIC = re.compile(r"^panic: (.+)$")
+
+# TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
+_TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
+_TAP_FAILED = re.compile(r"^(?P<indent> *)not ok\b(?: \d+)?(?: - | )?(?P<test>.*)$")
+_TAP_EXPECTED = re.compile(r" # (?:todo|skip)\b", re.IGNORECASE)  # a failure that its author knows of
+_TAP_KEY = re.compile(r"^\s+(?P<key>error|message|location|failureType): (?P<value>.+)$")
+_TAP_BLOCK = frozenset({"|", "|-", ">", ">-"})  # YAML: the value stands in the next lines
+_TAP_LOCATION = re.compile(r"^(?P<path>.+):(?P<line>\d+):(?P<column>\d+)$")
 
 
 def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
@@ -260,6 +269,42 @@ def _add_log(found: Finding, logged: dict[str, tuple[str, int, str]]) -> Finding
         return found
     path, line, message = logged[found.test]
     return Finding(message=message, path=path, line=line, test=found.test)
+
+
+def _find_tap_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test; none if this is not TAP."""
+    if not any(_TAP_BEGUN.match(line) for line in lines):
+        return
+    for number, line in enumerate(lines):
+        failed = _TAP_FAILED.match(line)
+        if failed and not _TAP_EXPECTED.search(line):
+            described = _read_tap_description(lines, number + 1, indent=failed["indent"] + "  ")
+            if described.get("failureType") != "subtestsFailed":  # the failed subtests tell more
+                yield _make_tap_finding(failed["test"].strip() or "a test", described)
+
+
+def _read_tap_description(lines: Sequence[str], start: int, *, indent: str) -> dict[str, str]:
+    """Return the keys of the YAML block below a failed test that describe the failure; of a text, its first line."""
+    found: dict[str, str] = {}
+    if start >= len(lines) or lines[start] != f"{indent}---":
+        return found
+    for number in range(start + 1, len(lines)):
+        line = lines[number]
+        if line == f"{indent}...":
+            break
+        if key := _TAP_KEY.match(line):
+            is_block = key["value"] in _TAP_BLOCK and number + 1 < len(lines)
+            value = lines[number + 1].strip() if is_block else key["value"].strip("'\"")
+            found.setdefault(key["key"], value)
+    return found
+
+
+def _make_tap_finding(test: str, described: dict[str, str]) -> Finding:
+    message = described.get("error") or described.get("message") or "failed"
+    place = _TAP_LOCATION.match(described.get("location", ""))
+    if place is None:
+        return Finding(message=message, test=test)
+    return Finding(message=message, test=test, path=place["path"], line=int(place["line"]), column=int(place["column"]))
 
 
 # linters, type checkers and compilers: lines with a path and a position

@@ -283,7 +283,7 @@ def test_plan_explains_what_a_traced_stage_would_do(project: TracedProject) -> N
         found = preview_plan(plan, project.project.store, project.project.environ)
         return [(each.reason, each.note) for each in found]
 
-    assert preview() == [(CacheReason.NEW, "it has no result yet")]
+    assert preview() == [(CacheReason.NEW, "no result in the cache yet")]
     project.run("cat src/a.py")
     assert preview() == [(CacheReason.NEW, "unchanged: it runs to prove its traced inputs (1 of 2)")]
     for _ in range(PROOFS):

@@ -99,3 +99,9 @@ def test_unknown_run_lists_the_known_ones(history: History) -> None:
 def test_lane_without_runs_gets_a_sentence(history: History) -> None:
     assert printed(history, lane="docs") == "no runs of lane docs yet\n"
     assert printed(history, lane="docs", output="json") == "[]\n"
+
+
+def test_history_of_a_renamed_folder_names_its_project(history: History, tmp_path: Path) -> None:
+    with closing(History(tmp_path / "history.db", project="renamed", clock=StillClock())) as renamed:
+        told = "no runs of this project yet; the history has runs of shop: set `project: shop` to see them\n"
+        assert printed(renamed) == told

@@ -172,7 +172,18 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("yes",), ("a b", "c"), ("x", "key: value"), ("x", "#y"), ("é",), ("5",), ("a'b", '"')]
+    "words",
+    [
+        ("yes",),
+        ("a b", "c"),
+        ("x", "key: value"),
+        ("x", "#y"),
+        ("é",),
+        ("5",),
+        ("a'b", '"'),
+        ("npm", "run", "test:e2e"),
+        ("a:", "b"),
+    ],
 )
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
     stage = Stage(number=1, name="one", run=words)
@@ -180,6 +191,12 @@ def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]
     path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=()), path.parent))
     (read,) = plan.build_plan(config.read_config(path, root=tmp_path), "standard").stages
     assert read.tasks[0].work == plan.Commands(steps=(words,))
+
+
+def test_script_with_a_colon_in_its_name_is_a_plain_command(tmp_path: Path) -> None:
+    stage = Stage(number=5, name="integration_tests", run=("npm", "run", "test:e2e"))
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    assert "    run: npm run test:e2e\n" in text
 
 
 def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
@@ -249,6 +266,14 @@ def test_proposed_inputs_cache_lint_types_and_tests(typed_project: Path) -> None
     out, err = io.StringIO(), io.StringIO()
     assert check.run(typed_project / "paropt.yml", typed_project, lane=None, stdout=out, stderr=err) == 0
     assert err.getvalue() == ""  # each pattern matches something
+
+
+@pytest.mark.parametrize("command", [("npm", "run", "lint"), ("make", "lint")])
+def test_script_or_target_is_proposed_to_depend_on_all_files(tmp_path: Path, command: tuple[str, ...]) -> None:
+    stage = Stage(number=2, name="quality_gates", run=command)
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    assert '# inputs: ["**"]\n' in text
+    assert "*.py" not in text
 
 
 def test_stubs_are_proposed_inputs_if_there_are_some(typed_project: Path) -> None:

@@ -32,6 +32,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["history", "--compare", "one", "other"], ["'one'", "the latest are"]),
         (["history", "--limit", "0"], ["'0'"]),
         (["generate", "nope"], ["'nope'", "schema"]),
+        (["generate"], ["alerts, fleet", "--out DIR"]),  # it would replace a project's own docs/runbook.md
         (["sla", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
         (["sla", "--quantile", "2"], ["--quantile", "'2'", "above 0 up to 1"]),
         (["sla", "--margin", "-1"], ["--margin"]),

@@ -39,7 +39,7 @@ def run_once(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
     first = run_once(project)
-    assert "lint" in first.stdout and "it has no result yet" in first.stdout
+    assert "lint" in first.stdout and "no result in the cache yet" in first.stdout
     second = run_once(project)
     assert "4 stages, 3 cached (saved " in second.stdout
     assert "lint cached: took" in second.stderr
@@ -67,7 +67,7 @@ def test_go_task_166_and_1305_plan_writes_no_state(project: Path) -> None:
     for command in (("plan", "--why"), ("--dry-run",), ("check",)):
         assert run(project, *command).returncode == 0
     assert not (project.parent / "store").exists()
-    assert "it has no result yet" in run_once(project).stdout
+    assert "no result in the cache yet" in run_once(project).stdout
 
 
 def test_no_cache_runs_all_stages(project: Path) -> None:

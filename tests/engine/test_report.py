@@ -91,6 +91,16 @@ def test_gil_bound_work_is_named_as_in_the_guide() -> None:
     assert "High CPU usage" in found.sentence
 
 
+def test_gil_bound_work_of_a_moment_is_no_bottleneck() -> None:
+    assert kinds(record("a", 0.05, gil_bound=True)) == set()
+
+
+@pytest.mark.parametrize(("seconds", "ratio"), [(3.2, "3.2x"), (236.6, "237x")])
+def test_large_ratio_has_no_decimals(seconds: float, ratio: str) -> None:
+    (found,) = report.find_bottlenecks([record("a", 1), record("b", seconds)], busy_ratio=0.7, queued=False)
+    assert found.sentence == f"stages are uneven: b took {ratio} as long as a"
+
+
 def test_skipped_stages_do_not_count() -> None:
     assert kinds(record("a", 2), record("b", 0, result=Result.SKIP, started_timestamp_seconds=None)) == set()
 
@@ -225,6 +235,12 @@ def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
     advised = advice("uneven", *tasks, planned=lane(whole("a", PYTEST), stage("b"), workers=3))
     assert advised == "split a in two (items): 3.0 s instead of 6.0 s"
+
+
+def test_retried_task_is_not_advised_to_be_split() -> None:
+    tried = (*rounds(1, 1, seconds=3.0, name="a"), *rounds(2, 1, seconds=3.0, name="a")[1:], *rounds(1, 1, name="b"))
+    again = tuple(replace(each, task=0) for each in tried)
+    assert advice("uneven", *again, planned=lane(whole("a", PYTEST), stage("b"), workers=3)) == ""
 
 
 def test_unexplained_run_gets_no_advice() -> None:

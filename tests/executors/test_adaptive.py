@@ -166,3 +166,10 @@ def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:
     lock = threading.Lock()
     with AdaptivePool(Strategy.PROCESS, 2) as pool:
         assert pool.submit(lambda: (lock.locked(), os.getpid())).result(HANG_SECONDS) == (False, os.getpid())
+
+
+def test_repr_shows_the_pools_in_use() -> None:
+    with AdaptivePool(Strategy.THREAD, 2) as pool:
+        assert repr(pool) == "<AdaptivePool: not used yet>"
+        assert pool.submit(abs, -1).result(HANG_SECONDS) == 1
+        assert repr(pool).startswith("<AdaptivePool: <ThreadPool threads: ")

@@ -77,6 +77,22 @@ def test_lambdas_closures_and_bound_methods_run_in_workers(pool: ProcessPool) ->
     assert list(pool.map(lambda number: number + base, range(3))) == [40, 41, 42]
 
 
+@pytest.mark.parametrize("imports", ["", "import multiprocessing\n"])  # it brings reducers of its own
+def test_remote_traceback_names_the_scripts_file_and_line(tmp_path: Path, imports: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""{imports}from paropt_exporter import ProcessPool
+def task(divisor):
+    return 1 / divisor
+with ProcessPool(1) as pool:
+    print(pool.submit(task, 0).exception().__cause__.text)
+""")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+    )
+    line = 3 + bool(imports)
+    assert f'File "{script}", line {line}, in task\n    return 1 / divisor\n' in done.stdout
+
+
 def test_script_without_main_guard_gets_its_own_classes_back(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("""

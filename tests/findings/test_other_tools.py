@@ -80,6 +80,59 @@ def test_go_packages_that_do_not_compile_name_the_line() -> None:
     assert choose_excerpt(output) == ["./sum.go:3:5: undefined: y"]
 
 
+def test_failed_subtests_of_tap_have_their_messages_and_places() -> None:
+    output = """TAP version 13
+# Subtest: adds
+not ok 1 - adds
+  ---
+  duration_ms: 1503.9
+  location: '/app/a.test.js:2:41'
+  failureType: 'testCodeFailure'
+  error: '1 == 2'
+  stack: |-
+    TestContext.<anonymous> (/app/a.test.js:2:115)
+  ...
+# Subtest: orders
+    # Subtest: ships
+    not ok 1 - ships
+      ---
+      location: '/app/b.test.js:3:26'
+      error: |-
+        Expected values to be strictly equal:
+
+        1 !== 2
+      ...
+    # Subtest: later
+    not ok 2 - later # TODO
+      ---
+      error: 'not yet'
+      ...
+    1..2
+not ok 2 - orders
+  ---
+  location: '/app/b.test.js:3:1'
+  failureType: 'subtestsFailed'
+  error: '1 subtest failed'
+  ...
+1..2
+# fail 2
+"""
+    assert find_findings(output) == (
+        Finding(test="adds", message="1 == 2", path="/app/a.test.js", line=2, column=41),
+        Finding(
+            test="ships", message="Expected values to be strictly equal:", path="/app/b.test.js", line=3, column=26
+        ),
+    )
+
+
+def test_tap_without_descriptions_names_the_failed_tests() -> None:
+    assert choose_excerpt("1..2\nok 1 adds\nnot ok 2 divides\n# (in test file a.bats, line 5)\n") == ["divides: failed"]
+
+
+def test_not_ok_outside_of_tap_is_no_finding() -> None:
+    assert find_findings("not ok 1 - oh\n") == ()
+
+
 def test_a_compilers_error_code_becomes_the_rule() -> None:
     output = "error[E0308]: mismatched types\n --> src/main.rs:4:18\n  |\n4 |     let x: i32 = 'a';\n"
     assert choose_excerpt(output) == ["src/main.rs:4:18: mismatched types [E0308]"]

@@ -180,6 +180,18 @@ def test_strategy_may_be_given_by_its_value(make: Make) -> None:
     assert make("process_pool").strategy is ParallelizationStrategy.PROCESS_POOL
 
 
+def test_unknown_strategy_names_the_known_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"there is no strategy 'thread': choose from thread_pool, process_pool, hybrid"
+    ):
+        AdaptiveWorkerPool("thread")
+
+
+def test_repr_names_strategy_and_size() -> None:
+    with AdaptiveWorkerPool(ParallelizationStrategy.THREAD_POOL, initial_size=3) as pool:
+        assert repr(pool) == "<AdaptiveWorkerPool thread_pool: 3 workers>"
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_size_below_one_is_rejected(size: int) -> None:
     with pytest.raises(ValueError, match=f"initial_size is {size}: expected at least 1"):
@@ -509,6 +521,7 @@ def test_function_that_cannot_be_sent_to_a_process_is_reported(make: Make, caplo
     pool.wait_all(HANG_SECONDS)
     (said,) = [record for record in caplog.records if "can't be sent to a process" in record.message]
     assert said.levelname == "WARNING"
+    assert "Bound.compute" in said.message and "cannot pickle '_thread.lock' object" in said.message
     (fact,) = [sentence for sentence in pool.metrics.bottlenecks if "can't be sent to a process" in sentence]
     assert "Bound.compute" in fact and "5 tasks ran in threads" in fact and "lock" in fact
     assert any("Bound.compute" in advice and "__reduce__" in advice for advice in pool.metrics.recommendations)

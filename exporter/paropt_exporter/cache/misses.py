@@ -106,7 +106,7 @@ def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping
     if not known:
         if notes.keys:
             return Miss(CacheReason.EVICTED, "its earlier results were evicted from the cache")
-        return notes.unkept or Miss(CacheReason.NEW, "it has no result yet")
+        return notes.unkept or Miss(CacheReason.NEW, "no result in the cache yet")
     nearest = min(known, key=lambda entry: len(_list_differences(key, entry)))
     if not key.listings and not _list_differences(key, nearest):
         return Miss(CacheReason.EVICTED, "its traced inputs were evicted from the cache")

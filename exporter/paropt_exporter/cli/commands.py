@@ -425,7 +425,8 @@ def _run_generate(flags: Flags) -> int:
     from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
-    return generate.run(tuple(flags.what), Path(flags.out), parse_options(given), stdout=sys.stdout)
+    out = None if flags.out is None else Path(flags.out)
+    return generate.run(tuple(flags.what), out, parse_options(given), stdout=sys.stdout)
 
 
 def _run_lane(flags: Flags) -> int:

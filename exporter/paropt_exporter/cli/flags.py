@@ -459,9 +459,16 @@ def _add_order_flags(order: Parser) -> Parser:
 
 def _add_generate_flags(generate: Parser) -> None:
     generate.add_argument(
-        "what", nargs="*", metavar="WHAT", help="alerts, dashboards, deploy, docs, fleet, schema (default: all)"
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        help="alerts, dashboards, deploy, docs, fleet, schema; may be left out with --out",
     )
-    generate.add_argument("--out", metavar="DIR", default=".", help="the folder to write to (default: the current one)")
+    generate.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the folder to write to, and without WHAT to write everything to (default: the current one)",
+    )
     chosen = generate.add_argument_group("parameters of rules and dashboards")
     chosen.add_argument(
         "--selector", metavar="MATCHERS", default="", help="label matchers for each query, like 'job=\"x\"'"

@@ -118,6 +118,15 @@ def _find_run(history: History, run_id: str) -> RunSummary:
     return found
 
 
+def _describe_empty(history: History) -> str:
+    """Return a line that names the projects with runs: a folder that was renamed is another project."""
+    projects = history.load_projects()
+    if not projects:
+        return "no runs yet\n"
+    named = ", ".join(projects[:_KNOWN_RUNS])
+    return f"no runs of this project yet; the history has runs of {named}: set `project: {projects[0]}` to see them\n"
+
+
 def _dump_json(summaries: Sequence[RunSummary]) -> str:
     return json.dumps([to_json(summary) for summary in summaries], indent=2) + "\n"
 
@@ -125,7 +134,7 @@ def _dump_json(summaries: Sequence[RunSummary]) -> str:
 def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
     summaries = history.load_runs(lane, limit=limit)
     if not summaries:
-        return f"no runs of lane {lane} yet\n" if lane else "no runs yet\n"
+        return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
     lines = format_table(_RUN_HEADERS, [_build_run_row(history, summary) for summary in summaries])
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _MOST_NAMED = 10
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-][\w./=-]*|\{items\}", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=-]|:(?=\w))*|\{items\}", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
@@ -46,6 +47,7 @@ stages:
 """
 _DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
 _SOURCE_READERS = frozenset({"quality_gates", "type_checking"})  # linters and type checkers
+_SCRIPT_RUNNERS = frozenset({"npm", "pnpm", "yarn", "make"})
 _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
@@ -103,7 +105,7 @@ def _find_existing(path: Path) -> str | None:
 
 def render_config(detected: DetectedStages, root: Path) -> str:
     """Return the text of paropt.yml for the stages that were detected in `root`."""
-    proposals = _propose_caching(root) if detected.stages else {}
+    proposals = _propose_caching(detected.stages, root) if detected.stages else {}
     stages = "".join(_render_stage(stage, proposals.get(stage.name)) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {note}\n" for note in detected.notes)
     linters = [stage.name for stage in detected.stages if stage.name in _DOCS_STAGES]
@@ -111,19 +113,25 @@ def render_config(detected: DetectedStages, root: Path) -> str:
     return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL
 
 
-def _propose_caching(root: Path) -> dict[str, str]:
+def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     """Return the keys that let stages be skipped, by stage.
 
-    Linters and type checkers read sources, and settings, which always count. Which other files tests read is not known:
-    all count that git does not ignore, or all that there are.
+    Python's linters and type checkers read sources, and settings, which always count. The files that tests, npm scripts
+    and make targets read are not known: all count that git does not ignore, or all that there are.
     """
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
     there = [pattern for pattern in _SOURCES if InputPatterns((pattern,)).find_files(str(root))]
-    tests = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
-    named = ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1])
-    return {**dict.fromkeys(_SOURCE_READERS, f"inputs: [{named}]"), "unit_tests": tests}
+    all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
+    sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
+    readers = {stage.name: all_files if _runs_script(stage) else sources for stage in stages}
+    return {name: readers[name] for name in _SOURCE_READERS & readers.keys()} | {"unit_tests": all_files}
+
+
+def _runs_script(stage: Stage) -> bool:
+    """Return whether a stage runs an npm script or a make target, which may read any file."""
+    return isinstance(stage.run, tuple) and stage.run[0] in _SCRIPT_RUNNERS
 
 
 def _render_stage(stage: Stage, proposal: str | None) -> str:

@@ -318,7 +318,7 @@ def _print_table(plan: Plan, stdout: TextIO) -> None:
     drawn = Table()
     headers = _HEADERS if console.width >= _WIDE_COLUMNS else _HEADERS[:-1]
     for header in headers:
-        drawn.add_column(header, no_wrap=header == "stage", overflow="fold")
+        drawn.add_column(header, no_wrap=header in ("stage", "expected"), overflow="fold")
     for place, stage in enumerate(_list_runnable(plan), start=1):
         cells = _build_row(place, stage)[: len(headers)]
         drawn.add_row(*(Text(format_line(cell)) for cell in cells))  # Text: rich would read brackets as markup

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.faults import Fault, Location, suggest_name
-from paropt_exporter.config.model import Shorthand
+from paropt_exporter.config.model import Items, Shorthand
 from paropt_exporter.config.units import NOT_SHOWN, format_value
 
 _KINDS = {
@@ -39,7 +39,8 @@ _BOUNDS = {
 _SECRET_KEYS = frozenset(
     {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
 )
-_SHORTHANDS = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
+_EXPECTED = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
+_EXPECTED[Items.__name__] = "a mapping like {list: [a, b]} or {glob: tests/test_*.py}"
 
 
 def iter_faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
@@ -62,8 +63,8 @@ def iter_faults(error: ValidationError, document: Document, model: type[BaseMode
 def _format_message(detail: ErrorDetails, document: Document, location: Location) -> str:
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
     shown = _format_found(found, location)
-    if kind == "model_type" and context["class_name"] in _SHORTHANDS:
-        message = f"expected {_SHORTHANDS[context['class_name']]}, found {shown}"
+    if kind == "model_type" and context["class_name"] in _EXPECTED:
+        message = f"expected {_EXPECTED[context['class_name']]}, found {shown}"
     elif kind == "value_error":
         message = str(context["error"])
     elif kind in ("enum", "literal_error"):

@@ -92,6 +92,11 @@ class RecordedRun:
     def tasks(self) -> tuple[RecordedTask, ...]:
         return self._workload.tasks
 
+    def has_retries(self, stage: str) -> bool:
+        """Return whether any task of a stage had several attempts."""
+        tried = [timing.task for timing in self.timings if timing.stage == stage]
+        return len(tried) > len(set(tried))
+
     @cached_property
     def size(self) -> int:
         """The number of workers: the fixed one, otherwise as many as were used at once."""
@@ -229,13 +234,13 @@ def _iter_stage_bottlenecks(ran: Sequence[StageRecord], whole: Sequence[StageRec
             yield Bottleneck(
                 kind="slow",
                 stage=stage.stage,
-                sentence=f"{stage.stage} is slow: {ratio:.1f}x the average stage",
+                sentence=f"{stage.stage} is slow: {_format_ratio(ratio)} the average stage",
             )
         if stage.tasks > 1 and _is_uneven(stage.fastest_task_seconds, stage.slowest_task_seconds):
             ratio = stage.slowest_task_seconds / max(stage.fastest_task_seconds, 1e-3)
-            sentence = f"{stage.stage} is uneven: its slowest task took {ratio:.1f}x its fastest"
+            sentence = f"{stage.stage} is uneven: its slowest task took {_format_ratio(ratio)} its fastest"
             yield Bottleneck(kind="uneven", stage=stage.stage, sentence=sentence)
-        if stage.gil_bound:
+        if stage.gil_bound and stage.duration_seconds >= _NOTICEABLE_SECONDS:
             sentence = f"{stage.stage} is CPU-bound Python in threads: High CPU usage"
             yield Bottleneck(kind="gil_bound", stage=stage.stage, sentence=sentence)
 
@@ -247,7 +252,7 @@ def _iter_lane_bottlenecks(
     slowest = max(ran, key=lambda stage: stage.duration_seconds, default=None)
     if fastest and slowest and _is_uneven(fastest.duration_seconds, slowest.duration_seconds):
         ratio = slowest.duration_seconds / max(fastest.duration_seconds, 1e-3)
-        sentence = f"stages are uneven: {slowest.stage} took {ratio:.1f}x as long as {fastest.stage}"
+        sentence = f"stages are uneven: {slowest.stage} took {_format_ratio(ratio)} as long as {fastest.stage}"
         yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
     if ran and busy_ratio < UNDER_USED_RATIO:
         sentence = f"workers were busy {busy_ratio:.0%} of their time"
@@ -255,6 +260,10 @@ def _iter_lane_bottlenecks(
     if queued and busy_ratio > SATURATED_RATIO:
         sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited"
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
+
+
+def _format_ratio(ratio: float) -> str:
+    return f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x"
 
 
 def _is_uneven(fastest: float, slowest: float) -> bool:
@@ -299,6 +308,8 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     if not places:
         return ""
     longest = max(places, key=lambda place: run.tasks[place].seconds)
+    if run.has_retries(run.tasks[longest].stage):
+        return ""  # the time of all attempts is not the task's duration
     half = replace(run.tasks[longest], seconds=run.tasks[longest].seconds / 2)
     tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
     of_stage = sum(each.stage == half.stage for each in run.tasks)

@@ -40,6 +40,10 @@ class ParallelizationStrategy(StrEnum):
     SEQUENTIAL = "sequential"
     ADAPTIVE = "adaptive"
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"there is no strategy {value!r}: choose from {', '.join(cls)}")
+
     @property
     def pool_strategy(self) -> Strategy:
         """The strategy's name in pools and the config."""

@@ -189,6 +189,9 @@ class AdaptiveWorkerPool(Executor):
                 now=datetime.fromtimestamp(SystemClock().wall(), UTC),
             )
 
+    def __repr__(self) -> str:
+        return f"<AdaptiveWorkerPool {self.strategy}: {self.size} workers>"
+
     @property
     def size(self) -> int:
         """The target number of workers, or the starting number before the first task."""

@@ -554,6 +554,12 @@ def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None,
     return tuple(_build_summary(connection, row) for row in reversed(found))
 
 
+def load_projects(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Return the names of the projects that have runs, sorted."""
+    found = connection.execute("SELECT DISTINCT project FROM runs ORDER BY project")
+    return tuple(to_text(name) for (name,) in found)
+
+
 def find_run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
     """Return the run with this id, or with an id that begins so if it is the only one."""
     query = "SELECT run_id FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ?"

@@ -241,6 +241,10 @@ class History:
         """Return the last runs (of one lane or of all), oldest first."""
         return self._query(queries.load_runs, self._project, lane=lane, limit=limit)
 
+    def load_projects(self) -> tuple[str, ...]:
+        """Return the names of all projects that have runs in this file, sorted."""
+        return self._query(queries.load_projects)
+
     def find_run(self, run_id: str) -> queries.RunSummary | None:
         """Return a run by its id or an unambiguous beginning of it."""
         return self._query(queries.find_run, self._project, run_id)

@@ -135,6 +135,9 @@ class AdaptivePool(Executor):
         """The CPU-bound functions that run in threads because they can't be pickled."""
         return self._scheduler.fallbacks()
 
+    def __repr__(self) -> str:
+        return f"<AdaptivePool: {', '.join(map(repr, self.pools())) or 'not used yet'}>"
+
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """Return the statistics of each pool; tasks of the backlog are in `waiting`."""
         return tuple(pool.statistics() for pool in self.pools())

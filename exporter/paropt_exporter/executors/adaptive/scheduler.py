@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget, CoreTime, cpu_demand
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import (
@@ -364,8 +364,9 @@ class AdaptiveScheduler:
             if first:
                 self._fallbacks[key] = ThreadFallback(key, str(error), 0)
         if first:
-            # The message has the name, since scripts that configure no logging see only the message.
-            log.warning("%s can't be sent to a process: its tasks run in threads", key, extra=facts)
+            # The message has name and reason, since scripts that configure no logging see only the message.
+            reason = describe(error.__cause__ or error)
+            log.warning("%s can't be sent to a process, so its tasks run in threads: %s", key, reason, extra=facts)
         elif unknown:
             log.info("a function stays in threads", extra=facts)
 

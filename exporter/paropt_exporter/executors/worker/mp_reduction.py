@@ -13,7 +13,7 @@ from multiprocessing import context, resource_sharer, synchronize
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
+from paropt_exporter.executors.worker import by_value
 
 
 class _Receiver:
@@ -51,9 +51,9 @@ _LOCKS = dict.fromkeys(
 )
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
+class _Pickler(by_value.Pickler):
     @property
     def dispatch_table(self) -> ChainMap[type, Any]:
-        """Return the reducers by type, cloudpickle's before multiprocessing's, whose table grows as types are used."""
+        """Return the reducers by type, those by value before multiprocessing's, whose table grows as types are used."""
         table: Any = ForkingPickler(io.BytesIO())
-        return ChainMap(dict(_LOCKS), cloudpickle.Pickler.dispatch_table, table.dispatch_table)
+        return ChainMap(dict(_LOCKS), by_value.Pickler.dispatch_table, table.dispatch_table)

@@ -201,7 +201,7 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
     if "multiprocessing" in sys.modules:
         from paropt_exporter.executors.worker.mp_reduction import dumps as to_bytes
     else:
-        to_bytes = cloudpickle.dumps
+        from paropt_exporter.executors.worker.by_value import dumps as to_bytes
     with _registering:
         registered = modules & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
         try:

@@ -1,0 +1,29 @@
+"""Pickles functions and classes by value with cloudpickle, and keeps the file names that tracebacks show."""
+
+from __future__ import annotations
+
+import io
+from collections import ChainMap
+from types import CodeType
+from typing import Any, ClassVar
+
+import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
+
+_PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
+
+
+def _reduce_code(code: CodeType) -> Any:
+    """Reduce code with the file that it was compiled from: workers read the same files, and tracebacks quote them."""
+    function, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    named = tuple(code.co_filename if value == _PLACEHOLDER else value for value in arguments)
+    return function, named, *rest
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+
+def dumps(value: object, protocol: int) -> bytes:
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol).dump(value)
+    return buffer.getvalue()
