@@ -1,6 +1,6 @@
 """Kill the exporter, its supervisor, its fork server or its workers at random while 2,000 tasks run.
 
-Usage: python benchmarks/kills.py [--kills 100] [--tasks 2000] [--seed N] [--victims ...] [--under ...]
+Usage: python benchmarks/kills.py [--kills 100] [--tasks 2000] [--seconds 0.02] [--seed N] [--victims ...] [--under ...]
 
 Each pair of a victim and a condition is a lane of its own, of commands and of calls in processes, whose tasks write
 their beginnings and ends into a ledger. At the end of each: every task has settled exactly once, none began
@@ -52,10 +52,10 @@ def note(what, item):
     os.close(ledger)
 def work(item):
     note("began", item)
-    time.sleep(0.005)
+    time.sleep({seconds})
     note("ended", item)
 """
-SHELL = "echo began commands {item} >> $LEDGER; sleep 0.005; echo ended commands {item} >> $LEDGER"
+SHELL = "echo began commands {item} >> $LEDGER; sleep {seconds}; echo ended commands {item} >> $LEDGER"
 
 
 @dataclass(kw_only=True)
@@ -64,6 +64,7 @@ class Lane:
 
     folder: Path
     tasks: int
+    seconds: float  # that each task takes
     kills: int
     victim: str
     condition: str
@@ -93,8 +94,8 @@ def main() -> None:
             chance = random.Random(f"{seed} {condition} {victim}")
             with tempfile.TemporaryDirectory(dir="/tmp") as name:
                 lane = Lane(
-                    folder=Path(name), tasks=flags.tasks, kills=flags.kills, victim=victim, condition=condition,
-                    chance=chance,
+                    folder=Path(name), tasks=flags.tasks, seconds=flags.seconds, kills=flags.kills, victim=victim,
+                    condition=condition, chance=chance,
                 )  # fmt: skip
                 began = time.monotonic()
                 figures, faults = torment(lane)
@@ -109,6 +110,7 @@ def parse_flags() -> argparse.Namespace:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("--kills", type=int, default=100)
     asked.add_argument("--tasks", type=int, default=2000)
+    asked.add_argument("--seconds", type=float, default=0.02, help="that each task takes")
     asked.add_argument("--seed", type=int)
     asked.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
     asked.add_argument("--under", nargs="+", choices=CONDITIONS, default=CONDITIONS)
@@ -134,17 +136,20 @@ def torment(lane: Lane) -> tuple[str, list[str]]:
         run_once(lane)  # after the disk was freed; it also ends interrupted runs
         faults += check_history(lane)
         faults += find_orphans(lane)
+    if killed < lane.kills:
+        faults.append(f"only {killed} of {lane.kills} kills")
     return f"{killed} kills, {begun} attempts began", faults
 
 
 def write_project(lane: Lane, *, tasks: int) -> None:
     listed = ", ".join(f'"{number}"' for number in range(tasks // 2))
     same = f"items: {{list: [{listed}]}}, retries: {{count: 100, backoff: 1ms}}"
-    (lane.folder / "calls.py").write_text(CALLS)
+    calls, command = (text.replace("{seconds}", f"{lane.seconds:g}") for text in (CALLS, SHELL))
+    (lane.folder / "calls.py").write_text(calls)
     (lane.folder / "paropt.yml").write_text(
         f"project: kills\nhistory: {{path: disk/history.db, logs: false}}\n"
         f"lanes: {{standard: {{strategy: process, workers: {WORKERS}}}}}\nstages:\n"
-        f'  - {{number: 2, name: commands, shell: true, run: "{SHELL}", {same}}}\n'
+        f'  - {{number: 2, name: commands, shell: true, run: "{command}", {same}}}\n'
         f'  - {{number: 3, name: calls, call: "calls:work", {same}}}\n'
     )
     lane.ledger.touch()
