@@ -16,10 +16,10 @@ from support import projects
 HEAVY = frozenset(
     {
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
-        "hashlib", "hmac", "html", "http", "importlib.metadata", "ipaddress", "multiprocessing", "pickle", "platform",
-        "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "selectors", "shutil",
-        "ssl", "statistics", "subprocess", "tempfile", "textwrap", "tokenize", "typing_extensions", "urllib.request",
-        "yaml", "paropt_exporter.cli.flags", "paropt_exporter.config.model",
+        "hashlib", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
+        "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
+        "statistics", "subprocess", "tempfile", "typing_extensions", "urllib.request", "yaml",
+        "paropt_exporter.cli.flags", "paropt_exporter.config.model",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
         "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
     }

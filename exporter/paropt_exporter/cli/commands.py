@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from paropt_exporter.cli.late_modules import import_late_modules_on_use
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
@@ -471,8 +470,7 @@ def _speed_up_imports() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with import_late_modules_on_use():
-            yield
+        yield
         gc.freeze()
     finally:
         if collects:

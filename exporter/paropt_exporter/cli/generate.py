@@ -17,10 +17,15 @@ _KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
 OWNED = ("alerts/*.yml", "alerts/fleet/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")
 
 
-def run(kinds: Sequence[str], out: Path, options: Options, *, stdout: TextIO) -> int:
-    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched."""
+def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: TextIO) -> int:
+    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched.
+
+    Without both it is a UsageError: all kinds in the current folder could replace a project's own docs/runbook.md.
+    """
+    if not kinds and out is None:
+        raise UsageError(f"generate: name what to write ({', '.join(KINDS)}), or add --out DIR to write everything")
     for name, text in render_files(kinds, options).items():
-        _write_file(out / name, text, stdout)
+        _write_file((out or Path()) / name, text, stdout)
     return 0
 
 

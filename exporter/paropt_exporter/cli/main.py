@@ -62,11 +62,8 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 
 
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
-    from paropt_exporter.cli.late_modules import import_late_modules_on_use
-
-    with import_late_modules_on_use():
-        from paropt_exporter.cli.formatting import format_faults
-        from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
+    from paropt_exporter.cli.formatting import format_faults
+    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
 
     try:
         try:
@@ -98,13 +95,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
 
 def _dispatch(flags: Flags) -> int:
     from paropt_exporter import logs
-    from paropt_exporter.cli.late_modules import import_late_modules_on_use
 
     logs.configure(flags.log_level, flags.log_format)
     _require_current_folder()
-    with import_late_modules_on_use():
-        _import_msgspec()
-        from paropt_exporter.cli import commands
+    _import_msgspec()
+    from paropt_exporter.cli import commands
 
     return commands.run(flags)
 
