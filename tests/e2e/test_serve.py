@@ -164,22 +164,23 @@ def test_killed_run_is_counted_once_and_frees_its_cores(tmp_path: Path, two_core
 def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_path: Path, two_cores: None) -> None:
     log, all_are_back = tmp_path / "log", tmp_path / "all-are-back"
     with serve(tmp_path) as served, ExitStack() as stack:
-        stages = spinning(log, seconds=0.5, until=all_are_back)  # no run may end before the others have begun
-        folders = [project(tmp_path, f"p{number}", stages) for number in range(4)]
+        # No run may end before the others have begun.
+        stages = spinning(log, tasks=CORES, seconds=0.5, until=all_are_back)
+        folders = [project(tmp_path, f"p{number}", stages) for number in range(3)]
         lanes = [stack.enter_context(begin_run(folder, served, "--once")) for folder in (*folders, *folders)]
-        eventually("all have registered", lambda: len(served.status()["runs"]) == len(lanes))
+        eventually("all have registered", lambda: served.value("paropt_serve_runs") == len(lanes))
         eventually("the first task runs", log.exists)
         served.kill()
         served.start_again()
-        eventually("all are back", lambda: len(served.status()["runs"]) == len(lanes))
+        eventually("all are back", lambda: served.value("paropt_serve_runs") == len(lanes))
         all_are_back.touch()
         assert [lane.wait(HANG_SECONDS) for lane in lanes] == [0] * len(lanes)
         page = served.page()
-    assert log.read_text().count("-") == len(lanes) * 3
+    assert log.read_text().count("-") == len(lanes) * CORES
     assert most_at_once(log) <= CORES + 1
     check_page(page)
     assert sum_series(page, "paropt_runs_total", result="success") == len(lanes)
-    assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * 3
+    assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * CORES
 
 
 def test_stopped_serve_holds_up_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
