@@ -17,13 +17,14 @@ from support.real_servers import HANG_SECONDS, environment, eventually, get, ins
 from support.serve_process import ServeProcess, begin_run, check_page, serve, sum_series
 
 QUICK = 'name: quick, run: "true"'
-# Each task appends a line at its start and its end; O_APPEND writes of a line are atomic.
+# Each task appends a line at its start and its end; O_APPEND writes of a line are atomic. It computes for so many
+# seconds, but at least until the file of its fourth argument exists.
 SPIN = """
 import os, sys, time
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 os.write(log, b"+\\n")
 until = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < until:
+while time.monotonic() < until or not os.path.exists(sys.argv[4]):
     pass
 os.write(log, b"-\\n")
 """
@@ -53,9 +54,10 @@ def project(folder: Path, name: str, stages: str = QUICK) -> Path:
     return folder / name
 
 
-def spinning(log: Path, *, tasks: int = 3, seconds: float = 0.3) -> str:
+def spinning(log: Path, *, tasks: int = 3, seconds: float = 0.3, until: Path = Path("/")) -> str:
     items = ", ".join(f'"{number}"' for number in range(tasks))
-    return f'name: spin, run: [python3, spin.py, "{log}", "{seconds}", "{{item}}"], items: {{list: [{items}]}}'
+    command = f'[python3, spin.py, "{log}", "{seconds}", "{{item}}", "{until}"]'
+    return f"name: spin, run: {command}, items: {{list: [{items}]}}"
 
 
 def most_at_once(log: Path) -> int:
@@ -160,21 +162,25 @@ def test_killed_run_is_counted_once_and_frees_its_cores(tmp_path: Path, two_core
 
 
 def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_path: Path, two_cores: None) -> None:
-    log = tmp_path / "log"
+    log, all_are_back = tmp_path / "log", tmp_path / "all-are-back"
     with serve(tmp_path) as served, ExitStack() as stack:
-        folders = [project(tmp_path, f"p{number}", spinning(log, seconds=1.0)) for number in range(4)]
+        # No run may end before the others have begun.
+        stages = spinning(log, tasks=CORES, seconds=0.5, until=all_are_back)
+        folders = [project(tmp_path, f"p{number}", stages) for number in range(3)]
         lanes = [stack.enter_context(begin_run(folder, served, "--once")) for folder in (*folders, *folders)]
-        eventually("all have registered", lambda: len(served.status()["runs"]) == len(lanes))
+        eventually("all have registered", lambda: served.value("paropt_serve_runs") == len(lanes))
         eventually("the first task runs", log.exists)
         served.kill()
         served.start_again()
+        eventually("all are back", lambda: served.value("paropt_serve_runs") == len(lanes))
+        all_are_back.touch()
         assert [lane.wait(HANG_SECONDS) for lane in lanes] == [0] * len(lanes)
         page = served.page()
-    assert log.read_text().count("-") == len(lanes) * 3
+    assert log.read_text().count("-") == len(lanes) * CORES
     assert most_at_once(log) <= CORES + 1
     check_page(page)
     assert sum_series(page, "paropt_runs_total", result="success") == len(lanes)
-    assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * 3
+    assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * CORES
 
 
 def test_stopped_serve_holds_up_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
 
@@ -13,7 +14,7 @@ import pytest
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, thread_only
-from support.pool_tasks import HANG_SECONDS, double, nothing, spin
+from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, spin
 
 
 def test_each_strategy_uses_its_pools() -> None:
@@ -71,6 +72,13 @@ def test_shutdown_leaves_no_thread() -> None:
         assert set(threading.enumerate()) <= before
 
 
+def run_alone(pool: AdaptivePool, function: Callable[[], int], reason: str) -> bool:
+    """Run a task and return whether its function stays in threads for this reason by now."""
+    future = pool.submit(function)
+    assert future.result(HANG_SECONDS) == os.getpid()
+    return reason in pool.router.get_pin_reason(future.label)
+
+
 def test_unmovable_functions_stay_in_threads_with_a_reason() -> None:
     lock = threading.Lock()
 
@@ -84,9 +92,10 @@ def test_unmovable_functions_stay_in_threads_with_a_reason() -> None:
 
     with AdaptivePool() as pool:
         for function, reason in ((locked, "can't travel"), (marked, "thread_only")):
+            # One at a time: several threads that lack a core and the lock may look for a while as if they waited.
+            assert eventually(partial(run_alone, pool, function, reason))
             futures = [pool.submit(function) for _ in range(8)]
             assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
-            assert reason in pool.router.get_pin_reason(futures[0].label)
         (fallback,) = pool.fallbacks
         assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
 

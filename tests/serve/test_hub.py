@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.clock import SystemClock
+from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine import MachineShare, MachineUsage
 from paropt_exporter.errors import UsageError
 from paropt_exporter.serve import messages, runtime_folder
@@ -29,6 +29,7 @@ from paropt_exporter.serve.messages import (
 )
 from paropt_exporter.serve.page import ServePage
 from paropt_exporter.serve.registry import Registry
+from paropt_exporter.testing import FakeClock
 from support.real_servers import HANG_SECONDS, eventually
 from support.serve_process import check_page, sum_series
 
@@ -38,8 +39,10 @@ URL = "http://127.0.0.1:1/metrics"
 class Served:
     """A hub in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
+        self.clock = clock or SystemClock()
+        self.beats: list[int] = []
         runtime_folder.make_folder(folder)
         self.start()
 
@@ -47,7 +50,13 @@ class Served:
         registry = Registry(self.folder / runtime_folder.PROJECTS_NAME)
         listener = runtime_folder.listen(self.folder)
         self.hub = Hub(
-            listener, registry, url=URL, read_machine=lambda: Machine(2.0), clock=SystemClock(), awaited=awaited
+            listener,
+            registry,
+            url=URL,
+            read_machine=lambda: Machine(2.0),
+            clock=self.clock,
+            beat=self.beats.append,
+            awaited=awaited,
         )
         self.hub.start()
 
@@ -180,7 +189,46 @@ def test_run_gets_its_share_and_gives_it_back(served: Served, link: Link) -> Non
     assert link.limit_cores(8.0) == 2.0
     link.end_run()
     eventually("it is free", lambda: [each.cores_granted for each in served.status().runs] == [0.0])
-    assert link.limit_cores(8.0) == 1.0
+    eventually("the run knows it", lambda: link.limit_cores(8.0) == 1.0)
+
+
+def test_run_is_counted_before_it_gets_a_share(tmp_path: Path) -> None:
+    """Another `serve` that starts after a kill waits for this run before it passes on its cores."""
+    stopped = FakeClock()
+    served = Served(tmp_path / "runtime", clock=stopped)  # no second passes, so no beat is due but the first
+    link = Link(served.folder, build_hello(register(tmp_path), lane="standard", limited=True), clock=stopped)
+    run = FakeRun()
+    link.begin_run(run)
+    link.report_usage(usage(run.wait_for(0.0), wanted=5.0))
+    run.wait_for(2.0)
+    assert served.beats == [0, 1]
+    link.close()
+    eventually("it is counted no more", lambda: served.beats == [0, 1, 0])
+    served.hub.close()
+
+
+def test_runs_of_a_stopped_or_killed_serve_stay_counted(served: Served, link: Link) -> None:
+    run = FakeRun()
+    link.begin_run(run)
+    run.wait_for(0.0)
+    served.hub.close()
+    assert served.beats[-1] == 1
+    served.beats.clear()
+    served.start(awaited=1)  # and it may be killed before the run is back
+    eventually("it is back", lambda: served.status().runs)
+    assert set(served.beats) == {1}
+
+
+def test_run_that_has_not_seen_its_smaller_share_comes_back_with_the_larger_one(served: Served, link: Link) -> None:
+    run = FakeRun()
+    link.begin_run(run)
+    link.report_usage(usage(run.wait_for(0.0), wanted=5.0))
+    share = run.wait_for(2.0)
+    link.report_usage(usage(share, held=1.0, wanted=1.0))
+    run.wait_for(1.0)  # it may start a task until it confirms this share
+    served.hub.close()
+    served.start(awaited=1)
+    assert run.wait_for(2.0) is not None
 
 
 def test_run_keeps_its_share_while_serve_restarts(served: Served, link: Link) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,47 @@ def foreign_folder(tmp_path: Path) -> Path:
     folder.mkdir()
     os.chown(folder, 12345, -1)
     return folder
+
+
+IN_REMOVED = 0x40 | 0x200  # moved away, deleted
+IN_APPEARED = 0x80 | 0x100  # moved here, created
+
+
+class Watched:
+    """The changes of a folder's names, as inotify reports them."""
+
+    def __init__(self, folder: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_REMOVED | IN_APPEARED) >= 0
+
+    def list_changes(self) -> list[tuple[str, bool]]:
+        """Return (name, whether it is there now) of each change so far, and end."""
+        received = os.read(self._descriptor, 65536)
+        os.close(self._descriptor)
+        return [*_parse_changes(received)]
+
+
+def _parse_changes(received: bytes) -> Iterator[tuple[str, bool]]:
+    header = struct.Struct("iIII")
+    while received:
+        _, mask, _, length = header.unpack_from(received)
+        name = received[header.size : header.size + length].rstrip(b"\0").decode()
+        yield name, bool(mask & IN_APPEARED)
+        received = received[header.size + length :]
+
+
+def test_socket_of_a_restarted_serve_replaces_the_old_one_in_one_step(tmp_path: Path) -> None:
+    """A run that finds none takes its `serve` for ended, not for killed, and goes on alone with all cores."""
+    with runtime_folder.listen(tmp_path):
+        pass
+    watched = Watched(tmp_path)
+    with runtime_folder.listen(tmp_path):
+        client = runtime_folder.connect(tmp_path, 1.0)
+    assert client is not None
+    client.close()
+    changes = [there for name, there in watched.list_changes() if name == runtime_folder.SOCKET_NAME]
+    assert changes == [True]
 
 
 def test_variable_comes_first_and_turns_off() -> None:

@@ -100,6 +100,16 @@ def test_run_that_never_comes_back_is_not_awaited_for_long() -> None:
     assert runs.share(new) == 2.0
 
 
+def test_runs_of_a_dead_serve_count_until_they_are_back_or_given_up() -> None:
+    runs = Runs(awaited=2)
+    assert runs.sessions.count_runs_with_shares(NOW) == 2
+    runs.add()
+    runs.add(limited=False)
+    runs.add(share=(1.0, 0.0), held=1.0)
+    assert runs.sessions.count_runs_with_shares(NOW) == 3
+    assert runs.sessions.count_runs_with_shares(NOW + SETTLE_SECONDS) == 2
+
+
 def test_run_on_other_hosts_has_no_limit_and_takes_no_core() -> None:
     runs = Runs(cores=1.0)
     remote, one = runs.add(limited=False), runs.add()

@@ -131,7 +131,7 @@ class _Lock:
             ) from None
         if len(words) == 2 and words[1].isdecimal() and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
             self.awaited_runs = int(words[1])
-        self.beat(0)
+        self.beat(self.awaited_runs)  # for the next one, if this one is killed before they are back
         return self
 
     def __exit__(self, *_: object) -> None:

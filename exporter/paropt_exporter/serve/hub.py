@@ -87,7 +87,8 @@ class Hub:
         beat: Callable[[int], None] = lambda _: None,
         awaited: int = 0,
     ) -> None:
-        """Prepare the thread. `beat` is called each second with the number of runs that follow shares.
+        """Prepare the thread. `beat` is called with the number of runs that follow shares: each second, and with each
+        new run before it gets one, so that another `serve` waits for all of them after a kill.
 
         `awaited`: so many runs of another `serve`, which has just died, will come back.
         """
@@ -224,7 +225,7 @@ class Hub:
         self._listener.close()
 
     def _keep_alive(self, now: float) -> None:
-        self._beat(sum(session.hello.limited for session in self._sessions.list_open()))
+        self._beat(self._sessions.count_runs_with_shares(now))
         for client in tuple(self._clients):
             if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
                 self._close_client(client)
@@ -323,6 +324,7 @@ class Hub:
             now = self._clock.monotonic()
             project = self._registry.register(hello.registration)
             client.session = self._sessions.add(hello, project, partial(self._send, client), now)
+            self._beat(self._sessions.count_runs_with_shares(now))
             self._sessions.decide(now)
 
     def _send(self, client: _Client, message: Struct) -> None:
@@ -365,7 +367,10 @@ class Hub:
             name = project.registration.project
             self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
             self._sessions.remove(session)
-            self._sessions.decide(self._clock.monotonic())
+            now = self._clock.monotonic()
+            if not self._closing:  # runs come back to the next `serve`, and it must know how many
+                self._beat(self._sessions.count_runs_with_shares(now))
+            self._sessions.decide(now)
 
 
 _SHARE_FAMILIES = (

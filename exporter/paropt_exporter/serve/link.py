@@ -108,6 +108,7 @@ class Link:
         )
         self._share: MachineShare | None = MachineShare(cores=0.0, memory_bytes=0.0) if hello.limited else None
         self._last_number = 0  # of the shares of this process
+        self._unconfirmed: dict[int, MachineShare] = {}  # shares that the run may act on, by their numbers
         self._numbers: dict[int, int] = {}  # to those of this connection
         self._received_number = 0  # of the last grant on this connection
         self._received = LineBuffer()
@@ -151,8 +152,7 @@ class Link:
     def report_usage(self, usage: MachineUsage) -> None:
         """Send the run's demand; from the run's thread."""
         with self._lock:
-            self._usage = usage
-            self._send(self._build_usage())
+            self._confirm(usage)
 
     def reconfigure(self, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]) -> None:
         """Send the label sets of a changed config."""
@@ -205,9 +205,17 @@ class Link:
 
     def _confirm_idle(self) -> None:
         """Confirm the last share between two runs, which use nothing."""
-        self._usage = MachineUsage(
-            number=self._last_number, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
+        self._confirm(
+            MachineUsage(
+                number=self._last_number, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
+            )
         )
+
+    def _confirm(self, usage: MachineUsage) -> None:
+        """Send a demand, and forget the shares before the one that it follows."""
+        self._usage = usage
+        for number in [number for number in self._unconfirmed if number < usage.number]:
+            del self._unconfirmed[number]
         self._send(self._build_usage())
 
     def _send_state(self) -> None:
@@ -248,8 +256,7 @@ class Link:
         try:
             with self._lock:
                 # A share of an earlier session whose time of grace is over is None by now.
-                kept = self._share if self._last_number else None
-                share = None if kept is None else (kept.cores, _encode_bytes(kept.memory_bytes))
+                share = self._get_kept_share() if self._last_number and self._share is not None else None
                 hello = replace(self._hello, share=share, usage=replace(self._build_usage(), number=0))
             connection.sendall(encode(hello))
             received, lines = LineBuffer(), list[bytes]()
@@ -281,6 +288,12 @@ class Link:
             for line in lines[1:]:
                 self._apply(decode_from_serve(line))
         return answer.url
+
+    def _get_kept_share(self) -> tuple[float, float]:
+        """Return the most cores and bytes that the run may act on: it may not have seen its last shares yet."""
+        shares = self._unconfirmed.values()
+        memory_bytes = max((share.memory_bytes for share in shares), default=0.0)
+        return max((share.cores for share in shares), default=0.0), _encode_bytes(memory_bytes)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -379,6 +392,11 @@ class Link:
 
     def _set_share(self, share: MachineShare | None) -> None:
         self._share = share
+        if share is None:
+            self._unconfirmed.clear()
+        else:
+            self._unconfirmed[share.number] = share
+            self._unconfirmed.pop(share.number - _MOST_UNCONFIRMED, None)
         if self._run is not None:
             self._run.set_share(share)
         elif share is not None:

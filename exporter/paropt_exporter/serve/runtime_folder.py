@@ -19,6 +19,7 @@ from paropt_exporter.errors import UsageError
 VARIABLE = "PAROPT_SERVE"  # another folder, or OFF
 OFF = "off"
 SOCKET_NAME = "serve.sock"
+_UNREADY_SOCKET_NAME = f"{SOCKET_NAME}.new"
 LOCK_NAME = "serve.lock"
 PROJECTS_NAME = "projects"
 _NAME = "paropt-exporter"
@@ -111,16 +112,20 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
 
 
 def listen(folder: Path) -> socket.socket:
-    """Return the listening socket at its place; the caller holds the folder's lock, so an old one is dead."""
-    path = folder / SOCKET_NAME
-    with suppress(FileNotFoundError):
-        path.unlink()
+    """Return the listening socket at its place; the caller holds the folder's lock, so an old one is dead.
+
+    It replaces the old one in one step: a run that found none would take its `serve` for ended, and go on alone.
+    """
+    path, unready = folder / SOCKET_NAME, folder / _UNREADY_SOCKET_NAME
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        _with_short_path(path, listener.bind)
-        path.chmod(0o600)
+        with suppress(FileNotFoundError):
+            unready.unlink()
+        _with_short_path(unready, listener.bind)
+        unready.chmod(0o600)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
+        unready.replace(path)
     except OSError as error:
         listener.close()
         raise UsageError(f"{path}: {error.strerror or error}: set {VARIABLE} to another folder") from error

@@ -137,6 +137,11 @@ class Sessions:
         """Return the registered runs, the oldest first."""
         return tuple(self._open.values())
 
+    def count_runs_with_shares(self, now: float) -> int:
+        """Return how many runs may act on a share: registered ones, and those of another `serve` that are awaited."""
+        awaited = self._awaited if now < self._settled_seconds else 0
+        return sum(session.hello.limited for session in self._open.values()) + max(0, awaited)
+
     def get(self, key: int) -> Session | None:
         """Return an open session by its key."""
         return self._open.get(key)
