@@ -89,7 +89,7 @@ class Resources:
         """Set the stages that may start tasks under this Admission, for `has_cores_left`."""
         if self._admission is None:
             return
-        demands = {self._admission.stages.get(stage) for stage in stages}
+        demands = set(map(self._admission.stages.get, stages))  # in C: there may be a thousand, at each new admission
         known = [demand for demand in demands if demand is not None]
         least = [min((demand for demand in known if demand < WAITING_DEMAND), default=None)]
         least.append(min((demand for demand in known if demand >= WAITING_DEMAND), default=None))

@@ -327,7 +327,7 @@ class Run:
         self._skip_stages_with_failed_needs()
         startable, revision = self._open_stages.startable(), self._open_stages.revision
         if self._resources.set_admission(self._admission) or revision != self._expected:
-            self._resources.set_expected_stages(state.name for state in startable)
+            self._resources.set_expected_stages([state.name for state in startable])
             self._expected = revision
         self._look_up_stages(startable)
         may_be_full = self._tasks_had_to_wait

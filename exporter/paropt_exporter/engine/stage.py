@@ -179,14 +179,12 @@ class StageState(Struct, eq=False):
     scope: Scope = Scope.ALL
     flaky: FlakyAttempts = field(default_factory=FlakyAttempts)
     quarantined: list[str] = field(default_factory=list)
+    name: str = ""  # the plan's: it is read a hundred times for each stage of a large lane
 
     def __post_init__(self) -> None:
+        self.name = self.plan.name
         self.pool = self.plan.pool
         self.scope = self.plan.scope
-
-    @property
-    def name(self) -> str:
-        return self.plan.name
 
     @property
     def started(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from json.encoder import encode_basestring_ascii
 from typing import assert_never
 
@@ -100,8 +100,9 @@ def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta
 def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
     """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
     delta = TotalsDelta()
+    choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
     for event in events:
-        _write_row(connection, project, event, now_seconds)
+        _write_row(connection, project, event, now_seconds, choose_item_table)
         delta.add_event(event)
     apply_delta(connection, project, delta)
     for event in events:
@@ -132,7 +133,13 @@ def _split_increment(increment: aggregation.Increment) -> list[tuple[str, float]
     return [(repr(bounds[index]) if index < len(bounds) else INFINITY, 1.0), (SUM, increment.amount)]
 
 
-def _write_row(connection: sqlite3.Connection, project: str, event: Event, now_seconds: float) -> None:
+def _write_row(
+    connection: sqlite3.Connection,
+    project: str,
+    event: Event,
+    now_seconds: float,
+    choose_item_table: Callable[[str], str],
+) -> None:
     match event:
         case RunStarted():
             _insert(connection, "runs", _build_run_start_row(event, project, now_seconds))
@@ -141,7 +148,7 @@ def _write_row(connection: sqlite3.Connection, project: str, event: Event, now_s
             _insert(connection, "stages", _build_stage_start_row(event))
         case TaskRecord():
             _insert(connection, "tasks", _build_task_row(event))
-            _write_item_durations(connection, event, project, now_seconds)
+            _write_item_durations(connection, event, project, now_seconds, choose_item_table)
             _write_failed_items(connection, event)
         case SlaRecord():
             _insert(connection, "sla", _build_sla_row(event))
@@ -168,10 +175,16 @@ def _assign_sequence(connection: sqlite3.Connection, project: str, run_id: str) 
     )
 
 
-def _write_item_durations(connection: sqlite3.Connection, task: TaskRecord, project: str, now_seconds: float) -> None:
+def _write_item_durations(
+    connection: sqlite3.Connection,
+    task: TaskRecord,
+    project: str,
+    now_seconds: float,
+    choose_item_table: Callable[[str], str],
+) -> None:
     if task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
         return
-    table = _choose_item_table(connection, task.run_id)
+    table = choose_item_table(task.run_id)
     if task.item is not None and not task.items:
         if task.result is Result.SUCCESS:
             row = (project, task.stage, _to_stored(task.item), task.duration_seconds, now_seconds)
