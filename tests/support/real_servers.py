@@ -20,7 +20,7 @@ from typing import Any
 
 HANG_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.05
-_SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
+SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
 # For promtool: garbage collection takes a third of a short process's time; below the limit it never runs.
 RARE_COLLECTION = {**os.environ, "GOGC": "off", "GOMEMLIMIT": "256MiB"}
 
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment for commands under test, without CI's variables, which change the command's behaviour."""
-    return {name: value for name, value in os.environ.items() if name not in _SET_BY_CI} | more
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_CI} | more
 
 
 def eventually(what: str, look: Any) -> Any:
