@@ -28,14 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep parsed configs apart from the user's, no host config, and no virtual environment active, as a lane sets.
 
-    Runs don't register with the user's `serve`, and CI's variables, which change what a command does, are not set.
+    Runs don't register with the user's `serve`, and commands behave alike on a CI host and elsewhere.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("PAROPT_HOST_CONFIG", "")
         patch.delenv("PAROPT_ALLOW_CREDENTIALS", raising=False)
-        patch.delenv("VIRTUAL_ENV", raising=False)
-        for name in SET_BY_CI:
+        for name in ("VIRTUAL_ENV", *SET_BY_CI):
             patch.delenv(name, raising=False)
         patch.setenv("PAROPT_SERVE", "off")  # a `serve` of the user must not take part in tests
         yield

@@ -83,8 +83,9 @@ def _iter_down_stories() -> Iterator[Story]:
         alert=alert,
         shows=Shows.FIRING,
         # After a day, an exporter that is down is no longer reported.
-        given=_exporter("build-1", up="1x4 0x1500", serves_on="1x4 stale"),
-        then={"24h3m": (firing,), "24h5m": ()},
+        step="5m",
+        given=_exporter("build-1", up="1x1 0x300", serves_on="1x1 stale"),
+        then={"24h": (firing,), "24h10m": ()},
     )
     yield Story(
         alert=alert,
@@ -132,8 +133,9 @@ def _iter_absent_stories() -> Iterator[Story]:
         alert=alert,
         shows=Shows.FIRING,
         # An exporter that was removed for a day is not coming back.
-        given=_exporter("build-1", up="1x4 stale", serves_on="1x4 stale"),
-        then={"24h3m": (firing,), "24h5m": ()},
+        step="5m",
+        given=_exporter("build-1", up="1x1 stale", serves_on="1x1 stale"),
+        then={"24h": (firing,), "24h10m": ()},
     )
     yield Story(
         alert=alert,

@@ -1,7 +1,8 @@
-"""Write stories as promtool's test files, a file for each group of rules."""
+"""Write stories as promtool's test files, a file for each group of rules and interval of evaluation."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from paropt_exporter.monitoring.alerts.rule_files import ALERTS_FILE, RECORDING_
 Frame = dict[str, Any]  # the content of a test file
 _HEADER = "# Made from tests/alert_stories by `make generate`; a change here is lost with the next one.\n"
 _NOTHING_AT = ("0m", "10m", "1h", "7h")
+_EMPTY_EVERY = "5m"
 _GROUPS = [group.name for group in (*recording.build_recording_groups(OPTIONS), *alerts.build_alert_groups(OPTIONS))]
 
 
@@ -27,24 +29,16 @@ def render_tests() -> dict[str, str]:
 
 def build_frames() -> dict[str, Frame]:
     """Return the test files' contents by name."""
+    from_raw = (*budget.iter_restart_stories(), *lanes.iter_restart_stories())
     return {
-        "sla.yml": _build_story_frame(sla.iter_stories(), every="15s"),
-        "budget-hour.yml": _build_story_frame(
-            (story for story in budget.iter_stories() if story.step == "1m"), every="1m"
-        ),
-        "budget-days.yml": _build_story_frame(
-            (story for story in budget.iter_stories() if story.step == "5m"), every="5m"
-        ),
-        "restarts.yml": _build_story_frame(
-            [*budget.iter_restart_stories(), *lanes.iter_restart_stories()], every="1m", with_recordings=True
-        ),
-        "lanes.yml": _build_story_frame(lanes.iter_stories(), every="1m"),
-        "pools.yml": _build_story_frame(pools.iter_stories(), every="1m", with_recordings=True),
-        "exporter.yml": _build_story_frame(exporter.iter_stories(), every="1m"),
-        "empty.yml": _build_frame([_build_empty_frame()], every="1m", with_recordings=True),
-        "recording-hours.yml": _build_recording_frame(recorded.iter_stories(), "1m"),
-        "recording-days.yml": _build_recording_frame(recorded.iter_stories(), "5m"),
-        "recording-month.yml": _build_recording_frame(recorded.iter_stories(), "1h"),
+        **_build_story_frames("sla", sla.iter_stories()),
+        **_build_story_frames("budget", budget.iter_stories()),
+        **_build_story_frames("restarts", from_raw, with_recordings=True),
+        **_build_story_frames("lanes", lanes.iter_stories()),
+        **_build_story_frames("pools", pools.iter_stories(), with_recordings=True),
+        **_build_story_frames("exporter", exporter.iter_stories()),
+        "empty.yml": _build_frame([_build_empty_frame()], every=_EMPTY_EVERY, with_recordings=True),
+        **_build_recording_frames(recorded.iter_stories()),
     }
 
 
@@ -62,8 +56,15 @@ def iter_stories() -> tuple[Story, ...]:
     return tuple(story for module in modules for story in module())
 
 
-def _build_story_frame(told: Iterable[Story], *, every: str, with_recordings: bool = False) -> Frame:
-    return _build_frame([_build_test(story) for story in told], every=every, with_recordings=with_recordings)
+def _build_story_frames(topic: str, told: Iterable[Story], *, with_recordings: bool = False) -> dict[str, Frame]:
+    """Return a file for each interval of evaluation: most of promtool's time goes to the evaluations."""
+    tests: defaultdict[str, list[Mapping[str, object]]] = defaultdict(list)
+    for story in told:
+        tests[story.every or story.step].append(_build_test(story))
+    return {
+        f"{topic}-{every}.yml": _build_frame(group, every=every, with_recordings=with_recordings)
+        for every, group in tests.items()
+    }
 
 
 def _build_frame(tests: list[Mapping[str, object]], *, every: str, with_recordings: bool) -> Frame:
@@ -92,7 +93,7 @@ def _build_test(story: Story) -> Mapping[str, object]:
 def _build_empty_frame() -> Mapping[str, object]:
     return {
         "name": "no alert fires on an empty Prometheus",
-        "interval": "1m",
+        "interval": _EMPTY_EVERY,
         "input_series": [],
         "alert_rule_test": [
             {"eval_time": time, "alertname": alert, "exp_alerts": []} for time in _NOTHING_AT for alert in ALERTS
@@ -100,12 +101,17 @@ def _build_empty_frame() -> Mapping[str, object]:
     }
 
 
-def _build_recording_frame(told: Iterable[Stored], step: str) -> Frame:
-    tests = [_build_stored_test(story) for story in told if story.step == step]
+def _build_recording_frames(told: Iterable[Stored]) -> dict[str, Frame]:
+    tests: defaultdict[str, list[Mapping[str, object]]] = defaultdict(list)
+    for story in told:
+        tests[story.every or story.step].append(_build_stored_test(story))
     return {
-        "rule_files": [f"../{RECORDING_FILE}"],
-        "evaluation_interval": step,
-        "tests": tests,
+        f"recording-{every}.yml": {
+            "rule_files": [f"../{RECORDING_FILE}"],
+            "evaluation_interval": every,
+            "tests": group,
+        }
+        for every, group in tests.items()
     }
 
 

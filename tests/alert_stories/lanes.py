@@ -411,6 +411,7 @@ def iter_restart_stories() -> Iterator[Story]:
     yield Story(
         alert=_THROUGHPUT,
         shows=Shows.RESTART,
+        every="5m",
         given={
             series(families.TASK_ATTEMPTS, STAGE, result="success"): before,
             series(families.RUN_DURATION, LANE, part="sum"): after,

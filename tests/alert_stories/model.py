@@ -40,13 +40,17 @@ class Firing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """`given`: series and their values in promtool's notation, `step` apart. `then`: the firing alerts at a time."""
+    """`given`: series and their values in promtool's notation, `step` apart. `then`: the firing alerts at a time.
+
+    `every`: how often rules are evaluated, if not each step.
+    """
 
     alert: str
     shows: Shows
     given: Mapping[str, str]
     then: Mapping[str, tuple[Firing, ...]]
     step: str = "1m"
+    every: str = ""
 
 
 def series(family: Family, labels: Mapping[str, str], *, part: str = "", **more: str) -> str:

@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -27,7 +26,7 @@ from paropt_exporter.monitoring.alerts.rule_files import RECORDING_FILE
 from support.real_servers import RARE_COLLECTION, program
 
 Rule = Mapping[str, Any]
-_PROCESSES = 4  # promtool uses more than a core, for moments only
+_FAILED_QUESTION = re.compile(r'^ *(?:alertname: |expr: ")([\w:]+)', re.MULTILINE)  # in promtool's report
 
 _OTHER_OPERATOR = {
     "==": "!=", "!=": "==", ">": "<", "<": ">", ">=": "<=", "<=": ">=", "+": "-", "-": "+", "*": "/", "/": "*",
@@ -57,13 +56,18 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        return str(self.rule.get("alert") or self.rule["record"])
+        return _find_name(self.rule)
 
 
 def load_rules() -> tuple[Rule, ...]:
     """Return all rules of the generated files, in order."""
+    return tuple(rule for rules in load_rule_groups().values() for rule in rules)
+
+
+def load_rule_groups() -> dict[str, tuple[Rule, ...]]:
+    """Return the rules of the generated files by the names of their groups, in order."""
     texts = alerts.render_rules(OPTIONS).values()
-    return tuple(rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"])
+    return {group["name"]: tuple(group["rules"]) for text in texts for group in yaml.safe_load(text)["groups"]}
 
 
 def build_mutants(rule: Rule) -> tuple[Mutant, ...]:
@@ -72,7 +76,11 @@ def build_mutants(rule: Rule) -> tuple[Mutant, ...]:
 
 
 class MutantTester:
-    """Run the stories about one rule at a time, with only the recordings that it uses."""
+    """Run the stories about each rule, with only the recordings that it uses.
+
+    A rule's mutants run together, each under a name of its own, beside the sound rule: promtool then reads a story and
+    builds its database once for all of them.
+    """
 
     def __init__(self) -> None:
         self._rules = load_rules()
@@ -80,71 +88,123 @@ class MutantTester:
         self._frames = tuple(files.build_frames().values())
 
     def find_survivors(self, mutants: Iterable[Mutant]) -> tuple[Mutant, ...]:
-        """Return the mutants that no story detects. Raises AssertionError if a rule has no story."""
-        by_rule: defaultdict[str, list[Mutant]] = defaultdict(list)
+        """Return the mutants that no story detects. Raises AssertionError if a rule has no story or fails its own."""
+        alive: defaultdict[str, list[Mutant]] = defaultdict(list)
         for mutant in mutants:
-            by_rule[mutant.name].append(mutant)
-        with ThreadPoolExecutor(_PROCESSES) as pool:
-            return tuple(survivor for alive in pool.map(self._run_stories, by_rule.values()) for survivor in alive)
+            alive[mutant.name].append(mutant)
+        waiting = {name: self._find_stories(group[0]) for name, group in alive.items()}
+        while runs := [
+            _Run(mutants=alive[name], story=stories.pop(0))
+            for name, stories in waiting.items()
+            if alive[name] and stories
+        ]:
+            for run, survivors in zip(runs, self._run_stories(runs), strict=True):
+                alive[run.rule_name] = survivors
+        return tuple(mutant for group in alive.values() for mutant in group)
 
-    def _run_stories(self, alive: list[Mutant]) -> list[Mutant]:
-        """Run the stories about a rule, each with all mutants that the earlier ones have not detected."""
-        stories = [story for frame in self._frames for story in _iter_frames_about(alive[0], frame)]
-        stories.sort(key=_count_evaluations)  # the quickest first: they detect most mutants
-        assert stories, f"no story is about {alive[0].name}"
-        for story in stories:
-            alive = [mutant for mutant, passes in zip(alive, self._run_story(alive, story), strict=True) if passes]
-            if not alive:
-                break
-        return alive
+    def _find_stories(self, mutant: Mutant) -> list[files.Frame]:
+        stories = [story for frame in self._frames for story in _iter_frames_about(mutant, frame)]
+        assert stories, f"no story is about {mutant.name}"
+        return sorted(stories, key=_count_evaluations)  # the quickest first: they detect most mutants
 
-    def _run_story(self, mutants: list[Mutant], frame: files.Frame) -> list[bool]:
-        """Run one promtool on a test file for each mutant: it takes longer to start than for most tests.
-
-        Return whether each one passes. Raises AssertionError if promtool cannot read a rule.
-        """
+    def _run_stories(self, runs: Sequence[_Run]) -> list[list[Mutant]]:
+        """Run one promtool on a test file for each run. Return the mutants that pass, for each."""
         with tempfile.TemporaryDirectory() as folder:
-            paths = [self._write_test(Path(folder, str(number)), one, frame) for number, one in enumerate(mutants)]
+            paths = [self._write_test(Path(folder, str(number)), run) for number, run in enumerate(runs)]
             command = [program("promtool"), "test", "rules", *map(str, paths)]
             ran = subprocess.run(
                 command, stdout=PIPE, stderr=STDOUT, text=True, timeout=300, check=False, env=RARE_COLLECTION
             )
         reports = ran.stdout.split("Unit Testing:")[1:]
-        assert len(reports) == len(mutants), ran.stdout
-        passes = ["SUCCESS" in report for report in reports]
-        for report, success in zip(reports, passes, strict=True):
-            assert success != ("exp:" in report), report
-        return passes
+        assert len(reports) == len(runs), ran.stdout
+        return [run.find_survivors(report) for run, report in zip(runs, reports, strict=True)]
 
-    def _write_test(self, folder: Path, mutant: Mutant, frame: files.Frame) -> Path:
+    def _write_test(self, folder: Path, run: _Run) -> Path:
         # Without the recording file, the story contains the recorded series.
-        raw = any(RECORDING_FILE in path for path in frame["rule_files"])
-        groups = [
-            {"name": "recordings", "rules": self._find_needed_recordings(mutant) if raw else []},
-            {"name": "mutant", "rules": self._build_rule_group(mutant)},
+        raw = any(RECORDING_FILE in path for path in run.story["rule_files"])
+        mutants = [
+            _rename_rule(rule, name)
+            for name, mutant in run.mutants_by_name.items()
+            for rule in self._build_rule_group(mutant)
         ]
-        order = {"group_eval_order": ["recordings", "mutant"], "rule_files": ["rules.yml"]}
+        sound = [rule for rule in self._rules if _find_name(rule) == run.rule_name]
+        groups = [
+            {"name": "recordings", "rules": self._find_needed_recordings(run) if raw else []},
+            {"name": "mutants", "rules": [*sound, *mutants]},
+        ]
+        order = {"group_eval_order": ["recordings", "mutants"], "rule_files": ["rules.yml"]}
         folder.mkdir()
         (folder / "rules.yml").write_text(json.dumps({"groups": groups}))  # JSON is YAML
         path = folder / "tests.yml"
-        path.write_text(json.dumps({**frame, **order}))
+        path.write_text(json.dumps({**run.ask_about_each(), **order}))
         return path
 
     def _build_rule_group(self, mutant: Mutant) -> list[Rule]:
-        """Return the mutant with the other conditions of its alert, since stories cover all of them."""
-        own_rules = [rule for rule in self._rules if rule.get("alert", rule.get("record")) == mutant.name]
+        """Return a recording's mutant with the others of its name; conditions of an alert differ in their labels."""
+        if "alert" in mutant.rule:
+            return [mutant.rule]
+        own_rules = [rule for rule in self._rules if _find_name(rule) == mutant.name]
         return [mutant.rule if rule == mutant.sound else rule for rule in own_rules]
 
-    def _find_needed_recordings(self, mutant: Mutant) -> list[Rule]:
-        """Return the recordings that the mutant's query uses, directly or indirectly, each after its inputs."""
+    def _find_needed_recordings(self, run: _Run) -> list[Rule]:
+        """Return the recordings that the run's queries use, directly or indirectly, each after its inputs."""
         needed: set[str] = set()
-        waiting = [rule["expr"] for rule in self._build_rule_group(mutant)]
+        waiting = [mutant.rule["expr"] for mutant in run.mutants]
+        waiting += [rule["expr"] for rule in self._rules if _find_name(rule) == run.rule_name]
         while waiting:
             expr = waiting.pop()
-            found = {name for name in self._recordings if name in expr} - needed - {mutant.name}
+            found = {name for name in self._recordings if name in expr} - needed - {run.rule_name}
             needed |= found
             waiting += [self._recordings[name]["expr"] for name in found]
         return [rule for name, rule in self._recordings.items() if name in needed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One story with the mutants of one rule that earlier stories have not detected."""
+
+    mutants: list[Mutant]
+    story: files.Frame
+
+    @property
+    def rule_name(self) -> str:
+        return self.mutants[0].name
+
+    @property
+    def mutants_by_name(self) -> dict[str, Mutant]:
+        return {f"{self.rule_name}_mutant{number}": mutant for number, mutant in enumerate(self.mutants)}
+
+    def ask_about_each(self) -> files.Frame:
+        """Return the story with its questions about the sound rule and about each mutant."""
+        (test,) = self.story["tests"]
+        if "alert_rule_test" in test:
+            return {**self.story, "tests": [{**test, "alert_rule_test": list(self._ask_about_alerts(test))}]}
+        return {**self.story, "tests": [{**test, "promql_expr_test": list(self._ask_about_recordings(test))}]}
+
+    def _ask_about_alerts(self, test: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        for question in test["alert_rule_test"]:
+            yield question
+            for name, mutant in self.mutants_by_name.items():
+                own = [one for one in question["exp_alerts"] if _belongs_to(one, mutant.sound)]
+                yield {**question, "alertname": name, "exp_alerts": own}
+
+    def _ask_about_recordings(self, test: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the questions under each name, which the samples contain too."""
+        for question in test["promql_expr_test"]:
+            yield question
+            for name in self.mutants_by_name:
+                samples = [
+                    {**one, "labels": name + one["labels"].removeprefix(self.rule_name)}
+                    for one in question["exp_samples"]
+                ]
+                yield {**question, "expr": name, "exp_samples": samples}
+
+    def find_survivors(self, report: str) -> list[Mutant]:
+        """Return the mutants whose questions all have the expected answers, by promtool's report."""
+        failed = set(_FAILED_QUESTION.findall(report))
+        assert ("SUCCESS" in report) == (not failed), report
+        assert self.rule_name not in failed, report
+        return [mutant for name, mutant in self.mutants_by_name.items() if name not in failed]
 
 
 def _iter_query_mutants(rule: Rule) -> Iterator[Mutant]:
@@ -202,6 +262,19 @@ def _iter_frames_about(mutant: Mutant, frame: files.Frame) -> Iterator[files.Fra
         questions = [question for question in test.get(kind, ()) if question[key] == mutant.name]
         if questions:
             yield {**frame, "tests": [{**test, kind: questions}]}
+
+
+def _find_name(rule: Rule) -> str:
+    return str(rule.get("alert") or rule["record"])
+
+
+def _rename_rule(rule: Rule, name: str) -> Rule:
+    return {**rule, "alert" if "alert" in rule else "record": name}
+
+
+def _belongs_to(expected: Mapping[str, Any], rule: Rule) -> bool:
+    """Return whether an expected alert is of this condition of it: conditions have different labels."""
+    return bool(rule["labels"].items() <= expected["exp_labels"].items())
 
 
 def _count_evaluations(frame: files.Frame) -> float:

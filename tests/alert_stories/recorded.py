@@ -20,13 +20,17 @@ _OTHER_HOST = {**STAGE, "instance": "build-2:10178", "stage": "lint"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """`then`: an expression's label sets and values at a time; `gone`: expressions without a result at a time."""
+    """`then`: an expression's label sets and values at a time; `gone`: expressions without a result at a time.
+
+    `every`: how often rules are evaluated, if not each step.
+    """
 
     name: str
     given: Mapping[str, str]
     then: tuple[tuple[str, str, Mapping[str, str], float], ...]
     gone: tuple[tuple[str, str], ...] = ()
     step: str = "1m"
+    every: str = ""
 
 
 def iter_stories() -> Iterator[Stored]:
@@ -61,16 +65,19 @@ def _windows() -> Iterator[Stored]:
         spans = {"5m": 25, "30m": 7 * 25, "1h": 13 * 25, "2h": 25 * 25, "6h": 73 * 25}
         yield Stored(
             name=f"{what} are counted over hosts and stages, across a restart",
+            every="5m",
             given={first: "0+2x200 0+2x400", second: "0+3x700"},
             then=tuple(("10h", selects[what](RECORDED, span), _LANE_LEVEL, value) for span, value in spans.items()),
         )
         yield Stored(
             name=f"{what} are counted for each host, its stages together",
+            every="5m",
             given={first: "0+2x200 0+2x400", _beside(first): "0+4x700"},
             then=(("10h", on_hosts[what], LANE, 30),),
         )
     yield Stored(
         name="throughput counts tasks that ran to their end, and the time of runs",
+        every="5m",
         given={
             series(families.TASK_ATTEMPTS, STAGE, result="success"): "0+2x700",
             series(families.TASK_ATTEMPTS, STAGE, result="failure"): "0+1x700",

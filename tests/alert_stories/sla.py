@@ -106,18 +106,21 @@ def _near() -> Iterator[Story]:
     # The limit is at 11m and half a second; the flag is of the scrape before.
     yield Story(
         alert=alert,
+        every="15s",
         shows=Shows.FIRING,
         given=running("_ 660.5x20", "0x9 1x9 0x9"),
         then={"9m": (), "10m": (firing("1m 0s"),), "11m": (firing("500ms"),), "11m15s": (), "12m": ()},
     )
     yield Story(
         alert=alert,
+        every="15s",
         shows=Shows.SILENCE,
         given=running("_ 660x8 stale", "0x9 1x4 0x9"),
         then={"1m": (), "9m": (), "10m": ()},
     )
     yield Story(
         alert=alert,
+        every="15s",
         shows=Shows.RESTART,
         given=running("_ 660x7 stale _ 1260x20", "0x7 stale _ 0x9 1x9"),
         # The run that the restart ended no longer counts; the one that starts at 11m has its own warning.
