@@ -6,10 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,63 +17,16 @@ from paropt_exporter.cache.traced_results import PROOFS
 from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands import CommandPool
 from paropt_exporter.executors.supervisor.tracing import find_refusal
-from paropt_exporter.plan import Commands, PlannedStage
+from paropt_exporter.plan import Commands
 from paropt_exporter.plan.batches import build_task
 from support import lanes
-from support.cached_project import CachedProject, Ran
-from support.command_scripts import HANG_SECONDS, shell
+from support.cached_project import Ran
+from support.command_scripts import HANG_SECONDS
+from support.traced_project import TracedProject, wait_for_next_ticks
 
 REFUSAL = find_refusal()
 pytestmark = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
 OLD_SECONDS = 1_600_000_000
-
-
-class TracedProject:
-    """A project with one stage, `lint`, which runs a line of shell."""
-
-    def __init__(self, folder: Path, pool: CommandPool) -> None:
-        self.project = CachedProject(folder / "project", folder / "store", work={})
-        self.project.environ["PATH"] = os.environ["PATH"]
-        self.root = self.project.root
-        self.pool = pool
-
-    def write(self, name: str, content: str) -> None:
-        """Write a file, and wait until its time is old enough to prove that a reader saw this content."""
-        self.project.write_file(name, content)
-        wait_for_next_ticks(self.root / name)
-
-    def run(self, line: str, **fields: Any) -> Ran:
-        return self.project.run(
-            self.build_stage(line, **fields), pool=self.pool, no_cache=fields.pop("no_cache", False)
-        )
-
-    def build_stage(self, line: str, **fields: Any) -> PlannedStage:
-        fields.pop("no_cache", None)
-        command = tuple(shell(line)) if isinstance(line, str) else line
-        return self.project.build_stage("lint", command=command, **{"inputs": None, "traces_inputs": True, **fields})
-
-    def prove(self, line: str, **fields: Any) -> Ran:
-        """Run a stage until its inputs have proved themselves; return the next run."""
-        for _ in range(1 + PROOFS):
-            ran = self.run(line, **fields)
-            assert not ran.is_cached("lint")
-        return self.run(line, **fields)
-
-
-def wait_for_next_ticks(path: Path) -> None:
-    """Wait until files that are written now get a later time than this one, twice."""
-    probe = path.with_name(f"{path.name}.probe")
-    deadline = time.monotonic() + 10
-    last = path.stat().st_mtime_ns
-    for _ in range(3):
-        while True:
-            probe.write_text("")
-            now = probe.stat().st_mtime_ns
-            if now > last:
-                last = now
-                break
-            assert time.monotonic() < deadline
-    probe.unlink()
 
 
 @pytest.fixture
@@ -378,3 +329,73 @@ def test_cache_without_traced_stages_loads_no_executors() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat cur/sub/*",
+        "ls cur/sub",
+        "cd cur/sub; cat x",
+        "cd chain; cat x",
+        "mkdir build; cd build; ls ../cur/sub; cd ..; rm -r build",
+    ],
+)
+def test_folder_behind_a_link_that_leads_elsewhere_is_a_miss(project: TracedProject, line: str) -> None:
+    for name in ("old/sub/x", "new/sub/x", "new/sub/y"):
+        project.write(name, name)
+    (project.root / "cur").symlink_to("old")
+    (project.root / "chain").symlink_to("cur/sub")
+    assert project.prove(line).is_cached("lint")
+    (project.root / "cur").unlink()
+    (project.root / "cur").symlink_to("new")
+    assert not project.run(line).is_cached("lint")
+
+
+def test_stages_folder_behind_a_link_that_leads_elsewhere_is_a_miss(project: TracedProject) -> None:
+    project.write("old/sub/x", "old")
+    project.write("new/sub/x", "new")
+    cwd = project.root / "cur/sub"
+    (project.root / "cur").symlink_to("old")
+    assert project.prove("cat x", cwd=cwd).is_cached("lint")
+    (project.root / "cur").unlink()
+    (project.root / "cur").symlink_to("new")
+    assert project.run("cat x", cwd=cwd).get_output("lint") == "new"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mkdir build; cd build; cat ../src/a.py; cd ..; rm -r build",
+        "mkdir build; ln -s ../src build/s; cat build/s/a.py; rm -r build",
+        "ln -s src/a.py link; cat link; rm link",
+        "T=$(mktemp -d); ln -s $PWD/src $T/s; cat $T/s/a.py; rm -r $T",
+    ],
+)
+def test_source_that_a_made_folder_or_link_leads_to_is_an_input(project: TracedProject, line: str) -> None:
+    assert project.prove(line).is_cached("lint")
+    project.write("src/a.py", "two")
+    assert project.run(line).get_output("lint") == "two"
+
+
+REMOVE = "import os, sys\ntry: os.{}('gone')\nexcept FileNotFoundError: print('none')"
+
+
+@pytest.mark.parametrize(
+    ("line", "change"),
+    [
+        ((sys.executable, "-I", "-S", "-c", REMOVE.format("unlink")), "make"),
+        ((sys.executable, "-I", "-S", "-c", REMOVE.format("rmdir")), "make"),
+        ("test -e gone || echo none; touch gone; rm gone", "make"),
+        ("mkdir there && rmdir there", "remove"),
+    ],
+)
+def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, line: str, change: str) -> None:
+    (project.root / "there").mkdir()
+    line = line if not isinstance(line, str) else f"{line} || true"
+    assert project.prove(line).is_cached("lint")
+    if change == "make":
+        project.write("gone", "")
+    else:
+        (project.root / "there").rmdir()
+    assert not project.run(line).is_cached("lint")

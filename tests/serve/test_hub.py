@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,10 +163,33 @@ def test_run_of_another_protocol_is_refused_with_the_versions(tmp_path: Path, se
         Link(served.folder, hello, clock=SystemClock())
 
 
-def test_relative_history_is_refused(served: Served) -> None:
-    registration = Registration(project="shop", root="/", history="history.db")
+@pytest.mark.parametrize("history", ["history.db", "", "/a\0b"])
+def test_history_without_an_absolute_path_is_refused(served: Served, history: str) -> None:
+    registration = Registration(project="shop", root="/", history=history)
     with pytest.raises(Refused, match="absolute path"):
         Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
+
+
+def test_values_that_this_version_can_not_format_cost_their_series_only(tmp_path: Path, served: Served) -> None:
+    samples = (
+        messages.Sample(family="paropt_pool_size", labels=("commands",), value=(1.0, 2.0), sum=3.0),
+        messages.Sample(family="paropt_control_query_duration_seconds", labels=(), value=(1.0, 2.0), sum=3.0),
+        messages.Sample(family="paropt_pool_workers", labels=("commands", "busy"), value=2.0),
+    )
+    page = ServePage(served.hub.take_views)
+    with served.connect() as client:
+        client.sendall(encode(build_hello(register(tmp_path), lane="standard", limited=True)))
+        client.sendall(encode(messages.State(run_id="r1", samples=samples)))
+        text = eventually("its page is there", lambda: find_workers(page))
+    check_page(text)
+    assert "paropt_pool_size{" not in text and "paropt_control_query_duration_seconds_sum" not in text
+    eventually("it has gone", lambda: not served.status().runs)
+    check_page(page.render_page(openmetrics=False).decode())
+
+
+def find_workers(page: ServePage) -> str:
+    text = page.render_page(openmetrics=False).decode()
+    return text if "paropt_pool_workers{" in text else ""
 
 
 def test_unknown_fields_of_a_newer_version_are_ignored(tmp_path: Path, served: Served) -> None:
@@ -179,6 +204,26 @@ def test_no_serve_is_an_os_error(tmp_path: Path) -> None:
         Link(tmp_path, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
 
 
+def test_future_time_of_a_dead_serve_holds_up_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime"
+    runtime_folder.make_folder(folder)
+    runtime_folder.listen(folder).close()
+    (folder / runtime_folder.LOCK_NAME).touch()
+    tomorrow = time.time() + 86_400  # the clock was set back since then
+    os.utime(folder / runtime_folder.LOCK_NAME, (tomorrow, tomorrow))
+    with pytest.raises(ConnectionRefusedError):
+        Link(folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
+
+
+def test_folder_of_another_user_holds_up_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime"
+    runtime_folder.make_folder(folder)
+    runtime_folder.listen(folder).close()
+    (folder / runtime_folder.LOCK_NAME).touch()
+    folder.chmod(0o777)
+    assert not runtime_folder.has_just_died(folder, 60.0)
+
+
 def test_run_gets_its_share_and_gives_it_back(served: Served, link: Link) -> None:
     run = FakeRun()
     link.begin_run(run)
@@ -186,7 +231,7 @@ def test_run_gets_its_share_and_gives_it_back(served: Served, link: Link) -> Non
     share = run.wait_for(2.0)
     link.report_usage(usage(share, held=2.0, wanted=5.0))
     eventually("it is held", lambda: [each.cores_held for each in served.status().runs] == [2.0])
-    assert link.limit_cores(8.0) == 2.0
+    eventually("the run follows it", lambda: link.limit_cores(8.0) == 2.0)
     link.end_run()
     eventually("it is free", lambda: [each.cores_granted for each in served.status().runs] == [0.0])
     eventually("the run knows it", lambda: link.limit_cores(8.0) == 1.0)

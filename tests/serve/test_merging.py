@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal
+from paropt_exporter.families import Family, Kind
 from paropt_exporter.metrics.page import Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES
 from paropt_exporter.serve.merging import LiveSeries, keep_counters, merge_series
@@ -34,9 +37,10 @@ def test_counters_of_ended_runs_stay_and_their_gauges_go() -> None:
 
 def test_histograms_of_queries_add_up() -> None:
     key = (families.CONTROL_QUERY_DURATION.name, ())
-    one = HistogramTotal(buckets=(1.0, 2.0), sum=3.0)
-    merged = merge_series([{key: one}, {key: HistogramTotal(buckets=(4.0, 0.0), sum=1.0)}])
-    assert merged == {(families.CONTROL_QUERY_DURATION, ()): HistogramTotal(buckets=(5.0, 2.0), sum=4.0)}
+    rest = (0.0,) * (len(families.BUCKETS_SECONDS) - 1)
+    one = HistogramTotal(buckets=(1.0, 2.0, *rest), sum=3.0)
+    merged = merge_series([{key: one}, {key: HistogramTotal(buckets=(4.0, 0.0, *rest), sum=1.0)}])
+    assert merged == {(families.CONTROL_QUERY_DURATION, ()): HistogramTotal(buckets=(5.0, 2.0, *rest), sum=4.0)}
 
 
 def test_pool_has_the_mode_of_the_newest_run_only() -> None:
@@ -52,8 +56,24 @@ def test_series_of_a_newer_version_are_left_out() -> None:
     assert merge_series([unknown]) == {}
 
 
+@pytest.mark.parametrize(
+    ("family", "value"),
+    [
+        (families.POOL_SIZE, HistogramTotal()),
+        (families.POOL_SUBMITTED, HistogramTotal()),
+        (families.CONTROL_QUERY_DURATION, 1.0),
+        (families.CONTROL_QUERY_DURATION, HistogramTotal(buckets=(1.0, 2.0), sum=3.0)),
+    ],
+)
+def test_value_of_another_kind_or_with_other_buckets_is_left_out(family: Family, value: Value) -> None:
+    labels = tuple("x" for _ in family.labels)
+    assert merge_series([{(family.name, labels): value}]) == {}
+    assert keep_counters({}, {(family.name, labels): value}) == {}
+
+
 def test_every_series_that_runs_send_has_a_rule() -> None:
     """But not that of their endpoint, which `serve` has itself."""
     for family in LIVE_FAMILIES:
         labels = tuple("x" for _ in family.labels)
-        assert bool(merge_series([{(family.name, labels): 1.0}])) == (family is not families.WEB_CONFIG_RELOADS)
+        value = HistogramTotal() if family.kind is Kind.HISTOGRAM else 1.0
+        assert bool(merge_series([{(family.name, labels): value}])) == (family is not families.WEB_CONFIG_RELOADS)

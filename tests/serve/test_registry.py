@@ -53,8 +53,12 @@ def test_project_without_a_history_is_forgotten(folder: Path, history: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"project": "", "root": "", "history": ""}', b"\xff" * 100, b"[" * 100_000]
-)
+    "content",
+    [
+        b"", b"{", b"[]", b'{"project": "", "root": "", "history": ""}', b"\xff" * 100, b"[" * 100_000,
+        b'{"project": "a", "root": "", "history": "/a\\u0000b"}',
+    ],
+)  # fmt: skip
 def test_files_that_are_no_registrations_are_ignored(folder: Path, history: Path, content: bytes) -> None:
     Registry(folder).register(register(history, "fast"))
     (folder / "a.json").write_bytes(content)

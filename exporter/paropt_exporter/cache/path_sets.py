@@ -24,7 +24,7 @@ from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.result_store import Store
 
 MOST_SETS = 8
-_VERSION = 1
+_VERSION = 2
 _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
 ABSENT_STATE = "-"

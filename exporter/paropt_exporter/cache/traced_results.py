@@ -302,8 +302,8 @@ class _Reading:
             raise _Unproved(CacheReason.OWN_INPUT, f"it changes its own input {path}: name it in `outputs`")
 
     def _judge_unchanged(self, path: str, access: Access, now: Entry | None, *, temporary: bool) -> Iterator[UsedPath]:
-        if not access.is_used(_USES) or (now == ABSENT and access.is_used(WRITE)):
-            return  # a temporary file, or one that it did not look at
+        if now == ABSENT and access.is_used(WRITE) and not access.is_used_unwritten(_USES):
+            return  # a temporary file
         is_file = isinstance(access.state, tuple) and not stat.S_ISDIR(int(str(access.state[4])))
         if temporary and not (is_file and access.is_used(READ)):
             return

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from threading import Lock, Thread
 
 from msgspec import Struct
@@ -38,6 +37,7 @@ from paropt_exporter.serve.messages import (
     Welcome,
     decode_from_run,
     encode,
+    find_fault,
 )
 from paropt_exporter.serve.page import ProjectView, Series
 from paropt_exporter.serve.registry import ProjectKey, RegisteredProject, Registry
@@ -392,7 +392,4 @@ def _find_refusal_reason(hello: Hello) -> str:
         return (
             f"it is version {__version__} and the run {hello.version}: use one version, or restart it after an upgrade"
         )
-    history = hello.registration.history
-    if not hello.registration.project or not Path(history).is_absolute():
-        return "a registration needs a project and the absolute path of its history"
-    return ""
+    return find_fault(hello.registration)

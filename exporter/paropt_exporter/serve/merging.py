@@ -10,7 +10,7 @@ from operator import add
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal
-from paropt_exporter.families import Family
+from paropt_exporter.families import Family, Kind
 from paropt_exporter.metrics.page import Labels, Value
 
 LiveSeries = Mapping[tuple[str, Labels], Value]  # by the name of the family and label values
@@ -101,14 +101,14 @@ _COUNTER_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, families
 def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], Value]:
     """Return the merged series of processes, the oldest first. Families without a rule, and unknown ones, are left out.
 
-    A series of a newer version with other labels is left out too.
+    A series of a newer version with other labels, of another kind or with other buckets is left out too.
     """
     merged: dict[tuple[Family, Labels], Value] = {}
     for source in sources:
         modes: set[str] = set()
         for (name, labels), value in source.items():
             family, rule = _RULES.get(name, (None, _get_newest))
-            if family is None or len(labels) != len(family.labels):
+            if family is None or not _fits(family, labels, value):
                 continue
             if family is families.CONTROL_MODE and labels[0] not in modes:
                 modes.add(labels[0])  # an older run's mode would be a second series of the pool
@@ -123,6 +123,15 @@ def keep_counters(ended: LiveSeries, series: LiveSeries) -> dict[tuple[str, Labe
     """Return the counters of ended processes together with those of one that ends now."""
     kept = dict(ended)
     for key, value in series.items():
-        if key[0] in _COUNTER_NAMES:
+        if key[0] in _COUNTER_NAMES and _fits(_RULES[key[0]][0], key[1], value):
             kept[key] = _RULES[key[0]][1](kept[key], value) if key in kept else value
     return kept
+
+
+def _fits(family: Family, labels: Labels, value: Value) -> bool:
+    """Return whether this version can merge and format a series of the family."""
+    if len(labels) != len(family.labels):
+        return False
+    if isinstance(value, HistogramTotal):
+        return family.kind is Kind.HISTOGRAM and len(value.buckets) == len(families.BUCKETS_SECONDS) + 1
+    return family.kind is not Kind.HISTOGRAM

@@ -8,6 +8,7 @@ Unknown fields and unknown families are ignored, so that versions may differ; an
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +37,14 @@ class Registration(Struct, frozen=True, kw_only=True):
     history: str
     lanes: tuple[LaneLabels, ...] = ()
     bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def find_fault(registration: Registration) -> str:
+    """Return why a registration makes no sense, or ""."""
+    is_absolute = os.path.isabs(registration.history)  # noqa: PTH117 -- a text so far
+    if not registration.project or not is_absolute or "\0" in registration.history:
+        return "a registration needs a project and the absolute path of its history"
+    return ""
 
 
 class Usage(Struct, frozen=True, kw_only=True, tag="usage"):

@@ -18,7 +18,7 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
-from paropt_exporter.serve.messages import Registration, encode, registration_decoder
+from paropt_exporter.serve.messages import Registration, encode, find_fault, registration_decoder
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +165,8 @@ def _read_registration(path: Path) -> Registration | None:
             raise ValueError("not a regular file of this user")
         content = files.read_start(path, limit_bytes=_LONGEST_BYTES)
         registration = registration_decoder.decode(content)
-        if not registration.project or not os.path.isabs(registration.history):  # noqa: PTH117 -- a text so far
-            raise ValueError("no project, or no absolute path")
+        if fault := find_fault(registration):
+            raise ValueError(fault)
     except (OSError, ValueError, MsgspecError, RecursionError) as error:
         log.warning("ignored a file that is no registration", extra={"path": str(path), "err": str(error)})
         return None

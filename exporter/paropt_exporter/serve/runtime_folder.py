@@ -75,12 +75,14 @@ def make_folder(folder: Path) -> None:
 
 
 def has_just_died(folder: Path, grace_seconds: float) -> bool:
-    """Return whether a `serve` lived within the last `grace_seconds`: it may be back at once."""
+    """Return whether a `serve` of this user lived within the last `grace_seconds`: it may be back at once."""
     try:
+        check_folder(folder)
         touched = (folder / LOCK_NAME).lstat().st_mtime
-    except OSError:
+    except (OSError, UnsafeFolder):
         return False
-    return time.time() < touched + grace_seconds
+    # A time in the future is from before the clock was set back, and says nothing.
+    return touched <= time.time() < touched + grace_seconds
 
 
 def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:

@@ -152,6 +152,7 @@ class Command:
             program=frame["program"].encode("latin-1"),
             argv=[argument.encode("latin-1") for argument in frame["argv"]],
             env={**self.environment, MARK.encode(): frame["mark"].encode()},
+            cwd=frame["cwd"].encode("latin-1"),
             output=self._output,
             default_signals=DEFAULT_SIGNALS,
             limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},

@@ -35,6 +35,8 @@ _CLONE_NEW_MOUNTS = 0x00020000
 _AT_EMPTY_PATH = 0x1000
 _NEGATIVE = 0x80000000  # the highest bit of a descriptor: AT_FDCWD has it
 _NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, instruction pointer, arguments
+# MSG_CONFIRM, MSG_EOR, MSG_DONTROUTE and MSG_NOSIGNAL do nothing on a Unix socket, and no program gives all of them.
+OWN_SEND_FLAGS = 0x0800 | 0x0080 | 0x0004 | 0x4000
 _EMPTY = bytes(_NOTIFICATION.size)
 _PAGE_BYTES = 4096
 _FIRST_READ_BYTES = 256  # most paths are shorter
@@ -56,6 +58,9 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
     "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
     "move_mount": (429, 429), "open_by_handle_at": (304, 265), "clone": (56, 220), "clone3": (435, 435),
+    "open_tree": (428, 428), "name_to_handle_at": (303, 264), "inotify_add_watch": (254, 27),
+    "setxattrat": (463, 463), "getxattrat": (464, 464), "listxattrat": (465, 465), "removexattrat": (466, 466),
+    "file_getattr": (468, 468), "file_setattr": (469, 469), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
 }  # fmt: skip
 
@@ -121,7 +126,8 @@ class Kernel:
     def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
         """Return a program that notifies of the calls `names` and refuses others with ENOSYS; it allows all others.
 
-        `clone` is notified of only if it makes a mount namespace, `sendto` only with an address. `newfstatat` of a
+        `clone` is notified of only if it makes a mount namespace, `sendto` only with an address, `sendmsg` unless its
+        flags are OWN_SEND_FLAGS: so the child passes on the descriptor of its own notifications. `newfstatat` of a
         descriptor with no flag but AT_EMPTY_PATH is the C library's fstat, a third of a test suite's calls: it is not
         notified of, since the file was opened before. Calls of another architecture, such as those of a 32-bit program,
         are notified of too.
@@ -130,7 +136,8 @@ class Kernel:
         denied = {self._numbers[name] for name in refused if name in self._numbers}
         conditional = {self._numbers["clone"]: (0, _CLONE_NEW_MOUNTS), self._numbers["sendto"]: (4, 0xFFFFFFFF)}
         fstat = self._numbers["newfstatat"] if self._numbers["newfstatat"] in asked else None
-        plain = sorted(asked - conditional.keys() - {fstat})
+        sendmsg = self._numbers["sendmsg"] if self._numbers["sendmsg"] in asked else None
+        plain = sorted(asked - conditional.keys() - {fstat, sendmsg})
         special = sorted(asked & conditional.keys())
         body: list[tuple[int, int | str, int | str, int]] = [
             (_LOAD_WORD, 0, 0, _ARCH_OFFSET),
@@ -157,6 +164,12 @@ class Kernel:
                 (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
                 (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
                 (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
+            ]
+        if sendmsg is not None:
+            body += [
+                (_JUMP_IF_EQUAL, 0, 2, sendmsg),
+                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
+                (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
             ]
         ends = {"allow": len(body), "notify": len(body) + 1, "refuse": len(body) + 2}
         body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]

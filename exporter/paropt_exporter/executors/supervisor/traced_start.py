@@ -15,7 +15,7 @@ import resource
 import select
 from _struct import pack, unpack
 
-from paropt_exporter.executors.supervisor.seccomp import Forbidden
+from paropt_exporter.executors.supervisor.seccomp import OWN_SEND_FLAGS, Forbidden
 from paropt_exporter.executors.supervisor.tracing import Tracer, build_trace_filter, explain_refusal, load_kernel
 
 TYPE_CHECKING = False
@@ -35,11 +35,12 @@ def start_traced(
     program: bytes,
     argv: list[bytes],
     env: Mapping[bytes, bytes],
+    cwd: bytes,
     output: int,
     default_signals: Iterable[int],
     limits: Mapping[int, tuple[int, int]],
 ) -> tuple[int, Tracer | None, str]:
-    """Start a program in the current folder, in a session of its own.
+    """Start a program in the current folder, in a session of its own. `cwd`: that folder, as the config names it.
 
     Return its process id and its tracer, or None and the reason: then it runs untraced. Raises OSError if the system
     refuses the program.
@@ -57,7 +58,8 @@ def start_traced(
             if kernel is not None:
                 try:
                     listener = kernel.install_filter(content)
-                    theirs.sendmsg([_TRACED], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))])
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
+                    theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
                 except OSError as error:
                     theirs.send(_UNTRACED + pack("=i", error.errno or 0))
             os.execve(program, argv, env)  # nosec B606 # the command of a stage
@@ -72,6 +74,7 @@ def start_traced(
             kind, code, listener = _receive(ours)
             if kind == _TRACED:
                 tracer = Tracer(kernel, listener)
+                tracer.note_folder(cwd)
             refusal = explain_refusal(code) if kind == _UNTRACED else ""
             failure = code if kind == _FAILED else 0
         failure = failure or _await_program(ours, tracer)

@@ -1,0 +1,94 @@
+"""Find the place of a path: the one name that has no link and no `..` on the way, as the kernel walks it.
+
+Each link on the way is reported: with another target the same path is another file. The kernel's files in /proc are
+left as they are named, since a link there leads each process to another place.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_LINKS = 40  # as the kernel
+_PROCESSES = b"/proc"
+_FOLDER_LINKS = (b"cwd", b"root")
+
+
+class LinkWalk:
+    """The folders that one command's paths lead through. `report` gets the place of each link.
+
+    Guarantee: a folder is remembered only if no link or folder on its way was moved or made by the command.
+    """
+
+    def __init__(self, report: Callable[[bytes], None]) -> None:
+        self._report = report
+        self._known: dict[bytes, bytes] = {b"": b""}
+        self._links: set[bytes] = set()
+        self._changed: set[bytes] = set()
+
+    def find_place(self, path: bytes) -> bytes:
+        """Return the place of an absolute path without "." in it. If its last part is a link, it is not followed."""
+        folder, _, name = path.rpartition(b"/")
+        if name == b"..":
+            return self._find_folder(path, 0)[0] or b"/"
+        return self._find_folder(folder, 0)[0] + b"/" + name
+
+    def note_change(self, place: bytes, *, is_new_link: bool) -> None:
+        """Take a place into account that the command removes, or where it puts a link or a moved folder."""
+        if is_new_link or place in self._links:
+            self._changed.add(place)
+            self._known = {b"": b""}
+
+    def _find_folder(self, folder: bytes, links: int) -> tuple[bytes, bool]:
+        """Return the place of a folder, and whether it lasts. Links after the 40th are not followed."""
+        known = self._known.get(folder)
+        if known is not None:
+            return known, True
+        parent, _, name = folder.rpartition(b"/")
+        place, lasts = self._find_folder(parent, links)
+        if name == b"..":
+            # What comes after `..` is not noted, but leaving a process's folder for its parent is seen.
+            place = place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0]
+        else:
+            place += b"/" + name
+            lasts = lasts and place not in self._changed
+            target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
+            if target is not None and links < _MOST_LINKS:
+                self._links.add(place)
+                self._report(place)
+                place, target_lasts = self._find_folder(join(place, target), links + 1)
+                lasts = lasts and target_lasts
+        if lasts:
+            self._known[folder] = place
+        return place, lasts
+
+
+def read_link(place: bytes) -> bytes | None:
+    """Return the target of a link; None if there is none."""
+    try:
+        return os.readlink(place)
+    except OSError:
+        return None
+
+
+def join(link: bytes, target: bytes) -> bytes:
+    """Return the path to which a link at a place leads."""
+    return tidy(target if target[:1] == b"/" else link.rpartition(b"/")[0] + b"/" + target)
+
+
+def tidy(path: bytes) -> bytes:
+    """Return an absolute path without empty parts and "."; ".." stays, since a link may be before it."""
+    if b"/." in path or b"//" in path or path[-1:] == b"/":
+        return b"/" + b"/".join([part for part in path.split(b"/") if part not in (b"", b".")])
+    return path
+
+
+def leads_through_process(path: bytes) -> bool:
+    """Return whether a path goes through a folder or a descriptor of a process: it leads to a file elsewhere."""
+    if not path.startswith(_PROCESSES + b"/"):
+        return False
+    parts = path.split(b"/")
+    return any(name in parts[3:-1] for name in _FOLDER_LINKS) or b"fd" in parts[3:-2]
