@@ -25,7 +25,8 @@ def test_no_generated_file_is_obsolete() -> None:
 
 
 def test_only_the_given_kinds_are_rendered() -> None:
-    assert [*generate.render_files(["schema"], Options())] == ["docs/paropt.schema.json"]
+    paths = ["docs/paropt.schema.json", "docs/host-config.schema.json"]
+    assert [*generate.render_files(["schema"], Options())] == paths
 
 
 def test_an_unknown_kind_is_an_error_with_the_known_ones() -> None:

@@ -219,11 +219,14 @@ def test_a_client_that_never_reads_is_closed_and_delays_no_other(server_factory:
             read_to_end(client)
 
 
-def open_unread(server: Server, *, receive_bytes: int = 65536, accept: str = "*/*") -> socket.socket:
+def open_unread(
+    server: Server, *, receive_bytes: int = 65536, accept: str = "*/*", source: str = "127.0.0.1"
+) -> socket.socket:
     """Request the page on a connection and never read the response."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     client.settimeout(GUARD_SECONDS)
+    client.bind((source, 0))
     client.connect(place(server))
     client.sendall(f"GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n".encode())
     return client
@@ -286,6 +289,26 @@ def test_a_page_waits_until_the_reader_of_another_stalls(server_factory: Callabl
         assert source.rendered == 3
 
 
+def test_client_with_stalled_readers_gets_one_rendering_a_second(server_factory: Callable[..., Server]) -> None:
+    clock, source = StillClock(), FreshPages(b"x" * MEGABYTE)
+    server = server_factory(source, clock=clock)
+    with ExitStack() as exit_stack:
+
+        def ask_without_reading(address: str = "127.0.0.1") -> int:
+            """Return how many pages have been rendered when the answer begins."""
+            assert exit_stack.enter_context(open_unread(server, source=address)).recv(1) == b"H"
+            return source.rendered
+
+        assert [ask_without_reading() for _ in range(4)] == [1, 2, 3, 4]
+        clock.advance(0.3)
+        assert [ask_without_reading() for _ in range(4)] == [4, 4, 4, 4]
+        assert ask_without_reading("127.0.0.2") == 5
+        assert gzip.decompress(ask(server, **{"Accept-Encoding": "gzip"})[1]) == bytes(MEGABYTE)
+        assert source.rendered == 6
+        clock.advance(0.8)
+        assert [ask_without_reading() for _ in range(4)] == [7, 7, 7, 7]
+
+
 def test_a_reading_client_keeps_its_page_when_others_stall(server_factory: Callable[..., Server]) -> None:
     clock, size = StillClock(), 8 * MEGABYTE
     server = server_factory(FreshPages(b"x" * size), unread_bytes=3 * size, clock=clock)
@@ -322,6 +345,21 @@ def test_accept_headers_that_choose_one_format_share_one_rendering(server_factor
     assert all(answer.endswith(PAGE) for answer in answers)
     assert b"version=1.0.0; charset=utf-8; escaping=dots" in answers[1]
     assert source.rendered == 2
+
+
+def test_scrapes_of_both_formats_that_wait_together_are_answered(server_factory: Callable[..., Server]) -> None:
+    source = Source()
+    source.go.clear()
+    server = server_factory(source)
+    with ExitStack() as exit_stack:
+        exit_stack.enter_context(open_unread(server))
+        assert source.rendering.acquire(timeout=GUARD_SECONDS)
+        accepts = ["text/plain", "application/openmetrics-text;version=1.0.0"] * 2
+        clients = [exit_stack.enter_context(open_unread(server, accept=accept)) for accept in accepts]
+        wake_server(server)
+        source.go.set()
+        assert all(read_to_end(client).endswith(PAGE) for client in clients)
+    assert source.rendered == 3
 
 
 def test_clients_queue_while_all_connections_wait_for_pages(server_factory: Callable[..., Server]) -> None:

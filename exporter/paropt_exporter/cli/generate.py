@@ -53,7 +53,10 @@ def render_files(kinds: Iterable[str], options: Options) -> dict[str, str]:
 def _render_schema(_: Options) -> Files:
     from paropt_exporter.monitoring import schema
 
-    return {"docs/paropt.schema.json": schema.render_schema()}
+    return {
+        "docs/paropt.schema.json": schema.render_schema(),
+        "docs/host-config.schema.json": schema.render_host_schema(),
+    }
 
 
 def _render_docs(options: Options) -> Files:

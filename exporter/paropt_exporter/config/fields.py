@@ -176,7 +176,7 @@ _DURATION_SCHEMA: dict[str, Any] = {
 
 Name = Annotated[str, BeforeValidator(_parse_name), _build_schema(type="string", pattern=NAME_PATTERN)]
 Word = Annotated[str, BeforeValidator(_parse_word), _build_schema(type=["string", "number"])]
-Text = Annotated[str, BeforeValidator(_parse_text), _build_schema(type="string", minLength=1)]
+Text = Annotated[str, BeforeValidator(_parse_text), _build_schema(type="string", pattern=r"\S")]
 Query = Annotated[str, BeforeValidator(_parse_query), _build_schema(type="string", minLength=1)]
 Variable = Annotated[str, BeforeValidator(_parse_variable), _build_schema(type="string", pattern="^[^=]+$")]
 EnvironmentPattern = Annotated[

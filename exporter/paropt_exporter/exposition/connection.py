@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from paropt_exporter.exposition.protection import Protection
+    from paropt_exporter.exposition.routes import RenderedPage
     from paropt_exporter.exposition.tls import TlsSocket
 
 _CHUNK_BYTES = 16 * 1024  # received at once; a request's head is no larger
@@ -54,7 +55,8 @@ class Connection:
 
     `client` identifies the peer (see `eviction.identify_client`). `progress_seconds` is when the connection was
     accepted, ended its handshake or last sent part of its response. `page` is the large body that it is still sending,
-    shared with the other connections that send the same one; it is empty for small bodies. `events` are the selector
+    shared with the other connections that send the same one; it is empty for small bodies. `rendered` is the response
+    that it belongs to. `events` are the selector
     events that the connection waits for.
 
     DRAINING exists because the kernel resets a connection that is closed with unread input, and the client may then
@@ -75,6 +77,7 @@ class Connection:
         "phase",
         "progress_seconds",
         "protection",
+        "rendered",
     )
 
     def __init__(
@@ -96,6 +99,7 @@ class Connection:
         self._inbox = bytearray()
         self._outbox: list[memoryview] = []
         self.page = b""
+        self.rendered: RenderedPage | None = None
         self.client = client
         self.progress_seconds = now_seconds
         self.protection = protection
@@ -168,7 +172,7 @@ class Connection:
         except BlockingIOError as blocked:
             self._set_events(blocked, selectors.EVENT_WRITE)
             return
-        self.page = b""
+        self.page, self.rendered = b"", None
         self.phase = Phase.DRAINING
         self.events = selectors.EVENT_READ
         self.deadline_seconds = min(self.deadline_seconds, now_seconds + DRAIN_SECONDS)
@@ -189,7 +193,7 @@ class Connection:
                 self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._channel.close()
         self._outbox.clear()
-        self.page = b""
+        self.page, self.rendered = b"", None
 
     def _start_tls(self) -> TlsSocket:
         """Wrap the socket in TLS when the client's first byte has arrived: an idle client then costs no TLS state."""

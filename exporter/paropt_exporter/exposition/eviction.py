@@ -1,7 +1,8 @@
 """Choose which connections to close when there are too many of them, or too many bytes of unread pages.
 
 A scraper needs its connection for a moment only. So the victim belongs to the client with the most connections, and is
-the one of them that has made no progress for the longest time.
+the one of them that has made no progress for the longest time. A client that leaves pages unread costs one rendering a
+second: its scrapes share a page.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from paropt_exporter.exposition.connection import Connection, Phase
+from paropt_exporter.exposition.routes import RenderedPage, Scrape
 
 _IPV6_PREFIX = 64  # the network that one IPv6 client usually has
 # A scraper's next packet arrives within this time of the accept and of each part of its response.
 GRACE_SECONDS = 0.25
+STALLED_READERS = 4  # more than a scraper, a browser and a person's commands on one host leave by chance
+SHARED_SECONDS = 1.0  # the shortest interval of scrapes in use
 
 
 def identify_client(peer: object) -> str:
@@ -73,6 +77,23 @@ def choose_stalled_readers(
 def find_next_stall_seconds(connections: Iterable[Connection]) -> float:
     """Return when a page will next have been unread for GRACE_SECONDS, if no reader makes progress."""
     return min((_find_last_read_seconds(group) + GRACE_SECONDS for group in _group_by_page(connections)), default=0.0)
+
+
+def find_shared_page(
+    connections: Iterable[Connection], scrape: Scrape, *, client: str, now_seconds: float
+) -> RenderedPage | None:
+    """Return the page that answers a scrape of a client without a rendering of its own; None if it gets a fresh one.
+
+    This is the newest page that the client is being sent in the same format, of the last SHARED_SECONDS, while
+    STALLED_READERS of its connections have not read from their pages for GRACE_SECONDS.
+    """
+    readers = [each for each in connections if each.page and each.client == client]
+    if sum(_compute_grace_end_seconds(each) <= now_seconds for each in readers) < STALLED_READERS:
+        return None
+    sent = (each.rendered for each in readers)
+    same = [page for page in sent if page is not None and page.scrape == scrape]
+    newest = max(same, key=lambda page: page.rendered_seconds, default=None)
+    return newest if newest is not None and newest.rendered_seconds > now_seconds - SHARED_SECONDS else None
 
 
 def _find_candidates(connections: Collection[Connection]) -> list[Connection]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from threading import Condition, Thread
 from typing import Protocol
@@ -33,7 +33,7 @@ class PageSource(Protocol):
 class Renderer:
     """A thread that renders pages.
 
-        request_page(scrape, connection) -> _requests --all of one format--> render once -> on_rendered(responses)
+        request_pages(scrapes) -> _requests --all of one format--> render once -> on_rendered(responses)
 
     Guarantees:
     * Each request gets one response, by `on_rendered` in the renderer's thread, rendered after the request.
@@ -52,10 +52,11 @@ class Renderer:
         self._thread = Thread(target=self._run, name="paropt-web-render", daemon=True)
         self._thread.start()
 
-    def request_page(self, scrape: Scrape, connection: Connection) -> None:
-        """Request a page; `on_rendered` receives it with the connection."""
+    def request_pages(self, scrapes: Mapping[Connection, Scrape]) -> None:
+        """Request pages, together: `on_rendered` receives them with the connections, once for each format."""
         with self._wake:
-            self._requests.setdefault(scrape.choice.format is Format.OPENMETRICS, []).append((connection, scrape))
+            for connection, scrape in scrapes.items():
+                self._requests.setdefault(scrape.choice.format is Format.OPENMETRICS, []).append((connection, scrape))
             self._wake.notify()
 
     def close(self, *, timeout_seconds: float) -> None:

@@ -23,6 +23,14 @@ class Scrape(Struct, frozen=True):
     gzip: bool
 
 
+class RenderedPage(Struct, frozen=True, kw_only=True):
+    """A response to a scrape. `rendered_seconds` is when it was requested from the renderer, on the monotonic clock."""
+
+    scrape: Scrape
+    response: Response
+    rendered_seconds: float
+
+
 class Routes(Struct, frozen=True, kw_only=True):
     """The endpoint's paths. Each request to `/-/ready` calls `is_ready`."""
 

@@ -25,7 +25,7 @@ from paropt_exporter.exposition.listeners import Acceptor, format_address, open_
 from paropt_exporter.exposition.passwords import PasswordChecker, parse_credentials
 from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.exposition.renderer import PageSource, RenderedPages, Renderer
-from paropt_exporter.exposition.routes import Routes, Scrape
+from paropt_exporter.exposition.routes import RenderedPage, Routes, Scrape
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,11 @@ class Server:
     * Without the password every path gets a 401. A connection keeps the protection that was in force at its accept.
     * A connection lives for at most `connection_seconds`. Beyond `max_connections` a new connection replaces an idle
       one (see `eviction`); while there is no idle one, new clients wait in the kernel's queue.
-    * Scrapes that wait together share one page, without copies. Unread pages take at most `unread_bytes`, or twice the
-      size of one page where that is more. Beyond that, the next page waits until no reader of another page has made
-      progress for GRACE_SECONDS: these readers are closed. After SLOW_READER_SECONDS the longest idle ones are closed.
+    * Scrapes that wait together share one page, without copies. Those of a client that leaves pages unread also share
+      pages of the last second (see `eviction.find_shared_page`).
+    * Unread pages take at most `unread_bytes`, or twice the size of one page where that is more. Beyond that, the next
+      page waits until no reader of another page has made progress for GRACE_SECONDS: these readers are closed. After
+      SLOW_READER_SECONDS the longest idle ones are closed.
     * At most `max_requests` scrapes wait for their page; further ones get a 503 at once.
     * No client can cause a 500, a traceback, or a response for another client.
     """
@@ -120,9 +122,10 @@ class Server:
         # Only the serving thread uses these; the oldest connection comes first:
         self._connections: dict[Connection, None] = {}
         self._waiting = 0  # scrapes that wait for their page: requested or being rendered
-        self._requested: list[tuple[Scrape, Connection]] = []
+        self._requested: dict[Connection, Scrape] = {}
         self._requested_since_seconds = 0.0
-        self._rendering = 0
+        self._rendering: dict[Connection, Scrape] = {}
+        self._rendering_since_seconds = 0.0
         self._last_pages_bytes = 0  # the size of the pages that were rendered last
         self._selected_at_seconds = clock.monotonic()
         self._next_expiry_seconds = math.inf  # no connection expires earlier
@@ -327,6 +330,8 @@ class Server:
         response = self._routes.route(request)
         if isinstance(response, Response):
             self._start_response(connection, response)
+        elif shared := self._find_shared_page(connection, response):
+            self._send_page(connection, shared)
         elif self._waiting >= self._max_requests:
             self._start_response(connection, _BUSY)
         else:
@@ -334,7 +339,7 @@ class Server:
             self._suspend(connection, Phase.WAITING_FOR_PAGE)
             if not self._requested:
                 self._requested_since_seconds = self._clock.monotonic()
-            self._requested.append((response, connection))
+            self._requested[connection] = response
 
     def _suspend(self, connection: Connection, phase: Literal[Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE]) -> None:
         """Let a connection wait for another thread, outside the selector."""
@@ -350,11 +355,24 @@ class Server:
 
     def _send_pages(self, pages: RenderedPages) -> None:
         self._waiting -= len(pages)
-        self._rendering -= len(pages)
         self._last_pages_bytes = sum({id(response.body): len(response.body) for _, response in pages}.values())
         for connection, response in pages:
+            page = RenderedPage(
+                scrape=self._rendering.pop(connection),
+                response=response,
+                rendered_seconds=self._rendering_since_seconds,
+            )
             if connection in self._connections:
-                self._start_response(connection, response)
+                self._send_page(connection, page)
+
+    def _find_shared_page(self, connection: Connection, scrape: Scrape) -> RenderedPage | None:
+        return eviction.find_shared_page(
+            self._connections, scrape, client=connection.client, now_seconds=self._clock.monotonic()
+        )
+
+    def _send_page(self, connection: Connection, page: RenderedPage) -> None:
+        connection.rendered = page
+        self._start_response(connection, page.response)
 
     def _request_pages(self, now_seconds: float) -> None:
         """Request all waiting pages from the renderer once there is room for them beside the unread ones."""
@@ -369,10 +387,9 @@ class Server:
         for connection in given_up:
             self._close_connection(connection)
         if eviction.count_unread_bytes(self._connections) <= self._allowed_bytes:
-            requests, self._requested = self._requested, []
-            self._rendering = len(requests)
-            for scrape, connection in requests:
-                self._renderer.request_page(scrape, connection)
+            self._rendering, self._requested = self._requested, {}
+            self._rendering_since_seconds = now_seconds
+            self._renderer.request_pages(self._rendering)
 
     @property
     def _allowed_bytes(self) -> int:

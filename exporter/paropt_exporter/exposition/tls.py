@@ -92,6 +92,7 @@ def build_context(settings: TlsServer, folder: Path) -> ssl.SSLContext:
     context.minimum_version, context.maximum_version = _VERSIONS[settings.min_version], _VERSIONS[settings.max_version]
     context.verify_mode = _VERIFY[settings.client_auth_type]
     context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 0  # clients that resume sessions are rare here, and two tickets cost a tenth of a handshake
     if not settings.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
@@ -124,6 +125,8 @@ def _load_certificates(context: ssl.SSLContext, settings: TlsServer, folder: Pat
         # Not Path.is_file, which raises for a name that is too long:
         place = next((path for path in (certificate, key) if not os.path.isfile(path)), f"{certificate}, {key}")  # noqa: PTH113
         raise UsageError(f"TLS: {shorten(str(place), _LONGEST_PATH)}: {_describe_error(error)}") from None
+    if settings.client_auth_type == "NoClientCert":
+        return  # of the system's authorities OpenSSL would search the folder in each handshake
     if settings.client_ca_file is None:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return

@@ -122,7 +122,7 @@ class Metrics:
             if self._process is None:
                 self._process = self._create_registry()
             self._refresh()
-            own = [part.encode() for part in self._page.iter_text(families.FAMILIES, openmetrics=openmetrics)]
+            own = [*self._page.iter_lines(families.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
         return b"".join([*own, write(self._process)])
 
@@ -136,7 +136,7 @@ class Metrics:
         """Return the series of lanes, stages and limits, which stay true after this process, in text format."""
         with self._lock:
             self._refresh()
-            return b"".join(part.encode() for part in self._page.iter_text(_FINAL_FAMILIES, openmetrics=False))
+            return b"".join(self._page.iter_lines(_FINAL_FAMILIES, openmetrics=False))
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -1,15 +1,21 @@
-"""Render the JSON Schema of `paropt.yml` for editors, from the config's models."""
+"""Render the JSON Schemas of `paropt.yml` and of the host config for editors, from the models of both."""
 
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# As `config.server_urls` reads URLs, in the syntax that Python and JavaScript share; without "." and ".." as segments.
+_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])"
+_SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,;=:-]*"
+_PLAIN_URL = rf"^https?://{_HOST}(?::[0-9]{{1,5}})?(?:/{_SEGMENT})*$"
+_SHOWABLE_URL = r"^https?://[^\s/@?#]+(?:/[^\s?#]*)?$"  # no user, no query: it stands in logs
 
 
 def render_schema() -> str:
-    """Return the schema as text, with all keys, their descriptions, and values as users write them."""
+    """Return the schema of `paropt.yml`, with all keys, their descriptions, and values as users write them."""
     from paropt_exporter.config.model import File
 
     schema = _remove_noise(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
@@ -18,6 +24,31 @@ def render_schema() -> str:
     schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
     schema["$defs"]["Stage"]["oneOf"] = [{"required": [key]} for key in ("run", "call", "steps")]
     schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command")]
+    return _format(schema)
+
+
+def render_host_schema() -> str:
+    """Return the schema of the host config. It refuses what the exporter refuses."""
+    from paropt_exporter.config.host_model import HostFile
+
+    schema = _remove_noise(HostFile.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
+    schema = {"$schema": DIALECT, **schema, "title": "The host config of paropt-exporter"}
+    sections = schema["$defs"]
+    ways = ("bearer_token_file", "bearer_token_env", "basic_auth")
+    sections["Server"]["allOf"] = [{"not": {"required": list(pair)}} for pair in combinations(ways, 2)]
+    sections["BasicAuth"]["oneOf"] = [{"required": [key]} for key in ("password_file", "password_env")]
+    sections["Permission"]["anyOf"] = [{"required": [key]} for key in ("url", "repository")]
+    for name, pattern in (
+        ("Server", _PLAIN_URL),
+        ("Permission", _PLAIN_URL),
+        ("DefaultUrl", _SHOWABLE_URL),
+        ("RemoteCacheUrl", _SHOWABLE_URL),
+    ):
+        sections[name]["properties"]["url"]["pattern"] = pattern
+    return _format(schema)
+
+
+def _format(schema: dict[str, Any]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -72,9 +72,9 @@ class ServePage:
                 if page is None:
                     page = self._pages[view.name] = _ProjectPage(view.name)
                 page.update(view, own)
-            text = "".join(self._iter_text(openmetrics=openmetrics)).encode()
+            own_lines = [*self._iter_lines(openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
-        return text + write(self._process)
+        return b"".join([*own_lines, write(self._process)])
 
     def _collect_own(self) -> dict[Series, Value]:
         """Return the series of this process and of the host, which each project has."""
@@ -91,12 +91,12 @@ class ServePage:
             series[families.WEB_CONFIG_RELOADS, (result,)] = count
         return series
 
-    def _iter_text(self, *, openmetrics: bool) -> Iterator[str]:
+    def _iter_lines(self, *, openmetrics: bool) -> Iterator[bytes]:
         for family in families.FAMILIES:
-            texts = [text for page in self._pages.values() if (text := page.format_family(family))]
-            if texts:
+            lines = [line for page in self._pages.values() for line in page.format_family(family)]
+            if lines:
                 yield format_head(family, openmetrics=openmetrics)
-                yield from texts
+                yield from lines
 
     def _create_registry(self) -> CollectorRegistry:
         from paropt_exporter.metrics import client  # as in `render_page`
@@ -133,7 +133,7 @@ class _ProjectPage:
             series[family, labels] = max(_to_number(value), self._page.get_number(family, labels))
         self._page.replace(families.FAMILIES, ((family, labels, value) for (family, labels), value in series.items()))
 
-    def format_family(self, family: Family) -> str:
+    def format_family(self, family: Family) -> Collection[bytes]:
         return self._page.format_family(family)
 
 
