@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.config.units import LARGEST_FILE_BYTES
-from paropt_exporter.exposition import connection, eviction, http, listeners, passwords, server, web_config
+from paropt_exporter.exposition import connection, http, listeners, passwords, server, web_config
 from support.deployed import refusal
 from support.real_servers import program
 from support.secured import Authority
@@ -49,7 +49,7 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "TLS handshakes before requests are looked at again": f"{server.HANDSHAKES_PER_TURN}",
         "a connection's life, from accept to close": f"{server.CONNECTION_SECONDS:g} s",
         "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
-        "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",
+        "without progress, before it may be closed for another": f"{connection.GRACE_SECONDS:g} s",
         "a scrape waits for pages that others still read": f"{server.SLOW_READER_SECONDS:g} s",
         "a request's head": kilobytes(http.HEAD_BYTES),
         "its first line": kilobytes(http.LINE_BYTES),

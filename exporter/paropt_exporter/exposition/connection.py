@@ -1,10 +1,18 @@
-"""A client's connection: its socket, buffers, phase and deadline."""
+"""A client's connection: its socket, buffers, phase and deadline; and the choice of connections to close.
+
+Some are closed when there are too many, or too many bytes of unread pages. A scraper needs its connection for a moment
+only. So the victim belongs to the client with the most connections, and is the one of them that has made no progress
+for the longest time.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import selectors
 import socket
 import struct
+from collections import Counter
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +29,9 @@ UNSENT_BYTES = 256 * 1024
 DRAIN_SECONDS = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _HANDSHAKE = b"\x16"  # the first byte of every TLS client
+_IPV6_PREFIX = 64  # the network that one IPv6 client usually has
+# A scraper's next packet arrives within this time of the accept and of each part of its response.
+GRACE_SECONDS = 0.25
 
 
 class Phase(Enum):
@@ -202,3 +213,86 @@ class Connection:
 
     def _set_events(self, blocked: BlockingIOError, usual: int) -> None:
         self.events = getattr(blocked, "events", usual)
+
+
+def identify_client(peer: object) -> str:
+    """Return the client of a peer address from `accept`: an IPv4 address, an IPv6 /64 network, or "" for others."""
+    if not isinstance(peer, tuple):
+        return ""  # a Unix socket: all its clients count as one
+    with suppress(ValueError):
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address):
+            if address.ipv4_mapped is not None:
+                return str(address.ipv4_mapped)
+            return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(peer[0])
+
+
+def choose_victim(connections: Collection[Connection], *, now_seconds: float) -> Connection | None:
+    """Return the connection to close for a new one; None if none may be closed yet.
+
+    Connections that wait for a page are never closed; those that wait for a password check only if their client has no
+    others.
+    """
+    idlest = min(_find_candidates(connections), key=_compute_grace_end_seconds, default=None)
+    return idlest if idlest is not None and _compute_grace_end_seconds(idlest) <= now_seconds else None
+
+
+def find_next_victim_seconds(connections: Collection[Connection]) -> float | None:
+    """Return when a connection may next be closed for a new one, if none makes progress; None: never."""
+    return min(map(_compute_grace_end_seconds, _find_candidates(connections)), default=None)
+
+
+def count_unread_bytes(connections: Iterable[Connection]) -> int:
+    """Return the size of all pages that are being sent. A page is in memory once, however many connections send it."""
+    return sum(len(group[0].page) for group in _group_by_page(connections))
+
+
+def choose_stalled_readers(
+    connections: Iterable[Connection], *, allowed_bytes: int, idle_since_seconds: float
+) -> tuple[Connection, ...]:
+    """Return connections to close, so that the pages of the others take at most `allowed_bytes`, if possible.
+
+    A page is freed when its last reader is closed. So all readers of a page are closed together: of pages that no
+    reader has read from after `idle_since_seconds`, the longest idle first.
+    """
+    groups = sorted(_group_by_page(connections), key=_find_last_read_seconds)
+    excess_bytes = sum(len(group[0].page) for group in groups) - allowed_bytes
+    stalled: list[Connection] = []
+    for group in groups:
+        if excess_bytes <= 0 or _find_last_read_seconds(group) > idle_since_seconds:
+            break
+        stalled += group
+        excess_bytes -= len(group[0].page)
+    return tuple(stalled)
+
+
+def find_next_stall_seconds(connections: Iterable[Connection]) -> float:
+    """Return when a page will next have been unread for GRACE_SECONDS, if no reader makes progress."""
+    return min((_find_last_read_seconds(group) + GRACE_SECONDS for group in _group_by_page(connections)), default=0.0)
+
+
+def _find_candidates(connections: Collection[Connection]) -> list[Connection]:
+    """Return the connections of the client that has the most. Others are safe, however young that client's are."""
+    counts = Counter(connection.client for connection in connections)
+    candidates = [connection for connection in connections if connection.phase is not Phase.WAITING_FOR_PAGE]
+    most = max((counts[connection.client] for connection in candidates), default=0)
+    candidates = [connection for connection in candidates if counts[connection.client] == most]
+    return [connection for connection in candidates if connection.phase is not Phase.CHECKING_PASSWORD] or candidates
+
+
+def _compute_grace_end_seconds(connection: Connection) -> float:
+    return connection.progress_seconds + GRACE_SECONDS
+
+
+def _group_by_page(connections: Iterable[Connection]) -> list[list[Connection]]:
+    """Return the connections that are sending pages, grouped by page."""
+    readers: dict[int, list[Connection]] = {}
+    for connection in connections:
+        if connection.page:
+            readers.setdefault(id(connection.page), []).append(connection)
+    return list(readers.values())
+
+
+def _find_last_read_seconds(readers: list[Connection]) -> float:
+    return max(connection.progress_seconds for connection in readers)

@@ -17,8 +17,19 @@ from typing import Literal
 
 from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.exposition import eviction, http
-from paropt_exporter.exposition.connection import Connection, Phase, PlainHttpReceived
+from paropt_exporter.exposition import http
+from paropt_exporter.exposition.connection import (
+    GRACE_SECONDS,
+    Connection,
+    Phase,
+    PlainHttpReceived,
+    choose_stalled_readers,
+    choose_victim,
+    count_unread_bytes,
+    find_next_stall_seconds,
+    find_next_victim_seconds,
+    identify_client,
+)
 from paropt_exporter.exposition.endpoint import format_url
 from paropt_exporter.exposition.http import BadRequest, Request, Response
 from paropt_exporter.exposition.listeners import Acceptor, format_address, open_listeners
@@ -91,7 +102,7 @@ class Server:
       passwords that are not remembered. The handshakes and passwords of some clients delay no scrape of others.
     * Without the password every path gets a 401. A connection keeps the protection that was in force at its accept.
     * A connection lives for at most `connection_seconds`. Beyond `max_connections` a new connection replaces an idle
-      one (see `eviction`); while there is no idle one, new clients wait in the kernel's queue.
+      one (see `choose_victim`); while there is no idle one, new clients wait in the kernel's queue.
     * Scrapes that wait together share one page, without copies. Unread pages take at most `unread_bytes`, or twice the
       size of one page where that is more. Beyond that, the next page waits until no reader of another page has made
       progress for GRACE_SECONDS: these readers are closed. After SLOW_READER_SECONDS the longest idle ones are closed.
@@ -209,10 +220,10 @@ class Server:
 
     def _timeout_seconds(self, closing_at_seconds: float | None) -> float | None:
         moments = [self._next_expiry_seconds] if self._connections else []
-        room_seconds = eviction.find_next_victim_seconds(self._connections) if self._acceptor.is_full else None
+        room_seconds = find_next_victim_seconds(self._connections) if self._acceptor.is_full else None
         page_seconds = None
         if self._requested and not self._rendering:
-            idle_page_seconds = eviction.find_next_stall_seconds(self._connections)
+            idle_page_seconds = find_next_stall_seconds(self._connections)
             page_seconds = min(idle_page_seconds, self._requested_since_seconds + SLOW_READER_SECONDS)
         others = (closing_at_seconds, self._acceptor.resumes_at_seconds, room_seconds, page_seconds)
         moments += [moment for moment in others if moment is not None]
@@ -236,18 +247,18 @@ class Server:
     def _has_room(self) -> bool:
         if len(self._connections) < self._max_connections:
             return True
-        next_seconds = eviction.find_next_victim_seconds(self._connections)
+        next_seconds = find_next_victim_seconds(self._connections)
         return next_seconds is not None and next_seconds <= self._selected_at_seconds
 
     def _admit(self, accepted: socket.socket, peer: object) -> None:
         now_seconds = self._clock.monotonic()
         if len(self._connections) >= self._max_connections:
-            victim = eviction.choose_victim(self._connections, now_seconds=self._selected_at_seconds)
+            victim = choose_victim(self._connections, now_seconds=self._selected_at_seconds)
             assert victim is not None  # the acceptor has called `_has_room`
             self._close_connection(victim)
         connection = Connection(
             accepted,
-            client=eviction.identify_client(peer),
+            client=identify_client(peer),
             now_seconds=now_seconds,
             deadline_seconds=now_seconds + self._connection_seconds,
             protection=self._protection_source.get_protection(),
@@ -361,14 +372,14 @@ class Server:
         if not self._requested or self._rendering:
             return
         urgent = now_seconds >= self._requested_since_seconds + SLOW_READER_SECONDS
-        given_up = eviction.choose_stalled_readers(
+        given_up = choose_stalled_readers(
             self._connections,
             allowed_bytes=self._allowed_bytes,
-            idle_since_seconds=now_seconds if urgent else now_seconds - eviction.GRACE_SECONDS,
+            idle_since_seconds=now_seconds if urgent else now_seconds - GRACE_SECONDS,
         )
         for connection in given_up:
             self._close_connection(connection)
-        if eviction.count_unread_bytes(self._connections) <= self._allowed_bytes:
+        if count_unread_bytes(self._connections) <= self._allowed_bytes:
             requests, self._requested = self._requested, []
             self._rendering = len(requests)
             for scrape, connection in requests:

@@ -146,7 +146,7 @@ class Command:
     def _spawn(self, frame: dict[str, Any], limit: int) -> int:  # Any: parsed JSON
         if self._trace < 0:
             return _spawn(frame, self.environment, self._output, limit)
-        from paropt_exporter.executors.supervisor.traced_start import start_traced  # here: few commands are traced
+        from paropt_exporter.executors.supervisor.tracing import start_traced  # here: few commands are traced
 
         pid, self.tracer, self._untraced = start_traced(
             program=frame["program"].encode("latin-1"),

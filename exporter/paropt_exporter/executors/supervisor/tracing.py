@@ -1,4 +1,4 @@
-"""Trace the files that a command reads: from its system calls, to which the supervisor lets it proceed.
+"""Start a command with a filter on its system calls, and trace by these the files that it reads.
 
     command --open("a.py")--> kernel stops it --notification--> Tracer notes the path and its state --> it continues
     at its end: the accesses go into the file that the exporter passed
@@ -11,18 +11,24 @@ notification and its use.
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import marshal
 import os
+import resource
+import select
 import time
-from _struct import unpack_from
+from _struct import pack, unpack, unpack_from
 
 from paropt_exporter.executors.supervisor.seccomp import Forbidden, Kernel, Notification
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import signal
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
+else:
+    import _signal as signal
 
 # What a command did with a path. A read before the first write of the path has its own bits.
 STAT, READ, LIST, WRITE = 1, 2, 4, 8
@@ -73,6 +79,9 @@ _PROBLEMS = {
 }  # fmt: skip
 _OTHERS = ("execve", "execveat", "getdents", "getdents64", "connect", "bind", "listen", "sendto", "clone3")
 _REFUSED = ("io_uring_setup",)  # its calls can't be seen; programs use others instead
+_TRACED, _UNTRACED, _FAILED = b"T", b"U", b"F"
+_MESSAGE_BYTES = 64
+_EXIT_CODE = 127
 
 
 class Tracer:
@@ -425,3 +434,109 @@ def _is_loopback(address: bytes) -> bool:
         return address[4:5] == b"\x7f" or address[4:8] == bytes(4)
     host = address[8:24]
     return host in (bytes(15) + b"\1", bytes(16)) or host[:13] == bytes(10) + b"\xff\xff\x7f"
+
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable, Mapping
+else:
+    import _signal as signal
+
+
+def start_traced(
+    *,
+    program: bytes,
+    argv: list[bytes],
+    env: Mapping[bytes, bytes],
+    output: int,
+    default_signals: Iterable[int],
+    limits: Mapping[int, tuple[int, int]],
+) -> tuple[int, Tracer | None, str]:
+    """Start a traced program in the current folder, in a session of its own.
+
+        supervisor                         child
+        fork ----------------------------> session, signals, output, limits, filter
+        <---- T and the descriptor, or U and why there is none
+        answers the call of execve <------ execve
+        <---- F and the error, or the end of the socket: the program runs
+
+    It forks, since posix_spawn can't install a filter before the program runs. Return its process id and its tracer,
+    or None and the reason: then it runs untraced. Raises OSError if the system refuses the program.
+    """
+    try:
+        kernel = load_kernel()
+        content = build_trace_filter(kernel)
+    except Forbidden as error:
+        kernel, content, refusal = None, b"", str(error)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        try:
+            _prepare(output, default_signals, limits)
+            if kernel is not None:
+                try:
+                    listener = kernel.install_filter(content)
+                    theirs.sendmsg([_TRACED], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))])
+                except OSError as error:
+                    theirs.send(_UNTRACED + pack("=i", error.errno or 0))
+            os.execve(program, argv, env)  # nosec B606 # the command of a stage
+        except OSError as error:
+            theirs.send(_FAILED + pack("=i", error.errno or 0))
+        finally:
+            os._exit(_EXIT_CODE)
+    theirs.close()
+    try:
+        tracer, failure = None, 0
+        if kernel is not None:
+            kind, code, listener = _receive(ours)
+            if kind == _TRACED:
+                tracer = Tracer(kernel, listener)
+            refusal = explain_refusal(code) if kind == _UNTRACED else ""
+            failure = code if kind == _FAILED else 0
+        failure = failure or _await_program(ours, tracer)
+    finally:
+        ours.close()
+    if failure:
+        os.waitpid(pid, 0)
+        if tracer is not None:
+            tracer.close()
+        raise OSError(failure, os.strerror(failure))
+    return pid, tracer, refusal
+
+
+def _prepare(output: int, default_signals: Iterable[int], limits: Mapping[int, tuple[int, int]]) -> None:
+    """In the child: what posix_spawn does for other commands."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (*default_signals, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, limit)
+
+
+def _receive(ours: socket.socket) -> tuple[bytes, int, int]:
+    """Return a message's kind, its number, and the descriptor that came with it; nothing at the end."""
+    content, ancillary, _, _ = ours.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    listener = unpack("=i", ancillary[0][2][:4])[0] if ancillary else -1
+    return content[:1], unpack("=i", content[1:5])[0] if len(content) >= 5 else 0, listener
+
+
+def _await_program(ours: socket.socket, tracer: Tracer | None) -> int:
+    """Serve the notification of execve until the program runs. Return the error if it does not."""
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    if tracer is not None:
+        poll.register(tracer.listener, select.POLLIN)
+    while True:
+        for descriptor, event in poll.poll():
+            if descriptor == ours.fileno():
+                kind, code, _ = _receive(ours)
+                return code if kind == _FAILED else 0
+            if tracer is not None and event & select.POLLIN:
+                tracer.serve()
+            else:
+                poll.unregister(descriptor)
