@@ -27,10 +27,9 @@ from paropt_exporter.config.server_access import apply_host_config
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
-from paropt_exporter.executors import child_processes
 from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
-from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
+from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History, InterruptedRun
 from paropt_exporter.metrics import Metrics, Snapshot
@@ -66,13 +65,15 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     stages, _ = plans.choose_stages(config, lane, request.selection, request.arguments)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
-        stack.enter_context(child_processes.set_run_mark(config.root, os.environ))
+        stack.enter_context(supervisor_client.set_run_mark(config.root, os.environ))
         if parts.is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
-            stack.enter_context(SUPERVISOR.keep_running())  # it starts while this process prepares the run
+            stack.enter_context(
+                supervisor_client.SUPERVISOR.keep_running()
+            )  # it starts while this process prepares the run
         history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))
-        if orphans := child_processes.end_orphans(config.root):
+        if orphans := supervisor_client.end_orphans(config.root):
             screen.say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
         exporter = Exporter(
             request,

@@ -9,7 +9,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, TypeVar
 
-from paropt_exporter.executors.worker.chunks import run_chunk
+from paropt_exporter.executors.worker import run_chunk
 
 T = TypeVar("T")
 

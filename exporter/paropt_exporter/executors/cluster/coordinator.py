@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import Result, RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, workers
+from paropt_exporter.executors.cluster.dask_client import HostedCluster
 from paropt_exporter.executors.cluster.file_sync import Uploads
-from paropt_exporter.executors.cluster.hosted_cluster import HostedCluster
 from paropt_exporter.executors.cluster.message_stream import open_stream
 from paropt_exporter.executors.cluster.messages import (
     Answer,

@@ -1,4 +1,7 @@
-"""The client of the supervisor process: start it, send commands to it, and clean up if it dies."""
+"""The client of the supervisor process: start it, send commands to it, and clean up if it dies.
+
+Processes of exporters that were killed are found by a mark in their environment.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from paropt_exporter import descriptors
+from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.processes.forkservers import is_stream
-from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, WATCH
-from paropt_exporter.executors.supervisor.process_tree import MARK
+from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, RUN_MARK, WATCH
+from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class SharedSupervisor:
             self._watches = self._watches and bool(self._leases)
         _end_process(ended)
 
-    @contextlib.contextmanager
+    @contextmanager
     def keep_running(self) -> Iterator[None]:
         """Start the supervisor now if it does not run, and keep it for the block: the first command need not wait.
 
@@ -304,3 +309,73 @@ def _end_process(process: SupervisorProcess | None) -> None:
 
 def _package_folder() -> str:
     return str(Path(__file__).resolve().parents[2])
+
+
+@contextmanager
+def set_run_mark(root: Path, environment: MutableMapping[str, str]) -> Iterator[None]:
+    """Set this process's mark for all its children: process id, start time, and a hash of the project's folder."""
+    before = environment.get(RUN_MARK)
+    environment[RUN_MARK] = f"{os.getpid()}-{procfs.read_start_time(os.getpid())}-{_hash_project(root)}"
+    try:
+        yield
+    finally:
+        if before is None:
+            environment.pop(RUN_MARK, None)
+        else:
+            environment[RUN_MARK] = before
+
+
+def end_orphans(root: Path) -> tuple[str, ...]:
+    """End the processes of this project's exporters that have exited, and return the names of the ended processes.
+
+    Only processes of this user and of this pid namespace: in another namespace the same pids mean other processes. It
+    spares the ancestors of this process. It ignores marks that this process itself was started with: if a user saves
+    the environment of a run, its mark proves nothing any more.
+    """
+    return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(_hash_project(root))))
+
+
+def _find_orphans(project: str) -> list[int]:
+    inherited = set(_read_marks("self"))
+    pids = (pid for pid in procfs.list_pids() if pid.isdigit())
+    found = [
+        pid for pid in pids for mark in _read_marks(pid) if _is_of_dead_owner(mark, project) and mark not in inherited
+    ]
+    if not found:
+        return []  # as almost always: no reason to look at each process a second time
+    space, processes = _read_pid_namespace("self"), {pid: fields[1] for pid, fields in list_living()}
+    ancestors = _find_ancestors(str(os.getpid()), processes)
+    return [
+        int(pid) for pid in found if pid in processes and pid not in ancestors and _read_pid_namespace(pid) == space
+    ]
+
+
+def _read_marks(pid: str) -> list[str]:
+    return procfs.read_variables(pid, RUN_MARK)
+
+
+def _find_ancestors(pid: str, parents: Mapping[str, str]) -> set[str]:
+    found: set[str] = set()
+    while pid in parents and pid not in found:
+        found.add(pid)
+        pid = parents[pid]
+    return found
+
+
+def _is_of_dead_owner(entry: str, project: str) -> bool:
+    try:
+        owner, start, marked_project = entry.partition("=")[2].split("-")
+        return marked_project == project and procfs.read_start_time(int(owner)) != start
+    except ValueError:
+        return False  # not a mark of this program
+
+
+def _read_pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 -- the target is no path
+    except OSError:
+        return ""
+
+
+def _hash_project(root: Path) -> str:
+    return os.fsencode(root.resolve()).hex()  # hashlib takes 3 ms to load

@@ -10,8 +10,7 @@ from paropt_exporter.monitoring.dashboards import (
     overview_dashboard,
     pools_dashboard,
 )
-from paropt_exporter.monitoring.dashboards.grafana_files import convert_dashboard, wrap_files
-from paropt_exporter.monitoring.dashboards.layout import TAG, build_dashboard
+from paropt_exporter.monitoring.dashboards.layout import TAG, build_dashboard, convert_dashboard, wrap_files
 from paropt_exporter.monitoring.options import Options
 
 DASHBOARDS = (
