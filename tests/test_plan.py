@@ -220,10 +220,10 @@ def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None
 def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage())
     with pytest.raises(
-        UsageError, match=r"unknown lane 'standrad': did you mean 'standard'\?; there are docs, standard, heavy"
+        UsageError, match=r"unknown lane 'standrad': did you mean 'standard'\? Choose from docs, standard, heavy"
     ):
         plan.build_plan(read, "standrad")
-    with pytest.raises(UsageError, match="no stage 'two' in this lane; there are one"):
+    with pytest.raises(UsageError, match="no stage 'two' in this lane: choose from one"):
         plan.build_plan(read, "standard", only={"two"})
 
 

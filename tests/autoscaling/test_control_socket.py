@@ -101,7 +101,7 @@ def test_only_the_owner_may_use_the_socket(tmp_path: Path, taking: ControlSocket
 
 
 def test_unknown_pool_is_refused_with_the_known_ones(tmp_path: Path, lane: ControlState, taking: ControlSocket) -> None:
-    with pytest.raises(RequestRefused, match=r"no pool 'thread' in lane standard; there are commands, threads"):
+    with pytest.raises(RequestRefused, match=r"no pool 'thread' in lane standard: choose from commands, threads"):
         send_request(only(tmp_path), ControlRequest(command="pin", size=5, pool="thread"))
     assert lane.override == Override()
 
@@ -123,7 +123,7 @@ def test_lane_without_a_size_refuses_with_its_reason(tmp_path: Path, lane: Contr
         (b'"pin"\n', "expected one line of JSON"),
         (b"[" * 3000 + b"\n", "expected one line of JSON"),
         (b"x" * 1_000_000 + b"\n", "expected one line of JSON"),
-        (b"{}\n", "no order None; there are pin, pause, resume, show"),
+        (b"{}\n", "no order None: choose from pin, pause, resume, show"),
         (b'{"order": ["pin"]}\n', "no order ['pin']"),
         (b'{"order": "pim"}\n', "no order 'pim'"),
         (b'{"order": "pin"}\n', "expected a size from 1 to 1000, found None"),

@@ -144,7 +144,7 @@ def test_only_the_stages_of_the_lane_asked_for_count(tmp_path: Path) -> None:
 
 
 def test_unknown_lane_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown lane 'x'; there are docs, standard, heavy"):
+    with pytest.raises(UsageError, match="unknown lane 'x': choose from docs, standard, heavy"):
         _check(tmp_path, configs.stage(), lane="x")
 
 

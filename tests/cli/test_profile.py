@@ -135,8 +135,8 @@ def test_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "options", "error"),
     [
-        ("wait", {}, r"no stage 'wait' in lane standard; there are waits, fails, empty"),
-        ("waits", {"lane": "nightly"}, r"unknown lane 'nightly'; there are docs, standard, heavy"),
+        ("wait", {}, r"no stage 'wait' in lane standard: choose from waits, fails, empty"),
+        ("waits", {"lane": "nightly"}, r"unknown lane 'nightly': choose from docs, standard, heavy"),
         ("empty", {}, r"stage empty can't be profiled: no items"),
     ],
 )

@@ -69,7 +69,7 @@ def test_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
         told(tmp_path, ControlRequest(command="pin", size=3, pool="processes"))
         assert lanes["heavy"].override.size == 3
         with pytest.raises(
-            UsageError, match="no lane that runs here has a pool 'thread'; there are commands, processes"
+            UsageError, match="no lane that runs here has a pool 'thread': choose from commands, processes"
         ):
             told(tmp_path, ControlRequest(command="pin", size=3, pool="thread"))
 

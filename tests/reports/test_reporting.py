@@ -103,7 +103,7 @@ def test_on_github_the_report_is_on_by_itself_and_can_be_turned_off() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["xml=a"], "there is no kind 'xml'; there are junit, github, gitlab, json, trace, otlp, none"),
+        (["xml=a"], "there is no kind 'xml': choose from junit, github, gitlab, json, trace, otlp, none"),
         (["junit"], "junit needs a file: --report junit=FILE"),
         (["junit="], "junit needs a file"),
         (["github=a"], "github goes to no file"),

@@ -119,7 +119,7 @@ class ControlSocket:
     def _apply_request(self, request: ControlRequest) -> None:
         pools = self._control_state.pools
         if request.pool is not None and request.pool not in pools:
-            raise RequestRefused(f"no pool {request.pool!r} in lane {self._lane}; there are {', '.join(pools)}")
+            raise RequestRefused(f"no pool {request.pool!r} in lane {self._lane}: choose from {', '.join(pools)}")
         if request.command == SHOW:
             return
         if self._refusal_reason:
@@ -171,7 +171,7 @@ def _parse_request(line: bytes) -> ControlRequest:
         raise RequestRefused('expected one line of JSON like {"order": "pin", "size": 4}')
     command, size, pool = document.get("order"), document.get("size"), document.get("pool")
     if not isinstance(command, str) or command not in _COMMANDS:
-        raise RequestRefused(f"no order {command!r}; there are {', '.join(_COMMANDS)}")
+        raise RequestRefused(f"no order {command!r}: choose from {', '.join(_COMMANDS)}")
     if pool is not None and not isinstance(pool, str):
         raise RequestRefused(f"expected the name of a pool, found {pool!r}")
     if command != PIN:

@@ -34,7 +34,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     if config is None:
         return _print_faults(faults, stderr)
     if lane is not None and lane not in config.lanes and not faults:
-        raise UsageError(f"unknown lane {lane!r}; there are {', '.join(config.lanes)}")
+        raise UsageError(f"unknown lane {lane!r}: choose from {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(_is_in_lane(stage, chosen) for chosen in lanes.values())]
     for warning in _iter_warnings(config, lanes, stages):

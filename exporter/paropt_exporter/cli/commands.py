@@ -168,7 +168,7 @@ def _run_list(flags: Flags) -> int:
 
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
-        raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+        raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
     if flags.affected is not None:
         loaded = _keep_affected(flags, loaded)
     lane, items = flags.lane, None
@@ -274,7 +274,7 @@ def _run_history(flags: Flags) -> int:
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
         if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
-            raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+            raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
         if flags.what_if is not None:
             return command.run_what_if(
                 history,
@@ -377,7 +377,7 @@ def _run_sla(flags: Flags) -> int:
 
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     if flags.lane is not None and flags.lane not in loaded.lanes:
-        raise UsageError(f"unknown lane {flags.lane!r}; there are {', '.join(loaded.lanes)}")
+        raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
     with closing(_open_history(loaded)) as history:
         return sla.run_sla(
             loaded,

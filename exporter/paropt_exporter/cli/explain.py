@@ -36,7 +36,7 @@ def run_explain(history: History, *, pool: str | None, output: str, stdout: Text
     if not latest:
         raise UsageError("no decision yet: run a lane whose workers are not a fixed number")
     if pool is not None and pool not in pools:
-        raise UsageError(f"no decision about a pool {pool!r}; there are {', '.join(pools)}")
+        raise UsageError(f"no decision about a pool {pool!r}: choose from {', '.join(pools)}")
     chosen = [latest[key] for key in sorted(latest, key=_sort_key) if pool in (None, key[0])]
     chosen.sort(key=lambda decision: decision.at_timestamp_seconds)
     if output == "json":

@@ -23,12 +23,12 @@ _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
 _DESCRIPTION = """\
 Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus.
 
-STAGE is the name, the number or a glob ('*_tests') of a stage, which runs with the stages that it needs; without one
-the whole lane runs. Use --stage for a stage that is named like a command. Arguments after -- replace {args} in the
-commands of the stages."""
+STAGE is a stage's name or number, or a glob ('*_tests'); the stages that it needs run too. Without STAGE the whole
+lane runs. Use --stage for a stage that is named like a command. Arguments after -- replace {args} in the commands
+of the stages."""
 _EPILOG = """\
-exit codes, the first that holds: 129/130/143 interrupted during a run, 2 usage or config, 3 internal error, history
-or a report not written, a push that failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 5 stages
+exit codes, the first that applies: 129/130/143 interrupted during a run, 2 wrong usage or config, 3 internal error,
+history or report not written, or push failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 5 stages
 left out or stopped by --deadline, 0 success.
 Start with: paropt-exporter init"""
 DASHES = "--"
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith(("argument COMMAND: invalid choice", "unrecognized arguments")):
             message = self._find_misspelled_flag() or message
-        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} ({self.prog} --help shows what there is)\n")
+        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} (see {self.prog} --help)\n")
 
     def _find_misspelled_flag(self) -> str | None:
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
@@ -102,9 +102,7 @@ def build_parser() -> Parser:
     _add_run_flags(top)
     _add_endpoint_flags(top)
     _add_short_run_flags(top)
-    commands = top.add_subparsers(
-        dest="command", prog=PROGRAM, metavar="COMMAND", title="commands instead of running a lane"
-    )
+    commands = top.add_subparsers(dest="command", prog=PROGRAM, metavar="COMMAND", title="other commands")
     _add_commands(commands)
     return top
 
@@ -117,8 +115,8 @@ def _build_global_flags(*, defaults: bool) -> Parser:
         "--config.file",
         dest="config_file",
         metavar="FILE",
-        help="the config (default: $PAROPT_CONFIG_FILE, then the nearest paropt.yml, here or in a folder above up to "
-        "the repository's; none: built-in stages)",
+        help="the config (default: $PAROPT_CONFIG_FILE, then the nearest paropt.yml in this folder or one above, up "
+        "to the root of the repository; without one, built-in stages)",
     )
     group.add_argument(
         "--color",
@@ -157,19 +155,19 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="leave out this stage, by name, number or glob; stages that need it run without it; repeatable",
     )
-    run.add_argument("--list", action="store_true", help="list lanes and stages, and run nothing")
-    run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, and run nothing")
+    run.add_argument("--list", action="store_true", help="list lanes and stages, without running anything")
+    run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, without running anything")
     run.add_argument(
-        "--once", action=argparse.BooleanOptionalAction, help="end with the lane (default where CI is set)"
+        "--once", action=argparse.BooleanOptionalAction, help="exit when the lane has ended (default if CI is set)"
     )
-    run.add_argument("--every", metavar="DURATION", help="repeat the lane, from start to start, without overlap")
     run.add_argument(
-        "--watch", action="store_true", help="run stages again when their inputs change, and serve on until Ctrl-C"
+        "--every",
+        metavar="DURATION",
+        help="start the lane again each DURATION, or when the last run has ended if that is later",
     )
+    run.add_argument("--watch", action="store_true", help="run stages again when their inputs change, until Ctrl-C")
     failing = run.add_mutually_exclusive_group()
-    failing.add_argument(
-        "--fail-fast", action="store_true", help="start nothing after a failure, and end running stages"
-    )
+    failing.add_argument("--fail-fast", action="store_true", help="stop at the first failure, and end running stages")
     failing.add_argument("--keep-going", action="store_true", help="run all stages whose needs succeeded (default)")
     run.add_argument(
         "--failed",
@@ -180,26 +178,26 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "--no-cache",
         dest="no_cache",
         action="store_true",
-        help="run stages of which nothing has changed too, and replace their kept results",
+        help="run unchanged stages too, and replace their cached results",
     )
     run.add_argument(
         "--shard",
         metavar="N/M",
-        help="only the part N of M, for machines that work side by side: items and stages, split by the durations in "
-        "the history, which must be the same for all parts",
+        help="run only part N of M, for CI jobs side by side: items and stages are split by the durations in the "
+        "history, which must be the same for all parts",
     )
     run.add_argument(
         "--affected",
         nargs="?",
         const="",
         metavar="REF",
-        help="only stages whose inputs changed since the branch left REF, uncommitted and untracked files too, and "
-        "the stages that they need (default: the main branch); the next word is REF",
+        help="only stages whose inputs changed since the branch left REF (default: the main branch), with the stages "
+        "that they need; uncommitted and untracked files count; a word after the flag is REF",
     )
     run.add_argument(
         "--deadline",
         metavar="DURATION",
-        help="only the stages that are worth most and end in this time, by earlier runs; the run is stopped then",
+        help="run the most valuable stages that fit into this time, judged by earlier runs, and stop when it is over",
     )
     run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
     run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
@@ -215,7 +213,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "--report",
         action="append",
         metavar="KIND[=FILE]",
-        help="report each run to other programs, may be repeated: junit=FILE, gitlab=FILE (code quality), json=FILE, "
+        help="report each run to other programs; may be repeated: junit=FILE, gitlab=FILE (code quality), json=FILE, "
         "trace=FILE (for Perfetto), github (default where GITHUB_ACTIONS is set), otlp, none",
     )
 
@@ -244,7 +242,7 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         "--web.systemd-socket",
         dest="web_systemd_socket",
         action="store_true",
-        help="serve on the sockets that systemd opened, in place of an address",
+        help="serve on the sockets that systemd opened instead of an address",
         **unset,
     )
     web.add_argument(
@@ -255,13 +253,13 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
             "--web.linger",
             dest="web_linger",
             metavar="DURATION",
-            help="with --once: serve until a scrape has the final values, at most so long",
+            help="with --once: serve until a scrape has fetched the final values, for at most DURATION",
         )
     web.add_argument(
         "--web.max-requests",
         dest="web_max_requests",
         metavar="N",
-        help="scrapes at once; more get 503 (default: no limit)",
+        help="concurrent scrapes; others get 503 (default: no limit)",
         **unset,
     )
     web.add_argument(
@@ -297,11 +295,11 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
             allow_abbrev=False,
         )
 
-    init = add("init", "write a commented paropt.yml for the project at hand")
+    init = add("init", "write a commented paropt.yml for this project")
     init.add_argument("--force", action="store_true", help="overwrite an existing paropt.yml")
     check = add("check", "report all faults of the config, and missing programs")
     check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
-    plan = add("plan", "show the stages that would run, in order, with their pools; runs the config's items commands")
+    plan = add("plan", "show the stages that would run, in order, with their pools; this runs the commands under items")
     plan.add_argument("--lane", default=argparse.SUPPRESS)
     plan.add_argument(
         "--why", action="store_true", help="show which cached stages would be skipped, and why others run"
@@ -319,9 +317,12 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))
-    _add_log_flags(add("log", "print the kept output of a run's tasks"))
+    _add_log_flags(add("log", "print the output of a run's tasks"))
     _add_profile_flags(
-        add("profile", "run one stage at several sizes and strategies, and recommend settings; runs its items command")
+        add(
+            "profile",
+            "run one stage at several sizes and strategies, and recommend settings; this runs its items command",
+        )
     )
     _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
     serve = add("serve", "serve the metrics of all projects that run here on one page, and share the cores among them")
@@ -337,14 +338,14 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     explain = add("explain", "show why a pool has its size, with the calculation")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
-    replay = add("replay", "let today's policy decide again, and show the differences")
+    replay = add("replay", "repeat recorded decisions with the installed version, and show the differences")
     replay.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
     replay.add_argument("--since", metavar="DURATION", default="1h", help="how far back (default: 1h)")
     replay.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
     _add_order_flags(add("pin", "hold the lane that runs here at a fixed size")).add_argument(
         "size", type=_parse_count, metavar="SIZE", help="how many tasks at once"
     )
-    _add_order_flags(add("pause", "keep the current size of the lane that runs here"))
+    _add_order_flags(add("pause", "keep the lane that runs here at its current size"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again"))
 
 
@@ -352,8 +353,8 @@ def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
         choices=("info", "prune", "verify"),
-        help="info: where it is and how large; prune: remove what was not used for the longest time; verify: remove "
-        "damaged contents",
+        help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
+        "ones",
     )
     cache.add_argument(
         "--size", metavar="SIZE", help="for prune: down to this size (default: $PAROPT_CACHE_SIZE or 5GB)"
@@ -366,9 +367,7 @@ def _add_history_flags(history: Parser) -> None:
     history.add_argument("--lane", default=argparse.SUPPRESS)
     history.add_argument("--limit", type=_parse_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     about = history.add_mutually_exclusive_group()
-    about.add_argument(
-        "--what-if", type=_parse_counts, metavar="N,N", help="predict a run's duration with so many workers"
-    )
+    about.add_argument("--what-if", type=_parse_counts, metavar="N,N", help="predict a run's duration with N workers")
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
     about.add_argument("--flaky", action="store_true", help="the stages that failed and passed with the same files")
     about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
@@ -399,12 +398,14 @@ def _add_log_flags(log: Parser) -> None:
 
 
 def _add_profile_flags(profile: Parser) -> None:
-    profile.add_argument("stage", metavar="STAGE", help="it runs alone, without its needs, and leaves no history")
+    profile.add_argument(
+        "stage", metavar="STAGE", help="the stage; it runs without its needs, and the history is not changed"
+    )
     profile.add_argument(
         "--lane", default=argparse.SUPPRESS, help="the lane to recommend settings for (default: standard)"
     )
     profile.add_argument(
-        "--runs", type=_parse_count, default=3, metavar="N", help="of each size and strategy (default: 3)"
+        "--runs", type=_parse_count, default=3, metavar="N", help="runs of each size and strategy (default: 3)"
     )
     profile.add_argument(
         "--workers",
@@ -422,7 +423,9 @@ def _add_profile_flags(profile: Parser) -> None:
         choices=("thread", "process", "hybrid", "adaptive"),
         help="repeatable (default: the lane's; for a call also thread and process)",
     )
-    profile.add_argument("--write", action="store_true", help="set the recommended values in paropt.yml, comments stay")
+    profile.add_argument(
+        "--write", action="store_true", help="set the recommended values in paropt.yml, and keep its comments"
+    )
     profile.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
@@ -440,15 +443,17 @@ def _add_sla_flags(sla: Parser) -> None:
         type=_parse_margin,
         default=0.5,
         metavar="M",
-        help="ratio to add to it (default: 0.5)",
+        help="added to it, as a ratio of it (default: 0.5)",
     )
-    sla.add_argument("--write", action="store_true", help="set the proposed limits in paropt.yml, comments stay")
+    sla.add_argument(
+        "--write", action="store_true", help="set the proposed limits in paropt.yml, and keep its comments"
+    )
     sla.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
 
 
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument(
-        "pool", nargs="?", metavar="POOL", help="the lane that has this pool; all its pools share a size"
+        "pool", nargs="?", metavar="POOL", help="choose the lane that has this pool; a size is for all its pools"
     )
     order.add_argument("--lane", default=argparse.SUPPRESS, help="the lane, if several run here")
     order.add_argument(

@@ -131,7 +131,7 @@ def _explain_no_output(attempts: list[LoggedAttempt], choice: _Filter, run_id: s
     """Raise UsageError for an unknown stage, otherwise print that there is no output."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
     if choice.stage and choice.stage not in stages:
-        known = f"; there is output of {', '.join(stages)}" if stages else ""
+        known = f": choose from {', '.join(stages)}" if stages else ""
         raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{known}")
     stderr.write(f"run {run_id}: {'nothing failed' if choice.failed else 'no output'}\n")
 

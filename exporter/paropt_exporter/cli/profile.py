@@ -96,14 +96,14 @@ def _execute_run(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
 
 def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
     if wanted.lane not in config.lanes:
-        raise UsageError(f"unknown lane {wanted.lane!r}; there are {', '.join(config.lanes)}")
+        raise UsageError(f"unknown lane {wanted.lane!r}: choose from {', '.join(config.lanes)}")
     lane = config.lanes[wanted.lane]
     stages = [stage for stage in config.stages if lane.stages is None or stage.name in lane.stages]
     for stage in stages:
         if stage.name == wanted.stage:
             return lane, stage
     there = ", ".join(stage.name for stage in stages) or "none"
-    raise UsageError(f"no stage {wanted.stage!r} in lane {wanted.lane}; there are {there}")
+    raise UsageError(f"no stage {wanted.stage!r} in lane {wanted.lane}: choose from {there}")
 
 
 def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: Stage) -> list[Plan]:

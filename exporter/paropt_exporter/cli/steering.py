@@ -75,7 +75,7 @@ def _choose_exporter(
         fitting = [each for each in fitting if pool in each.pools]
         if not fitting:
             pools = sorted({pool for each in running for pool in each.pools})
-            raise UsageError(f"no lane that runs here has a pool {pool!r}; there are {', '.join(pools)}")
+            raise UsageError(f"no lane that runs here has a pool {pool!r}: choose from {', '.join(pools)}")
     if len(fitting) > 1:
         raise UsageError(
             f"{len(fitting)} exporters run here, {_format_exporters(fitting)}: name one with --lane or --pid"

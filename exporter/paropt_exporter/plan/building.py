@@ -377,8 +377,8 @@ def _require_lane(config: Config, lane: str) -> None:
 
         there = ", ".join(config.lanes)
         hint = suggest_name(lane, config.lanes)
-        suffix = hint if "did you mean" in hint else ""
-        raise UsageError(f"unknown lane {lane!r}{suffix}; there are {there}")
+        choose = f"{hint} Choose" if "did you mean" in hint else ": choose"
+        raise UsageError(f"unknown lane {lane!r}{choose} from {there}")
 
 
 def _list_members(config: Config, lane: str) -> list[Stage]:
@@ -395,7 +395,7 @@ def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> l
     unknown = [name for name in only if name not in {stage.name for stage in stages}]
     if unknown:
         there = ", ".join(stage.name for stage in stages)
-        raise UsageError(f"no stage {unknown[0]!r} in this lane; there are {there}")
+        raise UsageError(f"no stage {unknown[0]!r} in this lane: choose from {there}")
     dependents: dict[str, list[str]] = {}
     for stage in stages:
         for need in stage.needs:

@@ -211,7 +211,7 @@ class Collector:
 def _parse_option(text: str) -> ReportOption:
     kind, equals, name = text.partition("=")
     if kind not in KINDS:
-        raise UsageError(f"--report: there is no kind {kind!r}; there are {', '.join(KINDS)}")
+        raise UsageError(f"--report: there is no kind {kind!r}: choose from {', '.join(KINDS)}")
     if kind not in _WITH_FILE:
         if equals:
             raise UsageError(f"--report: {kind} goes to no file: give --report {kind}")

@@ -1,0 +1,38 @@
+"""docs/config.md names every key of a stage and of a lane, and its example is valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter import config
+from paropt_exporter.config.model import Lane, Stage
+from paropt_exporter.events import Strategy
+
+PAGE_PATH = Path(__file__).parents[2] / "docs/config.md"
+PAGE = PAGE_PATH.read_text()
+STAGES, LANES = PAGE.split("## Lanes")
+
+
+@pytest.mark.parametrize(("text", "keys"), [(STAGES, Stage.model_fields), (LANES, Lane.model_fields)])
+def test_every_key_is_named(text: str, keys: dict[str, object]) -> None:
+    assert [key for key in keys if f"`{key}`" not in text and f"`{key}: " not in text] == []
+
+
+def test_every_strategy_is_named() -> None:
+    assert [strategy for strategy in Strategy if f"`{strategy}`" not in LANES] == []
+
+
+def test_example_has_no_fault(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "paropt.yml").write_text(block)
+    read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
+
+
+def test_every_linked_file_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)", PAGE)
+    assert links
+    assert [link for link in links if not (PAGE_PATH.parent / link).exists()] == []
