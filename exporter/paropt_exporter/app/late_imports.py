@@ -18,8 +18,8 @@ _RUN = (
     "paropt_exporter.plan.pytest_support",
 )
 _STANDARD = (
-    "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
-    "subprocess", "tempfile", "traceback", "typing",
+    "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "ipaddress", "platform",
+    "selectors", "statistics", "subprocess", "tempfile", "textwrap", "tokenize", "traceback", "typing",
 )  # fmt: skip
 _RELOAD = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 

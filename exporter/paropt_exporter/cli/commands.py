@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from paropt_exporter.cli.late_modules import import_late_modules_on_use
+from paropt_exporter.cli.deferred_modules import defer_modules
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
@@ -478,7 +478,7 @@ def _speed_up_imports() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with import_late_modules_on_use():
+        with defer_modules():
             yield
         gc.freeze()
         gc.set_threshold(_NEW_OBJECTS)

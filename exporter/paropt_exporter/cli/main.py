@@ -62,9 +62,9 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 
 
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
-    from paropt_exporter.cli.late_modules import import_late_modules_on_use
+    from paropt_exporter.cli.deferred_modules import defer_modules
 
-    with import_late_modules_on_use():
+    with defer_modules():
         from paropt_exporter.cli.formatting import format_faults
         from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
 
@@ -98,11 +98,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
 
 def _dispatch(flags: Flags) -> int:
     from paropt_exporter import logs
-    from paropt_exporter.cli.late_modules import import_late_modules_on_use
+    from paropt_exporter.cli.deferred_modules import defer_modules
 
     logs.configure(flags.log_level, flags.log_format)
     _require_current_folder()
-    with import_late_modules_on_use():
+    with defer_modules():
         _import_msgspec()
         from paropt_exporter.cli import commands
 

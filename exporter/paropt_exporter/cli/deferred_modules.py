@@ -1,7 +1,8 @@
 """Load modules of the standard library that other ones import, but that a usual run never uses, when they are used.
 
 `logging` needs `textwrap` and `tokenize` only to show a traceback, `urllib.parse` needs `ipaddress` only for a host in
-brackets, `uuid` needs `platform` only for one word. Together they take 5 of the 75 ms of CPU time of all imports.
+brackets, `uuid` needs `platform` only for one word. Together they take 5 of the 75 ms of CPU time of all imports. A
+lane with Python calls loads them before its first call (`app/late_imports.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ TYPE_CHECKING = False  # typing's own would be loaded for every command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_LATE: Mapping[str, Mapping[str, Callable[[], str]]] = {
+_DEFERRED: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "ipaddress": {},
     "platform": {"system": lambda: os.uname().sysname},  # uuid calls it at once
     "selectors": {},
@@ -25,7 +26,7 @@ _LATE: Mapping[str, Mapping[str, Callable[[], str]]] = {
 }
 
 
-class _LateModule(ModuleType):
+class _StandIn(ModuleType):
     """Stands for a module in those that import it, until one of them reads an attribute."""
 
     def __getattr__(self, name: str) -> object:
@@ -36,12 +37,12 @@ class _LateModule(ModuleType):
 
 
 @contextmanager
-def import_late_modules_on_use() -> Iterator[None]:
+def defer_modules() -> Iterator[None]:
     """Let the modules that are imported meanwhile have stand-ins; an import after that gets the module itself."""
     stand_ins = []
-    for name, attributes in _LATE.items():
+    for name, attributes in _DEFERRED.items():
         if name not in sys.modules:
-            stand_in = sys.modules[name] = _LateModule(name)
+            stand_in = sys.modules[name] = _StandIn(name)
             stand_in.__dict__.update(attributes)
             stand_ins.append(stand_in)
     try:
@@ -51,6 +52,6 @@ def import_late_modules_on_use() -> Iterator[None]:
             _remove(stand_in)
 
 
-def _remove(stand_in: _LateModule) -> None:
+def _remove(stand_in: _StandIn) -> None:
     if sys.modules.get(stand_in.__name__) is stand_in:
         del sys.modules[stand_in.__name__]

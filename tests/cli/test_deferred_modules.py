@@ -7,10 +7,10 @@ import sys
 
 PROGRAM = """
 import sys
-from paropt_exporter.cli.late_modules import import_late_modules_on_use
-with import_late_modules_on_use():
-    import linecache, textwrap, uuid
-assert not {"platform", "textwrap", "tokenize"} & set(sys.modules), "each is loaded"
+from paropt_exporter.cli.deferred_modules import defer_modules
+with defer_modules():
+    import linecache, socket, textwrap, urllib.parse, uuid
+assert not {"ipaddress", "platform", "selectors", "textwrap", "tokenize"} & set(sys.modules), "each is loaded"
 """
 
 
@@ -38,9 +38,7 @@ def test_a_later_import_gets_the_module_itself() -> None:
 
 
 def test_a_loaded_module_has_no_stand_in() -> None:
-    program = (
-        "import platform\nwith import_late_modules_on_use():\n    import platform as again\nprint(platform is again)"
-    )
+    program = "import platform\nwith defer_modules():\n    import platform as again\nprint(platform is again)"
     assert run(program) == "True\n"
 
 
@@ -48,3 +46,15 @@ def test_a_traceback_shows_the_line_of_an_error() -> None:
     """`linecache` reads it with `tokenize`."""
     program = "import traceback\ntry:\n    uuid.UUID('no')\nexcept ValueError:\n    print(traceback.format_exc())"
     assert "raise ValueError('badly formed hexadecimal UUID string')" in run(program)
+
+
+def test_modules_of_a_project_hide_none_of_a_stand_in() -> None:
+    """A call puts the project's folder first on the import path."""
+    program = (
+        "from paropt_exporter.app.late_imports import import_late_modules\n"
+        "import_late_modules(reloads=False)\n"
+        "sys.path[:] = []\n"
+        "import socket, urllib.parse\n"
+        "print(textwrap.dedent('  a'), socket.selectors.PollSelector, urllib.parse.ipaddress.ip_address('::1'))"
+    )
+    assert run(program) == "a <class 'selectors.PollSelector'> ::1\n"
