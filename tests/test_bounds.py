@@ -55,6 +55,27 @@ def test_runs_afterwards():
     pass
 """
 
+ONE_WAIT = """
+import threading, pytest
+
+@pytest.mark.timeout(0.5)
+def test_waits():
+    threading.Event().wait()
+
+def test_runs_afterwards():
+    pass
+"""
+
+# pytest takes longer to report a failure than there is between two timeouts, as on a machine with much else to do.
+SLOW_REPORT = """
+import threading, pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call):
+    if call.excinfo:
+        threading.Event().wait(1.2)
+"""
+
 THREAD_AT_EXIT = """
 import threading
 
@@ -63,10 +84,10 @@ def test_starts_a_thread_without_end():
 """
 
 
-def run_pytest(folder: Path, content: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, content: str, *, hooks: str = "") -> subprocess.CompletedProcess[str]:
     """Run pytest with the suite's plugin, and short bounds, on a test file."""
     (folder / "conftest.py").write_text(
-        "from support import bounds\nbounds.AGAIN_SECONDS = bounds.EXIT_SECONDS = 0.5\n"
+        "from support import bounds\nbounds.AGAIN_SECONDS = bounds.EXIT_SECONDS = 0.5\n" + hooks
     )
     (folder / "test_it.py").write_text(content)
     return subprocess.run(
@@ -92,6 +113,13 @@ def test_every_wait_of_a_test_and_its_fixtures_ends(tmp_path: Path) -> None:
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED
     assert "1 failed, 1 passed, 1 error" in ended.stdout
     assert "took longer than 0.5 s" in ended.stdout
+
+
+def test_timeout_interrupts_the_test_and_never_its_report(tmp_path: Path) -> None:
+    """An exception in pytest's own code ends the session, and all other results are lost."""
+    ended = run_pytest(tmp_path, ONE_WAIT, hooks=SLOW_REPORT)
+    assert "INTERNALERROR" not in ended.stdout
+    assert ended.stdout.splitlines()[-1].startswith("1 failed, 1 passed in ")
 
 
 def test_interpreter_that_waits_for_a_thread_exits_with_an_error(tmp_path: Path) -> None:

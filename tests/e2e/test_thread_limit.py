@@ -35,6 +35,10 @@ def run(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProc
         lanes="lanes: {standard: {strategy: adaptive, workers: 30}}",
         calls="def work(item): print(item)",
     )
+    return run_limited(folder, threads, *arguments)
+
+
+def run_limited(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", LIMITED, str(threads), "--once", projects.ANY_PORT, *arguments],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
@@ -47,6 +51,18 @@ def test_thread_limit_leaves_a_lane_with_fewer_workers(tmp_path: Path, threads: 
     ended = run(tmp_path, threads, "--strategy", strategy)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("standard succeeded · 2 stages, 16 tasks")
+
+
+def test_computing_calls_stay_in_threads_if_the_system_has_no_thread_for_processes(tmp_path: Path) -> None:
+    computing = (
+        "import time\ndef work(item):\n    end = time.thread_time() + 0.02\n    while time.thread_time() < end: pass"
+    )
+    lane = "lanes: {standard: {strategy: adaptive, workers: 2}}"
+    projects.write(tmp_path, f'name: calls, call: "calls:work", {ITEMS}', lanes=lane, calls=computing)
+    ended = run_limited(tmp_path, ENOUGH_THREADS - 1)  # there is no pool of commands
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("standard succeeded · 1 stage, 8 tasks")
+    assert ended.stderr.count("no processes for calls: they stay in threads") == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, ENOUGH_THREADS - 1])

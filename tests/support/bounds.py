@@ -24,15 +24,20 @@ TEARDOWN_SECONDS = 60.0  # a teardown waits for its servers at most
 EXIT_SECONDS = 60.0  # for the exit of the interpreter, which waits for threads
 
 _settings = pytest.StashKey[Settings]()
+_in_phase = pytest.StashKey[bool]()  # whether setup, call or teardown runs
 _earlier_processes = pytest.StashKey[set[int]]()  # of a failed test: those that were there before it, such as servers
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> bool:
-    """Start a timer in place of pytest-timeout's, whose timer fires once."""
+    """Start a timer in place of pytest-timeout's, whose timer fires once.
+
+    It interrupts the phases of the test only, and fires again if there is none at the moment: an exception in pytest's
+    own code, which makes the report of a failure between two phases, would end the session.
+    """
 
     def end_wait(*_: object) -> None:
-        if not is_debugging():
+        if item.stash.get(_in_phase, False) and not is_debugging():
             faulthandler.dump_traceback(file=_STDERR)
             pytest.fail(f"took longer than {settings.timeout:g} s")
 
@@ -48,11 +53,28 @@ def pytest_timeout_cancel_timer() -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _phase(item: pytest.Item) -> Iterator[None]:
+    """Mark a phase: whatever is raised in it is a result of the test."""
+    item.stash[_in_phase] = True
+    try:
+        yield
+    finally:
+        item.stash[_in_phase] = False
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _phase(item):
+        yield
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     earlier = _descendants(os.getpid())
     try:
-        yield
+        with _phase(item):
+            yield
     except pytest.skip.Exception:
         raise
     except BaseException:
@@ -70,7 +92,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         seconds = min(settings.timeout, TEARDOWN_SECONDS)
         pytest_timeout_set_timer(item, settings._replace(timeout=seconds))
     try:
-        yield
+        with _phase(item):
+            yield
     finally:
         pytest_timeout_cancel_timer()
 

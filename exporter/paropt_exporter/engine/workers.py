@@ -159,12 +159,14 @@ class PoolWorkers:
         self._size = 1
         self._tasks: Mapping[str, int] | None = None
         self._reason = "start"
+        self._lacks_processes = False  # whether the system has refused a process pool in this run
         self._reports: TemporaryDirectory[str] | None = None
         self._report_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
         """Create or resize the pools that `plan` needs at its start size."""
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
+        self._lacks_processes = False
         self._names = get_pool_names(plan)
         self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES, DASK)}
         if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
@@ -274,7 +276,7 @@ class PoolWorkers:
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
         if stage.remote is not None:
             return DASK
-        return COMMANDS if isinstance(task.work, Commands) else self._router.choose(task.work.target)
+        return COMMANDS if isinstance(task.work, Commands) else self._choose_call_pool(task.work.target)[0]
 
     def get_pool_size(self, pool: str) -> int:
         return self._get_pool(pool).target
@@ -476,7 +478,9 @@ class PoolWorkers:
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
             if not self._is_optional(name) or THREADS not in self._pools:
                 raise
-            log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
+            if not self._lacks_processes:  # the engine asks before each start of a task
+                log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
+            self._lacks_processes = True
             self._get_pool(THREADS)
             return THREADS, self._call_pools[THREADS]
 
