@@ -81,6 +81,14 @@ def test_change_of_a_used_path_is_a_miss(project: TracedProject, line: str, edit
     assert not ran.is_cached("lint") and ran.get_reason("lint") is CacheReason.INPUTS
 
 
+def test_listed_file_that_becomes_a_link_is_a_miss(project: TracedProject) -> None:
+    project.write("elsewhere", "two")
+    assert project.prove("find src -type f").is_cached("lint")
+    (project.root / "src/a.py").unlink()
+    (project.root / "src/a.py").symlink_to("../elsewhere")
+    assert project.run("find src -type f").get_output("lint") == ""
+
+
 def test_change_of_an_unread_file_is_a_hit(project: TracedProject) -> None:
     project.prove("cat src/a.py")
     project.write("src/unread.py", "new")

@@ -378,6 +378,31 @@ def test_invalid_size_is_refused(pool: Pool, size: int) -> None:
     assert works(pool)
 
 
+@pytest.mark.parametrize("size", [1.5, "2", float("nan")])
+def test_size_that_is_no_integer_is_refused(pool: Pool, size: int) -> None:
+    with pytest.raises(TypeError, match="expected an integer"):
+        pool.resize(size)
+    assert works(pool)
+
+
+@pytest.mark.parametrize("kind", [ThreadPool, ProcessPool, AdaptivePool])
+def test_half_a_worker_is_refused_at_the_start(kind: type[Pool]) -> None:
+    with pytest.raises(TypeError, match=r"a pool of 1\.5 \w+: expected an integer"):
+        kind(max_workers=3 / 2)  # type: ignore[arg-type]
+
+
+def test_number_in_place_of_a_strategy_is_refused() -> None:
+    with pytest.raises(TypeError, match="max_workers=8"):
+        AdaptivePool(8)  # type: ignore[arg-type]
+
+
+def test_strategy_is_given_by_its_name_too() -> None:
+    with AdaptivePool("sequential", 8) as pool:  # type: ignore[arg-type]
+        assert pool.submit(nothing).result(HANG_SECONDS) is None
+        with pytest.raises(ValueError, match="fastest"):
+            AdaptivePool("fastest")  # type: ignore[arg-type]
+
+
 def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:
     done = threading.Event()
 

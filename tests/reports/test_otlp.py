@@ -143,3 +143,17 @@ def test_a_collector_that_refuses_is_one_error_and_no_log_line(
     with caplog.at_level(logging.DEBUG, logger="opentelemetry"), pytest.raises(DeliveryError, match="400"):
         report.report(finished(stage("unit", 1, attempt("unit"))))
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirect_is_an_error_and_not_followed(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with collecting() as elsewhere:
+        collector.status, collector.location = status, f"{elsewhere.address}/login"
+        with pytest.raises(DeliveryError, match=f"redirects to {elsewhere.address}/login"):
+            report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert elsewhere.visits == []

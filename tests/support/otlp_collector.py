@@ -16,10 +16,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """The spans and metrics so far. `status`: its answer to each request."""
+    """The spans and metrics so far. `status`: its answer to each request; `location`: where a redirect leads.
+
+    `visits`: the paths and headers of all requests.
+    """
 
     def __init__(self) -> None:
         self.status = 200
+        self.location = ""
+        self.visits: list[tuple[str, dict[str, str]]] = []
         self.spans: list[Span] = []
         self.metrics: dict[str, Metric] = {}
         self.resource: dict[str, Any] = {}
@@ -55,11 +60,21 @@ def collecting() -> Iterator[Collector]:
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            collector.visits.append((self.path, dict(self.headers)))
+            self._answer()
+
         def do_POST(self) -> None:
+            collector.visits.append((self.path, dict(self.headers)))
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if collector.status == 200:
                 collector.take(self.path, body)
+            self._answer()
+
+        def _answer(self) -> None:
             self.send_response(collector.status)
+            if collector.location:
+                self.send_header("Location", collector.location)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

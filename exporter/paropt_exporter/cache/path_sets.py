@@ -81,7 +81,7 @@ class PathStates:
         if used.listed:
             names = self._list_names(used.path)
             if names is not None:
-                kept = [name for name in names if name.rstrip("/") not in used.own.split("/")]
+                kept = [name for name in names if name.partition("/")[0] not in used.own.split("/")]
                 return f"names {hash_bytes(os.fsencode(chr(0).join(kept)))[:32]}"
         state = self._found.get((used.path, used.listed))
         if state is None:
@@ -104,7 +104,7 @@ class PathStates:
             return "unusable"
 
     def _list_names(self, path: str) -> tuple[str, ...] | None:
-        """Return the names in a folder, those of folders with a slash, without caches; None if it is none."""
+        """Return the names in a folder, without caches; None if it is none. Folders end with "/", links with "/l"."""
         if path not in self._names:
             try:
                 self._names[path] = tuple(sorted(_iter_names(os.path.join(self._states.folder, path))))
@@ -194,7 +194,9 @@ def is_cache_folder(path: str) -> bool:
 def _iter_names(folder: str) -> Iterable[str]:
     with os.scandir(folder) as listing:
         for entry in listing:
-            if not entry.is_dir(follow_symlinks=False):
+            if entry.is_symlink():
+                yield f"{entry.name}/l"  # programs tell it from a file without asking
+            elif not entry.is_dir(follow_symlinks=False):
                 yield entry.name
             elif not is_cache_folder(entry.path):
                 yield f"{entry.name}/"

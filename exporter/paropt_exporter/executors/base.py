@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct, field
@@ -23,6 +24,21 @@ PROCESSES = "processes"
 DASK = "dask"
 
 REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a temporary file of its host
+
+
+def check_size(size: int, most: int, workers: str) -> int:
+    """Return the size of a pool. Raises TypeError if it is no integer, and ValueError if it is out of range.
+
+    Half of the cores, `os.cpu_count() / 2`, is no integer: a pool that counts its workers would never have as many.
+    """
+    try:
+        number = index(size)
+    except TypeError:
+        raise TypeError(f"a pool of {size!r} {workers}: expected an integer") from None
+    if not 1 <= number <= most:
+        raise ValueError(f"a pool of {number} {workers}: expected 1 to {most}")
+    return number
+
 
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.
 RESIZE_REASONS = (

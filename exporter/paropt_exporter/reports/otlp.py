@@ -11,8 +11,10 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote
 
+import requests
 from msgspec.structs import replace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -49,6 +51,9 @@ TRACEPARENT = "TRACEPARENT"
 _NAME = "paropt-exporter"
 _SPANS_AT_ONCE = 1000  # in a request: collectors take some megabytes
 _NANOSECONDS = 1e9
+_PROVIDER_VARIABLES = tuple(
+    f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER" for part in ("", "TRACES_", "METRICS_")
+)
 _SAMPLED = 1  # of traceparent's flags
 
 
@@ -180,7 +185,8 @@ class OtlpReport:
 
     def _send(self) -> bool:
         spans = self._spans.get_finished_spans()
-        traces, metrics = OTLPSpanExporter(), OTLPMetricExporter()
+        traces = OTLPSpanExporter(session=_make_session(self._environment))
+        metrics = OTLPMetricExporter(session=_make_session(self._environment))
         try:
             for at in range(0, len(spans), _SPANS_AT_ONCE):
                 if traces.export(spans[at : at + _SPANS_AT_ONCE]) is not SpanExportResult.SUCCESS:
@@ -190,6 +196,24 @@ class OtlpReport:
         finally:
             traces.shutdown()  # type: ignore[no-untyped-call]
             metrics.shutdown()
+
+
+class _DirectSession(requests.Session):
+    """Follows no redirect: the headers are for this collector only, and an answer from elsewhere is no receipt."""
+
+    def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # as that of requests
+        response = super().request(*arguments, **{**settings, "allow_redirects": False})
+        if response.is_redirect:
+            raise requests.RequestException(
+                f"the collector redirects to {response.headers['Location']}: send there if you trust it"
+            )
+        return response
+
+
+def _make_session(environment: Mapping[str, str]) -> requests.Session | None:
+    """Return a session, or None if a credential provider of OpenTelemetry gives one."""
+    provided = any(environment.get(name) for name in _PROVIDER_VARIABLES)
+    return None if provided else _DirectSession()
 
 
 class _Complaints(logging.Handler):

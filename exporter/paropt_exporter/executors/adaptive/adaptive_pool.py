@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
+from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes import ProcessPool
@@ -46,8 +47,11 @@ class AdaptivePool(Executor):
         """
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        for size in (max_workers, start):
+            if size is not None:
+                check_size(size, MOST_WORKERS, "workers")
         self._scheduler = scheduler = AdaptiveScheduler(
-            strategy, max_workers, start=start, profiles_path=None if memory is None else Path(memory)
+            _check_strategy(strategy), max_workers, start=start, profiles_path=None if memory is None else Path(memory)
         )
         self._finalizer = weakref.finalize(self, scheduler.close)
         self._finalizer.atexit = False
@@ -87,9 +91,7 @@ class AdaptivePool(Executor):
 
         Raises ValueError for an invalid size.
         """
-        if not 1 <= n <= MOST_WORKERS:
-            raise ValueError(f"a pool of {n} workers: expected 1 to {MOST_WORKERS}")
-        self._scheduler.resize(n, reason)
+        self._scheduler.resize(check_size(n, MOST_WORKERS, "workers"), reason)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """Settle a task with `error`, as its pool's `stop` does; return False if it had ended. Does not block."""
@@ -144,3 +146,10 @@ class AdaptivePool(Executor):
 
     def running(self) -> tuple[RunningTask, ...]:
         return tuple(task for pool in self.pools() for task in pool.running())
+
+
+def _check_strategy(strategy: Strategy) -> Strategy:
+    """Return the strategy, given by its name too. Raises TypeError for a number of workers in its place."""
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy {strategy!r}: expected a Strategy; give a number as max_workers={strategy!r}")
+    return Strategy(strategy)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
-from paropt_exporter.executors.base import DASK, RemoteTaskOptions
+from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import require_distributed
 from paropt_exporter.executors.cluster.messages import (
@@ -147,8 +148,7 @@ class ClusterPool:
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target number of slots; workers come and go later. Returns at once."""
-        if n < 1:
-            raise ValueError(f"a pool needs at least 1 worker, found {n}")
+        n = check_size(n, sys.maxsize, "workers")
         with self._lock:
             self._counters.count_resize(self._target, n, reason)
             self._target = n

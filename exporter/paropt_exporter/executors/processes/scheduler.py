@@ -46,6 +46,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.counters import PoolCounters, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import (
@@ -274,8 +275,7 @@ class Scheduler:
 
         ValueError if the size or the reason is invalid.
         """
-        if not 1 <= size <= MOST_WORKERS:
-            raise ValueError(f"a pool of {size} processes: expected 1 to {MOST_WORKERS}")
+        size = check_size(size, MOST_WORKERS, "processes")
         self._counters.count_resize(self.target, size, reason)
         self.target = size
         actions: list[Action] = []

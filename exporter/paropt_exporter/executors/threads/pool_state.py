@@ -17,6 +17,7 @@ from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.errors import InitializerFailed, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
+from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -81,8 +82,7 @@ class ThreadPoolState:
     # Size
 
     def resize(self, n: int, reason: str) -> None:
-        if not 1 <= n <= MAX_WORKERS:
-            raise ValueError(f"a pool of {n} threads: expected 1 to {MAX_WORKERS}")
+        n = check_size(n, MAX_WORKERS, "threads")
         with self.lock:
             self.counters.count_resize(self.target, n, reason)
             self.target = n
