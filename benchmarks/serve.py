@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +31,7 @@ from paropt_exporter.history import History
 
 SPIN = "import sys, time\nuntil = time.process_time() + float(sys.argv[1])\nwhile time.process_time() < until: pass\n"
 WAIT_SECONDS = 600.0
+SCRAPE_TIMEOUT_SECONDS = 120.0  # forty interpreters that start on a busy machine
 SAMPLE_SECONDS = 0.1
 SCRAPE_SECONDS = 0.5
 GATE = "go"  # a file: before it is there, no run goes on
@@ -57,13 +58,19 @@ def _parse_flags() -> argparse.Namespace:
 
 
 def _measure(flags: argparse.Namespace, folder: Path) -> int:
-    chance, cores = random.Random(flags.seed), len(os.sched_getaffinity(0))
     projects = [_write_project(folder, number, flags) for number in range(flags.projects)]
     serve = Serve(folder)
-    serve.start()
+    with ExitStack() as stack:
+        stack.callback(serve.end)
+        serve.start()
+        return _run_lanes(flags, projects, serve, stack)
+
+
+def _run_lanes(flags: argparse.Namespace, projects: list[Path], serve: Serve, stack: ExitStack) -> int:
+    chance, cores, folder = random.Random(flags.seed), len(os.sched_getaffinity(0)), projects[0].parent
     sampler, scraper = Sampler(str(folder / "spin.py")), Scraper(serve)
     began = time.monotonic()
-    lanes = [_begin_run(projects[number % len(projects)], serve) for number in range(flags.runs)]
+    lanes = [_begin_run(projects[number % len(projects)], serve, stack) for number in range(flags.runs)]
     for watcher in (sampler, scraper):
         watcher.start()
     until = time.monotonic() + WAIT_SECONDS
@@ -87,7 +94,7 @@ def _measure(flags: argparse.Namespace, folder: Path) -> int:
     elapsed = time.monotonic() - began
     for watcher in (sampler, scraper):
         watcher.stop()
-    again = [_begin_run(project, serve) for project in projects]  # they end the killed runs in the histories
+    again = [_begin_run(project, serve, stack) for project in projects]  # they end the killed runs in the histories
     codes += [lane.wait(WAIT_SECONDS) for lane in again]
     page = serve.scrape()
     faults = [*_find_faults(page, projects), *_find_failures(codes, len(killed), len(lanes) + len(again))]
@@ -121,11 +128,19 @@ def _write_project(folder: Path, number: int, flags: argparse.Namespace) -> Path
     return project
 
 
-def _begin_run(project: Path, serve: Serve) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def _begin_run(project: Path, serve: Serve, stack: ExitStack) -> subprocess.Popen[bytes]:
+    """Start a run; it is killed if it lives when the stack is closed."""
+    lane = subprocess.Popen(
         [*COMMAND, "-q", "--once"], cwd=project, env=serve.environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=(project / "stderr.log").open("ab"),
     )  # fmt: skip
+    stack.callback(_end, lane)
+    return lane
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 class Serve:
@@ -157,8 +172,13 @@ class Serve:
         self._process.kill()
         self._process.wait()
 
+    def end(self) -> None:
+        """Kill it if it lives."""
+        if self._process is not None:
+            _end(self._process)
+
     def stop(self) -> float:
-        """End it; return its CPU seconds."""
+        """Stop it; return its CPU seconds."""
         assert self._process is not None
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         self._process.send_signal(signal.SIGTERM)
@@ -174,7 +194,7 @@ class Serve:
         )
 
     def scrape(self) -> str:
-        with urllib.request.urlopen(self.url, timeout=30) as answer:
+        with urllib.request.urlopen(self.url, timeout=SCRAPE_TIMEOUT_SECONDS) as answer:
             return str(answer.read().decode())
 
 

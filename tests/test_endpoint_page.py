@@ -51,6 +51,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "after its answer is sent, for its end": f"{connection.DRAIN_SECONDS:g} s",
         "without progress, before it may be closed for another": f"{eviction.GRACE_SECONDS:g} s",
         "a scrape waits for pages that others still read": f"{server.SLOW_READER_SECONDS:g} s",
+        "readers of one client that stall, from which on its scrapes share pages": f"{eviction.STALLED_READERS}",
+        "the age of a page that they share": f"{eviction.SHARED_SECONDS:g} s",
         "a request's head": kilobytes(http.HEAD_BYTES),
         "its first line": kilobytes(http.LINE_BYTES),
         "its headers": f"{http.HEADERS}",
