@@ -67,8 +67,8 @@ class ControlState:
     def reconfigure(self, bounds: Bounds, pools: Sequence[str]) -> None:
         """Take the bounds and pools of another config, between two runs; orders and the source stay."""
         with self._lock:
-            self.bounds = bounds
-            self._band = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
+            self.config_bounds = bounds
+            self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
             self._rescue_size = 0
             self._recommended = {pool: self._recommended.get(pool, bounds.start) for pool in pools}
 

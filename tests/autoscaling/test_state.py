@@ -1,0 +1,14 @@
+"""The state of control that a lane, the control socket and the bounds controller share."""
+
+from __future__ import annotations
+
+from paropt_exporter.autoscaling.state import ControlState, SizeBounds
+from paropt_exporter.plan import Bounds
+
+
+def test_bounds_of_a_changed_config_hold_from_the_next_run_on() -> None:
+    state = ControlState(Bounds(minimum=1, maximum=8, start=2), ("commands",), source="local")
+    state.reconfigure(Bounds(minimum=1, maximum=3, start=2), ("commands",))
+    assert state.get_start_size(8) == 3
+    state.set_size_bounds(SizeBounds(floor=1, ceiling=8))
+    assert state.size_bounds == SizeBounds(floor=1, ceiling=3)
