@@ -144,7 +144,7 @@ def _format_replay(
 ) -> Iterator[str]:
     more = count - same - partial - len(different)
     but = f"{more} the same but for what was not recorded yet, " if more else ""
-    yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
+    yield f"{count} decisions: {same} identical, {but}{len(different)} different"
     if partial:
         yield f"  {partial} can't be compared: the history has only a part of their stages"
     for decision, again in different:
