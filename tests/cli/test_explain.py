@@ -245,7 +245,7 @@ def test_last_change_and_the_hold_after_it_are_both_shown(history: History) -> N
 
 def test_unknown_pool_lists_the_known_ones(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
-    with pytest.raises(UsageError, match="there are commands"):
+    with pytest.raises(UsageError, match="choose from commands"):
         told(history, pool="threads")
 
 
