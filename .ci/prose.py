@@ -69,9 +69,15 @@ def check(path: Path) -> Iterator[str]:
 
 def _paths() -> Iterator[Path]:
     if sys.argv[1:]:
-        yield from (Path(name).resolve() for name in sys.argv[1:])
-        return
-    listed = subprocess.run(["git", "ls-files", "*.py", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+        given = [Path(name).resolve() for name in sys.argv[1:]]
+        yield from (path for path in given if path.is_file())
+        folders = [path for path in given if path.is_dir()]
+        if not folders:
+            return
+    else:
+        folders = [ROOT]
+    patterns = [f"{folder}/{pattern}" for folder in folders for pattern in ("*.py", "*.md")]
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
     yield from (ROOT / name for name in listed.stdout.splitlines() if name not in SKIPPED)
 
 

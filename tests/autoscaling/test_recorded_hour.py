@@ -40,7 +40,7 @@ def test_recorded_hour_replays_to_the_byte(recorded: tuple[Decision, ...], tmp_p
             history.observe(each)
         exit_code = explain.run_replay(history, pool=None, since_seconds=0.0, output="text", stdout=stdout)
     count = len(recorded)
-    assert stdout.getvalue() == f"{count} decisions: {count} the same to the byte, 0 different\n", AGAIN
+    assert stdout.getvalue() == f"{count} decisions: {count} identical, 0 different\n", AGAIN
     assert exit_code == 0
 
 

@@ -245,7 +245,7 @@ def test_last_change_and_the_hold_after_it_are_both_shown(history: History) -> N
 
 def test_unknown_pool_lists_the_known_ones(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
-    with pytest.raises(UsageError, match="there are commands"):
+    with pytest.raises(UsageError, match="choose from commands"):
         told(history, pool="threads")
 
 
@@ -275,14 +275,14 @@ def test_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) ->
         (TARGET, decide_target_size(TARGET)),
     ):
         history.observe(decision(seen, choice))
-    assert replayed(history) == (0, "4 decisions: 4 the same to the byte, 0 different\n")
+    assert replayed(history) == (0, "4 decisions: 4 identical, 0 different\n")
 
 
 def test_fields_of_a_later_version_are_no_difference(history: History) -> None:
     choice = json.loads(serialize_decision(decide_pool_size(STREAM)))
     del choice["state"]["trial"], choice["reason"]
     history.observe(replace(decision(STREAM, decide_pool_size(STREAM)), choice=json.dumps(choice)))
-    text = "1 decisions: 0 the same to the byte, 1 the same but for what was not recorded yet, 0 different\n"
+    text = "1 decisions: 0 identical, 1 identical except for fields that were not recorded, 0 different\n"
     assert replayed(history) == (0, text)
     assert json.loads(replayed(history, "json")[1])["agreeing"] == 1
 
@@ -311,7 +311,7 @@ def test_decision_of_another_version_is_named_and_ends_nothing(history: History)
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     code, text = replayed(history)
     assert code == 1
-    assert "2 decisions: 1 the same to the byte, 1 different" in text
+    assert "2 decisions: 1 identical, 1 different" in text
     assert "recorded by another version" in text
 
 

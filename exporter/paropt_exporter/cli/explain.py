@@ -143,8 +143,8 @@ def _format_replay(
     count: int, same: int, partial: int, different: Sequence[tuple[Decision, ReplayResult | None]]
 ) -> Iterator[str]:
     more = count - same - partial - len(different)
-    but = f"{more} the same but for what was not recorded yet, " if more else ""
-    yield f"{count} decisions: {same} the same to the byte, {but}{len(different)} different"
+    but = f"{more} identical except for fields that were not recorded, " if more else ""
+    yield f"{count} decisions: {same} identical, {but}{len(different)} different"
     if partial:
         yield f"  {partial} can't be compared: the history has only a part of their stages"
     for decision, again in different:

@@ -144,11 +144,11 @@ def _format(proposals: Sequence[Proposal], rule: Rule) -> Iterator[str]:
     yield from format_table(_HEADERS, [_format_row(each, rule) for each in proposals])
     yield ""
     yield (
-        f"proposed: the {rule.quantile:.0%} quantile (nearest rank) of the latest {MOST_RUNS} successful runs at most, "
-        f"and {rule.margin:.0%} more, rounded up"
+        f"proposed: the {rule.quantile:.0%} quantile (nearest rank) of up to {MOST_RUNS} latest successful runs, plus "
+        f"{rule.margin:.0%}, rounded up"
     )
     if any(each.seconds is None for each in proposals):
-        yield f"none where fewer than {FEWEST_RUNS} runs are known"
+        yield f"none with fewer than {FEWEST_RUNS} successful runs"
 
 
 def _format_row(each: Proposal, rule: Rule) -> tuple[str, ...]:
