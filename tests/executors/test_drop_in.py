@@ -19,6 +19,7 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
+from support import pool_tasks
 from support.pool_tasks import HANG_SECONDS, double, nothing
 
 
@@ -64,6 +65,20 @@ def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() ->
         ProcessPool(1, initializer=nothing, initargs=(multiprocessing.get_context("fork").RLock(),))
     with ProcessPool(1, initializer=id, initargs=(multiprocessing.get_context("forkserver").RLock(),)) as pool:
         assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+
+
+def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import dask
+
+    monkeypatch.setattr(pool_tasks, "SHARED", ["the caller's"])
+    read = dask.delayed(pool_tasks.read_shared)()
+    fork = multiprocessing.get_context("fork")
+    with ProcessPool(1, fork) as pool:
+        assert dask.compute(read, scheduler="processes", pool=pool) == ([],)
+    with ProcessPool(1, fork, pool_tasks.share, ("passed",)) as pool:
+        assert dask.compute(read, scheduler="processes", pool=pool) == (["passed"],)
 
 
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:

@@ -87,6 +87,18 @@ def burn_in_child(seconds: float, *, wait: bool = True) -> float:
     return used
 
 
+SHARED: list[str] = []
+
+
+def share(value: str) -> None:
+    """Put a value where only this process, and processes that are forked from it, see it."""
+    SHARED.append(value)
+
+
+def read_shared() -> list[str]:
+    return list(SHARED)
+
+
 def hold_memory(size_bytes: int) -> int:
     return len(bytearray(b"x") * size_bytes)
 
