@@ -10,8 +10,8 @@ exporter's counter the throughput of its lane of 1,000 stages. Needs `make tools
 the 99th percentile is 0.5 s or more, or the clients cost 5 % of the throughput.
 
 Beside other work the throughput says more about that work. So the CPU time of the exporter and its commands is measured
-too: what they take for each second beyond the tasks' own (CPU seconds for a task of a round without clients), as a part
-of all cores, is the throughput that a lane loses which has the machine to itself. `--by-cpu` judges by that.
+too. Subtract the tasks' own time (CPU seconds for each task of a round without clients): the rest, as a part of all
+cores, is the throughput that a lane with the machine to itself loses. `--by-cpu` judges by that.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
+from importlib import import_module
 from typing import Any
 from unittest.mock import MagicMock, Mock
 from xmlrpc.client import ServerProxy
@@ -70,7 +71,7 @@ def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() ->
 def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import dask
+    dask: Any = import_module("dask")  # it has no types
 
     monkeypatch.setattr(pool_tasks, "SHARED", ["the caller's"])
     read = dask.delayed(pool_tasks.read_shared)()

@@ -92,8 +92,8 @@ def build_context(settings: TlsServer, folder: Path) -> ssl.SSLContext:
     context.minimum_version, context.maximum_version = _VERSIONS[settings.min_version], _VERSIONS[settings.max_version]
     context.verify_mode = _VERIFY[settings.client_auth_type]
     context.set_alpn_protocols(["http/1.1"])
-    # Few clients resume sessions here, and each ticket costs. Without any, the kernel's delayed acknowledgement holds up
-    # the request of a client with Nagle's algorithm for 40 ms.
+    # Few clients resume sessions here, and each ticket costs. Without any, the kernel's delayed acknowledgement delays
+    # the request of a client with Nagle's algorithm by 40 ms.
     context.num_tickets = 1
     if not settings.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
