@@ -387,19 +387,20 @@ class Supervisor:
 
         A turn of the main loop for each of them would cost as much as the call.
         """
-        due = min(self._get_due_time(), self._exporter.next_sample)
+        due = min(self._get_due_time(), self._exporter.next_sample, time.monotonic() + MAX_SAMPLE_SECONDS)
+        poll, monotonic, tracers = self._poll.poll, time.monotonic, self._tracers
         while True:
-            wait_seconds = min(max(0.0, due - time.monotonic()), MAX_SAMPLE_SECONDS)
-            events = self._poll.poll(wait_seconds * 1000)
+            wait_seconds = due - monotonic()
+            events = poll(wait_seconds * 1000 if wait_seconds > 0 else 0)  # once at least, however late it is
             for descriptor, event in events:
-                tracer = self._tracers.get(descriptor)
+                tracer = tracers.get(descriptor)
                 if tracer is None:
                     return  # the main loop's poll reports it again
                 if event & select.POLLIN:
                     tracer.serve()
                 else:  # the last of its processes has ended
                     self._remove_tracer(tracer)
-            if not events or not wait_seconds:
+            if not events or wait_seconds <= 0:
                 return
 
     def _remove_tracer(self, tracer: Tracer) -> None:

@@ -37,6 +37,7 @@ _NEGATIVE = 0x80000000  # the highest bit of a descriptor: AT_FDCWD has it
 _NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, instruction pointer, arguments
 # MSG_CONFIRM, MSG_EOR, MSG_DONTROUTE and MSG_NOSIGNAL do nothing on a Unix socket, and no program gives all of them.
 OWN_SEND_FLAGS = 0x0800 | 0x0080 | 0x0004 | 0x4000
+_ANSWER = Layout("=QqiI")  # id, result, error, flags
 _EMPTY = bytes(_NOTIFICATION.size)
 _PAGE_BYTES = 4096
 _FIRST_READ_BYTES = 256  # most paths are shorter
@@ -87,7 +88,7 @@ class Notification:
 
     __slots__ = ("arguments", "cookie", "name", "pid")
 
-    def __init__(self, cookie: int, pid: int, name: str, arguments: tuple[int, ...]) -> None:
+    def __init__(self, cookie: int, pid: int, name: str, arguments: list[int]) -> None:
         self.cookie, self.pid, self.name, self.arguments = cookie, pid, name, arguments
 
 
@@ -105,7 +106,7 @@ class Kernel:
         self._syscall, self._prctl = (_Function(dlsym(library, name)) for name in ("syscall", "prctl"))
         self._buffer = array("B", bytes(_PAGE_BYTES))
         self._buffer_address = self._buffer.buffer_info()[0]
-        self._local, self._remote = array("Q", [0, 0]), array("Q", [0, 0])  # struct iovec
+        self._local, self._remote = array("Q", [self._buffer_address, 0]), array("Q", [0, 0])  # struct iovec
         self._vectors = (_Address(self._local.buffer_info()[0]), _Address(self._remote.buffer_info()[0]))
         self._read_number = _Address(self._numbers["process_vm_readv"])
         self._one, self._zero = _Address(1), _Address(0)
@@ -185,12 +186,12 @@ class Kernel:
             raise
         cookie, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(content)
         name = self._names.get(number, "") if architecture == self._architecture else ""
-        return Notification(cookie, pid, name, tuple(arguments))
+        return Notification(cookie, pid, name, arguments)
 
     def let_continue(self, listener: int, notification: Notification) -> bool:
         """Let the process make its system call. Return False if it has ended, or was interrupted by a signal."""
         try:
-            fcntl.ioctl(listener, _SEND, pack("=QqiI", notification.cookie, 0, 0, _CONTINUE))
+            fcntl.ioctl(listener, _SEND, _ANSWER.pack(notification.cookie, 0, 0, _CONTINUE))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -206,9 +207,11 @@ class Kernel:
 
     def read_memory(self, pid: int, address: int, count: int) -> bytes:
         """Return at most `count` bytes of a process's memory, at most to the end of the page. Raises OSError."""
-        count = min(count, _PAGE_BYTES - address % _PAGE_BYTES)
-        self._local[0], self._local[1] = self._buffer_address, count
-        self._remote[0], self._remote[1] = address, count
+        left = _PAGE_BYTES - address % _PAGE_BYTES
+        if left < count:
+            count = left
+        self._local[1] = self._remote[1] = count
+        self._remote[0] = address
         local, remote = self._vectors
         found = self._syscall(self._read_number, pid, local, self._one, remote, self._one, self._zero)
         if found < 0:
@@ -217,9 +220,11 @@ class Kernel:
 
     def read_text(self, pid: int, address: int) -> bytes:
         """Return the bytes up to the first NUL, as of a path. Raises OSError."""
-        found = b""
-        while len(found) < _LONGEST_PATH_BYTES:
-            chunk = self.read_memory(pid, address + len(found), _PAGE_BYTES if found else _FIRST_READ_BYTES)
+        found, end, _ = self.read_memory(pid, address, _FIRST_READ_BYTES).partition(b"\0")
+        if end:
+            return found  # as almost always
+        while 0 < len(found) < _LONGEST_PATH_BYTES:
+            chunk = self.read_memory(pid, address + len(found), _PAGE_BYTES)
             text, end, _ = chunk.partition(b"\0")
             found += text
             if end:
