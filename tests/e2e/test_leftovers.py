@@ -62,10 +62,11 @@ WAITING = (
     "waits_for_daemon",
 )
 STRATEGIES = ("thread", "adaptive", "process")
+# Adaptive runs a call in a thread or in a process: it needs no combination with each way to start a process.
+WAYS = (*((strategy, call) for strategy in ("thread", "process") for call in WAITING), ("adaptive", "waits"))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("call", WAITING)
+@pytest.mark.parametrize(("strategy", "call"), WAYS)
 def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str, call: str) -> None:
     projects.write(tmp_path, f'name: hangs, call: "calls:{call}", timeout: 1s', calls=CALLS)
     with projects.served(tmp_path, "--strategy", strategy):
@@ -99,8 +100,7 @@ def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
     assert processes.in_folder(tmp_path) == []
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("call", WAITING)
+@pytest.mark.parametrize(("strategy", "call"), WAYS)
 def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy: str, call: str) -> None:
     projects.write(tmp_path, f'name: hangs, call: "calls:{call}"', calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from typing import Any
 
 HANG_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.05
+_FIRST_PORT, _END_OF_PORTS = 11_000, 32_000  # above the default port of each server, below Linux's ephemeral ports
+_PARTS = 16
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
 # For promtool: garbage collection takes a third of a short process's time; below the limit it never runs.
 RARE_COLLECTION = {**os.environ, "GOGC": "off", "GOMEMLIMIT": "256MiB"}
@@ -37,9 +40,24 @@ def installed_command() -> str:
 
 
 def free_port() -> int:
+    """Return a port that nothing else takes until the server listens on it.
+
+    It is below those that the system gives to clients, and in the part of this worker of pytest-xdist.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+    for port in random.SystemRandom().sample(range(_FIRST_PORT + worker, _END_OF_PORTS, _PARTS), 100):
+        if _is_free(port):
+            return port
+    raise AssertionError(f"none of 100 ports below {_END_OF_PORTS} is free")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def environment(**more: str) -> dict[str, str]:
