@@ -12,7 +12,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands import CommandPool
-from support.cluster_tasks import kill_own_process, raise_no_pickle, return_no_pickle
+from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
 
 WAIT_SECONDS = 60.0
@@ -74,6 +74,15 @@ def test_result_that_cannot_be_pickled_fails_its_task(pool: ClusterPool, functio
     with pytest.raises((UnpicklableError, ValueError), match=r"can't travel|bad value"):
         pool.submit(function).result(WAIT_SECONDS)
     assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
+
+
+def test_result_that_exits_where_it_is_loaded_fails_its_task(
+    pool: ClusterPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXIT_VARIABLE, "1")  # in this process only: the workers load it without harm
+    with pytest.raises(WorkerDied, match="can't be read: SystemExit: the class of a result exits"):
+        pool.submit(return_exit).result(20)
+    assert pool.submit(pow, 2, 3).result(20) == 8
 
 
 def test_stopped_command_gets_its_grace(pool: ClusterPool, tmp_path: Path) -> None:

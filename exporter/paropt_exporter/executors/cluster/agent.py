@@ -372,7 +372,7 @@ class Agent(WorkerPlugin):
         )
         try:
             return pickle.dumps(reply)
-        except Exception as raised:  # noqa: BLE001 -- user code runs in here
+        except BaseException as raised:  # noqa: BLE001 -- user code runs in here
             why = UnpicklableError(f"{task.label}: its result or exception can't be pickled: {describe(raised)}")
             return pickle.dumps(TaskReply(attempt=task.attempt, error=why, measurement=reply.measurement))
 

@@ -590,7 +590,7 @@ class Coordinator:
             return
         try:
             reply: TaskReply = pickle.loads(data)
-        except Exception as error:  # noqa: BLE001 -- the classes of a user's result run in here
+        except BaseException as error:  # noqa: BLE001 -- a user's classes run in here; an exit would end the event loop
             why = f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"
             reply = TaskReply(attempt=attempt, error=WorkerDied(why))
         self._learn_duration(item.group, reply)
