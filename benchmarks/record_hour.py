@@ -75,7 +75,6 @@ stages: [{{number: 1, name: naps, run: "sleep 3{{item}}", items: {{command: "sh 
 feedback: {{objective: deadline}}
 """
 LANES = {"shop": SHOP, "alone": ALONE, "deadline": DEADLINE}
-COMPUTED = range(4_000_000)  # summed up: some 0.1 s of a core
 ITEMS = "seq -f .%03g $(cat load)\n"
 CALLS = "def burn(_):\n    return sum(range(1_000_000))\n"
 

@@ -70,7 +70,6 @@ class Machine:
     def __init__(self, cores: int, others: int = 0) -> None:
         self.cores = cores
         self._others = [Thread([Phase(seconds=math.inf, cpu_demand=1.0)]) for _ in range(others)]
-        self._owed = 0.0  # rotates the start among equals
 
     def step(self, threads: Iterable[Thread], now: float, most: float) -> float:
         """Advance by a quantum or, while no thread computes, to the end of a segment; return the seconds."""

@@ -16,7 +16,6 @@ from paropt_exporter.executors.commands.output import (
     Capture,
     OutputFile,
     clean_output,
-    get_last_line,
 )
 
 
@@ -131,13 +130,6 @@ def test_hostile_escapes_are_cleaned_in_linear_time() -> None:
     for pattern in (b"\x1b[", b"\x1b]", b"\x1b", b"\r", b"\x1b[0;", b"\x9b"):
         clean_output(pattern * (RAW_BYTES // len(pattern)))
     assert time.monotonic() - started < 10  # a quadratic expression would take minutes
-
-
-def test_last_line_is_the_last_non_blank_line() -> None:
-    assert get_last_line("one\n  two  \n\n \n") == "two"
-    assert get_last_line("") == ""
-    assert get_last_line("\n\n") == ""
-    assert get_last_line("only") == "only"
 
 
 def test_output_file_has_every_byte(tmp_path: Path) -> None:

@@ -149,10 +149,6 @@ class ListScheduler(Generic[_Task]):
         """Return the tasks of a stage that have not started."""
         return tuple(self._stages[stage].queue)
 
-    def count_running(self, stage: str) -> int:
-        """Return how many tasks of a stage run."""
-        return self._stages[stage].running
-
     def start_tasks(self, size: int, limits: Mapping[str, int] = MappingProxyType({})) -> Sequence[StartedTask[_Task]]:
         """Start as many tasks as fit into `size` slots, at most `limits` of a stage at once, and return them."""
         started: list[StartedTask[_Task]] = []

@@ -39,7 +39,6 @@ _PART = "::"  # between a file and a long test in it, which have their own rows
 _LONGEST_ITEM_SECONDS = 1e6
 
 Row = dict[str, object]
-Key = tuple[str, ...]
 
 
 class ShardRun(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,6 @@ class InterruptedRun(Struct, frozen=True, kw_only=True):
     lane: str
     started_timestamp_seconds: float
     running: tuple[str, ...]
-    not_started: tuple[str, ...]
 
 
 def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]:
@@ -76,7 +75,6 @@ def _build_interrupted(run: RunRecord) -> InterruptedRun:
         lane=run.lane,
         started_timestamp_seconds=run.started_timestamp_seconds,
         running=tuple(stage.stage for stage in run.stages if stage.result is Result.CANCELLATION),
-        not_started=tuple(stage.stage for stage in run.stages if stage.result is Result.SKIP),
     )
 
 

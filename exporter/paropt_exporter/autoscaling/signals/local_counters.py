@@ -237,13 +237,11 @@ class ServiceTimes:
     """
 
     def __init__(self) -> None:
-        self._looks = 0
         self._busy = self._ended = self._busy2 = self._ended2 = self._cross = 0.0
 
     def add(self, before: CounterSample, after: CounterSample) -> None:
         ended = after.finished - before.finished
         busy = max(0.0, (after.busy - before.busy) - (after.delay - before.delay))
-        self._looks += 1
         self._busy += busy
         self._ended += ended
         self._busy2 += busy * busy

@@ -9,9 +9,8 @@ import pickle
 import queue
 import shutil
 import socket
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,7 +21,6 @@ from distributed import Status, WorkerPlugin, get_worker
 from msgspec import Struct, field
 
 from paropt_exporter import host
-from paropt_exporter._version import __version__
 from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
@@ -45,6 +43,7 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
 )
+from paropt_exporter.executors.cluster.workers import GIT, read_versions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
@@ -418,7 +417,7 @@ def prepare(session: str, number: int, lease: str, root: str) -> WorkerFacts:
         threads=worker.state.nthreads,
         cores=host.count_cpus(),
         memory_available_bytes=host.read_available_memory_bytes(),
-        versions=_read_versions(),
+        versions={**read_versions(), GIT: "yes" if shutil.which("git") else ""},
     )
 
 
@@ -520,12 +519,3 @@ def _get_host_key(worker: Any) -> str:
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = scratch.stat()
     return f"{socket.gethostname()}:{status.st_dev}:{status.st_ino}:{os.getuid()}"
-
-
-def _read_versions() -> Mapping[str, str]:
-    git = shutil.which("git")
-    return {
-        "paropt-exporter": __version__,
-        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-        "git": "yes" if git else "",
-    }

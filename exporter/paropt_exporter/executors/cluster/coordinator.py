@@ -69,7 +69,6 @@ class Coordinator:
     def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
         self._programs: tuple[str, ...] = ()
-        self._reported: set[str] = set()  # lines about workers
         self._session = secrets.token_hex(6)
         uploads = not (settings.is_local or settings.shared_root)
         self._uploads = Uploads(settings, self._session) if uploads else None

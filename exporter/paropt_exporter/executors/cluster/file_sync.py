@@ -43,7 +43,6 @@ class Uploads:
         self._hosts: dict[str, asyncio.Task[None]] = {}  # of this snapshot
         self._packs: dict[str, tuple[str, bytes]] = {}  # commit and pack, by the commit that the receiver has
         self._has_warned = False
-        self.sent_bytes = 0
 
     async def take(self, client: Any, workers: Iterable[RemoteWorker]) -> None:
         """Take a snapshot of the files as they are now. Raises ClusterError.
@@ -94,7 +93,6 @@ class Uploads:
         call = transfers.call_worker
         try:
             await transfers.send_bytes(client, worker.address, pack, path)
-            self.sent_bytes += len(pack)
             await asyncio.wait_for(
                 call(client, worker.address, agent.install_tree, self._session, commit), _INSTALL_SECONDS
             )

@@ -151,7 +151,7 @@ def build_running_task(item: WorkItem, worker: RemoteWorker) -> RunningTask:
 
 
 def read_versions() -> Mapping[str, str]:
-    """Return our own versions."""
+    """Return the versions of this process that a task may depend on."""
     return {OURS: __version__, PYTHON: f"{sys.version_info[0]}.{sys.version_info[1]}"}
 
 

@@ -178,12 +178,6 @@ def clean_output(raw: bytes) -> str:
     return "\n".join(_keep_last_text(line) for line in text.split("\n"))
 
 
-def get_last_line(text: str) -> str:
-    """Return the last line of `text` that is not blank, without blanks around it; "" if there is none."""
-    stripped = text.rstrip()
-    return stripped[stripped.rfind("\n") + 1 :].strip()
-
-
 def _keep_last_text(line: str) -> str:
     """Return the last text of a line: a progress bar returns to the start of the line and overwrites it."""
     kept = line.rstrip("\r")
