@@ -3,10 +3,11 @@
 Usage: python benchmarks/shards.py [--shards 5] [--project attrs] [--items tests|files] [--rounds 2]
                                    [--no-peer] [--folder FOLDER]
 
-The suite is that of `real_projects.json`, fetched as `make real` does. Both record one run, then run each of their
-shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a busy
-machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less the
-fastest shard took than the slowest one. Items are tests, as pytest-split has them, or whole files.
+The suite is that of `real_projects.json`, fetched as `make real` does. It runs once without a record: the first run in
+a new folder writes byte code and the tables of libraries, which later runs read. Then both record one run, and run each
+of their shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a
+busy machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less
+the fastest shard took than the slowest one. Items are tests, as pytest-split has them, or whole files.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ stages:
     run: ".venv/bin/pytest -q -p no:cacheprovider {{items}}"
     items: {items}
 """
+_SUITE = (".venv/bin/pytest", "-q", "-p", "no:cacheprovider")
 _LIST_TESTS = ".venv/bin/pytest --collect-only -q -p no:cacheprovider | sed -n 's/\\[.*//; /::/p' | sort -u"
 
 
@@ -49,6 +51,7 @@ def main() -> int:
     root = real_projects.prepare(flags.folder.absolute(), flags.project, listed[flags.project])
     pip = [str(root / ".venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     subprocess.run([*pip, "pytest-split"], check=True)
+    real_projects.run(root, _SUITE)
     ours = measure_ours(root, flags.project, flags.items, flags.shards, flags.rounds)
     theirs = measure_theirs(root, flags.shards, flags.rounds) if flags.peer else []
     print(f"| {flags.shards} shards of {flags.project} | each shard, CPU s | wall s | difference, CPU | wall |")
@@ -77,10 +80,9 @@ def measure_ours(root: Path, name: str, items: str, count: int, rounds: int) -> 
 
 def measure_theirs(root: Path, count: int, rounds: int) -> list[Took]:
     """Record the durations with pytest-split, then run each group by `least_duration`, its longest-first algorithm."""
-    suite = [".venv/bin/pytest", "-q", "-p", "no:cacheprovider"]
     (root / ".test_durations").unlink(missing_ok=True)
-    real_projects.run(root, [*suite, "--store-durations"])
-    group = [*suite, "--splitting-algorithm", "least_duration", "--splits", str(count), "--group"]
+    real_projects.run(root, [*_SUITE, "--store-durations"])
+    group = [*_SUITE, "--splitting-algorithm", "least_duration", "--splits", str(count), "--group"]
     return measure_shards(root, [[*group, str(index)] for index in range(1, count + 1)], rounds)
 
 

@@ -15,8 +15,8 @@ from paropt_exporter.executors.commands import CommandOutcome, CommandPool
 
 HANG_SECONDS = 30.0  # a guard against hanging: no wait takes nearly as long
 
-# Uses at least that much CPU time, writes its CPU time according to the kernel to the named file or its output, and
-# exits at once. Its start counts too, with the children of a wrapper: pyenv's `python3` is a script.
+# Uses at least that much CPU time, writes the kernel's figure of it to the named file or to its output, and exits.
+# Its start counts too, with the children of a wrapper: pyenv's `python3` is a script.
 BURNER = """
 import os, resource, sys
 def used():
