@@ -27,16 +27,25 @@ go_number: Callable[[float], str] = floatToGoString
 text_page: Callable[[Collector], bytes] = generate_latest
 openmetrics_page: Callable[[Collector], bytes] = openmetrics.generate_latest
 
+
+def create_registry(*, process_metrics: bool) -> CollectorRegistry:
+    """Create a registry, with the metrics of this process and its garbage collector if they are wanted."""
+    registry = CollectorRegistry(auto_describe=False)
+    if process_metrics:
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+    return registry
+
+
 __all__ = [
     "DROPPED",
     "Collector",
     "CollectorRegistry",
     "CounterMetricFamily",
-    "GCCollector",
     "GaugeMetricFamily",
     "HistogramMetricFamily",
     "Metric",
-    "ProcessCollector",
+    "create_registry",
     "go_number",
     "openmetrics_page",
     "text_page",

@@ -120,7 +120,7 @@ class Metrics:
 
         with self._lock:
             if self._process is None:
-                self._process = self._create_registry()
+                self._process = client.create_registry(process_metrics=self._process_metrics)
             self._refresh()
             own = [*self._page.iter_lines(families.FAMILIES, openmetrics=openmetrics)]
         write = client.openmetrics_page if openmetrics else client.text_page
@@ -141,17 +141,10 @@ class Metrics:
     @property
     def registry(self) -> CollectorRegistry:
         """A new prometheus_client registry with this collector and the process and GC metrics."""
-        registry = self._create_registry()
-        registry.register(cast("Collector", self))
-        return registry
-
-    def _create_registry(self) -> CollectorRegistry:
         from paropt_exporter.metrics import client  # as in `render_page`
 
-        registry = client.CollectorRegistry(auto_describe=False)
-        if self._process_metrics:
-            client.ProcessCollector(registry=registry)
-            client.GCCollector(registry=registry)
+        registry = client.create_registry(process_metrics=self._process_metrics)
+        registry.register(cast("Collector", self))
         return registry
 
     def collect(self) -> Iterator[Metric]:

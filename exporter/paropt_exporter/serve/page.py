@@ -65,7 +65,7 @@ class ServePage:
 
         with self._lock:
             if self._process is None:
-                self._process = self._create_registry()
+                self._process = client.create_registry(process_metrics=self._process_metrics)
             own = self._collect_own()
             for view in self._take_views():
                 page = self._pages.get(view.name)
@@ -97,15 +97,6 @@ class ServePage:
             if lines:
                 yield format_head(family, openmetrics=openmetrics)
                 yield from lines
-
-    def _create_registry(self) -> CollectorRegistry:
-        from paropt_exporter.metrics import client  # as in `render_page`
-
-        registry = client.CollectorRegistry(auto_describe=False)
-        if self._process_metrics:
-            client.ProcessCollector(registry=registry)
-            client.GCCollector(registry=registry)
-        return registry
 
 
 class _ProjectPage:
