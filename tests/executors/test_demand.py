@@ -37,18 +37,6 @@ def test_demand_is_known_after_a_window_and_stays_with_the_stage() -> None:
     assert meter.get_group_demand("b") is None
 
 
-def test_one_window_of_a_new_task_does_not_outweigh_its_stage() -> None:
-    """A window that catches a start, which waits for files, must not let the next task start."""
-    meter = DemandMeter({"a": 1.0})
-    sampled(meter, 10.0, running("a[0]", 0.0))
-    sampled(meter, 10.06, running("a[0]", 0.001))
-    demand = meter.get_task_demand("a[0]", "a")
-    assert demand is not None and demand > 0.5
-    for tick in range(1, 11):
-        sampled(meter, 10.06 + tick / 20, running("a[0]", 0.001))
-    assert meter.get_task_demand("a[0]", "a") == pytest.approx(0.0, abs=0.05)
-
-
 def test_starved_burner_wants_a_whole_core() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))

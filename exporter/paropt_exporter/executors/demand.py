@@ -58,10 +58,8 @@ class DemandMeter:
         wanted = cpu_demand(after.core_time.since(before.core_time), seconds)
         threads = max(0.0, after.thread_seconds - before.thread_seconds) / seconds
         newest = 1.0 - math.exp(-seconds / _TASK_SECONDS)
-        # One short window may catch a task at its start: it counts no more than the tasks of its group before it.
-        expected = self.get_group_demand(group)
-        for demands, measured, prior in ((self._tasks, wanted, expected), (self._threads, threads, None)):
-            known = demands.get(task, measured if prior is None else prior)
+        for demands, measured in ((self._tasks, wanted), (self._threads, threads)):
+            known = demands.get(task, measured)
             demands[task] = known + newest * (measured - known)
         # Waits for the interpreter's lock are no waits for a core; in a process each such thread would use a core.
         elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
