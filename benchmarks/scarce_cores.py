@@ -2,15 +2,17 @@
 
 Each task notes its own begin and end; the most that overlap is counted after the fact. Each row runs first without a
 history, then twice more with the history of the earlier runs, beside 0, 2 and 6 other programs that compute.
-Usage: python benchmarks/scarce_cores.py [ROUNDS] [ROW...]
+Usage: python benchmarks/scarce_cores.py [--no-peers] [--others N...] [ROUNDS] [ROW...]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +78,7 @@ class Row:
     """Work, and how many of its computing tasks may run at once; `sleepers` must all do so.
 
     `stages`: the lane's stages in YAML; `program`: a Python program instead. `commands`: the same for make and others.
+    `seconds`: when the lane is interrupted. `limited`: a task that takes too long is ended, which fails the lane.
     """
 
     name: str
@@ -85,6 +88,8 @@ class Row:
     lane: str = "workers: auto"
     program: str = ""
     commands: Sequence[Sequence[str]] = ()
+    seconds: float | None = None
+    limited: bool = False
 
 
 def stage(number: int, name: str, command: Sequence[str], count: int, more: str = "") -> str:
@@ -109,32 +114,42 @@ def _rows() -> tuple[Row, ...]:
         Row(name="12 awk", most=3, stages=stage(2, "awk", plain, 12), commands=[plain] * 12),
         Row(name="40 niced awk, at most 16", most=3, lane="workers: {max: 16}", stages=stage(2, "awk", nice, 40),
             commands=[nice] * 40),
+        Row(name="2,000 niced awk, at most 16, the first 20 s", most=3, lane="workers: {max: 16}",
+            stages=stage(2, "awk", nice, 2000), seconds=20),
         Row(
             name="14 calls that compute, 12 that sleep", most=3, sleepers=12,
             stages=f"  - {{number: 2, name: compute, call: 'calls:compute', items: {{list: {[*range(14)]}}}}}\n"
             f"  - {{number: 3, name: sleep, call: 'calls:sleep', items: {{list: {[*range(12)]}}}}}\n",
         ),
         Row(name="16 children of submit_stage", most=4, program=API, commands=[compute] * 16),
+        Row(name="12 that compute for 1 s, ended after 6 s", most=3,
+            stages=stage(2, "compute", [*compute[:-1], "1", *item], 12, ", timeout: 6s"), limited=True),
     )  # fmt: skip
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    names = sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--others", type=int, nargs="+", default=OTHERS)
+    parser.add_argument("rounds", type=int, nargs="?", default=1)
+    parser.add_argument("names", nargs="*", metavar="row")
+    flags = parser.parse_args()
+    rounds, names = flags.rounds, flags.names
     cores = len(os.sched_getaffinity(0))
     print(
         f"{rounds} rounds of runs 1, 2, 3 on {cores} cores; a ratio is the peer's time over ours, above 1 is faster\n"
     )
-    print("| work | others | computed at once, by run | slept at once | make -j | parallel | fixed |")
-    print("|---|---|---|---|---|---|---|")
+    print("| work | others | computed at once, by run | slept at once | in time, fixed | make -j | parallel | fixed |")
+    print("|---|---|---|---|---|---|---|---|")
     for row in _rows():
         if not names or any(name in row.name for name in names):
-            for others in OTHERS:
-                print(_measured(row, others, rounds, cores), flush=True)
+            for others in flags.others:
+                print(_measured(row, others, rounds, cores, peers=not flags.no_peers), flush=True)
 
 
-def _measured(row: Row, others: int, rounds: int, cores: int) -> str:
+def _measured(row: Row, others: int, rounds: int, cores: int, *, peers: bool) -> str:
     computed, slept, times = list[list[int]](), list[int](), dict[str, list[float]]()
+    in_time: dict[str, list[int]] = {"ours": [], "fixed": []}
     with beside(others):
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
@@ -143,8 +158,12 @@ def _measured(row: Row, others: int, rounds: int, cores: int) -> str:
                 computed.append([run.most["compute"] for run in runs])
                 slept += [run.most["sleep"] for run in runs]
                 times.setdefault("ours", []).append(runs[-1].seconds)
-                for peer, run in lane.peers(cores).items():
-                    times.setdefault(peer, []).append(run().seconds)
+                in_time["ours"] += [run.tasks for run in runs]
+                for peer, run in lane.peers(cores).items() if peers or row.limited else ():
+                    measured = run()
+                    times.setdefault(peer, []).append(measured.seconds)
+                    if peer == "fixed":
+                        in_time[peer].append(measured.tasks)
     good = max(map(max, computed)) <= row.most and min(slept) >= row.sleepers
     ours = times["ours"]
     ratios = [
@@ -153,15 +172,17 @@ def _measured(row: Row, others: int, rounds: int, cores: int) -> str:
     ]
     told = ", ".join(" ".join(map(str, runs)) for runs in computed)
     held = f"{min(slept)} of {row.sleepers}" if row.sleepers else "-"
-    return f"| {row.name} | {others} | {told}{'' if good else ' (!)'} | {held} | {' | '.join(ratios)} |"
+    ended = f"{median(in_time['ours']):g}, {median(in_time['fixed']):g}" if row.limited else "-"
+    return f"| {row.name} | {others} | {told}{'' if good else ' (!)'} | {held} | {ended} | {' | '.join(ratios)} |"
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """How long a run took, and how many tasks of each kind overlapped at most."""
+    """How long a run took, how many tasks of each kind overlapped at most, and how many ended by themselves."""
 
     seconds: float
     most: Counter[str]
+    tasks: int
 
 
 class Lane:
@@ -206,11 +227,20 @@ class Lane:
         notes.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         began = time.monotonic()
-        subprocess.run(
+        process = subprocess.Popen(
             command, cwd=self._folder, env={**environment, _NOTE: str(notes)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=600,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        return Noted(time.monotonic() - began, most_at_once(notes.read_text().splitlines()))
+        try:
+            code = process.wait(self._row.seconds or 600)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(60)
+        expected = {0} | ({128 + signal.SIGINT} if self._row.seconds else set()) | ({1} if self._row.limited else set())
+        if code not in expected:
+            raise subprocess.CalledProcessError(code, command)
+        lines = notes.read_text().splitlines() if notes.exists() else []
+        return Noted(time.monotonic() - began, most_at_once(lines), len(lines))
 
 
 def most_at_once(notes: Sequence[str]) -> Counter[str]:

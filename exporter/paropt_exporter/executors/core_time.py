@@ -11,6 +11,7 @@ The supervisor of commands imports this module, so it imports almost nothing its
 from __future__ import annotations
 
 import os
+import time
 
 from paropt_exporter.executors import procfs
 
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NOTICEABLE_SECONDS = 0.005  # `schedstat` of a running thread is late by up to one tick, which is less
-_THREADS_FIELD, _MEMORY_FIELD = 17, 21  # of /proc/PID/stat, after the command's name
+_THREADS_FIELD, _START_FIELD, _MEMORY_FIELD = 17, 19, 21  # of /proc/PID/stat, after the command's name
+_TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class ThreadTime:
     """One thread, in seconds: `run` and `wait` from `schedstat`; `wanted` is their sum with the current wait.
 
     `pending` is the part of the current wait that `schedstat` does not contain yet. A thread that is runnable at two
-    samples may have slept in between; its count of voluntary switches shows it, and is read only if it matters.
+    samples may have slept in between; its count of voluntary switches shows it, and is read only if it matters. `age`:
+    the seconds since a process of one thread started; one that never slept has waited whenever it did not run.
 
     Guarantee: between two samples `wanted` grows by no more than the time between them, whatever the kernel adds late.
     """
@@ -35,13 +38,22 @@ class ThreadTime:
     __slots__ = ("_switches", "at", "pending", "run", "runnable", "wait", "wanted")
 
     def __init__(
-        self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
+        self,
+        schedstat: tuple[float, float],
+        *,
+        runnable: bool,
+        now: float,
+        switches: Callable[[], int | None],
+        age: float | None = None,
     ) -> None:
         self.run, self.wait = schedstat
-        self.wanted = self.run + self.wait
         self.pending = 0.0
         self.at, self.runnable = now, runnable
         self._switches = switches() if runnable else None
+        missing = 0.0 if age is None else age - self.run - self.wait
+        if missing > _NOTICEABLE_SECONDS and self._switches == 0:
+            self.pending = missing
+        self.wanted = self.run + self.wait + self.pending
 
     def sample(
         self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
@@ -91,11 +103,14 @@ class ProcessTime:
         """All waits, current ones included, in seconds."""
         return self._ended_wait + sum(max(0.0, thread.wanted - thread.run) for thread in self._threads.values())
 
-    def sample(self, *, threads: int, state: str, now: float) -> None:
-        """Read all threads; `threads` and `state` come from a fresh read of the process's stat."""
+    def sample(self, *, threads: int, state: str, now: float, age: float | None = None) -> None:
+        """Read all threads; `threads` and `state` come from a fresh read of the process's stat.
+
+        `age`: the seconds since the process started; it counts in the first sample.
+        """
         main = str(self.pid)
         if threads <= 1 and (not self._threads or self._threads.keys() == {main}):
-            self._sample(main, f"/proc/{main}", runnable=state == "R", now=now)
+            self._sample(main, f"/proc/{main}", runnable=state == "R", now=now, age=age)
             return
         present = set(procfs.list_threads(main))
         for gone in self._threads.keys() - present:
@@ -106,7 +121,7 @@ class ProcessTime:
             folder = f"/proc/{main}/task/{thread}"
             self._sample(thread, folder, runnable=procfs.is_runnable(folder), now=now)
 
-    def _sample(self, thread: str, folder: str, *, runnable: bool, now: float) -> None:
+    def _sample(self, thread: str, folder: str, *, runnable: bool, now: float, age: float | None = None) -> None:
         times = procfs.read_schedstat(f"{folder}/schedstat")
         if times is not None:
             known = self._threads.get(thread)
@@ -115,7 +130,7 @@ class ProcessTime:
                 return procfs.read_voluntary_switches(folder)
 
             if known is None:
-                self._threads[thread] = ThreadTime(times, runnable=runnable, now=now, switches=switches)
+                self._threads[thread] = ThreadTime(times, runnable=runnable, now=now, switches=switches, age=age)
             else:
                 known.sample(times, runnable=runnable, now=now, switches=switches)
 
@@ -161,7 +176,7 @@ class TreeTime:
         for pid in self._processes.keys() - present:
             ended = self._processes.pop(pid)
             self._ended_run += ended.run_seconds
-            self._ended_wait += ended.waited_seconds
+            self._ended_wait += ended.wait_seconds
         self.memory_peak_bytes = max(self.memory_peak_bytes, self.memory_bytes)
 
     def _sample(self, pid: str, fields: list[str], now: float) -> None:
@@ -170,4 +185,11 @@ class TreeTime:
             process = self._processes[pid] = ProcessTime(pid)
         else:  # skip the first sample: between fork and exec a process shows its parent's memory as its own
             self.memory_bytes += int(fields[_MEMORY_FIELD]) * _PAGE_BYTES
-        process.sample(threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now)
+        process.sample(
+            threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now, age=read_age(fields[_START_FIELD])
+        )
+
+
+def read_age(start_ticks: str) -> float:
+    """Return the seconds since a process started, at least: the kernel rounds its start down to a tick."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - (int(start_ticks) + 1) * _TICK_SECONDS)

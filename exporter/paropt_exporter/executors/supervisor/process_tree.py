@@ -6,7 +6,7 @@ import math
 import os
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.core_time import ProcessTime
+from paropt_exporter.executors.core_time import ProcessTime, read_age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Process:
 
     def sample_time(self, now: float) -> None:
         """Read the time of its threads."""
-        self.time.sample(threads=self.threads, state=self.state, now=now)
+        age = read_age(self.start) if self.samples == 1 else None
+        self.time.sample(threads=self.threads, state=self.state, now=now, age=age)
 
     def _read_fields(self, fields: list[str]) -> None:
         self.threads = int(fields[17])
@@ -127,15 +128,17 @@ class Tree:
 
         `crowding`: the number of runnable threads for each core. Processes that started and exited since the last
         sample have left their CPU time with their parents, but not their waits: with n threads a core, each of them
-        waits n - 1 times as long as it runs, but not longer than the time between the samples.
+        waits n - 1 times as long as it runs, but not longer than the time between the samples. A process that was
+        runnable at the last sample has vanished half-way to this one, on average, and waited for that part of the time.
         """
-        vanished = []
+        vanished, waited = [], 0.0
         credit: dict[str, int] = {}
         for pid, member in list(self.members.items()):
             fields = procfs.read_stat(pid) if pid in names else None
             if fields is None or fields[19] != member.start:
                 vanished.append(self.members.pop(pid))
-                self.ended_delay_seconds += member.time.waited_seconds
+                self.ended_delay_seconds += member.time.wait_seconds
+                waited += (now - self._at) / 2 * (1.0 - 1.0 / max(1.0, crowding)) * (member.state == "R")
                 continue
             credit[pid] = -member.waited
             member.update(fields, now)
@@ -143,7 +146,7 @@ class Tree:
             credit[pid] += member.waited
         self._count_lost(vanished, credit)
         unseen = sum(rest for rest in credit.values() if rest > 0) / _TICKS
-        self._count_unseen_wait(unseen * max(0.0, crowding - 1.0), now)
+        self._count_unseen_wait(unseen * max(0.0, crowding - 1.0) + waited, now)
         self.update_memory()
         return vanished
 
