@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Plan, Selection
     from paropt_exporter.reports import ReportOption
 
-_NEW_OBJECTS = 10_000  # before a garbage collection: some MB
-
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
@@ -468,17 +466,12 @@ def _run_lane(flags: Flags) -> int:
 
 @contextmanager
 def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing. Later ones skip the imported objects, and are rarer.
-
-    The objects of a run are few and have no cycles: Python's usual collection after each 700 new objects, or after
-    2,000, takes 3 % of the CPU time of a lane of 1,000 stages.
-    """
+    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
         gc.freeze()
-        gc.set_threshold(_NEW_OBJECTS)
     finally:
         if collects:
             gc.enable()
