@@ -110,6 +110,8 @@ def _run_lanes(flags: argparse.Namespace, projects: list[Path], serve: Serve, st
     print(f"computing tasks at once: at most {sampler.most} (samples: {sampler.describe()})")
     print(f"scrapes: {scraper.describe()}; the page has {len(page.splitlines()):,} lines, {len(page) >> 10} kB")
     print(f"serve itself: {cpu_seconds:.2f} s of CPU time since its last start")
+    alone = sum((project / "stderr.log").read_text().count("sizing alone") for project in projects)
+    print(f"runs that went on alone, since it was silent or absent for too long: {alone}")
     if sampler.most > cores + 1:
         faults.append(f"{sampler.most} tasks computed at once on {cores} cores")
     print(*faults, sep="\n")
