@@ -15,7 +15,7 @@ import pytest
 from paropt_exporter import ParallelizationProfiler, ParallelizationStrategy
 from paropt_exporter.executors import thread_only
 
-# Uses CPU, and writes what it has used according to the kernel, its start included, as its last act.
+# Uses CPU time and writes the kernel's figure of it, its start included, as its last act.
 BURNER = """
 import os, resource, sys
 def used():
