@@ -6,7 +6,7 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +44,11 @@ class Served:
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
         self.clock = clock or SystemClock()
-        self.beats: list[int] = []
+        self.beats: list[frozenset[int]] = []
         runtime_folder.make_folder(folder)
         self.start()
 
-    def start(self, *, awaited: int = 0) -> None:
+    def start(self, *, awaited: Collection[int] = ()) -> None:
         registry = Registry(self.folder / runtime_folder.PROJECTS_NAME)
         listener = runtime_folder.listen(self.folder)
         self.hub = Hub(
@@ -57,7 +57,7 @@ class Served:
             url=URL,
             read_machine=lambda: Machine(2.0),
             clock=self.clock,
-            beat=self.beats.append,
+            beat=lambda runs: self.beats.append(frozenset(runs)),
             awaited=awaited,
         )
         self.hub.start()
@@ -246,9 +246,9 @@ def test_run_is_counted_before_it_gets_a_share(tmp_path: Path) -> None:
     link.begin_run(run)
     link.report_usage(usage(run.wait_for(0.0), wanted=5.0))
     run.wait_for(2.0)
-    assert served.beats == [0, 1]
+    assert served.beats == [set(), {os.getpid()}]
     link.close()
-    eventually("it is counted no more", lambda: served.beats == [0, 1, 0])
+    eventually("it is counted no more", lambda: served.beats == [set(), {os.getpid()}, set()])
     served.hub.close()
 
 
@@ -257,11 +257,11 @@ def test_runs_of_a_stopped_or_killed_serve_stay_counted(served: Served, link: Li
     link.begin_run(run)
     run.wait_for(0.0)
     served.hub.close()
-    assert served.beats[-1] == 1
+    assert served.beats[-1] == {os.getpid()}
     served.beats.clear()
-    served.start(awaited=1)  # and it may be killed before the run is back
+    served.start(awaited=[os.getpid()])  # and it may be killed before the run is back
     eventually("it is back", lambda: served.status().runs)
-    assert set(served.beats) == {1}
+    assert set(served.beats) == {frozenset({os.getpid()})}
 
 
 def test_run_that_has_not_seen_its_smaller_share_comes_back_with_the_larger_one(served: Served, link: Link) -> None:
@@ -272,7 +272,7 @@ def test_run_that_has_not_seen_its_smaller_share_comes_back_with_the_larger_one(
     link.report_usage(usage(share, held=1.0, wanted=1.0))
     run.wait_for(1.0)  # it may start a task until it confirms this share
     served.hub.close()
-    served.start(awaited=1)
+    served.start(awaited=[os.getpid()])
     assert run.wait_for(2.0) is not None
 
 
@@ -283,7 +283,7 @@ def test_run_keeps_its_share_while_serve_restarts(served: Served, link: Link) ->
     link.report_usage(usage(run.wait_for(2.0), held=2.0, wanted=5.0))
     served.hub.close()
     assert link.limit_cores(8.0) == 2.0
-    served.start(awaited=1)
+    served.start(awaited=[os.getpid()])
     (back,) = eventually("it is back", lambda: served.status().runs)
     assert (back.cores_held, back.cores_granted) == (2.0, 2.0)
 

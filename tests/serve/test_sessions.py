@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Collection
+
 from paropt_exporter.serve.fair_shares import Machine
 from paropt_exporter.serve.messages import PROTOCOL, Grant, Hello, Registration, Sample, State, Usage
 from paropt_exporter.serve.registry import RegisteredProject
@@ -13,14 +17,19 @@ NOW = 1000.0
 class Runs:
     """Sessions on a machine of some cores, with their grants."""
 
-    def __init__(self, cores: float = 2.0, *, awaited: int = 0) -> None:
-        self.sessions = Sessions(lambda: Machine(cores), NOW, awaited=awaited)
+    def __init__(self, cores: float = 2.0, *, awaited: Collection[int] = ()) -> None:
+        self.ended: set[int] = set()  # process ids
+        self.sessions = Sessions(
+            lambda: Machine(cores), NOW, awaited=awaited, is_alive=lambda pid: pid not in self.ended
+        )
         self.sent: dict[int, list[Grant]] = {}
 
-    def add(self, *, limited: bool = True, share: tuple[float, float] | None = None, held: float = 0.0) -> Session:
+    def add(
+        self, *, pid: int = 1, limited: bool = True, share: tuple[float, float] | None = None, held: float = 0.0
+    ) -> Session:
         registration = Registration(project=f"p{len(self.sent)}", root="/r", history="/r/history.db")
         hello = Hello(
-            protocol=PROTOCOL, version="1", pid=1, lane="standard", registration=registration, limited=limited,
+            protocol=PROTOCOL, version="1", pid=pid, lane="standard", registration=registration, limited=limited,
             share=share, usage=Usage(cores_held=held, cores_wanted=held),
         )  # fmt: skip
         sent: list[Grant] = []
@@ -82,32 +91,53 @@ def test_ended_run_leaves_its_cores() -> None:
 
 
 def test_runs_of_a_dead_serve_keep_their_shares_until_all_are_back() -> None:
-    runs = Runs(cores=2.0, awaited=2)
-    back = runs.add(share=(1.0, 0.0), held=1.0)
+    runs = Runs(cores=2.0, awaited=[7, 8])
+    back = runs.add(pid=7, share=(1.0, 0.0), held=1.0)
     new = runs.add()
-    runs.want(new, 2.0)
+    runs.want(new, 2.0, now=NOW + 0.9 * SETTLE_SECONDS)  # a full machine may take long
     assert (runs.share(back), runs.share(new)) == (1.0, 0.0)
-    last = runs.add(share=(0.0, 0.0))
+    last = runs.add(pid=8, share=(0.0, 0.0))
     assert (runs.share(new), runs.share(last)) == (1.0, 0.0)
 
 
-def test_run_that_never_comes_back_is_not_awaited_for_long() -> None:
-    runs = Runs(cores=2.0, awaited=5)
+def test_run_that_has_ended_is_not_awaited() -> None:
+    runs = Runs(cores=2.0, awaited=[7])
     new = runs.add()
     runs.want(new, 2.0)
+    assert runs.share(new) == 0.0
+    runs.ended.add(7)
+    runs.sessions.decide(NOW)
+    assert runs.share(new) == 2.0
+
+
+def test_run_that_never_comes_back_is_awaited_until_it_goes_on_alone() -> None:
+    runs = Runs(cores=2.0, awaited=[7])
+    new = runs.add()
+    runs.want(new, 2.0, now=NOW + SETTLE_SECONDS - 0.1)
     assert runs.share(new) == 0.0
     runs.sessions.decide(NOW + SETTLE_SECONDS)
     assert runs.share(new) == 2.0
 
 
+def test_process_that_has_ended_is_not_alive_before_it_is_reaped() -> None:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    sessions = Sessions(lambda: Machine(2.0), NOW, awaited=[child.pid])
+    assert sessions.list_runs_with_shares(NOW) == {child.pid}
+    assert child.stdin is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert sessions.list_runs_with_shares(NOW) == set()
+    child.wait()
+
+
 def test_runs_of_a_dead_serve_count_until_they_are_back_or_given_up() -> None:
-    runs = Runs(awaited=2)
-    assert runs.sessions.count_runs_with_shares(NOW) == 2
-    runs.add()
-    runs.add(limited=False)
-    runs.add(share=(1.0, 0.0), held=1.0)
-    assert runs.sessions.count_runs_with_shares(NOW) == 3
-    assert runs.sessions.count_runs_with_shares(NOW + SETTLE_SECONDS) == 2
+    runs = Runs(awaited=[7, 8])
+    assert runs.sessions.list_runs_with_shares(NOW) == {7, 8}
+    runs.add(pid=1)
+    runs.add(pid=2, limited=False)
+    runs.add(pid=7, share=(1.0, 0.0), held=1.0)
+    assert runs.sessions.list_runs_with_shares(NOW) == {1, 7, 8}
+    assert runs.sessions.list_runs_with_shares(NOW + SETTLE_SECONDS) == {1, 7}
 
 
 def test_run_on_other_hosts_has_no_limit_and_takes_no_core() -> None:

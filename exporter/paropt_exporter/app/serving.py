@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from paropt_exporter.signals import Signals
 
 log = logging.getLogger(__name__)
 
-_LOCK_BYTES = 64
+_LOCK_BYTES = 1 << 14  # the ids of 1,000 processes
 DEFAULT_ADDRESS = f"{listeners.DEFAULT_HOST}:{listeners.DEFAULT_PORT}"
 
 
@@ -80,7 +80,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
             read_machine=_read_machine,
             clock=SystemClock(),
             beat=lock.beat,
-            awaited=lock.awaited_runs,
+            awaited=lock.awaited,
         )
         hub.start()
         stack.callback(hub.close)
@@ -105,12 +105,13 @@ def _read_machine() -> Machine:
 class _Lock:
     """The lock of the one `serve` in a folder.
 
-    Its file has the pid and the number of runs; its time tells the next `serve` when this one was last alive.
+    Its file has the process ids of `serve` and of the runs with shares. Its time tells the next `serve` when this one
+    was last alive.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.awaited_runs = 0  # of another `serve`, which died a moment ago
+        self.awaited: frozenset[int] = frozenset()  # the runs of another `serve`, which died a moment ago
 
     def __enter__(self) -> _Lock:
         try:
@@ -120,7 +121,8 @@ class _Lock:
             raise UsageError(
                 f"{self._path}: {error.strerror}: set {runtime_folder.VARIABLE} to another folder"
             ) from None
-        words = os.pread(self._descriptor, _LOCK_BYTES, 0).decode(errors="replace").split()
+        line, end, _ = os.pread(self._descriptor, _LOCK_BYTES, 0).decode(errors="replace").partition("\n")
+        words = line.split()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -129,9 +131,9 @@ class _Lock:
             raise UsageError(
                 f"another `paropt-exporter serve` (pid {pid}) serves {self._path.parent} already"
             ) from None
-        if len(words) == 2 and words[1].isdecimal() and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
-            self.awaited_runs = int(words[1])
-        self.beat(self.awaited_runs)  # for the next one, if this one is killed before they are back
+        if end and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
+            self.awaited = frozenset(int(word) for word in words[1:] if word.isdecimal())
+        self.beat(self.awaited)  # for the next one, if this one is killed before they are back
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,8 +141,8 @@ class _Lock:
             (self._path.parent / runtime_folder.SOCKET_NAME).unlink()
         os.close(self._descriptor)
 
-    def beat(self, runs: int) -> None:
-        """Note that this process lives, with so many runs."""
+    def beat(self, runs: Collection[int]) -> None:
+        """Note that this process lives, and the process ids of the runs with shares."""
         with suppress(OSError):  # a full disk
-            os.pwrite(self._descriptor, f"{os.getpid():<20} {runs:<9}\n".encode(), 0)
+            os.pwrite(self._descriptor, " ".join(map(str, [os.getpid(), *sorted(runs)])).encode() + b"\n", 0)
             os.utime(self._descriptor)

@@ -6,7 +6,7 @@ import logging
 import os
 import selectors
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Lock, Thread
@@ -84,13 +84,13 @@ class Hub:
         url: str,
         read_machine: Callable[[], Machine],
         clock: Clock,
-        beat: Callable[[int], None] = lambda _: None,
-        awaited: int = 0,
+        beat: Callable[[Collection[int]], None] = lambda _: None,
+        awaited: Collection[int] = (),
     ) -> None:
-        """Prepare the thread. `beat` is called with the number of runs that follow shares: each second, and with each
-        new run before it gets one, so that another `serve` waits for all of them after a kill.
+        """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and
+        with each new run before it gets one, so that another `serve` waits for all of them after a kill.
 
-        `awaited`: so many runs of another `serve`, which has just died, will come back.
+        `awaited`: the process ids of the runs of another `serve`, which has just died.
         """
         self._listener = listener
         self._registry = registry
@@ -225,7 +225,7 @@ class Hub:
         self._listener.close()
 
     def _keep_alive(self, now: float) -> None:
-        self._beat(self._sessions.count_runs_with_shares(now))
+        self._beat(self._sessions.list_runs_with_shares(now))
         for client in tuple(self._clients):
             if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
                 self._close_client(client)
@@ -324,7 +324,7 @@ class Hub:
             now = self._clock.monotonic()
             project = self._registry.register(hello.registration)
             client.session = self._sessions.add(hello, project, partial(self._send, client), now)
-            self._beat(self._sessions.count_runs_with_shares(now))
+            self._beat(self._sessions.list_runs_with_shares(now))
             self._sessions.decide(now)
 
     def _send(self, client: _Client, message: Struct) -> None:
@@ -369,7 +369,7 @@ class Hub:
             self._sessions.remove(session)
             now = self._clock.monotonic()
             if not self._closing:  # runs come back to the next `serve`, and it must know how many
-                self._beat(self._sessions.count_runs_with_shares(now))
+                self._beat(self._sessions.list_runs_with_shares(now))
             self._sessions.decide(now)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
+
+import psutil
 
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.metrics.page import Labels, Value
@@ -24,7 +26,7 @@ from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage
 if TYPE_CHECKING:
     from paropt_exporter.serve.registry import RegisteredProject
 
-SETTLE_SECONDS = 5.0  # after the death of another `serve`, for its runs to register again; they try five times a second
+SETTLE_SECONDS = 30.0  # after the death of another `serve`: by then its runs have registered again, or go on alone
 SILENT_SECONDS = 10.0  # a run that sends nothing for so long is stopped: its old grants no longer count
 
 
@@ -102,17 +104,25 @@ class Sessions:
     """All registered runs, and the decision about their shares. Not thread-safe.
 
     Guarantee: while runs act on confirmed grants only, their shares together never exceed the machine. After the death
-    of another `serve` that had `awaited` runs, those that come back keep their shares, and no others get one until all
-    are back, for SETTLE_SECONDS at most.
+    of another `serve`, its runs keep their shares when they come back. Until each of them (`awaited`, process ids) is
+    back or has ended, for SETTLE_SECONDS at most, no run gets a larger share.
     """
 
-    def __init__(self, read_machine: Callable[[], Machine], now: float, *, awaited: int = 0) -> None:
+    def __init__(
+        self,
+        read_machine: Callable[[], Machine],
+        now: float,
+        *,
+        awaited: Collection[int] = (),
+        is_alive: Callable[[int], bool] | None = None,
+    ) -> None:
         self._read_machine = read_machine
         self._keys = itertools.count(1)
         self._open: dict[int, Session] = {}
         self._used = UsedTime()
         self._advanced_seconds = now
-        self._awaited = awaited
+        self._awaited = {*awaited}
+        self._is_alive = is_alive or _is_alive
         self._settled_seconds = now + SETTLE_SECONDS
         self.waits: tuple[Wait, ...] = ()
         self.machine = read_machine()
@@ -121,10 +131,10 @@ class Sessions:
         """Register a run, without a share yet."""
         session = Session(next(self._keys), hello, project, send, now)
         self._open[session.key] = session
+        self._awaited.discard(hello.pid)
         if not hello.limited:
             session.grant(Share(UNLIMITED, math.inf))
         elif hello.share is not None:
-            self._awaited -= 1
             session.grant(Share(min(hello.share[0], self.machine.cores), hello.share[1]))
         return session
 
@@ -137,10 +147,10 @@ class Sessions:
         """Return the registered runs, the oldest first."""
         return tuple(self._open.values())
 
-    def count_runs_with_shares(self, now: float) -> int:
-        """Return how many runs may act on a share: registered ones, and those of another `serve` that are awaited."""
-        awaited = self._awaited if now < self._settled_seconds else 0
-        return sum(session.hello.limited for session in self._open.values()) + max(0, awaited)
+    def list_runs_with_shares(self, now: float) -> frozenset[int]:
+        """Return the process ids of the runs that may act on a share: registered ones, and awaited ones."""
+        registered = {session.hello.pid for session in self._open.values() if session.hello.limited}
+        return frozenset(registered | self._find_awaited(now))
 
     def get(self, key: int) -> Session | None:
         """Return an open session by its key."""
@@ -155,7 +165,7 @@ class Sessions:
                 session.forget_unconfirmed()
         self.machine = self._read_machine()
         demands = [self._build_demand(session) for session in limited]
-        if self._awaited > 0 and now < self._settled_seconds:
+        if self._find_awaited(now):
             shares = {each.run: Share(each.granted, each.memory_committed_bytes) for each in demands}
         else:
             shares = dict(decide_shares(self.machine, demands))
@@ -168,6 +178,11 @@ class Sessions:
                 session.waiting_since = None
             elif session.waiting_since is None:
                 session.waiting_since = now
+
+    def _find_awaited(self, now: float) -> set[int]:
+        """Return the runs of another `serve` that live, but have not come back."""
+        self._awaited = {pid for pid in self._awaited if self._is_alive(pid)} if now < self._settled_seconds else set()
+        return self._awaited
 
     def _account(self, now: float) -> None:
         elapsed, self._advanced_seconds = now - self._advanced_seconds, now
@@ -196,6 +211,13 @@ class Sessions:
             memory_wanted_bytes=usage.memory_wanted_bytes,
             memory_committed_bytes=memory,
         )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def sum_shares(sessions: Iterable[Session], waits: Iterable[Wait]) -> Mapping[str, dict[str, float]]:
