@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import requests
 
 from paropt_exporter.config import credentials
 from paropt_exporter.config.host_config import load_host_config
@@ -101,3 +102,13 @@ def test_parts_of_a_url_are_hidden_as_written_and_decoded() -> None:
     secrets = credentials.list_url_secrets("https://me%40org:p%C3%A4ss@host/x?token=s3cr%33t#fragment")
     shown = credentials.hide_secrets("me@org päss p%C3%A4ss s3cr3t s3cr%33t fragment", secrets)
     assert shown.split() == ["***"] * 6
+
+
+def test_credentials_of_a_url_are_hidden_as_requests_sends_them() -> None:
+    url = "https://me%40org:p%C3%A4ss@host/x"
+    sent = requests.Session().prepare_request(requests.Request("GET", url)).headers["Authorization"]
+    assert credentials.hide_secrets(f"moved to /{sent}", credentials.list_url_secrets(url)) == "moved to /Basic ***"
+
+
+def test_url_without_credentials_hides_nothing() -> None:
+    assert not any(credentials.list_url_secrets("https://host/x"))

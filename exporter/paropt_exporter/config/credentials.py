@@ -75,14 +75,21 @@ def list_secrets(headers: Mapping[str, str], named: Iterable[str] = ()) -> tuple
 
 
 def list_url_secrets(url: str) -> tuple[str, ...]:
-    """Return the texts to hide of a URL: user, password, query and the values in it, as written and decoded."""
+    """Return the texts to hide of a URL: user, password, query and the values in it, as written and decoded.
+
+    User and password are among them also as requests sends them, in the Authorization header.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:  # brackets that are no IPv6 address
         return (url,)
-    written = (parts.username or "", parts.password or "", parts.query, parts.fragment)
+    user, password = parts.username or "", parts.password or ""
+    written = (user, password, parts.query, parts.fragment)
+    both = f"{unquote(user)}:{unquote(password)}" if user or password else ""
+    sent = base64.b64encode(both.encode("latin-1", "replace")).decode()
     values = [value for _, value in parse_qsl(parts.query)]
-    return (*written, *map(unquote, written), *values, *(pair.partition("=")[2] for pair in parts.query.split("&")))
+    pairs = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    return (*written, *map(unquote, written), sent, *values, *pairs)
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
