@@ -25,9 +25,13 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from paropt_exporter import families
-from paropt_exporter.clock import SystemClock
-from paropt_exporter.history import History
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from paropt_exporter import families  # noqa: E402
+from paropt_exporter.clock import SystemClock  # noqa: E402
+from paropt_exporter.history import History  # noqa: E402
+from support.real_servers import program  # noqa: E402  # the tests' way to find programs
 
 SPIN = "import sys, time\nuntil = time.process_time() + float(sys.argv[1])\nwhile time.process_time() < until: pass\n"
 WAIT_SECONDS = 600.0
@@ -274,7 +278,9 @@ def _read_messages(projects: list[Path]) -> set[str]:
 
 
 def _find_faults(page: str, projects: list[Path]) -> list[str]:
-    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
     faults = [checked.stdout + checked.stderr] if checked.returncode else []
     shown = {
         (sample.name, frozenset(sample.labels.items())): sample.value
