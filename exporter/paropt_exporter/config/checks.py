@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -505,11 +505,7 @@ def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[
             yield Fault(location=where, message=message)
         if stage.get("shell") is True:
             continue
-        if words and ITEMS in words[0]:
-            yield Fault(location=where, message="{items} is in the program's place: put a program before it")
-        elif any(ITEMS in word and word != ITEMS for word in words):
-            message = "{items} becomes several words, so it must be a word of its own: put spaces around it"
-            yield Fault(location=where, message=message)
+        yield from _check_own_word(ITEMS, words, where)
 
 
 def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
@@ -518,11 +514,16 @@ def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Faul
         return
     for where, command in _iter_commands(place, stage):
         words = _split_words(command)
-        if words and ARGS in words[0]:
-            yield Fault(location=where, message="{args} is in the program's place: put a program before it")
-        elif any(ARGS in word and word != ARGS for word in words):
-            message = "{args} becomes several words, so it must be a word of its own: put spaces around it"
-            yield Fault(location=where, message=message)
+        yield from _check_own_word(ARGS, words, where)
+
+
+def _check_own_word(placeholder: str, words: Sequence[str], where: Location) -> Iterator[Fault]:
+    """Yield a fault if a placeholder for several words is the program of a command, or a part of a word."""
+    if words and placeholder in words[0]:
+        yield Fault(location=where, message=f"{placeholder} is in the program's place: put a program before it")
+    elif any(placeholder in word and word != placeholder for word in words):
+        message = f"{placeholder} becomes several words, so it must be a word of its own: put spaces around it"
+        yield Fault(location=where, message=message)
 
 
 def _check_quarantine(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
