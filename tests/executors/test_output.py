@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
+import select
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,12 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.executors.commands.output import (
+    LARGE_READ_BYTES,
+    MAX_READ_PAUSE_SECONDS,
     RAW_BYTES,
     TEXT_CHARACTERS,
     Capture,
     OutputFile,
+    OutputReader,
     clean_output,
+    drain_output,
+    get_read_pause_seconds,
 )
+from paropt_exporter.testing import FakeClock
 
 
 def captured(*chunks: bytes) -> str:
@@ -190,3 +201,72 @@ def test_file_of_a_single_attempt_can_be_followed(tmp_path: Path) -> None:
     with Capture(OutputFile(tmp_path / "log.txt")) as capture:
         capture.write(b"no line yet")
         assert (tmp_path / "log.txt").read_bytes() == b"no line yet"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    for end in (read_end, write_end):
+        with suppress(OSError):
+            os.close(end)
+
+
+def test_small_pieces_of_output_are_read_with_growing_pauses(pipe: tuple[int, int]) -> None:
+    clock, sink, poll = FakeClock(), Chunks(), select.poll()
+    reader = OutputReader(pipe[0], Capture(sink=sink), poll, now=clock.monotonic)
+    for _ in range(10_000):  # a dot each millisecond, for 10 s
+        os.write(pipe[1], b".")
+        clock.advance(0.001)
+        reader.resume_if_due()
+        if poll.poll(0):
+            reader.read()
+    reader_wakes = len(sink.chunks)
+    drain_output(pipe[0], Capture(sink=sink))
+    assert b"".join(sink.chunks) == b"." * 10_000
+    assert reader_wakes <= 10 / MAX_READ_PAUSE_SECONDS + 10
+
+
+def test_large_output_is_read_without_pauses(pipe: tuple[int, int]) -> None:
+    clock, sink, poll = FakeClock(), Chunks(), select.poll()
+    reader = OutputReader(pipe[0], Capture(sink=sink), poll, now=clock.monotonic)
+    for _ in range(100):
+        os.write(pipe[1], b"x" * LARGE_READ_BYTES)
+        assert poll.poll(0) and reader.get_pause_left_seconds() == math.inf
+        reader.read()
+    assert sum(map(len, sink.chunks)) == 100 * LARGE_READ_BYTES
+
+
+def test_fast_output_in_pieces_is_not_paused() -> None:
+    pause, pauses = MAX_READ_PAUSE_SECONDS, 0.0
+    for read_bytes in (LARGE_READ_BYTES, 3000) * 50:  # pieces of 3 KB, faster than they are read
+        pause = get_read_pause_seconds(pause, read_bytes)
+        pauses += pause
+    assert pauses == 0
+
+
+def test_end_of_output_is_seen_during_a_pause(pipe: tuple[int, int]) -> None:
+    clock, sink, poll = FakeClock(), Chunks(), select.poll()
+    reader = OutputReader(pipe[0], Capture(sink=sink), poll, now=clock.monotonic)
+    os.write(pipe[1], b"last")
+    reader.read()
+    os.write(pipe[1], b" words")
+    assert not poll.poll(0)  # paused
+    os.close(pipe[1])
+    while poll.poll(0):
+        reader.read()
+    assert sink.chunks == [b"last", b" words"]
+    assert reader.get_pause_left_seconds() == math.inf
+
+
+class Chunks:
+    """A sink that keeps each chunk."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    def write(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+    def close(self, tail_of: Callable[[], bytes]) -> None:
+        pass

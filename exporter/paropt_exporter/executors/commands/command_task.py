@@ -26,7 +26,7 @@ from msgspec import Struct
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
 from paropt_exporter.executors import plain_json as json
-from paropt_exporter.executors.commands.output import Capture
+from paropt_exporter.executors.commands.output import Capture, OutputReader, drain_output
 from paropt_exporter.executors.commands.supervisor_client import (
     SharedSupervisor,
     SupervisorProcess,
@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
 _MAX_OVERDUE_SECONDS = 10.0  # to end a step after SIGKILL was due: the supervisor gives up after 5 s
-_READ_BYTES = 1 << 16  # the size of a pipe
-_MAX_LAST_READS = 64  # after a command's end: more than any pipe holds, and a bound for a writer that can't be killed
+_READ_BYTES = 1 << 16
 _NO_FILE = "no such file"
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
 _PROGRAMS = 256  # whose possible paths are in a cache
@@ -260,7 +259,7 @@ class CommandTask:
             self._publish_channel(channel, supervisor)
             frame = self._read_until_end(channel, output, capture, supervisor)
         finally:
-            _drain_output(output, capture)
+            drain_output(output, capture)
         if frame.get("failed") in SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
@@ -286,25 +285,23 @@ class CommandTask:
         or kill it if it has not ended a step that it had to end.
         """
         poll = select.poll()
-        for descriptor in (
-            channel.fileno(),
-            output,
-            supervisor.handle,
-        ):  # a forked child of this process may keep the channel open
+        reader = OutputReader(output, capture, poll)
+        for descriptor in (channel.fileno(), supervisor.handle):  # a forked child of this process may keep the channel
             poll.register(descriptor, select.POLLIN)
         unread, heard = b"", time.monotonic()
         while True:
-            events = [descriptor for descriptor, _ in poll.poll(_MAX_SILENCE_SECONDS * 1000)]
+            timeout = min(_MAX_SILENCE_SECONDS, reader.get_pause_left_seconds())
+            events = [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
             if channel.fileno() in events:
                 heard = time.monotonic()
             elif supervisor.handle in events:
                 raise ConnectionResetError
             elif time.monotonic() >= heard + _MAX_SILENCE_SECONDS:
                 self._signal_silent_supervisor(supervisor)
+            reader.resume_if_due()
             for descriptor in events:
                 if descriptor == output:
-                    if not _read_output(output, capture):
-                        poll.unregister(output)  # the command has closed its output and continues
+                    reader.read()
                     continue
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
@@ -454,24 +451,6 @@ def _receive(channel: socket.socket) -> bytes:
     if not chunk:
         raise ConnectionResetError
     return chunk
-
-
-def _read_output(output: int, capture: Capture) -> bool:
-    chunk = os.read(output, _READ_BYTES)
-    if chunk:
-        capture.write(chunk)
-    return bool(chunk)
-
-
-def _drain_output(output: int, capture: Capture) -> None:
-    """Read the rest of the pipe without waiting for its end: a process that can't be killed may keep it open."""
-    os.set_blocking(output, False)
-    try:
-        for _ in range(_MAX_LAST_READS):
-            if not _read_output(output, capture):
-                return
-    except BlockingIOError:
-        return
 
 
 @lru_cache(maxsize=16)  # the tasks of a stage share one environment, which is most of the request

@@ -1,9 +1,12 @@
-"""Keep the end of a command's output, in bounded memory and safe to show."""
+"""Read a command's output and keep its end, in bounded memory and safe to show."""
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,11 @@ from paropt_exporter.lazy_patterns import compile_later
 
 TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record
 RAW_BYTES = 4 * TEXT_CHARACTERS  # cleaning removes colours and progress bars: keep enough to fill the text
+
+SMALL_READ_BYTES, LARGE_READ_BYTES = 1 << 10, 1 << 14
+FIRST_READ_PAUSE_SECONDS, MAX_READ_PAUSE_SECONDS = 0.001, 0.05
+_READ_BYTES = 1 << 16  # the size of a pipe
+_MAX_LAST_READS = 64  # after a command's end: more than any pipe holds, and a bound for a writer that can't be killed
 
 _CUT = "[about "
 
@@ -162,6 +170,72 @@ class Capture:
     def _give_up(self, error: OSError) -> None:
         if not self.file_error:
             self.file_error = f"cannot write the output to {self.path}: {error.strerror or error}"
+
+
+class OutputReader:
+    """Reads a command's output from its pipe, with pauses while it comes in small pieces.
+
+        read() --less than SMALL_READ_BYTES--> paused, twice as long each time --resume_if_due()--> read()
+             `--LARGE_READ_BYTES or more--> read again at once
+
+    A test runner that writes a dot for each test would wake this process for each one, which costs more than some
+    tests. A large read ends the pauses: a command with much output hardly waits for this process.
+    """
+
+    def __init__(
+        self, descriptor: int, capture: Capture, poll: select.poll, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._descriptor, self._capture, self._poll, self._now = descriptor, capture, poll, now
+        self._pause_seconds = 0.0
+        self._resumes_seconds = math.inf
+        poll.register(descriptor, select.POLLIN)
+
+    def get_pause_left_seconds(self) -> float:
+        """Return the time until `resume_if_due` does something, inf if nothing is paused."""
+        return max(0.0, self._resumes_seconds - self._now())
+
+    def resume_if_due(self) -> None:
+        if self._now() >= self._resumes_seconds:
+            self._poll.modify(self._descriptor, select.POLLIN)
+            self._resumes_seconds = math.inf
+
+    def read(self) -> None:
+        """Read once; call it when `poll` reports the output."""
+        read_bytes = _read_once(self._descriptor, self._capture)
+        self._pause_seconds = get_read_pause_seconds(self._pause_seconds, read_bytes)
+        self._resumes_seconds = math.inf
+        if not read_bytes:
+            self._poll.unregister(self._descriptor)  # the command has closed its output and continues
+        elif self._pause_seconds:
+            self._poll.modify(self._descriptor, 0)  # still reports the end
+            self._resumes_seconds = self._now() + self._pause_seconds
+
+
+def get_read_pause_seconds(last_seconds: float, read_bytes: int) -> float:
+    """Return the pause after a read of so many bytes, where the pause before it was `last_seconds`."""
+    if read_bytes >= LARGE_READ_BYTES:
+        return 0.0
+    if read_bytes >= SMALL_READ_BYTES:
+        return last_seconds
+    return min(max(2 * last_seconds, FIRST_READ_PAUSE_SECONDS), MAX_READ_PAUSE_SECONDS)
+
+
+def _read_once(output: int, capture: Capture) -> int:
+    chunk = os.read(output, _READ_BYTES)
+    if chunk:
+        capture.write(chunk)
+    return len(chunk)
+
+
+def drain_output(output: int, capture: Capture) -> None:
+    """Read the rest of the pipe without waiting for its end: a process that can't be killed may keep it open."""
+    os.set_blocking(output, False)
+    try:
+        for _ in range(_MAX_LAST_READS):
+            if not _read_once(output, capture):
+                return
+    except BlockingIOError:
+        return
 
 
 def is_cut(text: str) -> bool:
