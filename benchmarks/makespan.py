@@ -25,6 +25,7 @@ ROUNDS = 3
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # tried of each fixed kind
 
 Make = Callable[[], Executor]
+Run = Callable[[Shape], float]  # runs the tasks of a shape, and returns the seconds
 
 
 def main() -> None:
@@ -38,51 +39,60 @@ def main() -> None:
     columns = ("perfect", "adaptive, cold", "with memory", "standard threads", "standard processes", "best peer")
     print(f"| work | {' | '.join(columns)} | best fixed |")
     print("|---" * (len(columns) + 2) + "|")
-    for shape in shapes(steps_a_second(cores)):
-        print(_line(shape, cores, rounds), flush=True)
+    for number in range(len(shapes(1.0))):
+        print(_line(number, cores, rounds), flush=True)
 
 
-def _line(shape: Shape, cores: int, rounds: int) -> str:
-    ideal = shape.ideal_seconds(cores)
+def _line(number: int, cores: int, rounds: int) -> str:
+    shape = shapes(1.0)[number]
     with tempfile.TemporaryDirectory() as folder:
         memory = Path(folder) / "functions.json"
-        _once(partial(AdaptivePool, memory=memory), shape)
+        _measure(partial(_once, partial(AdaptivePool, memory=memory)), number, cores)
         contenders: tuple[Make, ...] = (
             AdaptivePool,
             partial(AdaptivePool, memory=memory),
             ThreadPoolExecutor,
             ProcessPoolExecutor,
         )
-        figures = " | ".join(f"{_median(make, shape, rounds) / ideal:.2f}" for make in contenders)
+        figures = " | ".join(f"{_median(partial(_once, make), number, cores, rounds):.2f}" for make in contenders)
     peers = {
-        f"{peer.name}, {kind}": partial(_seconds_of, peer, shape, cores)
+        f"{peer.name}, {kind}": partial(_once_with_peer, peer, cores)
         for kind, known in (("threads", THREADS), ("processes", PROCESSES))
         for peer in installed(known)
         if peer.name not in (STANDARD, OURS, NAIVE)
     }
-    fixed = {f"{size} threads": partial(_once, partial(ThreadPool, size), shape) for size in SIZES}
-    fixed |= {f"{size} processes": partial(_once, partial(ProcessPool, size), shape) for size in SIZES}
+    fixed = {f"{size} threads": partial(_once, partial(ThreadPool, size)) for size in SIZES}
+    fixed |= {f"{size} processes": partial(_once, partial(ProcessPool, size)) for size in SIZES}
     cells = " | ".join(
-        f"{seconds / ideal:.2f} ({name})" for name, seconds in (_best(peers, rounds), _best(fixed, rounds))
+        f"{ratio:.2f} ({name})" for name, ratio in (_best(each, number, cores, rounds) for each in (peers, fixed))
     )
-    return f"| {shape.name} | {ideal:.2f} s | {figures} | {cells} |"
+    return f"| {shape.name} | {shape.ideal_seconds(cores):.2f} s | {figures} | {cells} |"
 
 
-def _best(contenders: Mapping[str, Callable[[], float]], rounds: int) -> tuple[str, float]:
+def _best(contenders: Mapping[str, Run], number: int, cores: int, rounds: int) -> tuple[str, float]:
     """Return who was the fastest in one try, and the median of more tries."""
-    name = min(contenders, key=lambda name: contenders[name]())
-    return name, statistics.median(contenders[name]() for _ in range(rounds))
+    name = min(contenders, key=lambda name: _measure(contenders[name], number, cores))
+    return name, _median(contenders[name], number, cores, rounds)
 
 
-def _seconds_of(peer: Peer, shape: Shape, workers: int) -> float:
+def _median(run: Run, number: int, cores: int, rounds: int) -> float:
+    return statistics.median(_measure(run, number, cores) for _ in range(rounds))
+
+
+def _measure(run: Run, number: int, cores: int) -> float:
+    """Return the makespan of a shape over the perfect one.
+
+    The machine's speed is measured anew each time: it changes by more than a tenth within minutes.
+    """
+    shape = shapes(steps_a_second(cores))[number]
+    return run(shape) / shape.ideal_seconds(cores)
+
+
+def _once_with_peer(peer: Peer, workers: int, shape: Shape) -> float:
     begun = time.perf_counter()
     with peer.make(workers) as work:
         work.each(shape.calls)
     return time.perf_counter() - begun
-
-
-def _median(make: Make, shape: Shape, rounds: int) -> float:
-    return statistics.median(_once(make, shape) for _ in range(rounds))
 
 
 def _once(make: Make, shape: Shape) -> float:
