@@ -342,7 +342,8 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     check = add("check", "report all faults of the config, and missing programs; this runs nothing")
     check.add_argument("--lane", default=argparse.SUPPRESS, help="check only this lane (default: all)")
     plan = add(
-        "plan", "show the stages that would run, in order, and how long they take; this runs the commands under items"
+        "plan",
+        "show the stages that would run, in order, and how long they should take; this runs the commands under items",
     )
     plan.add_argument("--lane", default=argparse.SUPPRESS, help="the lane, or auto (default: standard)")
     plan.add_argument(
