@@ -86,7 +86,7 @@ def test_json_has_the_same_values(history: History, tmp_path: Path) -> None:
 
 
 def test_unknown_run_is_rejected(history: History, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no single run 'r7'"):
+    with pytest.raises(UsageError, match="no run, or more than one, matches 'r7'"):
         printed(history, tmp_path, 4, run_id="r7")
 
 

@@ -82,7 +82,7 @@ def test_removed_current_folder_is_one_clear_error(
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert main.main(command) == 2
-    assert capsys.readouterr().err == "paropt-exporter: the current folder is gone: change to one that is there\n"
+    assert capsys.readouterr().err == "paropt-exporter: the current folder no longer exists: change to another one\n"
 
 
 def test_internal_error_has_its_traceback_at_level_debug(monkeypatch: pytest.MonkeyPatch) -> None:

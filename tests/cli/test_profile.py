@@ -121,7 +121,7 @@ def test_call_is_measured_in_threads_and_in_processes_too(tmp_path: Path) -> Non
 
 def test_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: Path) -> None:
     text = WAITS.replace("workers: 2", "strategy: sequential")
-    with pytest.raises(UsageError, match="lane standard is sequential, of one size: say with --strategy"):
+    with pytest.raises(UsageError, match="lane standard is sequential, so it has only one size: name another strategy"):
         profiled(tmp_path, text)
     _, stdout, _ = profiled(tmp_path, text, strategies=(Strategy.THREAD,))
     assert re.search(r"lanes: \{standard: \{strategy: thread, workers: \{min: 1, max: \d+, start: 2\}\}\}", stdout)

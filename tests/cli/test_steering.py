@@ -76,9 +76,9 @@ def test_pool_that_one_lane_has_names_that_lane(tmp_path: Path) -> None:
 
 def test_unknown_lane_or_process_is_rejected_with_those_that_run(tmp_path: Path) -> None:
     with exporters(tmp_path, standard=("commands",)):
-        with pytest.raises(UsageError, match=rf"there run lane standard \(pid {os.getpid()}\)"):
+        with pytest.raises(UsageError, match=rf"running: lane standard \(pid {os.getpid()}\)"):
             told(tmp_path, PIN, lane="nightly")
-        with pytest.raises(UsageError, match="there run lane standard"):
+        with pytest.raises(UsageError, match="running: lane standard"):
             told(tmp_path, PIN, pid=1)
 
 

@@ -34,6 +34,8 @@ SAFE = (
     ("resume",),
     ("init", "--force"),
     ("completion", "bash"),
+    ("cache", "info"),
+    ("serve", "status"),
     ("--version",),
     ("--help",),
 )

@@ -11,7 +11,7 @@ import pytest
 from support import projects
 from support.real_servers import HANG_SECONDS, environment, installed_command
 
-SECURITY = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
 STAGES = """
     name: one, run: [sleep, "0.2"]
     name: two, run: [sleep, "0.2"]
@@ -20,8 +20,8 @@ STAGES = """
 
 
 @pytest.mark.parametrize(("strategy", "place"), [("thread", 0), ("adaptive", 0), ("process", 1)])
-def test_two_workers_run_with_the_descriptors_that_security_md_names(tmp_path: Path, strategy: str, place: int) -> None:
-    found = re.search(r"Give (\d+) and (\d+),", SECURITY)
+def test_two_workers_run_with_the_descriptors_that_the_docs_name(tmp_path: Path, strategy: str, place: int) -> None:
+    found = re.search(r"Give (\d+) and (\d+),", PAGE)
     assert found is not None
     projects.write(tmp_path, STAGES, calls="import time\ndef nap(item): time.sleep(0.1)\n")
     command = [installed_command(), "--once", "--strategy", strategy, "--workers", "2", projects.ANY_PORT]

@@ -94,7 +94,7 @@ def find_folder(environ: MutableMapping[str, str]) -> Path:
     """Return the runtime folder. Raises UsageError if the environment turns `serve` off."""
     folder = runtime_folder.find_folder(environ)
     if folder is None:
-        raise UsageError(f"{runtime_folder.VARIABLE}={runtime_folder.OFF} turns it off: unset it")
+        raise UsageError(f"{runtime_folder.VARIABLE}={runtime_folder.OFF} turns `paropt-exporter serve` off: unset it")
     return folder
 
 

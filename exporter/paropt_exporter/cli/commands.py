@@ -267,7 +267,7 @@ def _run_history(flags: Flags) -> int:
     if flags.history_action == "merge":
         return _merge_histories(flags)
     if flags.run is not None and flags.what_if is None:
-        raise UsageError("--run names the run for --what-if: give that too, or --compare with two runs")
+        raise UsageError("--run needs --what-if; to compare two runs, use --compare RUN RUN")
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
@@ -479,7 +479,9 @@ def _speed_up_imports() -> Iterator[None]:
 
 def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
     if flags.affected is not None and flags.every is not None:
-        raise UsageError("--every repeats the lane whatever has changed: without --affected, or with --once")
+        raise UsageError(
+            "--affected can't be combined with --every, which repeats the lane whether or not files changed"
+        )
     if flags.watch:
         others = {
             "--once": once,
@@ -490,16 +492,19 @@ def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
             "--": bool(flags.arguments),
         }
         if refused := [name for name, given in others.items() if given]:
-            raise UsageError(f"--watch runs all selected stages, then those whose inputs change: not with {refused[0]}")
+            raise UsageError(
+                f"--watch can't be combined with {refused[0]}: it runs all selected stages, then those whose inputs "
+                "change"
+            )
     if once and flags.every is not None:
-        raise UsageError("--every repeats the lane and --once ends with it: give one of them")
+        raise UsageError("--every repeats the lane, and --once ends with the first run: give one of them")
     if flags.shard is not None and flags.every is not None:
         raise UsageError(
             "--shard splits by the history, which each run changes: with --every the shards would drift apart; "
             "give one of them"
         )
     if flags.web_linger is not None and not once:
-        raise UsageError("--web.linger waits for a scrape after --once: without --once the page is served on anyway")
+        raise UsageError("--web.linger needs --once: without it the metrics are served until Ctrl-C anyway")
     if flags.web_systemd_socket and flags.web_listen_address:
         raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
 

@@ -23,14 +23,20 @@ _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
 _DESCRIPTION = """\
 Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus.
 
-STAGE is a stage's name or number, or a glob ('*_tests'); the stages that it needs run too. Without STAGE the whole
+STAGE is a stage's name or number, or a glob ('*_tests'). The stages that it needs run too. Without STAGE the whole
 lane runs. Use --stage for a stage that is named like a command. Arguments after -- replace {args} in the commands
-of the stages."""
-_EPILOG = """\
-exit codes, the first that applies: 129/130/143 interrupted during a run, 2 wrong usage or config, 3 internal error,
-history or report not written, or push failed under --push.fail, 4 critical SLA violation, 1 a stage failed, 5 stages
-left out or stopped by --deadline, 0 success.
+of the stages.
+
 Start with: paropt-exporter init"""
+_EPILOG = """\
+exit codes, the first that applies:
+  129, 130, 143  interrupted during a run by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
+  2              wrong usage or config
+  3              internal error, history or report not written, or push failed with --push.fail
+  4              critical SLA violation
+  1              a stage failed
+  5              stages left out or stopped by --deadline
+  0              success"""
 DASHES = "--"
 
 
@@ -115,28 +121,40 @@ def _build_global_flags(*, defaults: bool) -> Parser:
         "--config.file",
         dest="config_file",
         metavar="FILE",
-        help="the config (default: $PAROPT_CONFIG_FILE, then the nearest paropt.yml in this folder or one above, up "
-        "to the root of the repository; without one, built-in stages)",
+        help="the config file (default: $PAROPT_CONFIG_FILE, otherwise the nearest paropt.yml in this folder or above, "
+        "up to the root of the repository; without one, built-in stages)",
     )
     group.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto" if defaults else argparse.SUPPRESS,
-        help="default: auto, on a terminal; $NO_COLOR and $FORCE_COLOR are honoured",
+        help="when to use colours (default: auto, on a terminal; $NO_COLOR and $FORCE_COLOR are honoured)",
     )
     level_default = "info" if defaults else argparse.SUPPRESS
     group.add_argument(
-        "--log.level", dest="log_level", choices=("debug", "info", "warn", "error"), default=level_default
+        "--log.level",
+        dest="log_level",
+        choices=("debug", "info", "warn", "error"),
+        default=level_default,
+        help="the least severe messages to log to stderr (default: info)",
     )
     style_default = "logfmt" if defaults else argparse.SUPPRESS
-    group.add_argument("--log.format", dest="log_format", choices=("logfmt", "json"), default=style_default)
+    group.add_argument(
+        "--log.format",
+        dest="log_format",
+        choices=("logfmt", "json"),
+        default=style_default,
+        help="the format of these messages (default: logfmt)",
+    )
     return flags
 
 
 def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run = top.add_argument_group("running a lane")
     run.add_argument(
-        "--lane", help="docs, standard, heavy, one of your own, or auto: chosen from the git diff (default: standard)"
+        "--lane",
+        help="which lane to run: docs, standard, heavy, one of your own, or auto to choose from the git diff "
+        "(default: standard)",
     )
     run.add_argument(
         "-s",
@@ -145,25 +163,28 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE",
-        help="only this stage, by name, number or glob, with its needs; repeatable; STAGE alone means the same",
+        help="run only this stage, by name, number or glob, and the stages that it needs; may be repeated; STAGE "
+        "without the flag means the same",
     )
-    run.add_argument("--only", action="store_true", help="the named stages without the stages that they need")
+    run.add_argument("--only", action="store_true", help="run the named stages without the stages that they need")
     run.add_argument(
         "--skip",
         action="append",
         default=[],
         metavar="STAGE",
-        help="leave out this stage, by name, number or glob; stages that need it run without it; repeatable",
+        help="leave out this stage, by name, number or glob; stages that need it run without it; may be repeated",
     )
     run.add_argument("--list", action="store_true", help="list lanes and stages, without running anything")
     run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, without running anything")
     run.add_argument(
-        "--once", action=argparse.BooleanOptionalAction, help="exit when the lane has ended (default if CI is set)"
+        "--once",
+        action=argparse.BooleanOptionalAction,
+        help="exit when the lane has ended (default if $CI is set), or go on serving its metrics",
     )
     run.add_argument(
         "--every",
         metavar="DURATION",
-        help="start the lane again each DURATION, or when the last run has ended if that is later",
+        help="run the lane every DURATION, such as 10m; a run that takes longer delays the next one",
     )
     run.add_argument("--watch", action="store_true", help="run stages again when their inputs change, until Ctrl-C")
     failing = run.add_mutually_exclusive_group()
@@ -172,7 +193,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--failed",
         action="store_true",
-        help="only stages and items that failed or were interrupted last, and the stages that need them",
+        help="run only stages and items that failed or were interrupted last time, and the stages that need them",
     )
     run.add_argument(
         "--no-cache",
@@ -183,24 +204,34 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--shard",
         metavar="N/M",
-        help="run only part N of M, for CI jobs side by side: items and stages are split by the durations in the "
-        "history, which must be the same for all parts",
+        help="run only part N of M, for CI jobs side by side; durations in the history split items and stages, so all "
+        "parts need the same history",
     )
     run.add_argument(
         "--affected",
         nargs="?",
         const="",
         metavar="REF",
-        help="only stages whose inputs changed since the branch left REF (default: the main branch), with the stages "
-        "that they need; uncommitted and untracked files count; a word after the flag is REF",
+        help="run only stages whose inputs changed since the branch left REF (default: the main branch), and the "
+        "stages that they need; uncommitted and untracked files count; a word after the flag is REF",
     )
     run.add_argument(
         "--deadline",
         metavar="DURATION",
-        help="run the most valuable stages that fit into this time, judged by earlier runs, and stop when it is over",
+        help="run the most valuable stages that end within this time, by their earlier durations, and stop when it is "
+        "over",
     )
-    run.add_argument("--strategy", choices=("thread", "process", "hybrid", "adaptive", "sequential"))
-    run.add_argument("-j", "--workers", metavar="N|auto", help="how many tasks at once")
+    run.add_argument(
+        "--strategy",
+        choices=("thread", "process", "hybrid", "adaptive", "sequential"),
+        help="where Python calls run; sequential: one task after another (default: the lane's)",
+    )
+    run.add_argument(
+        "-j",
+        "--workers",
+        metavar="N|auto",
+        help="how many tasks run at once: a number, bounds such as 2-8, or auto (default: the lane's)",
+    )
     shown = run.add_mutually_exclusive_group()
     shown.add_argument(
         "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
@@ -208,13 +239,13 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "-q", "--quiet", action="store_true", help="show only failures and the summary; with --list only names"
     )
-    run.add_argument("--output", choices=("text", "json"), help="the summary as text or JSON (default: text)")
+    run.add_argument("--output", choices=("text", "json"), help="print the summary as text or JSON (default: text)")
     run.add_argument(
         "--report",
         action="append",
         metavar="KIND[=FILE]",
-        help="report each run to other programs; may be repeated: junit=FILE, gitlab=FILE (code quality), json=FILE, "
-        "trace=FILE (for Perfetto), github (default where GITHUB_ACTIONS is set), otlp, none",
+        help="report each run to other programs: junit=FILE, gitlab=FILE (code quality), json=FILE, trace=FILE (for "
+        "Perfetto), github (default if $GITHUB_ACTIONS is set), otlp, none; may be repeated",
     )
 
 
@@ -227,7 +258,7 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         dest="web_listen_address",
         action="append",
         metavar="ADDRESS",
-        help="where to serve; may be repeated (default: 127.0.0.1:10178"
+        help="where to serve the metrics; may be repeated (default: 127.0.0.1:10178"
         + (")" if after_command else ", or the next free port)"),
         **unset,
     )
@@ -235,18 +266,22 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         "--web.config.file",
         dest="web_config_file",
         metavar="FILE",
-        help="TLS, basic authentication, headers",
+        help="a file with TLS, basic authentication and headers",
         **unset,
     )
     web.add_argument(
         "--web.systemd-socket",
         dest="web_systemd_socket",
         action="store_true",
-        help="serve on the sockets that systemd opened instead of an address",
+        help="serve on the sockets that systemd opened, instead of --web.listen-address",
         **unset,
     )
     web.add_argument(
-        "--web.telemetry-path", dest="web_telemetry_path", metavar="PATH", help="default: /metrics", **unset
+        "--web.telemetry-path",
+        dest="web_telemetry_path",
+        metavar="PATH",
+        help="the path of the metrics (default: /metrics)",
+        **unset,
     )
     if not after_command:
         web.add_argument(
@@ -259,7 +294,7 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         "--web.max-requests",
         dest="web_max_requests",
         metavar="N",
-        help="concurrent scrapes; others get 503 (default: no limit)",
+        help="answer at most N scrapes at once; others get 503 (default: no limit)",
         **unset,
     )
     web.add_argument(
@@ -274,14 +309,21 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
 def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
     short = top.add_argument_group("runs that end before a scrape")
     short.add_argument(
-        "--push.url", dest="push_url", metavar="URL", help="push each run's final values to a Pushgateway"
-    )
-    short.add_argument("--push.fail", dest="push_fail", action="store_true", help="exit code 3 if a push fails")
-    short.add_argument(
-        "--push.instance", dest="push_instance", metavar="NAME", help="its label instance (default: the host's name)"
+        "--push.url", dest="push_url", metavar="URL", help="push each run's final values to this Pushgateway"
     )
     short.add_argument(
-        "--textfile", metavar="DIR", help="write each run's final values where node_exporter's textfile collector looks"
+        "--push.fail", dest="push_fail", action="store_true", help="end with exit code 3 if a push fails"
+    )
+    short.add_argument(
+        "--push.instance",
+        dest="push_instance",
+        metavar="NAME",
+        help="the label instance of pushed values (default: the host's name)",
+    )
+    short.add_argument(
+        "--textfile",
+        metavar="DIR",
+        help="write each run's final values to this folder, for node_exporter's textfile collector",
     )
 
 
@@ -297,17 +339,20 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 
     init = add("init", "write a commented paropt.yml for this project")
     init.add_argument("--force", action="store_true", help="overwrite an existing paropt.yml")
-    check = add("check", "report all faults of the config, and missing programs")
-    check.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
-    plan = add("plan", "show the stages that would run, in order, with their pools; this runs the commands under items")
-    plan.add_argument("--lane", default=argparse.SUPPRESS)
+    check = add("check", "report all faults of the config, and missing programs; this runs nothing")
+    check.add_argument("--lane", default=argparse.SUPPRESS, help="check only this lane (default: all)")
+    plan = add(
+        "plan",
+        "show the stages that would run, in order, and how long they should take; this runs the commands under items",
+    )
+    plan.add_argument("--lane", default=argparse.SUPPRESS, help="the lane, or auto (default: standard)")
     plan.add_argument(
         "--why", action="store_true", help="show which cached stages would be skipped, and why others run"
     )
     plan.add_argument(
-        "--shard", metavar="N/M", default=argparse.SUPPRESS, help="only this shard, and how the lane is split"
+        "--shard", metavar="N/M", default=argparse.SUPPRESS, help="show only part N of M, and how the lane is split"
     )
-    plan.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_output_flag(plan)
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
         "shell",
@@ -321,7 +366,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_profile_flags(
         add(
             "profile",
-            "run one stage at several sizes and strategies, and recommend settings; this runs its items command",
+            "run one stage with several numbers of workers and strategies, and recommend settings for its lane",
         )
     )
     _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
@@ -332,57 +377,78 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         nargs="?",
         choices=("status",),
         metavar="status",
-        help="show the registered runs, their shares of the cores, and which ones wait for others",
+        help="show the runs on this host, their shares of the cores, and which ones wait for others; serve nothing",
     )
-    serve.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_output_flag(serve, "for status: print text or JSON (default: text)")
     explain = add("explain", "show why a pool has its size, with the calculation")
-    explain.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
-    explain.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    explain.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
+    _add_output_flag(explain)
     replay = add("replay", "repeat recorded decisions with the installed version, and show the differences")
-    replay.add_argument("pool", nargs="?", metavar="POOL", help="only this pool (default: all)")
-    replay.add_argument("--since", metavar="DURATION", default="1h", help="how far back (default: 1h)")
-    replay.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    replay.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
+    replay.add_argument(
+        "--since", metavar="DURATION", default="1h", help="repeat decisions of this time up to now (default: 1h)"
+    )
+    _add_output_flag(replay)
     _add_order_flags(add("pin", "hold the lane that runs here at a fixed size")).add_argument(
-        "size", type=_parse_count, metavar="SIZE", help="how many tasks at once"
+        "size", type=_parse_count, metavar="SIZE", help="how many tasks run at once"
     )
     _add_order_flags(add("pause", "keep the lane that runs here at its current size"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again"))
+
+
+def _add_output_flag(command: Parser, help_text: str = "print text or JSON (default: text)") -> None:
+    command.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS, help=help_text)
 
 
 def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
         choices=("info", "prune", "verify"),
-        help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
-        "ones",
+        help="info: show its folder and size; prune: remove the results that were not used for longest; verify: "
+        "remove damaged ones",
     )
     cache.add_argument(
-        "--size", metavar="SIZE", help="for prune: down to this size (default: $PAROPT_CACHE_SIZE or 5GB)"
+        "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
     )
     cache.add_argument("--all", action="store_true", help="for prune: remove everything")
-    cache.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_output_flag(cache, "for info: print text or JSON (default: text)")
 
 
 def _add_history_flags(history: Parser) -> None:
-    history.add_argument("--lane", default=argparse.SUPPRESS)
+    history.usage = f"{PROGRAM} history [flags]\n       {PROGRAM} history merge [FILE ...]"
+    history.add_argument("--lane", default=argparse.SUPPRESS, help="only runs of this lane (default: all)")
     history.add_argument("--limit", type=_parse_count, default=20, metavar="N", help="the latest N runs (default: 20)")
     about = history.add_mutually_exclusive_group()
-    about.add_argument("--what-if", type=_parse_counts, metavar="N,N", help="predict a run's duration with N workers")
+    about.add_argument(
+        "--what-if",
+        type=_parse_counts,
+        metavar="N,N",
+        help="predict a run's duration with each of these numbers of workers",
+    )
     history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
-    about.add_argument("--flaky", action="store_true", help="the stages that failed and passed with the same files")
-    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="two runs, stage by stage")
-    history.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
-    actions = history.add_subparsers(dest="history_action", metavar="ACTION", title="instead of listing runs")
+    about.add_argument(
+        "--flaky", action="store_true", help="list the stages that failed and passed with the same files"
+    )
+    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="compare two runs, stage by stage")
+    _add_output_flag(history)
+    actions = history.add_subparsers(
+        dest="history_action", prog=f"{PROGRAM} history", metavar="ACTION", title="instead of listing runs"
+    )
     help_text = "join the histories and JUnit reports of shards, so that the next split knows all durations"
     merge = actions.add_parser(
         "merge",
         help=help_text,
-        description=f"{help_text[0].upper()}{help_text[1:]}. Without files, what the shards that ran here measured "
-        "counts from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
+        description=f"{help_text[0].upper()}{help_text[1:]}. Without files, the measurements of the shards that ran "
+        "here count from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
         parents=[_build_global_flags(defaults=False)],
         allow_abbrev=False,
     )
-    merge.add_argument("files", nargs="*", metavar="FILE", help="a shard's .paropt/history.db or --report junit=FILE")
+    merge.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="a shard's .paropt/history.db, or its JUnit report (--report junit=FILE)",
+    )
 
 
 def _add_log_flags(log: Parser) -> None:
@@ -390,22 +456,27 @@ def _add_log_flags(log: Parser) -> None:
         "which",
         nargs="*",
         metavar="RUN|STAGE[ITEM]",
-        help="a run (default: the latest), and a stage of it (default: all), with an item or its number in brackets",
+        help="a run (default: the latest) and a stage of it (default: all), if wanted with an item or its number in "
+        "brackets",
     )
-    log.add_argument("--lane", default=argparse.SUPPRESS, help="the latest run of this lane")
-    log.add_argument("--failed", action="store_true", help="only attempts that failed")
+    log.add_argument("--lane", default=argparse.SUPPRESS, help="print the latest run of this lane")
+    log.add_argument("--failed", action="store_true", help="print only attempts that failed")
     log.add_argument("--follow", action="store_true", help="keep printing until the run has ended")
 
 
 def _add_profile_flags(profile: Parser) -> None:
     profile.add_argument(
-        "stage", metavar="STAGE", help="the stage; it runs without its needs, and the history is not changed"
+        "stage", metavar="STAGE", help="the stage's name; it runs without its needs, and the history is not changed"
     )
     profile.add_argument(
         "--lane", default=argparse.SUPPRESS, help="the lane to recommend settings for (default: standard)"
     )
     profile.add_argument(
-        "--runs", type=_parse_count, default=3, metavar="N", help="runs of each size and strategy (default: 3)"
+        "--runs",
+        type=_parse_count,
+        default=3,
+        metavar="N",
+        help="how often each number of workers and strategy is measured (default: 3)",
     )
     profile.add_argument(
         "--workers",
@@ -413,7 +484,7 @@ def _add_profile_flags(profile: Parser) -> None:
         type=_parse_counts,
         default=(),
         metavar="N,N",
-        help="sizes (default: 1, 2, 4 and so on)",
+        help="the numbers of workers to measure (default: 1, 2, 4 and so on)",
     )
     profile.add_argument(
         "--strategy",
@@ -421,43 +492,46 @@ def _add_profile_flags(profile: Parser) -> None:
         action="append",
         default=[],
         choices=("thread", "process", "hybrid", "adaptive"),
-        help="repeatable (default: the lane's; for a call also thread and process)",
+        help="the strategy to measure; may be repeated (default: the lane's; for a call also thread and process)",
     )
     profile.add_argument(
         "--write", action="store_true", help="set the recommended values in paropt.yml, and keep its comments"
     )
-    profile.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_output_flag(profile)
 
 
 def _add_sla_flags(sla: Parser) -> None:
-    sla.add_argument("--lane", default=argparse.SUPPRESS, help="only this lane (default: all)")
+    sla.add_argument("--lane", default=argparse.SUPPRESS, help="propose limits only for this lane (default: all)")
     sla.add_argument(
         "--quantile",
         type=_parse_ratio,
         default=0.95,
         metavar="Q",
-        help="quantile of the durations, above 0 up to 1 (default: 0.95)",
+        help="the quantile of the durations, above 0 up to 1 (default: 0.95)",
     )
     sla.add_argument(
         "--margin",
         type=_parse_margin,
         default=0.5,
         metavar="M",
-        help="added to it, as a ratio of it (default: 0.5)",
+        help="the ratio of the quantile that is added to it (default: 0.5, so a limit is 1.5 quantiles)",
     )
     sla.add_argument(
         "--write", action="store_true", help="set the proposed limits in paropt.yml, and keep its comments"
     )
-    sla.add_argument("--output", choices=("text", "json"), default=argparse.SUPPRESS)
+    _add_output_flag(sla)
 
 
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument(
-        "pool", nargs="?", metavar="POOL", help="choose the lane that has this pool; a size is for all its pools"
+        "pool", nargs="?", metavar="POOL", help="name the lane by one of its pools; the order is for all of them"
     )
-    order.add_argument("--lane", default=argparse.SUPPRESS, help="the lane, if several run here")
+    order.add_argument("--lane", default=argparse.SUPPRESS, help="name the lane, if several run here")
     order.add_argument(
-        "--pid", type=_parse_count, metavar="PID", help="the exporter, if several run the same lane here"
+        "--pid",
+        type=_parse_count,
+        metavar="PID",
+        help="name the exporter by its process id, if several run the same lane here",
     )
     return order
 
@@ -467,28 +541,38 @@ def _add_generate_flags(generate: Parser) -> None:
         "what",
         nargs="*",
         metavar="WHAT",
-        help="alerts, dashboards, deploy, docs, fleet, schema; may be left out with --out",
+        help="alerts (Prometheus rules), fleet (rules for many hosts), dashboards (for Grafana), deploy (Kubernetes "
+        "objects), docs (metrics and runbook), schema (of paropt.yml and the host config); all with --out alone",
     )
     generate.add_argument(
         "--out",
         metavar="DIR",
-        help="the folder to write to, and without WHAT to write everything to (default: the current one)",
+        help="the folder to write to (default: the current one)",
     )
     chosen = generate.add_argument_group("parameters of rules and dashboards")
     chosen.add_argument(
-        "--selector", metavar="MATCHERS", default="", help="label matchers for each query, like 'job=\"x\"'"
+        "--selector", metavar="MATCHERS", default="", help="label matchers for each query, such as 'job=\"x\"'"
     )
-    chosen.add_argument("--rate-window", metavar="DURATION", help="default: 5m in rules, Grafana's choice in panels")
-    chosen.add_argument("--datasource-uid", metavar="UID", help="default: chosen in Grafana, by a variable")
+    chosen.add_argument(
+        "--rate-window",
+        metavar="DURATION",
+        help="the range of rates (default: 5m in rules, Grafana's choice in panels)",
+    )
+    chosen.add_argument(
+        "--datasource-uid", metavar="UID", help="Grafana's data source (default: chosen in Grafana, by a variable)"
+    )
     chosen.add_argument(
         "--runbook-url", metavar="URL", help="where you publish docs/runbook.md (default: alerts carry no link)"
     )
     chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: alerts carry no link)")
-    chosen.add_argument("--sla-target", metavar="SHARE", help="the ratio of checks within their limit (default: 0.99)")
+    chosen.add_argument(
+        "--sla-target", metavar="RATIO", help="the wanted ratio of SLA checks within their limit (default: 0.99)"
+    )
     chosen.add_argument(
         "--format",
         metavar="FORMAT",
-        help="grafana: plain files; provisioning, configmap, prometheus-operator: wrapped for these (default: grafana)",
+        help="grafana: plain files; provisioning, configmap or prometheus-operator: files wrapped for these (default: "
+        "grafana)",
     )
 
 

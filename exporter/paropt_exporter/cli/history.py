@@ -114,7 +114,7 @@ def _find_run(history: History, run_id: str) -> RunSummary:
     found = history.find_run(run_id)
     if found is None:
         known = ", ".join(each.run_id for each in history.load_runs(limit=_KNOWN_RUNS))
-        raise UsageError(f"no single run {run_id!r} in the history; the latest are {known or 'none'}")
+        raise UsageError(f"no run, or more than one, matches {run_id!r}; the latest are {known or 'none'}")
     return found
 
 
@@ -305,7 +305,7 @@ def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSu
     if run_id is not None:
         found = history.find_run(run_id)
         if found is None:
-            raise UsageError(f"no single run {run_id!r} in the history: `paropt-exporter history` lists them")
+            raise UsageError(f"no run, or more than one, matches {run_id!r}: `paropt-exporter history` lists them")
         return found
     ended = [summary for summary in history.load_runs(lane) if summary.result in _COMPLETE]
     if not ended:

@@ -92,7 +92,9 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
     if found is not None:
         return found, words[1] if len(words) > 1 else ""
     if len(words) > 1:
-        raise UsageError(f"no single run {words[0]!r} has a log; the latest are {', '.join(runs[-_KNOWN_RUNS:])}")
+        raise UsageError(
+            f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
+        )
     return runs[-1], words[0]
 
 

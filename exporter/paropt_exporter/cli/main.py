@@ -124,7 +124,7 @@ def _require_current_folder() -> None:
     except FileNotFoundError:
         from paropt_exporter.errors import UsageError
 
-        raise UsageError("the current folder is gone: change to one that is there") from None
+        raise UsageError("the current folder no longer exists: change to another one") from None
 
 
 def _flush_output(code: int) -> int:

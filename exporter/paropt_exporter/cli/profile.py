@@ -110,7 +110,9 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
     """Return the stage's plan for each strategy. Commands need only one: they run alike with all."""
     strategies = wanted.strategies
     if not strategies and lane.strategy is Strategy.SEQUENTIAL:
-        raise UsageError(f"lane {wanted.lane} is sequential, of one size: say with --strategy what to try in its place")
+        raise UsageError(
+            f"lane {wanted.lane} is sequential, so it has only one size: name another strategy with --strategy"
+        )
     if not strategies:
         strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
     found = []

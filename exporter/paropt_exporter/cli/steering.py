@@ -70,7 +70,7 @@ def _choose_exporter(
 ) -> RunningExporter:
     fitting = [each for each in running if lane in (None, each.lane) and pid in (None, each.pid)]
     if not fitting:
-        raise UsageError(f"no such exporter; there run {_format_exporters(running)}")
+        raise UsageError(f"no exporter here matches --lane or --pid; running: {_format_exporters(running)}")
     if len(fitting) > 1 and pool is not None:
         fitting = [each for each in fitting if pool in each.pools]
         if not fitting:

@@ -59,10 +59,10 @@ class Options(Struct, frozen=True, kw_only=True):
                 raise UsageError(f"{flag}: expected an address that begins with http:// or https://, found {url!r}")
         if not _UID.fullmatch(self.datasource_uid or ""):
             raise UsageError(
-                f"--datasource-uid: expected at most 40 of letters, digits, - and _, found {self.datasource_uid!r}"
+                f"--datasource-uid: expected up to 40 letters, digits, - and _, found {self.datasource_uid!r}"
             )
         if not 0.0 < self.sla_target < 1.0:
-            raise UsageError(f"--sla-target: expected a share above 0 and below 1, like 0.99, found {self.sla_target}")
+            raise UsageError(f"--sla-target: expected a ratio above 0 and below 1, like 0.99, found {self.sla_target}")
         _check_window(self.rate_window)
 
     @property
@@ -88,7 +88,7 @@ def _parse_share(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--sla-target: expected a share like 0.99, found {text!r}") from None
+        raise UsageError(f"--sla-target: expected a ratio like 0.99, found {text!r}") from None
 
 
 def _parse_format(text: str) -> Format:

@@ -67,7 +67,8 @@ def apply_deadline(
     everything.take_all(stages, float("inf"))
     if not choice.taken:
         raise UsageError(
-            f"--deadline: no stage ends within {deadline_seconds:g} s, and all within {everything.bound_seconds:.1f} s"
+            f"--deadline: no stage ends within {deadline_seconds:g} s; all together need "
+            f"{everything.bound_seconds:.1f} s"
         )
     left_out = tuple(stage.name for stage in plan.stages if stage.name not in choice.taken)
     line = _describe(plan, choice, stages, left_out, deadline_seconds, everything.bound_seconds)

@@ -51,7 +51,9 @@ def select_stages(
     nothing, or if no stage is left.
     """
     if not selection.with_needs and not selection.patterns:
-        raise UsageError("--only leaves out the needs of the stages that are named: name one (paropt-exporter --list)")
+        raise UsageError(
+            "--only needs the name of a stage, whose needs it leaves out (paropt-exporter --list shows the names)"
+        )
     unknown = [pattern for pattern in selection.patterns if not _find_matches(pattern, stages)]
     unknown_skips = [
         pattern
