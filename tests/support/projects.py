@@ -12,16 +12,17 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.real_servers import Serving, eventually, get, run, serving
+from support.in_process import call_command
+from support.real_servers import Serving, eventually, get, serving
 
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
 
-def write(folder: Path, stages: str, *, lanes: str = "", **modules: str) -> Path:
+def write(folder: Path, stages: str, *, project: str = "demo", lanes: str = "", **modules: str) -> Path:
     """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it."""
     lines = [line.strip() for line in stages.strip().splitlines()]
     numbered = "\n".join(f"  - {{number: {number}, {line}}}" for number, line in enumerate(lines, 1))
-    (folder / "paropt.yml").write_text(f"project: demo\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
+    (folder / "paropt.yml").write_text(f"project: {project}\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
     return folder
@@ -29,7 +30,7 @@ def write(folder: Path, stages: str, *, lanes: str = "", **modules: str) -> Path
 
 def runs(folder: Path) -> list[dict[str, Any]]:
     """Return the runs in the project's history, oldest first, as the command lists them."""
-    listed = run(folder, "history", "--output", "json")
+    listed = call_command(folder, "history", "--output", "json")
     assert listed.returncode == 0, listed.stderr
     return list(json.loads(listed.stdout))
 
