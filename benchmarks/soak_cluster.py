@@ -26,7 +26,7 @@ from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterSettings
 from paropt_exporter.executors.future import TaskFuture
 from support.dask_clusters import DaskCluster, DaskProcess
-from support.network_namespaces import Network, enter
+from support.network_namespaces import Network
 
 HOSTS = 3
 SEED = 14
@@ -78,9 +78,8 @@ class Hosts:
     workers: dict[str, DaskProcess] = field(default_factory=dict)
 
     def start_worker(self, name: str, port: int = 0) -> None:
-        prefix = enter(name) if self.network is not None else []
         self.workers[name] = self.cluster.start_worker(
-            f"{name}-{time.monotonic_ns()}", folder=name, port=port, prefix=prefix
+            f"{name}-{time.monotonic_ns()}", folder=name, port=port, namespace=name if self.network is not None else ""
         )
 
 
@@ -159,7 +158,7 @@ class Soak:
         if not self._cut:
             return
         assert self._hosts.network is not None
-        self._hosts.workers[self._cut].process.wait(WAIT_SECONDS)
+        self._hosts.workers[self._cut].wait(WAIT_SECONDS)
         self._hosts.network.join(self._cut)
         name, self._cut = self._cut, ""
         self._hosts.start_worker(name)

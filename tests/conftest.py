@@ -48,3 +48,22 @@ def logger_as_before() -> Iterator[None]:
     yield
     ours.handlers[:], ours.propagate = handlers, propagate
     ours.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def kept_supervisor() -> Iterator[None]:
+    """Keep one supervisor of commands for all tests of a module: each pool alone starts and ends one."""
+    from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
+
+    with SUPERVISOR.keep_running():
+        yield
+
+
+@pytest.fixture(scope="module")
+def kept_fork_server() -> Iterator[None]:
+    """Keep one fork server for all tests of a module: each pool of processes alone starts and ends one."""
+    from paropt_exporter.executors import ProcessPool
+
+    with ProcessPool(1) as pool:
+        pool.submit(int).result(60)
+        yield

@@ -14,6 +14,7 @@ import pytest
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History, RunSummary
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 from support.repositories import Repository
 
@@ -58,8 +59,9 @@ class Project:
     def run(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
         program, *words = shlex.split(command)
         assert program == "paropt-exporter"
-        flags = [] if words == ["check"] else [projects.ANY_PORT, *([] if "--once" in words else ["--once"])]
-        return run(self._folder, *flags, *more, *words)
+        if words == ["check"] or "--dry-run" in more:
+            return call_command(self._folder, *more, *words)
+        return run(self._folder, projects.ANY_PORT, *([] if "--once" in words else ["--once"]), *more, *words)
 
     def _let_unit_tests_fail(self) -> None:
         """Let them fail in a run, and be good again, so that --failed has something to do."""

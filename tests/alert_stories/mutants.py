@@ -17,13 +17,12 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
 
-import yaml
-
 from alert_stories import files
 from alert_stories.model import OPTIONS
 from paropt_exporter.monitoring.alerts import rule_files as alerts
 from paropt_exporter.monitoring.alerts.rule_files import RECORDING_FILE
 from support.real_servers import RARE_COLLECTION, program
+from support.yaml_documents import load_yaml
 
 Rule = Mapping[str, Any]
 _FAILED_QUESTION = re.compile(r'^ *(?:alertname: |expr: ")([\w:]+)', re.MULTILINE)  # in promtool's report
@@ -67,7 +66,7 @@ def load_rules() -> tuple[Rule, ...]:
 def load_rule_groups() -> dict[str, tuple[Rule, ...]]:
     """Return the rules of the generated files by the names of their groups, in order."""
     texts = alerts.render_rules(OPTIONS).values()
-    return {group["name"]: tuple(group["rules"]) for text in texts for group in yaml.safe_load(text)["groups"]}
+    return {group["name"]: tuple(group["rules"]) for text in texts for group in load_yaml(text)["groups"]}
 
 
 def build_mutants(rule: Rule) -> tuple[Mutant, ...]:

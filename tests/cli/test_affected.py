@@ -9,6 +9,7 @@ from shutil import rmtree
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 from support.repositories import Repository
 
@@ -39,7 +40,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 
 def listed(repository: Repository, *arguments: str) -> set[str]:
-    ran = run(repository.root, "--list", "-q", *arguments)
+    ran = call_command(repository.root, "--list", "-q", *arguments)
     assert ran.returncode == 0, ran.stderr
     return set(ran.stdout.split())
 
@@ -124,7 +125,7 @@ def test_plan_and_dry_run_show_the_affected_stages(repository: Repository) -> No
 
 def test_stage_and_affected_narrow_together(repository: Repository) -> None:
     repository.write("src/a.py", "2")
-    planned = run(repository.root, "unit_tests", "docs", "lint", "--affected", "--dry-run", "--output", "json")
+    planned = call_command(repository.root, "unit_tests", "docs", "lint", "--affected", "--dry-run", "--output", "json")
     assert [stage["name"] for stage in json.loads(planned.stdout)["stages"]] == ["lint"]
 
 
@@ -175,7 +176,7 @@ def test_changed_items_follow_the_ref_of_affected(repository: Repository) -> Non
     projects.write(repository.root, 'name: fmt, run: "false {item}", items: {changed: "src/*.py"}')
     first = repository.commit(**{"src/b.py": "1"})
     repository.commit(**{"src/c.py": "1"})
-    planned = run(repository.root, "--dry-run", f"--affected={first}", "--output", "json")
+    planned = call_command(repository.root, "--dry-run", f"--affected={first}", "--output", "json")
     assert [[task["item"] for task in stage["tasks"]] for stage in json.loads(planned.stdout)["stages"]] == [
         ["src/c.py"]
     ]
@@ -197,7 +198,7 @@ def test_changed_items_without_a_repository_are_one_clear_error(tmp_path: Path) 
 
 def test_invalid_pattern_of_changed_items_is_one_clear_error(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: fmt, run: "true {item}", items: {changed: "/etc/*.py"}')
-    checked = run(tmp_path, "check")
+    checked = call_command(tmp_path, "check")
     assert checked.returncode == 2
     assert (
         "stages[0].items.changed: '/etc/*.py': write a path relative to the stage's folder"
@@ -208,10 +209,10 @@ def test_invalid_pattern_of_changed_items_is_one_clear_error(tmp_path: Path) -> 
 def test_auto_lane_follows_the_ref_and_leaves_out_unaffected_stages(repository: Repository) -> None:
     repository.commit(**{"src/b.py": "1"})
     repository.commit(**{"docs/b.md": "1"})
-    planned = run(repository.root, "--lane", "auto", "--affected", "HEAD~1", "--dry-run", "--output", "json")
+    planned = call_command(repository.root, "--lane", "auto", "--affected", "HEAD~1", "--dry-run", "--output", "json")
     assert "lane docs: only documents changed: docs/b.md" in planned.stderr
     assert {stage["name"] for stage in json.loads(planned.stdout)["stages"]} == {"docs", "audit"}
-    planned = run(repository.root, "--lane", "auto", "--affected", "HEAD~2", "--dry-run", "--output", "json")
+    planned = call_command(repository.root, "--lane", "auto", "--affected", "HEAD~2", "--dry-run", "--output", "json")
     assert "lane standard: src/b.py changed" in planned.stderr
 
 

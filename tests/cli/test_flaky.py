@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 from support.repositories import Repository
 
@@ -28,7 +29,7 @@ def lane(folder: Path, *arguments: str) -> int:
 
 
 def flaky(folder: Path) -> list[dict[str, Any]]:
-    return list(json.loads(run(folder, "history", "--flaky", "--output", "json").stdout))
+    return list(json.loads(call_command(folder, "history", "--flaky", "--output", "json").stdout))
 
 
 def test_failure_and_success_of_one_tree_state_are_flaky(repository: Repository) -> None:
@@ -69,14 +70,14 @@ def test_only_a_known_flaky_stage_is_retried(repository: Repository) -> None:
 def test_nothing_flaky_is_one_line(tmp_path: Path) -> None:
     projects.write(tmp_path, "name: ok, run: 'true'")
     assert lane(tmp_path) == 0
-    assert run(tmp_path, "history", "--flaky").stdout == (
+    assert call_command(tmp_path, "history", "--flaky").stdout == (
         "no stage has failed and passed with the same files in its last 300 runs\n"
     )
 
 
 def test_negative_count_is_one_clear_error(tmp_path: Path) -> None:
     projects.write(tmp_path, "name: ok, run: 'true', retries: {flaky: -1}")
-    checked = run(tmp_path, "check")
+    checked = call_command(tmp_path, "check")
     assert checked.returncode == 2
     assert "stages[0].retries.flaky" in checked.stdout + checked.stderr
 
@@ -92,7 +93,7 @@ def test_failure_in_quarantine_is_green_and_in_every_report(tmp_path: Path) -> N
     assert shown in ran.stdout and shown in ran.stderr
     (stage,) = json.loads((tmp_path / "report.json").read_text())["stages"]
     assert stage["quarantined"] == ["gone (anna, until 9999-12-31)"]
-    assert "in quarantine\n  t gone: anna, until 9999-12-31\n" in run(tmp_path, "history", "--flaky").stdout
+    assert "in quarantine\n  t gone: anna, until 9999-12-31\n" in call_command(tmp_path, "history", "--flaky").stdout
 
 
 def test_failure_after_a_quarantine_counts_and_its_end_is_shown(tmp_path: Path) -> None:
@@ -100,5 +101,5 @@ def test_failure_after_a_quarantine_counts_and_its_end_is_shown(tmp_path: Path) 
     ran = run(tmp_path, "--once", projects.ANY_PORT)
     assert ran.returncode == 1
     assert "t: the quarantine of gone ended on 2020-01-01: its failures count again (anna)" in ran.stderr
-    assert "t gone: anna, until 2020-01-01, which is over" in run(tmp_path, "history", "--flaky").stdout
-    assert "warning: t: the quarantine of gone ended on 2020-01-01" in run(tmp_path, "check").stderr
+    assert "t gone: anna, until 2020-01-01, which is over" in call_command(tmp_path, "history", "--flaky").stdout
+    assert "warning: t: the quarantine of gone ended on 2020-01-01" in call_command(tmp_path, "check").stderr

@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from alert_stories.model import ALERTS
 from paropt_exporter.monitoring.alerts.rules import Level
 from support.real_servers import program
+from support.yaml_documents import load_yaml
 
 RECEIVERS = {Level.CRITICAL: "pager", Level.WARNING: "chat", Level.INFO: "nowhere"}
 CONFIG = Path(__file__).parents[2] / "deploy/alertmanager/alertmanager.yml"
@@ -38,7 +38,7 @@ def test_an_alert_is_routed_by_severity(alert: str, level: Level) -> None:
 
 
 def test_info_alerts_are_not_sent() -> None:
-    (nowhere,) = (one for one in yaml.safe_load(CONFIG.read_text())["receivers"] if one["name"] == "nowhere")
+    (nowhere,) = (one for one in load_yaml(CONFIG.read_text())["receivers"] if one["name"] == "nowhere")
     assert nowhere == {"name": "nowhere"}
 
 
@@ -49,4 +49,4 @@ def test_inhibitions_name_existing_alerts() -> None:
 
 
 def test_alerts_are_grouped_by_job_and_lane() -> None:
-    assert yaml.safe_load(CONFIG.read_text())["route"]["group_by"] == ["job", "lane"]
+    assert load_yaml(CONFIG.read_text())["route"]["group_by"] == ["job", "lane"]

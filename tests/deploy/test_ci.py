@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support import projects
 from support.deployed import schema_faults
 from support.real_servers import HANG_SECONDS, environment, free_port, server
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/ci"
 OUR_WORKFLOW = ROOT / ".github/workflows/ci.yml"
-GITHUB: dict[str, Any] = yaml.safe_load((FOLDER / "github.yml").read_text())
-GITLAB: dict[str, Any] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text())
+GITHUB: dict[str, Any] = load_yaml((FOLDER / "github.yml").read_text())
+GITLAB: dict[str, Any] = load_yaml((FOLDER / "gitlab-ci.yml").read_text())
 STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
 (LANE_STEP,) = (step["run"] for step in STEPS if step.get("name") == "lane")
 # The script of the lane step, and the environment of a CI runner's shell.
@@ -57,7 +57,7 @@ def test_actions_are_pinned_by_commit_with_their_version(path: Path) -> None:
 
 
 def test_our_workflow_runs_on_every_supported_python() -> None:
-    (job,) = yaml.safe_load(OUR_WORKFLOW.read_text())["jobs"].values()
+    (job,) = load_yaml(OUR_WORKFLOW.read_text())["jobs"].values()
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     named = re.findall(r"Python :: (\d\.\d+)", " ".join(classifiers))
     assert job["strategy"]["matrix"]["python"] == named
@@ -119,7 +119,7 @@ def test_a_self_hosted_runner_gets_a_textfile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["github", "gitlab"])
 def test_shards_of_the_examples_run_all_items_and_merge(which: str, tmp_path: Path) -> None:
     text = (FOLDER / f"{which}-shards.yml").read_text()
-    jobs: dict[str, Any] = yaml.safe_load(text)
+    jobs: dict[str, Any] = load_yaml(text)
     count = (
         len(jobs["jobs"]["shard"]["strategy"]["matrix"]["shard"]) if which == "github" else jobs["shards"]["parallel"]
     )

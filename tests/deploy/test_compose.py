@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from paropt_exporter import config
 from paropt_exporter.cli import generate
 from paropt_exporter.monitoring.options import Format, Options
 from support.deployed import parsed, refusal, schema_faults
 from support.real_servers import program
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
-SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
+SERVICES: dict[str, Any] = load_yaml((FOLDER / "compose.yml").read_text())["services"]
 every_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -113,14 +113,14 @@ def test_alertmanager_accepts_its_config() -> None:
 def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
     inside = collect_mounts("grafana")
     provisioning = FOLDER / inside["/etc/grafana/provisioning"]
-    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    (source,) = load_yaml((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
     generated = generate.render_files(["dashboards"], Options(format=Format.PROVISIONING))
     (provider,) = [text for path, text in generated.items() if path.endswith("paropt.yml")]
     assert (provisioning / "dashboards/paropt.yml").read_text() == provider, (
         "as `generate --format provisioning` has it"
     )
-    (folder,) = [each["options"]["path"] for each in yaml.safe_load(provider)["providers"]]
+    (folder,) = [each["options"]["path"] for each in load_yaml(provider)["providers"]]
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == folder
     assert (FOLDER / inside[folder] / home.name).is_file()

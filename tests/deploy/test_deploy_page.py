@@ -6,10 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-import yaml
-
 from support.deployed import parsed, refusal
 from support.real_servers import program
+from support.yaml_documents import load_yaml
 
 PAGE_PATH = Path(__file__).parents[2] / "docs/deploy.md"
 BASE = PAGE_PATH.parents[1] / "deploy/kubernetes/base"
@@ -31,13 +30,13 @@ def test_commands_are_valid() -> None:
 
 
 def test_the_overlay_changes_existing_objects() -> None:
-    base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-    overlay = yaml.safe_load(OVERLAY)
+    base = load_yaml((BASE / "kustomization.yaml").read_text())
+    overlay = load_yaml(OVERLAY)
     assert {each["name"] for each in overlay["configMapGenerator"]} == {
         each["name"] for each in base["configMapGenerator"]
     }
     (image,) = overlay["images"]
-    workloads = [yaml.safe_load((BASE / f"{name}.yaml").read_text()) for name in ("deployment", "cronjob")]
+    workloads = [load_yaml((BASE / f"{name}.yaml").read_text()) for name in ("deployment", "cronjob")]
     assert all(f"'image': '{image['name']}'" in str(workload) for workload in workloads)
 
 

@@ -21,6 +21,7 @@ from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
 from support.real_servers import RARE_COLLECTION, Prometheus, eventually, free_port, program
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/fleet"
@@ -108,7 +109,7 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
 
 def test_the_example_for_kubernetes_discovers_pods() -> None:
     """The keys and values of Prometheus' documentation, since promtool can't check them here."""
-    (scrape,) = yaml.safe_load((FOLDER / "kubernetes.yml").read_text())["scrape_configs"]
+    (scrape,) = load_yaml((FOLDER / "kubernetes.yml").read_text())["scrape_configs"]
     assert scrape["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": ["ci"]}}]
     labels = {label for rule in scrape["relabel_configs"] for label in rule["source_labels"]}
     assert all(label.startswith(("__meta_kubernetes_pod_", "__meta_kubernetes_namespace")) for label in labels)
@@ -119,7 +120,7 @@ def test_each_sum_of_a_lane_is_summed_over_the_parts() -> None:
     records = {
         rule["record"]
         for text in rendered.values()
-        for group in yaml.safe_load(text)["groups"]
+        for group in load_yaml(text)["groups"]
         for rule in group["rules"]
         if "record" in rule
     }
@@ -187,7 +188,7 @@ def _start_part(stack: ExitStack, folder: Path, part: int, count: int, hosts: li
 
 def _read(name: str, rules: str) -> dict[str, Any]:
     """Return an example with intervals for a test."""
-    config: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text())
+    config: dict[str, Any] = load_yaml((FOLDER / name).read_text())
     config["global"] |= {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
     for scrape in config["scrape_configs"]:
         scrape["scrape_timeout"] = "250ms"

@@ -15,11 +15,12 @@ import yaml
 from paropt_exporter import config
 from support.deployed import parsed, refusal
 from support.real_servers import program
+from support.yaml_documents import load_all_yaml, load_yaml
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes/base"
-KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+KUSTOMIZATION: dict[str, Any] = load_yaml((FOLDER / "kustomization.yaml").read_text())
 OBJECTS: list[dict[str, Any]] = [
-    each for path in KUSTOMIZATION["resources"] for each in yaml.safe_load_all((FOLDER / path).read_text())
+    each for path in KUSTOMIZATION["resources"] for each in load_all_yaml((FOLDER / path).read_text())
 ]
 DOCUMENTATION = FOLDER.parents[2] / "docs/deploy.md"
 OPERATOR = "monitoring.coreos.com/v1"
@@ -124,7 +125,7 @@ def test_prometheus_accepts_the_rules(name: str, tmp_path: Path) -> None:
 
 def build_with_kubectl(folder: Path) -> list[dict[str, Any]]:
     text = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
-    return [*yaml.safe_load_all(text)]
+    return load_all_yaml(text)
 
 
 @needs_kubectl

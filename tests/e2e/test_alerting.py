@@ -15,6 +15,7 @@ from paropt_exporter.monitoring.options import Options
 from support import projects
 from support.alertmanagers import Alertmanager, alertmanager, told_by
 from support.real_servers import Prometheus, eventually, prometheus, serving
+from support.yaml_documents import load_yaml
 
 RUNBOOK = "https://wiki.example.org/paropt/runbook"
 GRAFANA = "https://grafana.example.org"
@@ -29,7 +30,7 @@ def rules(tmp_path: Path) -> Path:
     folder = tmp_path / "rules"
     folder.mkdir()
     for name, text in rule_files.render_rules(Options(runbook_url=RUNBOOK, grafana_url=GRAFANA)).items():
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
         for group in content["groups"]:
             group.pop("interval", None)
             for rule in group["rules"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, run, serving
 
 GOOD = 'name: good, run: "true"'
@@ -24,8 +25,6 @@ def assert_one_line(ended: object, *words: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--lane", "stanard"], ["'stanard'", "docs, standard, heavy"]),
-        (["--lane", ""], ["docs, standard, heavy"]),
         (["plan", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
         (["check", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
         (["history", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
@@ -49,20 +48,34 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["--once", "--every", "5m"], ["--every", "--once"]),
         (["--once", "--web.linger", "inf"], ["--web.linger"]),
         (["--web.max-requests", "none"], ["--web.max-requests"]),
-        (["--web.telemetry-path", "metrics"], ["'metrics'", "/metrics"]),
         (["--fail-fast", "--keep-going"], ["--keep-going", "--fail-fast"]),
         (["--log.level", "loud"], ["'loud'", "debug"]),
         (["--log.format", "xml"], ["'xml'", "logfmt"]),
         (["--output", "yaml"], ["'yaml'", "json"]),
-        (["--failed", "--lane", "heavy"], ["--failed", "heavy"]),
-        (["--config.file", "nope.yml"], ["nope.yml"]),
-        (["--config.file", ""], ["--config.file"]),
-        (["--frob"], ["--frob"]),
         (["--lan", "docs"], ["--lan:", "--lane?"]),
     ],
     ids=" ".join,
 )
 def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[str], words: list[str]) -> None:
+    assert_one_line(call_command(project, *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lane", "stanard"], ["'stanard'", "docs, standard, heavy"]),
+        (["--lane", ""], ["docs, standard, heavy"]),
+        (["--web.telemetry-path", "metrics"], ["'metrics'", "/metrics"]),
+        (["--failed", "--lane", "heavy"], ["--failed", "heavy"]),
+        (["--config.file", "nope.yml"], ["nope.yml"]),
+        (["--config.file", ""], ["--config.file"]),
+        (["--frob"], ["--frob"]),
+    ],
+    ids=" ".join,
+)
+def test_lane_that_cannot_start_is_one_line_with_the_remedy(
+    project: Path, arguments: list[str], words: list[str]
+) -> None:
     assert_one_line(run(project, *arguments), *words)
 
 
@@ -75,7 +88,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_config_named_by_the_environment_that_is_missing_says_so(project: Path) -> None:
-    assert_one_line(run(project, "check", PAROPT_CONFIG_FILE="nope.yml"), "PAROPT_CONFIG_FILE", "nope.yml")
+    assert_one_line(call_command(project, "check", PAROPT_CONFIG_FILE="nope.yml"), "PAROPT_CONFIG_FILE", "nope.yml")
 
 
 BROKEN = b"""\

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import environment, eventually, installed_command, run, serving
 
 STAGES = """
@@ -44,7 +45,7 @@ def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
     assert "4 stages, 3 cached (saved " in second.stdout
     assert "lint cached: took" in second.stderr
     assert (project / "log.txt").read_text() == "deployed\n" * 2  # `cache: never` ran twice
-    assert "linted" in run(project, "log", "lint").stdout
+    assert "linted" in call_command(project, "log", "lint").stdout
     shown = json.loads(run_once(project, "--output", "json").stdout)
     stages = {stage["stage"]: stage for stage in shown["stages"]}
     assert stages["lint"]["tasks_cached"] == 1 and stages["lint"]["saved_seconds"] > 0
@@ -65,7 +66,7 @@ def test_changed_input_runs_with_one_line_why(project: Path) -> None:
 
 def test_go_task_166_and_1305_plan_writes_no_state(project: Path) -> None:
     for command in (("plan", "--why"), ("--dry-run",), ("check",)):
-        assert run(project, *command).returncode == 0
+        assert call_command(project, *command).returncode == 0
     assert not (project.parent / "store").exists()
     assert "no result in the cache yet" in run_once(project).stdout
 
@@ -81,7 +82,7 @@ def test_cached_stage_sees_only_its_own_variables(project: Path, monkeypatch: py
     monkeypatch.setenv("SEEN", "1")
     projects.write(project, """name: lint, run: "env", inputs: [src/**], pass_env: [SEEN], env: {OWN: "2"}""")
     run_once(project)
-    printed = run(project, "log", "lint").stdout
+    printed = call_command(project, "log", "lint").stdout
     assert "SEEN=1" in printed and "OWN=2" in printed and "SECRET" not in printed
     assert "s\n" not in printed.replace("\ns\n", "")
     monkeypatch.setenv("SECRET", "t")
@@ -104,7 +105,7 @@ def test_interrupted_stage_runs_again(project: Path) -> None:
         eventually("the stage runs", lambda: (project / "began").exists())
         command.process.send_signal(signal.SIGINT)
         assert command.process.wait(30) == 130
-    planned = run(project, "plan", "--why")
+    planned = call_command(project, "plan", "--why")
     assert "runs       lint: it failed in its last run" in planned.stdout
 
 
@@ -113,16 +114,16 @@ def test_cache_commands_show_shrink_and_check_the_store(project: Path) -> None:
     facts = json.loads(run(project, "cache", "info", "--output", "json").stdout)
     assert facts["folder"] == os.environ["PAROPT_CACHE_DIR"]
     assert facts["results"] == 3 and 0 < facts["size_bytes"] < facts["limit_bytes"] == 5_000_000_000
-    assert "results   3" in run(project, "cache", "info").stdout
-    assert "0 damaged" in run(project, "cache", "verify").stdout
+    assert "results   3" in call_command(project, "cache", "info").stdout
+    assert "0 damaged" in call_command(project, "cache", "verify").stdout
     contents = [path for path in (project.parent / "store/v1/cas").rglob("*") if path.is_file()]
     contents[0].write_bytes(b"damaged")
     checked = run(project, "cache", "verify")
     assert checked.returncode == 1 and f"damaged, removed: {contents[0]}" in checked.stdout
-    assert "removed 0 files" in run(project, "cache", "prune").stdout
+    assert "removed 0 files" in call_command(project, "cache", "prune").stdout
     assert "removed" in run(project, "cache", "prune", "--all").stdout
-    assert json.loads(run(project, "cache", "info", "--output", "json").stdout)["size_bytes"] == 0
-    assert run(project, "cache", "info", "--all").returncode == 2
+    assert json.loads(call_command(project, "cache", "info", "--output", "json").stdout)["size_bytes"] == 0
+    assert call_command(project, "cache", "info", "--all").returncode == 2
 
 
 def test_invalid_size_of_the_store_is_one_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ def test_read_only_store_serves_hits_and_a_miss_costs_no_result(project: Path) -
         assert "4 stages, 3 cached (saved " in run_without_power(project).stdout
         (project / "src/a.py").write_text("two\n")
         missed = run_without_power(project)
-        assert "linted" in run(project, "log", "lint").stdout
+        assert "linted" in call_command(project, "log", "lint").stdout
         (line,) = [line for line in missed.stderr.splitlines() if "lint: not cached" in line]
         assert "the result is not kept: Permission denied" in line
         assert (project / "dist/out").read_text() == "two\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
 
 GOOD = 'name: good, run: "echo hello"'
@@ -49,6 +50,15 @@ def test_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
     assert re.fullmatch(r"paropt-exporter \d+\.\d+\.\d+\S*\n", told.stdout)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["plan"], ["check"], ["--list"], ["history"], ["plan", "--help"], ["--frob"], ["log", "--lane", "x"]]
+)
+def test_call_in_the_process_of_a_test_has_the_result_of_the_command(good: Path, arguments: list[str]) -> None:
+    """`call_command` stands for the command in other tests."""
+    called, ran = call_command(good, *arguments), run(good, *arguments)
+    assert (called.returncode, called.stdout, called.stderr) == (ran.returncode, ran.stdout, ran.stderr)
+
+
 def test_once_names_no_closed_endpoint(good: Path) -> None:
     ended = run(good, "--once", projects.ANY_PORT)
     assert (ended.returncode, "http://" in ended.stdout) == (0, False)
@@ -59,14 +69,14 @@ def test_once_names_no_closed_endpoint(good: Path) -> None:
 )
 def test_global_flags_stand_before_or_after_a_command(good: Path, order: list[str]) -> None:
     (good / "paropt.yml").rename(good / "elsewhere.yml")
-    shown = run(good, *order)
+    shown = call_command(good, *order)
     assert shown.returncode == 0
     assert "echo hello" in shown.stdout
 
 
 @pytest.mark.parametrize("order", [["--lane", "docs", "plan"], ["plan", "--lane", "docs"]])
 def test_lane_stands_before_or_after_a_command(good: Path, order: list[str]) -> None:
-    assert "docs" in run(good, *order).stdout.splitlines()[0]
+    assert "docs" in call_command(good, *order).stdout.splitlines()[0]
 
 
 def test_lane_auto_picks_the_lane_from_the_git_diff_and_says_why(good: Path) -> None:
@@ -127,8 +137,9 @@ def test_every_repeats_from_start_to_start(tmp_path: Path) -> None:
     with serving(tmp_path, "--every", "600ms", projects.ANY_PORT) as command:
         times = times_of(tmp_path, 5)
         command.stop()
-    # Four intervals take 2.4 seconds; from the end of a run to the start of the next they would take 4.4.
-    assert 1.9 < times[4][0] - times[0][0] < 4.2, times
+    gaps = [began - ended for (_, ended), (began, _) in pairwise(times)]
+    assert min(gaps) < 0.6, "the interval does not begin at the end of a run, after which it would pass as a whole"
+    assert times[4][0] - times[0][0] > 1.9, "four intervals take 2.4 seconds, less the delay of the first run"
 
 
 def test_every_never_overlaps_runs_that_last_longer(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from support import projects
 from support.command_scripts import BURNER
 from support.dask_clusters import DaskCluster
-from support.network_namespaces import Network, enter, find_obstacle
+from support.network_namespaces import Network, find_obstacle
 from support.real_servers import HANG_SECONDS, run, serving
 
 LANES = """
@@ -96,7 +96,7 @@ def test_lane_on_hosts_of_their_own_has_the_records_of_a_local_run(tmp_path: Pat
     try:
         cluster.start_scheduler(host=network.address)
         for name in ("one", "two"):
-            cluster.start_worker(name, prefix=enter(network.add_host()), folder=name)
+            cluster.start_worker(name, namespace=network.add_host(), folder=name)
         near = run_lane(tmp_path / "near", "near", stages)
         assert_cpu_of_the_burner(tmp_path / "near", used)
         (tmp_path / "tried").unlink()

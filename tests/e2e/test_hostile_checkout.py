@@ -6,14 +6,12 @@ import json
 import os
 import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from paropt_exporter.cli import main
 from support import hostile, projects
+from support.in_process import call_command
 from support.real_servers import run
 
 # Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
@@ -61,43 +59,25 @@ LOOKING = (
 )
 
 
-class Call(Protocol):
-    def __call__(self, folder: Path, *arguments: str) -> str: ...
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logger_as_before: None) -> Call:
-    """Run a command in this process and return its stderr: its files are the same as in one of its own."""
-
-    def run_here(folder: Path, *arguments: str) -> str:
-        with monkeypatch.context() as patch:
-            patch.chdir(folder)
-            with suppress(SystemExit):  # a usage error
-                main.main(arguments)
-        return capsys.readouterr().err
-
-    return run_here
-
-
 @pytest.mark.parametrize("trap", hostile.TRAPS)
-def test_looking_at_a_hostile_checkout_changes_nothing(tmp_path: Path, trap: str, call: Call) -> None:
+def test_looking_at_a_hostile_checkout_changes_nothing(tmp_path: Path, trap: str) -> None:
     victims = hostile.outside(tmp_path / "mine")
     checkout = hostile.checkout(tmp_path / "checkout", trap, victims)
     before = hostile.state(tmp_path)
     for command in LOOKING:
-        assert "internal error" not in call(checkout, *command), command
+        assert "internal error" not in call_command(checkout, *command).stderr, command
         assert hostile.state(tmp_path) == before, command
 
 
 @pytest.mark.parametrize("trap", hostile.TRAPS)
 @pytest.mark.parametrize("command", [("check",), ("init", "--force"), ("pin", "2")], ids=" ".join)
 def test_check_init_and_pin_change_nothing_outside_of_a_hostile_checkout(
-    tmp_path: Path, trap: str, command: tuple[str, ...], call: Call
+    tmp_path: Path, trap: str, command: tuple[str, ...]
 ) -> None:
     victims = hostile.outside(tmp_path / "mine")
     checkout = hostile.checkout(tmp_path / "checkout", trap, victims)
     before = hostile.state(victims)
-    assert "internal error" not in call(checkout, *command)
+    assert "internal error" not in call_command(checkout, *command).stderr
     assert hostile.state(victims) == before
 
 
@@ -156,7 +136,7 @@ def test_without_a_config_safe_commands_run_nothing_that_they_detect(tmp_path: P
     checkout = hostile_code(tmp_path / "checkout")
     (checkout / "paropt.yml").unlink()
     for command in SAFE:
-        run(checkout, *command)
+        call_command(checkout, *command)
         assert not [*tmp_path.rglob("ran")], command
 
 
@@ -184,7 +164,7 @@ def test_pin_talks_to_no_socket_behind_a_link(tmp_path: Path) -> None:
         agent.listen()
         agent.setblocking(False)
         (checkout / ".paropt/control/1-abc.sock").symlink_to(tmp_path / "agent")
-        assert run(checkout, "pin", "2").returncode == 2
+        assert call_command(checkout, "pin", "2").returncode == 2
         with pytest.raises(BlockingIOError):
             agent.accept()
 
@@ -192,7 +172,7 @@ def test_pin_talks_to_no_socket_behind_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("check",), ("plan",), ("history",), ("init", "--force")], ids=" ".join)
 def test_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[str, ...]) -> None:
     os.mkfifo(tmp_path / "paropt.yml")
-    ended = run(tmp_path, *command)
+    ended = call_command(tmp_path, *command)
     assert ended.returncode in (0, 2)
     assert command[0] == "init" or "paropt.yml is not a regular file" in ended.stderr
 
@@ -212,5 +192,5 @@ def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tupl
 
 
 def test_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:
-    ended = run(tmp_path, "history", "--limit", "9" * 30)
+    ended = call_command(tmp_path, "history", "--limit", "9" * 30)
     assert (ended.returncode, "is more than" in ended.stderr) == (2, True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, environment, eventually, installed_command, run, serving
 
 STAGES = """
@@ -31,19 +32,19 @@ def test_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     folder = project(tmp_path)
     assert run(folder, "--once", projects.ANY_PORT).returncode == 1
     assert run(folder, "log", "lint").stdout == "one\ntwo\n"
-    assert run(folder, "log", "long").stdout == "".join(f"{number}\n" for number in range(1, 200_001))
-    tried = run(folder, "log", "unit[b]").stdout
+    assert call_command(folder, "log", "long").stdout == "".join(f"{number}\n" for number in range(1, 200_001))
+    tried = call_command(folder, "log", "unit[b]").stdout
     assert tried.count("b is tried") == 2
     assert "unit[1] b, attempt 2, failure" in tried
-    assert run(folder, "log", "call").stdout.startswith("called\n")
-    failed = run(folder, "log", "--failed").stdout
+    assert call_command(folder, "log", "call").stdout.startswith("called\n")
+    failed = call_command(folder, "log", "--failed").stdout
     assert "ValueError: no" in failed and "a is tried" not in failed
 
 
 def test_output_up_to_the_kill_of_an_exporter_can_be_read(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: slow, run: "echo so far; exec sleep 60", shell: true')
     with serving(folder, projects.ANY_PORT) as command:
-        eventually("output is kept", lambda: "so far" in run(folder, "log").stdout)
+        eventually("output is kept", lambda: "so far" in call_command(folder, "log").stdout)
         command.process.send_signal(signal.SIGKILL)
         command.process.wait(HANG_SECONDS)
         assert run(folder, "log", "slow", "--follow").stdout == "so far\n"
@@ -53,7 +54,7 @@ def test_follow_shows_a_run_until_it_ends(tmp_path: Path) -> None:
     wait = "echo before; while ! test -e go; do sleep 0.05; done; echo after"
     folder = projects.write(tmp_path, f'name: slow, run: "{wait}", shell: true')
     with serving(folder, projects.ANY_PORT) as command:
-        eventually("output is kept", lambda: "before" in run(folder, "log").stdout)
+        eventually("output is kept", lambda: "before" in call_command(folder, "log").stdout)
         follow = [installed_command(), "log", "--follow"]
         with subprocess.Popen(follow, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as following:
             assert following.stdout is not None
@@ -78,7 +79,7 @@ def test_logs_can_be_turned_off(tmp_path: Path) -> None:
     folder = projects.write(tmp_path, 'name: lint, run: "echo one", shell: true', lanes="history: {logs: false}")
     assert run(folder, "--once", projects.ANY_PORT).returncode == 0
     assert not (folder / ".paropt" / "logs").exists()
-    asked = run(folder, "log")
+    asked = call_command(folder, "log")
     assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
 
 
@@ -87,6 +88,6 @@ def test_whole_output_of_a_call_is_kept(tmp_path: Path, strategy: str) -> None:
     calls = "def work():\n    for number in range(50_000):\n        print(number)\n    raise ValueError('no')\n"
     folder = projects.write(tmp_path, 'name: call, call: "calls:work"', calls=calls)
     assert run(folder, "--once", "--strategy", strategy, projects.ANY_PORT).returncode == 1
-    printed, _, trace = run(folder, "log", "call").stdout.partition("\nTraceback")
+    printed, _, trace = call_command(folder, "log", "call").stdout.partition("\nTraceback")
     assert printed == "".join(f"{number}\n" for number in range(50_000))
     assert trace.endswith("ValueError: no\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from support.in_process import call_command
 from support.processes import in_folder
 from support.projects import write
 from support.real_servers import eventually, run, serving
@@ -17,7 +18,7 @@ def test_next_run_starts_with_the_written_profile(tmp_path: Path) -> None:
     assert profiled.returncode == 0, profiled.stderr
     text = (tmp_path / "paropt.yml").read_text()
     assert "standard: {workers: {max: 8, min: 1, start: 4}}  # as it comes" in text
-    assert run(tmp_path, "check").returncode == 0
+    assert call_command(tmp_path, "check").returncode == 0
     assert "pools    commands 4 ·" in run(tmp_path, "--once").stdout
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from support import projects
 from support.echoing_server import ERROR, REDIRECT, WARNING, EchoingServer, echoing_server
-from support.real_servers import HANG_SECONDS, environment, free_port, installed_command, run, serving
+from support.in_process import call_command
+from support.real_servers import HANG_SECONDS, environment, free_port, installed_command, serving
 from support.secured import Authority, hashed
 
 SECRETS = {
@@ -173,7 +174,7 @@ def test_looking_at_a_run_with_secrets_shows_none(tmp_path: Path) -> None:
         run_lane(tmp_path, environ, "logfmt")
         texts, environ["PAROPT_HOST_CONFIG"] = {}, host_file(tmp_path)
         for arguments in LOOKING:
-            ended = run(tmp_path / "project", *arguments, "--log.level=debug", **environ)
+            ended = call_command(tmp_path / "project", *arguments, "--log.level=debug", **environ)
             assert ended.returncode in (0, 1), ended.stderr
             texts[" ".join(arguments)] = (ended.stdout + ended.stderr).encode()
     assert find_secrets(texts, tmp_path / "server.key") == []

@@ -48,10 +48,7 @@ def served(tmp_path: Path) -> Iterator[ServeProcess]:
 
 def project(folder: Path, name: str, stages: str = QUICK) -> Path:
     (folder / name).mkdir()
-    projects.write(folder / name, stages, spin=SPIN)
-    config = folder / name / "paropt.yml"
-    config.write_text(config.read_text().replace("project: demo", f"project: {name}"))
-    return folder / name
+    return projects.write(folder / name, stages, project=name, spin=SPIN)
 
 
 def spinning(log: Path, *, tasks: int = 3, seconds: float = 0.3, until: Path = Path("/")) -> str:

@@ -28,9 +28,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def write_project(folder: Path) -> Path:
     """Write a project that is named like its folder."""
     folder.mkdir()
-    config = projects.write(folder, QUICK) / "paropt.yml"
-    config.write_text(config.read_text().replace("project: demo", f"project: {folder.name}"))
-    return folder
+    return projects.write(folder, QUICK, project=folder.name)
 
 
 def count_runs(page: str, project: str) -> float:

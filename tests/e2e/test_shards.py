@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 
 STAGES = """
@@ -79,7 +80,7 @@ def test_an_empty_shard_succeeds_and_says_so(project: Path) -> None:
     empty = [index for index, text in enumerate(said, 1) if "nothing to run in this shard" in text]
     assert len(empty) == 8
     assert take_lines(project) == ["lint"]
-    shown = run(project, "--dry-run", "--stage", "lint", "--shard", f"{empty[0]}/9")
+    shown = call_command(project, "--dry-run", "--stage", "lint", "--shard", f"{empty[0]}/9")
     assert "nothing to run in this shard\n\nestimated  0.0 s" in shown.stdout
     report = ElementTree.fromstring((project / f"{empty[0]}.xml").read_bytes())
     assert (report.get("name"), report.get("tests")) == (f"standard shard {empty[0]}/9", "0")
@@ -132,7 +133,7 @@ def test_plan_shows_each_shard_with_its_predicted_duration(project: Path) -> Non
     assert shown.returncode == 0, shown.stderr
     assert "lane standard shard 2/3 of demo" in shown.stdout
     assert all(f"{index}/3  " in shown.stdout for index in (1, 2, 3))
-    found = json.loads(run(project, "plan", "--shard", "2/3", "--output", "json").stdout)
+    found = json.loads(call_command(project, "plan", "--shard", "2/3", "--output", "json").stdout)
     assert [shard["shard"] for shard in found["shards"]] == ["1/3", "2/3", "3/3"]
     assert all(shard["predicted_seconds"] >= 0 for shard in found["shards"])
     items = [item for shard in found["shards"] for stage in shard["stages"] for item in stage["items"]]
@@ -141,10 +142,11 @@ def test_plan_shows_each_shard_with_its_predicted_duration(project: Path) -> Non
 
 def test_list_has_the_stages_of_the_shard(project: Path) -> None:
     found = [
-        run(project, "--list", "-q", "--shard", f"{index}/9", "--skip", "unit").stdout.split() for index in range(1, 10)
+        call_command(project, "--list", "-q", "--shard", f"{index}/9", "--skip", "unit").stdout.split()
+        for index in range(1, 10)
     ]
     assert sorted(name for names in found for name in names) == ["build", "lint"]
-    shown = run(project, "--list", "--shard", "1/1").stdout
+    shown = call_command(project, "--list", "--shard", "1/1").stdout
     assert "6 items: echo {item}" in shown
 
 
@@ -180,7 +182,7 @@ def test_merged_histories_give_each_shard_the_same_next_split(project: Path) -> 
     assert (merged.returncode, merged.stderr) == (0, "")
     assert "3 new runs, durations of 6 items" in merged.stdout
     plans = {
-        run(copy(project, f"next{index}"), "plan", "--shard", f"{index}/3").stdout.partition("split")[2][:12]
+        call_command(copy(project, f"next{index}"), "plan", "--shard", f"{index}/3").stdout.partition("split")[2][:12]
         for index in (1, 2, 3)
     }
     assert len(plans) == 1
@@ -191,7 +193,7 @@ def test_shards_of_different_splits_are_reported_by_the_merge(project: Path) -> 
     for index, machine in enumerate(machines, 1):
         for _ in range(index):
             ran(machine, "--skip" if index == 2 else "--stage", "unit", "--shard", f"{index}/2")
-    merged = run(project, "history", "merge", *(str(machine / ".paropt/history.db") for machine in machines))
+    merged = call_command(project, "history", "merge", *(str(machine / ".paropt/history.db") for machine in machines))
     assert merged.returncode == 1
     assert "the shards of lane standard are of different splits" in merged.stderr
 
@@ -200,7 +202,7 @@ def test_a_missing_shard_and_a_bad_file_are_reported_by_the_merge(project: Path)
     ran(project, "--shard", "1/2")
     other = copy(project, "other")
     shutil.rmtree(project / ".paropt")
-    merged = run(project, "history", "merge", str(other / ".paropt/history.db"), "paropt.yml")
+    merged = call_command(project, "history", "merge", str(other / ".paropt/history.db"), "paropt.yml")
     assert merged.returncode == 3
     assert merged.stderr.splitlines() == [
         "paropt-exporter: left out: paropt.yml: neither a history nor a JUnit report",
@@ -210,6 +212,6 @@ def test_a_missing_shard_and_a_bad_file_are_reported_by_the_merge(project: Path)
 
 def test_the_history_is_not_merged_into_itself(project: Path) -> None:
     ran(project)
-    merged = run(project, "history", "merge", ".paropt/history.db")
+    merged = call_command(project, "history", "merge", ".paropt/history.db")
     assert merged.returncode == 2
     assert "is the history itself" in merged.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 
 STAGES = """
@@ -125,7 +126,7 @@ def test_list_names_lanes_and_stages_and_runs_nothing(project: Path) -> None:
     listed = run(project, "--list")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert [line for line in listed.stdout.splitlines() if line.split()[:2] == ["2", "unit"]]
-    assert run(project, "--list", "-q").stdout.split() == ["lint", "unit", "items", "plan"]
+    assert call_command(project, "--list", "-q").stdout.split() == ["lint", "unit", "items", "plan"]
     assert not (project / ".paropt").exists()
 
 
@@ -149,7 +150,7 @@ def test_quiet_shows_failures_and_the_summary_only(project: Path) -> None:
 def test_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None:
     (project / "broken").touch()
     ran(project, "unit", code=1)
-    row = next(line for line in run(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])
+    row = next(line for line in call_command(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])
     assert "never succeeded" in row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +36,12 @@ sys.exit(code)
 
 
 def list_modules(folder: Path, *arguments: str) -> set[str]:
-    """Run the command and return the modules that it has imported."""
+    """Run the command and return the modules that it has imported. The first one checks the config and keeps it."""
     shown = folder / "modules.json"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(shown), *arguments],
         cwd=folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},  # `projects.write` keeps the config elsewhere
         capture_output=True,
         text=True,
         timeout=100,

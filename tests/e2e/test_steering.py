@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from support.in_process import call_command
 from support.projects import ANY_PORT, scraped, url, write
 from support.real_servers import eventually, run, serving
 
@@ -59,9 +60,9 @@ def test_pin_beats_a_fixed_size_and_resume_restores_it(tmp_path: Path) -> None:
     with serving(tmp_path, ANY_PORT, "--lane", "fixed") as command:
         address = url(tmp_path)
         eventually("two tasks wait", lambda: running(address) == 2)
-        assert run(tmp_path, "pin", "5").returncode == 0
+        assert call_command(tmp_path, "pin", "5").returncode == 0
         eventually("five tasks wait", lambda: running(address) == 5)
-        run(tmp_path, "resume")
+        call_command(tmp_path, "resume")
         eventually("the size is the config's", lambda: target(address) == 2)
         command.stop(signal.SIGINT)
 
@@ -71,13 +72,13 @@ def test_orders_reach_the_lane_that_they_name_past_the_socket_of_a_killed_one(tm
     with serving(tmp_path, ANY_PORT) as killed:
         eventually("it takes orders", lambda: sockets(tmp_path))
         killed.stop(signal.SIGKILL)
-    refused = run(tmp_path, "pause")
+    refused = call_command(tmp_path, "pause")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "no exporter runs in" in refused.stderr
     with serving(tmp_path, ANY_PORT, "--lane", "serial") as command:
         eventually("the lane runs", lambda: running(url(tmp_path)) == 1)
         assert len(sockets(tmp_path)) == 1, "the dead one's is removed"
-        refused = run(tmp_path, "pin", "4", "--lane", "serial")
+        refused = call_command(tmp_path, "pin", "4", "--lane", "serial")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "strategy sequential has no size" in refused.stderr
         command.stop(signal.SIGINT)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import processes, projects
+from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, run, serving
 
 CALLS = """
@@ -187,7 +188,7 @@ def test_automatic_sizes_follow_the_cpu_affinity(tmp_path: Path) -> None:
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        planned = json.loads(run(tmp_path, "plan", "--output", "json").stdout)
+        planned = json.loads(call_command(tmp_path, "plan", "--output", "json").stdout)
     finally:
         os.sched_setaffinity(0, allowed)
     assert planned["workers"]["start"] == 1, planned

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 
 
@@ -54,12 +55,12 @@ def test_every_command_says_which_config_it_found_above(repository: Path, comman
     assert run(repository, projects.ANY_PORT, "--once").returncode == 0
     ended = run(repository / "src", *command)
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (0, "config ../paropt.yml")
-    assert "config" not in run(repository, *command).stderr
+    assert "config" not in call_command(repository, *command).stderr
 
 
 def test_fault_names_the_file_as_it_is_reached_from_here(repository: Path) -> None:
     (repository / "paropt.yml").write_text("stages: 5\n")
-    ended = run(repository / "src", "check")
+    ended = call_command(repository / "src", "check")
     assert (ended.returncode, "../paropt.yml:1:9: stages" in ended.stderr) == (2, True)
 
 

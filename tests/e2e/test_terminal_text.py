@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, environment, installed_command, run
 
 EVIL = "\u202egnp.exe\x1b[2J\x9b31m\x07\r\u2066"
@@ -55,7 +56,7 @@ def test_no_command_prints_terminal_escapes(project: Path) -> None:
         ("plan", "--config.file", f"{EVIL}.yml"),
         (f"--{EVIL}",),
     ):
-        ended = run(project, *arguments)
+        ended = (run if "--once" in arguments else call_command)(project, *arguments)
         assert not ACTING.search(ended.stdout), (arguments, ended.stdout)
         assert not ACTING.search(ended.stderr), (arguments, ended.stderr)
         assert "internal error" not in ended.stderr
@@ -64,7 +65,7 @@ def test_no_command_prints_terminal_escapes(project: Path) -> None:
 def test_faults_of_a_config_are_shown_harmlessly(tmp_path: Path) -> None:
     evil = {"stages": [{"number": EVIL, "name": EVIL, EVIL: EVIL, "run": ["true"], "needs": [EVIL]}], EVIL: 1}
     (tmp_path / "paropt.yml").write_text(json.dumps(evil))
-    ended = run(tmp_path, "check")
+    ended = call_command(tmp_path, "check")
     assert ended.returncode == 2
     assert not ACTING.search(ended.stdout + ended.stderr), ended.stderr
     assert "\\u202e" in ended.stderr

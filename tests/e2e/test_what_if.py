@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.in_process import call_command
 from support.projects import write
 from support.real_servers import run
 
@@ -17,5 +18,5 @@ def test_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_pat
     assert "with up to 1 at once" in head
     assert one.startswith("with 1 worker, standard would have taken 1.") and one.endswith("(+0%)")
     assert four.startswith("with 4 workers, standard would have taken 0.")
-    refused = run(tmp_path, "history", "--run", "2026")
+    refused = call_command(tmp_path, "history", "--run", "2026")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

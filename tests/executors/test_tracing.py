@@ -37,7 +37,7 @@ X86_64 = os.uname().machine == "x86_64"
 
 
 @pytest.fixture
-def pool() -> Iterator[CommandPool]:
+def pool(kept_supervisor: None) -> Iterator[CommandPool]:
     with CommandPool(2) as pool:
         yield pool
 
@@ -49,7 +49,7 @@ def trace(pool: CommandPool, *steps: Sequence[str], cwd: Path) -> tuple[CommandO
 
 
 def environ(cwd: Path) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(cwd)}
+    return {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def list_reads(found: Trace) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.in_process import call_command
 from support.real_servers import run
 
 
@@ -22,8 +23,8 @@ def test_durations_come_from_runs_that_ran(tmp_path: Path, monkeypatch: pytest.M
     first, second, third = projects.runs(project)
     assert [each["stage_metrics"][0]["cached"] for each in (first, second, third)] == [False, True, True]
     assert projects.stages(third) == {"lint": ("success", "")}
-    listed = run(project, "history").stdout
+    listed = call_command(project, "history").stdout
     assert listed.count("1 stage cached") == 2 and "trend" not in listed
-    (planned,) = json.loads(run(project, "plan", "--output", "json").stdout)["stages"]
+    (planned,) = json.loads(call_command(project, "plan", "--output", "json").stdout)["stages"]
     assert planned["expected_seconds"] >= 0.3
     assert run(project, "--failed", "--once", projects.ANY_PORT).returncode == 0

@@ -20,13 +20,14 @@ from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
 from support.real_servers import RARE_COLLECTION, program
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 TESTS = alert_stories.files.render_tests()
 RULES = [
     rule
     for text in rule_files.render_rules(Options()).values()
-    for group in yaml.safe_load(text)["groups"]
+    for group in load_yaml(text)["groups"]
     for rule in group["rules"]
 ]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
@@ -82,7 +83,7 @@ def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: P
 
 def test_the_selector_is_in_every_query_of_scraped_series() -> None:
     for text in rule_files.render_rules(Options(selector='env="prod"')).values():
-        for group in yaml.safe_load(text)["groups"]:
+        for group in load_yaml(text)["groups"]:
             for rule in group["rules"]:
                 names = re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+(\{[^}]*\})?", rule["expr"])
                 assert names
@@ -100,10 +101,10 @@ def test_rules_for_kubernetes_equal_the_plain_ones() -> None:
     operator = rule_files.render_rules(Options(format=Format.PROMETHEUS_OPERATOR))
     configmap = rule_files.render_rules(Options(format=Format.CONFIGMAP))
     for path, text in plain.items():
-        rules, name = yaml.safe_load(text), Path(path).name
-        wrapped, mapped = yaml.safe_load(operator[path]), yaml.safe_load(configmap[path])
+        rules, name = load_yaml(text), Path(path).name
+        wrapped, mapped = load_yaml(operator[path]), load_yaml(configmap[path])
         assert (wrapped["kind"], wrapped["spec"]) == ("PrometheusRule", rules)
-        assert (mapped["kind"], yaml.safe_load(mapped["data"][name])) == ("ConfigMap", rules)
+        assert (mapped["kind"], load_yaml(mapped["data"][name])) == ("ConfigMap", rules)
         assert wrapped["metadata"]["name"] == mapped["metadata"]["name"] == name.removesuffix(".yml")
 
 
@@ -158,7 +159,7 @@ def test_an_alerts_link_leads_to_its_heading_in_the_runbook(alert: Alert) -> Non
 
 def collect_annotations(options: Options) -> dict[str, dict[str, str]]:
     """Return each alert's annotations by name; conditions of an alert differ in their description only."""
-    groups = yaml.safe_load(rule_files.render_rules(options)["alerts/paropt-alerts.yml"])["groups"]
+    groups = load_yaml(rule_files.render_rules(options)["alerts/paropt-alerts.yml"])["groups"]
     return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
 
@@ -198,7 +199,7 @@ def test_a_query_uses_only_exported_or_recorded_series(expr: str) -> None:
 @pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
 def test_queried_recordings_exist_for_every_window(window: str) -> None:
     texts = rule_files.render_rules(Options(rate_window=window)).values()
-    rules = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    rules = [rule for text in texts for group in load_yaml(text)["groups"] for rule in group["rules"]]
     recorded = [(rule["record"], *rule.get("labels", {}).items()) for rule in rules if "record" in rule]
     asked = {name for rule in rules for name in re.findall(r"\b(?:lane|instance_\w+):[\w:]+", rule["expr"])}
     assert len(set(recorded)) == len(recorded)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from paropt_exporter.config import host_model
 from paropt_exporter.config.document import Unreadable
 from paropt_exporter.monitoring import schema
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/host-config.md").read_text()
@@ -91,14 +91,14 @@ REFUSED = [
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_config_that_the_exporter_accepts_matches_the_schema(text: str) -> None:
     host_model.validate(text.encode())
-    assert [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(text))] == []
+    assert [error.message for error in VALIDATOR.iter_errors(load_yaml(text))] == []
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_config_that_the_exporter_refuses_violates_the_schema(text: str) -> None:
     with pytest.raises(Unreadable):
         host_model.validate(text.encode())
-    assert not VALIDATOR.is_valid(yaml.safe_load(text))
+    assert not VALIDATOR.is_valid(load_yaml(text))
 
 
 def test_schema_is_valid_and_describes_every_key() -> None:

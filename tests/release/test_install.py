@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from paropt_exporter._version import __version__
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
-GITHUB: dict[str, Any] = yaml.safe_load((ROOT / "deploy/ci/github.yml").read_text())
-GITLAB: dict[str, Any] = yaml.safe_load((ROOT / "deploy/ci/gitlab-ci.yml").read_text())
+GITHUB: dict[str, Any] = load_yaml((ROOT / "deploy/ci/github.yml").read_text())
+GITLAB: dict[str, Any] = load_yaml((ROOT / "deploy/ci/gitlab-ci.yml").read_text())
 (GITHUB_STEP,) = (step for step in GITHUB["jobs"]["checks"]["steps"] if step.get("name") == "install")
 SCRIPTS = {"github": GITHUB_STEP["run"], "gitlab": GITLAB[".paropt"]["before_script"][0]}
 every_script = pytest.mark.parametrize("which", SCRIPTS)

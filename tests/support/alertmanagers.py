@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from support.real_servers import HANG_SECONDS, free_port, server
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 ROUTING = ROOT / "deploy/alertmanager/alertmanager.yml"
@@ -86,7 +87,7 @@ def told_by(address: str, rules: Path) -> dict[str, object]:
 
 
 def _config(url: str, times: dict[str, str]) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load(ROUTING.read_text())
+    config: dict[str, Any] = load_yaml(ROUTING.read_text())
     for route in (config["route"], *config["route"]["routes"]):
         route.update({key: value for key, value in times.items() if key in route})
     config["receivers"] = [

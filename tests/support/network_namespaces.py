@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+
+_CLONE_NEWNET = 0x40000000  # of <sched.h>
 
 
 def find_obstacle() -> str:
@@ -77,9 +80,12 @@ class Network:
         return f"v{name}"
 
 
-def enter(name: str) -> list[str]:
-    """Return the words that start a program in a namespace."""
-    return ["ip", "netns", "exec", name]
+def enter(name: str) -> None:
+    """Move this process, which has one thread, into a namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{name}", "rb") as namespace:  # noqa: PTH123 -- for its descriptor
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {name}")
 
 
 def _ip(*words: str) -> None:

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.real_servers import Serving, eventually, get, run, serving
+from paropt_exporter.config import load_config
+from paropt_exporter.errors import ConfigError
+from support.in_process import call_command
+from support.real_servers import Serving, eventually, get, serving
 
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
 
-def write(folder: Path, stages: str, *, lanes: str = "", **modules: str) -> Path:
-    """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it."""
+def write(folder: Path, stages: str, *, project: str = "demo", lanes: str = "", **modules: str) -> Path:
+    """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it.
+
+    Its checked values are kept as by a first run: the check takes more than half of a started command's CPU seconds.
+    `tests/e2e/test_start_up.py` and configs that tests write themselves have the check in the command.
+    """
     lines = [line.strip() for line in stages.strip().splitlines()]
     numbered = "\n".join(f"  - {{number: {number}, {line}}}" for number, line in enumerate(lines, 1))
-    (folder / "paropt.yml").write_text(f"project: demo\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
+    (folder / "paropt.yml").write_text(f"project: {project}\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    with suppress(ConfigError):  # many tests are about faults
+        load_config(folder / "paropt.yml", root=folder, environ=os.environ)
     return folder
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
     """Return the runs in the project's history, oldest first, as the command lists them."""
-    listed = run(folder, "history", "--output", "json")
+    listed = call_command(folder, "history", "--output", "json")
     assert listed.returncode == 0, listed.stderr
     return list(json.loads(listed.stdout))
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.real_servers import HANG_SECONDS, environment, eventually, get, installed_command, program, run
+from support.in_process import call_command
+from support.real_servers import HANG_SECONDS, environment, eventually, get, installed_command, program
 
 ANY_ADDRESS = "127.0.0.1:0"
 
@@ -81,7 +82,7 @@ class ServeProcess:
         return sum_series(self.page(), name, **labels)
 
     def status(self) -> Mapping[str, Any]:
-        shown = run(self.runtime.parent, "serve", "status", "--output", "json", **self.environment)
+        shown = call_command(self.runtime.parent, "serve", "status", "--output", "json", **self.environment)
         assert shown.returncode == 0, shown.stderr
         return dict(json.loads(shown.stdout))
 

@@ -76,13 +76,13 @@ def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: Dask
         os.mkfifo(tmp_path / "begun")
         late = pool.submit_commands("late", [["sh", "-c", code]])
         command = int((tmp_path / "begun").read_text())
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.send_signal(signal.SIGSTOP)
         pool.give_up(late)
         with pytest.raises(WorkerDied, match="its worker did not answer the order to stop"):
             late.result(WAIT_SECONDS)
         (tmp_path / "go").write_text("")
         wait_for_end(command)
-        worker.process.send_signal(signal.SIGCONT)
+        worker.send_signal(signal.SIGCONT)
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert pool.late_replies == 1
         assert isinstance(late.exception(0), WorkerDied)

@@ -14,7 +14,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterSettings
 from support.dask_clusters import DaskCluster
-from support.network_namespaces import Network, enter, find_obstacle
+from support.network_namespaces import Network, find_obstacle
 
 WAIT_SECONDS = 60.0
 # Dask's lowest: a connection is given up after as long without an answer. Its default is 30 s.
@@ -43,7 +43,7 @@ def test_cut_off_worker_has_killed_its_task_before_the_task_fails_here(
     try:
         cluster.start_scheduler(host=network.address)
         near, far = network.add_host(), network.add_host()
-        cluster.start_worker("far", prefix=enter(far), folder="far")
+        cluster.start_worker("far", namespace=far, folder="far")
         settings = ClusterSettings(
             root=tmp_path, scheduler=cluster.address, insecure=True, shared_root=str(tmp_path),
             partition_grace_seconds=GRACE_SECONDS,
@@ -52,7 +52,7 @@ def test_cut_off_worker_has_killed_its_task_before_the_task_fails_here(
         try:
             cut = pool.submit_commands("cut", [["sh", "-c", f"echo $$ > {fifo}; exec sleep 300"]])
             pid = int(fifo.read_text())
-            cluster.start_worker("near", prefix=enter(near), folder="near")
+            cluster.start_worker("near", namespace=near, folder="near")
             network.cut(far)
             with pytest.raises(WorkerDied, match=r"lost: .* without an answer"):
                 cut.result(WAIT_SECONDS)

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-import yaml
 
 from paropt_exporter import families
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files as alerts
 from support.demo import ROOT, RULES, demo, rules
 from support.real_servers import HANG_SECONDS, Prometheus, eventually, get
+from support.yaml_documents import load_yaml
 
 pytestmark = pytest.mark.timeout(4 * HANG_SECONDS)  # the first test waits for five runs of the demo and 200 queries
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
@@ -63,7 +63,7 @@ def iter_questions() -> Iterator[Question]:
 def iter_rule_questions() -> Iterator[Question]:
     """Yield recordings, the operands of alerts (alerts themselves are usually empty) and the runbook's queries."""
     for path, text in rules().items():
-        for group in yaml.safe_load(text)["groups"]:
+        for group in load_yaml(text)["groups"]:
             for rule in group["rules"]:
                 name = rule.get("record") or rule["alert"]
                 compared = [rule["expr"]] if "record" in rule else SELECTOR.findall(rule["expr"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
 
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Format, Options
+from support.yaml_documents import load_yaml
 
 PLAIN = dashboards.render_dashboards(Options())
 
@@ -43,7 +43,7 @@ def test_the_sla_target_is_in_thresholds_and_budget() -> None:
 
 def test_provisioning_adds_the_provider_file() -> None:
     files = dashboards.render_dashboards(Options(format=Format.PROVISIONING))
-    (provider,) = yaml.safe_load(files.pop("provisioning/dashboards/paropt.yml"))["providers"]
+    (provider,) = load_yaml(files.pop("provisioning/dashboards/paropt.yml"))["providers"]
     assert files == PLAIN
     assert provider["type"] == "file"
     assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
@@ -54,7 +54,7 @@ def test_a_config_map_has_the_sidecars_label_and_the_same_dashboard(form: Format
     files = dashboards.render_dashboards(Options(format=form))
     assert len(files) == len(PLAIN)
     for path, text in files.items():
-        config_map = yaml.safe_load(text)
+        config_map = load_yaml(text)
         assert config_map["kind"] == "ConfigMap"
         assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
         (content,) = config_map["data"].values()
