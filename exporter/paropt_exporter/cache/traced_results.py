@@ -63,9 +63,9 @@ _OTHER_FOLDERS = CACHE_FOLDERS | {".git", "node_modules"}
 
 def find_refusal() -> str:
     """Return why no command can be traced here; "" if they can."""
-    from paropt_exporter.executors.supervisor import tracing  # here: few stages are traced
+    from paropt_exporter.executors.supervisor import seccomp  # here: few stages are traced
 
-    return tracing.find_refusal()
+    return seccomp.find_refusal()
 
 
 def describe_proof(proofs: int) -> str:

@@ -95,7 +95,7 @@ class Notification:
 class Kernel:
     """The calls to the kernel. `machine`: as uname names it. Raises Forbidden for one whose numbers are unknown."""
 
-    def __init__(self, machine: str) -> None:
+    def __init__(self, machine: str = os.uname().machine) -> None:
         if machine not in _ARCHITECTURES:
             raise Forbidden(f"the numbers of its system calls are unknown for {machine}")
         self._architecture = _ARCHITECTURES[machine]
@@ -218,6 +218,13 @@ class Kernel:
             raise OSError(get_errno(), "the memory of a process can't be read")
         return self._buffer[:found].tobytes()
 
+    def read_bytes(self, pid: int, address: int, count: int) -> bytes:
+        """Return so many bytes of a process's memory, which may be on two pages. Raises OSError."""
+        found = self.read_memory(pid, address, count)
+        if len(found) < count:
+            found += self.read_memory(pid, address + len(found), count - len(found))
+        return found
+
     def read_text(self, pid: int, address: int) -> bytes:
         """Return the bytes up to the first NUL, as of a path. Raises OSError."""
         found, end, _ = self.read_memory(pid, address, _FIRST_READ_BYTES).partition(b"\0")
@@ -255,3 +262,48 @@ def _pack_instruction(each: tuple[int, int | str, int | str, int], place: int, e
     if max(jumps) > _LONGEST_JUMP:
         raise ValueError("the filter is too long for its jumps")
     return pack("=HBBI", code, jumps[0], jumps[1], value)
+
+
+def find_refusal() -> str:
+    """Return why no command of this process can be traced; "" if they can.
+
+    Tries it on a thread, which ends at once: a filter concerns only the thread that installs it.
+    """
+    import threading
+
+    found: list[str] = ["the kernel does not answer"]
+    thread = threading.Thread(target=lambda: found.__setitem__(0, _try_filter()), name="paropt-probe", daemon=True)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _try_filter() -> str:
+    try:
+        kernel = Kernel()
+        kernel.read_text(os.getpid(), kernel.own_text_address)
+        os.close(kernel.install_filter(kernel.build_filter(["pivot_root"], ())))
+    except Forbidden as error:
+        return str(error)
+    except OSError as error:
+        return explain_refusal(error.errno or 0)
+    return _read_ptrace_limit()
+
+
+def explain_refusal(code: int) -> str:
+    """Return why the kernel refused the filter."""
+    if code == errno.EBUSY:
+        return "a tracer or a container watches its system calls already"
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return "the kernel has no seccomp user notifications, which Linux 5.5 brought"
+    return f"the kernel or the container forbids it: {os.strerror(code)}"
+
+
+def _read_ptrace_limit() -> str:
+    """Return a refusal if Yama lets no process read the memory of its descendants."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope", "rb") as file:
+            forbids = int(file.read()) > 1 and os.geteuid() != 0
+    except (OSError, ValueError):
+        return ""
+    return "kernel.yama.ptrace_scope forbids to read the memory of other processes" if forbids else ""
