@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from paropt_exporter.changes import Changes
 from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
+from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -45,13 +46,9 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     that has outputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
-    by_name = {stage.name: stage for stage in stages}
-    waiting = [*reasons]
-    while waiting:
-        for need in by_name[waiting.pop()].needs:
-            if need in by_name and need not in reasons:
-                reasons[need] = _NEEDED
-                waiting.append(need)
+    needs = {stage.name: stage.needs for stage in stages}
+    needed = find_reachable(reasons, lambda name: (need for need in needs[name] if need in needs))
+    reasons = {**dict.fromkeys(needed, _NEEDED), **reasons}
     ordered = {stage.name: reasons[stage.name] for stage in stages if stage.name in reasons}
     left_out = tuple(stage.name for stage in stages if stage.name not in reasons)
     return AffectedStages(reasons=ordered, left_out=left_out, changes=changes)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.plan.stage_graph import find_reachable
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
 
 QUANTILE = 0.9
@@ -111,14 +112,11 @@ class _Choice:
 
     def _list_missing(self, name: str) -> set[str]:
         """Return the stage and its needs that are not taken."""
-        missing: set[str] = set()
-        waiting = [name]
-        while waiting:
-            each = waiting.pop()
-            if each in self._stages and each not in missing and each not in self.taken:
-                missing.add(each)
-                waiting += self._stages[each].needs
-        return missing
+
+        def is_missing(each: str) -> bool:
+            return each in self._stages and each not in self.taken
+
+        return find_reachable(filter(is_missing, [name]), lambda each: filter(is_missing, self._stages[each].needs))
 
     def _measure_chain(self, name: str) -> float:
         """Return the seconds of the longest chain of needs that ends with a stage."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import KnownItems, PlannedStage, PlannedTask, Split, compute_median
 
 MOST_SHARDS = 1000
@@ -107,16 +108,14 @@ class _Graph:
             name: tuple(sorted(need for need in stage.needs if need in self.stages))
             for name, stage in self.stages.items()
         }
-        needed_by: dict[str, list[str]] = defaultdict(list)
-        for name, needs in self.needs.items():
-            for need in needs:
-                needed_by[need].append(name)
-        self.needed_by = needed_by
-        self.all_needs = {name: self._find_all_needs(name) for name in self.stages}
+        self.needed_by = map_dependents(self.needs)
+        self.all_needs = {
+            name: frozenset(find_reachable(needs, self.needs.__getitem__)) for name, needs in self.needs.items()
+        }
         self.items = {name: list_items(stage) for name, stage in self.stages.items()}
         with_items = [name for name, items in self.items.items() if items]
         self.split = frozenset(
-            name for name in with_items if not needed_by[name] and not self.all_needs[name] & {*with_items}
+            name for name in with_items if not self.needed_by[name] and not self.all_needs[name] & {*with_items}
         )
         self.repeated = frozenset(need for name in self.split for need in self.all_needs[name])
         self.notes = tuple(self._iter_notes(with_items))
@@ -137,27 +136,11 @@ class _Graph:
                 found.append(tuple(member for member in self.stages if member in placed))
         return found
 
-    def _find_all_needs(self, name: str) -> frozenset[str]:
-        found: set[str] = set()
-        waiting = [*self.needs[name]]
-        while waiting:
-            need = waiting.pop()
-            if need not in found:
-                found.add(need)
-                waiting += self.needs[need]
-        return frozenset(found)
-
     def _find_connected(self, name: str) -> set[str]:
-        found: set[str] = set()
-        waiting = [name]
-        while waiting:
-            member = waiting.pop()
-            if member not in found:
-                found.add(member)
-                waiting += [
-                    other for other in (*self.needs[member], *self.needed_by[member]) if other not in self.split
-                ]
-        return found
+        def list_neighbours(member: str) -> list[str]:
+            return [other for other in (*self.needs[member], *self.needed_by[member]) if other not in self.split]
+
+        return find_reachable([name], list_neighbours)
 
     def _iter_notes(self, with_items: Sequence[str]) -> Iterable[str]:
         for name in with_items:
