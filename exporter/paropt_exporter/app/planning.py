@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.changes import ChangeFinder
+    from paropt_exporter.input_files import InputPatterns
 
 _MOST_NAMED = 10  # in one line
 _Stamp = tuple[int, int, int] | None
@@ -163,7 +164,6 @@ def _find_hits(plan: Plan) -> frozenset[str]:
 def _find_affected(plan: Plan) -> frozenset[str]:
     """Return the stages with an input that differs from the main branch; none if git can't tell."""
     from paropt_exporter.changes import UnknownChange, find_changes
-    from paropt_exporter.input_files import ITEM, InputPatterns
 
     stages = [stage for stage in plan.stages if stage.inputs is not None]
     try:
@@ -171,11 +171,18 @@ def _find_affected(plan: Plan) -> frozenset[str]:
     except UnknownChange:
         return frozenset()
     return frozenset(
-        stage.name
-        for stage in stages
-        if changes is not None
-        and changes.find_match(InputPatterns(tuple(pattern.replace(ITEM, "*") for pattern in stage.inputs or ())))
+        stage.name for stage in stages if changes is not None and changes.find_match(_build_input_patterns(stage))
     )
+
+
+def _build_input_patterns(stage: PlannedStage) -> InputPatterns:
+    """Return the inputs of all of a stage's tasks."""
+    from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
+
+    patterns = [pattern for pattern in stage.inputs or () if ITEM not in pattern]
+    of_items = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
+    items = {item for task in stage.tasks for item in task.items or (task.item or "",)} if of_items else ()
+    return InputPatterns([*patterns, *(each for item in items for each in fill_item(of_items, item))])
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.changes import Changes
 from paropt_exporter.events import Result, RunRecord, StageRecord
-from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, join_pattern, list_git_files, walk_folder
+from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
 from paropt_exporter.plan import Selection, choose_stages
-from paropt_exporter.plan.affected import add_dependents, list_input_patterns
+from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -398,7 +398,7 @@ class InputChanges:
             stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
             for stage in stages
         }
-        self._outputs = InputPatterns(tuple(_iter_outputs(config)))
+        self._outputs = InputPatterns([each for stage in config.stages for each in list_output_patterns(stage)])
         self._files = FileStates(self._folder)
         self._known: dict[str, str] = {}
         self.scan()
@@ -457,14 +457,6 @@ class InputChanges:
             return get_state(self._files.take_snapshot([(path, state)])[path])
         except UnusableFile:
             return f"unreadable {state.st_mtime_ns}"
-
-
-def _iter_outputs(config: Config) -> Iterable[str]:
-    for stage in config.stages:
-        for pattern in stage.outputs:
-            yield join_pattern(stage.cwd or ".", pattern.replace(ITEM, "*"))
-        if stage.file:
-            yield str(Path(stage.file))
 
 
 def _stat_files(folder: str, paths: Iterable[str]) -> Iterable[FoundFile]:

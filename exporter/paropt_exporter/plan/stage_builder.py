@@ -199,15 +199,10 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
 
 def _list_written(stage: Stage) -> tuple[str, ...]:
     """Return the patterns of all files that a stage may write, for any item."""
-    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
+    from paropt_exporter.input_files import ANY_PATH, escape_pattern  # here, as below: most stages have no patterns
 
-    patterns = [each for pattern in stage.outputs for each in dict.fromkeys(_generalize(pattern))]
+    patterns = dict.fromkeys(pattern.replace(ITEM, path) for pattern in stage.outputs for path in ANY_PATH)
     return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
-
-
-def _generalize(pattern: str) -> tuple[str, ...]:
-    """Return patterns for any item, in whose place there may be a path."""
-    return pattern.replace(ITEM, "*"), pattern.replace(ITEM, "**/*")
 
 
 def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
