@@ -18,13 +18,14 @@ from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import ConfigError, NothingFailed, UsageError
 from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
-from paropt_exporter.history import Failures, History
+from paropt_exporter.history import History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.changes import ChangeFinder
+    from paropt_exporter.history import Failures
     from paropt_exporter.input_files import InputPatterns
 
 _MOST_NAMED = 10  # in one line
