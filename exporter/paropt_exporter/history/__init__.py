@@ -12,11 +12,8 @@ from paropt_exporter.history.recovery import InterruptedRun
 from paropt_exporter.history.store import History
 
 if TYPE_CHECKING:
-    from paropt_exporter.history.failures import Failures as Failures
-    from paropt_exporter.history.summaries import RunSummary as RunSummary
-    from paropt_exporter.history.summaries import StageSummary as StageSummary
-    from paropt_exporter.history.summaries import TaskSummary as TaskSummary
-    from paropt_exporter.history.summaries import Trend as Trend
+    from paropt_exporter.history.failures import Failures
+    from paropt_exporter.history.summaries import RunSummary, StageSummary, TaskSummary, Trend
 
 __all__ = ["Failures", "History", "InterruptedRun", "RunSummary", "StageSummary", "TaskSummary", "Trend"]
 
