@@ -1,4 +1,4 @@
-"""Query the history for a run: totals to resume from, and what a plan and the controller expect from earlier runs.
+"""Query the history for a run: totals to resume from, and the figures of earlier runs for plans and the controller.
 
 The last run is the one that began last (`sequence`), not the one with the latest timestamp, since wall clocks jump.
 """

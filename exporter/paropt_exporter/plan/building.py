@@ -1,4 +1,4 @@
-"""Build the plan of a lane: choose its stages, build them, add what is known of them, and order them."""
+"""Build the plan of a lane: choose its stages, build them, add measurements of earlier runs, and order them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of stages: what leads to what by their needs, and the order of a run that follows from it."""
+"""The graph of stages: the stages that needs lead to, and the order of a run that follows from it."""
 
 from __future__ import annotations
 
