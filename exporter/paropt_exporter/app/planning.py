@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
-from paropt_exporter.errors import ConfigError, NothingFailed, UsageError
+from paropt_exporter.errors import ConfigError, NothingFailed, UsageError, join_names
 from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
 from paropt_exporter.history import History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from paropt_exporter.history import Failures
     from paropt_exporter.input_files import InputPatterns
 
-_MOST_NAMED = 10  # in one line
 _Stamp = tuple[int, int, int] | None
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
@@ -193,7 +192,7 @@ def find_failures(history: History, config: Config, lane: str, selection: Select
     if found is None:
         raise UsageError(f"--failed: no run of lane {lane} is known: run it without --failed first")
     if not found.stages:
-        unknown = f" (not run yet: {_format_names(found.unknown)})" if found.unknown else ""
+        unknown = f" (not run yet: {join_names(found.unknown)})" if found.unknown else ""
         raise NothingFailed(f"--failed: nothing to run: no stage of lane {lane} failed when it last ran{unknown}")
     return found
 
@@ -207,20 +206,15 @@ def format_failures(plan: Plan, failed: Failures) -> str:
     planned = {stage.name for stage in plan.stages}
     left_out = [name for name in failed.succeeded if name not in planned]
     unknown = [name for name in failed.unknown if name not in planned]
-    parts = [f"--failed runs {_format_names(runs)}"]
-    parts += [f"leaves out {_format_names(left_out)}, which succeeded"] if left_out else []
-    parts += [f"and {_format_names(unknown)}, not run yet"] if unknown else []
+    parts = [f"--failed runs {join_names(runs)}"]
+    parts += [f"leaves out {join_names(left_out)}, which succeeded"] if left_out else []
+    parts += [f"and {join_names(unknown)}, not run yet"] if unknown else []
     return "; ".join(parts)
 
 
 def _format_item_count(stage: PlannedStage) -> str:
     count = sum(max(1, len(task.items)) for task in stage.tasks)
     return "1 failed item" if count == 1 else f"{count} failed items"
-
-
-def _format_names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paropt_exporter.changes import Changes
+from paropt_exporter.errors import join_names
 from paropt_exporter.input_files import (
     ANY_PATH,
     ITEM,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
     from paropt_exporter.config.values import Items
 
-_MOST_NAMED = 10  # in one line
 _NO_INPUTS = "no inputs: always runs"
 _NEEDED = "needed"
 
@@ -41,10 +41,10 @@ class AffectedStages(Struct, frozen=True, kw_only=True):
         count = len(self.changes.paths)
         files = "1 file differs" if count == 1 else f"{count} files differ"
         line = f"--affected: {files} from {self.changes.base}: runs "
-        line += _join([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
+        line += join_names([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
         if not self.left_out:
             return line
-        return f"{line}; leaves out {_join(self.left_out)}: no input changed"
+        return f"{line}; leaves out {join_names(self.left_out)}: no input changed"
 
 
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
@@ -155,11 +155,6 @@ def _find_reasons(config: Config, stages: Sequence[Stage], changes: Changes) -> 
         if (why := find_affected_by_file(config, stage, changes)) is not None:
             reasons[stage.name] = why
     return reasons | {name: f"needs {need}" for name, need in add_dependents(stages, reasons).items()}
-
-
-def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def _format_path(path: str) -> str:

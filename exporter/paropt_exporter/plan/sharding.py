@@ -21,7 +21,7 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
@@ -147,13 +147,13 @@ class _Graph:
             if len(self.items[name]) == 1:
                 continue
             if self.needed_by[name]:
-                told = _join(self.needed_by[name])
+                told = join_names(self.needed_by[name], _MOST_NAMED)
                 yield f"the items of {name} stay in one shard: {told} needs all of them (--skip or --only changes that)"
             elif name not in self.split:
-                told = _join([need for need in with_items if need in self.all_needs[name]])
+                told = join_names([need for need in with_items if need in self.all_needs[name]], _MOST_NAMED)
                 yield f"the items of {name} stay in one shard: it needs all items of {told}"
         for need in sorted(self.repeated):
-            told = _join(sorted(name for name in self.split if need in self.all_needs[name]))
+            told = join_names(sorted(name for name in self.split if need in self.all_needs[name]), _MOST_NAMED)
             yield f"{need} runs in each shard that has items of {told}, which needs it"
 
 
@@ -333,7 +333,7 @@ def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[s
     long = [unit for unit in units if unit.known and unit.size > _LONG_RATIO * share > 0]
     for unit in long[:_MOST_NAMED] if len(loads) > 1 else ():
         stage, item, _ = unit.name
-        told = f"{item} of {stage}" if item else _join(unit.stages)
+        told = f"{item} of {stage}" if item else join_names(unit.stages, _MOST_NAMED)
         yield (
             f"{told} takes {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
             f"{share / _MICROSECONDS:.1f} s: divide it, or use fewer shards"
@@ -369,8 +369,3 @@ def _to_micros(seconds: float) -> int:
 def _to_stored(item: str) -> str:
     """Return an item as the history has it: bytes that are not valid Unicode are escaped there."""
     return item.encode("utf-8", "backslashreplace").decode()
-
-
-def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
