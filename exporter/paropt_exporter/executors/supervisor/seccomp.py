@@ -65,6 +65,36 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
 }  # fmt: skip
 
+_Instruction = tuple[int, int | str, int | str, int]  # code, jumps if true and if false, value
+
+
+def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
+    """Return instructions that notify if an argument has a bit of these in its lower or its upper half."""
+    offset = _ARGUMENTS_OFFSET + 8 * argument
+    return [
+        (_LOAD_WORD, 0, 0, offset),
+        (_JUMP_IF_SET, "notify", 0, low),
+        (_LOAD_WORD, 0, 0, offset + 4),
+        (_JUMP_IF_SET, "notify", "allow", high),
+    ]
+
+
+# Calls that are notified of in some cases only, which `Kernel.build_filter` describes.
+_CONDITIONS: dict[str, list[_Instruction]] = {
+    "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
+    "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
+    "newfstatat": [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
+        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
+        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
+    ],
+    "sendmsg": [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
+        (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
+    ],
+}
+
 
 class Forbidden(Exception):
     """The kernel, or a filter that this process has already, refuses. The message has the reason."""
@@ -133,45 +163,21 @@ class Kernel:
         notified of, since the file was opened before. Calls of another architecture, such as those of a 32-bit program,
         are notified of too.
         """
-        asked = {self._numbers[name] for name in names if name in self._numbers}
-        denied = {self._numbers[name] for name in refused if name in self._numbers}
-        conditional = {self._numbers["clone"]: (0, _CLONE_NEW_MOUNTS), self._numbers["sendto"]: (4, 0xFFFFFFFF)}
-        fstat = self._numbers["newfstatat"] if self._numbers["newfstatat"] in asked else None
-        sendmsg = self._numbers["sendmsg"] if self._numbers["sendmsg"] in asked else None
-        plain = sorted(asked - conditional.keys() - {fstat, sendmsg})
-        special = sorted(asked & conditional.keys())
-        body: list[tuple[int, int | str, int | str, int]] = [
+        numbers = self._numbers
+        asked = {name: numbers[name] for name in names if name in numbers}
+        plain = sorted(number for name, number in asked.items() if name not in _CONDITIONS)
+        denied = sorted(numbers[name] for name in refused if name in numbers)
+        body: list[_Instruction] = [
             (_LOAD_WORD, 0, 0, _ARCH_OFFSET),
             (_JUMP_IF_EQUAL, 0, "notify", self._architecture),
             (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
             (_JUMP_IF_GREATER, "notify", 0, _X32_BIT - 1),
             *((_JUMP_IF_EQUAL, "notify", 0, number) for number in plain),
-            *((_JUMP_IF_EQUAL, "refuse", 0, number) for number in sorted(denied)),
+            *((_JUMP_IF_EQUAL, "refuse", 0, number) for number in denied),
         ]
-        for number in special:
-            argument, mask = conditional[number]
-            offset = _ARGUMENTS_OFFSET + 8 * argument
-            body += [
-                (_JUMP_IF_EQUAL, 0, 4, number),
-                (_LOAD_WORD, 0, 0, offset),
-                (_JUMP_IF_SET, "notify", 0, mask),
-                (_LOAD_WORD, 0, 0, offset + 4),
-                (_JUMP_IF_SET, "notify", "allow", mask if argument else 0),
-            ]
-        if fstat is not None:
-            body += [
-                (_JUMP_IF_EQUAL, 0, 4, fstat),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
-                (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
-                (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
-            ]
-        if sendmsg is not None:
-            body += [
-                (_JUMP_IF_EQUAL, 0, 2, sendmsg),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
-                (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
-            ]
+        for name, condition in _CONDITIONS.items():
+            if name in asked:
+                body += [(_JUMP_IF_EQUAL, 0, len(condition), asked[name]), *condition]
         ends = {"allow": len(body), "notify": len(body) + 1, "refuse": len(body) + 2}
         body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
         return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
@@ -256,7 +262,7 @@ class Kernel:
         return int(found)
 
 
-def _pack_instruction(each: tuple[int, int | str, int | str, int], place: int, ends: Mapping[str, int]) -> bytes:
+def _pack_instruction(each: _Instruction, place: int, ends: Mapping[str, int]) -> bytes:
     code, if_true, if_false, value = each
     jumps = [ends[target] - place - 1 if isinstance(target, str) else target for target in (if_true, if_false)]
     if max(jumps) > _LONGEST_JUMP:
