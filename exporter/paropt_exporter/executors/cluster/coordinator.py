@@ -83,6 +83,7 @@ class Coordinator:
         self._ready = asyncio.Event()
         self._queue: deque[WorkItem] = deque()
         self._incoming: deque[WorkItem] = deque()
+        self._cut_off: dict[WorkItem, str] = {}  # items of lost workers that may still run them; reasons
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
         self._folder = ""
@@ -458,7 +459,8 @@ class Coordinator:
         why = f"lost: {why or f'the worker {worker.name} on {worker.facts.host} has gone'}"
         if items and silence > _SILENT_SECONDS:
             wait = max(0.0, self._settings.partition_grace_seconds - silence)
-            self._loop.call_later(wait, self._fail_items, items, f"{why} after {silence:.0f} s without an answer")
+            self._cut_off |= dict.fromkeys(items, f"{why} after {silence:.0f} s without an answer")
+            self._loop.call_later(wait, self._fail_cut_off, items)
         else:
             self._fail_items(items, why)
         self._adjust()
@@ -467,9 +469,17 @@ class Coordinator:
         for item in items:
             self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
 
+    def _fail_cut_off(self, items: Iterable[WorkItem]) -> None:
+        for item in items:
+            if (why := self._cut_off.get(item)) is not None:
+                self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
+
     def _fail_item(self, item: WorkItem, error: BaseException) -> None:
+        self._cut_off.pop(item, None)
         if item.worker is not None:
             item.worker.take_item(item.task.attempt)
+        if item.future.done():
+            return  # its reply came before the order to give it up
         if not item.sent_seconds and not item.future.start_running(monotonic()):
             return  # it was cancelled in the queue
         measured = None
@@ -704,9 +714,12 @@ class Coordinator:
         for worker in tuple(self._workers.values()):
             self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
             worker.stream.close()
+        self._fail_cut_off(tuple(self._cut_off))
         while self._queue:
             item = self._queue.popleft()
-            if not item.future.cancel():
+            if item.future.cancel():
+                item.future.start_running(monotonic())  # tells waiters of its cancellation
+            else:
                 self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
         if self._client is not None:
             with contextlib.suppress(Exception):
