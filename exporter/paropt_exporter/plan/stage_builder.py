@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -166,11 +167,11 @@ class StageBuilder:
 
     def _find_outputs_of_others(self, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither."""
-        needed = find_reachable(stage.needs, lambda name: self._needs.get(name, ()))
-        others = {name: patterns for name, patterns in self._written.items() if name != stage.name}
+        needed = find_reachable(stage.needs, lambda name: self._needs.get(name, ())) - {stage.name}
+        written, known = self._written.items(), needed | {stage.name}
         return (
-            tuple(pattern for name, patterns in others.items() if name in needed for pattern in patterns),
-            tuple(pattern for name, patterns in others.items() if name not in needed for pattern in patterns),
+            tuple(chain.from_iterable(patterns for name, patterns in written if name in needed)),
+            tuple(chain.from_iterable(patterns for name, patterns in written if name not in known)),
         )
 
     @cached_property
