@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -185,6 +187,32 @@ def test_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> N
 def test_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
     names = {f"s{n}": f"s{n - 1}" if n else "" for n in range(3000)}
     assert plan.build_plan(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000
+
+
+def test_work_for_a_cached_stage_does_not_grow_with_the_others(tmp_path: Path) -> None:
+    few, many = (_count_calls_of_a_plan(tmp_path, stages) for stages in (50, 200))
+    assert many < 5 * few
+
+
+def _count_calls_of_a_plan(folder: Path, stages: int) -> int:
+    """Return how many functions are called, apart from steps of generators."""
+    lines = [
+        f"- {{number: {n}, name: s{n}, run: x, inputs: [in/{n}], outputs: [out/{n}]}}" for n in range(1, stages + 1)
+    ]
+    read = configs.read(folder, "\n".join(["stages:", *lines, ""]))
+    calls = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call" and not frame.f_code.co_flags & inspect.CO_GENERATOR
+
+    plan.build_plan(read, "standard")  # loads the modules that plans need
+    sys.setprofile(count)
+    try:
+        plan.build_plan(read, "standard")
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def test_limits_come_from_the_stage_or_its_lane(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ except ImportError:  # an interpreter without the C module
     from pickle import PicklingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 # The exit codes of the command. After a signal it is EXIT_SIGNAL_BASE + the signal's number.
@@ -143,6 +144,12 @@ def shorten(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
         return text
     room = longest - len(f" … {len(text)} more characters")
     return f"{text[:room]} … {len(text) - room} more characters"
+
+
+def join_names(names: Sequence[str], most: int = 10) -> str:
+    """Return names for one line: at most so many, and the number of the others."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def to_one_line(text: str) -> str:

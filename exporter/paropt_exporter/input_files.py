@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from paropt_exporter.lazy_patterns import compile_later
 
 ITEM = "{item}"  # in a pattern: the task's item
+ANY_PATH = ("*", "**/*")  # patterns in its place for unknown items
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
 _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
 _WILDCARDS = compile_later(r"[*?\[]")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paropt_exporter.app.watching import InputChanges
+from paropt_exporter.config import read_config
 from support import projects
 from support.real_servers import HANG_SECONDS
 
@@ -32,3 +34,18 @@ def test_folder_that_this_user_may_not_read_hides_no_change_of_others(tmp_path: 
         [*_MORTAL, sys.executable, "-c", _SCAN], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
     )
     assert ran.stdout == "['src/a.py']\n", ran.stderr
+
+
+def test_changed_item_in_a_folder_affects_its_stage(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path,
+        'name: each, run: "true {item}", items: {glob: "src/*.py"}, inputs: ["{item}"], outputs: ["{item}.log"]',
+    )
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_text("1")
+    config = read_config(tmp_path / "paropt.yml", root=tmp_path)
+    inputs = InputChanges(config, config.stages)
+    (tmp_path / "src/a.py.log").write_text("1")
+    assert inputs.scan() == frozenset()
+    (tmp_path / "src/a.py").write_text("2")
+    assert inputs.find_affected(inputs.scan()) == {"each": "src/a.py"}

@@ -61,6 +61,29 @@ def test_stages_follow_from_their_inputs(repository: Repository, path: str, stag
     assert listed(repository, "--affected") == stages
 
 
+@pytest.mark.parametrize(
+    ("items", "others"),
+    [
+        ("glob: 'tests/test_*.py'", {"docs/a.md", "src/a.py"}),
+        ("glob: test*", {"docs/a.md", "src/a.py"}),  # an item that is a folder
+        ("list: ['tests/test_a.py::test_one']", {"docs/a.md", "src/a.py"}),
+        ("changed: 'tests/**'", {"docs/a.md", "src/a.py"}),
+        ("command: echo tests/test_a.py", set()),  # unknown until it runs: any file may be an item
+    ],
+)
+def test_changed_item_affects_its_stage(repository: Repository, items: str, others: set[str]) -> None:
+    projects.write(
+        repository.root, f'name: each, run: "true {{item}}", items: {{{items}}}, inputs: ["{{item}}", "!{{item}}.bak"]'
+    )
+    repository.commit()
+    repository.write("tests/test_a.py", "2")
+    assert listed(repository, "--affected") == {"each"}
+    repository.commit()
+    for path in others:
+        repository.write(path, "2")
+    assert listed(repository, "--affected") == set()
+
+
 @pytest.mark.parametrize("change", ["edit", "delete", "add"])
 def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Repository, change: str) -> None:
     """`inputs` follow links to folders and to files."""

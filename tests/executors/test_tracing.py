@@ -17,7 +17,7 @@ import pytest
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.traces import Access, Trace, merge_traces
-from paropt_exporter.executors.supervisor.seccomp import CALLS, Forbidden, Kernel
+from paropt_exporter.executors.supervisor.seccomp import CALLS, Forbidden, Kernel, explain_refusal, find_refusal
 from paropt_exporter.executors.supervisor.tracing import (
     BEFORE,
     LIST,
@@ -25,8 +25,6 @@ from paropt_exporter.executors.supervisor.tracing import (
     STAT,
     WRITE,
     build_trace_filter,
-    explain_refusal,
-    find_refusal,
 )
 from support.command_scripts import HANG_SECONDS, python, shell
 from support.strace import find_reads
@@ -380,7 +378,7 @@ def test_command_that_leaves_its_namespaces_is_not_traceable(pool: CommandPool, 
 
 
 NESTED = """
-from paropt_exporter.executors.supervisor.tracing import find_refusal
+from paropt_exporter.executors.supervisor.seccomp import find_refusal
 print(find_refusal())
 """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from paropt_exporter.executors.cluster.message_stream import MessageStream
 from paropt_exporter.executors.cluster.messages import RemoteFunction, RemoteTask, RunningUsage, WorkerFacts
-from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem
+from paropt_exporter.executors.cluster.work_items import WorkItem
+from paropt_exporter.executors.cluster.workers import RemoteWorker
 from paropt_exporter.executors.future import TaskFuture
 
 

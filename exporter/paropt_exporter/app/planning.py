@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,18 @@ from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
-from paropt_exporter.errors import ConfigError, NothingFailed, UsageError
+from paropt_exporter.errors import ConfigError, NothingFailed, UsageError, join_names
 from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
-from paropt_exporter.history import Failures, History
+from paropt_exporter.history import History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.changes import ChangeFinder
+    from paropt_exporter.history import Failures
+    from paropt_exporter.input_files import InputPatterns
 
-_MOST_NAMED = 10  # in one line
 _Stamp = tuple[int, int, int] | None
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
@@ -163,7 +164,6 @@ def _find_hits(plan: Plan) -> frozenset[str]:
 def _find_affected(plan: Plan) -> frozenset[str]:
     """Return the stages with an input that differs from the main branch; none if git can't tell."""
     from paropt_exporter.changes import UnknownChange, find_changes
-    from paropt_exporter.input_files import ITEM, InputPatterns
 
     stages = [stage for stage in plan.stages if stage.inputs is not None]
     try:
@@ -171,11 +171,18 @@ def _find_affected(plan: Plan) -> frozenset[str]:
     except UnknownChange:
         return frozenset()
     return frozenset(
-        stage.name
-        for stage in stages
-        if changes is not None
-        and changes.find_match(InputPatterns(tuple(pattern.replace(ITEM, "*") for pattern in stage.inputs or ())))
+        stage.name for stage in stages if changes is not None and changes.find_match(_build_input_patterns(stage))
     )
+
+
+def _build_input_patterns(stage: PlannedStage) -> InputPatterns:
+    """Return the inputs of all of a stage's tasks."""
+    from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
+
+    patterns = [pattern for pattern in stage.inputs or () if ITEM not in pattern]
+    of_items = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
+    items = {item for task in stage.tasks for item in task.items or (task.item or "",)} if of_items else ()
+    return InputPatterns([*patterns, *(each for item in items for each in fill_item(of_items, item))])
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:
@@ -185,7 +192,7 @@ def find_failures(history: History, config: Config, lane: str, selection: Select
     if found is None:
         raise UsageError(f"--failed: no run of lane {lane} is known: run it without --failed first")
     if not found.stages:
-        unknown = f" (not run yet: {_format_names(found.unknown)})" if found.unknown else ""
+        unknown = f" (not run yet: {join_names(found.unknown)})" if found.unknown else ""
         raise NothingFailed(f"--failed: nothing to run: no stage of lane {lane} failed when it last ran{unknown}")
     return found
 
@@ -199,20 +206,15 @@ def format_failures(plan: Plan, failed: Failures) -> str:
     planned = {stage.name for stage in plan.stages}
     left_out = [name for name in failed.succeeded if name not in planned]
     unknown = [name for name in failed.unknown if name not in planned]
-    parts = [f"--failed runs {_format_names(runs)}"]
-    parts += [f"leaves out {_format_names(left_out)}, which succeeded"] if left_out else []
-    parts += [f"and {_format_names(unknown)}, not run yet"] if unknown else []
+    parts = [f"--failed runs {join_names(runs)}"]
+    parts += [f"leaves out {join_names(left_out)}, which succeeded"] if left_out else []
+    parts += [f"and {join_names(unknown)}, not run yet"] if unknown else []
     return "; ".join(parts)
 
 
 def _format_item_count(stage: PlannedStage) -> str:
     count = sum(max(1, len(task.items)) for task in stage.tasks)
     return "1 failed item" if count == 1 else f"{count} failed items"
-
-
-def _format_names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.changes import Changes
+from paropt_exporter.errors import join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
-from paropt_exporter.input_files import ITEM, FoundFile, InputPatterns, NoGit, join_pattern, list_git_files, walk_folder
+from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
 from paropt_exporter.plan import Selection, choose_stages
-from paropt_exporter.plan.affected import add_dependents, list_input_patterns
+from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
 _MOST_REPEATED = 4  # then it waits for a change between two runs
 _MOST_HELD = 20  # scans in a row that wait for git's lock, which a git that was killed leaves behind
-_MOST_NAMED = 10
 STALE = "files changed"
 _DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
 _STEP_MS = 50
@@ -166,7 +166,7 @@ class Watch:
                 by_word.setdefault(_describe_state(self._states.get(name)), []).append(name)
             files = self._inputs.count
         words = sorted(by_word, key=lambda word: (word == "passed", word))
-        parts = [f"{_join_names(by_word[word])} {word}" for word in words]
+        parts = [f"{join_names(by_word[word])} {word}" for word in words]
         return f"state: {'; '.join(parts)} · watching {files} file{'' if files == 1 else 's'}"
 
     @property
@@ -261,11 +261,6 @@ def _describe_state(state: StageRecord | None) -> str:
         case Result.CANCELLATION:
             return "ended early"
     return "failed"
-
-
-def _join_names(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"
 
 
 class Keys:
@@ -398,7 +393,7 @@ class InputChanges:
             stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
             for stage in stages
         }
-        self._outputs = InputPatterns(tuple(_iter_outputs(config)))
+        self._outputs = InputPatterns([each for stage in config.stages for each in list_output_patterns(stage)])
         self._files = FileStates(self._folder)
         self._known: dict[str, str] = {}
         self.scan()
@@ -457,14 +452,6 @@ class InputChanges:
             return get_state(self._files.take_snapshot([(path, state)])[path])
         except UnusableFile:
             return f"unreadable {state.st_mtime_ns}"
-
-
-def _iter_outputs(config: Config) -> Iterable[str]:
-    for stage in config.stages:
-        for pattern in stage.outputs:
-            yield join_pattern(stage.cwd or ".", pattern.replace(ITEM, "*"))
-        if stage.file:
-            yield str(Path(stage.file))
 
 
 def _stat_files(folder: str, paths: Iterable[str]) -> Iterable[FoundFile]:

@@ -7,14 +7,12 @@ Prometheus does not import `requests`.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paropt_exporter.autoscaling.controller import Controller as Controller
-    from paropt_exporter.autoscaling.feedback import Feedback as Feedback
-    from paropt_exporter.autoscaling.state import ControlState as ControlState
-    from paropt_exporter.autoscaling.state import Override as Override
-    from paropt_exporter.autoscaling.state import SizeBounds as SizeBounds
+    from paropt_exporter.autoscaling.controller import Controller
+    from paropt_exporter.autoscaling.feedback import Feedback
+    from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 
 __all__ = ["ControlState", "Controller", "Feedback", "Override", "SizeBounds"]
 
@@ -26,8 +24,9 @@ _HOMES = {
     "SizeBounds": "state",
 }
 
+if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -38,8 +38,8 @@ from paropt_exporter.cache.result_store import Store
 from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.traces import Access, Trace
 from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
-from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
-from paropt_exporter.plan.affected import list_input_patterns
+from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
 from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.plan.structure import PlannedStage
 
@@ -63,9 +63,9 @@ _OTHER_FOLDERS = CACHE_FOLDERS | {".git", "node_modules"}
 
 def find_refusal() -> str:
     """Return why no command can be traced here; "" if they can."""
-    from paropt_exporter.executors.supervisor import tracing  # here: few stages are traced
+    from paropt_exporter.executors.supervisor import seccomp  # here: few stages are traced
 
-    return tracing.find_refusal()
+    return seccomp.find_refusal()
 
 
 def describe_proof(proofs: int) -> str:
@@ -434,7 +434,7 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     """Return the files that a stage's last traced run read and that its inputs leave out, sorted."""
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
     declared = InputPatterns(list_input_patterns(stage))
-    outputs = InputPatterns([*_iter_outputs(config)])
+    outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
     words = " ".join(str(command) for command in (stage.run, *(stage.steps or ())))
     environments = {folder for folder in {path.partition("/")[0] for path in reads} if _is_environment(config, folder)}
     return [
@@ -447,14 +447,6 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
         and _OTHER_FOLDERS.isdisjoint(path.split("/"))
         and path.partition("/")[0] not in environments
         and os.path.lexists(os.path.join(config.root, path))
-    ]
-
-
-def _iter_outputs(config: Config) -> list[str]:
-    return [
-        join_pattern(stage.cwd or ".", pattern.replace(ITEM, "*"))
-        for stage in config.stages
-        for pattern in stage.outputs
     ]
 
 

@@ -36,7 +36,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     if lane is not None and lane not in config.lanes and not faults:
         raise UsageError(f"unknown lane {lane!r}: choose from {', '.join(config.lanes)}")
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
-    stages = [stage for stage in config.stages if any(_is_in_lane(stage, chosen) for chosen in lanes.values())]
+    stages = [stage for stage in config.stages if any(chosen.includes(stage) for chosen in lanes.values())]
     for warning in _iter_warnings(config, lanes, stages):
         print(f"warning: {warning}", file=stderr)
     faults += _find_missing(config, stages)
@@ -207,7 +207,7 @@ def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> I
 
     for stage in stages:
         threaded = [
-            name for name, lane in lanes.items() if lane.strategy is not Strategy.PROCESS and _is_in_lane(stage, lane)
+            name for name, lane in lanes.items() if lane.strategy is not Strategy.PROCESS and lane.includes(stage)
         ]
         if stage.call is None or not threaded:
             continue
@@ -226,7 +226,7 @@ def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterato
     cores = host.count_cpu_workers()
     most = {name: resolve_workers(lane.workers, lane.strategy, cores)[1] for name, lane in lanes.items()}
     for stage in stages:
-        narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and _is_in_lane(stage, lane)]
+        narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and lane.includes(stage)]
         if narrow:
             told = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
             yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {told}: raise workers there"
@@ -299,10 +299,6 @@ def _format_unstoppable(stage: str, when: str, lanes: list[str]) -> str:
         f"stage {stage!r} in lane {', '.join(lanes)}: a Python function in a thread can't be stopped {when}, it is "
         "abandoned and runs on: use strategy process, or run it as a command"
     )
-
-
-def _is_in_lane(stage: Stage, lane: Lane) -> bool:
-    return lane.stages is None or stage.name in lane.stages
 
 
 def _get_place(config: Config, stage: Stage) -> str:

@@ -82,6 +82,17 @@ def _find_config(flags: Flags) -> Path | None:
     return path
 
 
+def _load_config(flags: Flags) -> Config:
+    from paropt_exporter import config
+
+    return config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+
+
+def _require_known_lane(lane: str | None, loaded: Config) -> None:
+    if lane is not None and lane not in loaded.lanes:
+        raise UsageError(f"unknown lane {lane!r}: choose from {', '.join(loaded.lanes)}")
+
+
 def _is_found_above(flags: Flags, path: Path | None) -> bool:
     from paropt_exporter.config.locate import VARIABLE, is_above
 
@@ -96,10 +107,9 @@ def _run_check(flags: Flags) -> int:
 
 
 def _run_plan(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.cli import plan
 
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    loaded = _load_config(flags)
     planned = _build_plan(flags, loaded)
     if planned.choice:
         print(planned.choice, file=sys.stderr)
@@ -161,12 +171,11 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
 
 
 def _run_list(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.cli import listing
 
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
-    if flags.lane is not None and flags.lane != AUTO and flags.lane not in loaded.lanes:
-        raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
+    loaded = _load_config(flags)
+    if flags.lane != AUTO:
+        _require_known_lane(flags.lane, loaded)
     if flags.affected is not None:
         loaded = _keep_affected(flags, loaded)
     lane, items = flags.lane, None
@@ -261,7 +270,7 @@ def _open_history(loaded: Config) -> History:
 
 
 def _run_history(flags: Flags) -> int:
-    from paropt_exporter import config, host
+    from paropt_exporter import host
     from paropt_exporter.cli import history as command
 
     if flags.history_action == "merge":
@@ -271,8 +280,8 @@ def _run_history(flags: Flags) -> int:
     loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
-        if flags.lane is not None and flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
-            raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
+        if flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
+            _require_known_lane(flags.lane, loaded)
         if flags.what_if is not None:
             return command.run_what_if(
                 history,
@@ -298,24 +307,22 @@ def _run_history(flags: Flags) -> int:
 
 
 def _merge_histories(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.app.parts import open_history
     from paropt_exporter.cli import history as command
     from paropt_exporter.clock import SystemClock
 
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    loaded = _load_config(flags)
     with closing(open_history(loaded, SystemClock())) as history:
         paths = [Path(name) for name in flags.files]
         return command.run_merge(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _run_log(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.cli import log
     from paropt_exporter.history.run_lock import RunLocks
     from paropt_exporter.task_logs import find_log_folder
 
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    loaded = _load_config(flags)
     return log.run(
         find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
@@ -326,12 +333,11 @@ def _run_log(flags: Flags) -> int:
 
 
 def _run_decisions(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.cli import explain
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    loaded = _load_config(flags)
     with closing(_open_history(loaded)) as history:
         if flags.command == "explain":
             return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
@@ -370,12 +376,10 @@ def _run_profile(flags: Flags) -> int:
 
 
 def _run_sla(flags: Flags) -> int:
-    from paropt_exporter import config
     from paropt_exporter.cli import sla
 
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
-    if flags.lane is not None and flags.lane not in loaded.lanes:
-        raise UsageError(f"unknown lane {flags.lane!r}: choose from {', '.join(loaded.lanes)}")
+    loaded = _load_config(flags)
+    _require_known_lane(flags.lane, loaded)
     with closing(_open_history(loaded)) as history:
         return sla.run_sla(
             loaded,
@@ -406,8 +410,7 @@ def _run_serve(flags: Flags) -> int:
 
     if flags.serve_action == "status":
         return serve.run_status(os.environ, output=flags.output or "text", stdout=sys.stdout)
-    if flags.web_systemd_socket and flags.web_listen_address:
-        raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
+    _check_socket_flags(flags)
     request = ServeRequest(
         addresses=tuple(flags.web_listen_address or ()),
         web_config=_resolve_path(flags.web_config_file, absolute=False),

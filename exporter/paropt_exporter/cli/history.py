@@ -13,7 +13,7 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import format_count, format_line, format_table
-from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError
+from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
@@ -411,8 +411,6 @@ def _format_quarantines(config: Config) -> str:
 
 def _build_flaky_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...]:
     low, high = flaky.interval
-    items = sorted(flaky.items)
-    more = f" and {len(items) - _SHOWN_ITEMS} more" if len(items) > _SHOWN_ITEMS else ""
     return (
         *place,
         str(flaky.first_attempts),
@@ -420,7 +418,7 @@ def _build_flaky_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...
         f"{flaky.ratio:.1%}",
         f"{low:.1%} to {high:.1%}",
         _format_date(flaky.last_timestamp_seconds),
-        format_line(", ".join(items[:_SHOWN_ITEMS]) + more),
+        format_line(join_names(sorted(flaky.items), _SHOWN_ITEMS)),
     )
 
 

@@ -37,7 +37,7 @@ def run(
     stages = [
         stage
         for stage in config.stages
-        if any(_is_member(chosen, stage) for chosen in lanes.values()) and (items is None or stage.name in items)
+        if any(chosen.includes(stage) for chosen in lanes.values()) and (items is None or stage.name in items)
     ]
     if output == "json":
         found = _to_json(config, lanes, stages)
@@ -86,7 +86,7 @@ def _to_json(config: Config, lanes: dict[str, Lane], stages: Sequence[Stage]) ->
                 "name": name,
                 "description": lane.description,
                 "strategy": lane.strategy.value,
-                "stages": [stage.name for stage in stages if _is_member(lane, stage)],
+                "stages": [stage.name for stage in stages if lane.includes(stage)],
             }
             for name, lane in lanes.items()
         ],
@@ -103,12 +103,8 @@ def _to_json(config: Config, lanes: dict[str, Lane], stages: Sequence[Stage]) ->
     }
 
 
-def _is_member(lane: Lane, stage: Stage) -> bool:
-    return lane.stages is None or stage.name in lane.stages
-
-
 def _count_members(lane: Lane, stages: Sequence[Stage]) -> str:
-    return "all" if lane.stages is None else str(sum(_is_member(lane, stage) for stage in stages))
+    return "all" if lane.stages is None else str(sum(lane.includes(stage) for stage in stages))
 
 
 def _format_settings(lane: Lane) -> str:

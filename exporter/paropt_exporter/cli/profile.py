@@ -98,7 +98,7 @@ def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
     if wanted.lane not in config.lanes:
         raise UsageError(f"unknown lane {wanted.lane!r}: choose from {', '.join(config.lanes)}")
     lane = config.lanes[wanted.lane]
-    stages = [stage for stage in config.stages if lane.stages is None or stage.name in lane.stages]
+    stages = [stage for stage in config.stages if lane.includes(stage)]
     for stage in stages:
         if stage.name == wanted.stage:
             return lane, stage

@@ -99,7 +99,7 @@ def _propose(config: Config, history: History, name: str, rule: Rule) -> Iterato
     known = history.load_stage_durations(name, limit=MOST_RUNS)
     for stage in config.stages:
         durations = known.get(stage.name, ())
-        if durations and (lane.stages is None or stage.name in lane.stages):
+        if durations and lane.includes(stage):
             limit, now = rule.compute_limit(durations), lane.get_limit(stage)
             yield Proposal(lane=name, stage=stage.name, durations=durations, now=now, seconds=limit)
     if total := history.load_run_durations(name, limit=MOST_RUNS):

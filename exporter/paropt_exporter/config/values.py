@@ -119,6 +119,9 @@ class Lane(Struct, frozen=True, kw_only=True):
     fail_fast: bool = False
     stages: tuple[str, ...] | None = None
 
+    def includes(self, stage: Stage) -> bool:
+        return self.stages is None or stage.name in self.stages
+
     def get_limit(self, stage: Stage) -> Sla | None:
         """Return the limit on a stage: the lane's for it by name, its own, or the lane's for all."""
         if self.sla is None or isinstance(self.sla, Sla):

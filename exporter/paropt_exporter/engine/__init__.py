@@ -6,22 +6,22 @@ Names are loaded when they are first used (PEP 562): `plan` and `--what-if` sche
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paropt_exporter.engine.inbox import QueueInbox as QueueInbox
-    from paropt_exporter.engine.interfaces import Admission as Admission
-    from paropt_exporter.engine.interfaces import Demand as Demand
-    from paropt_exporter.engine.interfaces import MachineShare as MachineShare
-    from paropt_exporter.engine.interfaces import MachineUsage as MachineUsage
-    from paropt_exporter.engine.interfaces import Observer as Observer
-    from paropt_exporter.engine.interfaces import Observers as Observers
-    from paropt_exporter.engine.interfaces import StageCounts as StageCounts
-    from paropt_exporter.engine.interfaces import Stop as Stop
-    from paropt_exporter.engine.run import TERM_GRACE_SECONDS as TERM_GRACE_SECONDS
-    from paropt_exporter.engine.run import Run as Run
-    from paropt_exporter.engine.workers import PoolWorkers as PoolWorkers
-    from paropt_exporter.engine.workers import get_pool_names as get_pool_names
+    from paropt_exporter.engine.inbox import QueueInbox
+    from paropt_exporter.engine.interfaces import (
+        Admission,
+        Demand,
+        MachineShare,
+        MachineUsage,
+        Observer,
+        Observers,
+        StageCounts,
+        Stop,
+    )
+    from paropt_exporter.engine.run import TERM_GRACE_SECONDS, Run
+    from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
 
 __all__ = [
     "TERM_GRACE_SECONDS",
@@ -55,8 +55,9 @@ _HOMES = {
     "get_pool_names": "workers",
 }
 
+if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from paropt_exporter.clock import Clock
+from paropt_exporter.events import Event
 
 # The longest single wait; a lock in CPython takes no timeout beyond about 292 years.
 _LONGEST_WAIT_SECONDS = 3600.0
@@ -17,6 +18,10 @@ _LONGEST_WAIT_SECONDS = 3600.0
 # 2 ms share transactions of the history, which would cost more than the tasks. Stages of a second never wait.
 _MOST_AT_ONCE = 10
 BURST_SECONDS = 0.02
+# A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results of that time get a moment
+# to arrive before timeouts and limits are checked by a clock that ran on.
+_LATE_SECONDS = 1.0
+_NEWS_SECONDS = 1.0
 
 
 class Inbox(Protocol):
@@ -58,16 +63,19 @@ class Timers:
     """Actions due at monotonic moments. An action checks for itself whether its reason still holds.
 
     Guarantees: actions fire in the order of their moments; actions of one moment in the order in which they were
-    scheduled.
+    scheduled. After a pause of the whole process none fires before _NEWS_SECONDS are over.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
+        self._late_moment: float | None = None  # of the timer that was late
+        self._resumes_at = -math.inf
 
     @property
     def next_moment(self) -> float | None:
-        return self._heap[0][0] if self._heap else None
+        """When the next action fires; None if none is scheduled."""
+        return max(self._heap[0][0], self._resumes_at) if self._heap else None
 
     def schedule(self, moment: float | None, action: Callable[[], None]) -> None:
         """Schedule an action; None is a moment that never comes."""
@@ -76,24 +84,50 @@ class Timers:
 
     def fire(self, now: float) -> None:
         """Run the due actions, including those that they schedule for `now` or earlier."""
+        if not self._heap:
+            return
+        due = self._heap[0][0]
+        if now > due + _LATE_SECONDS and due != self._late_moment:
+            self._late_moment, self._resumes_at = due, now + _NEWS_SECONDS
+        if now < self._resumes_at:
+            return
         while self._heap and self._heap[0][0] <= now:
             heapq.heappop(self._heap)[2]()
 
 
-class EventPace:
-    """Decides whether the engine passes on its events now or, in a burst, together with later ones.
+class EventStream:
+    """Passes events on at once or, in a burst, together with later ones.
 
+    `hold` takes each event, and `flush` passes on those that it holds; None: `hold` passes them on itself.
     `_MOST_AT_ONCE` times in a row at once, then once in BURST_SECONDS: no event waits for longer than that. It is the
     generic cell rate algorithm (ITU-T I.371): `_due_seconds` is when the next turn would come if turns were even.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, hold: Callable[[Event], None], flush: Callable[[], None] | None) -> None:
+        self._clock = clock
+        self._hold = hold
+        self._flush = flush
+        self._holds_events = False
         self._due_seconds = -math.inf
 
-    def take_turn(self, now: float) -> float | None:
-        """Return None if it is time to pass on events at the monotonic moment `now`; otherwise when it will be."""
+    def emit(self, event: Event) -> None:
+        self._holds_events = True
+        self._hold(event)
+
+    def flush(self) -> None:
+        """Pass on the events that are held."""
+        self._holds_events = False
+        if self._flush is not None:
+            self._flush()
+
+    def flush_in_turn(self) -> float | None:
+        """Pass on the events that are held, or return the moment at which to do so; None: none are held any more."""
+        if not self._holds_events or self._flush is None:
+            return None
+        now = self._clock.monotonic()
         moment = self._due_seconds - (_MOST_AT_ONCE - 1) * BURST_SECONDS
         if now < moment:
             return moment
         self._due_seconds = max(self._due_seconds, now) + BURST_SECONDS
+        self.flush()
         return None

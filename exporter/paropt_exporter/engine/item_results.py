@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter.engine.outcome import Outcome
+from paropt_exporter.errors import join_names
 from paropt_exporter.events import ItemRecord, Result
 
 log = logging.getLogger(__name__)
@@ -221,8 +222,7 @@ def _build_message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
     bad = [each.item for each in items if each.result.bad]
     if not bad or len(items) == 1:
         return outcome.message
-    more = f" and {len(bad) - _SHOWN_ITEMS} more" if len(bad) > _SHOWN_ITEMS else ""
-    return f"{', '.join(bad[:_SHOWN_ITEMS])}{more}: {outcome.message}"
+    return f"{join_names(bad, _SHOWN_ITEMS)}: {outcome.message}"
 
 
 def _index_names(items: Sequence[str]) -> dict[str, str]:

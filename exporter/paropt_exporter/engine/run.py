@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
-from paropt_exporter.engine.inbox import EventPace, Inbox, Timers
+from paropt_exporter.engine.inbox import EventStream, Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
@@ -47,7 +47,6 @@ from paropt_exporter.events import (
     RunRecord,
     RunStarted,
     Scope,
-    SlaLimit,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -63,10 +62,6 @@ log = logging.getLogger(__name__)
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
 GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and reports it
-# A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results of that time get a moment
-# to arrive before timeouts and limits are checked by a clock that ran on.
-_LATE_SECONDS = 1.0
-_NEWS_SECONDS = 1.0
 
 
 class _Ended(Struct, frozen=True):
@@ -144,10 +139,8 @@ class Run:
         sequential = plan.strategy is Strategy.SEQUENTIAL
         self.size = 1 if sequential else plan.workers.start
         self._workers = workers
-        self._hold = emit
-        self._flush_all = flush
-        self._holds_events = False
-        self._pace = EventPace()
+        self._events = EventStream(clock, emit, flush)
+        self._emit = self._events.emit
         self._inbox = inbox
         self._clock = clock
         self._resources = Resources(memory_bytes, share)
@@ -171,8 +164,6 @@ class Run:
         self._total_watch: Watch | None = None
         self._sequential_seconds = 0.0
         self._stage_limits: Mapping[str, int] = {}
-        self._late_timer: float | None = None  # the moment of the timer that was late
-        self._judge_from_seconds = 0.0
         self._admission: Admission | None = None
 
     def interrupt(self, reason: str, *, now: bool) -> None:
@@ -213,7 +204,7 @@ class Run:
         try:
             return self._execute()
         finally:
-            self._flush()
+            self._events.flush()
 
     def _execute(self) -> RunRecord:
         started, started_timestamp = self._clock.monotonic(), self._clock.wall()
@@ -240,37 +231,19 @@ class Run:
             self._timers.schedule(started + self.plan.deadline.seconds, lambda: self._begin_stopping(stop))
         for state in self._stages.values():
             self._prepare_stage(state, started)
-        self._flush()
+        self._events.flush()
         for message in self._inbox.receive(started):
             self._handle_message(message)  # an interrupt before the first task starts none
         while True:
-            self._fire_timers()
+            self._timers.fire(self._clock.monotonic())
             self._start_tasks()
             self._report_usage()
             if not self._open_stages:
-                self._flush()
+                self._events.flush()
                 break
-            for message in self._inbox.receive(self._get_next_moment(flush_at=self._flush_in_turn())):
+            for message in self._inbox.receive(self._get_next_moment()):
                 self._handle_message(message)
         return self._end_run(started, started_timestamp)
-
-    def _emit(self, event: Event) -> None:
-        self._holds_events = True
-        self._hold(event)
-
-    def _flush(self) -> None:
-        self._holds_events = False
-        if self._flush_all is not None:
-            self._flush_all()
-
-    def _flush_in_turn(self) -> float | None:
-        """Pass on the events that are held, or return the moment at which to do so; None: none are held any more."""
-        if not self._holds_events or self._flush_all is None:
-            return None
-        moment = self._pace.take_turn(self._clock.monotonic())
-        if moment is None:
-            self._flush()
-        return moment
 
     # Views of the run while it goes on; from any thread.
 
@@ -592,19 +565,11 @@ class Run:
         if record.result.bad:  # even without a bad task: none of its batches had a test
             self._fail_fast(state)
 
-    def _fire_timers(self) -> None:
-        now, due = self._clock.monotonic(), self._timers.next_moment
-        if due is not None and due != self._late_timer and now > due + _LATE_SECONDS:
-            self._late_timer, self._judge_from_seconds = due, now + _NEWS_SECONDS
-        if now >= self._judge_from_seconds:
-            self._timers.fire(now)
-
-    def _get_next_moment(self, *, flush_at: float | None) -> float | None:
-        due = self._timers.next_moment
-        if due is None:
-            return flush_at
-        due = max(due, self._judge_from_seconds)
-        return due if flush_at is None else min(due, flush_at)
+    def _get_next_moment(self) -> float | None:
+        turn, due = self._events.flush_in_turn(), self._timers.next_moment
+        if turn is None or due is None:
+            return due if turn is None else turn
+        return min(turn, due)
 
     # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
     # measured.
@@ -663,18 +628,17 @@ class Run:
         if rebase is not None:
             watch.started_seconds = rebase
         for broken in watch.check(now):
-            self._emit(self._sla_record(watch.limit, stage, broken=broken, elapsed=now - watch.started_seconds))
-
-    def _sla_record(self, limit: SlaLimit, stage: str | None, *, broken: bool, elapsed: float) -> SlaRecord:
-        return SlaRecord(
-            run_id=self.run_id,
-            lane=self.plan.lane,
-            stage=stage,
-            limit=limit,
-            broken=broken,
-            elapsed_seconds=elapsed,
-            at_timestamp_seconds=self._clock.wall(),
-        )
+            self._emit(
+                SlaRecord(
+                    run_id=self.run_id,
+                    lane=self.plan.lane,
+                    stage=stage,
+                    limit=watch.limit,
+                    broken=broken,
+                    elapsed_seconds=now - watch.started_seconds,
+                    at_timestamp_seconds=self._clock.wall(),
+                )
+            )
 
     # Stopping and the end
 
@@ -685,7 +649,7 @@ class Run:
         elif not stop.now:
             return
         if self._on_stopping is not None:
-            self._flush()  # the reason, such as a failed stage, comes first
+            self._events.flush()  # the reason, such as a failed stage, comes first
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
@@ -758,7 +722,7 @@ class Run:
 
 def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
     """Return a batch with only these of its items."""
-    from paropt_exporter.plan.batches import build_task
+    from paropt_exporter.plan.batches import build_task  # here: few stages have batches
 
     assert state.plan.template is not None
     return build_task(state.plan.template, task.index, items, task.apart)
@@ -769,6 +733,4 @@ def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> Pl
     bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
     if state.plan.template is None or not bad or len(bad) == len(task.items):
         return task
-    from paropt_exporter.plan.batches import build_task  # here: few stages have batches
-
-    return build_task(state.plan.template, task.index, bad, task.apart)
+    return _keep_items(state, task, bad)

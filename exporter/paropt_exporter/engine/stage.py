@@ -16,6 +16,7 @@ from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
+from paropt_exporter.plan.stage_graph import map_dependents
 from paropt_exporter.sla import Watch
 
 if TYPE_CHECKING:
@@ -565,10 +566,7 @@ class OpenStages:
         self._position = {name: index for index, name in enumerate(stages)}
         self._unmet = {name: set(state.plan.needs) for name, state in stages.items()}
         self._failed: dict[str, set[str]] = {}  # stages with failed needs -> the needs that ended without success
-        self._dependents: dict[str, list[str]] = {}
-        for name, state in stages.items():
-            for need in state.plan.needs:
-                self._dependents.setdefault(need, []).append(name)
+        self._dependents = map_dependents({name: state.plan.needs for name, state in stages.items()})
         self._startable = [state for name, state in stages.items() if not self._unmet[name]]
         self._positions = [self._position[state.name] for state in self._startable]
         self.revision = 0  # how many stages have become startable since the start
@@ -592,7 +590,7 @@ class OpenStages:
         if self._positions[index : index + 1] == [self._position[name]]:
             del self._startable[index], self._positions[index]
         succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
-        for dependent in self._dependents.get(name, ()):
+        for dependent in self._dependents[name]:
             if dependent in self._open:
                 self._notify_dependent(dependent, name, succeeded=succeeded)
 

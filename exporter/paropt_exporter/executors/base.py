@@ -40,6 +40,14 @@ def check_size(size: int, most: int, workers: str) -> int:
     return number
 
 
+def check_arguments(max_workers: int, initializer: object) -> None:
+    """Raise the errors of the standard library's executors for these arguments of theirs."""
+    if max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+
+
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.
 RESIZE_REASONS = (
     "start", "demand", "deadline", "rescue", "load", "limit", "bounds", "pinned", "plan", "cpu_limit", "memory_limit",

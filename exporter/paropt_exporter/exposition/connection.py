@@ -64,21 +64,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_channel",
-        "_inbox",
-        "_outbox",
-        "_plain",
-        "_tls",
-        "client",
-        "deadline_seconds",
-        "events",
-        "head_only",
-        "page",
-        "phase",
-        "progress_seconds",
-        "protection",
-        "rendered",
-    )
+        "_channel", "_inbox", "_outbox", "_plain", "_tls", "client", "deadline_seconds", "events", "head_only",
+        "page", "phase", "progress_seconds", "protection", "rendered",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -21,10 +21,10 @@ from paropt_exporter.history.run_lock import RunLocks
 from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
 
 if TYPE_CHECKING:
-    from paropt_exporter.plan.deadline import StagePast
-
-if TYPE_CHECKING:
     from paropt_exporter.history import merging
+    from paropt_exporter.history.failures import Failures
+    from paropt_exporter.history.summaries import RunSummary, TaskSummary, Trend
+    from paropt_exporter.plan.deadline import StagePast
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,9 @@ class History:
 
     def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
         """Return the durations in seconds of the successes among the lane's last `limit` runs."""
-        return self._query(queries.load_run_durations, self._project, lane, limit=limit)
+        from paropt_exporter.history import summaries
+
+        return self._query(summaries.load_run_durations, self._project, lane, limit=limit)
 
     def load_mean_task_seconds(self, lane: str) -> Mapping[str, float]:
         """Return for each stage of the lane the mean duration in seconds of a successful task in its last ten runs."""
@@ -227,9 +229,11 @@ class History:
         """Return the stages that have run in the lane, but never with success."""
         return self._query(queries.find_never_succeeded, self._project, lane)
 
-    def find_failures(self, lane: str, stages: Collection[str]) -> queries.Failures | None:
+    def find_failures(self, lane: str, stages: Collection[str]) -> Failures | None:
         """Return the lane's stages that failed or did not run in its last runs; None if no run has ended."""
-        return self._query(queries.find_failures, self._project, lane, stages)
+        from paropt_exporter.history import failures  # here, as others below: few runs need them
+
+        return self._query(failures.find_failures, self._project, lane, stages)
 
     def load_decisions(
         self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
@@ -237,17 +241,23 @@ class History:
         """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
         return self._query(queries.load_decisions, self._project, pool=pool, since_seconds=since_seconds, limit=limit)
 
-    def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[queries.RunSummary, ...]:
+    def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""
-        return self._query(queries.load_runs, self._project, lane=lane, limit=limit)
+        from paropt_exporter.history import summaries
+
+        return self._query(summaries.load_runs, self._project, lane=lane, limit=limit)
 
     def load_projects(self) -> tuple[str, ...]:
         """Return the names of all projects that have runs in this file, sorted."""
-        return self._query(queries.load_projects)
+        from paropt_exporter.history import summaries
 
-    def find_run(self, run_id: str) -> queries.RunSummary | None:
+        return self._query(summaries.load_projects)
+
+    def find_run(self, run_id: str) -> RunSummary | None:
         """Return a run by its id or an unambiguous beginning of it."""
-        return self._query(queries.find_run, self._project, run_id)
+        from paropt_exporter.history import summaries
+
+        return self._query(summaries.find_run, self._project, run_id)
 
     def is_alive(self, run_id: str) -> bool:
         """Say whether a run's process is alive; also True for a lock that this user can't read."""
@@ -257,13 +267,17 @@ class History:
             except OSError:
                 return True
 
-    def load_tasks(self, run_id: str) -> tuple[queries.TaskSummary, ...]:
+    def load_tasks(self, run_id: str) -> tuple[TaskSummary, ...]:
         """Return all attempts of a run's tasks, by its full id."""
-        return self._query(queries.load_tasks, run_id)
+        from paropt_exporter.history import summaries
 
-    def compute_trend(self, lane: str, *, limit: int = 20) -> queries.Trend | None:
+        return self._query(summaries.load_tasks, run_id)
+
+    def compute_trend(self, lane: str, *, limit: int = 20) -> Trend | None:
         """Compare the lane's latest throughput with the average of up to `limit` earlier runs."""
-        return self._query(queries.compute_trend, self._project, lane, limit=limit)
+        from paropt_exporter.history import summaries
+
+        return self._query(summaries.compute_trend, self._project, lane, limit=limit)
 
     def merge(self, sources: Sequence[merging.Source]) -> merging.Merged:
         """Add other histories and reports in one transaction. Raises HistoryError if nothing could be written."""

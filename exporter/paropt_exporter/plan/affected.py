@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from paropt_exporter.changes import Changes
-from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
+from paropt_exporter.errors import join_names
+from paropt_exporter.input_files import (
+    ANY_PATH,
+    ITEM,
+    InputPatterns,
+    escape_pattern,
+    find_pattern_fault,
+    join_pattern,
+)
+from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
+    from paropt_exporter.config.values import Items
 
-_MOST_NAMED = 10  # in one line
 _NO_INPUTS = "no inputs: always runs"
 _NEEDED = "needed"
 
@@ -32,10 +41,10 @@ class AffectedStages(Struct, frozen=True, kw_only=True):
         count = len(self.changes.paths)
         files = "1 file differs" if count == 1 else f"{count} files differ"
         line = f"--affected: {files} from {self.changes.base}: runs "
-        line += _join([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
+        line += join_names([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
         if not self.left_out:
             return line
-        return f"{line}; leaves out {_join(self.left_out)}: no input changed"
+        return f"{line}; leaves out {join_names(self.left_out)}: no input changed"
 
 
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
@@ -45,13 +54,9 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     that has outputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
-    by_name = {stage.name: stage for stage in stages}
-    waiting = [*reasons]
-    while waiting:
-        for need in by_name[waiting.pop()].needs:
-            if need in by_name and need not in reasons:
-                reasons[need] = _NEEDED
-                waiting.append(need)
+    needs = {stage.name: stage.needs for stage in stages}
+    needed = find_reachable(reasons, lambda name: (need for need in needs[name] if need in needs))
+    reasons = {**dict.fromkeys(needed, _NEEDED), **reasons}
     ordered = {stage.name: reasons[stage.name] for stage in stages if stage.name in reasons}
     left_out = tuple(stage.name for stage in stages if stage.name not in reasons)
     return AffectedStages(reasons=ordered, left_out=left_out, changes=changes)
@@ -86,14 +91,34 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
 
 
 def list_input_patterns(stage: Stage) -> tuple[str, ...]:
-    """Return a stage's inputs relative to the config's folder; `*` stands for its items."""
-    patterns = (pattern.replace(ITEM, "*") for pattern in stage.declared_inputs or ())
+    """Return a stage's inputs for all of its items, relative to the config's folder."""
     # An item in a pattern that leaves files out would leave out those of all items.
-    return tuple(
-        join_pattern(stage.cwd or ".", pattern)
-        for pattern, given in zip(patterns, stage.declared_inputs or (), strict=True)
-        if not (given.startswith("!") and ITEM in given)
-    )
+    patterns = [pattern for pattern in stage.declared_inputs or () if not (pattern.startswith("!") and ITEM in pattern)]
+    filled = (each for pattern in patterns for each in _fill_any_item(pattern, stage.items, unknown=ANY_PATH))
+    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in filled)
+
+
+def list_output_patterns(stage: Stage) -> tuple[str, ...]:
+    """Return the files that a stage writes for all of its items, and its `file`, relative to the config's folder."""
+    # An unknown item is taken for a name: with any path in its place, `{item}` would take each file for an output.
+    filled = (each for pattern in stage.outputs for each in _fill_any_item(pattern, stage.items, unknown=("*",)))
+    written = tuple(join_pattern(stage.cwd or ".", pattern) for pattern in filled)
+    return (*written, escape_pattern(stage.file)) if stage.file else written
+
+
+def _fill_any_item(pattern: str, items: Items | None, *, unknown: Sequence[str]) -> Iterator[str]:
+    """Yield patterns for all items of a stage: with each of a list in their place, their glob, or the `unknown`."""
+    if ITEM not in pattern or items is None:
+        yield pattern
+    elif items.list is not None:
+        names = dict.fromkeys(name for item in items.list for name in (item, item.partition("::")[0]))
+        yield from (pattern.replace(ITEM, escape_pattern(name)) for name in names)
+    elif (glob := items.glob or items.changed) and not glob.startswith("!") and find_pattern_fault(glob) is None:
+        yield pattern.replace(ITEM, glob)
+        if pattern.endswith(ITEM):  # an item that is a folder
+            yield f"{pattern.replace(ITEM, glob)}/**"
+    else:
+        yield from (pattern.replace(ITEM, name) for name in unknown)
 
 
 def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str | None) -> tuple[str, ...]:
@@ -130,11 +155,6 @@ def _find_reasons(config: Config, stages: Sequence[Stage], changes: Changes) -> 
         if (why := find_affected_by_file(config, stage, changes)) is not None:
             reasons[stage.name] = why
     return reasons | {name: f"needs {need}" for name, need in add_dependents(stages, reasons).items()}
-
-
-def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def _format_path(path: str) -> str:

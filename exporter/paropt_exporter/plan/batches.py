@@ -13,6 +13,7 @@ Guarantees: each item is in exactly one batch; a batch keeps the order of the it
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import resource
 import shlex
@@ -20,8 +21,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
+from paropt_exporter.cpu_demand import CORE_SLACK
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.
@@ -48,6 +52,35 @@ class ConcurrentStages(Struct, frozen=True, kw_only=True):
 
     before: tuple[float, ...] = ()
     after: tuple[float, ...] = ()
+
+
+def cut_stage(
+    stage: PlannedStage,
+    stages: Sequence[PlannedStage],
+    known: KnownItems,
+    *,
+    cores: float,
+    demand: float,
+    most_workers: int,
+) -> PlannedStage:
+    """Return one of the plan's `stages` with its items in batches, or as it is if it has no `{items}`.
+
+    `demand`: the CPU demand of one of its commands, in cores.
+    """
+    if stage.template is None or not stage.tasks:
+        return stage
+    workers = max(1, min(_count_concurrent_commands(cores, demand), most_workers // stage.slots))
+    items = stage.tasks[0].items
+    parts: Mapping[str, Sequence[str]] = {}
+    if stage.junit:
+        from paropt_exporter.plan import pytest_support  # here: for pytest only
+
+        parts = pytest_support.find_unchanged_parts(stage.cwd, items, known)
+        known = pytest_support.add_kept_parts(known, items, parts)
+    apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is known to be its own
+    usual = [item for item in items if item not in stage.quarantine]
+    cut = cut_batches(usual, known, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
+    return replace(stage, tasks=build_tasks(stage, stage.template, [*cut, *apart], items))
 
 
 def cut_batches(
@@ -233,3 +266,29 @@ def _compute_argument_limit(env: Mapping[str, str]) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
     limit = _MOST_ARGUMENT_BYTES if soft == resource.RLIM_INFINITY else max(soft // 4, _LEAST_ARGUMENT_BYTES)
     return min(limit, _MOST_ARGUMENT_BYTES) - used - _SPARE_BYTES
+
+
+def _count_concurrent_commands(cores: float, demand: float) -> int:
+    """Return how many commands that demand `demand` cores each the cores can serve.
+
+    The number is rounded up for demands above one core: threads of some tests raise the demand on a busy machine.
+    """
+    if demand > 1.0:
+        return math.ceil(cores / demand - CORE_SLACK)
+    return int((cores + CORE_SLACK) / max(demand, 1e-3))
+
+
+def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
+    """Return the stages that may run at the same time, which are neither its needs nor its dependents."""
+    needs = {each.name: each.needs for each in stages}
+    related = find_reachable([stage.name], lambda name: needs.get(name, ()))
+    related |= find_reachable([stage.name], map_dependents(needs).__getitem__)
+    before: list[float] = []
+    after: list[float] = []
+    into = before
+    for each in stages:
+        if each.name == stage.name:
+            into = after
+        elif each.name not in related and each.expected_seconds and not each.skip and not each.fault:
+            into.append(each.expected_seconds)
+    return ConcurrentStages(before=tuple(before), after=tuple(after))

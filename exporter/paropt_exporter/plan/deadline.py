@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, join_names
+from paropt_exporter.plan.stage_graph import find_reachable
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
 
 QUANTILE = 0.9
-_MOST_NAMED = 10
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
@@ -112,14 +112,11 @@ class _Choice:
 
     def _list_missing(self, name: str) -> set[str]:
         """Return the stage and its needs that are not taken."""
-        missing: set[str] = set()
-        waiting = [name]
-        while waiting:
-            each = waiting.pop()
-            if each in self._stages and each not in missing and each not in self.taken:
-                missing.add(each)
-                waiting += self._stages[each].needs
-        return missing
+
+        def is_missing(each: str) -> bool:
+            return each in self._stages and each not in self.taken
+
+        return find_reachable(filter(is_missing, [name]), lambda each: filter(is_missing, self._stages[each].needs))
 
     def _measure_chain(self, name: str) -> float:
         """Return the seconds of the longest chain of needs that ends with a stage."""
@@ -185,10 +182,5 @@ def _describe(
     )
     slow = [name for name in left_out if name in stages]
     unknown = [name for name in left_out if name not in stages]
-    line += f"; leaves out {_join(slow)}: no time (all fit in {all_seconds:.1f} s)" if slow else ""
-    return line + (f"; leaves out {_join(unknown)}: unknown duration, or that of a need" if unknown else "")
-
-
-def _join(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"
+    line += f"; leaves out {join_names(slow)}: no time (all fit in {all_seconds:.1f} s)" if slow else ""
+    return line + (f"; leaves out {join_names(unknown)}: unknown duration, or that of a need" if unknown else "")

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from paropt_exporter import files
 from paropt_exporter.config.placeholders import ITEMS, SHELL
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.plan.structure import Commands
+from paropt_exporter.plan.structure import Commands, KnownItems
 
 VARIABLE = "PYTEST_ADDOPTS"  # pytest reads it after its configuration and before its command line
 FOLDER_PREFIX = "paropt-reports-"  # of folders with reports
@@ -100,6 +102,40 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = compile_later(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
+
+
+def find_unchanged_parts(folder: Path, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
+    """Return the measured long tests of the files that have not changed since, so that no name is out of date.
+
+    Includes only tests that pytest can deselect without another one.
+    """
+    found: dict[str, list[str]] = {}
+    wanted = frozenset(items)
+    for name in known.seconds:
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and name not in wanted:
+            found.setdefault(file, []).append(name)
+    unchanged = {file: parts for file, parts in found.items() if not _has_changed(folder / file, parts, known)}
+    each = {file: find_separable_tests(folder / file, parts) for file, parts in unchanged.items()}
+    return {file: parts for file, parts in each.items() if parts}
+
+
+def add_kept_parts(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
+    """Add the seconds of the long tests that stay in their files to the seconds of these files."""
+    seconds, wanted = dict(known.seconds), frozenset(items)
+    for name, took in known.seconds.items():
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and file in seconds and name not in wanted and name not in parts.get(file, ()):
+            seconds[file] += took
+    return replace(known, seconds=seconds)
+
+
+def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
+    try:
+        changed = file.stat().st_mtime
+    except OSError:
+        return True
+    return any(known.seen_timestamp_seconds.get(part, 0.0) <= changed for part in parts)
 
 
 def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
@@ -92,14 +93,7 @@ def _is_in_other_lane(pattern: str, lanes_of: Mapping[str, Sequence[str]]) -> bo
 
 def _add_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Collection[str]) -> set[str]:
     needs = {stage.name: stage.needs for stage in stages}
-    kept: set[str] = set()
-    waiting = [*wanted]
-    while waiting:
-        name = waiting.pop()
-        if name not in kept:
-            kept.add(name)
-            waiting += [need for need in needs[name] if need in needs and need not in without]
-    return kept
+    return find_reachable(wanted, lambda name: (need for need in needs[name] if need in needs and need not in without))
 
 
 def _describe_unknown(

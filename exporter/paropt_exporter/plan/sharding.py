@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import KnownItems, PlannedStage, PlannedTask, Split, compute_median
 
 MOST_SHARDS = 1000
@@ -107,16 +108,14 @@ class _Graph:
             name: tuple(sorted(need for need in stage.needs if need in self.stages))
             for name, stage in self.stages.items()
         }
-        needed_by: dict[str, list[str]] = defaultdict(list)
-        for name, needs in self.needs.items():
-            for need in needs:
-                needed_by[need].append(name)
-        self.needed_by = needed_by
-        self.all_needs = {name: self._find_all_needs(name) for name in self.stages}
+        self.needed_by = map_dependents(self.needs)
+        self.all_needs = {
+            name: frozenset(find_reachable(needs, self.needs.__getitem__)) for name, needs in self.needs.items()
+        }
         self.items = {name: list_items(stage) for name, stage in self.stages.items()}
         with_items = [name for name, items in self.items.items() if items]
         self.split = frozenset(
-            name for name in with_items if not needed_by[name] and not self.all_needs[name] & {*with_items}
+            name for name in with_items if not self.needed_by[name] and not self.all_needs[name] & {*with_items}
         )
         self.repeated = frozenset(need for name in self.split for need in self.all_needs[name])
         self.notes = tuple(self._iter_notes(with_items))
@@ -137,40 +136,24 @@ class _Graph:
                 found.append(tuple(member for member in self.stages if member in placed))
         return found
 
-    def _find_all_needs(self, name: str) -> frozenset[str]:
-        found: set[str] = set()
-        waiting = [*self.needs[name]]
-        while waiting:
-            need = waiting.pop()
-            if need not in found:
-                found.add(need)
-                waiting += self.needs[need]
-        return frozenset(found)
-
     def _find_connected(self, name: str) -> set[str]:
-        found: set[str] = set()
-        waiting = [name]
-        while waiting:
-            member = waiting.pop()
-            if member not in found:
-                found.add(member)
-                waiting += [
-                    other for other in (*self.needs[member], *self.needed_by[member]) if other not in self.split
-                ]
-        return found
+        def list_neighbours(member: str) -> list[str]:
+            return [other for other in (*self.needs[member], *self.needed_by[member]) if other not in self.split]
+
+        return find_reachable([name], list_neighbours)
 
     def _iter_notes(self, with_items: Sequence[str]) -> Iterable[str]:
         for name in with_items:
             if len(self.items[name]) == 1:
                 continue
             if self.needed_by[name]:
-                told = _join(self.needed_by[name])
+                told = join_names(self.needed_by[name], _MOST_NAMED)
                 yield f"the items of {name} stay in one shard: {told} needs all of them (--skip or --only changes that)"
             elif name not in self.split:
-                told = _join([need for need in with_items if need in self.all_needs[name]])
+                told = join_names([need for need in with_items if need in self.all_needs[name]], _MOST_NAMED)
                 yield f"the items of {name} stay in one shard: it needs all items of {told}"
         for need in sorted(self.repeated):
-            told = _join(sorted(name for name in self.split if need in self.all_needs[name]))
+            told = join_names(sorted(name for name in self.split if need in self.all_needs[name]), _MOST_NAMED)
             yield f"{need} runs in each shard that has items of {told}, which needs it"
 
 
@@ -350,7 +333,7 @@ def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[s
     long = [unit for unit in units if unit.known and unit.size > _LONG_RATIO * share > 0]
     for unit in long[:_MOST_NAMED] if len(loads) > 1 else ():
         stage, item, _ = unit.name
-        told = f"{item} of {stage}" if item else _join(unit.stages)
+        told = f"{item} of {stage}" if item else join_names(unit.stages, _MOST_NAMED)
         yield (
             f"{told} takes {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
             f"{share / _MICROSECONDS:.1f} s: divide it, or use fewer shards"
@@ -386,8 +369,3 @@ def _to_micros(seconds: float) -> int:
 def _to_stored(item: str) -> str:
     """Return an item as the history has it: bytes that are not valid Unicode are escaped there."""
     return item.encode("utf-8", "backslashreplace").decode()
-
-
-def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import wait
 from pathlib import Path
+from time import monotonic
 
 import psutil
 import pytest
@@ -21,6 +23,7 @@ from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
+SILENT_SECONDS = 6.0  # a second more than a worker may be silent before its loss may be a partition
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
@@ -65,6 +68,38 @@ def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_
         assert sorted((tmp_path / "ledger").read_text().split()) == ["kept", "lost"]
     finally:
         pool.kill_workers(0.0)
+
+
+def test_closed_pool_settles_the_tasks_of_a_worker_that_may_be_cut_off(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    """Until the pool is closed, they wait for the grace of a partition."""
+    victim = own_cluster.start_worker("victim")
+    pool = open_pool(own_cluster, tmp_path)
+    try:
+        lost, _ = start_sleeper(pool, tmp_path, "lost")
+        os.kill(victim.pid, signal.SIGSTOP)
+        stopped = monotonic()
+        eventually("the worker is silent for long", lambda: monotonic() > stopped + SILENT_SECONDS)
+        victim.kill()
+        eventually("the worker is lost", lambda: pool.statistics().deaths == {"lost": 1})
+        assert not lost.done()  # type: ignore[attr-defined]
+    finally:
+        pool.kill_workers(0.0)
+    with pytest.raises(WorkerDied, match="without an answer"):
+        lost.result(WAIT_SECONDS)  # type: ignore[attr-defined]
+    assert pool.statistics().finished["error"] == 1
+
+
+def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluster: DaskCluster, tmp_path: Path) -> None:
+    pool = open_pool(shared_cluster, tmp_path, size=1)
+    try:
+        start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit(pow, 2, 2)
+    finally:
+        pool.kill_workers(0.0)
+    assert wait([queued], WAIT_SECONDS).done == {queued}
+    assert queued.cancelled()
 
 
 def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: DaskCluster, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool
-    from paropt_exporter.executors.adaptive.routing import Router as Router
-    from paropt_exporter.executors.adaptive.routing import thread_only as thread_only
+    from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool
+    from paropt_exporter.executors.adaptive.routing import Router, thread_only
 
 _HOMES = {"AdaptivePool": "adaptive_pool", "Router": "routing", "thread_only": "routing"}
 

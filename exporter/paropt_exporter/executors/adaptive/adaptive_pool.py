@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
-from paropt_exporter.executors.base import check_size
+from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes import ProcessPool
@@ -45,8 +45,8 @@ class AdaptivePool(Executor):
         `start`: the initial number of threads of an ADAPTIVE pool (default: the cores). `memory`: a JSON file of
         function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`).
         """
-        if max_workers is not None and max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
+        if max_workers is not None:
+            check_arguments(max_workers, None)
         for size in (max_workers, start):
             if size is not None:
                 check_size(size, MOST_WORKERS, "workers")

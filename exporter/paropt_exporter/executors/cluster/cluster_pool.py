@@ -22,7 +22,7 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteWork,
 )
 from paropt_exporter.executors.cluster.settings import ClusterSettings
-from paropt_exporter.executors.cluster.workers import LocalFiles, WorkItem
+from paropt_exporter.executors.cluster.work_items import LocalFiles, WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label

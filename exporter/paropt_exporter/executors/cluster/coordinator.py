@@ -19,8 +19,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
-from paropt_exporter.events import Result, RunningTask
-from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, workers
+from paropt_exporter.events import RunningTask
+from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, work_items, workers
 from paropt_exporter.executors.cluster.dask_client import HostedCluster
 from paropt_exporter.executors.cluster.file_sync import Uploads
 from paropt_exporter.executors.cluster.message_stream import open_stream
@@ -36,8 +36,8 @@ from paropt_exporter.executors.cluster.messages import (
 )
 from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
-from paropt_exporter.executors.cluster.workers import RemoteWorker, WorkItem, build_running_task
-from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.executors.cluster.work_items import WorkItem, build_running_task
+from paropt_exporter.executors.cluster.workers import RemoteWorker
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,6 @@ _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepare
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
 _CLOSE_SECONDS = 3.0
 _KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
-_COUNTERS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.CANCELLATION: "cancelled"}
 
 
 class Coordinator:
@@ -83,6 +82,7 @@ class Coordinator:
         self._ready = asyncio.Event()
         self._queue: deque[WorkItem] = deque()
         self._incoming: deque[WorkItem] = deque()
+        self._cut_off: dict[WorkItem, str] = {}  # items of lost workers that may still run them; reasons
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
         self._folder = ""
@@ -331,17 +331,10 @@ class Coordinator:
 
     async def _prepare_worker(self, address: str, number: int) -> None:
         """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
-        lease = self._submit_pinned(address, f"paropt-lease-{self._session}-{number}", self._prepare, (
-            self._session, number, f"paropt-lease-{self._session}-{number}", self._root,
-        ))  # fmt: skip
+        key = f"paropt-lease-{self._session}-{number}"
+        lease = self._submit_pinned(address, key, self._prepare, (self._session, number, key, self._root))
         try:
-            facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
-            if isinstance(facts, str):
-                raise ClusterError(facts)
-            info = (await self._client.scheduler.identity(n_workers=-1))["workers"]
-            stream = await open_stream(
-                self._client, address, session=self._session, number=number, worker_id=facts.worker_id
-            )
+            worker = await self._begin_session(address, number, lease)
         except (FutureCancelled, OSError):  # it has gone, or its scheduler has
             self._loop.call_later(_RELIST_SECONDS, self._relist)
             return
@@ -353,13 +346,28 @@ class Coordinator:
             counts = self._preparing.get(address) == number
             if counts:
                 del self._preparing[address]
-        if not counts or address not in info or self._closing:
-            stream.close()
-            lease.release()
+        if not counts or self._closing:
+            self._release(worker)
             return
-        worker = RemoteWorker(
+        self._workers[address] = worker
+        self._spawn(self._serve_stream(worker))
+        if await self._fit(worker):
+            self._ready.set()
+        self._adjust()
+
+    async def _begin_session(self, address: str, number: int, lease: Any) -> RemoteWorker:
+        facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
+        if isinstance(facts, str):
+            raise ClusterError(facts)
+        info = (await self._client.scheduler.identity(n_workers=-1))["workers"].get(address)
+        if info is None:
+            raise OSError(f"the worker at {address} has gone")
+        stream = await open_stream(
+            self._client, address, session=self._session, number=number, worker_id=facts.worker_id
+        )
+        return RemoteWorker(
             address,
-            info[address]["id"],
+            info["id"],
             facts,
             lease,
             stream,
@@ -367,11 +375,6 @@ class Coordinator:
             heard_seconds=monotonic(),
             memory_available_bytes=facts.memory_available_bytes,
         )
-        self._workers[address] = worker
-        self._spawn(self._serve_stream(worker))
-        if await self._fit(worker):
-            self._ready.set()
-        self._adjust()
 
     async def _fit(self, worker: RemoteWorker) -> bool:
         """Give a worker the files of this run and check its programs; it takes no task before."""
@@ -436,7 +439,7 @@ class Coordinator:
             await asyncio.sleep(_PREPARING_SECONDS)  # one that has just come may be fit
         if not self._workers:
             raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
-        rows = [(f"{worker.facts.host}/{worker.name}", worker.differences) for worker in self._workers.values()]
+        rows = [(worker.label, worker.differences) for worker in self._workers.values()]
         for line in workers.format_differences(rows):
             log.warning(line)
 
@@ -458,7 +461,8 @@ class Coordinator:
         why = f"lost: {why or f'the worker {worker.name} on {worker.facts.host} has gone'}"
         if items and silence > _SILENT_SECONDS:
             wait = max(0.0, self._settings.partition_grace_seconds - silence)
-            self._loop.call_later(wait, self._fail_items, items, f"{why} after {silence:.0f} s without an answer")
+            self._cut_off |= dict.fromkeys(items, f"{why} after {silence:.0f} s without an answer")
+            self._loop.call_later(wait, self._fail_cut_off, items)
         else:
             self._fail_items(items, why)
         self._adjust()
@@ -467,22 +471,21 @@ class Coordinator:
         for item in items:
             self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
 
+    def _fail_cut_off(self, items: Iterable[WorkItem]) -> None:
+        for item in items:
+            if (why := self._cut_off.get(item)) is not None:
+                self._fail_item(item, WorkerDied(f"{item.task.label}: {why}"))
+
     def _fail_item(self, item: WorkItem, error: BaseException) -> None:
+        self._cut_off.pop(item, None)
         if item.worker is not None:
             item.worker.take_item(item.task.attempt)
+        if item.future.done():
+            return  # its reply came before the order to give it up
         if not item.sent_seconds and not item.future.start_running(monotonic()):
             return  # it was cancelled in the queue
-        measured = None
-        if item.usage is not None:
-            usage = item.usage[1]
-            measured = RemoteMeasurement(
-                worker=f"{item.worker.facts.host}/{item.worker.name}" if item.worker else "",
-                duration_seconds=monotonic() - item.sent_seconds,
-                cpu_seconds=usage.cpu_seconds,
-                run_delay_seconds=usage.run_delay_seconds,
-                memory_peak_bytes=usage.memory_bytes,
-            )
-        self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured))
+        measured = work_items.build_last_measurement(item, monotonic())
+        self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured), monotonic())
 
     # Sending
 
@@ -602,7 +605,7 @@ class Coordinator:
         self.late_replies += 1
         log.warning(
             "a result came after its task was given up: dropped",
-            extra={"worker": f"{worker.facts.host}/{worker.name}", "attempt": attempt},
+            extra={"worker": worker.label, "attempt": attempt},
         )
 
     async def _take_files(self, worker: RemoteWorker, item: WorkItem, reply: TaskReply, received: float) -> None:
@@ -638,35 +641,10 @@ class Coordinator:
             old = self._means.get(group, new)
             self._means[group] = _KEPT_MEAN * old + (1 - _KEPT_MEAN) * new
 
-    def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float | None = None) -> None:
-        future, measured, now = item.future, reply.measurement, received_seconds or monotonic()
-        value = reply.value
-        if measured is not None:
-            started = max(item.sent_seconds, now - measured.duration_seconds) if item.sent_seconds else now
-            future._usage = (
-                measured.worker, measured.pid, started, started + measured.duration_seconds, measured.cpu_seconds,
-                measured.run_delay_seconds, measured.memory_peak_bytes,
-            )  # fmt: skip
-            if isinstance(value, CommandOutcome) and future.measurement is not None:
-                path = self._find_output_path(item, value)
-                value = replace(value, measurement=future.measurement, output_path=path)
-        self.on_settled(measured, _classify(reply))
-        settled = future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
-        if not settled:
+    def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float) -> None:
+        self.on_settled(reply.measurement, work_items.classify_reply(reply))
+        if not work_items.settle(item, reply, received_seconds):
             self.late_replies += 1
-
-    @staticmethod
-    def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:
-        """Return the file with the whole output here; None if there is none, or if the worker's disk was full."""
-        if not item.keeps_output:
-            return None
-        if outcome.output_path is None:
-            log.warning(
-                "the disk of a worker's host took only a part of the output of a task",
-                extra={"task": item.task.label, "worker": outcome.measurement.worker},
-            )
-            return None
-        return None if item.files.output_file is None else str(item.files.output_file.path)
 
     # Stopping and sampling
 
@@ -704,9 +682,12 @@ class Coordinator:
         for worker in tuple(self._workers.values()):
             self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
             worker.stream.close()
+        self._fail_cut_off(tuple(self._cut_off))
         while self._queue:
             item = self._queue.popleft()
-            if not item.future.cancel():
+            if item.future.cancel():
+                item.future.start_running(monotonic())  # tells waiters of its cancellation
+            else:
                 self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
         if self._client is not None:
             with contextlib.suppress(Exception):
@@ -726,20 +707,6 @@ def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     """Log errors of Dask's own tasks without a reader, such as those of connections which broke."""
     del loop
     log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
-
-
-def _classify(reply: TaskReply) -> str:
-    """Return the counter of a pool that counts a reply."""
-    value, error = reply.value, reply.error
-    if isinstance(error, TaskStopped):
-        return "cancelled"
-    if isinstance(error, WorkerDied):
-        return "errors"
-    if error is not None:
-        return "failed"
-    if not isinstance(value, CommandOutcome):
-        return "succeeded"
-    return _COUNTERS.get(value.result, "errors")
 
 
 def _prepare(session: str, number: int, lease: str, root: str) -> object:

@@ -16,7 +16,8 @@ from paropt_exporter.executors.cluster import agent, transfers
 from paropt_exporter.executors.cluster.messages import RemoteFile, TaskReply
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
-from paropt_exporter.executors.cluster.workers import LocalFiles, RemoteWorker
+from paropt_exporter.executors.cluster.work_items import LocalFiles
+from paropt_exporter.executors.cluster.workers import RemoteWorker
 from paropt_exporter.executors.commands.output import RAW_BYTES
 from paropt_exporter.input_files import InputPatterns
 

@@ -17,15 +17,10 @@ from paropt_exporter.executors.cluster.settings import ClusterError
 _MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
 _SUBMODULE_MODE = "160000"
 _IDENTITY = ("-c", "user.name=paropt", "-c", "user.email=paropt@localhost", "-c", "commit.gpgSign=false")
-_QUIET = (
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "gc.auto=0",
-    "-c",
-    "core.autocrlf=false",
+_QUIET = tuple(
+    word
+    for setting in ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "core.autocrlf=false")
+    for word in ("-c", setting)
 )
 
 

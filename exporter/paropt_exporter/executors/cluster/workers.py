@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
 from paropt_exporter._version import __version__
-from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster.message_stream import MessageStream
-from paropt_exporter.executors.cluster.messages import RemoteTask, RunningUsage, WorkerFacts
+from paropt_exporter.executors.cluster.messages import WorkerFacts
 from paropt_exporter.executors.cluster.settings import INSTALL_HINT
-from paropt_exporter.executors.commands.output import OutputFile, OutputSink
-from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.cluster.work_items import WorkItem
 
 OURS = "paropt-exporter"
 PYTHON = "python"
 GIT = "git"
-
-
-class LocalFiles(Struct, frozen=True, kw_only=True):
-    """Where the files of a reply go on this host, and the patterns of outputs that may be written."""
-
-    outputs: tuple[str, ...] = ()
-    output_file: OutputFile | None = None
-    open_sink: Callable[[], OutputSink | None] | None = None
-    report: Path | None = None
-
-
-class WorkItem(Struct, eq=False):
-    """One attempt of a task, from its submission until its future settles.
-
-    `group`: tasks of one group have similar durations. `files`: where the files of its reply go.
-    """
-
-    future: TaskFuture[Any]
-    task: RemoteTask
-    group: str
-    slots: int = 1
-    memory_bytes: int = 0
-    queued_seconds: float = 0.0
-    sent_seconds: float = 0.0
-    files: LocalFiles = field(default_factory=LocalFiles)
-    worker: RemoteWorker | None = None
-    usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
-
-    @property
-    def keeps_output(self) -> bool:
-        return self.files.output_file is not None or self.files.open_sink is not None
-
-    @property
-    def used_bytes(self) -> int:
-        return self.usage[1].memory_bytes if self.usage is not None else 0
 
 
 class SentBatch(Struct, eq=False):
@@ -121,33 +83,13 @@ class RemoteWorker(Struct, eq=False):
         return self.fit and self.connected and not self.draining
 
     @property
+    def label(self) -> str:
+        """Its host and its name, for messages and measurements."""
+        return f"{self.facts.host}/{self.name}"
+
+    @property
     def host_key(self) -> str:
         return self.facts.host_key
-
-
-def build_running_task(item: WorkItem, worker: RemoteWorker) -> RunningTask:
-    """Build the view of a running task, on our clock."""
-    label = f"{worker.facts.host}/{worker.name}"
-    if item.usage is None:
-        return RunningTask(
-            label=item.task.label,
-            worker=label,
-            started_seconds=item.sent_seconds,
-            cpu_seconds=0.0,
-            memory_bytes=0,
-            sampled_seconds=0.0,
-        )
-    received, usage = item.usage
-    return RunningTask(
-        label=item.task.label,
-        worker=label,
-        started_seconds=max(item.sent_seconds, received - usage.elapsed_seconds),
-        cpu_seconds=usage.cpu_seconds,
-        memory_bytes=usage.memory_bytes,
-        run_delay_seconds=usage.run_delay_seconds,
-        core_time=usage.core_time,
-        sampled_seconds=0.0 if usage.age_seconds is None else received - usage.age_seconds,
-    )
 
 
 def read_versions() -> Mapping[str, str]:

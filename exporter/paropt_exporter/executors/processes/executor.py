@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
@@ -47,10 +48,7 @@ class ProcessPool(Executor):
     ) -> None:
         if max_workers is None:
             max_workers = host.count_cpu_workers()
-        if max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
+        check_arguments(max_workers, initializer)
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")

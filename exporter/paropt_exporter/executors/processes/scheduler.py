@@ -87,33 +87,10 @@ class Worker:
     """One worker's place in its pool. Its process changes when it dies or is used up; the place stays."""
 
     __slots__ = (
-        "assigned",
-        "assigned_tasks",
-        "batch_seconds",
-        "batches",
-        "blocked",
-        "connection",
-        "counters",
-        "cpu_base_seconds",
-        "cpu_seconds",
-        "delay_seconds",
-        "failures",
-        "held_seconds",
-        "held_tasks",
-        "initializer_error",
-        "learned",
-        "leaving",
-        "name",
-        "next_number",
-        "pid",
-        "ready_seconds",
-        "recycled",
-        "sending",
-        "settling",
-        "single",
-        "slot_seconds",
-        "slow",
-        "stopping",
+        "assigned", "assigned_tasks", "batch_seconds", "batches", "blocked", "connection", "counters",
+        "cpu_base_seconds", "cpu_seconds", "delay_seconds", "failures", "held_seconds", "held_tasks",
+        "initializer_error", "learned", "leaving", "name", "next_number", "pid", "ready_seconds", "recycled",
+        "sending", "settling", "single", "slot_seconds", "slow", "stopping",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_LINKS = 40  # as the kernel
+_AT_FDCWD = -100
 _PROCESSES = b"/proc"
 _FOLDER_LINKS = (b"cwd", b"root")
 
@@ -77,6 +78,21 @@ def read_link(place: bytes) -> bytes | None:
 def join(link: bytes, target: bytes) -> bytes:
     """Return the path to which a link at a place leads."""
     return tidy(target if target[:1] == b"/" else link.rpartition(b"/")[0] + b"/" + target)
+
+
+def complete_path(process: int, descriptor: int | None, text: bytes) -> bytes | None:
+    """Return the absolute path of an argument that a process gave with a folder's descriptor; None if it is empty.
+
+    A descriptor of None is the current folder. Raises OSError if the folder can't be found.
+    """
+    if not text:
+        return None
+    path = text
+    if text[:1] != b"/":
+        number = _AT_FDCWD if descriptor is None else (descriptor & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+        place = b"/proc/%d/cwd" % process if number == _AT_FDCWD else b"/proc/%d/fd/%d" % (process, number)
+        path = os.readlink(place) + b"/" + text
+    return tidy(path)
 
 
 def tidy(path: bytes) -> bytes:

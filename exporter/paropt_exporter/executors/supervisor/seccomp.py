@@ -65,6 +65,36 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
 }  # fmt: skip
 
+_Instruction = tuple[int, int | str, int | str, int]  # code, jumps if true and if false, value
+
+
+def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
+    """Return instructions that notify if an argument has a bit of these in its lower or its upper half."""
+    offset = _ARGUMENTS_OFFSET + 8 * argument
+    return [
+        (_LOAD_WORD, 0, 0, offset),
+        (_JUMP_IF_SET, "notify", 0, low),
+        (_LOAD_WORD, 0, 0, offset + 4),
+        (_JUMP_IF_SET, "notify", "allow", high),
+    ]
+
+
+# Calls that are notified of in some cases only, which `Kernel.build_filter` describes.
+_CONDITIONS: dict[str, list[_Instruction]] = {
+    "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
+    "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
+    "newfstatat": [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
+        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
+        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
+    ],
+    "sendmsg": [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
+        (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
+    ],
+}
+
 
 class Forbidden(Exception):
     """The kernel, or a filter that this process has already, refuses. The message has the reason."""
@@ -95,7 +125,7 @@ class Notification:
 class Kernel:
     """The calls to the kernel. `machine`: as uname names it. Raises Forbidden for one whose numbers are unknown."""
 
-    def __init__(self, machine: str) -> None:
+    def __init__(self, machine: str = os.uname().machine) -> None:
         if machine not in _ARCHITECTURES:
             raise Forbidden(f"the numbers of its system calls are unknown for {machine}")
         self._architecture = _ARCHITECTURES[machine]
@@ -133,45 +163,21 @@ class Kernel:
         notified of, since the file was opened before. Calls of another architecture, such as those of a 32-bit program,
         are notified of too.
         """
-        asked = {self._numbers[name] for name in names if name in self._numbers}
-        denied = {self._numbers[name] for name in refused if name in self._numbers}
-        conditional = {self._numbers["clone"]: (0, _CLONE_NEW_MOUNTS), self._numbers["sendto"]: (4, 0xFFFFFFFF)}
-        fstat = self._numbers["newfstatat"] if self._numbers["newfstatat"] in asked else None
-        sendmsg = self._numbers["sendmsg"] if self._numbers["sendmsg"] in asked else None
-        plain = sorted(asked - conditional.keys() - {fstat, sendmsg})
-        special = sorted(asked & conditional.keys())
-        body: list[tuple[int, int | str, int | str, int]] = [
+        numbers = self._numbers
+        asked = {name: numbers[name] for name in names if name in numbers}
+        plain = sorted(number for name, number in asked.items() if name not in _CONDITIONS)
+        denied = sorted(numbers[name] for name in refused if name in numbers)
+        body: list[_Instruction] = [
             (_LOAD_WORD, 0, 0, _ARCH_OFFSET),
             (_JUMP_IF_EQUAL, 0, "notify", self._architecture),
             (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
             (_JUMP_IF_GREATER, "notify", 0, _X32_BIT - 1),
             *((_JUMP_IF_EQUAL, "notify", 0, number) for number in plain),
-            *((_JUMP_IF_EQUAL, "refuse", 0, number) for number in sorted(denied)),
+            *((_JUMP_IF_EQUAL, "refuse", 0, number) for number in denied),
         ]
-        for number in special:
-            argument, mask = conditional[number]
-            offset = _ARGUMENTS_OFFSET + 8 * argument
-            body += [
-                (_JUMP_IF_EQUAL, 0, 4, number),
-                (_LOAD_WORD, 0, 0, offset),
-                (_JUMP_IF_SET, "notify", 0, mask),
-                (_LOAD_WORD, 0, 0, offset + 4),
-                (_JUMP_IF_SET, "notify", "allow", mask if argument else 0),
-            ]
-        if fstat is not None:
-            body += [
-                (_JUMP_IF_EQUAL, 0, 4, fstat),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
-                (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
-                (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
-            ]
-        if sendmsg is not None:
-            body += [
-                (_JUMP_IF_EQUAL, 0, 2, sendmsg),
-                (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
-                (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
-            ]
+        for name, condition in _CONDITIONS.items():
+            if name in asked:
+                body += [(_JUMP_IF_EQUAL, 0, len(condition), asked[name]), *condition]
         ends = {"allow": len(body), "notify": len(body) + 1, "refuse": len(body) + 2}
         body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
         return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
@@ -218,6 +224,13 @@ class Kernel:
             raise OSError(get_errno(), "the memory of a process can't be read")
         return self._buffer[:found].tobytes()
 
+    def read_bytes(self, pid: int, address: int, count: int) -> bytes:
+        """Return so many bytes of a process's memory, which may be on two pages. Raises OSError."""
+        found = self.read_memory(pid, address, count)
+        if len(found) < count:
+            found += self.read_memory(pid, address + len(found), count - len(found))
+        return found
+
     def read_text(self, pid: int, address: int) -> bytes:
         """Return the bytes up to the first NUL, as of a path. Raises OSError."""
         found, end, _ = self.read_memory(pid, address, _FIRST_READ_BYTES).partition(b"\0")
@@ -249,9 +262,54 @@ class Kernel:
         return int(found)
 
 
-def _pack_instruction(each: tuple[int, int | str, int | str, int], place: int, ends: Mapping[str, int]) -> bytes:
+def _pack_instruction(each: _Instruction, place: int, ends: Mapping[str, int]) -> bytes:
     code, if_true, if_false, value = each
     jumps = [ends[target] - place - 1 if isinstance(target, str) else target for target in (if_true, if_false)]
     if max(jumps) > _LONGEST_JUMP:
         raise ValueError("the filter is too long for its jumps")
     return pack("=HBBI", code, jumps[0], jumps[1], value)
+
+
+def find_refusal() -> str:
+    """Return why no command of this process can be traced; "" if they can.
+
+    Tries it on a thread, which ends at once: a filter concerns only the thread that installs it.
+    """
+    import threading
+
+    found: list[str] = ["the kernel does not answer"]
+    thread = threading.Thread(target=lambda: found.__setitem__(0, _try_filter()), name="paropt-probe", daemon=True)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _try_filter() -> str:
+    try:
+        kernel = Kernel()
+        kernel.read_text(os.getpid(), kernel.own_text_address)
+        os.close(kernel.install_filter(kernel.build_filter(["pivot_root"], ())))
+    except Forbidden as error:
+        return str(error)
+    except OSError as error:
+        return explain_refusal(error.errno or 0)
+    return _read_ptrace_limit()
+
+
+def explain_refusal(code: int) -> str:
+    """Return why the kernel refused the filter."""
+    if code == errno.EBUSY:
+        return "a tracer or a container watches its system calls already"
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return "the kernel has no seccomp user notifications, which Linux 5.5 brought"
+    return f"the kernel or the container forbids it: {os.strerror(code)}"
+
+
+def _read_ptrace_limit() -> str:
+    """Return a refusal if Yama lets no process read the memory of its descendants."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope", "rb") as file:
+            forbids = int(file.read()) > 1 and os.geteuid() != 0
+    except (OSError, ValueError):
+        return ""
+    return "kernel.yama.ptrace_scope forbids to read the memory of other processes" if forbids else ""

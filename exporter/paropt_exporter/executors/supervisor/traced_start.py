@@ -15,8 +15,8 @@ import resource
 import select
 from _struct import pack, unpack
 
-from paropt_exporter.executors.supervisor.seccomp import OWN_SEND_FLAGS, Forbidden
-from paropt_exporter.executors.supervisor.tracing import Tracer, build_trace_filter, explain_refusal, load_kernel
+from paropt_exporter.executors.supervisor.seccomp import OWN_SEND_FLAGS, Forbidden, Kernel, explain_refusal
+from paropt_exporter.executors.supervisor.tracing import Tracer, build_trace_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def start_traced(
     refuses the program.
     """
     try:
-        kernel = load_kernel()
+        kernel = Kernel()
         content = build_trace_filter(kernel)
     except Forbidden as error:
         kernel, content, refusal = None, b"", str(error)

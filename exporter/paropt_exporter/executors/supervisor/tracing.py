@@ -17,13 +17,21 @@ import os
 import time
 from _struct import unpack_from
 
-from paropt_exporter.executors.supervisor.link_walk import LinkWalk, join, leads_through_process, read_link, tidy
-from paropt_exporter.executors.supervisor.seccomp import Forbidden, Kernel, Notification
+from paropt_exporter.executors.supervisor.link_walk import (
+    LinkWalk,
+    complete_path,
+    join,
+    leads_through_process,
+    read_link,
+    tidy,
+)
+from paropt_exporter.executors.supervisor.seccomp import Kernel, Notification
+from paropt_exporter.executors.supervisor.traced_servers import TracedServers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, ClassVar
 
 # What a command did with a path. A read before the first write of the path has its own bits.
 STAT, READ, LIST, WRITE = 1, 2, 4, 8
@@ -31,25 +39,17 @@ BEFORE = 4  # how far the bits of such a read are shifted
 
 _MOST_PATHS = 100_000
 _MOST_NAMES = 50_000  # of one folder
-_MOST_SERVERS = 20
 _MOST_LINKS = 40  # as the kernel
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
-_AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
-_UNIX, _INET, _INET6 = 1, 2, 10
-_LOCAL_FAMILIES = (0, 16, 38)  # none, netlink, the kernel's ciphers
-_MESSAGE_BYTES, _MOST_MESSAGES = 64, 1024  # struct mmsghdr, UIO_MAXIOV
-_LONGEST_ADDRESS_BYTES = 128
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
 _KIND, _LINK, _FOLDER = 0o170000, 0o120000, 0o040000
 _OWN_STATE = 5  # fields of a state without those of a link's target
 # The kernel's own files. They describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
 _MEMORY_FILES = b"/dev/shm/"
-# Sockets by which the C library looks up names of users and hosts, and the system's log.
-_NAME_SERVICES = (b"/run/nscd/", b"/var/run/nscd/", b"/run/systemd/userdb/", b"/run/systemd/resolve/", b"/dev/log")
 
 # By call: the places of the folder's descriptor (None: the current folder) and of the path in the arguments.
 _STATS = {
@@ -81,19 +81,6 @@ _PROBLEMS = {
     "open_by_handle_at": "it opens files by handles", "clone": "it leaves its namespaces",
     "": "a program of another architecture runs",
 }  # fmt: skip
-_OTHERS = (
-    "execve",
-    "execveat",
-    "getdents",
-    "getdents64",
-    "connect",
-    "bind",
-    "listen",
-    "sendto",
-    "sendmsg",
-    "sendmmsg",
-    "clone3",
-)
 _REFUSED = ("io_uring_setup",)  # its calls can't be seen; programs use others instead
 
 
@@ -105,12 +92,13 @@ class Tracer:
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names
         self._problems: dict[str, None] = {}
-        self._servers: dict[str, None] = {}
-        self._own_servers: set[bytes | int] = set()  # paths of sockets, and ports
-        self._bound: dict[bytes | int, list[tuple[int, int]]] = {}  # processes and descriptors, if the call succeeds
+        self._servers = TracedServers(
+            kernel,
+            note_absence=lambda path: self._note(path, STAT),
+            note_write=lambda path: self._note(path, WRITE),
+        )
         self._privileged = ""
         self._walk = LinkWalk(self._note_link)
-        self._handlers = self._build_handlers()
         kernel.prefer_same_core(listener)
 
     @property
@@ -128,7 +116,7 @@ class Tracer:
             return
         try:
             if not self._problems:  # later calls tell nothing more
-                self._handlers[notification.name](notification)
+                self._handle(notification)
         except OSError as error:
             # A bad address fails the call itself, and a process that has ended makes none.
             if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
@@ -142,7 +130,7 @@ class Tracer:
         content = marshal.dumps(
             {
                 "problems": [*self._problems],
-                "servers": [*self._servers],
+                "servers": [*self._servers.names],
                 "privileged": self._privileged,
                 "paths": {path: tuple(entry) for path, entry in self._paths.items()},
             }
@@ -154,23 +142,12 @@ class Tracer:
     def close(self) -> None:
         os.close(self._listener)
 
-    def _build_handlers(self) -> dict[str, Callable[[Notification], None]]:
-        handlers: dict[str, Callable[[Notification], None]] = {
-            "execve": self._on_exec, "execveat": self._on_exec, "getdents": self._on_list,
-            "getdents64": self._on_list, "connect": self._on_connect, "bind": self._on_bind, "listen": self._on_listen,
-            "sendto": self._on_send, "sendmsg": self._on_send_message, "sendmmsg": self._on_send_messages,
-            "clone3": self._on_clone,
-        }  # fmt: skip
-        for names, handler in (
-            (_STATS, self._on_stat),
-            (_WRITES, self._on_write),
-            (_CHANGES, self._on_change),
-            (_MOVES, self._on_move),
-            (_OPENS, self._on_open),
-            (_PROBLEMS, self._on_problem),
-        ):
-            handlers.update(dict.fromkeys(names, handler))
-        return handlers
+    def _handle(self, call: Notification) -> None:
+        handler = self.HANDLERS.get(call.name)
+        if handler is not None:
+            handler(self, call)
+        else:
+            self._servers.HANDLERS[call.name](self._servers, call)
 
     # The calls
 
@@ -263,116 +240,17 @@ class Tracer:
         return _read_state(place) is None if entry is None else entry[2] is None and not entry[0] & WRITE
 
     def _on_clone(self, call: Notification) -> None:
-        if unpack_from("=Q", self._read_bytes(call, call.arguments[0], 8))[0] & _CLONE_NEW_MOUNTS:
+        if unpack_from("=Q", self._kernel.read_bytes(call.pid, call.arguments[0], 8))[0] & _CLONE_NEW_MOUNTS:
             self._add_problem(_PROBLEMS["clone"])
 
     def _on_problem(self, call: Notification) -> None:
         self._add_problem(_PROBLEMS[call.name])
 
-    # Sockets
-
-    def _on_connect(self, call: Notification) -> None:
-        self._note_server(call, self._read_address(call, 1))
-
-    def _on_send(self, call: Notification) -> None:
-        self._note_server(call, self._read_address(call, 4))
-
-    def _on_send_message(self, call: Notification) -> None:
-        self._note_receiver(call, call.arguments[1])
-
-    def _on_send_messages(self, call: Notification) -> None:
-        for number in range(min(call.arguments[2] & 0xFFFFFFFF, _MOST_MESSAGES)):
-            self._note_receiver(call, call.arguments[1] + number * _MESSAGE_BYTES)
-
-    def _note_receiver(self, call: Notification, header: int) -> None:
-        """Note the address in a message's header, struct msghdr."""
-        address, size = unpack_from("=QI", self._read_bytes(call, header, 16))
-        if address and size:
-            self._note_server(call, self._read_bytes(call, address, min(size, _LONGEST_ADDRESS_BYTES)))
-
-    def _on_bind(self, call: Notification) -> None:
-        address = self._read_address(call, 1)
-        family, port = _parse_address(address)
-        name: bytes | int = self._find_socket(call, address) if family == _UNIX else port
-        if isinstance(name, bytes) and name[:1] == b"/":
-            self._note(name, WRITE)
-        if len(self._bound) < _MOST_PATHS:
-            # It may fail since another server has the address: the socket itself tells, once somebody connects.
-            self._bound.setdefault(name, []).append((self._find_process(call), call.arguments[0] & 0xFFFFFFFF))
-
-    def _on_listen(self, call: Notification) -> None:
-        """Note the address of a server of the command's own, whose port the kernel may have chosen."""
-        own = self._find_process(call), call.arguments[0] & 0xFFFFFFFF
-        name = self._read_socket_name(*own)
-        if isinstance(name, tuple) and len(name) >= 2:
-            self._own_servers.add(int(name[1]))
-        elif name:
-            self._own_servers.update(bound for bound, sockets in self._bound.items() if own in sockets)
-
-    def _find_process(self, call: Notification) -> int:
-        """Return the process of a thread."""
-        with open(b"/proc/%d/status" % call.pid, "rb") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
-
-    def _read_socket_name(self, process: int, descriptor: int) -> Any:
-        import _socket as socket  # here: few commands listen
-
-        copy = socket.socket(fileno=self._kernel.copy_descriptor(process, descriptor))
-        try:
-            return copy.getsockname()
-        finally:
-            copy.close()
-
-    def _is_own_server(self, name: bytes | int) -> bool:
-        """Return whether the command itself has a socket with this address."""
-        if name not in self._own_servers:
-            chosen = () if isinstance(name, bytes) else self._bound.get(0, ())  # their ports were chosen by the kernel
-            if any(self._has_name(own, name) for own in (*self._bound.get(name, ()), *chosen)):
-                self._own_servers.add(name)
-        return name in self._own_servers
-
-    def _has_name(self, own: tuple[int, int], name: bytes | int) -> bool:
-        try:
-            found = self._read_socket_name(*own)
-        except OSError:
-            return False  # it is closed: nothing shows that it had the address
-        if isinstance(name, int) or isinstance(found, tuple):
-            return isinstance(found, tuple) and len(found) >= 2 and found[1] == name
-        # The socket has the path that was given, perhaps a relative one.
-        text = os.fsencode(found or b"")
-        return bool(text) and (text == name or os.path.basename(text) == os.path.basename(name))
-
-    def _note_server(self, call: Notification, address: bytes) -> None:
-        family, port = _parse_address(address)
-        if family == _UNIX:
-            name = self._find_socket(call, address)
-            if name[:1] == b"/" and not os.path.exists(name):
-                self._note(name, STAT)
-            elif name and not name.startswith(_NAME_SERVICES) and not self._is_own_server(name):
-                self._add_server(f"the socket {os.fsdecode(name.replace(bytes(1), b'@'))}")
-        elif family in (_INET, _INET6):
-            here = _is_loopback(address)
-            if port and not (here and self._is_own_server(port)):
-                self._add_server(f"port {port} of {'this host' if here else 'another host'}")
-        elif family not in _LOCAL_FAMILIES:
-            self._add_server(f"a server of the address family {family}")
-
-    def _find_socket(self, call: Notification, address: bytes) -> bytes:
-        """Return the path of a Unix socket; an abstract one begins with NUL."""
-        if address[2:3] == b"\0":
-            return address[2:].rstrip(b"\0") or b"\0"
-        return self._complete(call, None, address[2:].partition(b"\0")[0]) or b""
-
-    def _read_address(self, call: Notification, place: int) -> bytes:
-        size = min(call.arguments[place + 1] & 0xFFFFFFFF, _LONGEST_ADDRESS_BYTES)
-        return self._read_bytes(call, call.arguments[place], size) if size else b""
-
-    def _read_bytes(self, call: Notification, address: int, count: int) -> bytes:
-        """Return so many bytes of the process's memory, which may be on two pages."""
-        found = self._kernel.read_memory(call.pid, address, count)
-        if len(found) < count:
-            found += self._kernel.read_memory(call.pid, address + len(found), count - len(found))
-        return found
+    HANDLERS: ClassVar[Mapping[str, Callable[[Tracer, Notification], None]]] = {
+        **dict.fromkeys(_STATS, _on_stat), **dict.fromkeys(_WRITES, _on_write), **dict.fromkeys(_CHANGES, _on_change),
+        **dict.fromkeys(_MOVES, _on_move), **dict.fromkeys(_OPENS, _on_open), **dict.fromkeys(_PROBLEMS, _on_problem),
+        "execve": _on_exec, "execveat": _on_exec, "getdents": _on_list, "getdents64": _on_list, "clone3": _on_clone,
+    }  # fmt: skip
 
     # Paths
 
@@ -382,17 +260,7 @@ class Tracer:
         if not address:
             return None
         descriptor = None if folder is None else call.arguments[folder]
-        return self._complete(call, descriptor, self._kernel.read_text(call.pid, address))
-
-    def _complete(self, call: Notification, descriptor: int | None, text: bytes) -> bytes | None:
-        if not text:
-            return None
-        path = text
-        if text[:1] != b"/":
-            number = _AT_FDCWD if descriptor is None else (descriptor & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-            place = b"/proc/%d/cwd" % call.pid if number == _AT_FDCWD else b"/proc/%d/fd/%d" % (call.pid, number)
-            path = os.readlink(place) + b"/" + text
-        return tidy(path)
+        return complete_path(call.pid, descriptor, self._kernel.read_text(call.pid, address))
 
     def _read_open_flags(self, call: Notification) -> int:
         if call.name == "open":
@@ -401,7 +269,7 @@ class Tracer:
             return call.arguments[2]
         if call.name == "open_tree":
             return os.O_PATH
-        flags, _, resolve = unpack_from("=QQQ", self._read_bytes(call, call.arguments[2], 24))
+        flags, _, resolve = unpack_from("=QQQ", self._kernel.read_bytes(call.pid, call.arguments[2], 24))
         if resolve & _RESOLVE_IN_ROOT:
             self._add_problem("it opens files below another root folder")
         return int(flags)
@@ -449,65 +317,10 @@ class Tracer:
     def _add_problem(self, problem: str) -> None:
         self._problems[problem] = None
 
-    def _add_server(self, server: str) -> None:
-        if len(self._servers) < _MOST_SERVERS:
-            self._servers[server] = None
-
-
-def load_kernel() -> Kernel:
-    """Return this machine's. Raises Forbidden."""
-    return Kernel(os.uname().machine)
-
 
 def build_trace_filter(kernel: Kernel) -> bytes:
     """Return the filter of a traced command."""
-    names = [*_STATS, *_OPENS, *_WRITES, *_CHANGES, *_MOVES, *_OTHERS, *_PROBLEMS]
-    return kernel.build_filter([name for name in names if name], _REFUSED)
-
-
-def find_refusal() -> str:
-    """Return why no command of this process can be traced; "" if they can.
-
-    Tries it on a thread, which ends at once: a filter concerns only the thread that installs it.
-    """
-    import threading
-
-    found: list[str] = ["the kernel does not answer"]
-    thread = threading.Thread(target=lambda: found.__setitem__(0, _try_filter()), name="paropt-probe", daemon=True)
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-def _try_filter() -> str:
-    try:
-        kernel = load_kernel()
-        kernel.read_text(os.getpid(), kernel.own_text_address)
-        os.close(kernel.install_filter(kernel.build_filter(["pivot_root"], ())))
-    except Forbidden as error:
-        return str(error)
-    except OSError as error:
-        return explain_refusal(error.errno or 0)
-    return _read_ptrace_limit()
-
-
-def explain_refusal(code: int) -> str:
-    """Return why the kernel refused the filter."""
-    if code == errno.EBUSY:
-        return "a tracer or a container watches its system calls already"
-    if code in (errno.ENOSYS, errno.EINVAL):
-        return "the kernel has no seccomp user notifications, which Linux 5.5 brought"
-    return f"the kernel or the container forbids it: {os.strerror(code)}"
-
-
-def _read_ptrace_limit() -> str:
-    """Return a refusal if Yama lets no process read the memory of its descendants."""
-    try:
-        with open("/proc/sys/kernel/yama/ptrace_scope", "rb") as file:
-            forbids = int(file.read()) > 1 and os.geteuid() != 0
-    except (OSError, ValueError):
-        return ""
-    return "kernel.yama.ptrace_scope forbids to read the memory of other processes" if forbids else ""
+    return kernel.build_filter(Tracer.HANDLERS.keys() | TracedServers.HANDLERS.keys(), _REFUSED)
 
 
 def _read_state(path: bytes) -> Any:
@@ -552,17 +365,3 @@ def _is_privileged(path: bytes) -> bool:
         return os.geteuid() != 0 and bool(os.getxattr(path, "security.capability"))
     except OSError:
         return False
-
-
-def _parse_address(address: bytes) -> tuple[int, int]:
-    """Return the family and the port of a socket's address."""
-    if len(address) < 4:
-        return (unpack_from("=H", address)[0] if len(address) >= 2 else 0), 0
-    return unpack_from("=H", address)[0], unpack_from(">H", address, 2)[0]
-
-
-def _is_loopback(address: bytes) -> bool:
-    if _parse_address(address)[0] == _INET:
-        return address[4:5] == b"\x7f" or address[4:8] == bytes(4)
-    host = address[8:24]
-    return host in (bytes(15) + b"\1", bytes(16)) or host[:13] == bytes(10) + b"\xff\xff\x7f"

@@ -15,6 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.errors import drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
@@ -46,10 +47,7 @@ class ThreadPool(Executor):
     ) -> None:
         if max_workers is None:
             max_workers = min(_MAX_DEFAULT_WORKERS, host.count_cpu_workers() + 4)
-        if max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
+        check_arguments(max_workers, initializer)
         prefix = thread_name_prefix or f"paropt-{name}-{next(_names)}"
         self._state = state = ThreadPoolState(name, prefix, initializer, initargs)
         self._append = state.work_queue.append
@@ -92,15 +90,9 @@ class ThreadPool(Executor):
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task with a label for errors and listings, and measure it in full, however short it is."""
-        state = self._state
-        if state.closed:
-            state.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        task = (future, fn, args, kwargs, True, monotonic())
-        self._append(task)
-        if state.needs_wake:
-            state.wake(task)
+        self.submit_future(future, fn, args, kwargs, profiled=True)
         return future
 
     def map(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions
-from paropt_exporter.monitoring.alerts.rules import OF_POOL, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.rules import POOL, Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
@@ -30,13 +30,13 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_last(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),
         ),
         summary="A pool is steered by query results, and none can be believed.",
-        title="Pool {{ $labels.pool }} of {{ $labels.project }} is steered by query results, and none can be believed.",
+        title=f"Pool {POOL.name} is steered by query results, and none can be believed.",
         description=(
-            "The controller of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has "
-            "had no query result that it may believe for 5 minutes. The pool keeps its size."
+            f"The controller of pool {POOL.place} has had no query result that it may believe for 5 minutes. The pool "
+            "keeps its size."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning=(
             "With `feedback.source: prometheus` only query results move the pool. The last ones failed, were empty, "
             "stale, partial or not its own, so it holds, and goes up only to save an SLA."
@@ -74,13 +74,13 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_last(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),
         ),
         summary="A pool's size goes up and down again and again.",
-        title="Pool {{ $labels.pool }} of {{ $labels.project }} goes up and down again and again.",
+        title=f"Pool {POOL.name} goes up and down again and again.",
         description=(
-            "The size of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} changed "
-            "direction so often within an hour that it goes down no more until the hour is over."
+            f"The size of pool {POOL.place} changed direction so often within an hour that it goes down no more until "
+            "the hour is over."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning="The pool has used up the direction changes that it may make in an hour: down-moves wait.",
         impact="Workers that are not needed stay for a while. Starting and ending them costs time with processes.",
         diagnosis=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions, recording
-from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_POOL, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.rules import LANE, POOL, Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.selectors import SETTLED, UNASKED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 
@@ -34,15 +34,13 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
         name="ParoptPoolUnderUsed",
         conditions=(Condition(expr=_build_idle_query(series), level=Level.INFO, hold=SETTLED),),
         summary="A pool's workers are idle more than half of their time.",
-        title=(
-            "Pool {{ $labels.pool }} of {{ $labels.project }} has workers that are idle more than half of their time."
-        ),
+        title=f"Pool {POOL.name} has workers that are idle more than half of their time.",
         description=(
-            "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
-            "been used for {{ $value | humanizePercentage }} of their time, for 15 minutes."
+            f"The workers of pool {POOL.place} have been used for {{{{ $value | humanizePercentage }}}} of their time, "
+            "for 15 minutes."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning=(
             "Busy time over worker time is under 50 %, while a lane runs, or in a program whose pools stand alone, and "
             "the pool has more than one worker."
@@ -89,13 +87,13 @@ def _build_saturated_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A pool is busy all the time, and tasks wait for it.",
-        title="Pool {{ $labels.pool }} of {{ $labels.project }} is busy all the time, and tasks wait for it.",
+        title=f"Pool {POOL.name} is busy all the time, and tasks wait for it.",
         description=(
-            "The workers of pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} have "
-            "been used for {{ $value | humanizePercentage }} of their time while tasks waited, for 15 minutes."
+            f"The workers of pool {POOL.place} have been used for {{{{ $value | humanizePercentage }}}} of their time "
+            "while tasks waited, for 15 minutes."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning="Over 90 % of the worker time is used and at no moment was the queue empty.",
         impact="Tasks wait longer than they would have to; in a long batch that is as it should be.",
         diagnosis=(
@@ -118,16 +116,10 @@ def _build_under_used_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneUnderUsed",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "under_used", Level.INFO),),
         summary="A lane's workers were idle for more than half of its last run.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} had workers that were idle for more than half "
-            "of its last run."
-        ),
-        description=(
-            "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
-            "workers were busy for less than 50 % of their time."
-        ),
+        title=f"Lane {LANE.name} had workers that were idle for more than half of its last run.",
+        description=f"In the last run of lane {LANE.place} the workers were busy for less than 50 % of their time.",
         board=Board.POOLS,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning="Over the whole of its last run, however short, the lane's workers were busy under half of their time.",
         impact="The lane has workers that it can't use: it would take as long with fewer.",
         diagnosis=(
@@ -146,16 +138,13 @@ def _build_saturated_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneSaturated",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "saturated", Level.INFO),),
         summary="A lane's workers were busy for the whole of its last run, and tasks waited.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} had workers that were busy for the whole of "
-            "its last run, and tasks waited."
-        ),
+        title=f"Lane {LANE.name} had workers that were busy for the whole of its last run, and tasks waited.",
         description=(
-            "In the last run of lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the "
-            "workers were busy for more than 90 % of their time, while tasks waited."
+            f"In the last run of lane {LANE.place} the workers were busy for more than 90 % of their time, while tasks "
+            "waited."
         ),
         board=Board.POOLS,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning="Over the whole of its last run the lane's workers were busy over 90 % of their time, with a queue.",
         impact="The lane is as fast as its workers: with more of them, or more cores, it would end sooner.",
         diagnosis=(
@@ -181,16 +170,12 @@ def _build_at_maximum_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A pool has all the workers that it may have, and tasks still wait.",
-        title=(
-            "Pool {{ $labels.pool }} of {{ $labels.project }} has all the workers that it may have, and "
-            "tasks still wait."
-        ),
+        title=f"Pool {POOL.name} has all the workers that it may have, and tasks still wait.",
         description=(
-            "Pool {{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }} has been at its maximum "
-            "of {{ $value }} workers for 15 minutes while tasks waited."
+            f"Pool {POOL.place} has been at its maximum of {{{{ $value }}}} workers for 15 minutes while tasks waited."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning="The controller would be allowed to give more workers only by a higher `max` in the config.",
         impact="Work takes longer than the machine would need for it; limits may break.",
         diagnosis=(
@@ -253,13 +238,13 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
         name="ParoptWorkersDying",
         conditions=(Condition(expr=f"sum without (cause) ({deaths}) > {_DEATHS}", level=Level.WARNING),),
         summary="Workers of a pool end unasked, again and again.",
-        title="Pool {{ $labels.pool }} of {{ $labels.project }} loses workers again and again.",
+        title=f"Pool {POOL.name} loses workers again and again.",
         description=(
             'At least {{ $value | printf "%.0f" }} workers of pool {{ $labels.pool }} (project {{ $labels.project }}) '
             "on {{ $labels.instance }} ended unasked in the last 15 minutes."
         ),
         board=Board.POOLS,
-        link=OF_POOL,
+        link=POOL.labels,
         meaning=(
             "Three or more worker processes ended in 15 minutes without being stopped: killed by a signal, by "
             "`os._exit`, or before they were ready. Each is replaced; the task that it ran has failed."

@@ -25,10 +25,32 @@ class Board(StrEnum):
     EXPORTER = "paropt-exporter"
 
 
-# The labels that identify a stage, a lane or a pool of an exporter.
-OF_STAGE = ("job", "instance", "project", "lane", "stage")
-OF_LANE = ("job", "instance", "project", "lane")
-OF_POOL = ("job", "instance", "project", "pool")
+class Subject(Struct, frozen=True, kw_only=True):
+    """A kind of thing that alerts are about: the labels that identify one, and Prometheus templates of its name.
+
+    `name` has the project, for titles; `place` has the host, too, for descriptions.
+    """
+
+    labels: tuple[str, ...]
+    name: str
+    place: str
+
+
+LANE = Subject(
+    labels=("job", "instance", "project", "lane"),
+    name="{{ $labels.lane }} of {{ $labels.project }}",
+    place="{{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }}",
+)
+STAGE = Subject(
+    labels=("job", "instance", "project", "lane", "stage"),
+    name="{{ $labels.stage }} of {{ $labels.project }}",
+    place=f"{{{{ $labels.stage }}}} of lane {LANE.place}",
+)
+POOL = Subject(
+    labels=("job", "instance", "project", "pool"),
+    name="{{ $labels.pool }} of {{ $labels.project }}",
+    place="{{ $labels.pool }} (project {{ $labels.project }}) on {{ $labels.instance }}",
+)
 
 
 class Recording(Struct, frozen=True, kw_only=True):

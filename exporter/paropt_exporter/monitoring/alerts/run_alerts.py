@@ -5,7 +5,7 @@ from __future__ import annotations
 from paropt_exporter import families
 from paropt_exporter.events import Result
 from paropt_exporter.monitoring.alerts import questions, recording
-from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.rules import LANE, STAGE, Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.selectors import FAILED, SETTLED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 from paropt_exporter.promql import Without
@@ -14,6 +14,7 @@ from paropt_exporter.promql import Without
 _IDLE_CORES = "0.01"
 # How long a failure lasts before its alert: two runs of a lane that runs each minute or more often, otherwise SETTLED.
 _OFTEN_SECONDS, _TWO_RUNS = "60", "2m"
+_AFTER = "{{ $labels.after }}"  # in a template: how long a failure has lasted
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
 _FLAKY_RATIO = "0.01"  # one failure in a hundred: rare enough to be doubted, frequent enough to be met
@@ -49,14 +50,12 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A stage has been failing.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} has been failing for {{ $labels.after }}.",
+        title=f"Stage {STAGE.name} has been failing for {_AFTER}.",
         description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} failed, erred or timed out in its last run, and no run has succeeded for "
-            "{{ $labels.after }}."
+            f"Stage {STAGE.place} failed, erred or timed out in its last run, and no run has succeeded for {_AFTER}."
         ),
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "The last run's result of the stage is `failure` (exit code or exception), `error` (could not start, or "
             "was killed) or `timeout`, and has been one of them for 15 minutes, or for 2 minutes if the lane runs each "
@@ -93,14 +92,13 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         summary="A stage that could be skipped runs, since the store of results can't be used.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} can't use the store of results.",
+        title=f"Stage {STAGE.name} can't use the store of results.",
         description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} ran within the last hour because the store of cached results, or a result in it, "
+            f"Stage {STAGE.place} ran within the last hour because the store of cached results, or a result in it, "
             "could not be used."
         ),
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "A lookup of the stage ended with the reason `store`: the folder can't be read or written, other users may "
             "write to it, or a result was damaged."
@@ -134,13 +132,10 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageStuck",
         conditions=(Condition(expr=_build_idle_stage_query(series), level=Level.WARNING, hold=SETTLED),),
         summary="A running stage does nothing.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} runs and does nothing.",
-        description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} has been running for 15 minutes without using CPU and without ending a task."
-        ),
+        title=f"Stage {STAGE.name} runs and does nothing.",
+        description=f"Stage {STAGE.place} has been running for 15 minutes without using CPU and without ending a task.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, and none "
             "of its tasks has ended. It waits for something that does not come."
@@ -184,13 +179,10 @@ def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageSlow",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "slow", Level.INFO),),
         summary="One stage takes much longer than the others of its lane.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} takes much longer than the others of its lane.",
-        description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} takes more than 1.5 times as long as the lane's average stage."
-        ),
+        title=f"Stage {STAGE.name} takes much longer than the others of its lane.",
+        description=f"Stage {STAGE.place} takes more than 1.5 times as long as the lane's average stage.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning="The stage was the last run's bottleneck: over 1.5 times the average duration of the lane's stages.",
         impact="The lane can't end before this stage, however many workers it has.",
         diagnosis=(
@@ -217,16 +209,10 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageUneven",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "uneven", Level.INFO),),
         summary="A stage's tasks differ in duration by more than three times.",
-        title=(
-            "Stage {{ $labels.stage }} of {{ $labels.project }} has tasks that differ in duration by more "
-            "than three times."
-        ),
-        description=(
-            "In stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} the slowest task takes more than three times as long as the fastest."
-        ),
+        title=f"Stage {STAGE.name} has tasks that differ in duration by more than three times.",
+        description=f"In stage {STAGE.place} the slowest task takes more than three times as long as the fastest.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning="In the last run the stage's slowest task took over three times as long as its fastest.",
         impact="Workers stand idle at the stage's end, while the longest task runs alone.",
         diagnosis=(
@@ -253,13 +239,10 @@ def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageGilBound",
         conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "gil_bound", Level.WARNING),),
         summary="A stage computes in threads, which share one core.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} computes in threads, which share one core.",
-        description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} is CPU-bound Python in threads: they take turns on one core."
-        ),
+        title=f"Stage {STAGE.name} computes in threads, which share one core.",
+        description=f"Stage {STAGE.place} is CPU-bound Python in threads: they take turns on one core.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning="The stage's `call` holds Python's interpreter lock, so its threads together use about one core.",
         impact="More workers make it no faster; one core is busy and the others idle.",
         diagnosis=(
@@ -281,14 +264,13 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
         name="ParoptStageFlaky",
         conditions=(Condition(expr=_build_flaky_query(series), level=Level.INFO),),
         summary="A stage fails and passes with the same files.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} fails and passes with the same files.",
+        title=f"Stage {STAGE.name} fails and passes with the same files.",
         description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }}: {{ $value | humanizePercentage }} of its first attempts within a day failed and "
+            f"Stage {STAGE.place}: {{{{ $value | humanizePercentage }}}} of its first attempts within a day failed and "
             "later passed with the same files."
         ),
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             f"Within a day, more than {_FLAKY_RATIO} of the first attempts of the stage's tasks failed and later "
             "passed, in a retry or in another run, without a change of the files, and it was more than one."
@@ -342,13 +324,13 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneNotSucceeding",
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
         summary="A lane has not succeeded for over two of its periods.",
-        title="Lane {{ $labels.lane }} of {{ $labels.project }} has not succeeded for over two of its periods.",
+        title=f"Lane {LANE.name} has not succeeded for over two of its periods.",
         description=(
-            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} runs at an interval, "
-            "and its last success is more than two intervals ago, or it has never succeeded."
+            f"Lane {LANE.place} runs at an interval, and its last success is more than two intervals ago, or it has "
+            "never succeeded."
         ),
         board=Board.LANE,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning=(
             "The lane runs with `--every`. Its last success is older than two full periods, or at least two runs have "
             "ended and none has succeeded."
@@ -396,7 +378,7 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         name="ParoptThroughputLow",
         conditions=(Condition(expr=_build_slower_query(series), level=Level.WARNING, hold="30m"),),
         summary="A lane's throughput is under 80 % of its own past.",
-        title="Lane {{ $labels.lane }} of {{ $labels.project }} has a throughput under 80 % of its own past.",
+        title=f"Lane {LANE.name} has a throughput under 80 % of its own past.",
         description=(
             "Lane {{ $labels.lane }} (project {{ $labels.project }}) did {{ $value | humanize }} tasks in a second of "
             f"running over the last {_THROUGHPUT_SPAN}, under 80 % of its rate over the {_THROUGHPUT_PAST} before."
@@ -456,16 +438,10 @@ def _build_uneven_lane_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneUneven",
         conditions=(build_bottleneck_condition(series, families.LANE_BOTTLENECK, "uneven", Level.INFO),),
         summary="A lane's stages differ in duration by more than three times.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} has stages that differ in duration by more "
-            "than three times."
-        ),
-        description=(
-            "In lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} the slowest stage "
-            "takes more than three times as long as the fastest."
-        ),
+        title=f"Lane {LANE.name} has stages that differ in duration by more than three times.",
+        description=f"In lane {LANE.place} the slowest stage takes more than three times as long as the fastest.",
         board=Board.LANE,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning="In the last run the lane's slowest stage took over three times as long as its fastest.",
         impact="With one worker a stage most of them are idle for most of the run.",
         diagnosis=(

@@ -7,7 +7,7 @@ from paropt_exporter.config.units import parse_duration
 from paropt_exporter.events import Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts import questions, recording
-from paropt_exporter.monitoring.alerts.rules import OF_LANE, OF_STAGE, Alert, Board, Condition, Level, Query
+from paropt_exporter.monitoring.alerts.rules import LANE, STAGE, Alert, Board, Condition, Level, Query
 from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
@@ -24,6 +24,7 @@ _PAIRS = (
 _ENOUGH_CHECKS = 100
 _LONGEST_PAIR = "3d"
 _LONGEST_PAIR_SECONDS = 3 * 86_400
+_VALUE = "{{ $value | humanizeDuration }}"  # in a template: the limit, or the time that is left
 # A stage near its limit breaks it in one run and keeps it in the next: one page for all of them, until it keeps it.
 _KEPT_AFTER_BREACH = "15m"
 
@@ -46,17 +47,13 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaViolation",
         conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.NORMAL),),
         summary="A stage broke its SLA.",
-        title=(
-            "Stage {{ $labels.stage }} of {{ $labels.project }} took longer than its limit of "
-            "{{ $value | humanizeDuration }}."
-        ),
+        title=f"Stage {STAGE.name} took longer than its limit of {_VALUE}.",
         description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} took longer than its limit of {{ $value | humanizeDuration }}, now or in its last "
-            "run. This resolves 15 minutes after it is kept again."
+            f"Stage {STAGE.place} took longer than its limit of {_VALUE}, now or in its last run. This resolves 15 "
+            "minutes after it is kept again."
         ),
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
             "critical: the lane went on."
@@ -93,17 +90,13 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaCriticalViolation",
         conditions=(_build_broken_condition(series, families.SLA_LIMIT, families.SLA_BREACHED, Severity.CRITICAL),),
         summary="A stage broke its critical SLA and stopped its lane.",
-        title=(
-            "Stage {{ $labels.stage }} of {{ $labels.project }} broke its critical limit of "
-            "{{ $value | humanizeDuration }}; lane {{ $labels.lane }} was stopped."
-        ),
+        title=f"Stage {STAGE.name} broke its critical limit of {_VALUE}; lane {{{{ $labels.lane }}}} was stopped.",
         description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} took longer than its critical limit of {{ $value | humanizeDuration }}: the lane "
-            "was stopped. This resolves 15 minutes after it is kept again."
+            f"Stage {STAGE.place} took longer than its critical limit of {_VALUE}: the lane was stopped. This resolves "
+            "15 minutes after it is kept again."
         ),
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "The stage reached its limit, and the limit is `critical: true`. Running stages were stopped, others "
             "skipped, and the run counts as a failure (exit code 4)."
@@ -135,17 +128,13 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
             _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.NORMAL),
         ),
         summary="A lane took longer than its total limit.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} took longer than its limit of "
-            "{{ $value | humanizeDuration }}."
-        ),
+        title=f"Lane {LANE.name} took longer than its limit of {_VALUE}.",
         description=(
-            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} took longer than its "
-            "total limit of {{ $value | humanizeDuration }}, now or in its last run. This resolves 15 minutes "
-            "after it is kept again."
+            f"Lane {LANE.place} took longer than its total limit of {_VALUE}, now or in its last run. This resolves 15 "
+            "minutes after it is kept again."
         ),
         board=Board.LANE,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
         diagnosis=(
@@ -171,17 +160,13 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
             _build_broken_condition(series, families.LANE_SLA_LIMIT, families.LANE_SLA_BREACHED, Severity.CRITICAL),
         ),
         summary="A lane reached its critical total limit and was stopped.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} reached its critical limit of "
-            "{{ $value | humanizeDuration }} and was stopped."
-        ),
+        title=f"Lane {LANE.name} reached its critical limit of {_VALUE} and was stopped.",
         description=(
-            "Lane {{ $labels.lane }} (project {{ $labels.project }}) on {{ $labels.instance }} reached its critical "
-            "total limit of {{ $value | humanizeDuration }} and was stopped. This resolves 15 minutes after it is "
-            "kept again."
+            f"Lane {LANE.place} reached its critical total limit of {_VALUE} and was stopped. This resolves 15 minutes "
+            "after it is kept again."
         ),
         board=Board.LANE,
-        link=OF_LANE,
+        link=LANE.labels,
         meaning="The lane reached its `total`, which is `critical: true`: running stages were stopped, others skipped.",
         impact="The lane gives no result since its last good run.",
         diagnosis=(
@@ -204,14 +189,10 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaLimitNear",
         conditions=(Condition(expr=f"({running_near}) - time() > 0", level=Level.WARNING),),
         summary="A running stage is close to its limit.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} is {{ $value | humanizeDuration }} from its limit.",
-        description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} runs and is past its warning threshold: {{ $value | humanizeDuration }} are left "
-            "to its limit."
-        ),
+        title=f"Stage {STAGE.name} is {_VALUE} from its limit.",
+        description=f"Stage {STAGE.place} runs and is past its warning threshold: {_VALUE} are left to its limit.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning="The stage still runs, has passed `sla.warn_at` of its limit (80 % by default), and not yet the limit.",
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
@@ -243,13 +224,10 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_now(families.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold="30s"),
         ),
         summary="A running stage is expected to break its SLA.",
-        title="Stage {{ $labels.stage }} of {{ $labels.project }} is expected to break its SLA.",
-        description=(
-            "Stage {{ $labels.stage }} of lane {{ $labels.lane }} (project {{ $labels.project }}) on "
-            "{{ $labels.instance }} is expected to break its limit, by its progress and its past runs."
-        ),
+        title=f"Stage {STAGE.name} is expected to break its SLA.",
+        description=f"Stage {STAGE.place} is expected to break its limit, by its progress and its past runs.",
         board=Board.LANE,
-        link=OF_STAGE,
+        link=STAGE.labels,
         meaning=(
             "From past durations and the progress of this run the stage's end is expected after its deadline. The "
             "controller has given it the workers that it can already."
@@ -297,8 +275,8 @@ def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
         conditions=tuple(_build_burn_condition(series, *pair) for pair in _PAIRS),
         summary="A lane breaks its SLAs so often that its error budget will not last.",
         title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} breaks its SLAs too often for its error "
-            "budget, over {{ $labels.long }} and {{ $labels.short }}."
+            f"Lane {LANE.name} breaks its SLAs too often for its error budget, "
+            "over {{ $labels.long }} and {{ $labels.short }}."
         ),
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
@@ -349,10 +327,7 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
         name="ParoptSlaErrorBudgetSpent",
         conditions=(Condition(expr=_build_overspent_query(series), level=Level.WARNING, hold="10m"),),
         summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
-        title=(
-            "Lane {{ $labels.lane }} of {{ $labels.project }} has broken its SLAs more often than its error "
-            "budget allows."
-        ),
+        title=f"Lane {LANE.name} has broken its SLAs more often than its error budget allows.",
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
             f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "

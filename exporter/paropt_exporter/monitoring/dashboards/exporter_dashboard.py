@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.dashboards.layout import (
-    CHART_HEIGHT,
-    STAT_HEIGHT,
-    DashboardSpec,
-    Line,
-    Section,
-    Variable,
-)
+from paropt_exporter.monitoring.dashboards.layout import STAT_HEIGHT, DashboardSpec, Section, Variable, build_section
 from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
 from paropt_exporter.monitoring.dashboards.scales import Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
@@ -26,20 +19,11 @@ _HOST = "{{instance}}"
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The exporters now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
-        Section(
-            title="Scrapes: rate, errors, duration",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_scrape_panels(scope)]),),
-        ),
-        Section(title="What is lost", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_loss_panels(scope)]),)),
-        Section(
-            title="Process: utilization, saturation",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_process_panels(scope)]),),
-        ),
-        Section(
-            title="Shares of a machine: paropt-exporter serve",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_share_panels(scope)]),),
-        ),
+        build_section("The exporters now", _iter_status_panels(scope), height=STAT_HEIGHT),
+        build_section("Scrapes: rate, errors, duration", _iter_scrape_panels(scope)),
+        build_section("What is lost", _iter_loss_panels(scope)),
+        build_section("Process: utilization, saturation", _iter_process_panels(scope)),
+        build_section("Shares of a machine: paropt-exporter serve", _iter_share_panels(scope)),
     )
 
 
@@ -125,21 +109,18 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "Records that an observer failed to take, in each interval. history: totals after a restart will be too low; "
         "fix the disk. metrics: report it, with the log.",
         Query(expr=f"sum by (observer) ({scope.increase(names.OBSERVATIONS_DROPPED)})", legend="{{observer}}"),
-        Scale(unit="short", decimals=0),
     )
     yield build_bars(
         "Do the final values of short runs arrive?",
         "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
         "permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
-        Scale(unit="short", decimals=0),
     )
     yield build_bars(
         "Which queries of the controller fail?",
         "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the way "
         "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
-        Scale(unit="short", decimals=0),
     )
 
 

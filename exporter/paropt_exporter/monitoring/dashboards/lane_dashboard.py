@@ -16,6 +16,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
     Line,
     Section,
     Variable,
+    build_section,
 )
 from paropt_exporter.monitoring.dashboards.panels import (
     COARSE_POINTS,
@@ -52,7 +53,7 @@ _STAGE = "{{stage}}"
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The lane now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
+        build_section("The lane now", _iter_status_panels(scope), height=STAT_HEIGHT),
         Section(
             title="Stages: rate, errors, duration",
             lines=(
@@ -64,12 +65,9 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
                 ),
             ),
         ),
-        Section(title="Where the time goes", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_time_panels(scope)]),)),
-        Section(title="What is skipped", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_cache_panels(scope)]),)),
-        Section(
-            title="Stages: utilization, saturation",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_resource_panels(scope)]),),
-        ),
+        build_section("Where the time goes", _iter_time_panels(scope)),
+        build_section("What is skipped", _iter_cache_panels(scope)),
+        build_section("Stages: utilization, saturation", _iter_resource_panels(scope)),
     )
 
 
@@ -183,7 +181,6 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (stage, result) ({scope.select_faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",
         ),
-        Scale(unit="short", decimals=0),
     )
     yield build_bars(
         "Which limits break?",
@@ -193,7 +190,6 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (stage, severity) ({scope.select_faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
         ),
-        Scale(unit="short", decimals=0),
     )
     yield build_bars(
         "Which stages are tried again?",
@@ -203,7 +199,6 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (stage, result) ({scope.select_faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",
         ),
-        Scale(unit="short", decimals=0),
     )
 
 
@@ -295,7 +290,6 @@ def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (stage, reason) ({scope.increase(names.CACHE_LOOKUPS, result='miss')}) > 0",
             legend="{{stage}} {{reason}}",
         ),
-        Scale(unit="short", decimals=0),
     )
 
 

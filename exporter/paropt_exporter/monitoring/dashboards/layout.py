@@ -7,7 +7,7 @@ node keeps only the keys that Grafana reads, and gets those that it requires.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import yaml
@@ -81,6 +81,11 @@ class Section(Struct, frozen=True, kw_only=True):
 
     title: str
     lines: Sequence[Line]
+
+
+def build_section(title: str, panels: Iterable[Panel], *, height: int = CHART_HEIGHT) -> Section:
+    """Build a section with one line of panels."""
+    return Section(title=title, lines=(Line(height=height, panels=tuple(panels)),))
 
 
 class Annotation(Struct, frozen=True, kw_only=True):

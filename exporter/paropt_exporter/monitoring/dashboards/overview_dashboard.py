@@ -17,6 +17,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
     Line,
     Section,
     Variable,
+    build_section,
 )
 from paropt_exporter.monitoring.dashboards.panels import (
     Dash,
@@ -51,10 +52,8 @@ _ROWS = 50  # of a table, the greatest first: more are hard to read
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="Is it healthy?", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_health_panels(scope)]),)),
-        Section(
-            title="Runs: rate, errors, duration", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_run_panels(scope)]),)
-        ),
+        build_section("Is it healthy?", _iter_health_panels(scope), height=STAT_HEIGHT),
+        build_section("Runs: rate, errors, duration", _iter_run_panels(scope)),
         Section(
             title="Limits",
             lines=(
@@ -63,10 +62,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
                 Line(height=CHART_HEIGHT, panels=[*_iter_broken_limit_panels(scope)]),
             ),
         ),
-        Section(
-            title="Hosts: utilization, saturation, errors",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_host_panels(scope)]),),
-        ),
+        build_section("Hosts: utilization, saturation, errors", _iter_host_panels(scope)),
     )
 
 
@@ -130,7 +126,6 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
         Query(expr=f"sum by (result) ({scope.increase(names.RUNS)})", legend="{{result}}"),
-        Scale(unit="short", decimals=0),
         colours=BY_RESULT,
     )
     failed = f"sum by (project, lane) ({scope.rate(names.RUNS, result='failure')})"

@@ -54,22 +54,19 @@ class Query(Struct, frozen=True, kw_only=True):
 
 def build_stat(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
     """Show one current number, or a column of them if the query has a legend."""
+    options = {
+        "justifyMode": "auto",
+        "orientation": "horizontal" if query.legend else "auto",
+        "percentChangeColorMode": "standard",
+        "showPercentChange": False,
+        "wideLayout": True,
+    }
     return Stat(
-        **build_common_arguments(title, description, [query], instant=True),
+        **_build_instant_arguments(title, description, query, scale, no_value, options),
         colorMode="background",
         graphMode="none",
         textMode="value_and_name" if query.legend else "value",
         reduceCalc=_LAST,
-        extraJson={
-            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
-            "options": {
-                "justifyMode": "auto",
-                "orientation": "horizontal" if query.legend else "auto",
-                "percentChangeColorMode": "standard",
-                "showPercentChange": False,
-                "wideLayout": True,
-            },
-        },
     )
 
 
@@ -84,13 +81,7 @@ def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_
         "showThresholdMarkers": True,
         "sizing": "auto",
     }
-    return GaugePanel(
-        **build_common_arguments(title, description, [query], instant=True),
-        extraJson={
-            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
-            "options": options,
-        },
-    )
+    return GaugePanel(**_build_instant_arguments(title, description, query, scale, no_value, options))
 
 
 def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
@@ -109,13 +100,7 @@ def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *,
         "text": {"titleSize": _NAME_PIXELS},
         "valueMode": "color",
     }
-    return BarGauge(
-        **build_common_arguments(title, description, [query], instant=True),
-        extraJson={
-            "fieldConfig": {"defaults": {**scale.build_field_defaults(), "noValue": no_value}},
-            "options": options,
-        },
-    )
+    return BarGauge(**_build_instant_arguments(title, description, query, scale, no_value, options))
 
 
 def build_time_series(
@@ -154,7 +139,7 @@ def build_time_series(
 
 
 def build_bars(
-    title: str, description: str, query: Query, scale: Scale, *, colours: Mapping[str, Colour] = MappingProxyType({})
+    title: str, description: str, query: Query, *, colours: Mapping[str, Colour] = MappingProxyType({})
 ) -> Panel:
     """Show counts for each interval as stacked bars; `colours` are by series name."""
     custom = {
@@ -165,7 +150,7 @@ def build_bars(
         **build_common_arguments(title, description, [query], instant=False, points=COARSE_POINTS),
         extraJson={
             "fieldConfig": {
-                "defaults": {**_build_time_defaults(scale, custom), "noValue": "none seen"},
+                "defaults": {**_build_time_defaults(Scale(unit="short", decimals=0), custom), "noValue": "none seen"},
                 "overrides": [_build_colour_override(name, colour) for name, colour in colours.items()],
             },
             "options": {"legend": _build_legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
@@ -236,6 +221,15 @@ def build_common_arguments(
     }
 
 
+def _build_instant_arguments(
+    title: str, description: str, query: Query, scale: Scale, no_value: str, options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the arguments of a panel that shows current values."""
+    defaults = {**scale.build_field_defaults(), "noValue": no_value}
+    extra = {"fieldConfig": {"defaults": defaults}, "options": options}
+    return {**build_common_arguments(title, description, [query], instant=True), "extraJson": extra}
+
+
 def _pair_with_letters(queries: Sequence[Query]) -> list[tuple[str, Query]]:
     return [*zip(string.ascii_uppercase, queries, strict=False)]
 
@@ -296,5 +290,4 @@ def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
         question,
         f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
         Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
-        Scale(unit="short", decimals=0),
     )

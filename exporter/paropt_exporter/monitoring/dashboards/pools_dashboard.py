@@ -17,6 +17,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
     Line,
     Section,
     Variable,
+    build_section,
 )
 from paropt_exporter.monitoring.dashboards.panels import (
     COARSE_POINTS,
@@ -45,10 +46,8 @@ _MOVES = ("up", "down")  # decisions that change a size
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        Section(title="The pools now", lines=(Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),)),
-        Section(
-            title="Tasks: rate, errors, wait", lines=(Line(height=CHART_HEIGHT, panels=[*_iter_task_panels(scope)]),)
-        ),
+        build_section("The pools now", _iter_status_panels(scope), height=STAT_HEIGHT),
+        build_section("Tasks: rate, errors, wait", _iter_task_panels(scope)),
         Section(
             title="Size and decisions",
             lines=(
@@ -57,14 +56,8 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
                 Line(height=TALL_HEIGHT, panels=[*_iter_prediction_panels(scope)]),
             ),
         ),
-        Section(
-            title="Machine: utilization, saturation, errors",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_host_panels(scope)]),),
-        ),
-        Section(
-            title="Dask's own view, of lanes with strategy dask",
-            lines=(Line(height=CHART_HEIGHT, panels=[*_iter_dask_panels(scope)]),),
-        ),
+        build_section("Machine: utilization, saturation, errors", _iter_host_panels(scope)),
+        build_section("Dask's own view, of lanes with strategy dask", _iter_dask_panels(scope)),
     )
 
 
@@ -179,7 +172,6 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
             legend="{{action}}: {{reason}}",
         ),
-        Scale(unit="short", decimals=0),
     )
     yield build_bar_gauge(
         "Why does it hold?",
@@ -199,7 +191,6 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
             legend="{{direction}}: {{reason}}",
         ),
-        Scale(unit="short", decimals=0),
     )
     yield _build_bounds_panel(scope)
 
@@ -238,7 +229,6 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0",
             legend="{{lane}} {{stage}}",
         ),
-        Scale(unit="short", decimals=0),
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(

@@ -1,0 +1,71 @@
+"""The graph of stages: the stages that needs lead to, and the order of a run that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec.structs import replace
+
+from paropt_exporter.plan.structure import PlannedStage, compute_median
+
+UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
+
+
+def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str]]) -> set[str]:
+    """Return the stages to which steps of `get_next` lead from some stages, with these."""
+    found: set[str] = set()
+    waiting = [*starts]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += get_next(name)
+    return found
+
+
+def map_dependents(needs: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return for each stage those that need it, in the order of `needs`."""
+    dependents: dict[str, list[str]] = {name: [] for name in needs}
+    for name, wanted in needs.items():
+        for need in wanted:
+            dependents.setdefault(need, []).append(name)
+    return dependents
+
+
+def order_stages(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
+    """Set `remaining_seconds` and sort by it, the longest first, ties by number: the order of a run."""
+    remaining = _compute_remaining(stages)
+    filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
+    return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))
+
+
+def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
+    """Return the seconds of the longest path from each stage's start to the run's end, by name."""
+    known = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
+    unknown = compute_median(known) if known else UNKNOWN_SECONDS
+    after = {stage.name: 0.0 for stage in stages}
+    remaining: dict[str, float] = {}
+    for stage in reversed(_sort_topologically(stages)):
+        remaining[stage.name] = _estimate_own_seconds(stage, unknown) + after[stage.name]
+        for need in stage.needs:
+            after[need] = max(after[need], remaining[stage.name])
+    return remaining
+
+
+def _estimate_own_seconds(stage: PlannedStage, unknown: float) -> float:
+    if stage.skip or stage.fault:
+        return 0.0
+    return unknown if stage.expected_seconds is None else stage.expected_seconds
+
+
+def _sort_topologically(stages: Iterable[PlannedStage]) -> list[PlannedStage]:
+    by_name = {stage.name: stage for stage in stages}
+    open_needs = {name: len(stage.needs) for name, stage in by_name.items()}
+    dependents = map_dependents({name: stage.needs for name, stage in by_name.items()})
+    ready = [name for name, count in open_needs.items() if count == 0]
+    for name in ready:  # the list grows during the loop
+        for dependent in dependents[name]:
+            open_needs[dependent] -= 1
+            if open_needs[dependent] == 0:
+                ready.append(dependent)
+    return [by_name[name] for name in ready]
