@@ -82,7 +82,7 @@ def _median(run: Run, number: int, cores: int, rounds: int) -> float:
 def _measure(run: Run, number: int, cores: int) -> float:
     """Return the makespan of a shape over the perfect one.
 
-    The machine's speed is measured anew each time: it changes by more than a tenth within minutes.
+    The machine's speed is measured again each time: it changes by more than a tenth within minutes.
     """
     shape = shapes(steps_a_second(cores))[number]
     return run(shape) / shape.ideal_seconds(cores)

@@ -277,7 +277,7 @@ def _run_history(flags: Flags) -> int:
         return _merge_histories(flags)
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run needs --what-if; to compare two runs, use --compare RUN RUN")
-    loaded = config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
+    loaded = _load_config(flags)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
         if flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
@@ -508,6 +508,10 @@ def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
         )
     if flags.web_linger is not None and not once:
         raise UsageError("--web.linger needs --once: without it the metrics are served until Ctrl-C anyway")
+    _check_socket_flags(flags)
+
+
+def _check_socket_flags(flags: Flags) -> None:
     if flags.web_systemd_socket and flags.web_listen_address:
         raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
 

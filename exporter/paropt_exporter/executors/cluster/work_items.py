@@ -1,4 +1,4 @@
-"""The attempts of a cluster's tasks: what they need, how they run, and how a reply settles their futures."""
+"""The attempts of a cluster's tasks: their needs, how they run, and how a reply settles their futures."""
 
 from __future__ import annotations
 
