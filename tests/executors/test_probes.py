@@ -676,6 +676,23 @@ def test_interpreter_exit_finishes_tasks_and_keeps_the_exit_code(kind: str, name
     assert ("as planned" in found.stderr) == (exit_code == 1)
 
 
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
+def test_interpreter_exit_finishes_computing_tasks(kind: str) -> None:
+    """From Python 3.12 on, no thread starts after the end of the main thread: an adaptive pool stays in threads."""
+    code = f"""
+import time
+def compute():
+    begun = time.thread_time()
+    while time.thread_time() < begun + 0.05:
+        pass
+    os.write(1, b"x")
+pool = {kind}(max_workers=2)
+for n in range(6): pool.submit(compute)
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("xxxxxx", "")
+
+
 def test_forked_child_may_create_pools() -> None:
     code = """
 import warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from typing import Protocol
@@ -27,6 +28,8 @@ _schedulers: weakref.WeakSet[PoolState] = (
     weakref.WeakSet()
 )  # they pass their tasks on to other pools, so they close first
 
+_exiting = threading.Event()  # set when the main thread has ended
+
 FORK_SERVERS = ForkServers()  # one fork server serves all pools of the process
 
 AFTER_EXIT_MESSAGE = "cannot schedule new futures after interpreter shutdown"
@@ -38,7 +41,13 @@ def register(pool: PoolState, *, schedules: bool = False) -> None:
     (_schedulers if schedules else _pools).add(pool)
 
 
+def starts_threads() -> bool:
+    """Return whether a thread can start now: from Python 3.12 on none does after the end of the main thread."""
+    return not _exiting.is_set() or sys.version_info < (3, 12)
+
+
 def _close_at_exit() -> None:
+    _exiting.set()
     for pools in (tuple(_schedulers), tuple(_pools)):
         for pool in pools:
             pool.close(refusal=AFTER_EXIT_MESSAGE)

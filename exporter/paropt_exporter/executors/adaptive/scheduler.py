@@ -43,6 +43,7 @@ _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task was queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
+_PROCESSES_RETRY_SECONDS = 1.0
 _IDLE_SECONDS = 10.0  # without queued tasks, until surplus threads are released
 
 
@@ -107,6 +108,7 @@ class AdaptiveScheduler:
         self._parents: set[str] = set()  # functions whose sampled tasks had child processes
         self._competing = 1  # how many threads competed for the interpreter's lock at the last sample
         self._pools: dict[PoolName, ThreadPool | ProcessPool] = {}
+        self._retry_processes_seconds = 0.0  # when to ask for a process pool again that the system has refused
         self._sizes: dict[PoolName, int] = {
             pool_name: self._get_initial_size(pool_name) for pool_name in (THREADS, PROCESSES)
         }
@@ -248,7 +250,26 @@ class AdaptiveScheduler:
     def _submit_future(self, pool_name: PoolName, task: QueuedTask) -> None:
         future, function, arguments, keywords, profiled = task
         profiled = profiled or not self.router.is_brief(get_function_key(function))  # a measurement is worth its cost
-        self.get_pool(pool_name).submit_future(future, function, arguments, keywords, profiled=profiled)
+        pool = self._get_pool_for(task, pool_name)
+        pool.submit_future(future, function, arguments, keywords, profiled=profiled)
+
+    def _get_pool_for(self, task: QueuedTask, pool_name: PoolName) -> ThreadPool | ProcessPool:
+        """Return a pool; the thread pool if the system gives no threads for a process pool."""
+        threads = self._pools.get(THREADS)
+        if threads is None or pool_name == THREADS:
+            return self.get_pool(pool_name)
+        if lifetime.starts_threads() or PROCESSES in self._pools:
+            try:
+                return self.get_pool(pool_name)
+            except (RuntimeError, OSError) as error:
+                log.warning("no process pool: its tasks run in threads for now", extra={"err": str(error)})
+        with self.lock:
+            self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS
+            if task.future in self._submitted:
+                self._submitted[task.future] = THREADS, self._submitted[task.future][1]
+                self._submitted_counts[PROCESSES] -= 1
+                self._submitted_counts[THREADS] += 1
+        return threads
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
         with self.lock:
@@ -281,6 +302,8 @@ class AdaptiveScheduler:
         pool_name = self.router.choose(key)
         if self._strategy is not Strategy.ADAPTIVE:
             return pool_name
+        if monotonic() < self._retry_processes_seconds:
+            return THREADS
         if self.router.get_cpu_demand(key) is None:
             return PROCESSES if self._computes_in_threads() else pool_name
         if (
