@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from simulation.machine import Machine, Phase, Thread
 _SAMPLE_SECONDS, _LATER_SAMPLE_SECONDS, _YOUNG_SECONDS = 0.02, 0.1, 0.5  # as in the supervisor of commands
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """One task: its seconds with the machine to itself, and its demand for cores meanwhile.
 
     `phases`: later parts of its life. `threads`: so many threads do the same. `locked`: it holds a lock all the time,
-    which all such tasks share. `weight`: its scheduling weight; others have 1.
+    which all such tasks share. `weight`: its scheduling weight; others have 1. Its sums are read at each step.
     """
 
     seconds: float
@@ -41,23 +41,23 @@ class Work:
     locked: bool = False
     weight: float = 1.0
 
-    @property
+    @cached_property
     def computes(self) -> bool:
         """Whether it computes all the time."""
         return self.cpu_demand >= 1.0 and all(phase.cpu_demand >= 1.0 for phase in self.phases)
 
-    @property
+    @cached_property
     def sleeps(self) -> bool:
         """Whether it never computes."""
         return self.cpu_demand == 0.0 and not self.phases
 
-    @property
+    @cached_property
     def core_seconds(self) -> float:
         """Its computing time, all threads together."""
         own = self.seconds * self.cpu_demand + sum(phase.seconds * phase.cpu_demand for phase in self.phases)
         return own * self.threads
 
-    @property
+    @cached_property
     def alone_seconds(self) -> float:
         """Its duration on an idle machine."""
         return self.seconds + sum(phase.seconds for phase in self.phases)
@@ -167,7 +167,7 @@ class SimulatedLane:
         measured = tuple(self._measure_task(task) for task in self._running)
         self._samples_on_their_way.append((now + self._late_seconds, measured))
         computing = sum(task.work.computes for task in self._running)
-        sleepers = sum(work.sleeps for work in self._get_waiting_works())
+        sleepers = sum([work.sleeps for work in self._get_waiting_works()])
         self.log.append((now, computing, len(self._running) - computing, sleepers))
 
     def _get_waiting_works(self) -> list[Work]:
@@ -203,8 +203,7 @@ class SimulatedLane:
     # The controller's view of a run and of its pools
 
     def measure_demand(self) -> Demand:
-        waiting = self._get_waiting_works()
-        longest = max((work.alone_seconds for work in waiting), default=0.0)
+        waiting = [work.alone_seconds for work in self._get_waiting_works()]
         now = self._clock.now
         left = sum(max(0.0, task.work.alone_seconds - (now - task.started)) for task in self._running)
         stages = self._stages.items()
@@ -214,8 +213,8 @@ class SimulatedLane:
             running=tuple((self._pool, task.work.stage, task.label, task.started) for task in self._running),
             ended=tuple((name, stage.ended, stage.wanted, stage.spent) for name, stage in stages if stage.ended),
             stages=tuple(stage.build_counts(self._running, queued[name], now) for name, stage in stages),
-            work_seconds=left + sum(work.alone_seconds for work in waiting),
-            path_seconds=longest,
+            work_seconds=left + sum(waiting),
+            path_seconds=max(waiting, default=0.0),
             left_seconds=None if self._deadline_seconds is None else self._deadline_seconds - now,
         )
 

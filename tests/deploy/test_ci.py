@@ -129,9 +129,9 @@ def test_shards_of_the_examples_run_all_items_and_merge(which: str, tmp_path: Pa
         checkout, "name: unit, shell: true, run: 'echo {item} >> $OUT', items: {list: [a, b, c, d, e, f, g]}"
     )
     merging = tmp_path / "merging"
-    shutil.copytree(checkout, merging)
+    projects.copy(checkout, merging)
     for index in range(1, count + 1):
-        folder = Path(shutil.copytree(checkout, tmp_path / f"shard{index}"))
+        folder = projects.copy(checkout, tmp_path / f"shard{index}")
         if which == "github":
             (lane,) = (step["run"] for step in jobs["jobs"]["shard"]["steps"] if step.get("name") == "lane")
             kept = merging / f"shards/shard-{index}/.paropt"

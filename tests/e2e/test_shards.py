@@ -43,7 +43,7 @@ def take_lines(folder: Path) -> list[str]:
 
 def copy(project: Path, name: str) -> Path:
     """Return a copy of the project with its history, like the checkout of another machine."""
-    return Path(shutil.copytree(project, project.parent / name))
+    return projects.copy(project, project.parent / name)
 
 
 def test_shards_on_several_machines_run_each_item_once(project: Path) -> None:

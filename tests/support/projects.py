@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,19 +23,30 @@ ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
 
 def write(folder: Path, stages: str, *, project: str = "demo", lanes: str = "", **modules: str) -> Path:
-    """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it.
-
-    Its checked values are kept as by a first run: the check takes more than half of a started command's CPU seconds.
-    `tests/e2e/test_start_up.py` and configs that tests write themselves have the check in the command.
-    """
+    """Write a paropt.yml of one stage a line (without numbers), and Python modules beside it."""
     lines = [line.strip() for line in stages.strip().splitlines()]
     numbered = "\n".join(f"  - {{number: {number}, {line}}}" for number, line in enumerate(lines, 1))
     (folder / "paropt.yml").write_text(f"project: {project}\n{textwrap.dedent(lanes)}\nstages:\n{numbered}\n")
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    keep_config(folder)
+    return folder
+
+
+def keep_config(folder: Path) -> None:
+    """Check the config and keep its values as a first run does: this takes half of a started command's CPU seconds.
+
+    `tests/e2e/test_start_up.py` and configs that tests write themselves have the check in the command.
+    """
     with suppress(ConfigError):  # many tests are about faults
         load_config(folder / "paropt.yml", root=folder, environ=os.environ)
-    return folder
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """Return a copy of a project with its history, like the checkout of another machine."""
+    shutil.copytree(folder, to)
+    keep_config(to)
+    return to
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
