@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from paropt_exporter import families
@@ -27,19 +27,12 @@ if TYPE_CHECKING:
     from paropt_exporter.plan.deadline import StagePast
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
-# The runs of the shards of one split count as one.
-_ROUND = "CASE split WHEN '' THEN run_id ELSE split END"
 # Of a history of years, expectations come from the last runs: to read all of 200,000 took 2 s before each run.
 CONSIDERED_RUNS = 1000
-_RECENT_RUNS = f"""
-(SELECT * FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT {CONSIDERED_RUNS})
-"""  # nosec B608 # literals of this module
-_LAST_RUNS = f"""
-SELECT run_id FROM {_RECENT_RUNS} WHERE {_ROUND} IN
-  (SELECT {_ROUND} FROM {_RECENT_RUNS} GROUP BY 1 ORDER BY max(sequence) DESC LIMIT :runs)
-"""  # nosec B608 # literals of this module
-# Without those of shards that are not merged: durations decide about the split, which must not change meanwhile.
-_LAST_MERGED_RUNS = _LAST_RUNS.replace(":lane", ":lane AND merged")
+_RECENT_RUNS = """
+(SELECT run_id, project, sequence, merged FROM runs WHERE project = :project AND lane = :lane
+ ORDER BY sequence DESC LIMIT :runs)
+"""
 PAST_RUNS = 20  # enough for a 90 % quantile that ignores the two slowest runs
 RETRIED_RUNS = 20  # a failure is run again in the same state within so many runs, or never
 _BAD_RESULTS = ", ".join(f"'{result.value}'" for result in Result if result.bad)
@@ -113,13 +106,14 @@ def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: st
     test file hardly changes the duration of a suite, but a stage that fails at once says nothing about it.
     """
     known = load_stage_durations(connection, project, lane, limit=EXPECTED_RUNS)
-    nearly = _load_mostly_successful_durations(connection, project, lane)
+    nearly = _load_mostly_successful_durations(connection, project, lane, unless=known)
     return {stage: compute_median(values) for stage, values in {**nearly, **known}.items()}
 
 
 def _load_mostly_successful_durations(
-    connection: sqlite3.Connection, project: str, lane: str
+    connection: sqlite3.Connection, project: str, lane: str, *, unless: Collection[str]
 ) -> Mapping[str, tuple[float, ...]]:
+    stages = _find_stages(connection, project, lane) - {*unless}
     condition = """
     stages.result = 'failure' AND merged AND (
       2 * tasks_failed < tasks
@@ -128,7 +122,7 @@ def _load_mostly_successful_durations(
          BETWEEN 1 AND (SELECT count(*) FROM items WHERE items.project = runs.project AND items.stage = stages.stage)
     )
     """
-    return _collect_seconds(_iter_last_ends(connection, project, lane, condition, limit=EXPECTED_RUNS))
+    return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=EXPECTED_RUNS))
 
 
 def load_stage_durations(
@@ -136,7 +130,8 @@ def load_stage_durations(
 ) -> Mapping[str, tuple[float, ...]]:
     """Return for each stage the durations in seconds of its last successful runs, of whole ones."""
     condition = "stages.result = 'success' AND merged"
-    return _collect_seconds(_iter_last_ends(connection, project, lane, condition, limit=limit))
+    stages = _find_stages(connection, project, lane)
+    return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=limit))
 
 
 def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, StagePast]:
@@ -144,7 +139,8 @@ def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) ->
     from paropt_exporter.plan.deadline import StagePast
 
     condition = f"stages.result IN ('success', {_BAD_RESULTS})"
-    ends = [*_iter_last_ends(connection, project, lane, condition, limit=PAST_RUNS)]
+    stages = _find_stages(connection, project, lane)
+    ends = [*_iter_last_ends(connection, project, lane, condition, stages=stages, limit=PAST_RUNS)]
     runs = Counter(stage for stage, _, _ in ends)
     seconds = _collect_seconds(end for end in ends if end[1] == Result.SUCCESS)
     return {
@@ -153,20 +149,42 @@ def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) ->
     }
 
 
+def _find_stages(connection: sqlite3.Connection, project: str, lane: str) -> set[str]:
+    """Return the names of all stages that have ever ended in the lane."""
+    query = "SELECT labels FROM totals WHERE project = ? AND family = ?"
+    found = (to_texts(labels) for (labels,) in connection.execute(query, (project, families.STAGE_RUNS.name)))
+    return {stage for of_lane, stage, _ in found if of_lane == lane}
+
+
 def _iter_last_ends(
-    connection: sqlite3.Connection, project: str, lane: str, condition: str, *, limit: int
+    connection: sqlite3.Connection, project: str, lane: str, condition: str, *, stages: Collection[str], limit: int
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield stage, result and seconds of the last `limit` ends of each whole stage that meet an SQL condition."""
+    """Yield stage, result and seconds of the last `limit` ends of some whole stages that meet an SQL condition.
+
+    Most stages have that many in a few runs; all CONSIDERED_RUNS are searched for the others only.
+    """
     query = f"""
     SELECT stage, result, duration FROM (
       SELECT stage, stages.result AS result, stages.duration AS duration,
              row_number() OVER (PARTITION BY stage ORDER BY runs.sequence DESC) AS age
-      FROM {_RECENT_RUNS} AS runs JOIN stages USING (run_id)
-      WHERE scope = 'all' AND {condition}
+      FROM {_RECENT_RUNS} AS runs CROSS JOIN stages USING (run_id)
+      WHERE stage IN (SELECT value FROM json_each(:stages)) AND scope = 'all' AND {condition}
     ) WHERE age <= :limit
     """  # nosec B608 # literals of this module
-    for stage, result, duration in connection.execute(query, {"project": project, "lane": lane, "limit": limit}):
-        yield to_text(stage), to_text(result), to_number(duration)
+    values = {"project": project, "lane": lane, "limit": limit}
+    remaining = set(stages)
+    for runs in (2 * limit, CONSIDERED_RUNS):
+        if not remaining:
+            return
+        ends: dict[str, list[tuple[str, str, float]]] = {stage: [] for stage in remaining}
+        for stage, result, duration in connection.execute(
+            query, {**values, "runs": runs, "stages": json.dumps([*remaining])}
+        ):
+            ends[to_text(stage)].append((stage, to_text(result), to_number(duration)))
+        complete = {stage for stage in ends if len(ends[stage]) == limit or runs == CONSIDERED_RUNS}
+        for stage in complete:
+            yield from ends[stage]
+        remaining -= complete
 
 
 def _collect_seconds(ends: Iterable[tuple[str, str, float]]) -> dict[str, tuple[float, ...]]:
@@ -183,35 +201,33 @@ def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) ->
     core: no clock measures its waits for the GIL.
     """
     # The formula of `cpu_demand`, times the duration. In Python it would take a second for half a million tasks.
-    query = f"""
+    query = """
     SELECT tasks.stage, sum(tasks.duration), sum(CASE
         WHEN tasks.pool = :threads AND gil_bound THEN tasks.duration
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments'
-        AND run_id IN ({_LAST_RUNS})
+        AND run_id IN (SELECT value FROM json_each(:runs))
       GROUP BY tasks.stage
-    """  # nosec B608 # literals of this module
+    """
     values = {
         "threads": THREADS,
         "crowded": CROWDED_RATIO,
         "success": Result.SUCCESS.value,
         "failure": Result.FAILURE.value,
-        "project": project,
-        "lane": lane,
-        "runs": EXPECTED_RUNS,
+        "runs": _list_last_runs(connection, project, lane),
     }
     return {to_text(stage): to_number(wanted / wall) for stage, wall, wanted in connection.execute(query, values)}
 
 
 def load_memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
     """Return for each stage the peak memory of a task in its last runs, in bytes; tasks in threads have none."""
-    query = f"""
+    query = """
     SELECT stage, max(memory_peak) FROM tasks
-      WHERE pool <> :threads AND memory_peak > 0 AND run_id IN ({_LAST_RUNS}) GROUP BY stage
-    """  # nosec B608 # literals of this module
-    values = {"threads": THREADS, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
+      WHERE pool <> :threads AND memory_peak > 0 AND run_id IN (SELECT value FROM json_each(:runs)) GROUP BY stage
+    """
+    values = {"threads": THREADS, "runs": _list_last_runs(connection, project, lane)}
     return {to_text(stage): to_count(peak) for stage, peak in connection.execute(query, values)}
 
 
@@ -231,11 +247,30 @@ def _aggregate_task_seconds(
     query = f"""
     SELECT tasks.stage, {aggregate}(tasks.duration) FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.result = :success AND tasks.duration > 0 AND coalesce(scope, '') <> 'arguments'
-        AND run_id IN ({_LAST_MERGED_RUNS})
+        AND run_id IN (SELECT value FROM json_each(:runs))
       GROUP BY tasks.stage
     """  # nosec B608 # literals of this module
-    values = {"success": Result.SUCCESS.value, "project": project, "lane": lane, "runs": EXPECTED_RUNS}
+    values = {"success": Result.SUCCESS.value, "runs": _list_last_runs(connection, project, lane, merged_only=True)}
     return {to_text(stage): to_number(seconds) for stage, seconds in connection.execute(query, values)}
+
+
+def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, merged_only: bool = False) -> str:
+    """Return the ids of the lane's last EXPECTED_RUNS runs as JSON. Those of the shards of one split count as one.
+
+    `merged_only`: without those of shards that are not merged. Durations decide about the split, which must not change
+    meanwhile.
+    """
+    query = """
+    SELECT run_id, CASE split WHEN '' THEN run_id ELSE split END FROM runs
+      WHERE project = ? AND lane = ? AND (merged OR NOT ?) ORDER BY sequence DESC LIMIT ?
+    """
+    runs: list[str] = []
+    rounds: set[str] = set()
+    for run_id, of_round in connection.execute(query, (project, lane, merged_only, CONSIDERED_RUNS)):
+        if of_round in rounds or len(rounds) < EXPECTED_RUNS:
+            rounds.add(of_round)
+            runs.append(to_text(run_id))
+    return json.dumps(runs)
 
 
 def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
@@ -312,7 +347,10 @@ def load_flakiness(
     connection: sqlite3.Connection, project: str, lane: str | None
 ) -> Mapping[tuple[str, str], Flakiness]:
     """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each lane."""
-    values = {"project": project, "lane": lane, "runs": FLAKY_RUNS}
+    stages = _find_stages_with_flaky_attempts(connection, project)
+    if not stages:
+        return {}
+    values = {"project": project, "lane": lane, "runs": FLAKY_RUNS, "stages": json.dumps(stages)}
     items: dict[tuple[str, str], set[str]] = defaultdict(set)
     found = connection.execute(
         f"SELECT lane, stage, item FROM flaky_items JOIN ({_RANKED}) USING (run_id) WHERE age <= :runs",  # nosec B608
@@ -323,7 +361,8 @@ def load_flakiness(
     query = f"""
     SELECT lane, stage, sum(first_attempts), sum(flaky_attempts),
            max(CASE WHEN flaky_attempts THEN ranked.started_ts END)
-      FROM stages JOIN ({_RANKED}) AS ranked USING (run_id) WHERE age <= :runs
+      FROM ({_RANKED}) AS ranked CROSS JOIN stages USING (run_id)
+      WHERE age <= :runs AND stage IN (SELECT value FROM json_each(:stages))
       GROUP BY lane, stage HAVING sum(flaky_attempts) > 0
     """  # nosec B608 # literals of this module
     return {
@@ -335,6 +374,12 @@ def load_flakiness(
         )
         for of_lane, stage, attempts, flaky, last in connection.execute(query, values)
     }
+
+
+def _find_stages_with_flaky_attempts(connection: sqlite3.Connection, project: str) -> list[str]:
+    query = "SELECT labels FROM totals WHERE project = ? AND family = ? AND value > 0"
+    found = connection.execute(query, (project, families.FLAKY_ATTEMPTS.name))
+    return sorted({to_texts(labels)[1] for (labels,) in found})
 
 
 def has_failed_with_state(connection: sqlite3.Connection, project: str, lane: str) -> bool:
