@@ -171,6 +171,11 @@ def test_server_writes_no_file_that_the_stage_does_not_declare(
         '{"version": 1, "key": "KEY", "seconds": ' + "9" * 400 + ", REST}",
         '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/out", "f", "' + EMPTY + '", 1e999]], REST}',
         '{"version": 1, "key": "KEY", "seconds": 1.0, "item": {"a": 1}, REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/out", "l", "a\\u0000b", 0]], REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/out", "l", "\\ud800", 0]], REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/out", "l", "", 0]], REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/' + "d/" * 2500 + 'd", "l", "x", 0]], REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/\\ud800", "f", "' + EMPTY + '", 0]], REST}',
         "[" * 100_000,
         "[]",
         "null",
@@ -213,7 +218,22 @@ def pack(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"none")
 
 
-@pytest.mark.parametrize("answer", [cut_off, redirect, pack])
+def redirect_to_nothing(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(302)
+    request.send_header("Location", "http://[::1")
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+def send_chunk_of_negative_size(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    request.wfile.write(b"-5\r\nhello\r\n")
+    request.close_connection = True
+
+
+@pytest.mark.parametrize("answer", [cut_off, redirect, pack, redirect_to_nothing, send_chunk_of_negative_size])
 @pytest.mark.parametrize("part", ["ac", "entry", "content"])
 def test_wrong_answer_costs_a_line_and_no_traceback(
     project: CachedProject, server: HostileServer, caplog: pytest.LogCaptureFixture, part: str, answer: Answer
@@ -228,6 +248,26 @@ def test_wrong_answer_costs_a_line_and_no_traceback(
     (line,) = ran.said
     assert line.startswith("the remote cache is not used")
     assert not caplog.records
+
+
+def refuse(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(429)
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+@pytest.mark.parametrize(("retry_seconds", "is_cached"), [(0.0, True), (300.0, False)])
+def test_server_that_failed_is_asked_again_by_later_runs(
+    project: CachedProject, server: HostileServer, retry_seconds: float, is_cached: bool
+) -> None:
+    key = find_key(project)
+    server.publish(key, files=[["dist/out", "f", server.keep(b"x"), 1]])
+    server.special[f"/ac/{key}"] = refuse
+    remote = RemoteCache(server.url, retry_seconds=retry_seconds)
+    assert project.run(build_stage(project), remote=remote).called == ["build"]
+    del server.special[f"/ac/{key}"]
+    find_key(project)  # the second run finds no result here either
+    assert project.run(build_stage(project), remote=remote).is_cached("build") is is_cached
 
 
 def test_large_content_is_downloaded_in_bounded_memory(project: CachedProject, server: HostileServer) -> None:

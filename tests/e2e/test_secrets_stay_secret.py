@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from support import projects
-from support.echoing_server import ERROR, REDIRECT, WARNING, EchoingServer, echoing_server
+from support.echoing_server import (
+    BROKEN_HEADER,
+    BROKEN_STATUS,
+    ERROR,
+    REDIRECT,
+    WARNING,
+    EchoingServer,
+    echoing_server,
+)
 from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, environment, free_port, installed_command, serving
 from support.secured import Authority, hashed
@@ -27,7 +35,7 @@ SECRETS = {
     )
 }  # fmt: skip
 LITERALS = ("stage_literal",)  # they stand in paropt.yml: a kept config is a copy of it
-SCENARIOS = ("error", "redirect", "warning", "tls", "unreachable")
+SCENARIOS = (ERROR, REDIRECT, WARNING, BROKEN_HEADER, BROKEN_STATUS, "tls", "unreachable")
 # Reads the command lines of the exporter and all that it started, from inside a stage.
 CMDLINES = """
 import os, pathlib, sys
@@ -138,7 +146,7 @@ def find_secrets(texts: Mapping[str, bytes], key: Path) -> list[tuple[str, str]]
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_run_with_secrets_everywhere_shows_none(tmp_path: Path, scenario: str) -> None:
-    mode = scenario if scenario in (REDIRECT, WARNING) else ERROR
+    mode = scenario if scenario in (REDIRECT, WARNING, BROKEN_HEADER, BROKEN_STATUS) else ERROR
     with echoing_server(mode) as server:
         url = {
             "tls": server.url.replace("http:", "https:"),

@@ -121,6 +121,34 @@ def test_queued_task_can_be_cancelled_or_stopped() -> None:
         assert isinstance(stopped.exception(0), TaskStopped)
 
 
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID, Strategy.SEQUENTIAL])
+def test_thousands_of_cancelled_tasks_hold_up_no_other(strategy: Strategy) -> None:
+    release = threading.Event()
+    with AdaptivePool(strategy, 1) as pool:
+        first = pool.submit(release.wait, HANG_SECONDS)
+        queued = [pool.submit(release.wait, HANG_SECONDS) for _ in range(5000)]
+        last = pool.submit(double, 1)
+        assert all(future.cancel() for future in queued if not future.running())
+        release.set()
+        assert first.result(HANG_SECONDS)
+        assert last.result(HANG_SECONDS) == 2
+        assert wait(queued, HANG_SECONDS).not_done == set()
+
+
+def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
+    for _ in range(100):
+        release = threading.Event()
+        pool = AdaptivePool(Strategy.SEQUENTIAL)
+        pool.submit(release.wait, HANG_SECONDS)
+        queued = [pool.submit(nothing) for _ in range(3)]
+        ended = threading.Thread(target=pool.shutdown, daemon=True)
+        ended.start()
+        assert all(future.cancel() for future in queued)
+        release.set()
+        ended.join(HANG_SECONDS)
+        assert not ended.is_alive()
+
+
 def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:
     pool = AdaptivePool()
     futures = [pool.submit(double, number) for number in range(100)]

@@ -58,6 +58,12 @@ def test_signal_exit_137_and_stop_have_different_results(pool: CommandPool, tmp_
     assert not killed.stopped
 
 
+@pytest.mark.parametrize("number", [35, 63])
+def test_real_time_signal_is_named_by_its_number(pool: CommandPool, number: int) -> None:
+    outcome = run(pool, shell(f"kill -{number} $$"))
+    assert (outcome.result, outcome.signal, outcome.message) == (Result.ERROR, number, f"killed by signal {number}")
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

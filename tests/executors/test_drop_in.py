@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import MagicMock, Mock
 from xmlrpc.client import ServerProxy
 
+import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool
@@ -30,6 +32,40 @@ def test_mock_is_a_task(pool_type: Callable[[], ThreadPool | AdaptivePool], mock
     with pool_type() as pool:
         assert pool.submit(mock_type(return_value=3)).result(HANG_SECONDS) == 3
         assert list(pool.map(mock_type(return_value=3), [1])) == [3]
+
+
+class Unbound:
+    """A proxy without its object, such as those of web frameworks outside of a request: any look at it raises."""
+
+    @property  # type: ignore[misc]  # as such proxies have it
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of a request")
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("working outside of a request")
+
+    def __call__(self, number: int = 1) -> int:
+        return number + 1
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
+def test_proxy_without_its_object_is_a_task_and_a_result(pool_type: Callable[[], ThreadPool | AdaptivePool]) -> None:
+    with pool_type() as pool:
+        assert pool.submit(Unbound()).result(HANG_SECONDS) == 2
+        assert pool.submit_named("named", Unbound(), 2).result(HANG_SECONDS) == 3
+        assert list(pool.map(Unbound(), [1, 2])) == [2, 3]
+        for buffersize in (None, 1):
+            found = pool.map(lambda _: Unbound(), range(3), buffersize=buffersize)
+            assert [type(each) for each in found] == [Unbound] * 3
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_future_can_not_be_pickled(pool_type: Callable[[], ThreadPool | ProcessPool | AdaptivePool]) -> None:
+    """A copy in another process would never settle."""
+    with pool_type() as pool:
+        for copy in (pickle.dumps, cloudpickle.dumps):
+            with pytest.raises(TypeError, match="pickle"):
+                copy(pool.submit(nothing))
 
 
 def test_method_of_a_remote_server_is_a_task() -> None:

@@ -711,6 +711,21 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3
     assert (found.stdout, found.stderr) == ("7 [6, 6, 6]\n", "")
 
 
+@pytest.mark.parametrize("kind", ["ThreadPool(2)", "AdaptivePool(max_workers=2)"])
+def test_child_that_a_task_in_a_thread_forks_ends_when_the_task_returns_in_it(kind: str) -> None:
+    code = f"""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+def fork_and_return():
+    child = os.fork()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else "from the child"
+with {kind} as pool:
+    print([pool.submit(fork_and_return).result() for _ in range(3)], pool.submit(double, 3).result())
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("[0, 0, 0] 6\n", "")
+
+
 def test_terminal_interrupt_reaches_the_parent_process_only() -> None:
     code = """
 pool = ProcessPool(1)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine import MachineShare, MachineUsage
@@ -45,22 +46,28 @@ class Served:
         self.folder = folder
         self.clock = clock or SystemClock()
         self.beats: list[frozenset[int]] = []
+        self.decisions = 0
         runtime_folder.make_folder(folder)
         self.start()
 
-    def start(self, *, awaited: Collection[int] = ()) -> None:
+    def start(self, *, awaited: Collection[int] = (), most_runs: int = 1000) -> None:
         registry = Registry(self.folder / runtime_folder.PROJECTS_NAME)
         listener = runtime_folder.listen(self.folder)
         self.hub = Hub(
             listener,
             registry,
             url=URL,
-            read_machine=lambda: Machine(2.0),
+            read_machine=self._read_machine,
             clock=self.clock,
             beat=lambda runs: self.beats.append(frozenset(runs)),
             awaited=awaited,
+            most_runs=most_runs,
         )
         self.hub.start()
+
+    def _read_machine(self) -> Machine:
+        self.decisions += 1
+        return Machine(2.0)
 
     def connect(self) -> socket.socket:
         client = runtime_folder.connect(self.folder, HANG_SECONDS)
@@ -150,6 +157,28 @@ def test_nonsense_ends_only_its_connection(served: Served, sent: bytes) -> None:
     assert served.status().runs == ()
 
 
+@pytest.mark.parametrize(
+    "field",
+    ['"cores_held": -1', '"cores_wanted": 1e308', '"memory_held_bytes": -1', f'"memory_wanted_bytes": {1 << 64}'],
+)
+def test_usage_that_no_machine_has_ends_only_its_connection(tmp_path: Path, served: Served, field: str) -> None:
+    with served.connect() as client:
+        client.sendall(encode(build_hello(register(tmp_path), lane="standard", limited=True)))
+        assert isinstance(decode_from_serve(read_line(client)), messages.Welcome)
+        client.sendall(b'{"type": "usage", "number": 1, %s}\n' % field.encode())
+        eventually("its connection has ended", lambda: not client.recv(1 << 16))
+    assert served.status().runs == ()
+
+
+def test_burst_of_reports_costs_few_decisions(tmp_path: Path, served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(encode(build_hello(register(tmp_path), lane="standard", limited=True)))
+        before = served.decisions
+        client.sendall(encode(messages.Usage(cores_wanted=1.0)) * 1000 + encode(messages.Usage(cores_wanted=2.0)))
+        eventually("the last one is known", lambda: [run.cores_wanted for run in served.status().runs] == [2.0])
+    assert served.decisions - before < 100  # a burst arrives in a few pieces, and each look at the status is one
+
+
 def test_line_without_an_end_is_cut_off() -> None:
     received = LineBuffer(longest_bytes=10)
     assert received.add(b"12345") == []
@@ -161,6 +190,16 @@ def test_run_of_another_protocol_is_refused_with_the_versions(tmp_path: Path, se
     hello = Hello(protocol=PROTOCOL + 1, version="9.9", pid=1, lane="standard", registration=register(tmp_path))
     with pytest.raises(Refused, match=r"the run 9\.9: use one version"):
         Link(served.folder, hello, clock=SystemClock())
+
+
+def test_run_too_many_is_refused_with_the_reason_and_the_status_is_shown(tmp_path: Path, served: Served) -> None:
+    served.hub.close()
+    served.start(most_runs=1)
+    first = Link(served.folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
+    with pytest.raises(Refused, match="it has 1 runs already"):
+        Link(served.folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
+    assert len(served.status().runs) == 1
+    first.close()
 
 
 @pytest.mark.parametrize("history", ["history.db", "", "/a\0b"])
@@ -286,6 +325,26 @@ def test_run_keeps_its_share_while_serve_restarts(served: Served, link: Link) ->
     served.start(awaited=[os.getpid()])
     (back,) = eventually("it is back", lambda: served.status().runs)
     assert (back.cores_held, back.cores_granted) == (2.0, 2.0)
+
+
+def test_end_of_serve_gives_no_run_the_cores_of_another(tmp_path: Path, served: Served) -> None:
+    """Each run keeps its share until `serve` is back: together they have no more than the machine."""
+    pids = (os.getpid(), os.getppid())
+    links, runs = list[Link](), (FakeRun(), FakeRun())
+    for run, pid in zip(runs, pids, strict=True):
+        hello = replace(build_hello(register(tmp_path), lane="standard", limited=True), pid=pid)
+        links.append(Link(served.folder, hello, clock=SystemClock()))
+        links[-1].begin_run(run)
+        links[-1].report_usage(usage(run.wait_for(0.0), wanted=1.0))
+    for run, link in zip(runs, links, strict=True):
+        link.report_usage(usage(run.wait_for(1.0), held=1.0, wanted=2.0))
+    eventually("both want more", lambda: [each.cores_wanted for each in served.status().runs] == [2.0, 2.0])
+    served.hub.close()
+    served.start(awaited=pids)
+    eventually("both are back", lambda: len(served.status().runs) == 2)
+    assert not [share for run in runs for share in run.shares.queue if share is None or share.cores > 1.0]
+    for link in links:
+        link.close()
 
 
 def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path: Path, served: Served) -> None:

@@ -7,6 +7,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from paropt_exporter.errors import UsageError
 from paropt_exporter.serve import runtime_folder
 from paropt_exporter.serve.runtime_folder import UnsafeFolder
+from support.real_servers import HANG_SECONDS
 
 
 def foreign_folder(tmp_path: Path) -> Path:
@@ -132,3 +135,26 @@ def test_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     assert isinstance(client, socket.socket)
     client.close()
     listener.close()
+
+
+def test_full_queue_is_a_timeout(tmp_path: Path) -> None:
+    with runtime_folder.listen(tmp_path), ExitStack() as stack, pytest.raises(TimeoutError):
+        while (client := runtime_folder.connect(tmp_path, 0.01)) is not None:
+            stack.enter_context(client)
+
+
+def test_burst_of_connections_finds_serve(tmp_path: Path) -> None:
+    with runtime_folder.listen(tmp_path) as listener, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        listener.setblocking(True)
+        listener.settimeout(HANG_SECONDS)
+
+        def accept_slowly() -> None:
+            for _ in range(300):
+                listener.accept()[0].close()
+
+        accepting = pool.submit(accept_slowly)
+        for _ in range(300):
+            client = runtime_folder.connect(tmp_path, HANG_SECONDS)
+            assert client is not None
+            stack.enter_context(client)
+        accepting.result(HANG_SECONDS)

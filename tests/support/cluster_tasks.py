@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 
@@ -44,3 +45,31 @@ def _load_or_exit() -> ExitsWhereLoaded:
     if os.environ.get(EXIT_VARIABLE):
         raise SystemExit("the class of a result exits")
     return ExitsWhereLoaded()
+
+
+LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no outcome": lambda values: {**values, "value": None},
+    "another task": lambda values: {**values, "attempt": values["attempt"] + 1},
+    "no exception": lambda values: {**values, "value": None, "error": "it failed"},
+    "type int": lambda values: 5,
+}
+
+
+def tell_lies(lie: str) -> None:
+    """Have the agent of this worker send replies of a kind that makes no sense; for the worker's own process."""
+    from paropt_exporter.executors.cluster import agent
+    from paropt_exporter.executors.cluster.messages import TaskReply
+
+    def build(**values: Any) -> Any:
+        told = LIES[lie](values)
+        return TaskReply(**told) if isinstance(told, dict) else told
+
+    vars(agent)["TaskReply"] = build  # in the place of the class
+
+
+def answer_twice() -> None:
+    """Have the agent of this worker send each answer twice; for the worker's own process."""
+    from paropt_exporter.executors.cluster.message_stream import MessageStream
+
+    send = MessageStream.send
+    MessageStream.send = lambda self, *messages: send(self, *messages, *messages)  # type: ignore[method-assign]

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ERROR, REDIRECT, WARNING = "error", "redirect", "warning"
+BROKEN_HEADER, BROKEN_STATUS = "broken header", "broken status"  # answers that are no HTTP
 
 
 class EchoingServer:
-    """`mode`: answer with an error, a redirect or a warning that quotes all headers. `received`: requests, as bytes."""
+    """`mode`: the part of the answer that quotes all headers of a request. `received`: requests, as bytes."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -38,6 +39,11 @@ def echoing_server(mode: str) -> Iterator[EchoingServer]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             head = " ".join(f"{name}={value}" for name, value in self.headers.items())
             echoing.received.append(f"{self.path}\n{head}\n".encode() + body)
+            if mode in (BROKEN_HEADER, BROKEN_STATUS):
+                first = head if mode == BROKEN_STATUS else f"HTTP/1.1 400 Bad\r\nno colon {head.replace(':', '')}"
+                self.wfile.write(f"{first}\r\nContent-Length: 0\r\n\r\n".encode())
+                self.close_connection = True
+                return
             status, location, text = echoing.answer(head)
             self.send_response(status)
             if location:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import posixpath
 import string
 
@@ -15,6 +16,7 @@ VERSION = 1
 _KINDS = ("f", "x", "l")
 _DIGEST_DIGITS = frozenset(string.hexdigits.lower())
 _DIGEST_LENGTH = 64
+_LONGEST_PATH_BYTES = 4095  # Linux takes no longer one; folder by folder it would be made, but no tool could remove it
 
 
 class BadEntry(Exception):
@@ -123,9 +125,18 @@ def _check_number(value: object) -> float:
 
 def _read_file(path: object, kind: object, value: object, size_bytes: object) -> OutputFile:
     name = str(path)
-    if name in ("", ".") or name.startswith(("/", "../")) or "\0" in name or posixpath.normpath(name) != name:
+    if name in ("", ".") or name.startswith(("/", "../")) or posixpath.normpath(name) != name:
         raise ValueError(f"{name[:80]!r} leads out of the project")
+    _check_path(name)
     if kind not in _KINDS:
         raise ValueError(f"expected a kind of file, found {str(kind)[:80]!r}")
-    target = _check_digest(value) if kind != "l" else str(value)
+    target = _check_digest(value) if kind != "l" else _check_path(str(value))
     return OutputFile(name, str(kind), target, int(_check_number(size_bytes)))
+
+
+def _check_path(text: str) -> str:
+    """Return a text that can be a path of this system. Raises ValueError."""
+    path = os.fsencode(text)
+    if not 0 < len(path) <= _LONGEST_PATH_BYTES or b"\0" in path:
+        raise ValueError(f"{text[:80]!r} is no path")
+    return text

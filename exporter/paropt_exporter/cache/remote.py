@@ -46,6 +46,7 @@ _CHUNK_BYTES = 1 << 18
 _LIMIT_SECONDS = 30.0  # for a result, and one second more for each of these bytes
 _SLOWEST_BYTES_PER_SECOND = 100_000
 _CHECK_SECONDS = 0.1
+_RETRY_SECONDS = 300.0  # a server that is down costs a run seconds, so not each run asks it
 
 
 class BadMessage(Exception):
@@ -72,7 +73,7 @@ class Access(Struct, frozen=True, kw_only=True):
 
 
 class RemoteCache:
-    """One server. After its first failure it is not asked again in this process. One thread at a time uses it.
+    """One server. After a failure it is not asked again in this run, nor in others for minutes. One thread uses it.
 
     Each result travels on a thread of its own, which is left behind if the server is too slow: the timeout of a socket
     does not limit a server that sends a byte now and then.
@@ -82,13 +83,25 @@ class RemoteCache:
     """
 
     def __init__(
-        self, url: str, *, access: Access | None = None, writes: bool = False, limit_seconds: float = _LIMIT_SECONDS
+        self,
+        url: str,
+        *,
+        access: Access | None = None,
+        writes: bool = False,
+        limit_seconds: float = _LIMIT_SECONDS,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         self.failure = ""
+        self._retry_seconds, self._failed_seconds = retry_seconds, 0.0
         self.writes = writes
         self._limit_seconds = limit_seconds
         self._url, self._access = url.rstrip("/"), access or Access()
         self._connection = _Connection(self._url, self._access)
+
+    def begin_run(self) -> None:
+        """Ask the server again if its failure was long ago: a process with `--every` lives for months."""
+        if self.failure and time.monotonic() >= self._failed_seconds + self._retry_seconds:
+            self.failure = ""
 
     def fetch(self, key: str, store: Store, given_up: Event) -> bool:
         """Download a result with all its contents into the store. Return whether it is there now.
@@ -130,7 +143,7 @@ class RemoteCache:
         self._connection = _Connection(self._url, self._access)
 
     def _fail(self, why: str) -> RemoteFailed:
-        self.failure = f"the remote cache is not used: {why}"
+        self.failure, self._failed_seconds = f"the remote cache is not used: {why}", time.monotonic()
         return RemoteFailed(self.failure)
 
 
@@ -239,7 +252,8 @@ class _Connection:
                     raise RemoteFailed(f"GET {name[:12]}… returned more than {limit_bytes:,} bytes")
                 self._count(len(chunk))
                 yield chunk
-        except requests.RequestException as error:  # an OSError, which would look like one of the store
+        # A RequestException is an OSError, which would look like one of the store; a ValueError: a negative size.
+        except (requests.RequestException, ValueError) as error:
             raise RemoteFailed(f"GET {name[:12]}… failed: {describe_cause(error)}") from None
 
     def _count(self, size_bytes: int) -> None:
@@ -270,7 +284,7 @@ class _Connection:
                 stream=True,
                 allow_redirects=False,
             )
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, OSError, ValueError) as error:  # ValueError: a redirect to no URL
             raise RemoteFailed(f"{method} failed: {describe_cause(error)}") from None
 
 

@@ -119,6 +119,8 @@ class StageCache:
         self._lookups.clear()
         self._expected.clear()
         self._given_up = threading.Event()
+        if self._remote is not None:
+            self._remote.begin_run()
 
     def look_up(self, stage: PlannedStage, report: Report) -> None:
         given_up = self._given_up

@@ -14,7 +14,8 @@ from concurrent.futures._base import (  # the states that the library's own wait
     RUNNING,
 )
 from functools import partial
-from typing import Any, TypeVar
+from time import sleep
+from typing import Any, NoReturn, TypeVar
 
 from paropt_exporter.events import Measurement
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 Usage = tuple[str, int, float, float, float, float, int]
 
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
+_CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
 
 
@@ -85,6 +87,10 @@ class TaskFuture(Future[T]):
             run_delay_seconds=delay,
             memory_peak_bytes=memory,
         )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse, as a standard Future does, though this one may have no lock: a copy would never settle."""
+        raise TypeError("cannot pickle a future: pass its result")
 
     def result(self, timeout: float | None = None) -> T:
         if self._state != FINISHED:
@@ -155,6 +161,7 @@ class TaskFuture(Future[T]):
 
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the outcome of the task will be; return False if the task has ended."""
+        self._wait_for_claim()
         with self._condition:
             if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
                 return False
@@ -174,9 +181,20 @@ class TaskFuture(Future[T]):
     def reset_to_pending(self) -> None:
         """Make a task pending again that its worker has claimed but not run, so that another worker can claim it."""
         with self._condition:
-            if self._state == RUNNING:
+            if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came in the middle of the claim
                 self._state, self.started_seconds = PENDING, None
                 self._progress = _NEW
+
+    def _wait_for_claim(self) -> None:
+        """Wait while a worker is between the two writes of `start_running`: its second one would undo FINISHED.
+
+        The bound is for a signal handler or finalizer that stops a task which its own thread is claiming.
+        """
+        for _ in range(_CLAIM_TRIES):
+            with self._condition:
+                if self._state != PENDING or self._progress != _STARTED:
+                    return
+            sleep(_CLAIM_SECONDS)
 
     def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
         with self._condition:
@@ -216,17 +234,29 @@ class TaskFuture(Future[T]):
 
 
 def get_label(function: Callable[..., Any]) -> str:
-    """Return the label of a function's tasks in errors and listings."""
-    name = getattr(function, "__qualname__", None)
-    if type(name) is str:
+    """Return the label of a function's tasks in errors and listings. Never raises: a proxy may at each look."""
+    name = _read_text(function, "__qualname__")
+    if name is not None:
         return name
     inner = unwrap_partial(function)
-    name = getattr(inner, "__qualname__", None)
-    return name if type(name) is str else type(inner).__qualname__
+    return _read_text(inner, "__qualname__") or type(inner).__qualname__
+
+
+def get_module(function: Callable[..., Any]) -> str:
+    """Return the name of a function's module, "" if it has none. Never raises."""
+    return _read_text(unwrap_partial(function), "__module__") or ""
 
 
 def unwrap_partial(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function inside functools.partial. The attribute `func` of others does not count: mocks nest it."""
-    while isinstance(function, partial):
-        function = function.func
+    while issubclass(type(function), partial):
+        function = function.func  # type: ignore[attr-defined]  # mypy narrows no type by issubclass
     return function
+
+
+def _read_text(function: Callable[..., Any], name: str) -> str | None:
+    try:
+        text = getattr(function, name, None)
+    except Exception:  # noqa: BLE001 -- code of the user, such as a proxy's
+        return None
+    return text if type(text) is str else None

@@ -133,10 +133,11 @@ class Wait(Struct, frozen=True):
 def find_waits(demands: Sequence[RunDemand], shares: Mapping[int, Share]) -> tuple[Wait, ...]:
     """Return which runs wait for which others: the lack is split by the cores that the others hold or may take."""
     taken = {run.run: max(run.held, min(shares[run.run].cores, run.wanted)) for run in demands}
+    holders = {run: cores for run, cores in taken.items() if cores > _ROUNDING}  # few, however many runs wait
     waits = []
     for run in demands:
         lacks = run.wanted - taken[run.run]
-        others = {each: cores for each, cores in taken.items() if each != run.run and cores > _ROUNDING}
+        others = {each: cores for each, cores in holders.items() if each != run.run} if lacks > CORE_SLACK else {}
         total = sum(others.values())
         if lacks > CORE_SLACK and total > 0:
             waits.append(Wait(run.run, lacks, {each: lacks * cores / total for each, cores in others.items()}))

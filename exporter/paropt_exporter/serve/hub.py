@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -48,7 +49,8 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 18
-_MOST_CLIENTS = 1000
+_MOST_RUNS = 1000
+_MOST_OTHERS = 100  # clients that have not said hello, or ask for the status
 _FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
 _UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
 _ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
@@ -86,6 +88,7 @@ class Hub:
         clock: Clock,
         beat: Callable[[Collection[int]], None] = lambda _: None,
         awaited: Collection[int] = (),
+        most_runs: int = _MOST_RUNS,
     ) -> None:
         """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and
         with each new run before it gets one, so that another `serve` waits for all of them after a kill.
@@ -97,6 +100,7 @@ class Hub:
         self._url = url
         self._clock = clock
         self._beat = beat
+        self._most_runs = most_runs
         self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
@@ -105,6 +109,7 @@ class Hub:
         self._clients: set[_Client] = set()
         self._next_beat_seconds = now
         self._resumes_seconds: float | None = None
+        self._must_decide = False  # whether demands have changed since the last decision
         self._closing = False
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -129,16 +134,17 @@ class Hub:
             by_name: dict[str, list[RegisteredProject]] = {}
             for project in self._registry.projects.values():
                 by_name.setdefault(project.registration.project, []).append(project)
-            open_sessions = self._sessions.list_open()
+            live: dict[str, list[LiveSeries]] = {name: [] for name in by_name}
+            for key, ended in self._ended.items():
+                live[key[0]].append(dict(ended))
+            for run in self._sessions.list_open():
+                live[run.hello.registration.project].append(dict(run.series))
             shares = self._collect_shares(by_name)
             return tuple(
                 ProjectView(
                     name=name,
                     checkouts=tuple(checkouts),
-                    live=(
-                        *(dict(self._ended[each.key]) for each in checkouts if each.key in self._ended),
-                        *(dict(run.series) for run in open_sessions if run.hello.registration.project == name),
-                    ),
+                    live=tuple(live[name]),
                     shares=shares[name],
                 )
                 for name, checkouts in by_name.items()
@@ -149,6 +155,7 @@ class Hub:
         sessions, machine = self._sessions.list_open(), self._sessions.machine
         names = {session.key: f"{session.hello.registration.project} (pid {session.hello.pid})" for session in sessions}
         waits = {wait.run: {names[run]: cores for run, cores in wait.holders.items()} for wait in self._sessions.waits}
+        runs = Counter(session.project.key for session in sessions)
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -159,7 +166,7 @@ class Hub:
                 ProjectStatus(
                     project=project.registration.project,
                     root=project.registration.root,
-                    runs=sum(session.project is project for session in sessions),
+                    runs=runs[project.key],
                     fault=project.fault,
                 )
                 for project in self._registry.projects.values()
@@ -216,6 +223,8 @@ class Hub:
             moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
             for key, _ in self._selector.select(max(0.0, min(moments) - now)):
                 key.data()
+            if self._must_decide:  # once for all messages that have come: a decision looks at each run
+                self._decide()
             if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
                 self._resumes_seconds = None
                 self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -229,10 +238,15 @@ class Hub:
         for client in tuple(self._clients):
             if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
                 self._close_client(client)
+        self._decide()
         with self._lock:
-            self._sessions.decide(now)
             for session in self._sessions.list_open():
                 session.repeat_grant()
+
+    def _decide(self) -> None:
+        self._must_decide = False
+        with self._lock:
+            self._sessions.decide(self._clock.monotonic())
 
     def _accept(self) -> None:
         try:
@@ -244,7 +258,7 @@ class Hub:
             self._selector.unregister(self._listener)
             self._resumes_seconds = self._clock.monotonic() + _ACCEPT_PAUSE_SECONDS
             return
-        if read_peer_user(connection) != os.geteuid() or len(self._clients) >= _MOST_CLIENTS:
+        if read_peer_user(connection) != os.geteuid() or len(self._clients) >= self._most_runs + _MOST_OTHERS:
             connection.close()
             return
         connection.setblocking(False)
@@ -266,7 +280,7 @@ class Hub:
                 return
             for line in client.received.add(received):
                 self._handle(client, decode_from_run(line))
-                if client not in self._clients:
+                if client.closes or client not in self._clients:
                     return
         except OSError:
             self._close_client(client)
@@ -281,17 +295,16 @@ class Hub:
         session = client.session
         match message:
             case AskStatus():
+                self._decide()
                 with self._lock:
-                    self._sessions.decide(self._clock.monotonic())
                     status = self.build_status()
                 self._send(client, status)
             case Hello() if session is None:
                 self._admit(client, message)
             case Usage() if session is not None:
                 with self._lock:
-                    now = self._clock.monotonic()
-                    session.follow(message, now)
-                    self._sessions.decide(now)
+                    session.follow(message, self._clock.monotonic())
+                self._must_decide = True
             case State() if session is not None:
                 with self._lock:
                     session.heard_seconds = self._clock.monotonic()
@@ -314,6 +327,8 @@ class Hub:
 
     def _admit(self, client: _Client, hello: Hello) -> None:
         reason = _find_refusal_reason(hello)
+        if not reason and len(self._sessions.list_open()) >= self._most_runs:
+            reason = f"it has {self._most_runs:,} runs already"
         if reason:
             self._send(client, Refusal(reason=reason))
             client.closes = True
@@ -325,7 +340,7 @@ class Hub:
             project = self._registry.register(hello.registration)
             client.session = self._sessions.add(hello, project, partial(self._send, client), now)
             self._beat(self._sessions.list_runs_with_shares(now))
-            self._sessions.decide(now)
+        self._must_decide = True
 
     def _send(self, client: _Client, message: Struct) -> None:
         client.unsent += encode(message)
@@ -367,10 +382,10 @@ class Hub:
             name = project.registration.project
             self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
             self._sessions.remove(session)
-            now = self._clock.monotonic()
-            if not self._closing:  # runs come back to the next `serve`, and it must know how many
-                self._beat(self._sessions.list_runs_with_shares(now))
-            self._sessions.decide(now)
+            # Once this process ends, runs keep their shares and come back to the next `serve`, which must know of all.
+            if not self._closing:
+                self._beat(self._sessions.list_runs_with_shares(self._clock.monotonic()))
+        self._must_decide = not self._closing
 
 
 _SHARE_FAMILIES = (

@@ -238,17 +238,18 @@ class Link:
         """Register; wait for a `serve` that was killed a moment ago, since it may be back at once."""
         while True:
             try:
-                return self._register()
+                return self._register(self._answer_seconds)
             except ConnectionRefusedError:
                 if not has_just_died(self._folder, self._answer_seconds):
                     raise
             time.sleep(_RETRY_SECONDS)
 
-    def _register(self) -> str:
+    def _register(self, connect_seconds: float) -> str:
         """Connect and say hello; return the URL of the page. Raises Refused and OSError."""
-        connection = connect(self._folder, self._answer_seconds)
+        connection = connect(self._folder, connect_seconds)
         if connection is None:
             raise ConnectionRefusedError("no exporter serves this user's projects")
+        connection.settimeout(self._answer_seconds)
         self._connecting = connection
         if self._closed:
             connection.close()
@@ -361,7 +362,7 @@ class Link:
             with self._lock:
                 self._leave()
         try:
-            self.url = self._register()
+            self.url = self._register(_RETRY_SECONDS)  # `close` can't end a wait for room in the queue
         except (OSError, Refused):
             return
         with self._lock:

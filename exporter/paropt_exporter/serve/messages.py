@@ -9,10 +9,10 @@ Unknown fields and unknown families are ignored, so that versions may differ; an
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.metrics.event_state import LaneLabels
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 LONGEST_LINE_BYTES = 64 * 1024 * 1024  # the state of a lane with 10,000 stages has 5 MB
 UNLIMITED = -1.0  # JSON has no infinity
+
+# Bounded, so that sums over all runs stay finite: more cores or bytes than these no machine has.
+Cores = Annotated[float, Meta(ge=0.0, le=1e6)]
+Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class BadMessage(ParoptError):
@@ -51,10 +55,10 @@ class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
     """The demand of a run. `number`: the grant that it follows; amounts that are wanted include those held."""
 
     number: int = 0
-    cores_held: float = 0.0
-    cores_wanted: float = 0.0
-    memory_held_bytes: int = 0
-    memory_wanted_bytes: int = 0
+    cores_held: Cores = 0.0
+    cores_wanted: Cores = 0.0
+    memory_held_bytes: Bytes = 0
+    memory_wanted_bytes: Bytes = 0
 
 
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
@@ -69,7 +73,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     lane: str
     registration: Registration
     limited: bool = True
-    share: tuple[float, float] | None = None
+    share: tuple[Cores, float] | None = None
     usage: Usage = Usage()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -99,9 +100,11 @@ def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:
 
 def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    client.settimeout(timeout_seconds)
     try:
+        # Not `settimeout`, with which connect fails at once if the queue is full, as when many runs start together.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _pack_time(timeout_seconds))
         _with_short_path(path, client.connect)
+        client.settimeout(timeout_seconds)
         if read_peer_user(client) == os.geteuid():
             return client
     except (TimeoutError, BlockingIOError):  # the queue of its socket is full
@@ -111,6 +114,12 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
         pass
     client.close()
     return None
+
+
+def _pack_time(seconds: float) -> bytes:
+    """Return a `struct timeval`."""
+    whole = int(seconds)
+    return struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
 
 
 def listen(folder: Path) -> socket.socket:

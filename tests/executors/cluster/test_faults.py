@@ -6,18 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psutil
 import pytest
+from distributed import Client
 
 import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from support.cluster_tasks import LIES, answer_twice, tell_lies
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
@@ -122,6 +126,40 @@ def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: Dask
         assert pool.late_replies == 1
         assert isinstance(late.exception(0), WorkerDied)
         assert sum(pool.statistics().finished.values()) == pool.statistics().submitted == 2
+    finally:
+        pool.kill_workers(0.0)
+
+
+def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *arguments: str) -> None:
+    connect: Any = Client  # it has no types
+    with connect(cluster.address, set_as_default=False) as client:
+        client.run(function, *arguments)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_path: Path, lie: str) -> None:
+    own_cluster.start_worker("liar")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        run_on_workers(own_cluster, tell_lies, lie)
+        with pytest.raises(WorkerDied, match=f"told: its reply .*{lie}"):
+            pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
+        assert pool.live == 1
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    own_cluster.start_worker("stammerer")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        assert pool.submit(pow, 2, 0).result(WAIT_SECONDS) == 1
+        run_on_workers(own_cluster, answer_twice)
+        assert [pool.submit(pow, 2, n).result(WAIT_SECONDS) for n in range(10)] == [2**n for n in range(10)]
+        assert pool.live == 1
+        assert pool.statistics().finished["success"] == 11
+        assert not any(pool.statistics().deaths.values())
     finally:
         pool.kill_workers(0.0)
 

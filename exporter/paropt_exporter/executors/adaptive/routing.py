@@ -53,7 +53,10 @@ def thread_only(function: F) -> F:
 
 
 def is_thread_only(function: object) -> bool:
-    return bool(getattr(function, _THREAD_ONLY, False))
+    try:
+        return bool(getattr(function, _THREAD_ONLY, False))
+    except Exception:  # noqa: BLE001 -- code of the user, such as a proxy's
+        return False
 
 
 class Router:

@@ -29,7 +29,7 @@ from paropt_exporter.executors.adaptive.routing import (
 )
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import DemandMeter, Sample
-from paropt_exporter.executors.future import TaskFuture, get_label, unwrap_partial
+from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
@@ -274,6 +274,7 @@ class AdaptiveScheduler:
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
         with self.lock:
             for key, tasks in list(self._backlog.items()):
+                self._drop_done(tasks)
                 if not tasks:
                     del self._backlog[key]
                     continue
@@ -284,16 +285,21 @@ class AdaptiveScheduler:
                     and self._has_cores_for(key)
                 ):
                     task = tasks.popleft()
-                    if task.future.done():
-                        # Refuses a cancelled task, and notifies waiting threads of the cancellation.
-                        task.future.start_running(monotonic())
-                        return self._pop_startable()
                     self._submitted_counts[pool_name] += 1
                     self._submitting += 1
                     self._submitted[task.future] = pool_name, get_function_key(task.function)
                     self._backlog[key] = self._backlog.pop(key)  # the next function's turn
                     return pool_name, task
             return None
+
+    def _drop_done(self, tasks: deque[QueuedTask]) -> None:
+        """Drop the first tasks of a queue as far as they were cancelled or stopped; under the lock."""
+        if not (tasks and tasks[0].future.done()):
+            return
+        while tasks and tasks[0].future.done():
+            # Refuses a cancelled task, and notifies waiting threads of the cancellation.
+            tasks.popleft().future.start_running(monotonic())
+        self.changed.notify_all()  # the last tasks of a pool that is being shut down may have been these
 
     def _choose_pool(self, key: str) -> PoolName:
         """Return the pool for a function's tasks. While other tasks compute in threads, an unknown function goes to
@@ -579,8 +585,7 @@ class AdaptiveScheduler:
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
-    module = getattr(unwrap_partial(function), "__module__", "")
-    return f"{module if type(module) is str else ''}.{get_label(function)}"
+    return f"{get_module(function)}.{get_label(function)}"
 
 
 class Monitor:

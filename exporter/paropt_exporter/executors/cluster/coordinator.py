@@ -28,11 +28,13 @@ from paropt_exporter.executors.cluster.messages import (
     Answer,
     Batch,
     RemoteMeasurement,
+    RemoteTask,
     StopOrder,
     TaskReply,
     UsageRequest,
     WorkerFacts,
     WorkerUsage,
+    find_fault,
 )
 from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -590,11 +592,7 @@ class Coordinator:
             self._drop_late(worker, attempt)
             worker.end_attempt(attempt)
             return
-        try:
-            reply: TaskReply = pickle.loads(data)
-        except BaseException as error:  # noqa: BLE001 -- a user's classes run in here; an exit would end the event loop
-            why = f"{item.task.label}: its reply can't be read: {to_one_line(describe(error))}"
-            reply = TaskReply(attempt=attempt, error=WorkerDied(why))
+        reply = _load_reply(item.task, data)
         self._learn_duration(item.group, reply)
         if reply.outputs or reply.report or reply.output:
             self._spawn(self._take_files(worker, item, reply, now))
@@ -694,6 +692,18 @@ class Coordinator:
                 await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
+
+
+def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
+    """Return the reply to a task; one that is unreadable or makes no sense becomes an error."""
+    try:
+        reply = pickle.loads(data)
+        fault = find_fault(task, reply)
+    except BaseException as error:  # noqa: BLE001 -- a user's classes run in here; an exit would end the event loop
+        fault = f"can't be read: {to_one_line(describe(error))}"
+    if fault:
+        return TaskReply(attempt=task.attempt, error=WorkerDied(f"{task.label}: its reply {fault}"))
+    return reply  # type: ignore[no-any-return]  # `find_fault` has checked its type
 
 
 def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.executors.calls import CallOutcome
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
 
 
 class RemoteCommands(Struct, frozen=True, kw_only=True):
@@ -103,6 +105,24 @@ class TaskReply(Struct, frozen=True, kw_only=True):
     outputs: tuple[RemoteFile, ...] = ()
     report: RemoteFile | None = None
     output: RemoteFile | None = None
+
+
+def find_fault(task: RemoteTask, reply: object) -> str:
+    """Return why an object can't be the reply to a task, or "": a wrong value must not pass for a success."""
+    if not isinstance(reply, TaskReply):
+        return f"is of type {type(reply).__name__}"
+    if reply.attempt != task.attempt:
+        return "belongs to another task"
+    if reply.error is not None:
+        return "" if isinstance(reply.error, BaseException) else "has no exception as its error"
+    outcome = _OUTCOMES.get(type(task.work))
+    return "" if outcome is None or isinstance(reply.value, outcome) else "has no outcome"
+
+
+_OUTCOMES: dict[type[RemoteWork], type[CommandOutcome | CallOutcome]] = {
+    RemoteCommands: CommandOutcome,
+    RemoteCall: CallOutcome,
+}
 
 
 class RunningUsage(Struct, frozen=True, kw_only=True):

@@ -72,7 +72,9 @@ class RemoteWorker(Struct, eq=False):
 
     def end_attempt(self, attempt: int) -> None:
         """Note that a reply has been handled. The last one of a batch frees its slots."""
-        batch = self.unanswered.pop(attempt)
+        batch = self.unanswered.pop(attempt, None)
+        if batch is None:
+            return  # the worker has answered twice
         batch.missing -= 1
         if not batch.missing:
             self.batches -= 1

@@ -293,7 +293,7 @@ def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, 
     if code == 0:
         return Result.SUCCESS, ""
     if code < 0:
-        return Result.ERROR, f"killed by {_name_signal(-code)}"
+        return Result.ERROR, f"killed by {_name_signal(-code) or f'signal {-code}'}"
     if code in _SHELL_WORDS:
         return Result.FAILURE, f"exit {code}: {_SHELL_WORDS[code]}"
     if code > _SHELL_SIGNAL_CODE and _name_signal(code - _SHELL_SIGNAL_CODE):

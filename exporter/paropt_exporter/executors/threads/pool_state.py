@@ -206,6 +206,8 @@ class ThreadPoolState:
                 self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
                 self._update_must_check_exit()
                 return True
+            if worker not in self._workers:
+                return True  # in a process that a task forked, and in which it has returned
             if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)

@@ -272,7 +272,7 @@ class MapWorkItem(Generic[T]):
         outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
         if self._lazily:
             self._read_next()
-        if outcome.__class__ is _Raised:
+        if type(outcome) is _Raised:  # not `__class__`: a proxy's is that of its object, or raises
             try:
                 raise outcome.error
             finally:

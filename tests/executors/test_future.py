@@ -1,0 +1,82 @@
+"""The races between a worker that claims a future and a thread that stops it, one step at a time."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from paropt_exporter.errors import TaskStopped
+from paropt_exporter.executors.future import TaskFuture
+from support.pool_tasks import HANG_SECONDS
+
+SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
+
+
+@contextmanager
+def act_before(function: Callable[..., Any], line: str, act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` in this thread once, before it executes a line of a function."""
+    source, first = inspect.getsourcelines(function)
+    number = first + next(place for place, text in enumerate(source) if text.strip() == line)
+    acts = [act]
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        if acts and event == "line" and frame.f_lineno == number:
+            acts.pop()()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_stop_in_the_middle_of_a_claim_settles_once() -> None:
+    future: TaskFuture[int] = TaskFuture()
+    error, calls, claims = TaskStopped("no longer wanted"), list[object](), list[bool]()
+    claiming, goes_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        claiming.set()
+        goes_on.wait(HANG_SECONDS)
+
+    def claim() -> None:
+        with act_before(TaskFuture.start_running, SECOND_WRITE, pause):
+            claims.append(future.start_running(1.0))
+
+    worker = threading.Thread(target=claim, daemon=True)
+    worker.start()
+    assert claiming.wait(HANG_SECONDS)
+    future.add_done_callback(calls.append)  # not before: a worker would take the lock then
+    stop = threading.Thread(target=future.force_exception, args=(error,), daemon=True)
+    stop.start()
+    stop.join(0.01)  # it may wait for the worker
+    goes_on.set()
+    worker.join(HANG_SECONDS)
+    stop.join(HANG_SECONDS)
+    assert claims == [True]
+    assert not future.settle_result(3)
+    assert future.exception(0) is error
+    assert calls == [future]
+
+
+def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:
+    future: TaskFuture[int] = TaskFuture()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with act_before(TaskFuture.start_running, SECOND_WRITE, interrupt), pytest.raises(KeyboardInterrupt):
+        future.start_running(1.0)
+    future.reset_to_pending()
+    assert future.cancel()
