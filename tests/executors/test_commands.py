@@ -306,7 +306,7 @@ def test_thousand_commands_leak_no_descriptor(pool: CommandPool) -> None:
     before = (open_descriptors(os.getpid()), open_descriptors(supervisor))
     futures = [pool.submit_commands("task", [["true"]], cwd="/") for _ in range(1000)]
     assert {future.result(HANG_SECONDS).result for future in futures} == {Result.SUCCESS}
-    assert open_descriptors(os.getpid()) == before[0]
+    assert open_descriptors(os.getpid()) <= before[0]  # an earlier test may still have held some
     assert open_descriptors(supervisor) <= before[1] + 2  # it may not have closed the last two channels yet
 
 
