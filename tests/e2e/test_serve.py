@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from support import projects
-from support.real_servers import HANG_SECONDS, environment, eventually, get, installed_command, run
+from support.real_servers import HANG_SECONDS, environment, eventually, free_port, get, installed_command, run
 from support.serve_process import ServeProcess, begin_run, check_page, serve, sum_series
 
 QUICK = 'name: quick, run: "true"'
@@ -77,6 +77,37 @@ def test_run_leaves_the_port_to_serve_and_its_totals_are_on_the_page(tmp_path: P
     assert sum_series(page, "paropt_pool_tasks_finished_total", project="one", result="success") == 1
     assert sum_series(page, "paropt_stage_last_result", project="one", result="success") == 1
     assert sum_series(page, "paropt_serve_runs", project="one") == 0
+
+
+def test_stalled_stderr_of_serve_holds_up_neither_its_page_nor_its_end(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    port = free_port()
+    serving = ServeProcess(tmp_path / "serve")
+    process = subprocess.Popen(
+        [installed_command(), "serve", "--web.listen-address", f"127.0.0.1:{port}"],
+        env=environment(**serving.environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writer,
+    )  # fmt: skip
+    os.close(writer)
+    try:
+        eventually("serve answers", lambda: answers(port))
+        assert get(f"http://127.0.0.1:{port}/metrics")[0] == 200
+        process.terminate()
+        assert process.wait(HANG_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait(HANG_SECONDS)
+        os.close(reader)
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def test_openmetrics_page_ends_as_the_format_demands(tmp_path: Path, served: ServeProcess) -> None:

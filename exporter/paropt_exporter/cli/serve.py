@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
 
 import msgspec
 
+from paropt_exporter import logs
+from paropt_exporter.app import READER_SECONDS
 from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
+from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.errors import UsageError
 from paropt_exporter.serve.messages import (
     AskStatus,
@@ -30,8 +36,25 @@ _MOST_NAMED = 5
 
 
 def run_serve(request: ServeRequest, environ: MutableMapping[str, str]) -> int:
-    """Serve until a signal; return 0."""
-    return serve_projects(request, environ, lambda line: print(line, file=sys.stderr, flush=True))
+    """Serve until a signal; return 0. A stalled reader of stderr holds up neither the page nor the end."""
+
+    def print_line(line: str) -> None:
+        with suppress(OSError):  # the reader has gone
+            print(line, file=sys.stderr, flush=True)
+
+    def queue_line(line: str) -> None:
+        writer.put(partial(print_line, line), characters=len(line), lines=1)
+
+    writer = BackgroundWriter("paropt-stderr", say=print_line, tell_idle=lambda: None)
+    logs.set_writer(queue_line)
+    try:
+        code = serve_projects(request, environ, queue_line)
+    finally:
+        logs.set_writer(None)
+        written = writer.wait(READER_SECONDS)
+    if not written:  # the thread is blocked in a write, and the interpreter would wait for it
+        os._exit(code)
+    return code
 
 
 def run_status(environ: MutableMapping[str, str], *, output: str, stdout: TextIO) -> int:
