@@ -99,6 +99,16 @@ def test_interrupted_run_is_rejected(history: History, tmp_path: Path) -> None:
         printed(history, tmp_path, 4, run_id="r2")
 
 
+def test_run_whose_results_all_came_from_the_cache_is_rejected(history: History, tmp_path: Path) -> None:
+    at = START + 60
+    lint = stage_ended("lint", "r2", seconds=0.0, at=at)
+    cached = replace(task("lint", "r2", seconds=0.0, cpu=0.0), started_timestamp_seconds=at)
+    history.observe_all((run_started("r2", at=at), stage_started("lint", "r2", at=at), cached, lint))
+    history.observe(run_ended("r2", seconds=0.0, stages=(lint,), at=at))
+    with pytest.raises(UsageError, match="run r2 took every result from the cache"):
+        printed(history, tmp_path, 4)
+
+
 def test_without_a_finished_run_there_is_no_prediction(tmp_path: Path) -> None:
     with closing(History(tmp_path / "none.db", project="shop", clock=StillClock())) as empty:
         empty.observe(run_started())

@@ -258,7 +258,8 @@ def run_what_if(
 ) -> int:
     """Print a run's predicted duration with each number of workers. Returns 0.
 
-    `run_id` is None for the latest run. Raises UsageError if there is no such run, or if it was cut short.
+    `run_id` is None for the latest run. Raises UsageError if there is no such run, if it was cut short, or if it ran
+    no task.
     """
     from paropt_exporter.engine.what_if import count_most_at_once
 
@@ -268,6 +269,8 @@ def run_what_if(
         raise UsageError(f"run {summary.run_id} was cut short or ran nothing: name another one with --run")
     timings = [task.timing for task in tasks]
     had = count_most_at_once((task.started_seconds, task.ended_seconds) for task in timings)
+    if not had:
+        raise UsageError(f"run {summary.run_id} took every result from the cache: name another one with --run")
     try:
         seconds = _predict_seconds(
             summary, config, timings, sizes=(had, *workers), cores=cores, memory_bytes=memory_bytes
