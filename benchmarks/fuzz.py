@@ -121,7 +121,7 @@ tls_server_config:
   client_allowed_sans: [a, b]
   min_version: TLS12
   cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
-  curve_preferences: [X25519]
+  curve_preferences: [CurveP256]
 basic_auth_users: {ops: HASH, other: HASH}
 http_server_config: {http2: true, headers: {X-Frame-Options: deny, Strict-Transport-Security: max-age=5}}
 """

@@ -47,6 +47,10 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         flags = _parse_flags(given)
     except SystemExit as ended:  # argparse has printed its help or a usage error
         raise SystemExit(_flush_output(int(ended.code or 0))) from None
+    except OSError:  # argparse of some Python versions passes on an error of its help
+        if code := _flush_output(0):
+            raise SystemExit(code) from None
+        raise
     return _run_guarded(flags, ours)
 
 

@@ -99,12 +99,13 @@ def build_context(settings: TlsServer, folder: Path) -> ssl.SSLContext:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
         _set_cipher_suites(context, settings.cipher_suites)
-        for curve in settings.curve_preferences:
-            context.set_ecdh_curve(CURVES[curve])
     except (ssl.SSLError, ValueError) as error:  # the system's policy can forbid valid names
-        raise UsageError(
-            f"TLS: cipher_suites or curve_preferences: {ssl.OPENSSL_VERSION} refuses them: {error}"
-        ) from None
+        raise UsageError(f"TLS: cipher_suites: {ssl.OPENSSL_VERSION} refuses them: {error}") from None
+    for curve in settings.curve_preferences:
+        try:
+            context.set_ecdh_curve(CURVES[curve])
+        except (ssl.SSLError, ValueError) as error:  # Python 3.11.2 can't use X25519
+            raise UsageError(f"TLS: curve_preferences: this Python can't use {curve}: {error}") from None
     _load_certificates(context, settings, folder)
     return context
 
