@@ -81,7 +81,8 @@ def test_processes_that_a_call_leaves_end_with_the_call(tmp_path: Path, strategy
     projects.write(tmp_path, f'name: leaves, call: "calls:{call}"', calls=CALLS)
     with projects.served(tmp_path, "--strategy", strategy):
         assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
-        assert projects.messages(tmp_path).count("a call left processes behind: ended") == 1
+        said = "a call left processes behind: ended"  # once the exporter has heard that they are gone
+        eventually("the exporter names them", lambda: projects.messages(tmp_path).count(said) == 1)
     (one,) = projects.runs(tmp_path)
     assert projects.stages(one) == {"leaves": ("success", "")}
 
