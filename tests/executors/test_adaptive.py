@@ -64,6 +64,28 @@ def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) 
     assert refused
 
 
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
+def test_tasks_run_in_threads_while_the_system_refuses_a_process_pool(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def refuse_process_workers(thread: threading.Thread) -> None:
+        if "process" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_process_workers)
+    with AdaptivePool(strategy, 2) as pool:
+        learned = [pool.submit(spin, 0.05).result(HANG_SECONDS) for _ in range(3)]
+        pids = {future.result(HANG_SECONDS) for future in [pool.submit(spin, 0.02) for _ in range(20)]}
+        assert {*learned, *pids} == {os.getpid()}
+        refusals = caplog.text.count("no process pool: its tasks run in threads for now")
+        assert 1 <= refusals <= 10  # one a second
+        monkeypatch.undo()
+        assert eventually(lambda: pool.submit(spin, 0.02).result(HANG_SECONDS) != os.getpid())
+
+
 def test_shutdown_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     for _ in range(50):

@@ -258,13 +258,13 @@ class AdaptiveScheduler:
         threads = self._pools.get(THREADS)
         if threads is None or pool_name == THREADS:
             return self.get_pool(pool_name)
-        if lifetime.starts_threads() or PROCESSES in self._pools:
+        if PROCESSES in self._pools or (lifetime.starts_threads() and monotonic() >= self._retry_processes_seconds):
             try:
                 return self.get_pool(pool_name)
             except (RuntimeError, OSError) as error:
                 log.warning("no process pool: its tasks run in threads for now", extra={"err": str(error)})
+                self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS
         with self.lock:
-            self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS
             if task.future in self._submitted:
                 self._submitted[task.future] = THREADS, self._submitted[task.future][1]
                 self._submitted_counts[PROCESSES] -= 1
