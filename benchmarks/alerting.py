@@ -6,6 +6,7 @@ waits for the webhook. Usage: python benchmarks/alerting.py [ROUNDS]
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import sys
@@ -28,7 +29,9 @@ _STAGE = "name: scan, run: \"sh -c 'test ! -e slow || sleep 1'\", sla: {{max: 50
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     moments = random.Random(rounds)
     for level, critical in (("warning", "false"), ("critical", "true")):
         seconds = [_seconds_to_notification(critical, moments.uniform(0, INTERVAL_SECONDS)) for _ in range(rounds)]

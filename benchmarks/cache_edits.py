@@ -6,6 +6,7 @@ Usage: python benchmarks/cache_edits.py [--traced] [EDITS [SEED]]. Default: 10,0
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -21,14 +22,16 @@ _PROGRESS_EVERY = 1000
 
 
 def main() -> None:
-    numbers = [word for word in sys.argv[1:] if word != "--traced"]
-    count = int(numbers[0]) if numbers else 10_000
-    seed = int(numbers[1]) if len(numbers) > 1 else time.time_ns() % 1_000_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--traced", action="store_true")
+    parser.add_argument("edits", nargs="?", type=int, default=10_000)
+    parser.add_argument("seed", nargs="?", type=int, default=time.time_ns() % 1_000_000)
+    options = parser.parse_args()
+    count, seed = options.edits, options.seed
     print(f"seed {seed}", flush=True)
     began, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="paropt-edits-") as folder, CommandPool(4) as pool:
-        traced = "--traced" in sys.argv
-        edits = TracedEdits(Path(folder), seed, pool) if traced else RandomEdits(Path(folder), seed)
+        edits = TracedEdits(Path(folder), seed, pool) if options.traced else RandomEdits(Path(folder), seed)
         for number in range(1, count + 1):
             edits.step()
             if number % _PROGRESS_EVERY == 0:

@@ -5,10 +5,10 @@ Usage: python benchmarks/cluster.py [calls] [commands] [naps] [single] [stop] [u
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -208,8 +208,13 @@ BENCHES = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"unknown: {unknown[0]} (choose from {', '.join(BENCHES)})")
     print("| | here | plain Dask | ratio | | CPU ratio |\n|---|---|---|---|---|---|", flush=True)
-    for name in sys.argv[1:] or BENCHES:
+    for name in names:
         BENCHES[name]()
 
 

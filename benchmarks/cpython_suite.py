@@ -8,12 +8,13 @@ if a test fails that can hold for these pools; those that can't are listed with 
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import importlib
 import importlib.util
 import sys
 import unittest
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,17 @@ concurrent.futures.ThreadPoolExecutor = ThreadPool
 
 def main() -> int:
     """Run the tests; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"default: {', '.join(MODULES)}")
+    options = parser.parse_args()
     if importlib.util.find_spec("test.test_concurrent_futures") is None:
         print("skipped: this interpreter has no test.test_concurrent_futures")
         return 0
     _put_in_place()
-    tests = list(_tests())
+    tests = list(_tests(options.modules or MODULES))
     kept = [test for test in tests if not _reason(test)]
-    result = unittest.TextTestRunner(verbosity=1 + ("-v" in sys.argv)).run(unittest.TestSuite(kept))
+    result = unittest.TextTestRunner(verbosity=1 + options.verbose).run(unittest.TestSuite(kept))
     failed = len(result.failures) + len(result.errors)
     passed = result.testsRun - failed - len(result.skipped)
     print(f"{len(tests)} tests: {passed} passed, {failed} failed, {len(result.skipped)} skipped by themselves")
@@ -130,9 +135,8 @@ def _folder_of(name: str) -> list[str]:
     return [str(Path(spec.origin).parents[1])] if spec is not None and spec.origin is not None else []
 
 
-def _tests() -> Iterator[unittest.TestCase]:
-    only = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    for name in only or MODULES:
+def _tests(names: Iterable[str]) -> Iterator[unittest.TestCase]:
+    for name in names:
         yield from _flat(unittest.defaultTestLoader.loadTestsFromModule(_module(name)))
 
 

@@ -107,14 +107,14 @@ def main() -> None:
 
 
 def parse_flags() -> argparse.Namespace:
-    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked.add_argument("--kills", type=int, default=100)
-    asked.add_argument("--tasks", type=int, default=2000)
-    asked.add_argument("--seconds", type=float, default=0.02, help="that each task takes")
-    asked.add_argument("--seed", type=int)
-    asked.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
-    asked.add_argument("--under", nargs="+", choices=CONDITIONS, default=CONDITIONS)
-    return asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=0.02, help="that each task takes")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
+    parser.add_argument("--under", nargs="+", choices=CONDITIONS, default=CONDITIONS)
+    return parser.parse_args()
 
 
 def torment(lane: Lane) -> tuple[str, list[str]]:

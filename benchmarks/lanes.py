@@ -6,6 +6,7 @@ of the rounds' ratios. Usage: python benchmarks/lanes.py [ROUNDS]
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import shutil
@@ -47,7 +48,9 @@ class Contender:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     cores = len(os.sched_getaffinity(0))
     print(
         f"Lanes: medians of {rounds} rounds on {cores} cores; a ratio is the peer's time over ours, above 1 is faster"

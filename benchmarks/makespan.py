@@ -7,9 +7,9 @@ trying sizes. Making and ending the pool counts for everyone. Usage: python benc
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +30,9 @@ Run = Callable[[Shape], float]  # runs the tasks of a shape, and returns the sec
 
 def main() -> None:
     """Print one line of a Markdown table for each shape."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     cores = len(os.sched_getaffinity(0))
     print(f"Makespan over that of a perfect schedule, medians of {rounds} rounds on {cores} cores.")
     for package in missing():

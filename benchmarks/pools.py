@@ -5,9 +5,9 @@ Usage: python benchmarks/pools.py [ROUNDS]. Peers that are not installed are ski
 
 from __future__ import annotations
 
+import argparse
 import operator
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +60,9 @@ OF_PROCESSES = (
 
 def main() -> None:
     """Print a table for each number of workers."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     for package in missing():
         print(f"skipped: {package} is not installed (pip install '.[bench]')")
     print(f"\nTimes faster than the standard library's executor; medians of {rounds} interleaved rounds.")

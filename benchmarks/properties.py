@@ -5,6 +5,7 @@ Usage: python benchmarks/properties.py [ROUNDS]
 
 from __future__ import annotations
 
+import argparse
 import operator
 import os
 import statistics
@@ -57,7 +58,9 @@ for process in processes: process.join()
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     print(f"Medians of {rounds} rounds.\n\n| property | threads | processes | goal |\n|---|---|---|---|")
     _row("1,000,000 no-ops through map, buffersize 1000: peak", million_megabytes, 1, "{:.0f} MB", "under 100 MB")
     _row("scrapes at 1 Hz: throughput of no-ops lost", scrape_cost_percent, rounds, "{:.1f} %", "under 2 %")

@@ -11,6 +11,7 @@ Usage: python benchmarks/record_hour.py [SECONDS] [FOLDER]     FOLDER gets the h
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import random
@@ -80,15 +81,19 @@ CALLS = "def burn(_):\n    return sum(range(1_000_000))\n"
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--decide-again"]:
-        decide_again(Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", nargs="?", type=float, default=HOUR_SECONDS)
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--decide-again", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    if options.decide_again is not None:
+        decide_again(options.decide_again)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then, too
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else HOUR_SECONDS
     with ExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory()) if len(sys.argv) <= 2 else sys.argv[2]
+        temporary = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
         folder = Path(temporary).resolve()
-        record(folder, seconds)
+        record(folder, options.seconds)
         kept = summarize(folder)
         same = [replayed(folder / name) for name in (*LANES, "streams")]
         write(folder / RECORDING, thinned(kept))

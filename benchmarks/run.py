@@ -5,6 +5,7 @@ Usage: python benchmarks/run.py [NAME...], for example `pools properties`
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -20,8 +21,11 @@ ARGUMENTS = {"unchanged": ("build/bench-peers",)}  # the folder for peers that p
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a module of this folder")
+    names = parser.parse_args().names or NAMES
     print(f"Measured on {datetime.date.today()}, on {machine()}.", flush=True)
-    for name in sys.argv[1:] or NAMES:
+    for name in names:
         print(f"\n## {name.capitalize()}\n", flush=True)
         subprocess.run([sys.executable, str(HERE / f"{name}.py"), *ARGUMENTS.get(name, ())], check=True)
 

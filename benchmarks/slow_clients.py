@@ -83,14 +83,14 @@ def main() -> int:
 
 
 def parse_flags() -> argparse.Namespace:
-    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked.add_argument("--clients", type=int, default=1000)
-    asked.add_argument("--seconds", type=float, default=60.0)
-    asked.add_argument("--rounds", type=int, default=2)
-    asked.add_argument("--stages", type=int, default=1000)
-    asked.add_argument("--again", type=float, default=5.0, help="seconds until a closed client connects again")
-    asked.add_argument("--by-cpu", action="store_true", help="judge the loss by CPU time, on a machine that is in use")
-    return asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--stages", type=int, default=1000)
+    parser.add_argument("--again", type=float, default=5.0, help="seconds until a closed client connects again")
+    parser.add_argument("--by-cpu", action="store_true", help="judge the loss by CPU time, on a machine that is in use")
+    return parser.parse_args()
 
 
 def report(found: dict[bool, list[Figures]], *, by_cpu: bool) -> int:

@@ -12,6 +12,7 @@ back where they were. Exits with 1 and says what is wrong otherwise.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -107,8 +108,11 @@ _HANG_SECONDS = 120.0
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", nargs="?", type=float, default=SECONDS)
+    parser.add_argument("seed", nargs="?", type=int, default=random.SystemRandom().randrange(1 << 32))
+    options = parser.parse_args()
+    seconds, seed = options.seconds, options.seed
     print(f"soak of {seconds:.0f} s, seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as name, beside(seconds, seed) as others:
         folder = Path(name)

@@ -8,6 +8,7 @@ runs beside the attempt that it replaces, and signs that. Partitions need root, 
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import tempfile
@@ -37,7 +38,11 @@ WAIT_SECONDS = 300.0
 
 
 def main() -> None:
-    tasks, kills, partitions = [int(word) for word in sys.argv[1:4]] if len(sys.argv) > 3 else (500, 20, 5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("tasks", 500), ("kills", 20), ("partitions", 5)):
+        parser.add_argument(name, nargs="?", type=int, default=default)
+    options = parser.parse_args()
+    tasks, kills, partitions = options.tasks, options.kills, options.partitions
     with tempfile.TemporaryDirectory() as folder:
         counts = soak(Path(folder), tasks=tasks, kills=kills, partitions=partitions)
     told = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -8,6 +8,7 @@ and says what is wrong otherwise.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import os
@@ -111,8 +112,11 @@ class PoolCounters:
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", nargs="?", type=float, default=SECONDS)
+    parser.add_argument("seed", nargs="?", type=int, default=random.SystemRandom().randrange(1 << 32))
+    options = parser.parse_args()
+    seconds, seed = options.seconds, options.seed
     print(f"soak of the pools, {seconds:.0f} s, seed {seed}", flush=True)
     faults = [*soak(seconds, seed)]
     if seconds >= LONG_SECONDS:

@@ -7,6 +7,7 @@ Usage: python benchmarks/strategies.py [ROUNDS]
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -44,7 +45,9 @@ WORK: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
     cores = len(os.sched_getaffinity(0))
     print(
         f"Strategies: {TASKS} tasks of one stage, medians of {rounds} rounds on {cores} cores; times faster than a loop"

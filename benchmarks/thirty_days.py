@@ -68,13 +68,13 @@ def main() -> None:
 
 
 def parse_flags() -> argparse.Namespace:
-    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked.add_argument("--days", type=float, default=30.0)
-    asked.add_argument("--every", type=float, default=10.0, help="seconds")
-    asked.add_argument("--runs", type=int, default=1000, help="to keep; 0: all")
-    asked.add_argument("--size", type=int, default=512 << 20, help="to keep, in bytes")
-    asked.add_argument("--seed", type=int, default=1)
-    return asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--days", type=float, default=30.0)
+    parser.add_argument("--every", type=float, default=10.0, help="seconds")
+    parser.add_argument("--runs", type=int, default=1000, help="to keep; 0: all")
+    parser.add_argument("--size", type=int, default=512 << 20, help="to keep, in bytes")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
 
 
 def live(path: Path, flags: argparse.Namespace) -> Iterator[str]:

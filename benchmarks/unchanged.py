@@ -10,6 +10,7 @@ by npm, nox by pip. Those that can't be installed are left out with a line.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -44,8 +45,11 @@ class Contender:
 
 
 def main() -> None:
-    peers = Path(sys.argv[1]).absolute()
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    peers, rounds = options.folder.absolute(), options.rounds
     described = _describe_peers(peers)
     print(
         "One stage with nothing to do: CPU seconds of the whole process tree (wall seconds), times the CPU of `true`;"
