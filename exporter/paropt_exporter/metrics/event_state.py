@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice, product
 from threading import Lock
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
@@ -28,6 +29,7 @@ from paropt_exporter.metrics.page import Labels, Value
 Series = tuple[Family, Labels]
 
 _COPIED_AT_ONCE = 1000  # series copied under the lock at once: under a millisecond
+_MOST_DEFERRED = 10_000  # events that a lane with no scrape keeps: a few MB
 _PLACE_LABELS = ("lane", "stage", "pool")
 _FAMILIES_BY_NAME = {family.name: family for family in families.FAMILIES}
 
@@ -259,6 +261,62 @@ class EventState:
         self._progress.pop(place, None)
         self._set((families.STAGE_RUNNING, place), 0.0)
         self._set((families.SLA_DEADLINE, place), None)
+
+
+class DeferredEventState:
+    """An EventState that the first reader builds. A run that ends before a scrape needs none.
+
+        observe(event): keep the event      get(): build the state, apply the kept events; later ones go to it directly
+
+    Guarantees: the state has each event once, in order; `observe` does not wait while another thread builds the state.
+    Building one for 1,000 stages takes as long as ten of their tasks; `_MOST_DEFERRED` events are the reason to, too.
+    """
+
+    def __init__(self, build: Callable[[], EventState]) -> None:
+        self._building = Lock()  # guards: _build
+        self._build: Callable[[], EventState] | None = build
+        self._lock = Lock()  # guards: all below
+        self._deferred: list[Event] = []
+        self._state: EventState | None = None
+
+    def observe(self, event: Event) -> None:
+        """Apply an event, now or later; from any thread."""
+        with self._lock:
+            state = self._state
+            if state is None:
+                self._deferred.append(_drop_output(event))
+                is_full = len(self._deferred) >= _MOST_DEFERRED
+        if state is not None:
+            state.observe(event)
+        elif is_full and not self._building.locked():
+            self.get()
+
+    def get(self) -> EventState:
+        """Return the state with all events so far; from any thread."""
+        if self._build is not None:
+            with self._building:
+                if self._build is not None:
+                    self._replay_into(self._build())
+                    self._build = None  # it holds the totals of the history
+        assert self._state is not None
+        return self._state
+
+    def _replay_into(self, state: EventState) -> None:
+        while True:
+            with self._lock:
+                events, self._deferred = self._deferred, []
+                if not events:
+                    self._state = state
+                    return
+            for event in events:
+                state.observe(event)
+
+
+def _drop_output(event: Event) -> Event:
+    """Return a task's record without its output and items, which have no series and may be long."""
+    if isinstance(event, TaskRecord) and (event.output or event.items):
+        return replace(event, output="", items=())
+    return event
 
 
 def _collect_places(lanes: Iterable[LaneLabels], pools: Iterable[str]) -> frozenset[Labels]:

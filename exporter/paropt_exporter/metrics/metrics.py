@@ -15,7 +15,7 @@ from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family
 from paropt_exporter.metrics import multiprocess
-from paropt_exporter.metrics.event_state import EventState, LaneLabels
+from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LaneLabels
 from paropt_exporter.metrics.formats import Format, negotiate
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
@@ -69,7 +69,8 @@ class Metrics:
         revision: str | None = None,
     ) -> None:
         self._read_snapshot, self._on_cpu_shown = read_snapshot, on_cpu_shown
-        self._state = EventState(lanes, totals or Totals(), last or LastValues(), pools=tuple(bounds or ()))
+        resumed = totals or Totals(), last or LastValues()
+        self._state = DeferredEventState(lambda: EventState(lanes, *resumed, pools=tuple(bounds or ())))
         self._limited = _find_limited_stages(lanes)
         # Held for a whole scrape, never while an event is observed.
         self._lock = Lock()  # guards: _page, _overlaid, _bounds, _limited
@@ -101,7 +102,7 @@ class Metrics:
         last: LastValues,
     ) -> None:
         """Use the label sets of another config from the next page on; call it between two runs."""
-        self._state.reconfigure(lanes, totals, last, pools=tuple(bounds))
+        self._state.get().reconfigure(lanes, totals, last, pools=tuple(bounds))
         with self._lock:
             for pool in self._bounds.keys() - bounds.keys():
                 self._page.drop(families.POOL_SIZE_MIN, (pool,))
@@ -182,7 +183,7 @@ class Metrics:
         return self._page.get_number(families.STAGE_CPU, (stage.lane, stage.stage))
 
     def _take_changes(self) -> None:
-        for family, labels, value in self._state.iter_changes():
+        for family, labels, value in self._state.get().iter_changes():
             if value is None:
                 self._page.drop(family, labels)
             elif isinstance(value, HistogramTotal):
@@ -197,17 +198,17 @@ class Metrics:
 
     def _overlay(self, live: Iterable[LiveStage]) -> None:
         """Add the resources that running tasks have used so far; restore the values of stages that have ended."""
-        fresh: dict[Series, float] = {}
+        state, fresh = self._state.get(), dict[Series, float]()
         for stage in live:
             place = (stage.lane, stage.stage)
-            cpu_seconds = (self._state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
+            cpu_seconds = (state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
             fresh[families.STAGE_CPU, place] = cpu_seconds
             # The last run's peak stays until this run exceeds it: the series does not drop to 0 at each start.
-            peak_bytes = max(self._state.get_number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
+            peak_bytes = max(state.get_number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
             if peak_bytes:
                 fresh[families.STAGE_MEMORY_PEAK, place] = peak_bytes
         for series in self._overlaid - fresh.keys():
-            value = self._state.get_number(*series)
+            value = state.get_number(*series)
             if value is None:
                 self._page.drop(*series)
             else:
