@@ -177,6 +177,13 @@ def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: 
     assert json.loads(body)["data"], name
 
 
+def test_targets_of_other_programs_do_not_count_as_exporters(prometheus: Prometheus) -> None:
+    """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
+    assert prometheus.by("job", "up").keys() == {"paropt", "prometheus"}
+    (question,) = [one for one in QUESTIONS if one.where == "paropt-exporter: When did exporters answer? B"]
+    assert prometheus.value(fill_template(question.expression)) == 1
+
+
 def test_no_counter_decreases(prometheus: Prometheus) -> None:
     """A counter that decreases slightly looks like a restart: its whole value then counts as an increase."""
     counters = [family.name for family in families.FAMILIES if family.kind is families.Kind.COUNTER]

@@ -151,6 +151,13 @@ def test_every_selector_has_job_and_instance(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", EACH_EXPRESSION)
+def test_metrics_that_all_programs_have_are_read_of_exporters_only(expression: str) -> None:
+    """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
+    kept = re.findall(r"\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}\S*( and on \(job, instance\))?", expression)
+    assert all(kept)
+
+
+@pytest.mark.parametrize("expression", EACH_EXPRESSION)
 def test_counters_are_queried_as_increases(expression: str) -> None:
     counters = [selector for selector in _SELECTOR.findall(expression) if selector.partition("{")[0].endswith("_total")]
     grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)

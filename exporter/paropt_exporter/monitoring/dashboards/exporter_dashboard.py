@@ -125,12 +125,11 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
-    cpu = f"rate({scope.select_foreign('process_cpu_seconds_total', over=scope.rate_window)})"
     yield build_time_series(
         "How much CPU does the exporter take?",
         "Cores of the five busiest exporters themselves, without their commands. Over 0.1 while it only serves: "
         "scrapes are too frequent.",
-        [Query(expr=f"topk(5, {cpu})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.rate_foreign('process_cpu_seconds_total')})", legend=_HOST)],
         Scale(unit="short"),
     )
     yield build_time_series(
@@ -145,8 +144,7 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
         [Query(expr=f"topk(5, {scope.select_foreign('process_open_fds')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
-    collected = scope.select_foreign("python_gc_collections_total", over=scope.rate_window)
-    collections = f"sum by (instance) (rate({collected}))"
+    collections = f"sum by (instance) ({scope.rate_foreign('python_gc_collections_total')})"
     yield build_time_series(
         "How often does Python collect garbage?",
         "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",
