@@ -9,7 +9,7 @@ from grafanalib.core import Panel
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.dashboards.layout import STAT_HEIGHT, DashboardSpec, Section, Variable, build_section
 from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
-from paropt_exporter.monitoring.dashboards.scales import Scale, more_is_worse, none_is_good
+from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
@@ -115,6 +115,8 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
         "permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
+        colours={f"{target} failure": Colour.BAD for target in names.DELIVERY_TARGETS}
+        | {f"{target} success": Colour.GOOD for target in names.DELIVERY_TARGETS},
     )
     yield build_bars(
         "Which queries of the controller fail?",
