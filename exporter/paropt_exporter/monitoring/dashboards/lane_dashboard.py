@@ -105,11 +105,11 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     total, count = (f"sum({scope.increase_over_range(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_stat(
         "How much of its limit is used?",
-        "The mean duration of the runs in the time shown, over the lane's total limit. From 80 % on: shorten the "
-        "stages that take longest.",
+        "The mean duration of the whole runs in the time shown, over the lane's total limit; runs that skipped cached "
+        "tasks don't count. From 80 % on: shorten the stages that take longest.",
         Query(expr=f"{total} / ({count} > 0) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
-        no_value="no limit",
+        no_value="no limit or run",
     )
 
 
@@ -254,8 +254,8 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_heatmap(
         "How do the runs' durations spread?",
-        "Runs in each interval by duration. One band: steady. Two bands: two kinds of runs, such as cold and warm "
-        "caches. A band that climbs: the lane grows.",
+        "Whole runs in each interval by duration, without those that skipped cached tasks. One band: steady. Two: "
+        "two kinds of runs. A band that climbs: the lane grows.",
         Query(expr=f"sum by (le) ({scope.increase(names.RUN_DURATION, part='bucket')})", legend="{{le}}"),
         unit="s",
     )
