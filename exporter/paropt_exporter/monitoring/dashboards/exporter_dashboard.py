@@ -31,7 +31,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How many exporters answer?",
         "Targets that Prometheus could scrape. Fewer than you have hosts: add the others to the scrape configuration.",
-        Query(expr=f"sum({scope.select_foreign('up')})"),
+        Query(expr=f"sum({scope.select_target('up')})"),
         Scale(unit="short", decimals=0),
         no_value="no target",
     )
@@ -39,14 +39,14 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
         "How many don't answer?",
         "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
         "target.",
-        Query(expr=f"sum(1 - {scope.select_foreign('up')})"),
+        Query(expr=f"sum(1 - {scope.select_target('up')})"),
         none_is_good(),
         no_value="no target",
     )
     yield build_stat(
         "How long ago did one start?",
         "Since the youngest exporter's start. Always young: something restarts it; see its log.",
-        Query(expr=f"min(time() - {scope.select_foreign('process_start_time_seconds')})"),
+        Query(expr=f"min(time() - {scope.select_process('process_start_time_seconds')})"),
         Scale(unit="s"),
     )
     yield build_stat(
@@ -58,19 +58,19 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How slow are scrapes?",
         "The slowest of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
-        Query(expr=f"max({scope.select_foreign('scrape_duration_seconds')})"),
+        Query(expr=f"max({scope.select_target('scrape_duration_seconds')})"),
         more_is_worse("s", watch=1, bad=5),
     )
     yield build_stat(
         "How full are the file descriptors?",
         "Open over allowed, of the fullest exporter. At 100 % nothing can be started: raise `LimitNOFILE`.",
-        Query(expr=f"max({scope.select_foreign('process_open_fds')} / {scope.select_foreign('process_max_fds')})"),
+        Query(expr=f"max({scope.select_process('process_open_fds')} / {scope.select_process('process_max_fds')})"),
         more_is_worse("percentunit", watch=0.7, bad=0.9, decimals=1),
     )
 
 
 def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
-    up = scope.select_foreign("up")
+    up = scope.select_target("up")
     yield build_time_series(
         "When did exporters answer?",
         "Targets that could be scraped, and (dashed) all there are. A dip of all at once: Prometheus or the network; "
@@ -81,13 +81,13 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "Which scrapes are the slowest?",
         "The five slowest exporters. One alone: its host is busy. All: too many series.",
-        [Query(expr=f"topk(5, {scope.select_foreign('scrape_duration_seconds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_target('scrape_duration_seconds')})", legend=_HOST)],
         Scale(unit="s"),
     )
     yield build_time_series(
         "How many series does a scrape bring?",
         "The five largest exporters. It grows with the number of stages; drop unneeded metrics while scraping.",
-        [Query(expr=f"topk(5, {scope.select_foreign('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_target('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
     yield build_table(
@@ -131,22 +131,22 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
         "How much CPU does the exporter take?",
         "Cores of the five busiest exporters themselves, without their commands. Over 0.1 while it only serves: "
         "scrapes are too frequent.",
-        [Query(expr=f"topk(5, {scope.rate_foreign('process_cpu_seconds_total')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.rate_process('process_cpu_seconds_total')})", legend=_HOST)],
         Scale(unit="short"),
     )
     yield build_time_series(
         "How much memory does the exporter take?",
         "Resident memory of the five largest. If it never stops growing, a task in a thread leaks memory.",
-        [Query(expr=f"topk(5, {scope.select_foreign('process_resident_memory_bytes')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_process('process_resident_memory_bytes')})", legend=_HOST)],
         Scale(unit="bytes"),
     )
     yield build_time_series(
         "How many files does it hold open?",
         "Descriptors of the five fullest. Each running command takes a few; it falls back after a run.",
-        [Query(expr=f"topk(5, {scope.select_foreign('process_open_fds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_process('process_open_fds')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
-    collections = f"sum by (instance) ({scope.rate_foreign('python_gc_collections_total')})"
+    collections = f"sum by (instance) ({scope.rate_process('python_gc_collections_total')})"
     yield build_time_series(
         "How often does Python collect garbage?",
         "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",

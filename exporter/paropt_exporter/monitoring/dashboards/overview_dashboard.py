@@ -67,7 +67,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
 
 
 def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
-    up = scope.select_foreign("up")
+    up = scope.select_target("up")
     yield build_stat(
         "Do the exporters answer?",
         "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
