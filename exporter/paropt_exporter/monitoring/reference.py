@@ -62,12 +62,12 @@ _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
 _FROM_CONFIG = {
     "lane": "the config's lanes",
     "stage": "the config's stages",
-    "pool": "the lane's pools: `commands`, `threads`, `processes`",
+    "pool": "the lane's pools: `commands`, `threads`, `processes`, `dask`",
     "number": "the stage's number",
     "version": "this package's version",
     "python": "the interpreter's version",
     "revision": "the git commit of a checkout, otherwise `unknown`",
-    "observer": "`history`, `metrics` and the other observers",
+    "observer": "`history`, `metrics`, `logs`, `reports`, `screen`",
     "holder": "the projects that are registered with `serve`",
 }
 _RUNBOOK_INTRODUCTION = """\

@@ -262,5 +262,6 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
             "`signal`: `dmesg | grep -i oom` tells whether the kernel killed it for memory; a segmentation fault is "
             "the code's (an extension module, as a rule): `PYTHONFAULTHANDLER=1` in the stage's `env` shows where.",
             "`exit`: something calls `os._exit`. `initializer`: the pool's initializer raises; the log says what.",
+            "`lost`: a worker of a Dask cluster has gone; its own log and the scheduler's say why.",
         ),
     )

@@ -57,7 +57,7 @@ def memory_left(series: SeriesSelector) -> Query:
 def deaths(series: SeriesSelector) -> Query:
     died = series.increase(families.POOL_DEATHS, "1h", cause=UNASKED)
     return Query(
-        question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`)?",
+        question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`, `lost`)?",
         expr=f"sum by (instance, pool, cause) ({died})",
     )
 
