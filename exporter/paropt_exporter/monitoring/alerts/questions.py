@@ -33,10 +33,11 @@ def stage_cores(series: SeriesSelector) -> Query:
 
 
 def cores_used(series: SeriesSelector) -> Query:
+    # `serve` has the host's cores for each project.
     used, allowed = series.rate(families.POOL_CPU), series.select_now(families.HOST_CPUS)
     return Query(
         question="Are there cores left (share in use of those allowed)?",
-        expr=f"sum by (instance) ({used}) / sum by (instance) ({allowed})",
+        expr=f"sum by (instance) ({used}) / max by (instance) ({allowed})",
     )
 
 

@@ -90,10 +90,11 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
         [Query(expr=f"topk(5, {scope.select_target('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
+    build = ", ".join(names.BUILD_INFO.labels)
     yield build_table(
         "Which builds run?",
         "Versions and revisions, with the number of hosts. More than one after an upgrade: some were not restarted.",
-        {"A": f"count by (version, revision, python) ({scope.select(names.BUILD_INFO)})"},
+        {"A": f"count by ({build}) (max by (job, instance, {build}) ({scope.select(names.BUILD_INFO)}))"},
         [
             Column(source="version", title="Version", width=80),
             Column(source="revision", title="Revision", width=110),
