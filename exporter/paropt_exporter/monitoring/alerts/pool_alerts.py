@@ -65,11 +65,11 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_query(series: SeriesSelector) -> str:
-    """Build the query for mostly idle pools of several workers, except between a lane's runs."""
+    """Build the query for mostly idle pools of several workers, except between runs of a project's lanes."""
     return (
         f"{recording.select_utilization(series)} < {_UNDER_USED_RATIO}\n"
         f"and\n{series.select_last(families.POOL_SIZE)} > 1\n"
-        f"unless on (job, instance, project)\n{series.select_last(families.RUN_IN_PROGRESS)} == 0"
+        f"unless on (job, instance, project)\nmax without (lane) ({series.select_last(families.RUN_IN_PROGRESS)}) == 0"
     )
 
 
