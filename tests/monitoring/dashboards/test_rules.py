@@ -79,6 +79,11 @@ def test_all_of_an_optional_label_includes_its_absence(dashboard: dict[str, Any]
         assert get_variables(dashboard)[name].get("allValue", ".*") == ".*"
 
 
+def test_the_lanes_dashboard_shows_one_lane_of_one_project() -> None:
+    variables = get_variables(FILES["dashboards/lane.json"])
+    assert [name for name, one in variables.items() if name in OPTIONAL and not one["multi"]] == ["project", "lane"]
+
+
 @each_dashboard
 def test_a_dashboard_has_a_stable_uid_and_links_to_the_others(dashboard: dict[str, Any]) -> None:
     assert dashboard["uid"].startswith("paropt-")

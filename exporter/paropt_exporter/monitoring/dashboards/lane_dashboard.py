@@ -43,7 +43,8 @@ from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (
-    Variable(label="project", of=names.STAGE_INFO),
+    # Lanes of one name in two projects are two lanes, and their stages have the same names as a rule.
+    Variable(label="project", of=names.STAGE_INFO, one=True),
     Variable(label="lane", of=names.STAGE_INFO, one=True),
     Variable(label="stage", of=names.STAGE_INFO),
 )
