@@ -18,7 +18,8 @@ RUN groupadd --gid 10001 paropt \
  && useradd --uid 10001 --gid paropt --home-dir /project --no-create-home --shell /usr/sbin/nologin paropt \
  && install --directory --owner=paropt --group=paropt /project
 COPY --from=build /opt/paropt /opt/paropt
-ENV PATH=/opt/paropt/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Results of cached stages go beside the history: the user's own cache folder is read-only in a hardened container.
+ENV PATH=/opt/paropt/bin:$PATH PAROPT_CACHE_DIR=/project/.paropt/cache PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /project
 USER 10001:10001
 EXPOSE 10178

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.cli.flags import parse_command_line
+from support.real_servers import program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,6 +40,29 @@ def test_config_is_read_without_a_fault(tmp_path: Path) -> None:
         5,
         6,
     ]
+
+
+def test_every_query_has_an_answer_for_two_hosts(tmp_path: Path) -> None:
+    """Prometheus refuses a comparison by labels that several series have in common."""
+    (block,) = blocks("promql")
+    queries = [line.partition("#")[0].strip() for line in block.splitlines()]
+    values = {
+        'paropt_stage_last_duration_seconds{lane="l",stage="s"': "9x9",
+        'paropt_sla_warning_seconds{lane="l",stage="s"': "8x9",
+        'paropt_stage_runs_total{lane="l",stage="s",result="failure"': "0+1x9",
+        'paropt_pool_busy_seconds_total{pool="commands"': "0+1x9",
+        'paropt_pool_slot_seconds_total{pool="commands"': "0+2x9",
+    }
+    series = [{"series": f'{name},instance="{host}"}}', "values": n} for name, n in values.items() for host in "ab"]
+    asked = [
+        {"expr": f"count({query})", "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": count}]}
+        for query, count in zip(queries, (2, 1, 2), strict=True)
+    ]
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": asked}]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    command = [program("promtool"), "test", "rules", str(tmp_path / "tests.yml")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_every_linked_file_is_there() -> None:

@@ -423,7 +423,7 @@ function Picture() {
           {dashboard.title}
           {dashboard.templating.list.map(({ label, current }) => (
             <span key={label} style={{ fontSize: 12, marginLeft: 20, color: theme.colors.text.secondary }}>
-              {label} <b style={{ color: theme.colors.text.primary }}>{current?.text ?? 'standard'}</b>
+              {label} <b style={{ color: theme.colors.text.primary }}>{current?.text ?? { Project: 'demo', Lane: 'standard' }[label]}</b>
             </span>
           ))}
         </div>

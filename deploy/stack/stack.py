@@ -2,13 +2,14 @@
 
     work.py <- paropt-exporter <- Prometheus (rules of alerts/) -> Alertmanager (deploy/alertmanager) -> this program
 
-No file is written into the repository: the demo and both databases are in a temporary folder.
+The demo, both databases and all caches are in a temporary folder.
 """
 
 from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import signal
 import socket
@@ -144,8 +145,11 @@ def program(name: str) -> str:
 @contextmanager
 def running(name: str, command: Sequence[str], folder: Path, ended: Ended) -> Iterator[None]:
     """Run a program with its output in a file, in its own session, since Ctrl-C is for this program alone."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
     stopping = threading.Event()
 
     def watch() -> None:

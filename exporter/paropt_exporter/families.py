@@ -36,7 +36,7 @@ DOWN_REASONS = (
     "ineffective",
     "pinned",
 )
-# Why the controller rejects a query result (autoscaling.policy.reading).
+# Why the controller rejects a query result (autoscaling.policy.query_validity).
 DOUBTS = (
     "query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future", "epoch",
     "settling", "disagree",

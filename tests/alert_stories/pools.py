@@ -49,12 +49,18 @@ def _under_used() -> Iterator[Story]:
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given={**pool("lane", "0+29x30 930+60x20", running="1x60"), **pool("library", "0+29x60")},
+        given={
+            **pool("lane", "0+29x30 930+60x20", running="1x60"),
+            **pool("library", "0+29x60"),
+            # `serve` has all lanes of a project, of which one runs.
+            **pool("serve", "0+29x60", running="1x60"),
+            series(families.RUN_IN_PROGRESS, {**LANE, "lane": "nightly", "instance": "serve"}): "0x60",
+        },
         then={
             "15m": (),
-            "16m": (firing("lane"), firing("library")),
-            "30m": (firing("lane"), firing("library")),
-            "31m": (firing("library"),),
+            "16m": (firing("lane"), firing("library"), firing("serve")),
+            "30m": (firing("lane"), firing("library"), firing("serve")),
+            "31m": (firing("library"), firing("serve")),
         },
     )
     yield Story(

@@ -48,5 +48,6 @@ def test_inhibitions_name_existing_alerts() -> None:
     assert set(named) <= set(ALERTS)
 
 
-def test_alerts_are_grouped_by_job_and_lane() -> None:
-    assert load_yaml(CONFIG.read_text())["route"]["group_by"] == ["job", "lane"]
+def test_projects_of_one_job_are_notified_apart() -> None:
+    """Most projects have a lane `standard`, and `serve` has many projects in one job."""
+    assert load_yaml(CONFIG.read_text())["route"]["group_by"] == ["job", "project", "lane"]

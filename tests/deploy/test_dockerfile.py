@@ -50,6 +50,12 @@ def test_the_image_has_only_installed_files_of_the_build() -> None:
     assert copies == ["--from=build /opt/paropt /opt/paropt"]
 
 
+def test_cached_results_are_kept_beside_the_history() -> None:
+    """The home folder's `.cache` is read-only under --read-only and Kubernetes' readOnlyRootFilesystem."""
+    given = [word for name, arguments in find_last_stage() if name == "ENV" for word in arguments.split()]
+    assert "PAROPT_CACHE_DIR=/project/.paropt/cache" in given
+
+
 def test_it_runs_as_a_numeric_non_root_user() -> None:
     user = [arguments for name, arguments in find_last_stage() if name == "USER"][-1]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)

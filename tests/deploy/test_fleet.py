@@ -229,3 +229,6 @@ def test_the_page_on_scale_has_the_numbers_of_the_families() -> None:
     series = importlib.import_module("fleet").count_listed()
     text = (ROOT / "docs/scale.md").read_text()
     assert f"{series.host} + {series.stage} x stages" in text
+    found = re.search(r"Keep it above `(\d+) \+ (\d+) x stages`", text)
+    assert found
+    assert f"a host of 40 stages has {int(found[1]) + 40 * int(found[2]):,};" in (FOLDER / "part.yml").read_text()

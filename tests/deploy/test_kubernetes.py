@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from paropt_exporter import config
+from paropt_exporter.cache import result_store
+from paropt_exporter.config.units import parse_size
 from support.deployed import parsed, refusal
 from support.real_servers import program
 from support.yaml_documents import load_all_yaml, load_yaml
@@ -99,6 +101,13 @@ def test_mounted_volumes_exist(kind: str) -> None:
         if "persistentVolumeClaim" in each
     )
     assert pod["serviceAccountName"] in named("ServiceAccount")
+
+
+def test_history_and_cached_results_fit_their_volume() -> None:
+    (container,), (claim,) = iter_pods()["Deployment"]["containers"], named("PersistentVolumeClaim").values()
+    (cache,) = [each["value"] for each in container["env"] if each["name"] == result_store.SIZE_VARIABLE]
+    history = config.read_config(FOLDER / "paropt.yml", root=FOLDER).history.keep.size
+    assert parse_size(cache) + history <= parse_size(f"{claim['spec']['resources']['requests']['storage']}B")
 
 
 def test_the_service_finds_the_pods_and_the_monitor_finds_the_service() -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, ROOT / "deploy/stack/stack.py"],
-        env=environment(TMPDIR=str(tmp_path)),
+        env=environment(TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

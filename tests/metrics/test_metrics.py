@@ -201,6 +201,22 @@ def test_progress_counts_final_attempts_and_restarts_with_the_next_run() -> None
     assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 0
 
 
+def test_cached_tasks_count_as_progress_though_they_end_before_their_stage_starts() -> None:
+    metrics = make_metrics()
+    for event in (run_started(), replace(task(), scope=Scope.CACHED), stage_started(tasks=2)):
+        metrics.observe(event)
+    assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 0.5
+    metrics.observe(task())
+    assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 1
+
+
+def test_a_stage_of_cached_tasks_only_is_done() -> None:
+    metrics = make_metrics()
+    for event in (run_started(), replace(task(), scope=Scope.CACHED), replace(stage_ended(), tasks=1, tasks_cached=1)):
+        metrics.observe(event)
+    assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 1
+
+
 def test_a_lane_is_in_progress_from_its_start_to_its_end() -> None:
     metrics = make_metrics()
     metrics.observe(run_started())

@@ -35,6 +35,13 @@ def test_counters_of_ended_runs_stay_and_their_gauges_go() -> None:
     assert merge_series([ended]) == {(families.POOL_SUBMITTED, POOL): 7}
 
 
+def test_progress_of_the_last_ended_run_stays_until_the_next_one_begins() -> None:
+    name, stage = families.STAGE_PROGRESS.name, ("standard", "lint")
+    ended = keep_counters(keep_counters({}, {(name, stage): 0.5}), {(name, stage): 1.0})
+    assert merge_series([ended]) == {(families.STAGE_PROGRESS, stage): 1.0}
+    assert merge_series([ended, {(name, stage): 0.0}]) == {(families.STAGE_PROGRESS, stage): 0.0}
+
+
 def test_histograms_of_queries_add_up() -> None:
     key = (families.CONTROL_QUERY_DURATION.name, ())
     rest = (0.0,) * (len(families.BUCKETS_SECONDS) - 1)

@@ -50,6 +50,7 @@ def demo(folder: Path) -> Iterator[Prometheus]:
             "--every=4s",
             f"--web.listen-address=127.0.0.1:{target}",
             f"--textfile={folder}",
+            XDG_CACHE_HOME=str(folder / "cache"),
         ) as command,
     ):
         # A bound for each: all five took over a minute beside 40 other tasks.
@@ -70,7 +71,10 @@ def _prometheus(folder: Path, port: int, target: int) -> Iterator[Prometheus]:
     config = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
         "rule_files": [str(_rules(folder) / "*.yml")],
-        "scrape_configs": [{"job_name": "paropt", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
+        "scrape_configs": [  # a Prometheus usually has targets of other programs, too
+            {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{its_port}"]}]}
+            for job, its_port in (("paropt", target), ("prometheus", port))
+        ],
     }
     (folder / "prometheus.json").write_text(json.dumps(config))  # JSON is YAML
     command = [

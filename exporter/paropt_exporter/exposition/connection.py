@@ -56,8 +56,7 @@ class Connection:
     `client` identifies the peer (see `eviction.identify_client`). `progress_seconds` is when the connection was
     accepted, ended its handshake or last sent part of its response. `page` is the large body that it is still sending,
     shared with the other connections that send the same one; it is empty for small bodies. `rendered` is the response
-    that it belongs to. `events` are the selector
-    events that the connection waits for.
+    that it belongs to. `events` are the selector events that the connection waits for.
 
     DRAINING exists because the kernel resets a connection that is closed with unread input, and the client may then
     lose the response: for example the 414 while it is still sending its 10 MB request line.
@@ -103,7 +102,7 @@ class Connection:
         return self._channel.fileno()
 
     def continue_handshake(self, *, now_seconds: float) -> None:
-        """Continue the TLS handshake. Raises PlainText, OSError or EOFError if it fails."""
+        """Continue the TLS handshake. Raises PlainHttpReceived, OSError or EOFError if it fails."""
         try:
             if self._tls is None:
                 self._tls = self._channel = self._start_tls()

@@ -220,13 +220,14 @@ class EventState:
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 1.0)
                 self._start_deadline(event)
                 for stage in event.stages:
+                    self._progress[event.lane, stage] = _Progress()
                     self._set((families.STAGE_PROGRESS, (event.lane, stage)), 0.0)
             case StageStarted():
                 self._start_stage(event)
             case TaskRecord(final=True) if event.result is not Result.SKIP:
                 self._count_task((event.lane, event.stage))
             case StageRecord():
-                self._end_stage((event.lane, event.stage))
+                self._end_stage(event)
             case RunRecord():
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 0.0)
                 for family in (families.RUN_DEADLINE, families.RUN_PREDICTED_END):
@@ -245,7 +246,9 @@ class EventState:
 
     def _start_stage(self, stage: StageStarted) -> None:
         place = (stage.lane, stage.stage)
-        self._progress[place] = _Progress(stage.tasks)
+        progress = self._progress.setdefault(place, _Progress())
+        progress.tasks = stage.tasks
+        self._set_progress(place, progress)
         self._set((families.STAGE_RUNNING, place), 1.0)
         if stage.sla is not None:
             deadline = stage.started_timestamp_seconds + stage.sla.max_seconds
@@ -255,10 +258,17 @@ class EventState:
         progress = self._progress.get(place)
         if progress is not None:
             progress.ended += 1
-            self._set((families.STAGE_PROGRESS, place), min(1.0, progress.ended / max(1, progress.tasks)))
+            self._set_progress(place, progress)
 
-    def _end_stage(self, place: tuple[str, str]) -> None:
+    def _set_progress(self, place: tuple[str, str], progress: _Progress) -> None:
+        if progress.tasks:  # cached tasks end before their stage starts
+            self._set((families.STAGE_PROGRESS, place), min(1.0, progress.ended / progress.tasks))
+
+    def _end_stage(self, stage: StageRecord) -> None:
+        place = (stage.lane, stage.stage)
         self._progress.pop(place, None)
+        if stage.cached:  # it never started
+            self._set((families.STAGE_PROGRESS, place), 1.0)
         self._set((families.STAGE_RUNNING, place), 0.0)
         self._set((families.SLA_DEADLINE, place), None)
 
@@ -408,10 +418,10 @@ class _Histogram:
 
 
 class _Progress:
-    """A running stage's number of tasks, and how many have ended."""
+    """A stage's number of tasks, 0 until it starts, and how many have ended."""
 
     __slots__ = ("ended", "tasks")
 
-    def __init__(self, tasks: int) -> None:
-        self.tasks = tasks
+    def __init__(self) -> None:
+        self.tasks = 0
         self.ended = 0

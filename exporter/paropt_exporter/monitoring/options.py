@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -115,10 +116,12 @@ def _is_pattern(escaped: str) -> bool:
     """Say whether Prometheus accepts the regular expression: Python's syntax without the parts that RE2 lacks."""
     pattern = escaped.replace(r"\\", "\\")
     try:
-        re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about [[:alpha:]], which RE2 has
+            re.compile(pattern)
     except re.error:
         return False
-    return not re.search(r"\(\?[=!<]|\\[1-9]", pattern)
+    return not re.search(r"\(\?(?:[=!<>#(]|P=)|\\[1-9Zu]", pattern)
 
 
 def _check_window(window: str | None) -> None:

@@ -45,6 +45,7 @@ _RUN_RESULTS = (
     "A run is a `failure` if a stage failed, erred or timed out, or a critical SLA broke, and a `cancellation` if it",
     "was interrupted. An attempt of a task is never a `skip`. Runs of some stages of a lane, of failed items, or with",
     "arguments are counted, but their durations are not those of whole runs: [daily.md](daily.md) has the table.",
+    "Neither are those of runs in which a task was [cached](cache.md).",
 )
 _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BUILD_INFO: "Build",
@@ -61,12 +62,12 @@ _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
 _FROM_CONFIG = {
     "lane": "the config's lanes",
     "stage": "the config's stages",
-    "pool": "the lane's pools: `commands`, `threads`, `processes`",
+    "pool": "the lane's pools: `commands`, `threads`, `processes`, `dask`",
     "number": "the stage's number",
     "version": "this package's version",
     "python": "the interpreter's version",
     "revision": "the git commit of a checkout, otherwise `unknown`",
-    "observer": "`history`, `metrics` and the other observers",
+    "observer": "`history`, `metrics`, `logs`, `reports`, `screen`",
     "holder": "the projects that are registered with `serve`",
 }
 _RUNBOOK_INTRODUCTION = """\

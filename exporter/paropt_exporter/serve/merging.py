@@ -95,7 +95,7 @@ _RULES: dict[str, tuple[Family, _Rule]] = {
     )
     for family in group
 }
-_COUNTER_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, families.POOL_EPOCH))
+_KEPT_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, families.POOL_EPOCH, families.STAGE_PROGRESS))
 
 
 def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], Value]:
@@ -120,10 +120,10 @@ def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], V
 
 
 def keep_counters(ended: LiveSeries, series: LiveSeries) -> dict[tuple[str, Labels], Value]:
-    """Return the counters of ended processes together with those of one that ends now."""
+    """Return the counters and progress of ended processes together with those of one that ends now."""
     kept = dict(ended)
     for key, value in series.items():
-        if key[0] in _COUNTER_NAMES and _fits(_RULES[key[0]][0], key[1], value):
+        if key[0] in _KEPT_NAMES and _fits(_RULES[key[0]][0], key[1], value):
             kept[key] = _RULES[key[0]][1](kept[key], value) if key in kept else value
     return kept
 

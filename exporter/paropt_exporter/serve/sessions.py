@@ -152,10 +152,6 @@ class Sessions:
         registered = {session.hello.pid for session in self._open.values() if session.hello.limited}
         return frozenset(registered | self._find_awaited(now))
 
-    def get(self, key: int) -> Session | None:
-        """Return an open session by its key."""
-        return self._open.get(key)
-
     def decide(self, now: float) -> None:
         """Account the time since the last decision, and send new shares."""
         self._account(now)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,7 @@ from paropt_exporter import families
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files as alerts
 from support.demo import ROOT, RULES, demo, rules
-from support.real_servers import HANG_SECONDS, Prometheus, eventually, get
+from support.real_servers import HANG_SECONDS, Prometheus, eventually, get, program
 from support.yaml_documents import load_yaml
 
 pytestmark = pytest.mark.timeout(4 * HANG_SECONDS)  # the first test waits for five runs of the demo and 200 queries
@@ -154,6 +156,39 @@ def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
     assert [pattern for pattern in load_empty_patterns() if not any(re.search(pattern, e) for e in empty)] == []
 
 
+def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path) -> None:
+    both = [f'{{job="paropt",instance="a",project="{name}"' for name in ("shop", "wiki")]
+    series = [
+        *(f'paropt_build_info{labels},version="1",revision="2",python="3"}}' for labels in both),
+        *(f"paropt_host_cpus{labels}}}" for labels in both),
+    ]
+    cpu = [f'paropt_pool_cpu_seconds_total{labels},pool="commands"}}' for labels in both]
+    wanted = {
+        "paropt-exporter: Which builds run? A": 1,
+        "paropt-pools: How many cores do the pools use? B": 4,
+        "runbook: ParoptLaneSaturated: Are there cores left (share in use of those allowed)?": 0.5,
+    }
+    asked = {one.where: fill_template(one.expression).replace(f"[{RULES.rate_window}]", "[5m]") for one in QUESTIONS}
+    tests = [
+        {
+            "input_series": [
+                *({"series": name, "values": "4x40" if "cpus" in name else "1x40"} for name in series),
+                *({"series": name, "values": "0+60x40"} for name in cpu),
+            ],
+            "interval": "1m",
+            "promql_expr_test": [
+                {"expr": f"sum({asked[where]})", "eval_time": "30m", "exp_samples": [{"labels": "{}", "value": value}]}
+                for where, value in wanted.items()
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    tested = subprocess.run(
+        [program("promtool"), "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def test_no_query_divides_by_0_in_a_quiet_window() -> None:
     """0 / 0 is NaN: a lane without a run, or a pool whose first worker starts slowly, must have no value instead."""
     unguarded = [
@@ -175,6 +210,13 @@ def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: 
     status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
     assert status == 200
     assert json.loads(body)["data"], name
+
+
+def test_targets_of_other_programs_do_not_count_as_exporters(prometheus: Prometheus) -> None:
+    """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
+    assert prometheus.by("job", "up").keys() == {"paropt", "prometheus"}
+    (question,) = [one for one in QUESTIONS if one.where == "paropt-exporter: When did exporters answer? B"]
+    assert prometheus.value(fill_template(question.expression)) == 1
 
 
 def test_no_counter_decreases(prometheus: Prometheus) -> None:

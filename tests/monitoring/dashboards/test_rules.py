@@ -79,6 +79,11 @@ def test_all_of_an_optional_label_includes_its_absence(dashboard: dict[str, Any]
         assert get_variables(dashboard)[name].get("allValue", ".*") == ".*"
 
 
+def test_the_lanes_dashboard_shows_one_lane_of_one_project() -> None:
+    variables = get_variables(FILES["dashboards/lane.json"])
+    assert [name for name, one in variables.items() if name in OPTIONAL and not one["multi"]] == ["project", "lane"]
+
+
 @each_dashboard
 def test_a_dashboard_has_a_stable_uid_and_links_to_the_others(dashboard: dict[str, Any]) -> None:
     assert dashboard["uid"].startswith("paropt-")
@@ -101,7 +106,7 @@ def test_panels_have_unique_numbers_and_do_not_overlap(dashboard: dict[str, Any]
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len({*cells}) == len(cells)
-    assert max(x for x, _ in cells) == 23
+    assert {max(x for x, y in cells if y == row) for _, row in cells} == {23}  # no line ends early
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
@@ -148,6 +153,13 @@ def test_every_selector_has_job_and_instance(expression: str) -> None:
         assert 'instance=~"$instance"' in selector
     without_strings = re.sub(r'"[^"]*"', '""', expression)
     assert _BARE_METRIC.findall(without_strings) == []
+
+
+@pytest.mark.parametrize("expression", EACH_EXPRESSION)
+def test_metrics_that_all_programs_have_are_read_of_exporters_only(expression: str) -> None:
+    """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
+    kept = re.findall(r"\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}\S*( and on \(job, instance\))?", expression)
+    assert all(kept)
 
 
 @pytest.mark.parametrize("expression", EACH_EXPRESSION)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions
 from paropt_exporter.monitoring.alerts.rules import POOL, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.alerts.selectors import REMEMBERED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
-
-_REMEMBERED = "1d"  # an exporter that was scraped is expected for this long
 
 
 def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
@@ -130,9 +128,9 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="Did it come close to its memory limit (smallest share left in a day)?",
                 expr=(
-                    f"min_over_time({series.select_now(families.HOST_MEMORY)}[{_REMEMBERED}])"
+                    f"min_over_time({series.select_now(families.HOST_MEMORY)}[{REMEMBERED}])"
                     f" / on (job, instance, project) last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}"
-                    f"[{_REMEMBERED}])"
+                    f"[{REMEMBERED}])"
                 ),
             ),
         ),
@@ -148,7 +146,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
 
 def _build_expected_query(series: SeriesSelector) -> str:
     """Build the query for exporters that were scraped and meant to stay."""
-    return f"{series.select_last(families.SERVES_ON, _REMEMBERED)} == 1"
+    return f"{series.select_last(families.SERVES_ON, REMEMBERED)} == 1"
 
 
 def _build_absent_alert(series: SeriesSelector) -> Alert:
@@ -180,7 +178,7 @@ def _build_absent_alert(series: SeriesSelector) -> Alert:
         diagnosis=(
             Query(
                 question="Which exporters were there within a day?",
-                expr=series.select_last(families.SERVES_ON, _REMEMBERED),
+                expr=series.select_last(families.SERVES_ON, REMEMBERED),
             ),
             Query(question="How many targets does each job have?", expr="count by (job) (up)"),
         ),

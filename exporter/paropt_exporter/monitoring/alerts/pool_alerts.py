@@ -65,11 +65,11 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_query(series: SeriesSelector) -> str:
-    """Build the query for mostly idle pools of several workers, except between a lane's runs."""
+    """Build the query for mostly idle pools of several workers, except between runs of a project's lanes."""
     return (
         f"{recording.select_utilization(series)} < {_UNDER_USED_RATIO}\n"
         f"and\n{series.select_last(families.POOL_SIZE)} > 1\n"
-        f"unless on (job, instance, project)\n{series.select_last(families.RUN_IN_PROGRESS)} == 0"
+        f"unless on (job, instance, project)\nmax without (lane) ({series.select_last(families.RUN_IN_PROGRESS)}) == 0"
     )
 
 
@@ -262,5 +262,6 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
             "`signal`: `dmesg | grep -i oom` tells whether the kernel killed it for memory; a segmentation fault is "
             "the code's (an extension module, as a rule): `PYTHONFAULTHANDLER=1` in the stage's `env` shows where.",
             "`exit`: something calls `os._exit`. `initializer`: the pool's initializer raises; the log says what.",
+            "`lost`: a worker of a Dask cluster has gone; its own log and the scheduler's say why.",
         ),
     )

@@ -33,10 +33,11 @@ def stage_cores(series: SeriesSelector) -> Query:
 
 
 def cores_used(series: SeriesSelector) -> Query:
+    # `serve` has the host's cores for each project.
     used, allowed = series.rate(families.POOL_CPU), series.select_now(families.HOST_CPUS)
     return Query(
         question="Are there cores left (share in use of those allowed)?",
-        expr=f"sum by (instance) ({used}) / sum by (instance) ({allowed})",
+        expr=f"sum by (instance) ({used}) / max by (instance) ({allowed})",
     )
 
 
@@ -57,7 +58,7 @@ def memory_left(series: SeriesSelector) -> Query:
 def deaths(series: SeriesSelector) -> Query:
     died = series.increase(families.POOL_DEATHS, "1h", cause=UNASKED)
     return Query(
-        question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`)?",
+        question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`, `lost`)?",
         expr=f"sum by (instance, pool, cause) ({died})",
     )
 

@@ -18,12 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec.structs import replace
-
 from paropt_exporter import families
 from paropt_exporter.config.units import parse_duration
 from paropt_exporter.events import Result, Severity
-from paropt_exporter.families import Family, Kind
+from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Group, Recording
 from paropt_exporter.monitoring.alerts.selectors import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
@@ -221,12 +219,8 @@ def _iter_part_rules(series: SeriesSelector) -> Iterator[Recording]:
             record=_name_fleet(family, "rate", series.window),
             expr=f"sum {WITHOUT_REPLICA} (\n  {series.rate(family)}\n)",
         )
-    for family in (families.RUNS, families.OBSERVATIONS_DROPPED):
-        yield _record_fleet_increase(series, family)
-    yield replace(
-        _record_fleet_increase(series, families.RUN_DURATION, "bucket"),
-        record=_name_fleet(families.RUN_DURATION, "increase", series.window, "bucket"),
-    )
+    for family, part in ((families.RUNS, ""), (families.OBSERVATIONS_DROPPED, ""), (families.RUN_DURATION, "bucket")):
+        yield _record_fleet_increase(series, family, part)
     for result in FAILED:
         faults = series.select_recorded(name_faults(families.STAGE_RUNS, series.window), per_replica=True)
         yield Recording(
@@ -236,7 +230,7 @@ def _iter_part_rules(series: SeriesSelector) -> Iterator[Recording]:
         )
 
 
-def _record_fleet_increase(series: SeriesSelector, family: Family, part: str = "") -> Recording:
+def _record_fleet_increase(series: SeriesSelector, family: Family, part: str) -> Recording:
     increase = series.increase(family, series.window, part=part)
     return Recording(
         record=_name_fleet(family, "increase", series.window, part),
@@ -245,8 +239,7 @@ def _record_fleet_increase(series: SeriesSelector, family: Family, part: str = "
 
 
 def _name_fleet(family: Family, operation: str, window: str, part: str = "") -> str:
-    base = family.name if family.kind is Kind.GAUGE else family.name.removesuffix("_total")
-    return f"{_FLEET}{base}{f'_{part}' if part else ''}:{operation}{window}"
+    return f"{_FLEET}{_strip_total(family)}{f'_{part}' if part else ''}:{operation}{window}"
 
 
 def _add_matcher(selector: str, label: str, value: str) -> str:

@@ -414,6 +414,8 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
             "Every stage slower alike: the machine has less to give (neighbours, throttling, a smaller runner).",
             "One stage slower: the change that touched it. New work that takes longer by nature ends this alert by "
             "itself, as it becomes the past.",
+            "A lane that often skips cached tasks, or runs in part: tasks of such runs count, their durations don't. "
+            "If that happens less often than before, the throughput seems to fall: silence this alert for it.",
         ),
     )
 

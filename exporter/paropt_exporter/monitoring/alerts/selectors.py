@@ -15,6 +15,7 @@ REPLICA_LABELS = ("instance", "pod", "container", "endpoint")
 WITHOUT_REPLICA = f"without ({', '.join(REPLICA_LABELS)})"
 # A restart of the exporter may take this long before its last values expire: Prometheus' own look-back.
 BRIDGE = "5m"
+REMEMBERED = "1d"  # an exporter that was scraped is expected for this long
 DEFAULT_WINDOW = "5m"
 FAILED = tuple(result.value for result in Result if result.bad)  # results of a stage that make its run a failure
 UNASKED = Without(("stopped",))  # causes of worker deaths, except our own: stopping a task may end its worker

@@ -9,7 +9,7 @@ from grafanalib.core import Panel
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.dashboards.layout import STAT_HEIGHT, DashboardSpec, Section, Variable, build_section
 from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
-from paropt_exporter.monitoring.dashboards.scales import Scale, more_is_worse, none_is_good
+from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
@@ -31,7 +31,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How many exporters answer?",
         "Targets that Prometheus could scrape. Fewer than you have hosts: add the others to the scrape configuration.",
-        Query(expr=f"sum({scope.select_foreign('up')})"),
+        Query(expr=f"sum({scope.select_target('up')})"),
         Scale(unit="short", decimals=0),
         no_value="no target",
     )
@@ -39,14 +39,14 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
         "How many don't answer?",
         "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
         "target.",
-        Query(expr=f"sum(1 - {scope.select_foreign('up')})"),
+        Query(expr=f"sum(1 - {scope.select_target('up')})"),
         none_is_good(),
         no_value="no target",
     )
     yield build_stat(
         "How long ago did one start?",
         "Since the youngest exporter's start. Always young: something restarts it; see its log.",
-        Query(expr=f"min(time() - {scope.select_foreign('process_start_time_seconds')})"),
+        Query(expr=f"min(time() - {scope.select_process('process_start_time_seconds')})"),
         Scale(unit="s"),
     )
     yield build_stat(
@@ -58,19 +58,19 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How slow are scrapes?",
         "The slowest of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
-        Query(expr=f"max({scope.select_foreign('scrape_duration_seconds')})"),
+        Query(expr=f"max({scope.select_target('scrape_duration_seconds')})"),
         more_is_worse("s", watch=1, bad=5),
     )
     yield build_stat(
         "How full are the file descriptors?",
         "Open over allowed, of the fullest exporter. At 100 % nothing can be started: raise `LimitNOFILE`.",
-        Query(expr=f"max({scope.select_foreign('process_open_fds')} / {scope.select_foreign('process_max_fds')})"),
+        Query(expr=f"max({scope.select_process('process_open_fds')} / {scope.select_process('process_max_fds')})"),
         more_is_worse("percentunit", watch=0.7, bad=0.9, decimals=1),
     )
 
 
 def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
-    up = scope.select_foreign("up")
+    up = scope.select_target("up")
     yield build_time_series(
         "When did exporters answer?",
         "Targets that could be scraped, and (dashed) all there are. A dip of all at once: Prometheus or the network; "
@@ -81,19 +81,20 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "Which scrapes are the slowest?",
         "The five slowest exporters. One alone: its host is busy. All: too many series.",
-        [Query(expr=f"topk(5, {scope.select_foreign('scrape_duration_seconds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_target('scrape_duration_seconds')})", legend=_HOST)],
         Scale(unit="s"),
     )
     yield build_time_series(
         "How many series does a scrape bring?",
         "The five largest exporters. It grows with the number of stages; drop unneeded metrics while scraping.",
-        [Query(expr=f"topk(5, {scope.select_foreign('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_target('scrape_samples_post_metric_relabeling')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
+    build = ", ".join(names.BUILD_INFO.labels)
     yield build_table(
         "Which builds run?",
         "Versions and revisions, with the number of hosts. More than one after an upgrade: some were not restarted.",
-        {"A": f"count by (version, revision, python) ({scope.select(names.BUILD_INFO)})"},
+        {"A": f"count by ({build}) (max by (job, instance, {build}) ({scope.select(names.BUILD_INFO)}))"},
         [
             Column(source="version", title="Version", width=80),
             Column(source="revision", title="Revision", width=110),
@@ -115,6 +116,8 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
         "permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
+        colours={f"{target} failure": Colour.BAD for target in names.DELIVERY_TARGETS}
+        | {f"{target} success": Colour.GOOD for target in names.DELIVERY_TARGETS},
     )
     yield build_bars(
         "Which queries of the controller fail?",
@@ -125,28 +128,26 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
-    cpu = f"rate({scope.select_foreign('process_cpu_seconds_total', over=scope.rate_window)})"
     yield build_time_series(
         "How much CPU does the exporter take?",
         "Cores of the five busiest exporters themselves, without their commands. Over 0.1 while it only serves: "
         "scrapes are too frequent.",
-        [Query(expr=f"topk(5, {cpu})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.rate_process('process_cpu_seconds_total')})", legend=_HOST)],
         Scale(unit="short"),
     )
     yield build_time_series(
         "How much memory does the exporter take?",
         "Resident memory of the five largest. If it never stops growing, a task in a thread leaks memory.",
-        [Query(expr=f"topk(5, {scope.select_foreign('process_resident_memory_bytes')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_process('process_resident_memory_bytes')})", legend=_HOST)],
         Scale(unit="bytes"),
     )
     yield build_time_series(
         "How many files does it hold open?",
         "Descriptors of the five fullest. Each running command takes a few; it falls back after a run.",
-        [Query(expr=f"topk(5, {scope.select_foreign('process_open_fds')})", legend=_HOST)],
+        [Query(expr=f"topk(5, {scope.select_process('process_open_fds')})", legend=_HOST)],
         Scale(unit="short", decimals=0),
     )
-    collected = scope.select_foreign("python_gc_collections_total", over=scope.rate_window)
-    collections = f"sum by (instance) (rate({collected}))"
+    collections = f"sum by (instance) ({scope.rate_process('python_gc_collections_total')})"
     yield build_time_series(
         "How often does Python collect garbage?",
         "Collections a second, of the five busiest. Many: tasks in threads make many cycles.",

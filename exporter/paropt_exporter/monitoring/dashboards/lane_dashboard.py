@@ -9,7 +9,7 @@ from grafanalib.core import Panel
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.alerts.selectors import FAILED
 from paropt_exporter.monitoring.dashboards.layout import (
-    CHART_HEIGHT,
+    BARS_HEIGHT,
     STAT_HEIGHT,
     TALL_HEIGHT,
     DashboardSpec,
@@ -43,7 +43,8 @@ from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
 
 VARIABLES = (
-    Variable(label="project", of=names.STAGE_INFO),
+    # Lanes of one name in two projects are two lanes, and their stages have the same names as a rule.
+    Variable(label="project", of=names.STAGE_INFO, one=True),
     Variable(label="lane", of=names.STAGE_INFO, one=True),
     Variable(label="stage", of=names.STAGE_INFO),
 )
@@ -59,15 +60,12 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             lines=(
                 Line(height=TALL_HEIGHT, panels=[_build_durations(scope), _build_timeline(scope)]),
                 Line(height=TALL_HEIGHT, panels=[_build_last_run_table(scope)]),
-                Line(
-                    height=CHART_HEIGHT,
-                    panels=[*_iter_error_panels(scope), _build_flaky_panel(scope), _build_deadline_panel(scope)],
-                ),
+                Line(height=BARS_HEIGHT, panels=[*_iter_error_panels(scope), _build_flaky_panel(scope)]),
             ),
         ),
-        build_section("Where the time goes", _iter_time_panels(scope)),
-        build_section("What is skipped", _iter_cache_panels(scope)),
-        build_section("Stages: utilization, saturation", _iter_resource_panels(scope)),
+        build_section("Where the time goes", _iter_time_panels(scope), height=BARS_HEIGHT),
+        build_section("What is skipped", [*_iter_cache_panels(scope), _build_deadline_panel(scope)]),
+        build_section("Stages: utilization, saturation", _iter_resource_panels(scope), height=BARS_HEIGHT),
     )
 
 
@@ -108,11 +106,11 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     total, count = (f"sum({scope.increase_over_range(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_stat(
         "How much of its limit is used?",
-        "The mean duration of the runs in the time shown, over the lane's total limit. From 80 % on: shorten the "
-        "stages that take longest.",
+        "The mean duration of the whole runs in the time shown, over the lane's total limit; runs that skipped cached "
+        "tasks don't count. From 80 % on: shorten the stages that take longest.",
         Query(expr=f"{total} / ({count} > 0) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
-        no_value="no limit",
+        no_value="no limit or run",
     )
 
 
@@ -205,12 +203,12 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
 def _build_flaky_panel(scope: Scope) -> Panel:
     return build_bar_gauge(
         "Which stages are flaky?",
-        "First attempts in the time shown that failed and later passed with the same files, over all first attempts. "
-        "Above a hundredth: `paropt-exporter history --flaky` names the items to fix.",
+        "The ten worst: first attempts in the time shown that failed and later passed with the same files, over all "
+        "first attempts. Above a hundredth: `paropt-exporter history --flaky` names the items to fix.",
         Query(
             expr=(
-                f"sum {_BY} ({scope.increase_over_range(names.FLAKY_ATTEMPTS)})"
-                f" / (sum {_BY} ({scope.increase_over_range(names.FIRST_ATTEMPTS)}) > 0)"
+                f"topk(10, sum {_BY} ({scope.increase_over_range(names.FLAKY_ATTEMPTS)})"
+                f" / (sum {_BY} ({scope.increase_over_range(names.FIRST_ATTEMPTS)}) > 0))"
             ),
             legend=_STAGE,
         ),
@@ -222,9 +220,10 @@ def _build_deadline_panel(scope: Scope) -> Panel:
     return build_stat(
         "Will the run keep its deadline?",
         "Seconds from the predicted end of a run with --deadline to its deadline, of the host with the fewest. Few: "
-        "stages that take longer than in nine of ten earlier runs are stopped. Empty while no such run goes on.",
-        Query(expr=f"min({scope.select(names.RUN_DEADLINE)} - {scope.select(names.RUN_PREDICTED_END)})", legend=""),
+        "stages that take longer than in nine of ten earlier runs are stopped.",
+        Query(expr=f"min({scope.select(names.RUN_DEADLINE)} - {scope.select(names.RUN_PREDICTED_END)})"),
         Scale(unit="s"),
+        no_value="no deadline now",
     )
 
 
@@ -256,8 +255,8 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_heatmap(
         "How do the runs' durations spread?",
-        "Runs in each interval by duration. One band: steady. Two bands: two kinds of runs, such as cold and warm "
-        "caches. A band that climbs: the lane grows.",
+        "Whole runs in each interval by duration, without those that skipped cached tasks. One band: steady. Two: "
+        "two kinds of runs. A band that climbs: the lane grows.",
         Query(expr=f"sum by (le) ({scope.increase(names.RUN_DURATION, part='bucket')})", legend="{{le}}"),
         unit="s",
     )
@@ -320,9 +319,9 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "How far is each stage?",
-        "Tasks ended over tasks planned, of the host that is the least far. One that stands still for long is stuck: "
-        "give it a `timeout`.",
-        Query(expr=f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})", legend=_STAGE),
+        "Tasks ended over tasks planned, of the host that is the least far; the ten stages with most to do. One that "
+        "stands still for long is stuck: give it a `timeout`.",
+        Query(expr=f"bottomk(10, min {_BY} ({scope.select(names.STAGE_PROGRESS)}))", legend=_STAGE),
         Scale(unit="percentunit", maximum=1),
     )
 

@@ -35,6 +35,7 @@ from paropt_exporter.monitoring.options import Format, Options
 TAG = "paropt"
 GRID_WIDTH = 24
 STAT_HEIGHT, CHART_HEIGHT, TALL_HEIGHT = 4, 8, 12
+BARS_HEIGHT = 9  # ten bars of a bar gauge
 _ALL = "$__all"
 _REFRESH_WHEN_TIME_CHANGES = 2
 _SHOW_VALUES_SORTED = 1

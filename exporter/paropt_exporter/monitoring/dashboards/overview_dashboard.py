@@ -67,7 +67,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
 
 
 def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
-    up = scope.select_foreign("up")
+    up = scope.select_target("up")
     yield build_stat(
         "Do the exporters answer?",
         "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
@@ -140,8 +140,8 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
     total, count = (f"sum by (project, lane) ({scope.rate(names.RUN_DURATION, part=p)})" for p in ("sum", "count"))
     yield build_time_series(
         "How long does a run take, against its limit?",
-        "The mean duration of each lane's runs; dashed: its total limit. When it nears the limit, open the lane's "
-        "dashboard and see which stage grew.",
+        "The mean duration of each lane's whole runs, without those that skipped cached tasks; dashed: its total "
+        "limit. When it nears the limit, open the lane's dashboard and see which stage grew.",
         [
             Query(expr=f"{total} / ({count} > 0)", legend=_LANE),
             Query(

@@ -241,13 +241,15 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
+    # `serve` has the host's cores for each project.
+    cores = f"sum(max by (job, instance) ({scope.select(names.HOST_CPUS)}))"
     cpu, delay = (f"sum {_BY} ({scope.rate(family)})" for family in (names.POOL_CPU, names.POOL_RUN_DELAY))
     yield build_time_series(
         "How many cores do the pools use?",
         "CPU seconds a second of each pool's tasks; dashed: the cores there are. At the line more workers don't help.",
         [
             Query(expr=cpu, legend=_POOL),
-            Query(expr=f"sum({scope.select(names.HOST_CPUS)})", legend="cores", dash=Dash.LIMIT),
+            Query(expr=cores, legend="cores", dash=Dash.LIMIT),
         ],
         Scale(unit="short"),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from paropt_exporter import families as names
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.recording import name_faults, name_host_increase
-from paropt_exporter.monitoring.alerts.selectors import DEFAULT_WINDOW
+from paropt_exporter.monitoring.alerts.selectors import DEFAULT_WINDOW, REMEMBERED
 from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 
 GRAFANA_RATE_WINDOW = "$__rate_interval"
@@ -62,9 +63,21 @@ class Scope(Struct, frozen=True, kw_only=True):
         chosen = tuple(name for name in self.variables if name in family.label_names)
         return f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
-    def select_foreign(self, name: str, *, over: str = "") -> str:
-        """Return a selector of a metric that Prometheus or its client library exports."""
-        return f"{name}{{{self.build_matchers()}}}" + (f"[{over}]" if over else "")
+    # Without a join these would be of all programs: with all jobs chosen, `$job` matches every target of a Prometheus.
+
+    def select_target(self, name: str) -> str:
+        """Return a metric that Prometheus itself has of each target, of targets that were exporters within a day."""
+        exporters = f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)})"
+        return f"({name}{{{self.build_matchers()}}} and on (job, instance) {exporters})"
+
+    def select_process(self, name: str) -> str:
+        """Return a metric that the client library has of each process, of exporters."""
+        return f"({name}{{{self.build_matchers()}}} and on (job, instance) {self.select(names.SERVES_ON)})"
+
+    def rate_process(self, name: str) -> str:
+        """Return the increase per second of such a metric."""
+        rate = f"rate({name}{{{self.build_matchers()}}}[{self.rate_window}])"
+        return f"({rate} and on (job, instance) {self.select(names.SERVES_ON)})"
 
     def build_matchers(self, *variables: str) -> str:
         """Return the matchers of every selector: the user's own, job and instance, and some variables."""
