@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
-from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
+from paropt_exporter.history.values import to_count, to_number, to_shard, to_text, to_texts, to_timestamp
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"
@@ -35,10 +35,11 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
 
     Its last event counts as its end, since the real one is unknown. Its running tasks have no record.
     """
-    row = connection.execute(
-        "SELECT lane, strategy, started_ts, seen_ts, planned, partial FROM runs WHERE run_id = ? AND ended_ts IS NULL",
-        (run_id,),
-    ).fetchone()
+    query = """
+    SELECT lane, strategy, started_ts, seen_ts, planned, partial, shard, split FROM runs
+      WHERE run_id = ? AND ended_ts IS NULL
+    """
+    row = connection.execute(query, (run_id,)).fetchone()
     if row is None:
         return None
     lane, strategy, planned = to_text(row[0]), Strategy(row[1]), to_texts(row[4])
@@ -64,6 +65,7 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
         broken=broken,
         interrupted=True,
         partial=bool(row[5]),
+        shard=to_shard(row[6], row[7]),
     )
     rows.write_events(connection, project, (run,), seen)
     return _build_interrupted(run)
