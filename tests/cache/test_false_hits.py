@@ -267,6 +267,21 @@ def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "lint changed")
 
 
+def test_programs_of_one_name_in_different_folders_count_each(project: CachedProject, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "check").write_text("#!/bin/sh\n# 1\n")
+        (tmp_path / name / "check").chmod(0o755)
+    steps = tuple((f"{tmp_path}/{name}/check",) for name in ("one", "two"))
+    lint = project.build_stage("lint")
+    lint = replace(lint, tasks=(PlannedTask(index=0, item=None, work=Commands(steps=steps)),))
+    for name in ("one", "two"):
+        project.run(lint)
+        assert project.run(lint).is_cached("lint")
+        (tmp_path / name / "check").write_text("#!/bin/sh\n# 2\n")
+        assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: CachedProject) -> None:
     packages = "venv/lib/python3.11/site-packages"
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")

@@ -313,7 +313,8 @@ class Tools:
         for name in dict.fromkeys(_iter_program_names(steps)):
             program = _find_program(name, cwd, path)
             if program is not None:
-                found[os.path.basename(name)] = self._identify_program(program)
+                known = os.path.basename(name)
+                found[name if known in found else known] = self._identify_program(program)
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
         node = os.path.join(self._root, _NODE_PACKAGES)
