@@ -294,6 +294,21 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+@pytest.mark.parametrize("program", ["python", "{root}/tools/bin/python"])
+def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: CachedProject, program: str) -> None:
+    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV."""
+    packages = "tools/lib/python3.11/site-packages"
+    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
+    project.environ["PATH"] = f"{project.root}/tools/bin:/bin"
+    lint = project.build_stage("lint", command=(program.format(root=project.root), "-m", "ruff"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:
     os.mkfifo(project.root / "src/pipe")
     lint = project.build_stage("lint", inputs=("src/**", "README"))

@@ -314,7 +314,7 @@ class Tools:
             program = _find_program(name, cwd, path)
             if program is not None:
                 known = os.path.basename(name)
-                found[name if known in found else known] = self._identify_program(program)
+                found[name if known in found else known] = self._identify_program(program, environment)
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
         node = os.path.join(self._root, _NODE_PACKAGES)
@@ -322,19 +322,19 @@ class Tools:
             found["node_modules"] = get_state(self._states.take_entry(node))
         return found
 
-    def _identify_program(self, program: str, depth: int = 0) -> str:
+    def _identify_program(self, program: str, environment: str | None, depth: int = 0) -> str:
         real = os.path.realpath(program)
         head = _read_head(real)
         if not head.startswith(b"#!") or depth >= _MOST_LINKS:
-            return self._get_state(real)
+            own = _find_environment_of_python(program)
+            if own is None or (environment is not None and os.path.samefile(own, environment)):
+                return self._get_state(real)
+            return _hash_texts([self._get_state(real), *self._identify_environment(own)])
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
         if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
-            parts += [self._identify_program(words[0], depth + 1), *words[1:]]
-            folder = os.path.dirname(os.path.dirname(words[0]))
-            if os.path.exists(os.path.join(folder, "pyvenv.cfg")):
-                parts += self._identify_environment(folder)
+            parts += [self._identify_program(words[0], environment, depth + 1), *words[1:]]
         return _hash_texts(parts)
 
     def _get_state(self, path: str) -> str:
@@ -416,6 +416,13 @@ def _find_program(name: str, cwd: Path, path: str) -> str | None:
         if os.access(full, os.X_OK) and os.path.isfile(full):
             return full
     return None
+
+
+def _find_environment_of_python(program: str) -> str | None:
+    """Return the folder of the virtual environment whose interpreter a program is, or None."""
+    folder = os.path.dirname(os.path.dirname(program))
+    is_python = os.path.basename(program).startswith(("python", "pypy"))
+    return folder if is_python and os.path.exists(os.path.join(folder, "pyvenv.cfg")) else None
 
 
 def _read_head(path: str) -> bytes:
