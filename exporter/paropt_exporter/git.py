@@ -17,10 +17,10 @@ _SUBMODULE = b"S"
 _OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 
-def run_git(root: Path, *arguments: str) -> bytes:
+def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> bytes:
     """Run git without waiting for a lock, a prompt or a hook, and return its output.
 
-    Blocks for GIT_SECONDS at most. Raises OSError or SubprocessError if git fails.
+    Blocks for `limit_seconds` at most. Raises OSError or SubprocessError if git fails.
     """
     import subprocess  # here: most runs start no git
 
@@ -32,7 +32,7 @@ def run_git(root: Path, *arguments: str) -> bytes:
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=GIT_SECONDS,
+        timeout=limit_seconds,
         check=True,
     )
     return process.stdout
@@ -45,8 +45,8 @@ def describe_git_error(error: Exception) -> str:
     match error:
         case FileNotFoundError():
             return "git is not installed, or the folder is not there"
-        case subprocess.TimeoutExpired():
-            return f"git did not answer within {GIT_SECONDS:.0f} s"
+        case subprocess.TimeoutExpired(timeout=seconds):
+            return f"git did not answer within {seconds:.0f} s"
         case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
             return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
     return str(error)

@@ -183,10 +183,11 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
     """Yield the files that git does not ignore, without untracked outputs of this stage and of unrelated ones."""
     written = InputPatterns((*list_written(stage), *stage.other_outputs))
     skipped: set[str] = set()
+    listed = list_git_files(folder)
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))
-        skipped = {path for path in list_git_files(folder) if path not in tracked and written.matches(path)}
-    for path in list_git_files(folder):
+        skipped = {path for path in listed if path not in tracked and written.matches(path)}
+    for path in listed:
         if path in skipped:
             continue
         try:
