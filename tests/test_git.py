@@ -83,6 +83,18 @@ def test_state_is_unknown_while_a_submodule_has_changes(repository: Repository, 
     assert identify_tree_state(repository.root) == ""
 
 
+def test_state_is_unknown_while_a_submodule_has_changes_that_its_settings_ignore(
+    repository: Repository, tmp_path: Path
+) -> None:
+    library = Repository(tmp_path / "library")
+    library.commit(x="1")
+    repository.add_submodule(library, "lib")
+    repository.git("config", "--file", ".gitmodules", "submodule.lib.ignore", "all")
+    repository.commit()
+    repository.write("lib/x", "2")
+    assert identify_tree_state(repository.root) == ""
+
+
 def test_worktree_of_a_commit_has_the_state_of_the_commit(repository: Repository, tmp_path: Path) -> None:
     repository.git("worktree", "add", "--quiet", str(tmp_path / "second"))
     assert identify_tree_state(tmp_path / "second") == identify_tree_state(repository.root)

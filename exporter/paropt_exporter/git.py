@@ -10,6 +10,10 @@ from pathlib import Path
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
 _MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
+# Without its last option, submodules that .gitmodules tells to ignore would be left out.
+_STATUS = (
+    "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none",
+)  # fmt: skip
 # In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
 _FIELDS = {b"1": 8, b"u": 10, b"?": 1}
 _SUBMODULE = b"S"
@@ -71,9 +75,7 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
     if top is None:
         return ""
     try:
-        listed = run_git(
-            root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--", ":/"
-        )
+        listed = run_git(root, *_STATUS, "--", ":/")
         commit, paths = _parse_status(listed)
         if not commit or paths is None or len(paths) > _MOST_CHANGED:
             return ""
