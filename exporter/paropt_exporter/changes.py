@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter.git import describe_git_error, run_git
+from paropt_exporter.git import describe_git_error, is_ignored, run_git
 from paropt_exporter.input_files import InputPatterns
 
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
@@ -65,6 +65,8 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     try:
+        if is_ignored(root, top):
+            raise UnknownChange("the changed files are unknown: git ignores this folder")
         base, name = _find_base(root, ref)
         # Without renames, both names are in the list: a stage may have read the old one.
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")

@@ -65,9 +65,9 @@ def find_top_folder(root: Path) -> Path | None:
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
-    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, with
-    a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ. It is unknown too if a
-    file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
+    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, in a
+    folder that git ignores, with a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ.
+    It is unknown too if a file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
     """
     import subprocess  # here: few runs need it
 
@@ -77,7 +77,7 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
     try:
         listed = run_git(root, *_STATUS, "--", ":/")
         commit, paths = _parse_status(listed)
-        if not commit or paths is None or len(paths) > _MOST_CHANGED:
+        if not commit or paths is None or len(paths) > _MOST_CHANGED or is_ignored(root, top):
             return ""
         if unchanged_since_seconds is not None:
             tracked = run_git(top, "ls-files", "-z").split(b"\0")
@@ -86,6 +86,19 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
         return _digest_files(commit, paths, top)
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def is_ignored(root: Path, top: Path) -> bool:
+    """Return whether git ignores a folder of the work tree `top` as a whole, so that it sees no change there."""
+    import subprocess
+
+    if root.absolute() == top:
+        return False
+    try:
+        run_git(root, "check-ignore", "--quiet", ".")
+    except subprocess.CalledProcessError:  # exit code 1
+        return False
+    return True
 
 
 def _has_changed_since(paths: Iterable[bytes], top: Path, since_seconds: float) -> bool:

@@ -256,7 +256,8 @@ def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
     `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or
-    another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit.
+    another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit, also if git ignores
+    all files in `folder`.
     """
     import subprocess  # here: few stages need it, and it takes 10 ms to load
     from pathlib import Path
@@ -269,7 +270,10 @@ def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
         listed = run_git(Path(folder), *words, limit_seconds=_GIT_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoGit(f"git ls-files: {describe_git_error(error)}") from None
-    return sorted(os.fsdecode(name).rstrip("/") for name in listed.split(b"\0")[:-1])
+    found = sorted(os.fsdecode(name).rstrip("/") for name in listed.split(b"\0")[:-1])
+    if untracked and all(path.startswith("../") for path in found):
+        raise NoGit("git ignores all files in this folder")
+    return found
 
 
 def walk_folder(folder: str, path: str) -> list[FoundFile]:

@@ -68,6 +68,19 @@ def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: Cached
     assert again.stages["lint"].cache_note == "src/new.py is new"
 
 
+def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) -> None:
+    """As below a home folder whose settings are in git, with a .gitignore of `*`."""
+    project = CachedProject(tmp_path / "home/project", tmp_path / "store", work={"lint": print_sources})
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "home", check=True)
+    (tmp_path / "home/.gitignore").write_text("*\n")
+    project.write_file("src/a.py", "one")
+    lint = project.build_stage("lint", inputs=None)
+    project.run(lint)
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "git ignores all files in this folder: name its `inputs`"
+
+
 def test_turbo_14059_file_outside_the_stages_folder_is_an_input(project: CachedProject) -> None:
     project.write_file("web/x", "x")
     lint = project.build_stage("lint", inputs=("web/**", "src/a.py"), cwd=project.root / "web")
