@@ -332,6 +332,44 @@ def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> No
         assert ran.stages["lint"].cache_note == "src/pipe is neither a file nor a folder"
 
 
+def test_file_that_takes_the_output_is_no_input(project: CachedProject) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+
+    def lint(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "lint.log").write_text("fine")  # as the engine does for `file`
+        return "fine"
+
+    project.work["lint"] = lint
+    stage = project.build_stage("lint", inputs=None, output_file=project.root / "lint.log")
+    assert project.run(stage).said == []
+    assert project.run(stage).is_cached("lint")
+
+
+def test_hit_touches_no_other_file_than_the_one_that_takes_the_output(project: CachedProject) -> None:
+    """`[1]` in the name of `file` is no pattern."""
+
+    def lint(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "log[1].txt").write_text("fine")
+        return "fine"
+
+    project.work["lint"] = lint
+    stage = project.build_stage("lint", output_file=project.root / "log[1].txt")
+    project.run(stage)
+    (project.root / "log[1].txt").unlink()
+    project.write_file("log1.txt", "precious")
+    assert project.run(stage).is_cached("lint")
+    assert (project.root / "log[1].txt").read_text() == "fine"
+    assert (project.root / "log1.txt").read_text() == "precious"
+
+
+def test_stage_whose_output_goes_out_of_the_project_is_not_kept(project: CachedProject) -> None:
+    stage = project.build_stage("lint", output_file=project.root / ".." / "lint.log")
+    for _ in range(2):
+        ran = project.run(stage)
+        assert ran.called == ["lint"]
+        assert ran.stages["lint"].cache_note.startswith("its output goes to ../lint.log")
+
+
 def test_output_named_in_a_line_for_a_shell_is_neither_tool_nor_input(project: CachedProject) -> None:
     line = ("-c", "mkdir -p dist; cp src/a.py dist/out; dist/out")
     build_stage = project.build_stage("build", outputs=("dist",))

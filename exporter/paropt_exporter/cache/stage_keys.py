@@ -20,6 +20,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    list_output_file,
     list_written,
     read_inputs,
     read_recorded_inputs,
@@ -83,7 +84,7 @@ class StageReader:
 
     def read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
-        _require_one_output(stage)
+        self._check_output_file(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
         listings: dict[str, bytes] = {}
@@ -108,7 +109,7 @@ class StageReader:
         record = self._states.find_record(self._name_record(stage))
         if record is None:
             return None
-        _require_one_output(stage)
+        self._check_output_file(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = read_recorded_inputs(self._states, record, stage, [part.task for part in parts])
         if inputs is None:
@@ -118,9 +119,19 @@ class StageReader:
         keys = self._build_keys(stage, parts, tools, inputs.listing, own)
         return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
 
+    def _check_output_file(self, stage: PlannedStage) -> None:
+        if stage.output_file is None:
+            return
+        if len(stage.tasks) > 1:
+            raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
+        path = posixpath.relpath(stage.output_file, self._root)
+        if path.startswith("../"):
+            raise UnusableFile(f"its output goes to {path}, and no file outside of the project is restored")
+
     def _name_record(self, stage: PlannedStage) -> str:
         """Return a name that tells apart the stages whose walks or outputs differ."""
-        return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), list_written(stage)))
+        written = list_written(stage, os.fspath(self._root))
+        return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), written))
 
     def _build_keys(
         self,
@@ -147,7 +158,7 @@ class StageReader:
 
     def find_own_input(self, reading: StageReading) -> Miss | None:
         """Return why a stage that writes a file that it reads has no result, or None."""
-        path = find_own_input(list_written(reading.stage), reading.inputs)
+        path = find_own_input(list_written(reading.stage, os.fspath(self._root)), reading.inputs)
         return None if path is None else Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
 
     def find_change(self, reading: StageReading) -> Miss | None:
@@ -177,11 +188,6 @@ class StageReader:
         )
 
 
-def _require_one_output(stage: PlannedStage) -> None:
-    if stage.output_file is not None and len(stage.tasks) > 1:
-        raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
-
-
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
     """Return the parts of a stage that have results of their own.
 
@@ -206,9 +212,7 @@ def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[st
     patterns: list[str] = []
     for item in task.items or (task.item,):
         patterns += fill_item(stage.outputs, item)
-    if stage.output_file is not None:
-        patterns.append(posixpath.relpath(os.fspath(stage.output_file), os.fspath(root)))
-    return tuple(dict.fromkeys(patterns))
+    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
 
 
 def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
