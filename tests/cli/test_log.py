@@ -135,6 +135,14 @@ def test_name_without_a_match_is_rejected(kept: Kept, words: tuple[str, ...], me
         printed(kept.folder, *words)
 
 
+def test_empty_word_means_all_stages_of_the_only_run(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "logs")
+    kept.begin()
+    kept.attempt("lint", b"fine\n")
+    kept.end()
+    assert printed(kept.folder, "") == ("fine\n", "")
+
+
 def test_project_without_logs_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no logs yet in .*: run a lane first"):
         printed(tmp_path / "logs")

@@ -103,7 +103,7 @@ def _find_run(word: str, runs: list[str]) -> str | None:
     if word == _LATEST:
         return runs[-1]
     fitting = [each for each in runs if each.startswith(word)]
-    return fitting[0] if len(fitting) == 1 and word[0].isdigit() else None
+    return fitting[0] if len(fitting) == 1 and word[:1].isdigit() else None
 
 
 def _read_lane(folder: Path, run_id: str) -> str:
