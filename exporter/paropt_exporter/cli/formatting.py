@@ -10,6 +10,7 @@ from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _WORDS_WITH_SPACES = compile_later(r" *[^ ]+(?: s[:,;)]*(?= |$))?")  # a number stays with its unit
+_FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 
@@ -46,6 +47,11 @@ def count_columns(text: str) -> int:
 def pad_text(text: str, width: int) -> str:
     """Return the text padded with spaces to a width in columns."""
     return text + " " * (width - count_columns(text))
+
+
+def wrap_for_terminal(line: str, columns: int | None, indent: int) -> list[str]:
+    """Return a line wrapped for a terminal; whole without a terminal (None), or on one with very few columns."""
+    return [line] if columns is None or columns < _FEWEST_COLUMNS else wrap_line(line, columns, indent)
 
 
 def wrap_line(line: str, columns: int, indent: int) -> list[str]:
