@@ -10,6 +10,7 @@ from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _WORDS_WITH_SPACES = compile_later(r" *[^ ]+(?: s[:,;)]*(?= |$))?")  # a number stays with its unit
+_WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
 _FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
@@ -80,6 +81,6 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 
 def _get_width(character: str) -> int:
-    if unicodedata.combining(character):
+    if unicodedata.category(character) in _WITHOUT_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
