@@ -262,6 +262,18 @@ def test_an_interrupted_run_stays_one_of_its_shard(path: Path) -> None:
     assert failures is not None and failures.shards == {("unit", ""): shard}
 
 
+def test_a_stage_that_was_not_planned_is_interrupted_too(path: Path) -> None:
+    """As in the run of a `StageCollector`."""
+    with closing(open_file(path)) as history:
+        keep(history, run_started("r1", stages=()), stage_started("unit", "r1"))
+    with closing(open_file(path)) as history:
+        (interrupted,) = history.mark_interrupted_runs()
+        (run,) = history.load_runs()
+        assert interrupted.running == ("unit",)
+        assert [stage.result for stage in run.stages] == [Result.CANCELLATION]
+        assert history.load_totals().counters[families.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
+
+
 def test_an_interrupted_run_has_the_totals_of_a_cancelled_one(path: Path) -> None:
     kill(start_owner(path))
     with closing(open_file(path)) as history:

@@ -83,10 +83,13 @@ def _build_interrupted(run: RunRecord) -> InterruptedRun:
 def _iter_stage_records(
     connection: sqlite3.Connection, run_id: str, lane: str, *, planned: tuple[str, ...], seen_seconds: float
 ) -> Iterator[StageRecord]:
-    """Yield a record for each planned stage that has no result."""
+    """Yield a record for each stage that was planned or has started, and has no result.
+
+    A program's own pool (`StageCollector`) plans no stage: its stages follow one after another.
+    """
     query = "SELECT stage, number, pool, tasks, started_ts, result, scope FROM stages WHERE run_id = ?"
-    known = {row[0]: row for row in connection.execute(query, (run_id,))}
-    for stage in planned:
+    known = {to_text(row[0]): row for row in connection.execute(query, (run_id,))}
+    for stage in dict.fromkeys((*planned, *known)):
         _, place, pool, tasks, started, result, scope = known.get(stage, (stage, 0, "", 0, None, None, Scope.ALL))
         if result is not None:
             continue
