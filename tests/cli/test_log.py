@@ -127,6 +127,7 @@ def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
     [
         (("nope",), "has no output of a stage 'nope': choose from lint, unit"),
         (("2026", "lint"), f"no log, or more than one, matches run '2026'; the latest are {OLD}, {NEW}"),
+        (("202611",), f"no log, or more than one, matches run '202611'; the latest are {OLD}, {NEW}"),
         (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
     ],
 )
