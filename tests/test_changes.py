@@ -195,6 +195,13 @@ def test_without_a_main_branch_a_ref_is_needed(tmp_path: Path) -> None:
         find_changes(tmp_path)
 
 
+def test_folder_that_git_ignores_is_one_clear_error(repository: Repository) -> None:
+    repository.write(".gitignore", "/work/\n")
+    repository.write("work/a.py", "1")
+    with pytest.raises(UnknownChange, match="git ignores this folder"):
+        changed(repository, folder="work")
+
+
 def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownChange, match="the changed files are unknown: not a git repository"):
         find_changes(tmp_path)

@@ -55,6 +55,13 @@ def test_ignored_files_do_not_change_the_state(repository: Repository) -> None:
     assert identify_tree_state(repository.root) == before
 
 
+def test_state_of_an_ignored_folder_is_unknown(repository: Repository) -> None:
+    repository.commit(**{".gitignore": "/work/\n", "sub/x": "1"})
+    repository.write("work/x", "1")
+    assert identify_tree_state(repository.root / "work") == ""
+    assert identify_tree_state(repository.root / "sub") != ""
+
+
 def test_state_is_that_of_the_whole_repository(repository: Repository) -> None:
     repository.write("sub/x", "1")
     first = identify_tree_state(repository.root / "sub")
@@ -80,6 +87,18 @@ def test_state_is_unknown_while_a_submodule_has_changes(repository: Repository, 
     repository.add_submodule(library, "lib")
     assert identify_tree_state(repository.root)
     (repository.root / "lib" / "code").write_text("2")
+    assert identify_tree_state(repository.root) == ""
+
+
+def test_state_is_unknown_while_a_submodule_has_changes_that_its_settings_ignore(
+    repository: Repository, tmp_path: Path
+) -> None:
+    library = Repository(tmp_path / "library")
+    library.commit(x="1")
+    repository.add_submodule(library, "lib")
+    repository.git("config", "--file", ".gitmodules", "submodule.lib.ignore", "all")
+    repository.commit()
+    repository.write("lib/x", "2")
     assert identify_tree_state(repository.root) == ""
 
 

@@ -211,6 +211,14 @@ def test_variables_of_a_git_hook_do_not_change_the_list(tmp_path: Path, monkeypa
     assert list_git_files(str(tmp_path)) == ["a.py"]
 
 
+def test_folder_that_git_ignores_has_a_reason(tmp_path: Path) -> None:
+    run_git(tmp_path, "init")
+    write_files(tmp_path, "a.py", "work/b.py")
+    (tmp_path / ".gitignore").write_text("/work/\n")
+    with pytest.raises(NoGit, match="ignores all files in this folder"):
+        list_git_files(str(tmp_path / "work"))
+
+
 def test_folder_without_git_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(NoGit, match="not a git repository"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -317,6 +318,12 @@ def test_item_command_ends_with_its_process_though_a_daemon_holds_its_output(tmp
     command = "[sh, -c, 'sleep 30 & echo one; echo two']"
     stage = _only_stage(tmp_path, run="'x {item}'", items=f"{{command: {command}}}")
     assert [task.item for task in stage.tasks] == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", "a\u2028b.txt".encode(), b"a\x0cb.txt"])
+def test_items_command_may_print_any_name_of_a_file(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).touch()
+    assert find_items(Items(command="ls -N"), cwd=tmp_path, env={}) == (os.fsdecode(name),)
 
 
 def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:

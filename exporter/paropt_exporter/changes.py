@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter.git import describe_git_error, run_git
+from paropt_exporter.git import describe_git_error, is_ignored, run_git
 from paropt_exporter.input_files import InputPatterns
 
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
@@ -65,6 +65,8 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     try:
+        if is_ignored(root, top):
+            raise UnknownChange("the changed files are unknown: git ignores this folder")
         base, name = _find_base(root, ref)
         # Without renames, both names are in the list: a stage may have read the old one.
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
@@ -74,7 +76,7 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))
-    found = {_relate(path, place): is_folder for path, is_folder in _iter_diff(entries)}
+    found = {posixpath.relpath(path, place): is_folder for path, is_folder in _iter_diff(entries)}
     # Relative to `root` already. Another repository in this one ends with a slash.
     found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others if path}
     return Changes(
@@ -89,11 +91,6 @@ def _iter_diff(entries: list[bytes]) -> Iterator[tuple[str, bool]]:
     for head, path in zip(entries[::2], entries[1::2], strict=False):
         before, after = head.removeprefix(b":").split(b" ")[:2]
         yield os.fsdecode(path), _SUBMODULE in (before, after)
-
-
-def _relate(path: str, place: str) -> str:
-    """Return a path of the work tree relative to `place`, a folder in it."""
-    return posixpath.relpath(path, place)
 
 
 def _find_base(root: Path, ref: str | None) -> tuple[str, str]:

@@ -368,18 +368,13 @@ def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
 def _read_bandit_issue(number: int, lines: Sequence[str]) -> Finding | None:
     place = _BANDIT_PLACE.match(lines[number])
     severity = ""
-    for line in _iter_upwards(number, lines):
+    for line in reversed(lines[max(0, number - 6) : number]):  # the few lines of the issue, from below
         if low := _BANDIT_SEVERITY.match(line):
             severity = low[1]
         if place and (issue := _BANDIT_ISSUE.match(line)):
             level = "warning" if severity == "Low" else "error"
             return _make_finding({**place.groupdict(), **issue.groupdict(), "level": level})
     return None
-
-
-def _iter_upwards(number: int, lines: Sequence[str]) -> Iterator[str]:
-    """Yield the few lines of the issue that ends at a line, from below."""
-    yield from reversed(lines[max(0, number - 6) : number])
 
 
 def _make_finding(parts: dict[str, str | None]) -> Finding:

@@ -10,6 +10,10 @@ from pathlib import Path
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
 _MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
+# Without its last option, submodules that .gitmodules tells to ignore would be left out.
+_STATUS = (
+    "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none",
+)  # fmt: skip
 # In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
 _FIELDS = {b"1": 8, b"u": 10, b"?": 1}
 _SUBMODULE = b"S"
@@ -17,10 +21,10 @@ _SUBMODULE = b"S"
 _OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 
-def run_git(root: Path, *arguments: str) -> bytes:
+def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> bytes:
     """Run git without waiting for a lock, a prompt or a hook, and return its output.
 
-    Blocks for GIT_SECONDS at most. Raises OSError or SubprocessError if git fails.
+    Blocks for `limit_seconds` at most. Raises OSError or SubprocessError if git fails.
     """
     import subprocess  # here: most runs start no git
 
@@ -32,7 +36,7 @@ def run_git(root: Path, *arguments: str) -> bytes:
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=GIT_SECONDS,
+        timeout=limit_seconds,
         check=True,
     )
     return process.stdout
@@ -45,8 +49,8 @@ def describe_git_error(error: Exception) -> str:
     match error:
         case FileNotFoundError():
             return "git is not installed, or the folder is not there"
-        case subprocess.TimeoutExpired():
-            return f"git did not answer within {GIT_SECONDS:.0f} s"
+        case subprocess.TimeoutExpired(timeout=seconds):
+            return f"git did not answer within {seconds:.0f} s"
         case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
             return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
     return str(error)
@@ -61,9 +65,9 @@ def find_top_folder(root: Path) -> Path | None:
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
-    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, with
-    a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ. It is unknown too if a
-    file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
+    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, in a
+    folder that git ignores, with a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ.
+    It is unknown too if a file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
     """
     import subprocess  # here: few runs need it
 
@@ -71,11 +75,9 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
     if top is None:
         return ""
     try:
-        listed = run_git(
-            root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--", ":/"
-        )
+        listed = run_git(root, *_STATUS, "--", ":/")
         commit, paths = _parse_status(listed)
-        if not commit or paths is None or len(paths) > _MOST_CHANGED:
+        if not commit or paths is None or len(paths) > _MOST_CHANGED or is_ignored(root, top):
             return ""
         if unchanged_since_seconds is not None:
             tracked = run_git(top, "ls-files", "-z").split(b"\0")
@@ -84,6 +86,19 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
         return _digest_files(commit, paths, top)
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def is_ignored(root: Path, top: Path) -> bool:
+    """Return whether git ignores a folder of the work tree `top` as a whole, so that it sees no change there."""
+    import subprocess
+
+    if root.absolute() == top:
+        return False
+    try:
+        run_git(root, "check-ignore", "--quiet", ".")
+    except subprocess.CalledProcessError:  # exit code 1
+        return False
+    return True
 
 
 def _has_changed_since(paths: Iterable[bytes], top: Path, since_seconds: float) -> bool:

@@ -256,35 +256,29 @@ def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
     `untracked` False: only those that it tracks. Tracked files that have been deleted are in the list. A submodule or
-    another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit.
+    another repository is a path that names a folder. Blocks for a minute at most. Raises NoGit, also if git ignores
+    all files in `folder`.
     """
     import subprocess  # here: few stages need it, and it takes 10 ms to load
+    from pathlib import Path
+
+    from paropt_exporter.git import describe_git_error, run_git
 
     others = ("--others", "--exclude-standard") if untracked else ()
-    command = ("git", "ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")
+    words = ("ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=_build_git_environment(), capture_output=True, check=False, timeout=_GIT_SECONDS
-        )
-    except FileNotFoundError:
-        raise NoGit("git is not installed") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoGit(f"git ls-files: {error}") from None
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it printed no error"]
-        raise NoGit(f"git ls-files: {lines[0][:200]}")
-    return sorted(os.fsdecode(name).rstrip("/") for name in done.stdout.split(b"\0")[:-1])
+        listed = run_git(Path(folder), *words, limit_seconds=_GIT_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoGit(f"git ls-files: {describe_git_error(error)}") from None
+    found = sorted(os.fsdecode(name).rstrip("/") for name in listed.split(b"\0")[:-1])
+    if untracked and all(path.startswith("../") for path in found):
+        raise NoGit("git ignores all files in this folder")
+    return found
 
 
 def walk_folder(folder: str, path: str) -> list[FoundFile]:
     """Return all files in a folder, such as a submodule, except those in its `.git`."""
     return InputPatterns((escape_pattern(path),)).find_files(folder)
-
-
-def _build_git_environment() -> dict[str, str]:
-    """Return the environment without the variables by which a hook of git names its own repository and index."""
-    hidden = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-    return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 def _is_lasting(error: OSError) -> bool:

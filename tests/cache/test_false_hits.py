@@ -68,6 +68,19 @@ def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: Cached
     assert again.stages["lint"].cache_note == "src/new.py is new"
 
 
+def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) -> None:
+    """As below a home folder whose settings are in git, with a .gitignore of `*`."""
+    project = CachedProject(tmp_path / "home/project", tmp_path / "store", work={"lint": print_sources})
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "home", check=True)
+    (tmp_path / "home/.gitignore").write_text("*\n")
+    project.write_file("src/a.py", "one")
+    lint = project.build_stage("lint", inputs=None)
+    project.run(lint)
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "git ignores all files in this folder: name its `inputs`"
+
+
 def test_turbo_14059_file_outside_the_stages_folder_is_an_input(project: CachedProject) -> None:
     project.write_file("web/x", "x")
     lint = project.build_stage("lint", inputs=("web/**", "src/a.py"), cwd=project.root / "web")
@@ -267,6 +280,21 @@ def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "lint changed")
 
 
+def test_programs_of_one_name_in_different_folders_count_each(project: CachedProject, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "check").write_text("#!/bin/sh\n# 1\n")
+        (tmp_path / name / "check").chmod(0o755)
+    steps = tuple((f"{tmp_path}/{name}/check",) for name in ("one", "two"))
+    lint = project.build_stage("lint")
+    lint = replace(lint, tasks=(PlannedTask(index=0, item=None, work=Commands(steps=steps)),))
+    for name in ("one", "two"):
+        project.run(lint)
+        assert project.run(lint).is_cached("lint")
+        (tmp_path / name / "check").write_text("#!/bin/sh\n# 2\n")
+        assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: CachedProject) -> None:
     packages = "venv/lib/python3.11/site-packages"
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
@@ -279,6 +307,21 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+@pytest.mark.parametrize("program", ["python", "{root}/tools/bin/python"])
+def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: CachedProject, program: str) -> None:
+    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV."""
+    packages = "tools/lib/python3.11/site-packages"
+    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
+    project.environ["PATH"] = f"{project.root}/tools/bin:/bin"
+    lint = project.build_stage("lint", command=(program.format(root=project.root), "-m", "ruff"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:
     os.mkfifo(project.root / "src/pipe")
     lint = project.build_stage("lint", inputs=("src/**", "README"))
@@ -287,6 +330,44 @@ def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> No
         ran = project.run(lint)
         assert ran.called == ["lint"]
         assert ran.stages["lint"].cache_note == "src/pipe is neither a file nor a folder"
+
+
+def test_file_that_takes_the_output_is_no_input(project: CachedProject) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+
+    def lint(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "lint.log").write_text("fine")  # as the engine does for `file`
+        return "fine"
+
+    project.work["lint"] = lint
+    stage = project.build_stage("lint", inputs=None, output_file=project.root / "lint.log")
+    assert project.run(stage).said == []
+    assert project.run(stage).is_cached("lint")
+
+
+def test_hit_touches_no_other_file_than_the_one_that_takes_the_output(project: CachedProject) -> None:
+    """`[1]` in the name of `file` is no pattern."""
+
+    def lint(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "log[1].txt").write_text("fine")
+        return "fine"
+
+    project.work["lint"] = lint
+    stage = project.build_stage("lint", output_file=project.root / "log[1].txt")
+    project.run(stage)
+    (project.root / "log[1].txt").unlink()
+    project.write_file("log1.txt", "precious")
+    assert project.run(stage).is_cached("lint")
+    assert (project.root / "log[1].txt").read_text() == "fine"
+    assert (project.root / "log1.txt").read_text() == "precious"
+
+
+def test_stage_whose_output_goes_out_of_the_project_is_not_kept(project: CachedProject) -> None:
+    stage = project.build_stage("lint", output_file=project.root / ".." / "lint.log")
+    for _ in range(2):
+        ran = project.run(stage)
+        assert ran.called == ["lint"]
+        assert ran.stages["lint"].cache_note.startswith("its output goes to ../lint.log")
 
 
 def test_output_named_in_a_line_for_a_shell_is_neither_tool_nor_input(project: CachedProject) -> None:

@@ -141,6 +141,14 @@ def test_store_that_others_may_write_to_is_not_used(project: CachedProject) -> N
     assert "other users may write to" in ran.stages["build"].cache_note
 
 
+def test_half_written_files_are_not_damaged_ones(project: CachedProject) -> None:
+    """Another process writes them now, or was killed while it did."""
+    for folder in ("ac", "cas"):
+        project.write_file(f"../store/v1/{folder}/aa/.aabbccdd.00000000", "half")
+    assert [*project.store.list_damaged()] == []
+    assert (project.store.folder / "v1/ac/aa/.aabbccdd.00000000").exists()
+
+
 def test_store_deleted_during_the_run_keeps_nothing_wrong(project: CachedProject) -> None:
     def build_and_delete(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
         shutil.rmtree(project.store.folder)

@@ -243,3 +243,19 @@ def test_repeated_lanes_are_not_narrowed(repository: Repository) -> None:
     ran = run(repository.root, "--affected", "--every", "1m", projects.ANY_PORT)
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
+
+
+def test_list_of_lane_auto_is_that_of_the_chosen_lane(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "--create", "feature")
+    repository.write("docs/b.md", "1")
+    ran = call_command(repository.root, "--list", "-q", "--lane", "auto")
+    assert ran.stdout.split() == ["lint", "build", "docs", "unit_tests", "e2e_tests", "audit"]
+    assert "lane docs: only documents changed" in ran.stderr
+
+
+@pytest.mark.parametrize("command", [["--list"], ["check"], ["history"], ["sla"], ["profile", "lint"], ["plan"]])
+def test_misspelled_lane_is_suggested_by_each_command(repository: Repository, command: list[str]) -> None:
+    call_command(repository.root, "--once", "-q")
+    ran = call_command(repository.root, *command, "--lane", "standrad")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "unknown lane 'standrad': did you mean 'standard'? Choose from docs, standard, heavy" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,11 @@ def test_only_the_given_kinds_are_rendered() -> None:
 def test_an_unknown_kind_is_an_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"cannot generate 'alert'; choose from .*schema, docs"):
         generate.render_files(["schema", "alert"], Options())
+
+
+def test_file_that_is_no_text_is_replaced(tmp_path: Path) -> None:
+    schema = tmp_path / "docs/paropt.schema.json"
+    schema.parent.mkdir()
+    schema.write_bytes(b"\xe9")
+    assert generate.run(["schema"], tmp_path, Options(), stdout=io.StringIO()) == 0
+    assert schema.read_text() == FILES["docs/paropt.schema.json"]

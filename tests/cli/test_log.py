@@ -127,12 +127,21 @@ def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
     [
         (("nope",), "has no output of a stage 'nope': choose from lint, unit"),
         (("2026", "lint"), f"no log, or more than one, matches run '2026'; the latest are {OLD}, {NEW}"),
+        (("202611",), f"no log, or more than one, matches run '202611'; the latest are {OLD}, {NEW}"),
         (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
     ],
 )
 def test_name_without_a_match_is_rejected(kept: Kept, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         printed(kept.folder, *words)
+
+
+def test_empty_word_means_all_stages_of_the_only_run(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "logs")
+    kept.begin()
+    kept.attempt("lint", b"fine\n")
+    kept.end()
+    assert printed(kept.folder, "") == ("fine\n", "")
 
 
 def test_project_without_logs_says_what_to_do(tmp_path: Path) -> None:

@@ -199,6 +199,13 @@ def test_wrapped_lines_have_all_words_and_fit_unless_one_word_does_not(line: str
         assert formatting.count_columns(each) <= columns or len(each.split()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"), [("lint", 4), ("é", 1), ("e\u0301", 1), ("界", 2), ("ปี", 1), ("a\u200db", 2), ("⚠\ufe0f", 1)]
+)
+def test_width_is_that_of_a_terminal(text: str, columns: int) -> None:
+    assert formatting.count_columns(text) == columns
+
+
 def test_successful_run_has_a_short_summary() -> None:
     assert summary.format_summary(run(stage("lint", 2, 3.0)), {}) == "\n".join(
         ["standard succeeded · 1 stage, 1 task in 7.4 s", "    lint     3.0 s"]

@@ -51,6 +51,9 @@ def test_patterns_are_relative_to_the_configs_folder(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         ("inputs: []", "inputs: the list is empty"),
+        ("inputs: src/**", "inputs: expected a list or auto, found 'src/**': put it in [ ]"),
+        ("inputs: {a: b}", "inputs: expected a list, found a mapping"),
+        ("inputs: [a], outputs: dist", "outputs: expected a list, found 'dist': put it in [ ]"),
         ("inputs: ['!a']", "each pattern leaves files out"),
         ("inputs: [/etc]", "write a path relative to the stage's folder"),
         ("inputs: ['{item}']", "the stage has no items for {item}"),

@@ -66,6 +66,15 @@ def test_search_does_not_enter_the_home_folder(tmp_path: Path) -> None:
     assert discover(None, {"HOME": str(tmp_path)}, folder=tmp_path) == tmp_path / "paropt.yml"
 
 
+@pytest.mark.parametrize("written", ["{home}/", "{home}/../link"])
+def test_home_folder_is_known_by_any_of_its_paths(tmp_path: Path, written: str) -> None:
+    home, inner = tmp_path / "home", tmp_path / "home/notes"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    (home / "paropt.yml").touch()
+    assert discover(None, {"HOME": written.format(home=home)}, folder=inner) is None
+
+
 def test_search_does_not_enter_a_world_writable_folder(tmp_path: Path) -> None:
     inner = tmp_path / "open" / "mine"
     inner.mkdir(parents=True)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, TaskRecord
+from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from support.event_samples import (
@@ -248,6 +248,30 @@ def test_a_run_of_a_killed_process_is_marked_as_interrupted(path: Path) -> None:
         results = {stage.stage: stage.result for stage in run.stages}
         assert results == {"lint": Result.SUCCESS, "unit": Result.CANCELLATION, "types": Result.SKIP}
         assert load_failed_stages(history) == {"unit", "types"}
+
+
+def test_an_interrupted_run_stays_one_of_its_shard(path: Path) -> None:
+    shard = Shard(index=1, count=2, split="abc")
+    with closing(open_file(path)) as history:
+        keep(history, replace(run_started("r1", stages=("unit",)), shard=shard), stage_started("unit", "r1"))
+    with closing(open_file(path)) as history:
+        history.mark_interrupted_runs()
+        (run,) = history.load_runs()
+        failures = history.find_failures("standard", ["unit"])
+    assert run.shard == "1/2"
+    assert failures is not None and failures.shards == {("unit", ""): shard}
+
+
+def test_a_stage_that_was_not_planned_is_interrupted_too(path: Path) -> None:
+    """As in the run of a `StageCollector`."""
+    with closing(open_file(path)) as history:
+        keep(history, run_started("r1", stages=()), stage_started("unit", "r1"))
+    with closing(open_file(path)) as history:
+        (interrupted,) = history.mark_interrupted_runs()
+        (run,) = history.load_runs()
+        assert interrupted.running == ("unit",)
+        assert [stage.result for stage in run.stages] == [Result.CANCELLATION]
+        assert history.load_totals().counters[families.STAGE_RUNS.name, ("standard", "unit", "cancellation")] == 1
 
 
 def test_an_interrupted_run_has_the_totals_of_a_cancelled_one(path: Path) -> None:

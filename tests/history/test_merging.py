@@ -157,6 +157,15 @@ def test_a_later_run_of_a_shard_overrides_its_failure(tmp_path: Path) -> None:
     assert found.items == {"unit": frozenset("b")}
 
 
+def test_flaky_items_are_merged(tmp_path: Path) -> None:
+    flaky = replace(stage_ended("unit", "r1"), first_attempts=2, flaky_attempts=1, flaky_items=("b",))
+    shard = _keep(tmp_path / "shard.db", run_started("r1"), flaky, run_ended("r1", stages=(flaky,)))
+    _merge(tmp_path / "all.db", shard)
+    with closing(_open(tmp_path / "all.db")) as history:
+        (found,) = history.load_flakiness().values()
+    assert found.items == {"b"}
+
+
 def test_a_file_is_merged_with_its_long_tests(tmp_path: Path) -> None:
     """A test that is no longer long in the newest measurement of its file is gone."""
 

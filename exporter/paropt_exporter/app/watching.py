@@ -29,6 +29,7 @@ from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
 from paropt_exporter.plan import Selection, choose_stages
 from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
+from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -94,6 +95,7 @@ class Watch:
         with self._lock:
             self._config = config
             self._stages: Sequence[Stage] = stages
+            self._needs = {stage.name: stage.needs for stage in stages}
             self._inputs = inputs
             self._states = {name: state for name, state in self._states.items() if name in self._names}
             self._asked = set(self._names)
@@ -155,7 +157,7 @@ class Watch:
             chosen = {name for name in (*self._changed, *self._asked) if name in self._names}
             chosen |= {name for name in self._names if self._was_ended_early(name)}
             chosen |= self._find_behind(chosen)
-            chosen |= self._find_open_needs(chosen)
+            chosen = find_reachable(chosen, self._list_open_needs)
             return tuple(name for name in self._names if name in chosen)
 
     def describe(self) -> str:
@@ -177,7 +179,7 @@ class Watch:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return tuple(stage.name for stage in self._stages)
+        return tuple(self._needs)
 
     def _scan(self) -> Mapping[str, str]:
         """Return the stages that became affected since the last scan, and keep them."""
@@ -210,40 +212,24 @@ class Watch:
     def _find_behind(self, chosen: set[str]) -> set[str]:
         """Return the stages that were skipped since a stage that they need had failed, and can run now."""
         found: set[str] = set()
-        for stage in _sort_by_needs(self._stages):
-            state = self._states.get(stage.name)
-            if state is None or state.result is not Result.SKIP or not state.message.startswith("needs "):
-                continue
-            needs = [need for need in stage.needs if need in self._names]
+        while True:  # until no more stages follow: at most once for each stage of a chain
             again = chosen | found
-            if any(need in again for need in needs) and all(need in again or self._has_passed(need) for need in needs):
-                found.add(stage.name)
-        return found
+            more = {stage.name for stage in self._stages if stage.name not in found and self._can_follow(stage, again)}
+            if not more:
+                return found
+            found |= more
 
-    def _find_open_needs(self, chosen: set[str]) -> set[str]:
-        """Return the stages that chosen ones need and that have not passed."""
-        needs = {stage.name: stage.needs for stage in self._stages}
-        found: set[str] = set()
-        waiting = [*chosen]
-        while waiting:
-            for need in needs[waiting.pop()]:
-                if need in needs and need not in chosen and need not in found and not self._has_passed(need):
-                    found.add(need)
-                    waiting.append(need)
-        return found
+    def _can_follow(self, stage: Stage, again: set[str]) -> bool:
+        """Return whether a stage was skipped for a need that runs again, and all its other needs have passed."""
+        state = self._states.get(stage.name)
+        if state is None or state.result is not Result.SKIP or not state.message.startswith("needs "):
+            return False
+        needs = [need for need in stage.needs if need in self._needs]
+        return any(need in again for need in needs) and all(need in again or self._has_passed(need) for need in needs)
 
-
-def _sort_by_needs(stages: Sequence[Stage]) -> list[Stage]:
-    names = {stage.name for stage in stages}
-    done: dict[str, Stage] = {}
-    waiting = [*stages]
-    while waiting:
-        ready = [stage for stage in waiting if all(need in done or need not in names for need in stage.needs)]
-        done.update({stage.name: stage for stage in ready})
-        waiting = [stage for stage in waiting if stage.name not in done]
-        if not ready:
-            break  # a circle, which the config's checks refuse
-    return [*done.values(), *waiting]
+    def _list_open_needs(self, name: str) -> list[str]:
+        """Return the stages that a stage needs and that have not passed."""
+        return [need for need in self._needs[name] if need in self._needs and not self._has_passed(need)]
 
 
 def _was_planned_skip(state: StageRecord) -> bool:

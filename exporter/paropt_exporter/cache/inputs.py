@@ -18,6 +18,7 @@ from paropt_exporter.input_files import (
     InputPatterns,
     NoGit,
     WalkedFolder,
+    escape_pattern,
     fill_item,
     list_git_files,
     walk_folder,
@@ -147,7 +148,7 @@ def _iter_named_files(folder: str, stage: PlannedStage, task: PlannedTask) -> It
     """Yield the project's files that are words of a task's commands, such as a script, except its outputs."""
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    written = InputPatterns(list_written(stage))
+    written = InputPatterns(list_written(stage, folder))
     for word in dict.fromkeys(_iter_words(task.work.steps)):
         path = posixpath.normpath(posixpath.join(cwd, word))
         if word.startswith("/"):
@@ -181,12 +182,13 @@ def _split_line(line: str) -> list[str]:
 
 def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
     """Yield the files that git does not ignore, without untracked outputs of this stage and of unrelated ones."""
-    written = InputPatterns((*list_written(stage), *stage.other_outputs))
+    written = InputPatterns((*list_written(stage, folder), *stage.other_outputs))
     skipped: set[str] = set()
+    listed = list_git_files(folder)
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))
-        skipped = {path for path in list_git_files(folder) if path not in tracked and written.matches(path)}
-    for path in list_git_files(folder):
+        skipped = {path for path in listed if path not in tracked and written.matches(path)}
+    for path in listed:
         if path in skipped:
             continue
         try:
@@ -202,15 +204,20 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
                 yield from walk_folder(folder, path)
 
 
-def list_written(stage: PlannedStage) -> tuple[str, ...]:
-    """Return the patterns of all files that a stage writes, each item in its place."""
-    fixed = [pattern for pattern in stage.outputs if ITEM not in pattern]
+def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
+    """Return the patterns of all files that a stage writes, relative to `folder`, each item in its place."""
+    fixed = [pattern for pattern in stage.outputs if ITEM not in pattern] + list_output_file(stage, folder)
     each = [pattern for pattern in stage.outputs if ITEM in pattern]
     if each:
         for task in stage.tasks:
             for item in task.items or ((task.item,) if task.item is not None else ()):
                 fixed += fill_item(each, item)
     return tuple(fixed)
+
+
+def list_output_file(stage: PlannedStage, folder: str) -> list[str]:
+    """Return the pattern of the file that takes a stage's output, or nothing if there is none."""
+    return [escape_pattern(posixpath.relpath(stage.output_file, folder))] if stage.output_file is not None else []
 
 
 def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:

@@ -306,13 +306,15 @@ class Store:
         """Yield the entries and contents that are damaged, and remove them."""
         for file in self.list_files():
             name = os.path.basename(file.path)
+            if name.startswith("."):
+                continue  # another process writes it, or was killed while it did
             if self.is_result(file):
                 try:
                     self.load(name)
                 except BadEntry:
                     self._discard(file.path)
                     yield file
-            elif not name.startswith(".") and not self.verify(name):
+            elif not self.verify(name):
                 yield file
 
     def prune_if_full(self) -> None:

@@ -20,6 +20,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    list_output_file,
     list_written,
     read_inputs,
     read_recorded_inputs,
@@ -83,7 +84,7 @@ class StageReader:
 
     def read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
-        _require_one_output(stage)
+        self._check_output_file(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
         listings: dict[str, bytes] = {}
@@ -108,7 +109,7 @@ class StageReader:
         record = self._states.find_record(self._name_record(stage))
         if record is None:
             return None
-        _require_one_output(stage)
+        self._check_output_file(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = read_recorded_inputs(self._states, record, stage, [part.task for part in parts])
         if inputs is None:
@@ -118,9 +119,19 @@ class StageReader:
         keys = self._build_keys(stage, parts, tools, inputs.listing, own)
         return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
 
+    def _check_output_file(self, stage: PlannedStage) -> None:
+        if stage.output_file is None:
+            return
+        if len(stage.tasks) > 1:
+            raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
+        path = posixpath.relpath(stage.output_file, self._root)
+        if path.startswith("../"):
+            raise UnusableFile(f"its output goes to {path}, and no file outside of the project is restored")
+
     def _name_record(self, stage: PlannedStage) -> str:
         """Return a name that tells apart the stages whose walks or outputs differ."""
-        return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), list_written(stage)))
+        written = list_written(stage, os.fspath(self._root))
+        return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), written))
 
     def _build_keys(
         self,
@@ -147,7 +158,7 @@ class StageReader:
 
     def find_own_input(self, reading: StageReading) -> Miss | None:
         """Return why a stage that writes a file that it reads has no result, or None."""
-        path = find_own_input(list_written(reading.stage), reading.inputs)
+        path = find_own_input(list_written(reading.stage, os.fspath(self._root)), reading.inputs)
         return None if path is None else Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
 
     def find_change(self, reading: StageReading) -> Miss | None:
@@ -177,11 +188,6 @@ class StageReader:
         )
 
 
-def _require_one_output(stage: PlannedStage) -> None:
-    if stage.output_file is not None and len(stage.tasks) > 1:
-        raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
-
-
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
     """Return the parts of a stage that have results of their own.
 
@@ -206,9 +212,7 @@ def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[st
     patterns: list[str] = []
     for item in task.items or (task.item,):
         patterns += fill_item(stage.outputs, item)
-    if stage.output_file is not None:
-        patterns.append(posixpath.relpath(os.fspath(stage.output_file), os.fspath(root)))
-    return tuple(dict.fromkeys(patterns))
+    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
 
 
 def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
@@ -313,7 +317,8 @@ class Tools:
         for name in dict.fromkeys(_iter_program_names(steps)):
             program = _find_program(name, cwd, path)
             if program is not None:
-                found[os.path.basename(name)] = self._identify_program(program)
+                known = os.path.basename(name)
+                found[name if known in found else known] = self._identify_program(program, environment)
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
         node = os.path.join(self._root, _NODE_PACKAGES)
@@ -321,19 +326,19 @@ class Tools:
             found["node_modules"] = get_state(self._states.take_entry(node))
         return found
 
-    def _identify_program(self, program: str, depth: int = 0) -> str:
+    def _identify_program(self, program: str, environment: str | None, depth: int = 0) -> str:
         real = os.path.realpath(program)
         head = _read_head(real)
         if not head.startswith(b"#!") or depth >= _MOST_LINKS:
-            return self._get_state(real)
+            own = _find_environment_of_python(program)
+            if own is None or (environment is not None and os.path.samefile(own, environment)):
+                return self._get_state(real)
+            return _hash_texts([self._get_state(real), *self._identify_environment(own)])
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
         if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
-            parts += [self._identify_program(words[0], depth + 1), *words[1:]]
-            folder = os.path.dirname(os.path.dirname(words[0]))
-            if os.path.exists(os.path.join(folder, "pyvenv.cfg")):
-                parts += self._identify_environment(folder)
+            parts += [self._identify_program(words[0], environment, depth + 1), *words[1:]]
         return _hash_texts(parts)
 
     def _get_state(self, path: str) -> str:
@@ -415,6 +420,13 @@ def _find_program(name: str, cwd: Path, path: str) -> str | None:
         if os.access(full, os.X_OK) and os.path.isfile(full):
             return full
     return None
+
+
+def _find_environment_of_python(program: str) -> str | None:
+    """Return the folder of the virtual environment whose interpreter a program is, or None."""
+    folder = os.path.dirname(os.path.dirname(program))
+    is_python = os.path.basename(program).startswith(("python", "pypy"))
+    return folder if is_python and os.path.exists(os.path.join(folder, "pyvenv.cfg")) else None
 
 
 def _read_head(path: str) -> bytes:

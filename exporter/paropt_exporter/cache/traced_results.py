@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cache.file_states import ABSENT, Entry, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_settings_file
+from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
 from paropt_exporter.cache.path_sets import (
@@ -172,21 +172,12 @@ class TracedResults:
         variables = build_command_environment(stage, self._environ)
         temporary = variables.get("TMPDIR") or "/tmp"  # nosec B108 # compared with paths
         cache = variables.get("XDG_CACHE_HOME") or os.path.join(variables.get("HOME", ""), ".cache")
-        patterns = [*stage.outputs]
-        if stage.output_file is not None:
-            patterns.append(os.path.relpath(stage.output_file, self._states.folder))
         return TracedTask(
-            outputs=InputPatterns(_fill_items(tuple(patterns), stage)),
+            outputs=InputPatterns(list_written(stage, self._states.folder)),
             temporary_folders=(f"{temporary.rstrip('/')}/", *_MEMORY_FOLDERS),
             cache_folders=(f"{cache}/",) if Path(cache).is_absolute() else (),
             allows_servers=stage.allows_servers,
         )
-
-
-def _fill_items(patterns: tuple[str, ...], stage: PlannedStage) -> tuple[str, ...]:
-    from paropt_exporter.cache.inputs import list_written
-
-    return tuple(dict.fromkeys((*list_written(replace(stage, outputs=patterns)),)))
 
 
 class TracedTask(Struct, frozen=True, kw_only=True):

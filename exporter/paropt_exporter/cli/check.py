@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import format_count, format_faults
 from paropt_exporter.errors import ConfigError, UsageError
-from paropt_exporter.plan import NOTHING_TO_RUN
+from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -33,8 +33,8 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     config, faults = _read_config(config_path, root)
     if config is None:
         return _print_faults(faults, stderr)
-    if lane is not None and lane not in config.lanes and not faults:
-        raise UsageError(f"unknown lane {lane!r}: choose from {', '.join(config.lanes)}")
+    if lane is not None and not faults:
+        require_lane(config, lane)
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(chosen.includes(stage) for chosen in lanes.values())]
     for warning in _iter_warnings(config, lanes, stages):

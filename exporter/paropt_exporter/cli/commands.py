@@ -88,11 +88,6 @@ def _load_config(flags: Flags) -> Config:
     return config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
 
 
-def _require_known_lane(lane: str | None, loaded: Config) -> None:
-    if lane is not None and lane not in loaded.lanes:
-        raise UsageError(f"unknown lane {lane!r}: choose from {', '.join(loaded.lanes)}")
-
-
 def _is_found_above(flags: Flags, path: Path | None) -> bool:
     from paropt_exporter.config.locate import VARIABLE, is_above
 
@@ -174,16 +169,19 @@ def _run_list(flags: Flags) -> int:
     from paropt_exporter.cli import listing
 
     loaded = _load_config(flags)
-    if flags.lane != AUTO:
-        _require_known_lane(flags.lane, loaded)
     if flags.affected is not None:
         loaded = _keep_affected(flags, loaded)
-    lane, items = flags.lane, None
+    lane, items = None, None
     if flags.shard is not None:
         from paropt_exporter.plan.sharding import list_items
 
         plan = _build_plan(flags, loaded)
         lane, items = plan.lane, {stage.name: len(list_items(stage)) for stage in plan.stages}
+    elif flags.lane is not None:
+        from paropt_exporter import plan as plans
+
+        lane = _choose_lane(flags, loaded.root)
+        plans.require_lane(loaded, lane)
     return listing.run(
         loaded,
         lane=lane,
@@ -271,6 +269,7 @@ def _open_history(loaded: Config) -> History:
 
 def _run_history(flags: Flags) -> int:
     from paropt_exporter import host
+    from paropt_exporter import plan as plans
     from paropt_exporter.cli import history as command
 
     if flags.history_action == "merge":
@@ -280,8 +279,8 @@ def _run_history(flags: Flags) -> int:
     loaded = _load_config(flags)
     with closing(_open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has.
-        if flags.lane not in loaded.lanes and not history.load_runs(flags.lane, limit=1):
-            _require_known_lane(flags.lane, loaded)
+        if flags.lane is not None and not history.load_runs(flags.lane, limit=1):
+            plans.require_lane(loaded, flags.lane)
         if flags.what_if is not None:
             return command.run_what_if(
                 history,
@@ -376,10 +375,12 @@ def _run_profile(flags: Flags) -> int:
 
 
 def _run_sla(flags: Flags) -> int:
+    from paropt_exporter import plan as plans
     from paropt_exporter.cli import sla
 
     loaded = _load_config(flags)
-    _require_known_lane(flags.lane, loaded)
+    if flags.lane is not None:
+        plans.require_lane(loaded, flags.lane)
     with closing(_open_history(loaded)) as history:
         return sla.run_sla(
             loaded,

@@ -10,6 +10,8 @@ from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _WORDS_WITH_SPACES = compile_later(r" *[^ ]+(?: s[:,;)]*(?= |$))?")  # a number stays with its unit
+_WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
+_FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 
@@ -48,6 +50,11 @@ def pad_text(text: str, width: int) -> str:
     return text + " " * (width - count_columns(text))
 
 
+def wrap_for_terminal(line: str, columns: int | None, indent: int) -> list[str]:
+    """Return a line wrapped for a terminal; whole without a terminal (None), or on one with very few columns."""
+    return [line] if columns is None or columns < _FEWEST_COLUMNS else wrap_line(line, columns, indent)
+
+
 def wrap_line(line: str, columns: int, indent: int) -> list[str]:
     """Return a line as lines of at most so many columns, broken between words; all but the first are indented.
 
@@ -74,6 +81,6 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 
 def _get_width(character: str) -> int:
-    if unicodedata.combining(character):
+    if unicodedata.category(character) in _WITHOUT_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

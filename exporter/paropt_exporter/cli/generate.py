@@ -31,7 +31,7 @@ def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: Tex
 
 def _write_file(path: Path, text: str, stdout: TextIO) -> None:
     try:
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             print(f"{path} is up to date", file=stdout)
             return
         path.parent.mkdir(parents=True, exist_ok=True)

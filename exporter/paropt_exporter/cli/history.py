@@ -306,10 +306,7 @@ def _predict_seconds(
 
 def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSummary:
     if run_id is not None:
-        found = history.find_run(run_id)
-        if found is None:
-            raise UsageError(f"no run, or more than one, matches {run_id!r}: `paropt-exporter history` lists them")
-        return found
+        return _find_run(history, run_id)
     ended = [summary for summary in history.load_runs(lane) if summary.result in _COMPLETE]
     if not ended:
         raise UsageError(f"no run{f' of lane {lane}' if lane else ''} has come to its end yet")

@@ -17,6 +17,7 @@ from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_
 
 _LATEST = "latest"
 _KNOWN_RUNS = 5  # in an error message
+_YEAR_DIGITS = 4  # an id begins with a year: fewer digits may be a stage's name
 _FOLLOW_SECONDS = 0.2  # between two reads of a growing log
 
 
@@ -91,7 +92,7 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
     found = _find_run(words[0], runs)
     if found is not None:
         return found, words[1] if len(words) > 1 else ""
-    if len(words) > 1:
+    if len(words) > 1 or (len(words[0]) >= _YEAR_DIGITS and any(each.startswith(words[0]) for each in runs)):
         raise UsageError(
             f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
         )
@@ -103,7 +104,7 @@ def _find_run(word: str, runs: list[str]) -> str | None:
     if word == _LATEST:
         return runs[-1]
     fitting = [each for each in runs if each.startswith(word)]
-    return fitting[0] if len(fitting) == 1 and word[0].isdigit() else None
+    return fitting[0] if len(fitting) == 1 and word[:1].isdigit() else None
 
 
 def _read_lane(folder: Path, run_id: str) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from msgspec import to_builtins
 
-from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, format_table
+from paropt_exporter.cli.formatting import (
+    count_columns,
+    format_count,
+    format_line,
+    format_seconds,
+    format_table,
+    wrap_for_terminal,
+)
 from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
@@ -24,7 +32,9 @@ _MOST_MISSES = 20  # lines of one stage
 _MOST_STAGES = 6  # of a shard, in its line
 _NOTHING = "nothing to run in this shard"
 _NO_MEMORY_BOUND = 1 << 62
-_WIDE_COLUMNS = 120  # a narrower terminal has no room for the column work
+# Left out in this order until the table fits the terminal.
+_DISPENSABLE = ("work", "order", "pool", "number", "needs", "limit", "tasks")
+_CLOSING_INDENT = 11  # of lines that continue another one below the table
 
 
 def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] | None = None) -> int:
@@ -36,20 +46,23 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
         shown = to_json(plan) if previews is None else {**to_json(plan), "cache": to_builtins(list(previews))}
         json.dump(shown, stdout, indent=2)
         stdout.write("\n")
-    elif stdout.isatty():
-        _print_table(plan, stdout)
     else:
-        stdout.write(to_text(plan))
+        stdout.write(to_text(plan, columns=shutil.get_terminal_size().columns if stdout.isatty() else None))
     if previews is not None and output != "json":
         stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 
-def to_text(plan: Plan) -> str:
-    """Return the plan as lines with aligned columns."""
+def to_text(plan: Plan, *, columns: int | None = None) -> str:
+    """Return the plan as aligned lines. `columns`: the width of the terminal, which the table keeps within."""
     rows = [_build_row(place, stage) for place, stage in enumerate(_list_runnable(plan), start=1)]
-    table = format_table(_HEADERS, rows) if rows or plan.shard is None else [_NOTHING]
-    return "\n".join([_format_heading(plan), "", *table, "", *_iter_closing_lines(plan)]) + "\n"
+    table = _format_fitting_table(rows, columns) if rows or plan.shard is None else [_NOTHING]
+    closing = [
+        part
+        for line in _iter_closing_lines(plan)
+        for part in wrap_for_terminal(format_line(line), columns, _CLOSING_INDENT)
+    ]
+    return "\n".join([*wrap_for_terminal(_format_heading(plan), columns, 2), "", *table, "", *closing]) + "\n"
 
 
 def to_json(plan: Plan) -> dict[str, object]:
@@ -69,6 +82,18 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notes": [*plan.notes],
         "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
     }
+
+
+def _format_fitting_table(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
+    """Return the table with the columns that fit; with all of them without a terminal (None)."""
+    kept = [*range(len(_HEADERS))]
+    for name in ("", *_DISPENSABLE):
+        kept = [column for column in kept if _HEADERS[column] != name]
+        headers, *cells = (tuple(row[column] for column in kept) for row in (_HEADERS, *rows))
+        table = format_table(headers, cells)
+        if columns is None or max(map(count_columns, table)) <= columns:
+            break
+    return table
 
 
 def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
@@ -307,24 +332,3 @@ def _work_to_json(work: Work) -> dict[str, object]:
     if isinstance(work, Call):
         return {"call": work.target, "arguments": [*work.arguments]}
     return {"steps": [[*words] for words in work.steps]}
-
-
-def _print_table(plan: Plan, stdout: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(file=stdout, highlight=False)
-    drawn = Table()
-    headers = _HEADERS if console.width >= _WIDE_COLUMNS else _HEADERS[:-1]
-    for header in headers:
-        drawn.add_column(header, no_wrap=header in ("stage", "expected"), overflow="fold")
-    for place, stage in enumerate(_list_runnable(plan), start=1):
-        cells = _build_row(place, stage)[: len(headers)]
-        drawn.add_row(*(Text(format_line(cell)) for cell in cells))  # Text: rich would read brackets as markup
-    console.print(
-        Text(format_line(_format_heading(plan))),
-        drawn,
-        *(Text(format_line(line)) for line in _iter_closing_lines(plan)),
-        sep="\n",
-    )

@@ -95,8 +95,7 @@ def _execute_run(plan: Plan, signals: Signals, clock: Clock) -> RunRecord:
 
 
 def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
-    if wanted.lane not in config.lanes:
-        raise UsageError(f"unknown lane {wanted.lane!r}: choose from {', '.join(config.lanes)}")
+    plans.require_lane(config, wanted.lane)
     lane = config.lanes[wanted.lane]
     stages = [stage for stage in config.stages if lane.includes(stage)]
     for stage in stages:

@@ -120,10 +120,6 @@ class ConsoleScreen:
     def show(self, text: str) -> None:
         self._queue_write(lambda: self._write_text(text), text)
 
-    def log(self, text: str) -> None:
-        """Show a line of the log."""
-        self._queue_write(lambda: self._write_text(text), text)
-
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         self._output_cut = False
@@ -408,7 +404,7 @@ def open_screen(
         log_flags=log_flags,
         color=lambda terminal: wants_color(color, os.environ, terminal=terminal),
     )
-    logs.set_writer(screen.log)
+    logs.set_writer(screen.show)
     return screen
 
 

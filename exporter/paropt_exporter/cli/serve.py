@@ -17,6 +17,7 @@ import msgspec
 from paropt_exporter import logs
 from paropt_exporter.app import READER_SECONDS
 from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
+from paropt_exporter.cli.formatting import format_count
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.errors import UsageError
 from paropt_exporter.serve.messages import (
@@ -101,8 +102,8 @@ def format_status(status: Status) -> str:
     held = sum(run.cores_held for run in status.runs)
     lines = [
         f"serve {status.version} (pid {status.pid}) at {status.url}",
-        f"{held:.1f} of {status.cores:g} cores computing, {_count(len(status.runs), 'run')},"
-        f" {_count(len(status.projects), 'project')}",
+        f"{held:.1f} of {status.cores:g} cores computing, {format_count(len(status.runs), 'run')},"
+        f" {format_count(len(status.projects), 'project')}",
     ]
     if status.runs:
         width = max(len(_name(run)) for run in status.runs)
@@ -130,7 +131,3 @@ def _format_run(run: RunStatus, width: int) -> str:
 
 def _name(run: RunStatus) -> str:
     return f"{run.project} {run.lane} (pid {run.pid})"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -144,8 +144,8 @@ def _format(proposals: Sequence[Proposal], rule: Rule) -> Iterator[str]:
     yield from format_table(_HEADERS, [_format_row(each, rule) for each in proposals])
     yield ""
     yield (
-        f"proposed: the {rule.quantile:.0%} quantile (nearest rank) of up to {MOST_RUNS} latest successful runs, plus "
-        f"{rule.margin:.0%}, rounded up"
+        f"proposed: the {100 * rule.quantile:g}% quantile (nearest rank) of up to {MOST_RUNS} latest successful runs, "
+        f"plus {100 * rule.margin:g}%, rounded up"
     )
     if any(each.seconds is None for each in proposals):
         yield f"none with fewer than {FEWEST_RUNS} successful runs"

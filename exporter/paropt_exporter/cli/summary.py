@@ -14,7 +14,7 @@ from paropt_exporter.cli.formatting import (
     format_line,
     format_seconds,
     pad_text,
-    wrap_line,
+    wrap_for_terminal,
 )
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 from paropt_exporter.plan import Flakiness
@@ -30,7 +30,6 @@ _MOST_OF_FEW = {_BAD: _FEW, _LATE: _FEW, _GOOD: _FEW, _SKIPPED: _FEW}
 _MOST_OF_MANY = {_BAD: 10, _LATE: 5, _GOOD: 3, _SKIPPED: 2}
 _FEW_BAD = 3  # stages that failed: each shows several findings; of more, one each
 _FACTS_INDENT, _FOOTER_INDENT = 6, 11  # of lines that continue another one
-_FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _COPIED = frozenset({"metrics", "output", "again"})
 _NAMED = 10  # stages without a line of their own
 _SLOWER_RATIO, _SLOWER_SECONDS = 2.0, 1.0  # than usual by both: a smaller difference is the machine's noise
@@ -55,26 +54,23 @@ def format_summary(
     flaky in them. `columns`: of the terminal. Findings, commands and addresses are not wrapped to them, so that they
     can be copied.
     """
-
-    def wrap(line: str, indent: int) -> list[str]:
-        return [line] if columns is None or columns < _FEWEST_COLUMNS else wrap_line(line, columns, indent)
-
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
     widths = (count_columns(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
-    lines = wrap(format_headline(run), 2)
+    lines = wrap_for_terminal(format_headline(run), columns, 2)
     for kind, group in groupby(sorted(run.stages, key=_sort_key), key=_classify_stage):
         stages = list(group)
         for stage in stages[: most[kind]]:
             facts = _format_facts(stage, usual, flakiness)
-            lines += wrap(f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}", _FACTS_INDENT)
+            line = f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}"
+            lines += wrap_for_terminal(line, columns, _FACTS_INDENT)
             if stage.stage in failed:
                 telling = _choose_telling_lines(failed[stage.stage], stage, most=None if few_bad else 1)
                 lines.extend(f"      {line}" for line in telling)
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
-            lines += wrap(f"    … {len(left)} more {remaining}", _FACTS_INDENT)
+            lines += wrap_for_terminal(f"    … {len(left)} more {remaining}", columns, _FACTS_INDENT)
     if run.total is not None and (run.warned or run.broken):
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
@@ -84,7 +80,7 @@ def format_summary(
     )
     for name, fact in footer:
         line = f"  {name:<8} {fact}"
-        lines += [line] if name in _COPIED else wrap(line, _FOOTER_INDENT)
+        lines += [line] if name in _COPIED else wrap_for_terminal(line, columns, _FOOTER_INDENT)
     return "\n".join(lines)
 
 

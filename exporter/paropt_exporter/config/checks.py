@@ -562,10 +562,11 @@ def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             if any(pattern.startswith("!") for pattern in patterns) and not _has_own_pattern(patterns):
                 what = "a pattern without '!' is missing: it counts where commands can't be traced"
                 yield Fault(location=(*place, key), message=what)
-        elif stage.get(key) is not None and not any(not pattern.startswith("!") for pattern in patterns):
-            what = "the list is empty" if not patterns else "each pattern leaves files out: add one without '!'"
-            if key == "inputs" or patterns:
-                yield Fault(location=(*place, key), message=what)
+        elif key == "inputs" and stage.get(key) == []:
+            yield Fault(location=(*place, key), message="the list is empty")
+        elif patterns and all(pattern.startswith("!") for pattern in patterns):
+            what = "each pattern leaves files out: add one without '!'"
+            yield Fault(location=(*place, key), message=what)
         for index, pattern in enumerate(patterns):
             if ITEM in pattern and "items" not in stage:
                 message = f"the stage has no items for {ITEM}: add `items`"

@@ -342,11 +342,16 @@ class Project:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """The reasons why files of the project are not used."""
+        _, reason = self._package
+        return (reason,) if reason else ()
+
+    @cached_property
+    def _package(self) -> tuple[dict[str, object], str]:
+        """What package.json holds, and why it is not used, or ""."""
         try:
-            json.loads(self._read_text("package.json") or "{}")
+            return raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}")), ""
         except (ValueError, RecursionError) as error:
-            return (f"package.json can't be parsed, and is not used: {describe_error(error)}",)
-        return ()
+            return {}, f"package.json can't be parsed, and is not used: {describe_error(error)}"
 
     @cached_property
     def ruff_fixes(self) -> bool:
@@ -478,23 +483,17 @@ class Project:
     @cached_property
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
-        try:
-            scripts = json.loads(self._read_text("package.json") or "{}").get("scripts", {})
-        except (ValueError, AttributeError, RecursionError):
-            return {}
+        described, _ = self._package
         placeholder = "no test specified"  # `npm init` writes such a script, which always fails
         return {
-            name: line for name, line in raw_yaml.as_mapping(scripts).items()
+            name: line for name, line in raw_yaml.as_mapping(described.get("scripts")).items()
             if isinstance(line, str) and placeholder not in line
         }  # fmt: skip
 
     @cached_property
     def lacks_node_modules(self) -> bool:
         """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
-        try:
-            described = raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}"))
-        except (ValueError, RecursionError):
-            return False
+        described, _ = self._package
         needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
         folders = (self._root, *self._root.absolute().parents)
         return needs and not any((folder / "node_modules").is_dir() for folder in folders)

@@ -28,7 +28,7 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
-    for place in _walk_up(folder, environ.get("HOME") or None):
+    for place in _walk_up(folder, environ.get("HOME", "")):
         found = _find_in(place)
         if found is not None:
             return found
@@ -85,7 +85,7 @@ def _find_in(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _walk_up(folder: Path, home: str | None) -> Iterator[Path]:
+def _walk_up(folder: Path, home: str) -> Iterator[Path]:
     """Yield a folder and the folders above it, up to the root of a repository.
 
     The search stops before the home folder and before a folder that every user may write to, so that no commands from
@@ -93,9 +93,11 @@ def _walk_up(folder: Path, home: str | None) -> Iterator[Path]:
     """
     yield folder
     here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
-    while here != here.parent and str(here) != home and not _is_repository(here):
+    # It may be written with a slash at its end, or as a link, which no current folder is.
+    homes = {os.path.abspath(home), os.path.realpath(home)} if home else set()  # noqa: PTH100 -- texts
+    while here != here.parent and str(here) not in homes and not _is_repository(here):
         here, steps = here.parent, steps / ".."
-        if str(here) == home or _is_open_to_all(here):
+        if str(here) in homes or _is_open_to_all(here):
             return
         yield steps
 

@@ -204,7 +204,7 @@ def _parse_cache(value: object) -> str:
 
 def _parse_inputs(value: object) -> object:
     if isinstance(value, str) and value != values.AUTO_INPUTS:
-        raise ValueError(f"expected a list or {values.AUTO_INPUTS}, found {format_value(value)}")
+        raise ValueError(f"expected a list or {values.AUTO_INPUTS}, found {format_value(value)}: put it in [ ]")
     return [value] if value == values.AUTO_INPUTS else value
 
 

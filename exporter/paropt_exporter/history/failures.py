@@ -12,7 +12,7 @@ from types import MappingProxyType
 from msgspec import Struct, field
 
 from paropt_exporter.events import Result, Shard
-from paropt_exporter.history.values import to_text, to_texts
+from paropt_exporter.history.values import to_shard, to_text, to_texts
 
 
 class Failures(Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ def find_failures(connection: sqlite3.Connection, project: str, lane: str, stage
         known = True
         if all(state.decided for state in states.values()):
             break
-        part = _parse_shard(to_text(shard), to_text(split))
+        part = to_shard(shard, split)
         names = [name for name in to_texts(planned) if name in states and states[name].takes(part)]
         if not names:
             continue
@@ -91,11 +91,6 @@ class _StageState(Struct):
             self.indexes.add(shard.index)
         if failed:
             self.failed.append((run_id, shard))
-
-
-def _parse_shard(text: str, split: str) -> Shard | None:
-    index, slash, count = text.partition("/")
-    return Shard(index=int(index), count=int(count), split=split) if slash else None
 
 
 def _collect_failures(connection: sqlite3.Connection, states: Mapping[str, _StageState]) -> Failures:

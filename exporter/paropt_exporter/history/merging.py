@@ -33,7 +33,7 @@ from paropt_exporter.history.values import (
 
 _SQLITE = b"SQLite format 3\0"
 _MOST_REPORT_BYTES = 64 << 20
-_RUN_TABLES = ("stages", "tasks", "sla", "failed_items")
+_RUN_TABLES = ("stages", "tasks", "sla", "failed_items", "flaky_items")
 _ITEM_TABLES = ("items", "shard_items")
 _PART = "::"  # between a file and a long test in it, which have their own rows
 _LONGEST_ITEM_SECONDS = 1e6

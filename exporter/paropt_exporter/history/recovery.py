@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from paropt_exporter.events import Result, RunRecord, Scope, SlaLimit, StageRecord, Strategy
 from paropt_exporter.history import rows
-from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
+from paropt_exporter.history.values import to_count, to_number, to_shard, to_text, to_texts, to_timestamp
 
 MESSAGE = "interrupted: the exporter ended in the middle of the run"
 NOT_STARTED = "not started: the exporter ended before"
@@ -35,10 +35,11 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
 
     Its last event counts as its end, since the real one is unknown. Its running tasks have no record.
     """
-    row = connection.execute(
-        "SELECT lane, strategy, started_ts, seen_ts, planned, partial FROM runs WHERE run_id = ? AND ended_ts IS NULL",
-        (run_id,),
-    ).fetchone()
+    query = """
+    SELECT lane, strategy, started_ts, seen_ts, planned, partial, shard, split FROM runs
+      WHERE run_id = ? AND ended_ts IS NULL
+    """
+    row = connection.execute(query, (run_id,)).fetchone()
     if row is None:
         return None
     lane, strategy, planned = to_text(row[0]), Strategy(row[1]), to_texts(row[4])
@@ -64,6 +65,7 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
         broken=broken,
         interrupted=True,
         partial=bool(row[5]),
+        shard=to_shard(row[6], row[7]),
     )
     rows.write_events(connection, project, (run,), seen)
     return _build_interrupted(run)
@@ -81,10 +83,13 @@ def _build_interrupted(run: RunRecord) -> InterruptedRun:
 def _iter_stage_records(
     connection: sqlite3.Connection, run_id: str, lane: str, *, planned: tuple[str, ...], seen_seconds: float
 ) -> Iterator[StageRecord]:
-    """Yield a record for each planned stage that has no result."""
+    """Yield a record for each stage that was planned or has started, and has no result.
+
+    A program's own pool (`StageCollector`) plans no stage: its stages follow one after another.
+    """
     query = "SELECT stage, number, pool, tasks, started_ts, result, scope FROM stages WHERE run_id = ?"
-    known = {row[0]: row for row in connection.execute(query, (run_id,))}
-    for stage in planned:
+    known = {to_text(row[0]): row for row in connection.execute(query, (run_id,))}
+    for stage in dict.fromkeys((*planned, *known)):
         _, place, pool, tasks, started, result, scope = known.get(stage, (stage, 0, "", 0, None, None, Scope.ALL))
         if result is not None:
             continue

@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import msgspec
 
+from paropt_exporter.events import Shard
+
 # The errors of reading, adding and comparing invalid values.
 INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 _TEXTS = msgspec.json.Decoder(tuple[str, ...])  # a start of a lane with 1,000 stages reads 15,000 lists
@@ -50,6 +52,12 @@ def to_timestamp(value: object) -> float:
 def to_texts(value: object) -> tuple[str, ...]:
     """Return a JSON list of texts; raises ValueError for anything else."""
     return _parse_texts(to_text(value))
+
+
+def to_shard(shard: object, split: object) -> Shard | None:
+    """Return the shard of a run, None for ""; raises ValueError for anything else."""
+    index, slash, count = to_text(shard).partition("/")
+    return Shard(index=int(index), count=int(count), split=to_text(split)) if slash else None
 
 
 @lru_cache(maxsize=4096)  # each stage's labels are in some thirty rows

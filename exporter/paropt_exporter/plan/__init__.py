@@ -1,7 +1,7 @@
 """Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS
-from paropt_exporter.plan.building import NOTHING_TO_RUN, build_plan, choose_stages, parse_bounds
+from paropt_exporter.plan.building import NOTHING_TO_RUN, build_plan, choose_stages, parse_bounds, require_lane
 from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 from paropt_exporter.plan.selection import Selection
 from paropt_exporter.plan.stage_builder import choose_pool, is_cached
@@ -42,4 +42,5 @@ __all__ = [
     "is_cached",
     "order_stages",
     "parse_bounds",
+    "require_lane",
 ]

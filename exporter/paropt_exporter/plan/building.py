@@ -126,7 +126,7 @@ def choose_stages(
 
     Raises UsageError like `build_plan`.
     """
-    _require_lane(config, lane)
+    require_lane(config, lane)
     members = _list_members(config, lane)
     named = frozenset(stage.name for stage in members)
     if selection or not selection.with_needs:
@@ -202,7 +202,8 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
     return replace(stage, tasks=tasks, scope=Scope.ITEMS, sla=None)
 
 
-def _require_lane(config: Config, lane: str) -> None:
+def require_lane(config: Config, lane: str) -> None:
+    """Raise UsageError for an unknown lane."""
     if lane not in config.lanes:
         from paropt_exporter.config.faults import suggest_name
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError, join_names
-from paropt_exporter.plan.stage_graph import find_reachable
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
 
 QUANTILE = 0.9
@@ -57,7 +57,9 @@ def apply_deadline(
     UsageError if no duration is known, or if nothing fits.
     """
     known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
-    unknown = _find_unknown(plan.stages, {name for name, stage in known.items() if stage is None})
+    dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
+    # Those that need a stage of unknown duration have one too.
+    unknown = find_reachable((name for name, stage in known.items() if stage is None), dependents.__getitem__)
     stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
     if not stages:
         raise UsageError("--deadline: no duration is known yet: run the lane once without it")
@@ -130,14 +132,6 @@ class _Choice:
             self._chains[stage.name] = stage.seconds + max((self._chains[need] for need in needs), default=0.0)
             waiting.pop()
         return self._chains[name]
-
-
-def _find_unknown(stages: Sequence[PlannedStage], unknown: Collection[str]) -> set[str]:
-    """Return the stages of unknown duration, and those that need one of them."""
-    found = {*unknown}
-    while more := {stage.name for stage in stages if stage.name not in found and not found.isdisjoint(stage.needs)}:
-        found |= more
-    return found
 
 
 def _measure(stage: PlannedStage, past: Mapping[str, StagePast], hits: Collection[str]) -> _Stage | None:

@@ -93,7 +93,8 @@ def _read_command_lines(
     printed = _capture_output(
         words, cwd=cwd, env=env, what=f"the command `{_shorten(shlex.join(words))}`", limit_seconds=limit_seconds
     )
-    return tuple(line for line in printed.decode(errors="replace").splitlines() if line.strip())
+    # Cut as bytes: text would also be cut at a form feed, or at a line separator of Unicode, in a file's name.
+    return tuple(line for line in map(os.fsdecode, printed.splitlines()) if line.strip())
 
 
 def _shorten(text: str) -> str:

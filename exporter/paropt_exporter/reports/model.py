@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from paropt_exporter.events import Decision, RunRecord, RunStarted, SlaRecord, StageRecord, TaskRecord
 from paropt_exporter.findings import Finding
@@ -69,7 +69,6 @@ class FinishedRun(Struct, frozen=True, kw_only=True):
     stages: tuple[ReportedStage, ...]
     slas: tuple[SlaRecord, ...] = ()
     decisions: tuple[Decision, ...] = ()
-    start_sizes: Mapping[str, int] = field(default_factory=dict)
     log: Path | None = None
 
     def attempts(self) -> Iterator[Attempt]:

@@ -193,7 +193,6 @@ class Collector:
             ),
             slas=tuple(self._slas),
             decisions=tuple(self._decisions),
-            start_sizes=_read_start_sizes(record),
             log=log,
         )
 
@@ -235,7 +234,3 @@ def _render(kind: str, run: FinishedRun) -> bytes:
         TRACE: trace.render,
     }
     return renderers[kind](run)
-
-
-def _read_start_sizes(record: RunRecord) -> Mapping[str, int]:
-    return {pool.name: pool.start_size for pool in record.pools}

@@ -89,8 +89,8 @@ def _make_bar(run: FinishedRun, stage: ReportedStage, number: int) -> _Event:
 
 def _iter_sizes(run: FinishedRun) -> Iterator[_Event]:
     """Yield the size of each pool, at its start and where it changes."""
-    for pool, size in run.start_sizes.items():
-        yield _make_counter(f"size of {pool}", 0, size)
+    for pool in run.record.pools:
+        yield _make_counter(f"size of {pool.name}", 0, pool.start_size)
     for decision in run.decisions:
         if decision.new_size != decision.old_size:
             moment = max(0.0, decision.at_timestamp_seconds - run.started.started_timestamp_seconds)

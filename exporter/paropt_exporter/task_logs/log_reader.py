@@ -115,10 +115,7 @@ class LogReader:
 
 def list_runs(folder: Path) -> list[str]:
     """Return the ids of the runs that have a log, oldest first; none if there is no folder."""
-    with suppress(OSError):
-        files.check_no_links(folder)
-        return sorted(run_id for run_id, _ in _iter_logs(folder))
-    return []
+    return [run_id for run_id, _ in scan_logs(folder)]
 
 
 def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:
