@@ -12,6 +12,7 @@ import time
 import weakref
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -351,6 +352,31 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     with pytest.raises(InitializerFailed):
         pool.submit(nothing)
     pool.shutdown()
+
+
+def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
+    release = threading.Event()
+    futures: list[Future[int]] = []
+
+    def submit_another(frame: FrameType, event: str, called: object) -> None:
+        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "_wait_for_work"
+        if reads_queue and not futures:
+            futures.append(pool.submit(double, 4))
+
+    threading.setprofile(submit_another)
+    try:
+        pool = ThreadPool(2)
+        assert eventually(lambda: pool.live == 2)
+    finally:
+        threading.setprofile(None)
+    try:
+        blocked = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(lambda: bool(futures))
+        assert futures[0].result(HANG_SECONDS) == 8
+        assert not blocked.done()
+    finally:
+        release.set()
+        pool.shutdown()
 
 
 def test_idle_pool_uses_no_cpu() -> None:

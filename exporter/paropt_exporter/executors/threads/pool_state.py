@@ -193,10 +193,9 @@ class ThreadPoolState:
             self._start_missing()
         with self.lock:
             self._wake_pending = False
+            self.needs_wake = self.closed or bool(self._idle)  # before the queue is read, as in the guarantee
             if len(self.work_queue) > 1:
                 self._wake_next()
-            else:
-                self.needs_wake = self.closed or bool(self._idle)
         return True
 
     def _exit_if_surplus(self, worker: Worker) -> bool:
