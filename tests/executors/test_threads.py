@@ -211,6 +211,21 @@ def test_stopping_a_running_task_starts_another_worker() -> None:
         assert pool.statistics().deaths == {"stopped": 1}
 
 
+def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker() -> None:
+    release = threading.Event()
+    pool = ThreadPool(1)
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    queued = pool.submit(double, 4)
+    assert eventually(stuck.running)
+    pool.shutdown(wait=False)
+    assert pool.stop(stuck, TaskStopped("over its limit"))
+    try:
+        assert queued.result(HANG_SECONDS) == 8
+    finally:
+        release.set()
+        pool.shutdown()
+
+
 def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []

@@ -117,7 +117,7 @@ class ThreadPoolState:
 
     def _add_worker(self) -> Worker | None:
         with self.lock:
-            if self.closed or len(self._workers) >= self.target:
+            if (self.closed and not self.work_queue) or len(self._workers) >= self.target:
                 return None
             worker = Worker(f"{self._prefix}_{self._created}")
             worker.read_activity = self._read_activity
