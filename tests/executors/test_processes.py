@@ -444,6 +444,16 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
     assert "no database" in str(error)
 
 
+def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
+    pool = ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    future = pool.submit(nothing)
+    pool.shutdown(wait=False)
+    assert isinstance(future.exception(HANG_SECONDS), InitializerFailed)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+
+
 def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)

@@ -369,6 +369,23 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     pool.shutdown()
 
 
+def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
+    closed = threading.Event()
+
+    def initialize() -> None:
+        closed.wait(HANG_SECONDS)
+        raise ValueError("no database")
+
+    pool = ThreadPool(1, initializer=initialize)
+    future = pool.submit(nothing)
+    pool.shutdown(wait=False)
+    closed.set()
+    assert isinstance(future.exception(HANG_SECONDS), InitializerFailed)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+
+
 def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
     release = threading.Event()
     futures: list[Future[int]] = []

@@ -240,13 +240,15 @@ class ThreadPoolState:
                 return True
             self._workers.remove(worker)
             self.counters.deaths["initializer"] += 1
-            if self._workers or self.closed:
+            if self._workers:
                 return False
-            self._refusal = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
-            self._refusal.__cause__ = error
-            self.closed = self.needs_wake = True
+            failure = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
+            failure.__cause__ = error
+            if not self.closed:
+                self.closed = self.needs_wake = True
+                self._refusal = failure
             queued = self._take_queued()
-        self._fail_items(queued, self._refusal)
+        self._fail_items(queued, failure)
         return False
 
     def _initialize(self, worker: Worker) -> BaseException | None:
