@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ import pytest
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors.processes.forkservers import ForkServers
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import (
     HANG_SECONDS,
@@ -426,6 +429,40 @@ def test_resizes_during_start_make_no_more_processes_than_the_largest_size(pool:
         may_begin.set()
         assert eventually(lambda: count() == slow.live == 4)
     assert max(counts) == 4
+
+
+@pytest.mark.parametrize("sends_first", [True, False])
+def test_thread_that_learns_late_of_a_dead_fork_server_keeps_its_successor(
+    monkeypatch: pytest.MonkeyPatch, *, sends_first: bool
+) -> None:
+    servers, send = ForkServers(), socket.send_fds
+    connections, successors = [WorkerConnection(servers)], list[int]()
+
+    def start_another() -> None:
+        """Start a worker in place of another thread that has learned of the death first."""
+        monkeypatch.setattr(socket, "send_fds", send)
+        connections.append(WorkerConnection(servers))
+        successors.append(servers.pid)
+
+    def send_beside_another(*arguments: Any) -> int:
+        if not sends_first:
+            start_another()
+        try:
+            return send(*arguments)
+        except ConnectionError:
+            start_another()
+            raise
+
+    os.kill(servers.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, servers.pid, os.WEXITED | os.WNOWAIT)
+    monkeypatch.setattr(socket, "send_fds", send_beside_another)
+    try:
+        connections.append(WorkerConnection(servers))
+        assert successors == [servers.pid]
+    finally:
+        for connection in connections:
+            connection.close()
+        servers.close()
 
 
 def test_worker_is_replaced_after_max_tasks_per_child() -> None:
