@@ -425,14 +425,12 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        # A task that is in no pool's list was submitted directly, is queued here, or has ended.
+        direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
-            where = self._submitted.get(future)
-            threads = self._pools.get(THREADS)
-        if where is None and threads is not None:
-            return threads.stop(future, error)
-        if where is None:
-            return future.force_exception(error)
-        return self.get_pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
+            pool_name, _ = self._submitted.get(future, (direct, ""))
+            pool = self._pools.get(pool_name)
+        return future.force_exception(error) if pool is None else pool.stop(future, error, grace_seconds=grace_seconds)
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""
