@@ -81,7 +81,8 @@ class CommandPool:
         self._cpu_seconds = 0.0
         self._delay_seconds = 0.0
         self._reported_cpu = self._reported_delay = 0.0
-        self._has_lease = False
+        SUPERVISOR.lease()  # so that the supervisor lives on between tasks
+        self._has_lease = True
 
     def submit_commands(
         self,
@@ -237,9 +238,6 @@ class CommandPool:
         SUPERVISOR.lease()
         with self._lock:
             self._running.add(task)
-            leased, self._has_lease = self._has_lease, True
-        if not leased:
-            SUPERVISOR.lease()  # the pool's own, so that the supervisor lives on between tasks
 
     def _finish_task(self, task: CommandTask, outcome: CommandOutcome) -> None:
         with self._lock:
