@@ -19,7 +19,6 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import (
-    FULL_LOCK_CORES,
     FunctionProfile,
     PoolName,
     Router,
@@ -28,7 +27,7 @@ from paropt_exporter.executors.adaptive.routing import (
     save_profiles,
 )
 from paropt_exporter.executors.base import PROCESSES, THREADS
-from paropt_exporter.executors.demand import DemandMeter, Sample
+from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
@@ -141,8 +140,6 @@ class AdaptiveScheduler:
         return self._get_initial_size(PROCESSES if self._strategy is Strategy.PROCESS else THREADS)
 
     def resize(self, n: int, reason: str) -> None:
-        if n < 1:
-            raise ValueError(f"a pool of {n} workers: expected at least 1")
         with self.lock:
             self._max_workers = n
             self._sizes = {pool_name: self._get_initial_size(pool_name) for pool_name in self._sizes}
