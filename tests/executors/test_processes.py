@@ -481,6 +481,12 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
     assert "no database" in str(error)
 
 
+def test_initargs_may_be_a_list() -> None:
+    arguments: Any = ["PAROPT_TEST", "set"]  # typeshed wants a tuple; the library takes any iterable
+    with ProcessPool(1, initializer=set_variable, initargs=arguments) as pool:
+        assert pool.submit(os.getenv, "PAROPT_TEST").result(HANG_SECONDS) == "set"
+
+
 def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
     pool = ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
     future = pool.submit(nothing)

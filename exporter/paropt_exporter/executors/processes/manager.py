@@ -65,7 +65,7 @@ class ProcessManager:
     ) -> None:
         self.counters = PoolCounters(name)
         self.packer = payload.Packer()
-        self._initializer, self._initargs = initializer, initargs
+        self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
         self._pack_initializer()  # raises for the caller if it can't be pickled
         self.lock = threading.RLock()  # guards: the scheduler and _wakers
         self.scheduler = Scheduler(self.counters, max_tasks_per_child)
