@@ -497,6 +497,15 @@ def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
     pool.shutdown()
 
 
+def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
+    pool = ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    future = pool.submit(nothing)
+    assert future.cancel()
+    assert wait([future], HANG_SECONDS).not_done == set()
+    pool.shutdown()
+    assert pool.statistics().finished["cancellation"] == 1
+
+
 def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)

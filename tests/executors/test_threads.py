@@ -386,6 +386,22 @@ def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
     pool.shutdown()
 
 
+def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
+    cancelled = threading.Event()
+
+    def initialize() -> None:
+        cancelled.wait(HANG_SECONDS)
+        raise ValueError("no database")
+
+    pool = ThreadPool(1, initializer=initialize)
+    future = pool.submit(nothing)
+    assert future.cancel()
+    cancelled.set()
+    assert wait([future], HANG_SECONDS).not_done == set()
+    pool.shutdown()
+    assert pool.statistics().finished["cancellation"] == 1
+
+
 def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
     release = threading.Event()
     futures: list[Future[int]] = []

@@ -173,6 +173,13 @@ class TaskFuture(Future[T]):
             self._state = FINISHED
         return self._notify_waiters()
 
+    def fail_queued(self, error: BaseException) -> bool:
+        """Settle a task that no worker will take; return False if it was cancelled or stopped before."""
+        if self.force_exception(error):
+            return True
+        self.start_running(0.0)  # tells waiting threads of a cancellation
+        return False
+
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited; False if the task has ended."""
         with self._condition:

@@ -373,7 +373,7 @@ class AdaptiveScheduler:
             pool_name, _ = self._submitted.pop(task.future)
             self._submitted_counts[pool_name] -= 1
             self.changed.notify_all()
-        task.future.force_exception(error)
+        task.future.fail_queued(error)
 
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
         """Run a task that can't be pickled, and its function from now on, in threads."""

@@ -159,9 +159,9 @@ class ProcessManager:
         future.force_exception(error)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
-        stopped = item.future.force_exception(error)
+        failed = item.future.fail_queued(error)
         with self.lock:
-            self.scheduler.settle_unbegun(stopped=stopped)
+            self.scheduler.settle_unbegun(stopped=failed)
 
     def refuse(self) -> NoReturn:
         assert self.scheduler.closed is not None

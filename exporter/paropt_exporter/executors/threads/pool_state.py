@@ -322,9 +322,10 @@ class ThreadPoolState:
     def _fail_items(self, items: list[WorkItem | SharedWorkItem], error: BaseException) -> None:
         for item in items:
             if isinstance(item, tuple):
-                item[0].force_exception(error)
+                failed = item[0].fail_queued(error)
                 with self.lock:
-                    self.counters.exited.errors += 1
+                    self.counters.exited.errors += failed
+                    self.counters.exited.cancelled += not failed
             else:
                 self._cancel_item(item)
 
