@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -479,6 +480,22 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
         error = pool.submit(nothing).exception(HANG_SECONDS)
     assert isinstance(error, InitializerFailed)
     assert "no database" in str(error)
+
+
+def test_worker_starts_while_another_thread_removes_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_TEST", "1")
+
+    def remove(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == b"PAROPT_TEST":
+            os.environ.pop("PAROPT_TEST", None)
+
+    threading.setprofile(remove)
+    try:
+        with ProcessPool(1) as pool:
+            assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+    finally:
+        threading.setprofile(None)
+    assert "PAROPT_TEST" not in os.environ
 
 
 def test_initargs_may_be_a_list() -> None:

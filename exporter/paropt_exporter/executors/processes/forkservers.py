@@ -104,7 +104,7 @@ class ForkServers:
                 sys.executable,
                 # -P: the current folder is not to be imported from, and may be deleted.
                 [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
-                os.environ,
+                copy_environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -136,6 +136,11 @@ class ForkServers:
         if pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def copy_environment() -> dict[bytes, bytes]:
+    """Return this process's variables, as other threads may set and remove them meanwhile."""
+    return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
 
 
 def is_stream(descriptor: int) -> bool:

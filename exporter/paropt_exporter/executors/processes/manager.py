@@ -20,6 +20,7 @@ from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
@@ -351,7 +352,7 @@ class ProcessManager:
         path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         context = mp_context.get_authkey(), mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        return marshal.dumps((path, directory, dict(os.environb), arguments, *context, *self._pack_initializer()))
+        return marshal.dumps((path, directory, copy_environment(), arguments, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
         """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""
