@@ -498,6 +498,18 @@ def test_worker_starts_while_another_thread_removes_a_variable(monkeypatch: pyte
     assert "PAROPT_TEST" not in os.environ
 
 
+class PathEntry(str):
+    """An entry of the import path, as some libraries of paths make them."""
+
+    __slots__ = ()
+
+
+def test_import_path_may_have_entries_of_a_subclass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [PathEntry(tmp_path), *sys.path])
+    with ProcessPool(1) as pool:
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
 def test_initargs_may_be_a_list() -> None:
     arguments: Any = ["PAROPT_TEST", "set"]  # typeshed wants a tuple; the library takes any iterable
     with ProcessPool(1, initializer=set_variable, initargs=arguments) as pool:

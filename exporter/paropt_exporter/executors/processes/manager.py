@@ -349,7 +349,8 @@ class ProcessManager:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
         except OSError:
             directory = "/"
-        path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
+        # str() also of strings, since marshal takes no subclass.
+        path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         context = mp_context.get_authkey(), mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
         return marshal.dumps((path, directory, copy_environment(), arguments, *context, *self._pack_initializer()))
