@@ -226,6 +226,23 @@ def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker
         pool.shutdown()
 
 
+def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert pool.stop(stuck, TaskStopped("over its limit"))
+        release.set()
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert eventually(lambda: pool.abandoned == ())
+        assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
+
+
 def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []

@@ -74,6 +74,10 @@ class ThreadGroup:
             if thread.ident == ident:
                 self._threads.discard(thread)
 
+    def add_current(self) -> None:
+        """Add the calling thread again after `forget_thread`."""
+        self._threads.add(threading.current_thread())
+
     def clear_shortage(self) -> None:
         """Note that the pool tries again to start all missing threads."""
         self._refused_seconds = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import logging
 import os
 import resource
@@ -203,14 +204,24 @@ class ThreadPoolState:
         with self.lock:
             if worker.abandoned:
                 self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
+                if not self._workers and (self.work_queue or not self.closed):
+                    self._take_back(worker)
                 self._update_must_check_exit()
-                return True
+                return worker.abandoned
             if worker not in self._workers:
                 return True  # in a process that a task forked, and in which it has returned
             if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)
             return True
+
+    def _take_back(self, worker: Worker) -> None:
+        """Give an abandoned thread its place back, since the system refused the one that was to take it."""
+        worker.abandoned, worker.counters = False, WorkerCounters()
+        worker.start(monotonic())
+        self._workers.append(worker)
+        self.live += 1
+        self._threads.add_current()
 
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
@@ -338,7 +349,8 @@ class ThreadPoolState:
                 if task is not None and task[0] is future and future.started_seconds is not None:
                     self._abandon_worker(worker, task)
                     break
-        self._start_missing()
+        with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
+            self._start_missing()
         return True
 
     def _abandon_worker(self, worker: Worker, task: tuple[Any, ...]) -> None:
