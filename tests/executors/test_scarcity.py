@@ -213,7 +213,7 @@ def test_process_pool_needs_no_descriptor_to_shrink(tmp_path: Path) -> None:
     assert run(SHRINK, tmp_path) == []
 
 
-def test_connection_without_descriptors_closes_what_it_opened(tmp_path: Path) -> None:
+def test_connection_without_descriptors_leaves_no_socket_open(tmp_path: Path) -> None:
     assert run(CONNECT, tmp_path) == ["[Errno 24] Too many open files"]
 
 
