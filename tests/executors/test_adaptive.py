@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, thread_only
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, spin
+from support.command_scripts import make_fifo, read_fifo
+from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, say_and_wait, spin
 
 
 def test_each_strategy_uses_its_pools() -> None:
@@ -219,6 +221,18 @@ def test_task_of_a_brief_function_can_be_stopped() -> None:
         assert pool.stop(future, error)
         assert future.exception(HANG_SECONDS) is error
         barrier.abort()
+
+
+def test_stopping_a_task_under_process_strategy_ends_its_worker(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    with AdaptivePool(Strategy.PROCESS, 1) as pool:
+        future = pool.submit(say_and_wait, str(fifo))
+        assert read_fifo(fifo) == "here"
+        error = TaskStopped("over its limit")
+        assert pool.stop(future, error, grace_seconds=HANG_SECONDS)
+        assert future.exception(HANG_SECONDS) is error
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert pool.statistics()[0].deaths == {"stopped": 1}
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

@@ -15,6 +15,7 @@ import pytest
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors.future import TaskFuture
 from support.pool_tasks import HANG_SECONDS
+from support.processes import run_in_forked_child
 
 SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
 
@@ -68,6 +69,27 @@ def test_stop_in_the_middle_of_a_claim_settles_once() -> None:
     assert not future.settle_result(3)
     assert future.exception(0) is error
     assert calls == [future]
+
+
+def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:
+    used, goes_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        used.set()
+        goes_on.wait(HANG_SECONDS)
+
+    def use() -> None:
+        with act_before(vars(TaskFuture)["_condition"].fget, "self._own_condition = threading.Condition()", pause):
+            TaskFuture[int]().cancel()
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    assert used.wait(HANG_SECONDS)
+    try:
+        assert run_in_forked_child(lambda: TaskFuture[int]().cancel()) == 0
+    finally:
+        goes_on.set()
+        thread.join(HANG_SECONDS)
 
 
 def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from paropt_exporter.executors.worker.payload import Packer, load_arguments, load_function
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
+from support.pool_tasks import HANG_SECONDS
+from support.processes import run_in_forked_child
 
 
 def defined(source: str, name: str = "task", module: str = "__main__") -> Callable[..., Any]:
@@ -146,3 +149,28 @@ def test_value_whose_size_raises_counts_as_small() -> None:
             raise RuntimeError("no size")
 
     assert not has_large((Odd(),))
+
+
+class Pausing:
+    """An object whose pickling waits for the test."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[type[int], tuple[()]]:
+        self.begun.set()
+        self.goes_on.wait(HANG_SECONDS)
+        return int, ()
+
+
+def test_child_that_was_forked_while_another_thread_pickled_can_pickle() -> None:
+    packer, value = Packer(), Pausing()
+    packer.learn_module(__name__)  # so that it pickles by value
+    thread = threading.Thread(target=packer.pack, args=(abs, (value,), {}), daemon=True)
+    thread.start()
+    assert value.begun.wait(HANG_SECONDS)
+    try:
+        assert run_in_forked_child(lambda: Packer().pack(defined("task = lambda: 7"), (), {})) == 0
+    finally:
+        value.goes_on.set()
+        thread.join(HANG_SECONDS)

@@ -678,7 +678,7 @@ def test_interpreter_exit_finishes_tasks_and_keeps_the_exit_code(kind: str, name
 
 @pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
 def test_interpreter_exit_finishes_computing_tasks(kind: str) -> None:
-    """From Python 3.12 on, no thread starts after the end of the main thread: an adaptive pool stays in threads."""
+    """After the main thread, Python 3.12.0 and 3.12.1 start no thread: an adaptive pool stays in threads there."""
     code = f"""
 import time
 def compute():
@@ -691,6 +691,22 @@ for n in range(6): pool.submit(compute)
 """
     found = script(code)
     assert (found.stdout, found.stderr) == ("xxxxxx", "")
+
+
+@pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread after the main thread")
+def test_interpreter_exit_moves_computing_tasks_to_processes() -> None:
+    code = """
+import time
+def compute(main):
+    begun = time.thread_time()
+    while time.thread_time() < begun + 0.05:
+        pass
+    os.write(1, b"t" if os.getpid() == main else b"p")
+pool = AdaptivePool()
+for n in range(12): pool.submit(compute, os.getpid())
+"""
+    found = script(code)
+    assert (len(found.stdout), "p" in found.stdout, found.stderr) == (12, True, "")
 
 
 def test_forked_child_may_create_pools() -> None:

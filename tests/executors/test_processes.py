@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,6 +24,8 @@ import pytest
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors.processes.forkservers import ForkServers
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import (
     HANG_SECONDS,
@@ -428,6 +432,40 @@ def test_resizes_during_start_make_no_more_processes_than_the_largest_size(pool:
     assert max(counts) == 4
 
 
+@pytest.mark.parametrize("sends_first", [True, False])
+def test_thread_that_learns_late_of_a_dead_fork_server_keeps_its_successor(
+    monkeypatch: pytest.MonkeyPatch, *, sends_first: bool
+) -> None:
+    servers, send = ForkServers(), socket.send_fds
+    connections, successors = [WorkerConnection(servers)], list[int]()
+
+    def start_another() -> None:
+        """Start a worker in place of another thread that has learned of the death first."""
+        monkeypatch.setattr(socket, "send_fds", send)
+        connections.append(WorkerConnection(servers))
+        successors.append(servers.pid)
+
+    def send_beside_another(*arguments: Any) -> int:
+        if not sends_first:
+            start_another()
+        try:
+            return send(*arguments)
+        except ConnectionError:
+            start_another()
+            raise
+
+    os.kill(servers.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, servers.pid, os.WEXITED | os.WNOWAIT)
+    monkeypatch.setattr(socket, "send_fds", send_beside_another)
+    try:
+        connections.append(WorkerConnection(servers))
+        assert successors == [servers.pid]
+    finally:
+        for connection in connections:
+            connection.close()
+        servers.close()
+
+
 def test_worker_is_replaced_after_max_tasks_per_child() -> None:
     with ProcessPool(1, max_tasks_per_child=2) as pool:
         pids = [pool.submit(os.getpid).result(HANG_SECONDS) for _ in range(6)]
@@ -442,6 +480,59 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
         error = pool.submit(nothing).exception(HANG_SECONDS)
     assert isinstance(error, InitializerFailed)
     assert "no database" in str(error)
+
+
+def test_worker_starts_while_another_thread_removes_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_TEST", "1")
+
+    def remove(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == b"PAROPT_TEST":
+            os.environ.pop("PAROPT_TEST", None)
+
+    threading.setprofile(remove)
+    try:
+        with ProcessPool(1) as pool:
+            assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+    finally:
+        threading.setprofile(None)
+    assert "PAROPT_TEST" not in os.environ
+
+
+class PathEntry(str):
+    """An entry of the import path, as some libraries of paths make them."""
+
+    __slots__ = ()
+
+
+def test_import_path_may_have_entries_of_a_subclass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [PathEntry(tmp_path), *sys.path])
+    with ProcessPool(1) as pool:
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
+def test_initargs_may_be_a_list() -> None:
+    arguments: Any = ["PAROPT_TEST", "set"]  # typeshed wants a tuple; the library takes any iterable
+    with ProcessPool(1, initializer=set_variable, initargs=arguments) as pool:
+        assert pool.submit(os.getenv, "PAROPT_TEST").result(HANG_SECONDS) == "set"
+
+
+def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
+    pool = ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    future = pool.submit(nothing)
+    pool.shutdown(wait=False)
+    assert isinstance(future.exception(HANG_SECONDS), InitializerFailed)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+
+
+def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
+    pool = ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    future = pool.submit(nothing)
+    assert future.cancel()
+    assert wait([future], HANG_SECONDS).not_done == set()
+    pool.shutdown()
+    assert pool.statistics().finished["cancellation"] == 1
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

@@ -69,6 +69,21 @@ with ProcessPool(3) as pool:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 """
 
+# The socket's two ends and the claims have descriptors, the results pipe has none.
+CONNECT = """
+import os, resource, warnings
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.processes.transport import WorkerConnection
+warnings.simplefilter("always")
+lowest_free = os.dup(0)
+os.close(lowest_free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    WorkerConnection(lifetime.FORK_SERVERS)
+except OSError as error:
+    print(error)
+"""
+
 # Creates every worker handle, with its one descriptor, before the first worker gets its own five.
 HOLD = """
     import threading
@@ -196,6 +211,10 @@ def test_process_pool_survives_used_up_descriptors_and_grows_later(tmp_path: Pat
 
 def test_process_pool_needs_no_descriptor_to_shrink(tmp_path: Path) -> None:
     assert run(SHRINK, tmp_path) == []
+
+
+def test_connection_without_descriptors_leaves_no_socket_open(tmp_path: Path) -> None:
+    assert run(CONNECT, tmp_path) == ["[Errno 24] Too many open files"]
 
 
 def test_process_pool_survives_refused_processes_and_grows_later(tmp_path: Path) -> None:

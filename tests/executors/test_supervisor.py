@@ -134,6 +134,14 @@ def test_pools_share_one_supervisor_until_the_last_shutdown() -> None:
     assert wait_until_gone([supervisor], 0) == []
 
 
+def test_supervisor_ends_with_the_last_task_of_a_closed_pool() -> None:
+    pool = CommandPool(1)
+    futures = [pool.submit_commands(str(number), [shell("echo $PPID")], cwd="/") for number in range(2)]
+    pool.shutdown(wait=False)
+    supervisor, other = (int(future.result(HANG_SECONDS).output) for future in futures)
+    assert wait_until_gone([supervisor, other], HANG_SECONDS) == []
+
+
 def test_supervisor_can_start_before_its_first_command() -> None:
     supervisor = SharedSupervisor()
     with supervisor.keep_running():

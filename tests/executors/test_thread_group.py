@@ -34,6 +34,30 @@ def test_join_waits_for_a_thread_that_another_thread_starts() -> None:
     starter.join()
 
 
+def test_join_waits_for_a_thread_that_starts_meanwhile() -> None:
+    group, done = ThreadGroup(), threading.Event()
+    joining, joined = threading.Event(), threading.Event()
+
+    def finish() -> None:
+        assert not joined.wait(0.05)  # the join has the chance to return too early
+        done.set()
+        group.remove_current()
+
+    def start_successor() -> None:
+        assert joining.wait(10)
+        assert not joined.wait(0.05)  # the join has begun
+        group.announce("second")
+        group.start("second", finish)
+        group.remove_current()
+
+    group.announce("first")
+    group.start("first", start_successor)
+    joining.set()
+    group.join()
+    joined.set()
+    assert done.is_set()
+
+
 def test_join_skips_a_start_that_its_own_thread_interrupted() -> None:
     group = ThreadGroup()
     group.announce("never")

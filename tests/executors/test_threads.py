@@ -12,6 +12,7 @@ import time
 import weakref
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -210,6 +211,38 @@ def test_stopping_a_running_task_starts_another_worker() -> None:
         assert pool.statistics().deaths == {"stopped": 1}
 
 
+def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker() -> None:
+    release = threading.Event()
+    pool = ThreadPool(1)
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    queued = pool.submit(double, 4)
+    assert eventually(stuck.running)
+    pool.shutdown(wait=False)
+    assert pool.stop(stuck, TaskStopped("over its limit"))
+    try:
+        assert queued.result(HANG_SECONDS) == 8
+    finally:
+        release.set()
+        pool.shutdown()
+
+
+def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert pool.stop(stuck, TaskStopped("over its limit"))
+        release.set()
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert eventually(lambda: pool.abandoned == ())
+        assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
+
+
 def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []
@@ -351,6 +384,64 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     with pytest.raises(InitializerFailed):
         pool.submit(nothing)
     pool.shutdown()
+
+
+def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
+    closed = threading.Event()
+
+    def initialize() -> None:
+        closed.wait(HANG_SECONDS)
+        raise ValueError("no database")
+
+    pool = ThreadPool(1, initializer=initialize)
+    future = pool.submit(nothing)
+    pool.shutdown(wait=False)
+    closed.set()
+    assert isinstance(future.exception(HANG_SECONDS), InitializerFailed)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()
+
+
+def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
+    cancelled = threading.Event()
+
+    def initialize() -> None:
+        cancelled.wait(HANG_SECONDS)
+        raise ValueError("no database")
+
+    pool = ThreadPool(1, initializer=initialize)
+    future = pool.submit(nothing)
+    assert future.cancel()
+    cancelled.set()
+    assert wait([future], HANG_SECONDS).not_done == set()
+    pool.shutdown()
+    assert pool.statistics().finished["cancellation"] == 1
+
+
+def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
+    release = threading.Event()
+    futures: list[Future[int]] = []
+
+    def submit_another(frame: FrameType, event: str, called: object) -> None:
+        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "_wait_for_work"
+        if reads_queue and not futures:
+            futures.append(pool.submit(double, 4))
+
+    threading.setprofile(submit_another)
+    try:
+        pool = ThreadPool(2)
+        assert eventually(lambda: pool.live == 2)
+    finally:
+        threading.setprofile(None)
+    try:
+        blocked = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(lambda: bool(futures))
+        assert futures[0].result(HANG_SECONDS) == 8
+        assert not blocked.done()
+    finally:
+        release.set()
+        pool.shutdown()
 
 
 def test_idle_pool_uses_no_cpu() -> None:

@@ -1,7 +1,11 @@
-"""Look at processes of this machine: which live, which run in a folder, and how many descriptors they hold."""
+"""Look at processes of this machine: which live, which run in a folder, their descriptors; and fork one."""
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,6 +22,22 @@ def is_alive(pid: int) -> bool:
 def is_asleep(pid: int) -> bool:
     """Whether the process waits for an event, and runs nothing meanwhile."""
     return psutil.Process(pid).status() == psutil.STATUS_SLEEPING
+
+
+def run_in_forked_child(work: Callable[[], object]) -> int:
+    """Run a function in a forked copy of this process, for a minute at most, and return the exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, since other threads run
+        child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def children(parent: int) -> list[int]:

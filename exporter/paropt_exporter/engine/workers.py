@@ -21,13 +21,14 @@ from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.routing import FULL_LOCK_CORES, Router, load_profiles, save_profiles
+from paropt_exporter.executors.adaptive.routing import Router, load_profiles, save_profiles
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime, get_worker_time
+from paropt_exporter.executors.demand import FULL_LOCK_CORES
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from paropt_exporter.executors.threads.thread_pool import ThreadPool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -29,6 +30,8 @@ Usage = tuple[str, int, float, float, float, float, int]
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
 _CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
+# Another thread may hold it during the fork.
+os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
 
 
 class TaskFuture(Future[T]):
@@ -169,6 +172,13 @@ class TaskFuture(Future[T]):
             self._exception = error
             self._state = FINISHED
         return self._notify_waiters()
+
+    def fail_queued(self, error: BaseException) -> bool:
+        """Settle a task that no worker will take; return False if it was cancelled or stopped before."""
+        if self.force_exception(error):
+            return True
+        self.start_running(0.0)  # tells waiting threads of a cancellation
+        return False
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited; False if the task has ended."""

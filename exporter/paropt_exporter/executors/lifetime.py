@@ -42,8 +42,8 @@ def register(pool: PoolState, *, schedules: bool = False) -> None:
 
 
 def starts_threads() -> bool:
-    """Return whether a thread can start now: from Python 3.12 on none does after the end of the main thread."""
-    return not _exiting.is_set() or sys.version_info < (3, 12)
+    """Return whether a thread can start now. After the main thread Python 3.12.0 and 3.12.1 start none (gh-113964)."""
+    return not _exiting.is_set() or not (3, 12) <= sys.version_info < (3, 12, 2)
 
 
 def _close_at_exit() -> None:

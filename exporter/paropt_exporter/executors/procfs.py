@@ -141,10 +141,10 @@ def read_command_name(process: int) -> str:
         return "?"
 
 
-def read_memory_peak_bytes(process: int | str = "self") -> int:
-    """Return the highest memory use of a process since its start, or since its high-water mark was reset."""
+def read_memory_peak_bytes() -> int:
+    """Return the highest memory use of this process since its start, or since its high-water mark was reset."""
     try:
-        for line in _read(f"/proc/{process}/status").splitlines():
+        for line in _read("/proc/self/status").splitlines():
             if line.startswith(b"VmHWM:"):
                 return int(line.split()[1]) * 1024
     except (OSError, IndexError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -29,7 +30,7 @@ class ThreadGroup:
                           └──(the system refuses a thread)────────────────────────────^
 
     Guarantees:
-      * `join` joins each thread that was announced before the pool was closed, whichever thread starts it.
+      * `join` returns when no announced thread is left, whichever thread starts it.
       * A thread that is interrupted during `start`, and then shuts the pool down, does not wait for that start.
       * Any thread may call at any point of its own code: the lock is reentrant, and nothing blocks while it is held.
     """
@@ -73,6 +74,10 @@ class ThreadGroup:
             if thread.ident == ident:
                 self._threads.discard(thread)
 
+    def add_current(self) -> None:
+        """Add the calling thread again after `forget_thread`."""
+        self._threads.add(threading.current_thread())
+
     def clear_shortage(self) -> None:
         """Note that the pool tries again to start all missing threads."""
         self._refused_seconds = None
@@ -92,13 +97,24 @@ class ThreadGroup:
         return None if refused is None else max(0.0, refused + _RETRY_SECONDS - monotonic())
 
     def join(self, timeout_seconds: float | None = None) -> bool:
-        """Join all threads but the caller, and return whether all have exited. Announce no thread after this."""
+        """Join all threads but the caller, also those that start meanwhile, and return whether all have exited."""
         me = threading.get_ident()
-        end = None if timeout_seconds is None else monotonic() + timeout_seconds
-        with self._changed:
-            self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), timeout_seconds)
+        end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), _left(end))
+            threads = self._list_others(me)
+            if not threads or monotonic() >= end:
+                return not threads
+            for thread in threads:
+                thread.join(_left(end))
+
+    def _list_others(self, me: int) -> list[threading.Thread]:
+        """Return the live threads but the one with the identifier `me`."""
         present = (*tuple(self._threads), *tuple(self._leaving))  # in this order: a thread that leaves is in both
-        threads = [thread for thread in present if thread.ident not in (None, me)]
-        for thread in threads:
-            thread.join(None if end is None else max(0.0, end - monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        return [thread for thread in present if thread.ident != me and thread.is_alive()]
+
+
+def _left(end: float) -> float | None:
+    """Return the seconds until `end`, 0 if it is over, and None for no end."""
+    return None if math.isinf(end) else max(0.0, end - monotonic())

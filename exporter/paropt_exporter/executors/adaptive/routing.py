@@ -17,18 +17,16 @@ from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
+from paropt_exporter.executors.demand import FULL_LOCK_CORES
 
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
-PoolName = str  # plan.THREADS or plan.PROCESSES
+PoolName = str  # THREADS or PROCESSES
 
 # A task's CPU demand (see `cpu_demand`) above which it is CPU-bound: two such threads already fill the one core that
 # the interpreter's lock gives them.
 _CPU_BOUND_DEMAND = 0.5
-# Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so its demand c reads 1/N.
-# Measured 0.51, 0.27 and 0.15 for N = 2, 4, 8. So a sum c * N of 0.8 of a core may be CPU-bound tasks.
-FULL_LOCK_CORES = 0.8
 _MIN_CLEAR_MEASUREMENTS = 5  # measurements without competition that outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
 # A task that got less than this part of the time for which it waited for a core has woken up late on a busy machine.
@@ -104,10 +102,10 @@ class Router:
                 known.cpu_demand += _NEWEST_WEIGHT * (read - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
-    def load_profiles(self, build_profiles: Iterable[FunctionProfile]) -> None:
+    def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
         """Start with the profiles of earlier pools, until this pool's own tasks are measured."""
         with self._lock:
-            for profile in build_profiles:
+            for profile in profiles:
                 self._known.setdefault(
                     profile.function, _Knowledge(cpu_demand=profile.cpu_demand, seconds=profile.seconds)
                 )

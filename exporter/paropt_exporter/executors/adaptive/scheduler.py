@@ -19,7 +19,6 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import (
-    FULL_LOCK_CORES,
     FunctionProfile,
     PoolName,
     Router,
@@ -28,7 +27,7 @@ from paropt_exporter.executors.adaptive.routing import (
     save_profiles,
 )
 from paropt_exporter.executors.base import PROCESSES, THREADS
-from paropt_exporter.executors.demand import DemandMeter, Sample
+from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
@@ -141,8 +140,6 @@ class AdaptiveScheduler:
         return self._get_initial_size(PROCESSES if self._strategy is Strategy.PROCESS else THREADS)
 
     def resize(self, n: int, reason: str) -> None:
-        if n < 1:
-            raise ValueError(f"a pool of {n} workers: expected at least 1")
         with self.lock:
             self._max_workers = n
             self._sizes = {pool_name: self._get_initial_size(pool_name) for pool_name in self._sizes}
@@ -376,7 +373,7 @@ class AdaptiveScheduler:
             pool_name, _ = self._submitted.pop(task.future)
             self._submitted_counts[pool_name] -= 1
             self.changed.notify_all()
-        task.future.force_exception(error)
+        task.future.fail_queued(error)
 
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
         """Run a task that can't be pickled, and its function from now on, in threads."""
@@ -425,14 +422,12 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        # A task that is in no pool's list was submitted directly, is queued here, or has ended.
+        direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
-            where = self._submitted.get(future)
-            threads = self._pools.get(THREADS)
-        if where is None and threads is not None:
-            return threads.stop(future, error)
-        if where is None:
-            return future.force_exception(error)
-        return self.get_pool(where[0]).stop(future, error, grace_seconds=grace_seconds)
+            pool_name, _ = self._submitted.get(future, (direct, ""))
+            pool = self._pools.get(pool_name)
+        return future.force_exception(error) if pool is None else pool.stop(future, error, grace_seconds=grace_seconds)
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""

@@ -467,10 +467,9 @@ async def install_tree(session: str, commit: str, *, dask_worker: Any) -> None:
     (tree.place / "pack").unlink(missing_ok=True)
 
 
-def find_missing(session: str, programs: tuple[str, ...], folder: str, *, dask_worker: Any) -> tuple[str, ...]:
+def find_missing(programs: tuple[str, ...]) -> tuple[str, ...]:
     """Return the programs that commands would not find on this worker."""
-    root = Path(dask_worker.plugins[NAME].sessions[session].root)
-    path = os.pathsep.join(([str(root / folder)] if folder else []) + [os.environ.get("PATH", os.defpath)])
+    path = os.environ.get("PATH", os.defpath)
     return tuple(program for program in programs if shutil.which(program, path=path) is None)
 
 

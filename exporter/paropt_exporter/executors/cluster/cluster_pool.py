@@ -65,7 +65,7 @@ class ClusterPool:
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
         """Give the workers the files as they are now, and check that they have the programs. Raises ClusterError."""
-        self._coordinator.begin_run(programs, "")
+        self._coordinator.begin_run(programs)
 
     def submit_commands(
         self, label: str, steps: Sequence[Sequence[str]], *, options: RemoteTaskOptions = _NO_OPTIONS

@@ -87,7 +87,6 @@ class Coordinator:
         self._cut_off: dict[WorkItem, str] = {}  # items of lost workers that may still run them; reasons
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
-        self._folder = ""
         self._target = 1
         self._sizing: Sizing = FixedSize()
         self._adjust_timer: asyncio.TimerHandle | None = None
@@ -117,9 +116,9 @@ class Coordinator:
             self.close()
             raise
 
-    def begin_run(self, programs: tuple[str, ...], folder: str) -> None:
+    def begin_run(self, programs: tuple[str, ...]) -> None:
         """Give all hosts the files as they are now, and check each worker for the programs. Raises ClusterError."""
-        self._call(self._begin_run(programs, folder)).result()
+        self._call(self._begin_run(programs)).result()
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -427,13 +426,11 @@ class Coordinator:
             await self._uploads.provide(self._client, worker)
         if fault := await call(self._client, worker.address, agent.check_root, self._session):
             raise ClusterError(fault)
-        missing = await call(
-            self._client, worker.address, agent.find_missing, self._session, self._programs, self._folder
-        )
+        missing = await call(self._client, worker.address, agent.find_missing, self._programs)
         worker.differences = workers.list_differences(ours, theirs, missing)
 
-    async def _begin_run(self, programs: tuple[str, ...], folder: str) -> None:
-        self._programs, self._folder = programs, folder
+    async def _begin_run(self, programs: tuple[str, ...]) -> None:
+        self._programs = programs
         if self._uploads is not None:
             await self._uploads.take(self._client, tuple(self._workers.values()))
         await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))

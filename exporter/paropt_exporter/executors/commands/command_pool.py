@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
@@ -67,9 +67,8 @@ class CommandPool:
         identifies processes that leave the session.
     """
 
-    def __init__(self, max_workers: int, *, name: str = "commands", clock: Clock | None = None) -> None:
+    def __init__(self, max_workers: int, *, name: str = "commands") -> None:
         self.name = name
-        self._clock = clock or SystemClock()
         self._threads = ThreadPool(max_workers, name=name)
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
@@ -81,7 +80,8 @@ class CommandPool:
         self._cpu_seconds = 0.0
         self._delay_seconds = 0.0
         self._reported_cpu = self._reported_delay = 0.0
-        self._has_lease = False
+        SUPERVISOR.lease()  # so that the supervisor lives on between tasks
+        self._has_lease = True
 
     def submit_commands(
         self,
@@ -233,13 +233,10 @@ class CommandPool:
 
     def _start_task(self, task: CommandTask) -> None:
         task.worker = threading.current_thread().name
-        task.started_seconds = self._clock.monotonic()
+        task.started_seconds = monotonic()
         SUPERVISOR.lease()
         with self._lock:
             self._running.add(task)
-            leased, self._has_lease = self._has_lease, True
-        if not leased:
-            SUPERVISOR.lease()  # the pool's own, so that the supervisor lives on between tasks
 
     def _finish_task(self, task: CommandTask, outcome: CommandOutcome) -> None:
         with self._lock:
@@ -272,7 +269,7 @@ class CommandPool:
             worker=task.worker,
             pid=task.pid,
             started_seconds=task.started_seconds,
-            ended_seconds=task.ended_seconds or self._clock.monotonic(),
+            ended_seconds=task.ended_seconds or monotonic(),
             cpu_seconds=usage.cpu_seconds,
             run_delay_seconds=usage.run_delay_seconds,
             memory_peak_bytes=usage.memory_peak_bytes,

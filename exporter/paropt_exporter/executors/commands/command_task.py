@@ -453,7 +453,7 @@ def _receive(channel: socket.socket) -> bytes:
     return chunk
 
 
-@lru_cache(maxsize=16)  # the tasks of a stage share one environment, which is most of the request
+@lru_cache(maxsize=_ENVIRONMENTS)  # an environment is most of the request
 def _encode_environment(variables: tuple[tuple[str, str], ...]) -> bytes:
     environment = {_encode_text(key): _encode_text(value) for key, value in variables}
     return json.dumps({"env": environment}).encode() + b"\n"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.executors import child_processes, procfs
-from paropt_exporter.executors.processes.forkservers import is_stream
+from paropt_exporter.executors.processes.forkservers import copy_environment, is_stream
 from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 
@@ -244,7 +244,7 @@ def _spawn(control: socket.socket) -> SupervisorProcess:
     pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-c", _PROGRAM, _package_folder(), str(_CONTROL), str(os.getpid())],
-        os.environ,
+        copy_environment(),
         file_actions=[
             (os.POSIX_SPAWN_DUP2, control.fileno(), _CONTROL),  # first: its number may be 0
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import signal
@@ -17,6 +18,8 @@ _BOOT = (
     "import sys; sys.path.insert(0, {root!r}); "
     "from paropt_exporter.executors.worker.forkserver import main; main({parent})"
 )
+# The fork server has died (the first two), or another thread has noticed that already and closed the socket.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF)
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
@@ -44,16 +47,16 @@ class ForkServers:
         )
 
         for attempt in (1, 2):
+            with self._lock:
+                control = self._control or self._start()
             try:
-                with self._lock:
-                    control = self._control or self._start()
                 socket.send_fds(control, [marshal.dumps((forkserver.SPAWN,))], files)
                 self.resume()
                 return
-            except (BrokenPipeError, ConnectionResetError):
-                self._discard()
-                if attempt == 2:
+            except OSError as error:
+                if error.errno not in _GONE or attempt == 2:
                     raise
+                self._discard(control)
 
     def end(self, pid: int, grace_seconds: float) -> None:
         """End a worker and its process group: TERM now, KILL after the grace. Does not block."""
@@ -81,7 +84,7 @@ class ForkServers:
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps((forkserver.BYE,)))
             self.resume()
-            self._discard()
+            self._discard(control)
 
     def reset_after_fork(self) -> None:
         """In a forked child: the fork server is the parent's."""
@@ -101,7 +104,7 @@ class ForkServers:
                 sys.executable,
                 # -P: the current folder is not to be imported from, and may be deleted.
                 [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
-                os.environ,
+                copy_environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -121,16 +124,23 @@ class ForkServers:
         self._control = ours
         return ours
 
-    def _discard(self) -> None:
+    def _discard(self, control: socket.socket) -> None:
+        """End a fork server, unless another thread has done so: then there may be a successor."""
         with self._lock:
-            control, self._control = self._control, None
+            if self._control is not control:
+                return
+            self._control = None
             pid, self._pid = self._pid, 0
             self.warm = False
-        if control is not None:
-            control.close()
+        control.close()
         if pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def copy_environment() -> dict[bytes, bytes]:
+    """Return this process's variables, as other threads may set and remove them meanwhile."""
+    return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
 
 
 def is_stream(descriptor: int) -> bool:

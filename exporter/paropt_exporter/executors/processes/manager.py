@@ -20,6 +20,7 @@ from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
@@ -65,7 +66,7 @@ class ProcessManager:
     ) -> None:
         self.counters = PoolCounters(name)
         self.packer = payload.Packer()
-        self._initializer, self._initargs = initializer, initargs
+        self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
         self._pack_initializer()  # raises for the caller if it can't be pickled
         self.lock = threading.RLock()  # guards: the scheduler and _wakers
         self.scheduler = Scheduler(self.counters, max_tasks_per_child)
@@ -159,9 +160,9 @@ class ProcessManager:
         future.force_exception(error)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
-        stopped = item.future.force_exception(error)
+        failed = item.future.fail_queued(error)
         with self.lock:
-            self.scheduler.settle_unbegun(stopped=stopped)
+            self.scheduler.settle_unbegun(stopped=failed)
 
     def refuse(self) -> NoReturn:
         assert self.scheduler.closed is not None
@@ -348,10 +349,11 @@ class ProcessManager:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
         except OSError:
             directory = "/"
-        path = [os.fspath(entry) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
+        # str() also of strings, since marshal takes no subclass.
+        path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         context = mp_context.get_authkey(), mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        return marshal.dumps((path, directory, dict(os.environb), arguments, *context, *self._pack_initializer()))
+        return marshal.dumps((path, directory, copy_environment(), arguments, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
         """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""

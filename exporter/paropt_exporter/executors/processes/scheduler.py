@@ -542,9 +542,9 @@ class Scheduler:
 
     def give_up(self, error: Exception) -> list[Action]:
         """Close the pool and fail the queued tasks, if no worker is left that could run them."""
-        if self.closed or any(worker.ready_seconds is not None for worker in self.workers):
+        if any(worker.ready_seconds is not None for worker in self.workers):
             return []
-        self.closed = error
+        self.closed = self.closed or error
         self.needs_dispatch = True
         left = self._take_queued()
         dismissed = [self._dismiss(worker) for worker in self.workers]

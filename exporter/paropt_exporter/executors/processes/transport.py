@@ -43,18 +43,19 @@ class WorkerConnection:
         self._memory: SharedMemory | None = None
         try:
             self._socket, theirs = socket.socketpair()
-            self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._open.append(self._claims)
-            self._results, results = self._make_pipe()
-            self._status, status = self._make_pipe()
-            check_reserve(self._status, status)
-            shared = os.memfd_create("paropt-arena")
-            self._memory = SharedMemory(shared)
-            # Closed with the last reference: a thread may be writing to it as the worker dies, and the number of a
-            # closed descriptor soon belongs to another file.
-            weakref.finalize(self._memory, os.close, shared)
-            with theirs, _open_streams() as (out, err, tracker):
-                forkservers.spawn((theirs.fileno(), self._claims, results, shared, status, out, err, tracker))
+            with theirs:
+                self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                self._open.append(self._claims)
+                self._results, results = self._make_pipe()
+                self._status, status = self._make_pipe()
+                check_reserve(self._status, status)
+                shared = os.memfd_create("paropt-arena")
+                self._memory = SharedMemory(shared)
+                # Closed with the last reference: a thread may be writing to it as the worker dies, and the number of a
+                # closed descriptor soon belongs to another file.
+                weakref.finalize(self._memory, os.close, shared)
+                with _open_streams() as (out, err, tracker):
+                    forkservers.spawn((theirs.fileno(), self._claims, results, shared, status, out, err, tracker))
         except BaseException:  # close what was opened; raised again
             self.close()
             raise

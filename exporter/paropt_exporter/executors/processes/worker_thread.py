@@ -58,7 +58,7 @@ def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection 
     try:
         preparation = manager.build_preparation()
         connection = WorkerConnection(lifetime.FORK_SERVERS)
-    except (OSError, UnpicklableError) as error:
+    except Exception as error:  # noqa: BLE001 -- without this thread the pool's tasks might wait forever
         _handle_failed_start(manager, worker, error)
         return None
     manager.connect(worker, connection)

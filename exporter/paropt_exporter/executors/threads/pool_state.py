@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import logging
 import os
 import resource
@@ -117,7 +118,7 @@ class ThreadPoolState:
 
     def _add_worker(self) -> Worker | None:
         with self.lock:
-            if self.closed or len(self._workers) >= self.target:
+            if (self.closed and not self.work_queue) or len(self._workers) >= self.target:
                 return None
             worker = Worker(f"{self._prefix}_{self._created}")
             worker.read_activity = self._read_activity
@@ -193,10 +194,9 @@ class ThreadPoolState:
             self._start_missing()
         with self.lock:
             self._wake_pending = False
+            self.needs_wake = self.closed or bool(self._idle)  # before the queue is read, as in the guarantee
             if len(self.work_queue) > 1:
                 self._wake_next()
-            else:
-                self.needs_wake = self.closed or bool(self._idle)
         return True
 
     def _exit_if_surplus(self, worker: Worker) -> bool:
@@ -204,14 +204,24 @@ class ThreadPoolState:
         with self.lock:
             if worker.abandoned:
                 self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
+                if not self._workers and (self.work_queue or not self.closed):
+                    self._take_back(worker)
                 self._update_must_check_exit()
-                return True
+                return worker.abandoned
             if worker not in self._workers:
                 return True  # in a process that a task forked, and in which it has returned
             if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)
             return True
+
+    def _take_back(self, worker: Worker) -> None:
+        """Give an abandoned thread its place back, since the system refused the one that was to take it."""
+        worker.abandoned, worker.counters = False, WorkerCounters()
+        worker.start(monotonic())
+        self._workers.append(worker)
+        self.live += 1
+        self._threads.add_current()
 
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
@@ -241,13 +251,15 @@ class ThreadPoolState:
                 return True
             self._workers.remove(worker)
             self.counters.deaths["initializer"] += 1
-            if self._workers or self.closed:
+            if self._workers:
                 return False
-            self._refusal = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
-            self._refusal.__cause__ = error
-            self.closed = self.needs_wake = True
+            failure = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
+            failure.__cause__ = error
+            if not self.closed:
+                self.closed = self.needs_wake = True
+                self._refusal = failure
             queued = self._take_queued()
-        self._fail_items(queued, self._refusal)
+        self._fail_items(queued, failure)
         return False
 
     def _initialize(self, worker: Worker) -> BaseException | None:
@@ -321,9 +333,10 @@ class ThreadPoolState:
     def _fail_items(self, items: list[WorkItem | SharedWorkItem], error: BaseException) -> None:
         for item in items:
             if isinstance(item, tuple):
-                item[0].force_exception(error)
+                failed = item[0].fail_queued(error)
                 with self.lock:
-                    self.counters.exited.errors += 1
+                    self.counters.exited.errors += failed
+                    self.counters.exited.cancelled += not failed
             else:
                 self._cancel_item(item)
 
@@ -336,7 +349,8 @@ class ThreadPoolState:
                 if task is not None and task[0] is future and future.started_seconds is not None:
                     self._abandon_worker(worker, task)
                     break
-        self._start_missing()
+        with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
+            self._start_missing()
         return True
 
     def _abandon_worker(self, worker: Worker, task: tuple[Any, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import traceback
@@ -27,6 +28,8 @@ Packed = tuple[bytes, Arguments]
 
 loads = pickle.loads
 _registering = RLock()  # guards: cloudpickle's registry of modules that travel by value
+# Another thread may hold it during the fork.
+os.register_at_fork(after_in_child=_registering._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
 
 
 class RemoteTraceback(Exception):
