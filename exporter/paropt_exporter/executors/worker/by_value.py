@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import ChainMap
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
+
+from paropt_exporter.executors.worker import initializer_globals
 
 _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
 
@@ -21,6 +23,15 @@ def _reduce_code(code: CodeType) -> Any:
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    def reducer_override(self, value: object) -> Any:
+        reduced = super().reducer_override(value)
+        if type(value) is not FunctionType or type(reduced) is not tuple:
+            return reduced
+        if not initializer_globals.belongs_to_module(value):
+            return reduced
+        make, arguments, state, *items, setter = reduced
+        return make, arguments, (setter, state), *items, initializer_globals.set_state
 
 
 def dumps(value: object, protocol: int) -> bytes:

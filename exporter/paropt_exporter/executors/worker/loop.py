@@ -255,9 +255,11 @@ class _Worker:
 
 def _initialize(function: bytes, arguments: payload.Arguments) -> None:
     if function:
+        from paropt_exporter.executors.worker import initializer_globals
+
         call, _ = payload.load_function(function)
         positional, _ = payload.load_arguments(arguments)
-        call(*positional)
+        initializer_globals.run_initializer(call, positional)
 
 
 def _dump_load_error(error: BaseException) -> bytes:
