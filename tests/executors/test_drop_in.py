@@ -121,13 +121,20 @@ def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_ca
 
 
 SCRIPT_WITH_INITIALIZER = """
-from functools import partial
+from functools import partial, wraps
 from paropt_exporter import ProcessPool
+
+def decorate(function):
+    @wraps(function)
+    def call(*arguments):
+        return function(*arguments)
+    return call
 
 connection = None
 opened = {}
 limit = 1
 
+@decorate
 def connect(address, port):
     global connection, closed
     connection, closed = f"{address}:{port}:{limit}", False

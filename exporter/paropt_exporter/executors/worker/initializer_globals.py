@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,7 +52,14 @@ def run_initializer(initializer: Callable[..., object], arguments: tuple[Any, ..
     }
 
 
-def _unwrap(call: Callable[..., object]) -> object:
-    while isinstance(call, partial):
-        call = call.func
-    return getattr(call, "__func__", call)
+def _unwrap(call: object) -> object:
+    """Return the function behind partials, bound methods and decorators that use `functools.wraps`."""
+    while True:
+        if isinstance(call, partial):
+            call = call.func
+        elif isinstance(call, MethodType):
+            call = call.__func__
+        elif isinstance(call, FunctionType) and "__wrapped__" in call.__dict__:
+            call = call.__dict__["__wrapped__"]
+        else:
+            return call
