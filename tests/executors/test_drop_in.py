@@ -161,6 +161,32 @@ def test_tasks_of_a_script_see_the_globals_that_its_initializer_set() -> None:
     ]  # fmt: skip
 
 
+SCRIPT_WITH_CACHES = """
+from functools import cache, lru_cache
+from paropt_exporter import ProcessPool
+
+@cache
+def fibonacci(number):
+    return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+@lru_cache(maxsize=3, typed=True)
+def double(number):
+    return 2 * number
+
+def work(number):
+    return fibonacci(number), double(number), double.cache_parameters()
+
+with ProcessPool(1) as pool:
+    print(pool.submit(fibonacci, 50).result(), pool.submit(work, 10).result())
+"""
+
+
+def test_cached_functions_of_a_script_run_in_processes() -> None:
+    command = [sys.executable, "-c", SCRIPT_WITH_CACHES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
+
+
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
     started, release, ran = threading.Event(), threading.Event(), threading.Event()
 
