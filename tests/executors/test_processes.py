@@ -444,6 +444,16 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
     assert "no database" in str(error)
 
 
+def test_workers_take_over_the_recursion_limit() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 7)
+    try:
+        with ProcessPool(1) as pool:
+            assert pool.submit(sys.getrecursionlimit).result(HANG_SECONDS) == limit + 7
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)

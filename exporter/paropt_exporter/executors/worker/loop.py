@@ -96,8 +96,9 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, key, tracked, *initializer = marshal.loads(body)
+        path, directory, environment, arguments, recursion_limit, key, tracked, *initializer = marshal.loads(body)
         sys.path[:], sys.argv[:] = path, arguments
+        sys.setrecursionlimit(recursion_limit)
         os.environ.clear()
         os.environb.update(environment)
         try:
