@@ -444,6 +444,14 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
     assert "no database" in str(error)
 
 
+def test_failing_initializer_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+        assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
+    assert {record.message for record in caplog.records} == {"initializer failed"}
+    assert "in raise_it\n" in caplog.text
+    assert "ValueError: no database" in caplog.text
+
+
 def test_workers_take_over_the_recursion_limit() -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + 7)
