@@ -43,7 +43,8 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
     [
         (["--web.listen-adress", ":1"], "there is no flag --web.listen-adress: did you mean --web.listen-address?"),
         (["--lane", "docs", "--zzz=1"], "there is no flag --zzz"),
-        (["history", "--zzz"], "unrecognized arguments: --zzz"),
+        (["history", "--zzz"], "there is no flag --zzz"),
+        (["plan", "--lnae", "docs"], "there is no flag --lnae: did you mean --lane?"),
     ],
 )
 def test_unknown_flag_is_named_instead_of_its_value(
@@ -52,6 +53,18 @@ def test_unknown_flag_is_named_instead_of_its_value(
     with pytest.raises(SystemExit):
         main.main(arguments)
     assert capsys.readouterr().err.startswith(f"paropt-exporter: {said} (")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["plan", "unit_tests"], ["history", "--zzz"], ["history", "merge", "a", "--zzz"]]
+)
+def test_unknown_argument_points_to_the_help_of_its_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main.main(arguments)
+    command = " ".join(word for word in arguments if word in {"plan", "history", "merge"})
+    assert capsys.readouterr().err.endswith(f" (see paropt-exporter {command} --help)\n")
 
 
 @pytest.mark.parametrize(

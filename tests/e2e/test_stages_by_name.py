@@ -62,7 +62,7 @@ def test_arguments_reach_the_command(project: Path) -> None:
     [
         (["unti"], "lane standard has no stage 'unti' (did you mean 'unit'?); it has lint, unit, items, plan"),
         (["hsitory"], "(did you mean the command 'history'?)"),
-        (["plan", "--zzz"], "unrecognized arguments: --zzz"),
+        (["plan", "--zzz"], "there is no flag --zzz (see paropt-exporter plan --help)"),
         (["items", "--", "-x"], "-- -x: no stage of items takes arguments: write {args} in its command"),
     ],
 )

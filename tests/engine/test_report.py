@@ -200,25 +200,32 @@ def whole(name: str, work: Work) -> PlannedStage:
 
 
 PYTEST = Commands(steps=(("python", "-m", "pytest", "tests"),))
+CALL = Call(target="module:function", arguments=())
 
 
 @pytest.mark.parametrize(
-    ("work", "splits"),
+    ("work", "seconds"),
     [
-        (PYTEST, True), (Commands(steps=(("flake8",),)), True), (Call(target="module:function", arguments=()), True),
-        (Commands(steps=(("mypy", "src"),)), False), (Commands(steps=(("sleep", "20"),)), False),
-        (Commands(steps=(("tsc",),)), False), (Commands(steps=(("make",), ("pytest",))), False),
+        (PYTEST, 12.5), (Commands(steps=(("flake8",),)), 12.5), (CALL, 10.0),
+        (Commands(steps=(("mypy", "src"),)), None), (Commands(steps=(("sleep", "20"),)), None),
+        (Commands(steps=(("tsc",),)), None), (Commands(steps=(("make",), ("pytest",))), None),
     ],
 )  # fmt: skip
-def test_items_are_advised_for_work_that_takes_them(work: Work, splits: bool) -> None:
-    tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
+def test_items_are_advised_for_work_that_takes_them(work: Work, seconds: float | None) -> None:
+    tasks = (*rounds(1, 1, seconds=20.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
     told = advice("uneven", *tasks, planned=lane(whole("a", work), stage("b"), workers=3))
-    assert told == ("split a in two (items): 3.0 s instead of 6.0 s" if splits else "")
+    assert told == (f"split a in two (items): {seconds} s instead of 20.0 s" if seconds else "")
+
+
+@pytest.mark.parametrize(("work", "advised"), [(PYTEST, False), (CALL, True)])
+def test_splitting_a_brief_suite_is_not_advised_since_both_halves_start_the_program(work: Work, advised: bool) -> None:
+    tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
+    assert bool(advice("uneven", *tasks, planned=lane(whole("a", work), stage("b"), workers=3))) == advised
 
 
 @pytest.mark.parametrize("kind", ["slow", "uneven"])
 def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: str) -> None:
-    stages = (whole("a", PYTEST), stage("b", tasks=2))
+    stages = (whole("a", CALL), stage("b", tasks=2))
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(2, 2, seconds=2.0, name="b"))
     advised = advice(kind, *tasks, planned=lane(*stages, workers=3), name="a")
     assert advised == "split it in two (items): 4.0 s instead of 6.0 s"
@@ -227,20 +234,20 @@ def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: st
 
 def test_splitting_a_task_that_computes_is_not_advised_on_full_cores() -> None:
     tasks = (*rounds(1, 1, seconds=4.0, cpu=4.0, name="a"), *rounds(2, 1, seconds=2.0, cpu=2.0, name="b"))
-    stages = (whole("a", PYTEST), stage("b", tasks=2))
+    stages = (whole("a", CALL), stage("b", tasks=2))
     assert advice("slow", *tasks, planned=lane(*stages, workers=2), name="a") == ""
 
 
 def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
-    tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
+    tasks = (*rounds(1, 1, seconds=20.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
     advised = advice("uneven", *tasks, planned=lane(whole("a", PYTEST), stage("b"), workers=3))
-    assert advised == "split a in two (items): 3.0 s instead of 6.0 s"
+    assert advised == "split a in two (items): 12.5 s instead of 20.0 s"
 
 
 def test_retried_task_is_not_advised_to_be_split() -> None:
     tried = (*rounds(1, 1, seconds=3.0, name="a"), *rounds(2, 1, seconds=3.0, name="a")[1:], *rounds(1, 1, name="b"))
     again = tuple(replace(each, task=0) for each in tried)
-    assert advice("uneven", *again, planned=lane(whole("a", PYTEST), stage("b"), workers=3)) == ""
+    assert advice("uneven", *again, planned=lane(whole("a", CALL), stage("b"), workers=3)) == ""
 
 
 def test_unexplained_run_gets_no_advice() -> None:

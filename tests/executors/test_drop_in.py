@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -116,6 +118,73 @@ def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_ca
         assert dask.compute(read, scheduler="processes", pool=pool) == ([],)
     with ProcessPool(1, fork, pool_tasks.share, ("passed",)) as pool:
         assert dask.compute(read, scheduler="processes", pool=pool) == (["passed"],)
+
+
+SCRIPT_WITH_INITIALIZER = """
+from functools import partial, wraps
+from paropt_exporter import ProcessPool
+
+def decorate(function):
+    @wraps(function)
+    def call(*arguments):
+        return function(*arguments)
+    return call
+
+connection = None
+opened = {}
+limit = 1
+
+@decorate
+def connect(address, port):
+    global connection, closed
+    connection, closed = f"{address}:{port}:{limit}", False
+    opened[port] = connection
+
+def ask(question):
+    return question, connection, closed, opened, limit
+
+with ProcessPool(1, initializer=partial(connect, "db"), initargs=(1,)) as pool:
+    print(pool.submit(ask, "a").result())
+    limit = 2
+    print(*pool.map(ask, "b", chunksize=2))
+print(connection, opened)
+"""
+
+
+def test_tasks_of_a_script_see_the_globals_that_its_initializer_set() -> None:
+    """Its other globals are sent with each function, as the script has them then."""
+    command = [sys.executable, "-c", SCRIPT_WITH_INITIALIZER]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == [
+        "('a', 'db:1:1', False, {1: 'db:1:1'}, 1)", "('b', 'db:1:1', False, {1: 'db:1:1'}, 2)", "None {}",
+    ]  # fmt: skip
+
+
+SCRIPT_WITH_CACHES = """
+from functools import cache, lru_cache
+from paropt_exporter import ProcessPool
+
+@cache
+def fibonacci(number):
+    return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+@lru_cache(maxsize=3, typed=True)
+def double(number):
+    return 2 * number
+
+def work(number):
+    return fibonacci(number), double(number), double.cache_parameters()
+
+with ProcessPool(1) as pool:
+    print(pool.submit(fibonacci, 50).result(), pool.submit(work, 10).result())
+"""
+
+
+def test_cached_functions_of_a_script_run_in_processes() -> None:
+    command = [sys.executable, "-c", SCRIPT_WITH_CACHES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:

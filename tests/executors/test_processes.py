@@ -535,6 +535,24 @@ def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
     assert pool.statistics().finished["cancellation"] == 1
 
 
+def test_failing_initializer_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+        assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
+    assert {record.message for record in caplog.records} == {"initializer failed"}
+    assert "in raise_it\n" in caplog.text
+    assert "ValueError: no database" in caplog.text
+
+
+def test_workers_take_over_the_recursion_limit() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 7)
+    try:
+        with ProcessPool(1) as pool:
+            assert pool.submit(sys.getrecursionlimit).result(HANG_SECONDS) == limit + 7
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)

@@ -120,6 +120,9 @@ def beside_the_standard_library(executor: Executor) -> None:
     futures: list[Future[float]] = [pool.submit(measure, "a") for pool in (ThreadPool(1), ProcessPool(1))]
     for future in as_completed(futures):
         assert_type(future.result(), float)
+    ours = [ThreadPool(1).submit(measure, "a")]
+    for future in as_completed(ours):
+        assert_type(future.result(), float)
     beside_the_standard_library(AdaptivePool())
     assert_type(executor.submit(measure, "a"), Future[float])
 

@@ -47,7 +47,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the types of argparse
         self._given = tuple(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        flags, unknown = super().parse_known_args(args, namespace)
+        if unknown and self.prog != PROGRAM:  # a sub-command: otherwise the message would point to the help of all
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return flags, unknown
 
     @property
     def options(self) -> dict[str, argparse.Action]:

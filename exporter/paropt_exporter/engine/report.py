@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
 from paropt_exporter.plan import Plan, start_up
+from paropt_exporter.plan.structure import Commands
 from paropt_exporter.sla import Watch
 
 if TYPE_CHECKING:
@@ -310,16 +311,20 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     longest = max(places, key=lambda place: run.tasks[place].seconds)
     if run.has_retries(run.tasks[longest].stage):
         return ""  # the time of all attempts is not the task's duration
-    half = replace(run.tasks[longest], seconds=run.tasks[longest].seconds / 2)
-    tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
-    of_stage = sum(each.stage == half.stage for each in run.tasks)
-    if of_stage > 1:
-        target = "its longest task" if found.stage else f"the longest task of {half.stage}"
+    whole = run.tasks[longest]
+    start_seconds = 0.0
+    if sum(each.stage == whole.stage for each in run.tasks) > 1:
+        target = "its longest task" if found.stage else f"the longest task of {whole.stage}"
         split = f"split {target} in two"
-    elif not any(start_up.can_be_split(stage) for stage in run.plan.stages if stage.name == half.stage):
-        return ""
     else:
-        split = f"split {'it' if found.stage else half.stage} in two (items)"
+        stage = next((stage for stage in run.plan.stages if stage.name == whole.stage), None)
+        if stage is None or not start_up.can_be_split(stage):
+            return ""
+        if isinstance(stage.tasks[0].work, Commands):  # both halves start the program
+            start_seconds = min(start_up.LONGEST_START_SECONDS, whole.seconds)
+        split = f"split {'it' if found.stage else whole.stage} in two (items)"
+    half = replace(whole, seconds=(whole.seconds + start_seconds) / 2)
+    tasks = [*run.tasks[:longest], half, half, *run.tasks[longest + 1 :]]
     # An adaptive lane gives the second half a worker.
     size = run.size if run.plan.workers.fixed else run.size + 1
     return _format_if_faster(split, tasks, run, size)

@@ -16,7 +16,7 @@ from concurrent.futures._base import (  # the states that the library's own wait
 )
 from functools import partial
 from time import sleep
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from paropt_exporter.events import Measurement
 
@@ -64,8 +64,7 @@ class TaskFuture(Future[T]):
     def __init__(self) -> None:
         """Set no attribute: the class attributes are the defaults."""
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # the library only reads it
+    def _get_condition(self) -> threading.Condition:
         made = self._own_condition
         if made is None:
             with _condition_lock:
@@ -74,6 +73,9 @@ class TaskFuture(Future[T]):
                     self._own_condition = threading.Condition()
                 made = self._own_condition
         return made
+
+    if not TYPE_CHECKING:  # a property in place of the stubs' attribute would be refused by as_completed's protocol
+        _condition = property(_get_condition)
 
     @property
     def measurement(self) -> Measurement | None:

@@ -18,7 +18,7 @@ _TAKE_SEVERAL = frozenset(
 _WHOLE_PROGRAM = frozenset({"mypy", "pyright", "tsc"})
 _FEWEST_TASKS = 4
 _DOMINATES_RATIO = 0.5
-_LONGEST_START_SECONDS = 5.0  # longer tasks do real work
+LONGEST_START_SECONDS = 5.0  # longer tasks do real work
 _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
@@ -53,7 +53,7 @@ def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, task
     if tasks < _FEWEST_TASKS or mean_seconds <= 0 or mean_seconds * tasks < _NOTICEABLE_SECONDS:
         return 0.0
     found = min(1.0, fastest_seconds / mean_seconds)
-    return found if found >= _DOMINATES_RATIO and fastest_seconds <= _LONGEST_START_SECONDS else 0.0
+    return found if found >= _DOMINATES_RATIO and fastest_seconds <= LONGEST_START_SECONDS else 0.0
 
 
 def format_advice(stage: str, started: str, part: float) -> str:

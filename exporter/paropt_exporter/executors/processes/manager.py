@@ -344,7 +344,7 @@ class ProcessManager:
     # Beginning and end of workers and pool
 
     def build_preparation(self) -> bytes:
-        """Return the state that a new worker takes over: import path, folder, environment, initializer."""
+        """Return the state that a new worker takes over: import path, folder, environment, limits, initializer."""
         try:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
         except OSError:
@@ -353,7 +353,8 @@ class ProcessManager:
         path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         context = mp_context.get_authkey(), mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        return marshal.dumps((path, directory, copy_environment(), arguments, *context, *self._pack_initializer()))
+        taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
+        return marshal.dumps((*taken, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
         """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""

@@ -396,7 +396,7 @@ class Scheduler:
         return [Dismiss(worker)] if worker.leaving else []
 
     def note_ready(self, worker: Worker, pid: int, now: float) -> None:
-        worker.pid, worker.ready_seconds = pid, now
+        worker.pid, worker.ready_seconds, worker.initializer_error = pid, now, None
 
     def note_refused(self, worker: Worker, error: BaseException, *, learned: bool) -> None:
         """Note that the initializer failed; `learned`: it lacked a module that travels by value from now on."""

@@ -202,6 +202,9 @@ def _handle_refusal(manager: ProcessManager, worker: Worker, error: BaseExceptio
     missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
     learned = missing is not None and not worker.learned and manager.packer.learn_module(missing)
     manager.note_refused(worker, error, learned=learned)
+    if not learned:
+        names = {"pool": manager.counters.name, "worker": worker.name}
+        log.critical("initializer failed", exc_info=error, extra=names)
 
 
 def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
@@ -220,7 +223,8 @@ def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConn
     if unforked is not None:
         _handle_failed_start(manager, worker, unforked)
     elif ended.unexpected:
-        log.warning("a worker died", extra={"pool": manager.counters.name, "worker": worker.name, "err": message})
+        if worker.initializer_error is None:
+            log.warning("a worker died", extra={"pool": manager.counters.name, "worker": worker.name, "err": message})
         if ended.gives_up:
             manager.give_up(worker.initializer_error or WorkerDied(message, code))
     manager.dispatch()

@@ -96,8 +96,9 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, key, tracked, *initializer = marshal.loads(body)
+        path, directory, environment, arguments, recursion_limit, key, tracked, *initializer = marshal.loads(body)
         sys.path[:], sys.argv[:] = path, arguments
+        sys.setrecursionlimit(recursion_limit)
         os.environ.clear()
         os.environb.update(environment)
         try:
@@ -255,9 +256,11 @@ class _Worker:
 
 def _initialize(function: bytes, arguments: payload.Arguments) -> None:
     if function:
+        from paropt_exporter.executors.worker import initializer_globals
+
         call, _ = payload.load_function(function)
         positional, _ = payload.load_arguments(arguments)
-        call(*positional)
+        initializer_globals.run_initializer(call, positional)
 
 
 def _dump_load_error(error: BaseException) -> bytes:
