@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, Mock
 from xmlrpc.client import ServerProxy
@@ -20,12 +21,12 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
-from support.pool_tasks import HANG_SECONDS, double, nothing
+from support.pool_tasks import HANG_SECONDS, double, eventually, nothing
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -244,3 +245,17 @@ def test_map_calls_the_submit_of_a_subclass() -> None:
     with Named() as pool:
         assert list(pool.map(double, [1, 2])) == [2, 4]
         assert pool.submitted == 2
+
+
+@pytest.mark.parametrize("end_workers", [ProcessPool.kill_workers, ProcessPool.terminate_workers])
+def test_workers_end_at_once_as_in_python_3_14(end_workers: Callable[[ProcessPool], object], tmp_path: Path) -> None:
+    pool = ProcessPool(1)
+    begun = tmp_path / "begun"
+    running, queued = pool.submit(pool_tasks.say_and_wait, str(begun)), pool.submit(nothing)
+    assert eventually(begun.exists)
+    end_workers(pool)
+    assert isinstance(running.exception(HANG_SECONDS), WorkerDied)
+    assert queued.cancelled()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+    pool.shutdown()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_TERM_GRACE_SECONDS = 10.0
 _new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of its cost
 
 
@@ -153,13 +154,22 @@ class ProcessPool(Executor):
         if wait:
             self._manager.join()
 
-    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+    def kill_workers(self, after_seconds: float = 0.0) -> tuple[str, ...]:
         """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
 
-        A thread that a task left running keeps its worker from exiting.
+        Running tasks of killed workers fail with `WorkerDied`. A thread that a task left running keeps its worker from
+        exiting. Without an argument as in Python 3.14's `ProcessPoolExecutor`.
         """
         self._manager.close(cancel_futures=True)
-        return () if self._manager.join_within(after_seconds) else self._manager.kill()
+        return () if self._manager.join_within(after_seconds) else self._manager.end_workers(0.0)
+
+    def terminate_workers(self) -> None:
+        """Shut down and end the workers: TERM now, KILL after 10 s. Running tasks fail with `WorkerDied`.
+
+        As in Python 3.14's `ProcessPoolExecutor`. Does not block.
+        """
+        self._manager.close(cancel_futures=True)
+        self._manager.end_workers(_TERM_GRACE_SECONDS)
 
     def __repr__(self) -> str:
         return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"

@@ -379,12 +379,12 @@ class ProcessManager:
         """Wait for so long until all workers have exited; return whether they have."""
         return self._threads.join(timeout_seconds)
 
-    def kill(self) -> tuple[str, ...]:
-        """Kill the workers with all that they started, and return their names."""
+    def end_workers(self, grace_seconds: float) -> tuple[str, ...]:
+        """End the workers with all that they started: TERM now, KILL after the grace. Return their names."""
         with self.lock:
             workers = [worker for worker in self.scheduler.workers if worker.pid and worker.connection is not None]
         for worker in workers:
-            lifetime.FORK_SERVERS.end(worker.pid, 0.0)
+            lifetime.FORK_SERVERS.end(worker.pid, grace_seconds)
         return tuple(f"{worker.name} (pid {worker.pid})" for worker in workers)
 
     def reset_after_fork(self) -> None:
