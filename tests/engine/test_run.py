@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from paropt_exporter.engine import StageCounts
 from paropt_exporter.events import (
     Result,
@@ -290,6 +294,28 @@ def test_exclusive_stage_runs_alone_and_is_not_starved() -> None:
     bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
     bench.run()
     assert bench.starts == {"a": 0, "alone": 4, "b": 5}
+
+
+@pytest.mark.parametrize(
+    "room",
+    [{"exclusive": True}, {"slots": 2, "locks": frozenset({"db"})}, {"memory_bytes": 1, "locks": frozenset({"db"})}],
+)
+def test_stage_that_waits_for_begun_ones_lets_their_other_tasks_start(room: dict[str, Any]) -> None:
+    begun = stage("begun", tasks=4, locks=frozenset({"db"}))
+    bench = Bench(plan(stage("first"), stage("big", needs=("first",), **room), begun, workers=2))
+    bench.run()
+    assert bench.starts["big"] == 3
+
+
+def test_no_stage_begins_while_an_exclusive_one_waits() -> None:
+    bench = Bench(
+        plan(stage("first"), stage("alone", needs=("first",), exclusive=True), stage("begun", tasks=2), stage("late")),
+        {"begun": [Script(seconds=4)]},
+    )
+    bench.engine.set_stage_limits({"late": 0})
+    bench.inbox.at(2.0, lambda: bench.engine.set_stage_limits({}))
+    bench.run()
+    assert (bench.starts["alone"], bench.starts["late"]) == (4, 5)
 
 
 def test_running_tasks_hold_memory_and_a_stage_waits_for_it() -> None:

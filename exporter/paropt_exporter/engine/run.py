@@ -303,9 +303,9 @@ class Run:
             self._resources.set_expected_stages([state.name for state in startable])
             self._expected = revision
         self._look_up_stages(startable)
-        may_be_full = self._tasks_had_to_wait
+        may_be_full, may_begin = self._tasks_had_to_wait, True
         for state in startable:
-            if state.awaits_cache or not state.ready:
+            if state.awaits_cache or not state.ready or not (may_begin or state.started):
                 continue
             if may_be_full and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
@@ -317,7 +317,10 @@ class Run:
                 may_be_full = may_be_full or not self._tasks_had_to_wait
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
-                    return  # otherwise smaller stages behind it would starve it
+                    if state.started or self._resources.can_begin_stage(state.plan):
+                        return  # otherwise smaller stages behind it would starve it
+                    # Stages that have begun must end first, so their other tasks may start.
+                    may_begin = may_begin and not state.plan.exclusive
 
     def _report_usage(self) -> None:
         """Report the demand for cores and memory, if other runs share the machine and it has changed."""
