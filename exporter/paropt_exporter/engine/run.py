@@ -584,16 +584,18 @@ class Run:
         if attempt.started_seconds + limit > self._clock.monotonic():
             self._timers.schedule(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
             return
-        attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
+        attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
         self._stop_attempt(attempt, TERM_GRACE_SECONDS)
 
     def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
+        if attempt.outcome is not None:
+            return
         attempt.running.stop(grace_seconds)
         moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
         self._timers.schedule(moment, lambda: self._give_up(attempt))
 
     def _give_up(self, attempt: Attempt) -> None:
-        if attempt in attempt.stage.attempts:
+        if attempt in attempt.stage.attempts and attempt.outcome is None:
             attempt.running.give_up()
 
     def _check_stage(self, state: StageState) -> None:
@@ -610,7 +612,7 @@ class Run:
         self._critical = True
         why = f"broke its critical SLA of {state.watch.limit.max_seconds:g} s" if state.watch else ""
         for attempt in state.attempts:
-            attempt.verdict = attempt.verdict or (Result.TIMEOUT, why)
+            attempt.set_verdict(Result.TIMEOUT, why)
         self._begin_stopping(Stop(f"{state.name} {why}", interrupted=False))
 
     def _check_total(self) -> None:
@@ -655,7 +657,7 @@ class Run:
             self._events.flush()  # the reason, such as a failed stage, comes first
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
-            attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
+            attempt.set_verdict(Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _iter_attempts(self) -> Iterator[Attempt]:
@@ -671,7 +673,7 @@ class Run:
                 state.ready.clear()
                 state.resting = 0
                 for attempt in state.attempts:
-                    attempt.verdict = attempt.verdict or (Result.CANCELLATION, reason)
+                    attempt.set_verdict(Result.CANCELLATION, reason)
                     self._stop_attempt(attempt, TERM_GRACE_SECONDS)
                 self._end_stage_if_done(state)
 

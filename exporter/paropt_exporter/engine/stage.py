@@ -45,6 +45,11 @@ class Attempt(Struct, eq=False):
             self.outcome = self.running.outcome()
         return self.outcome
 
+    def set_verdict(self, result: Result, message: str) -> None:
+        """Note why the run stops the attempt, unless it was stopped before, or has ended and waits for the cache."""
+        if self.verdict is None and self.outcome is None:
+            self.verdict = (result, message)
+
     @property
     def started_seconds(self) -> float:
         return self.running.started_seconds or self.submitted_seconds
