@@ -211,6 +211,29 @@ def test_critical_violation_stops_the_lane_and_names_skipped_stages() -> None:
     }
 
 
+def test_stage_that_ends_at_its_critical_limit_stops_the_lane() -> None:
+    planned = plan(stage("a", sla=limit(10, critical=True)), stage("b", needs=("a",)))
+    record = Bench(planned, {"a": [Script(seconds=10)]}).run()
+    assert (record.result, record.critical_sla) == (Result.FAILURE, True)
+    assert stages_of(record) == {"a": ("success", ""), "b": ("skip", "a broke its critical SLA of 10 s")}
+
+
+def test_critical_total_that_broke_while_the_exporter_was_stopped_fails_the_run() -> None:
+    bench = Bench(plan(stage("a"), total=limit(10, critical=True)), {"a": [Script(seconds=15)]})
+    bench.inbox.at(7.0, lambda: bench.clock.advance(9))
+    record = bench.run()
+    assert (record.result, record.reason) == (Result.FAILURE, "standard broke its critical total of 10 s")
+
+
+@pytest.mark.parametrize("fields", [{"total": limit(10, critical=True)}, {}])
+def test_critical_limit_that_breaks_after_an_interrupt_leaves_the_run_interrupted(fields: dict[str, Any]) -> None:
+    planned = plan(stage("a", sla=limit(10, critical=True)), **fields)
+    bench = Bench(planned, {"a": [Script(seconds=60, term_seconds=9)]})
+    bench.inbox.at(5.0, lambda: bench.engine.interrupt("SIGINT", now=False))
+    record = bench.run()
+    assert (record.result, record.reason, record.critical_sla) == (Result.CANCELLATION, "SIGINT", False)
+
+
 def test_critical_total_stops_the_lane() -> None:
     bench = Bench(plan(stage("a"), total=limit(20, critical=True)), {"a": [Script(seconds=60)]})
     record = bench.run()
@@ -478,6 +501,13 @@ def test_wind_down_ends_the_back_off_of_a_stale_stage() -> None:
     failing = Script(result=Result.FAILURE)
     bench = Bench(plan(stage("a", retries=3, backoff_seconds=5.0)), {"a": [failing]})
     bench.inbox.at(2.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0]
+
+
+def test_wind_down_leaves_no_retry_to_a_stale_stage_that_timed_out() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0, retries=3)), {"a": [Script(seconds=50, term_seconds=9)]})
+    bench.inbox.at(6.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
     bench.run()
     assert [moment for moment, _ in bench.workers.started] == [0]
 

@@ -565,6 +565,7 @@ class Run:
         record = state.build_record(self.run_id, self.plan.lane)
         self._open_stages.remove(state)
         self._emit(record)
+        self._stop_if_critical(state)
         if record.result.bad:  # even without a bad task: none of its batches had a test
             self._fail_fast(state)
 
@@ -604,30 +605,27 @@ class Run:
         first = min((attempt.started_seconds for attempt in state.attempts), default=None)
         rebase = first if first is not None and not state.attempts_ended else state.started_seconds
         self._check_sla(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
-        if state.watch.broken and state.watch.limit.critical:
-            self._stop_for_critical_sla(state)
+        self._stop_if_critical(state)
         self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
-
-    def _stop_for_critical_sla(self, state: StageState) -> None:
-        self._critical = True
-        why = f"broke its critical SLA of {state.watch.limit.max_seconds:g} s" if state.watch else ""
-        for attempt in state.attempts:
-            attempt.set_verdict(Result.TIMEOUT, why)
-        self._begin_stopping(Stop(f"{state.name} {why}", interrupted=False))
 
     def _check_total(self) -> None:
         if self._total_watch is None:
             return
         self._check_sla(self._total_watch, None, self._clock.monotonic())
-        if self._total_watch.broken and self._total_watch.limit.critical:
-            self._critical = True
-            self._begin_stopping(
-                Stop(
-                    f"{self.plan.lane} broke its critical total of {self._total_watch.limit.max_seconds:g} s",
-                    interrupted=False,
-                )
-            )
+        self._stop_if_critical(None)
         self._timers.schedule(self._total_watch.next_deadline, self._check_total)
+
+    def _stop_if_critical(self, state: StageState | None) -> None:
+        """Stop the lane if the stage, or the lane itself (None), has broken a critical limit, even at its end."""
+        watch = self._total_watch if state is None else state.watch
+        if watch is None or not watch.broken or not watch.limit.critical or self._stop_request is not None:
+            return
+        self._critical = True
+        name, limit = (self.plan.lane, "total") if state is None else (state.name, "SLA")
+        why = f"broke its critical {limit} of {watch.limit.max_seconds:g} s"
+        for attempt in () if state is None else state.attempts:
+            attempt.set_verdict(Result.TIMEOUT, why)
+        self._begin_stopping(Stop(f"{name} {why}", interrupted=False))
 
     def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
         if rebase is not None:
@@ -689,6 +687,7 @@ class Run:
         ended = self._clock.monotonic()
         if self._total_watch is not None:
             self._check_sla(self._total_watch, None, ended)
+            self._stop_if_critical(None)
         pools, duration = self._workers.get_pool_uses(), ended - started
         record = build_run_record(
             self.run_id,
