@@ -159,6 +159,7 @@ class Run:
         self._stop_request: Stop | None = None
         self._critical = False
         self._stale = ""  # why the run was wound down
+        self._stale_stages: frozenset[str] = frozenset()
         self._failed_stages: set[str] = set()  # with an attempt that failed, even if a retry passed
         self._tasks_had_to_wait = False
         self._total_watch: Watch | None = None
@@ -492,7 +493,7 @@ class Run:
             return False
         outcome = attempt.read_outcome()
         succeeded = outcome.result is Result.SUCCESS and not outcome.exit_code
-        if not succeeded and attempt.number <= state.plan.retries and self._stop_request is None:
+        if not succeeded and attempt.number <= state.plan.retries and self._may_retry(state):
             return False
         seconds = self._clock.monotonic() - attempt.started_seconds
         items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
@@ -525,20 +526,23 @@ class Run:
         self._end_stage_if_done(state)
 
     def _build_task_record(self, attempt: Attempt) -> TaskRecord:
-        stage, running = attempt.stage.plan, self._stop_request is None
+        stage, may_retry = attempt.stage.plan, self._may_retry(attempt.stage)
         record = attempt.build_record(
             self.run_id,
             self.plan.lane,
-            may_retry=running and attempt.number <= stage.retries,
+            may_retry=may_retry and attempt.number <= stage.retries,
             now=self._clock.monotonic(),
             now_timestamp=self._clock.wall(),
         )
         if record.result.bad:
             self._failed_stages.add(stage.name)
             alone = len(self._failed_stages) < MOST_FAILED_STAGES
-            if record.final and running and alone and attempt.number <= stage.flaky_retries:
+            if record.final and may_retry and alone and attempt.number <= stage.flaky_retries:
                 return replace(record, final=not is_known_flaky(stage, record))
         return record
+
+    def _may_retry(self, state: StageState) -> bool:
+        return self._stop_request is None and state.name not in self._stale_stages
 
     def _schedule_retry(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
@@ -664,6 +668,7 @@ class Run:
 
     def _wind_down(self, stale: frozenset[str], reason: str) -> None:
         self._stale = self._stale or reason
+        self._stale_stages |= stale
         for state in self._open_stages.all():
             if not state.started:
                 self._close_stage(state, Result.SKIP, reason)
