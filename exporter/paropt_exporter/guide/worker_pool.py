@@ -159,9 +159,10 @@ class AdaptiveWorkerPool(Executor):
         """
         with self._changed:
             tasks = tuple(self._untold)
-            self._changed.wait_for(lambda: self._open.isdisjoint(tasks), timeout)
+            told = frozenset(tasks)
+            self._changed.wait_for(lambda: told.isdisjoint(self._open), timeout)  # of two sets: by the smaller one
             self._settle_done_tasks()
-            self._untold = [task for task in self._untold if task.metrics is None or task not in tasks]
+            self._untold = [task for task in self._untold if task.metrics is None or task not in told]
             if ended := not self._untold:
                 self._end_run()
         self._flush_observers(ended=ended)
