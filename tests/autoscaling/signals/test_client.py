@@ -274,6 +274,14 @@ def test_close_ends_a_query_that_hangs(server: FakePrometheus) -> None:
     assert ended
 
 
+def test_closed_client_asks_no_server(server: FakePrometheus) -> None:
+    asking = client(server.url)
+    asking.close()
+    with pytest.raises(QueryFailed, match="not asked, since the exporter ends"):
+        asking.query("up")
+    assert server.asked == []
+
+
 AUTHORITY = """
 [ca]
 default_ca = here
