@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -427,7 +428,7 @@ class Run:
         state.pool = running.pool
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
-            self._timers.schedule(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
+            self._schedule_timeout(attempt, now + state.plan.timeout_seconds)
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
     def _submit_attempt(self, state: StageState, ready: Ready, label: str) -> RunningAttempt:
@@ -582,12 +583,17 @@ class Run:
     # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
     # measured.
 
-    def _check_timeout(self, attempt: Attempt) -> None:
-        limit = attempt.stage.plan.timeout_seconds
-        if limit is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
+    def _schedule_timeout(self, attempt: Attempt, moment: float) -> None:
+        reference = weakref.ref(attempt)  # the timer may outlive the attempt, which has its output, by an hour
+        self._timers.schedule(moment, lambda: self._check_timeout(reference()))
+
+    def _check_timeout(self, attempt: Attempt | None) -> None:
+        if attempt is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
             return
+        limit = attempt.stage.plan.timeout_seconds
+        assert limit is not None
         if attempt.started_seconds + limit > self._clock.monotonic():
-            self._timers.schedule(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
+            self._schedule_timeout(attempt, attempt.started_seconds + limit)
             return
         attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
         self._stop_attempt(attempt, TERM_GRACE_SECONDS)

@@ -27,7 +27,7 @@ _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
-class Attempt(Struct, eq=False):
+class Attempt(Struct, eq=False, weakref=True):
     """One attempt in progress. `verdict`: the result and message of an attempt that the run has stopped."""
 
     stage: StageState
