@@ -17,6 +17,7 @@ from paropt_exporter.events import (
     Strategy,
     TaskRecord,
 )
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.testing import Script
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
 
@@ -177,6 +178,18 @@ def test_attempt_over_its_limit_is_terminated_then_killed() -> None:
 def test_success_at_the_moment_of_the_limit_is_a_success() -> None:
     bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=5)]})
     assert bench.run().result is Result.SUCCESS
+
+
+def test_timeout_does_not_count_the_wait_for_a_worker_of_a_cluster() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=60.0, remote=RemoteTaskOptions())), {"a": [Script(seconds=300)]})
+
+    def set_start(moment: float | None) -> None:
+        bench.workers.attempts[0].started_seconds = moment
+
+    bench.inbox.at(1.0, lambda: set_start(None))
+    bench.inbox.at(90.0, lambda: set_start(90.0))
+    assert stages_of(bench.run()) == {"a": ("timeout", "timed out after 60 s")}
+    assert bench.workers.attempts[0].stops == [(150.0, 10.0)]
 
 
 def test_warning_and_violation_are_emitted_once_while_the_stage_runs() -> None:

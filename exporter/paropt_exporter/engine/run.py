@@ -590,10 +590,12 @@ class Run:
     def _check_timeout(self, attempt: Attempt | None) -> None:
         if attempt is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
             return
-        limit = attempt.stage.plan.timeout_seconds
+        limit, now = attempt.stage.plan.timeout_seconds, self._clock.monotonic()
         assert limit is not None
-        if attempt.started_seconds + limit > self._clock.monotonic():
-            self._schedule_timeout(attempt, attempt.started_seconds + limit)
+        waits = attempt.stage.plan.remote is not None and attempt.running.started_seconds is None
+        started = now if waits else attempt.started_seconds  # a wait for a worker has the cluster's `start_timeout`
+        if started + limit > now:
+            self._schedule_timeout(attempt, started + limit)
             return
         attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
         self._stop_attempt(attempt, TERM_GRACE_SECONDS)
