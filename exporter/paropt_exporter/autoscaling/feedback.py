@@ -126,15 +126,15 @@ class Feedback:
             emit=emit,
             clock=self._clock,
         )
-        self._controller.__enter__()
+        self._controller.start()
 
     def close(self) -> None:
         """Cut the query in progress and wait for the controller's thread."""
         if self._controller is not None:
-            self._controller.__exit__()
+            self._controller.stop()
         self._client.close()
         if self._controller is not None:
-            self._controller.close()
+            self._controller.join()
 
     def _build_collector(self) -> SignalCollector:
         feedback = self._feedback
