@@ -335,9 +335,7 @@ class PoolWorkers:
             sink=self._open_sink(stage, task, label, self._attempts[label]),
             traced=stage.traced,
         )
-        # Otherwise there are batches of another shard or of an earlier run.
-        alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
-        batch = ItemBatch(items=task.items, report=report, alone=alone) if task.items else None
+        batch = _build_batch(stage, task, report)
         self._count_task(COMMANDS, future)
         return PoolAttempt(
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
@@ -364,7 +362,7 @@ class PoolWorkers:
         else:
             future = pool.submit_call(label, work.target, work.arguments, options=options)
             future.add_done_callback(lambda done: _log_left_processes(label, done))
-        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        batch = _build_batch(stage, task, report)
         self._count_task(DASK, future)
         return PoolAttempt(
             DASK,
@@ -542,6 +540,14 @@ def get_pool_names(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) -> ItemBatch | None:
+    if not task.items:
+        return None
+    # With Scope.ITEMS there are batches of another shard or of an earlier run.
+    alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+    return ItemBatch(items=task.items, report=report, alone=alone)
 
 
 def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ...]:
