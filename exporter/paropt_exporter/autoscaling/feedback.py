@@ -114,7 +114,7 @@ class Feedback:
         """Start to query each interval and to set the lane's bounds."""
         interval = self._feedback.interval
         window = self._feedback.window or max(60.0, 4 * interval)
-        self._controller = BoundsController(
+        controller = BoundsController(
             control_state,
             self._build_collector(),
             lane=lane,
@@ -126,7 +126,8 @@ class Feedback:
             emit=emit,
             clock=self._clock,
         )
-        self._controller.start()
+        controller.start()
+        self._controller = controller
 
     def close(self) -> None:
         """Cut the query in progress and wait for the controller's thread."""
