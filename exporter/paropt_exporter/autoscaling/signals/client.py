@@ -362,11 +362,17 @@ def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     return QueryResult(
         kind=kind,
         elements=tuple(
-            SeriesValue(labels=tuple(sorted(each["metric"].items())), value=float(each["value"][1])) for each in result
+            SeriesValue(labels=_parse_labels(each["metric"]), value=float(each["value"][1])) for each in result
         ),
         evaluated_timestamp_seconds=min(moments, default=math.nan),
         warnings=warnings,
     )
+
+
+def _parse_labels(metric: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    if not all(isinstance(value, str) for value in metric.values()):
+        raise TypeError("a label's value is no text")
+    return tuple(sorted(metric.items()))
 
 
 def _find_cause(error: BaseException) -> str:
