@@ -126,14 +126,11 @@ class FakeRunning(Struct, eq=False):
             ended_seconds=self.clock.now,
             cpu_seconds=self.script.cpu_seconds,
         )
-        stopped = self.result is Result.CANCELLATION
-        result = self.result or Result.ERROR
         return Outcome(
-            result=result,
+            result=self.result or Result.ERROR,
             message=self.script.message,
             output=self.script.output,
             measurement=measured,
-            stopped=stopped,
             items=self.script.items,
             start_up_seconds=0.0 if self.script.items else None,
             exit_code=self.script.exit_code,

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,18 @@ def test_silent_clients_do_not_block_others(tmp_path: Path, lane: ControlState, 
     assert send_request(only(tmp_path), ControlRequest(command="pin", size=3))["size"] == 3
     for client in silent:
         client.close()
+
+
+def test_request_is_answered_if_the_system_starts_no_thread_for_it(
+    tmp_path: Path, lane: ControlState, taking: ControlSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for size in (3, 4):
+        send_request(only(tmp_path), ControlRequest(command="pin", size=size))
+        assert lane.override.size == size
 
 
 def test_close_removes_the_socket(tmp_path: Path, lane: ControlState) -> None:

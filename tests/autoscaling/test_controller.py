@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Event as Flag
 
 import pytest
 
@@ -26,6 +27,8 @@ from paropt_exporter.engine import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import FakeClock, Recorder
+
+HANG_SECONDS = 30.0
 
 
 @dataclass
@@ -305,6 +308,21 @@ def test_waiting_task_ends_the_quiet_at_once() -> None:
     count_steps(controller, clock, 10.0)
     lane.waiting = 5
     assert not controller.is_quiet()
+
+
+def test_failed_step_is_logged_once_and_the_next_one_sizes_the_lane(caplog: pytest.LogCaptureFixture) -> None:
+    lane, offered, failures = FakeLane(FakeClock(), waiting=9, burn=0.0), Flag(), iter(range(3))
+
+    def offer(_: int) -> None:
+        if next(failures, None) is not None:
+            raise OSError("no such cgroup")
+        offered.set()
+
+    with build_controller(lane, Recorder(), offer=offer):
+        assert offered.wait(HANG_SECONDS)
+    assert [record.message for record in caplog.records] == [
+        "a step of the controller failed; later failures are not logged"
+    ]
 
 
 def test_expensive_steps_are_spread_over_time() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paropt_exporter.autoscaling import ControlState
+from paropt_exporter.autoscaling.bounds_controller import LaneReadings
 from paropt_exporter.autoscaling.feedback import (
     SIGNAL,
+    Feedback,
     QuerySpec,
     SignalCollector,
     build_pool_query,
@@ -18,8 +23,10 @@ from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.autoscaling.signals.client import QueryFailed
 from paropt_exporter.autoscaling.signals.local_counters import Rates
+from paropt_exporter.config import values
 from paropt_exporter.events import PoolStatistics
-from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
+from paropt_exporter.plan import Bounds
+from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock, Recorder
 
 NOW = START_TIMESTAMP_SECONDS + 1000.0
 WINDOW = 60.0
@@ -40,8 +47,8 @@ class FakeClient:
         return answer
 
 
-def vector(*values: float, at: float = NOW, kind: str = "vector", warnings: tuple[str, ...] = ()) -> QueryResult:
-    elements = tuple(SeriesValue(labels=(("n", str(n)),), value=value) for n, value in enumerate(values))
+def vector(*numbers: float, at: float = NOW, kind: str = "vector", warnings: tuple[str, ...] = ()) -> QueryResult:
+    elements = tuple(SeriesValue(labels=(("n", str(n)),), value=value) for n, value in enumerate(numbers))
     return QueryResult(kind=kind, elements=elements, evaluated_timestamp_seconds=at, warnings=warnings)
 
 
@@ -168,3 +175,20 @@ def test_queries_escape_labels_and_name_defined_metrics() -> None:
     assert f"abs({epoch} - 1764000000.123456) < 0.00002" in query
     assert "[60s]" in query
     assert format_duration(0.25) == "250ms"
+
+
+def test_feedback_whose_thread_does_not_start_is_closed_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    settings, server = values.Feedback(), values.Prometheus(url="http://127.0.0.1:9")
+    state = ControlState(Bounds(minimum=1, maximum=8, start=2), ("commands",), source="local")
+    lane = LaneReadings(pools=tuple, size=lambda: None, cores=lambda: 2.0)
+    with (
+        pytest.raises(RuntimeError, match="can't start new thread"),
+        Feedback(settings, server, project="shop", root=tmp_path, clock=FakeClock()) as feedback,
+    ):
+        feedback.start_controller(state, lane=lane, emit=Recorder().observe)

@@ -168,6 +168,16 @@ def test_answer_after_an_interrupt_is_ignored() -> None:
     assert bench.get_stage("lint").result is Result.SKIP
 
 
+def test_attempt_that_ended_is_not_stopped_while_the_cache_keeps_its_result() -> None:
+    scripts = {"lint": [Script(seconds=3.0, result=Result.FAILURE, message="exit 1")]}
+    stage = lanes.stage("lint", cached=True, timeout_seconds=5.0)
+    bench = Bench(stage, found={"lint": miss_all()}, scripts=scripts, seconds=30.0)
+    bench.inbox.at(40.0, lambda: bench.engine.interrupt("SIGINT", now=True))
+    assert lanes.stages_of(bench.run()) == {"lint": ("failure", "exit 1")}
+    attempt = bench.workers.attempts[0]
+    assert (attempt.stops, attempt.given_up) == ([], [])
+
+
 def test_stage_that_does_not_ask_for_it_is_never_looked_up() -> None:
     bench = Bench(lanes.stage("lint"), found={})
     assert bench.run().result is Result.SUCCESS

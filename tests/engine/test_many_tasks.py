@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from paropt_exporter.engine import PoolWorkers, Run
+from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.events import Result, TaskRecord
 from paropt_exporter.plan import THREADS, Call, PlannedStage, PlannedTask
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Script
@@ -60,6 +63,35 @@ def test_ended_tasks_leave_no_records_in_the_engine() -> None:
     assert kept[0] < 10
 
 
+class ForgetfulWorkers(FakeWorkers):
+    """Keep no attempt themselves, only weak references to their futures, which have the outputs."""
+
+    def __init__(self, clock: FakeClock, inbox: FakeInbox) -> None:
+        super().__init__(clock, inbox)
+        self.futures: list[weakref.ref[Future[object]]] = []
+
+    def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> RunningAttempt:
+        attempt = super().start(stage, task, label)
+        self.attempts.clear()
+        self.futures.append(weakref.ref(attempt.future))
+        return attempt
+
+    def count_kept(self) -> int:
+        gc.collect()
+        return sum(future() is not None for future in self.futures)
+
+
+def test_timeouts_keep_no_ended_attempts() -> None:
+    clock = FakeClock()
+    inbox = FakeInbox(clock)
+    workers = ForgetfulWorkers(clock, inbox)
+    kept: list[int] = []
+    inbox.at(40.5, lambda: kept.append(workers.count_kept()))
+    many = stage("many", tasks=100, timeout_seconds=3600.0)
+    run_of(many, workers=workers, clock=clock, inbox=inbox).execute()
+    assert kept[0] < 10
+
+
 class CountingWorkers(FakeWorkers):
     """Counts the stages that the engine considers for a start."""
 
@@ -70,7 +102,7 @@ class CountingWorkers(FakeWorkers):
         return super().choose_pool(stage, task)
 
 
-def run_of(*stages: PlannedStage, workers: CountingWorkers, clock: FakeClock, inbox: FakeInbox) -> Run:
+def run_of(*stages: PlannedStage, workers: FakeWorkers, clock: FakeClock, inbox: FakeInbox) -> Run:
     return Run(
         plan(*stages, workers=2),
         run_id="of many stages",

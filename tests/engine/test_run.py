@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from paropt_exporter.engine import StageCounts
 from paropt_exporter.events import (
     Result,
@@ -13,6 +17,7 @@ from paropt_exporter.events import (
     Strategy,
     TaskRecord,
 )
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.testing import Script
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
 
@@ -175,6 +180,18 @@ def test_success_at_the_moment_of_the_limit_is_a_success() -> None:
     assert bench.run().result is Result.SUCCESS
 
 
+def test_timeout_does_not_count_the_wait_for_a_worker_of_a_cluster() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=60.0, remote=RemoteTaskOptions())), {"a": [Script(seconds=300)]})
+
+    def set_start(moment: float | None) -> None:
+        bench.workers.attempts[0].started_seconds = moment
+
+    bench.inbox.at(1.0, lambda: set_start(None))
+    bench.inbox.at(90.0, lambda: set_start(90.0))
+    assert stages_of(bench.run()) == {"a": ("timeout", "timed out after 60 s")}
+    assert bench.workers.attempts[0].stops == [(150.0, 10.0)]
+
+
 def test_warning_and_violation_are_emitted_once_while_the_stage_runs() -> None:
     bench = Bench(plan(stage("a", sla=limit(10))), {"a": [Script(seconds=30)]})
     record = bench.run()
@@ -205,6 +222,29 @@ def test_critical_violation_stops_the_lane_and_names_skipped_stages() -> None:
         "b": ("cancellation", "stopped: a broke its critical SLA of 10 s"),
         "c": ("skip", "a broke its critical SLA of 10 s"),
     }
+
+
+def test_stage_that_ends_at_its_critical_limit_stops_the_lane() -> None:
+    planned = plan(stage("a", sla=limit(10, critical=True)), stage("b", needs=("a",)))
+    record = Bench(planned, {"a": [Script(seconds=10)]}).run()
+    assert (record.result, record.critical_sla) == (Result.FAILURE, True)
+    assert stages_of(record) == {"a": ("success", ""), "b": ("skip", "a broke its critical SLA of 10 s")}
+
+
+def test_critical_total_that_broke_while_the_exporter_was_stopped_fails_the_run() -> None:
+    bench = Bench(plan(stage("a"), total=limit(10, critical=True)), {"a": [Script(seconds=15)]})
+    bench.inbox.at(7.0, lambda: bench.clock.advance(9))
+    record = bench.run()
+    assert (record.result, record.reason) == (Result.FAILURE, "standard broke its critical total of 10 s")
+
+
+@pytest.mark.parametrize("fields", [{"total": limit(10, critical=True)}, {}])
+def test_critical_limit_that_breaks_after_an_interrupt_leaves_the_run_interrupted(fields: dict[str, Any]) -> None:
+    planned = plan(stage("a", sla=limit(10, critical=True)), **fields)
+    bench = Bench(planned, {"a": [Script(seconds=60, term_seconds=9)]})
+    bench.inbox.at(5.0, lambda: bench.engine.interrupt("SIGINT", now=False))
+    record = bench.run()
+    assert (record.result, record.reason, record.critical_sla) == (Result.CANCELLATION, "SIGINT", False)
 
 
 def test_critical_total_stops_the_lane() -> None:
@@ -290,6 +330,28 @@ def test_exclusive_stage_runs_alone_and_is_not_starved() -> None:
     bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
     bench.run()
     assert bench.starts == {"a": 0, "alone": 4, "b": 5}
+
+
+@pytest.mark.parametrize(
+    "room",
+    [{"exclusive": True}, {"slots": 2, "locks": frozenset({"db"})}, {"memory_bytes": 1, "locks": frozenset({"db"})}],
+)
+def test_stage_that_waits_for_begun_ones_lets_their_other_tasks_start(room: dict[str, Any]) -> None:
+    begun = stage("begun", tasks=4, locks=frozenset({"db"}))
+    bench = Bench(plan(stage("first"), stage("big", needs=("first",), **room), begun, workers=2))
+    bench.run()
+    assert bench.starts["big"] == 3
+
+
+def test_no_stage_begins_while_an_exclusive_one_waits() -> None:
+    bench = Bench(
+        plan(stage("first"), stage("alone", needs=("first",), exclusive=True), stage("begun", tasks=2), stage("late")),
+        {"begun": [Script(seconds=4)]},
+    )
+    bench.engine.set_stage_limits({"late": 0})
+    bench.inbox.at(2.0, lambda: bench.engine.set_stage_limits({}))
+    bench.run()
+    assert (bench.starts["alone"], bench.starts["late"]) == (4, 5)
 
 
 def test_running_tasks_hold_memory_and_a_stage_waits_for_it() -> None:
@@ -452,6 +514,13 @@ def test_wind_down_ends_the_back_off_of_a_stale_stage() -> None:
     failing = Script(result=Result.FAILURE)
     bench = Bench(plan(stage("a", retries=3, backoff_seconds=5.0)), {"a": [failing]})
     bench.inbox.at(2.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0]
+
+
+def test_wind_down_leaves_no_retry_to_a_stale_stage_that_timed_out() -> None:
+    bench = Bench(plan(stage("a", timeout_seconds=5.0, retries=3)), {"a": [Script(seconds=50, term_seconds=9)]})
+    bench.inbox.at(6.0, lambda: bench.engine.wind_down(frozenset({"a"}), "files changed: a.py"))
     bench.run()
     assert [moment for moment, _ in bench.workers.started] == [0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,13 @@ def test_locks_and_exclusive_stages_keep_apart() -> None:
     tasks = [*equal_tasks(2, name="a"), *equal_tasks(1, name="b")]
     assert took(tasks, 8, stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db"}))) == 4.0
     assert took(tasks, 8, stage("a"), stage("b", exclusive=True)) == 4.0
+
+
+@pytest.mark.parametrize("room", [{"exclusive": True}, {"slots": 2, "locks": frozenset({"db"})}])
+def test_stage_that_waits_for_begun_ones_lets_their_other_tasks_start(room: dict[str, Any]) -> None:
+    tasks = [*equal_tasks(1, name="first"), *equal_tasks(1, name="big"), *equal_tasks(4, name="begun")]
+    begun = stage("begun", locks=frozenset({"db"}))
+    assert took(tasks, 2, stage("first"), stage("big", needs=("first",), **room), begun) == 8.0
 
 
 def test_slots_and_memory_bound_the_running_tasks() -> None:

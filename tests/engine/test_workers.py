@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import cast
 
 import pytest
 
 from paropt_exporter.engine import report
 from paropt_exporter.engine.workers import PoolWorkers
-from paropt_exporter.events import PoolUse, Strategy
-from paropt_exporter.plan import COMMANDS, THREADS, Call, Commands, PlannedStage, PlannedTask
+from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
+from paropt_exporter.executors import TaskFuture, ThreadPool
+from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.plan import COMMANDS, DASK, THREADS, Call, Commands, PlannedStage, PlannedTask
 from support.lanes import plan
 
 HANG_SECONDS = 30.0
@@ -73,3 +77,35 @@ def test_worker_time_starts_again_with_the_next_run(workers: PoolWorkers) -> Non
     run(workers, WAITS)
     workers.prepare(plan(WAITS, COMMAND, workers=2, strategy=Strategy.THREAD), 2)
     assert (use(workers)[THREADS].busy_seconds, use(workers)[THREADS].slot_seconds) == (0.0, 0.0)
+
+
+class ClusterWithoutTests(ThreadPool):
+    """A pool of another host on which pytest finds no test."""
+
+    def begin_run(self, programs: tuple[str, ...]) -> None: ...
+
+    def submit_commands(self, label: str, steps: object, *, options: RemoteTaskOptions) -> TaskFuture[CommandOutcome]:
+        assert options.report is not None
+        options.report.write_text("<testsuites/>")
+        outcome = CommandOutcome(
+            result=Result.FAILURE, message="exit 5", exit_code=5, signal=None, output="", output_path=None,
+            measurement=Measurement(worker="", pid=1, started_seconds=0.0, ended_seconds=1.0, cpu_seconds=0.0),
+            stopped=False,
+        )  # fmt: skip
+        return self.submit_named(label, lambda: outcome)
+
+
+@pytest.mark.parametrize(("scope", "result"), [(Scope.ALL, Result.FAILURE), (Scope.ITEMS, Result.SUCCESS)])
+def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, result: Result) -> None:
+    task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
+    stage = PlannedStage(
+        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
+    )
+    with (
+        ClusterWithoutTests(1, name=DASK) as cluster,
+        closing(PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))) as workers,
+    ):
+        workers.prepare(plan(stage, workers=1, strategy=Strategy.DASK), 1)
+        attempt = workers.start(stage, task, "tests")
+        attempt.future.result(HANG_SECONDS)
+        assert attempt.outcome().result is result

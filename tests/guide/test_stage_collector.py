@@ -176,6 +176,20 @@ def test_tasks_from_before_the_collector_count_in_no_run(pool: AdaptiveWorkerPoo
     assert registry.get_sample_value("paropt_runs_total", {**LANE, "result": "success"}) == 0
 
 
+def test_task_from_before_the_collector_does_not_count_in_a_run_of_its_stage(pool: AdaptiveWorkerPool) -> None:
+    releases = threading.Event(), threading.Event()
+    earlier = pool.submit_stage(2, "load", releases[0].wait, HANG_SECONDS)
+    registry, _ = export(pool)
+    pool.submit_stage(2, "load", releases[1].wait, HANG_SECONDS)
+    releases[0].set()
+    assert earlier.result(HANG_SECONDS)
+    assert registry.get_sample_value("paropt_stage_progress_ratio", place("load")) == 0
+    releases[1].set()
+    assert pool.wait_all(HANG_SECONDS) == (True, [])
+    assert registry.get_sample_value("paropt_stage_progress_ratio", place("load")) == 1
+    assert registry.get_sample_value("paropt_task_attempts_total", place("load", result="success")) == 1
+
+
 def test_command_lists_the_runs_of_a_program(tmp_path: Path, pool: AdaptiveWorkerPool) -> None:
     (tmp_path / "paropt.yml").write_text('project: shop\nstages:\n  - {number: 1, name: lint, run: "true"}\n')
     _, collector = export(pool, tmp_path / ".paropt/history.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from threading import Event as Flag
 from threading import Thread
 
@@ -9,10 +10,10 @@ import pytest
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import LastValues, Totals
-from paropt_exporter.events import Event
+from paropt_exporter.events import Decision, Event
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, event_state
 from paropt_exporter.metrics.event_state import DeferredEventState, EventState
-from support.event_samples import run_ended, run_started, stage_ended, stage_started, task
+from support.event_samples import START, run_ended, run_started, stage_ended, stage_started, task
 
 LANE = LaneLabels(lane="standard", stages=(StageLabels(name="lint", number=2, pool="commands"),))
 RUN: tuple[Event, ...] = (run_started(), stage_started(), task(), stage_ended(), run_ended())
@@ -30,6 +31,10 @@ class RecordedBuilds:
     def __call__(self) -> EventState:
         self.built.append(build_state())
         return self.built[-1]
+
+
+class Text(str):
+    """A text to which there may be weak references."""
 
 
 def count_attempts(state: EventState) -> float | None:
@@ -67,7 +72,26 @@ def test_many_events_are_reason_enough_to_build_the_state(monkeypatch: pytest.Mo
     assert count_attempts(builds.built[0]) == 5
 
 
-def test_events_during_the_build_wait_for_nothing_and_count_once() -> None:
+def test_waiting_events_hold_no_long_texts() -> None:
+    deferred = DeferredEventState(RecordedBuilds())
+    text = Text("long")
+    deferred.observe(task(output=text))
+    deferred.observe(
+        Decision(
+            pool="commands", action="hold", reason="cpu_limit", old_size=2, new_size=2, at_timestamp_seconds=START,
+            situation=text, choice=text,
+        )
+    )  # fmt: skip
+    held = weakref.ref(text)
+    del text
+    assert held() is None
+    assert count_attempts(deferred.get()) == 1
+    assert deferred.get().get_number(families.CONTROL_DECISIONS, ("commands", "hold", "cpu_limit")) == 1
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_events_during_the_build_wait_for_nothing_and_count_once(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(event_state, "_MOST_DEFERRED", most)
     building, may_finish = Flag(), Flag()
 
     def build_when_allowed() -> EventState:
@@ -76,7 +100,6 @@ def test_events_during_the_build_wait_for_nothing_and_count_once() -> None:
         return build_state()
 
     deferred = DeferredEventState(build_when_allowed)
-    deferred.observe(task())
     reader = Thread(target=deferred.get)
     reader.start()
     building.wait()
@@ -84,4 +107,4 @@ def test_events_during_the_build_wait_for_nothing_and_count_once() -> None:
     may_finish.set()
     reader.join()
     deferred.observe(task())
-    assert count_attempts(deferred.get()) == 3
+    assert count_attempts(deferred.get()) == 2

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -30,16 +30,13 @@ from paropt_exporter.autoscaling.state import PROMETHEUS, ControlState, SizeBoun
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Decision, Event, PoolStatistics
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 1.0  # between samples of our own counters; values between two samples are interpolated
 
 
 class SignalSource(Protocol):
-    """Where an interval's readings come from: `signals.collector.SignalCollector`, or a fake."""
+    """Where an interval's readings come from: `feedback.SignalCollector`, or a fake."""
 
     def read_signals(self) -> tuple[Signal, ...]: ...
 
@@ -65,7 +62,7 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 class BoundsController:
-    """Sets the bounds of a lane from a thread of its own; `with BoundsController(...)` while the exporter lives.
+    """Sets the bounds of a lane from a thread of its own, between `start` and `stop`.
 
         readings -> decide_size_bounds -> floor, ceiling ------------------+
         readings -> decide_target_size -> size (source: prometheus only) --+--> ControlState --> Controller --> pools
@@ -96,15 +93,14 @@ class BoundsController:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_steps, name="paropt-feedback", daemon=True)
 
-    def __enter__(self) -> BoundsController:
+    def start(self) -> None:
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Ask the thread to end; `join` waits for it, once its query has been cut."""
         self._done.set()
 
-    def close(self) -> None:
-        """Wait for the thread to end; cut its query first."""
+    def join(self) -> None:
         self._thread.join()
 
     def _run_steps(self) -> None:

@@ -87,10 +87,13 @@ class ControlSocket:
                 if not self._closed.wait(_ACCEPT_RETRY_SECONDS):
                     log.warning("can't accept a control request", extra={"err": str(error)})
                 continue
-            if self._client_slots.acquire(blocking=False):
-                threading.Thread(target=self._serve_client, args=(client,), name="paropt-order", daemon=True).start()
-            else:
+            if not self._client_slots.acquire(blocking=False):
                 client.close()
+                continue
+            try:
+                threading.Thread(target=self._serve_client, args=(client,), name="paropt-order", daemon=True).start()
+            except RuntimeError:  # the system has no thread left: the pools took the last ones
+                self._serve_client(client)
 
     def _serve_client(self, client: socket.socket) -> None:
         try:

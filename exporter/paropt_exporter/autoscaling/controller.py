@@ -112,7 +112,7 @@ class Controller:
 
     Guarantees: only the controller writes the run's size; no move down within STABLE_SECONDS of a moment that needed
     more; while it sets the size itself, no task starts without cores for its demand as known then; each resize emits
-    a Decision for each pool that it changes, and each new reason to hold one for each pool.
+    a Decision for each pool that it changes, and each new reason to hold one for each pool; an error ends one step.
 
     `objective`: fast, or deadline: just enough workers for the lane to keep its total. A stage that gets no more done
     with more tasks at once gets a limit of its own, and the other stages get its slots. Each step calls `offer` with
@@ -154,6 +154,7 @@ class Controller:
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
         self._quiet_since = self._stepped_at = -math.inf
+        self._has_failed = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_steps, name="paropt-control", daemon=True)
 
@@ -182,8 +183,13 @@ class Controller:
         cost = 0.0
         while not self._done.wait(get_pause_seconds(has_waiting_tasks=self._has_waiting_tasks, cost_seconds=cost)):
             began = time.thread_time()
-            if self._has_waiting_tasks or not self.is_quiet():  # waiting tasks end the quiet, and may be a thousand
-                self.step()
+            try:
+                if self._has_waiting_tasks or not self.is_quiet():  # waiting tasks end the quiet, and may be a thousand
+                    self.step()
+            except Exception:  # the thread's boundary: without it the lane would keep the last size and admission
+                if not self._has_failed:
+                    log.exception("a step of the controller failed; later failures are not logged")
+                self._has_failed = True
             cost = time.thread_time() - began
 
     def is_quiet(self) -> bool:

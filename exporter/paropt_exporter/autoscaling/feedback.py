@@ -114,7 +114,7 @@ class Feedback:
         """Start to query each interval and to set the lane's bounds."""
         interval = self._feedback.interval
         window = self._feedback.window or max(60.0, 4 * interval)
-        self._controller = BoundsController(
+        controller = BoundsController(
             control_state,
             self._build_collector(),
             lane=lane,
@@ -126,15 +126,16 @@ class Feedback:
             emit=emit,
             clock=self._clock,
         )
-        self._controller.__enter__()
+        controller.start()
+        self._controller = controller
 
     def close(self) -> None:
         """Cut the query in progress and wait for the controller's thread."""
         if self._controller is not None:
-            self._controller.__exit__()
+            self._controller.stop()
         self._client.close()
         if self._controller is not None:
-            self._controller.close()
+            self._controller.join()
 
     def _build_collector(self) -> SignalCollector:
         feedback = self._feedback

@@ -18,7 +18,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """The result of one attempt with details for a person. `stopped`: it ended on the run's demand."""
+    """The result of one attempt with details for a person."""
 
     result: Result
     message: str = ""
@@ -27,7 +27,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     output: str = ""
     output_path: str | None = None
     measurement: Measurement | None = None
-    stopped: bool = False
     items: tuple[ItemRecord, ...] = ()
     start_up_seconds: float | None = None
     trace: Trace | None = None
@@ -63,7 +62,7 @@ def build_not_started(pool: str, label: str, error: BaseException) -> NotStarted
 def read_future(future: Future[object]) -> Outcome:
     """Read the outcome from a future of any pool, which must be done. Never raises."""
     if future.cancelled():  # not by its exception: a call may raise CancelledError too
-        return Outcome(result=Result.CANCELLATION, message="cancelled before it started", stopped=True)
+        return Outcome(result=Result.CANCELLATION, message="cancelled before it started")
     error = future.exception(timeout=0)
     value = future.result(timeout=0) if error is None else None
     if isinstance(value, CommandOutcome):
@@ -86,7 +85,6 @@ def _read_command(outcome: CommandOutcome) -> Outcome:
         output=outcome.output,
         output_path=outcome.output_path,
         measurement=outcome.measurement,
-        stopped=outcome.stopped,
         trace=outcome.trace,
     )
 
@@ -95,7 +93,7 @@ def _read_exception(error: BaseException, measurement: Measurement | None) -> Ou
     if _is_a(error, CallFailed):
         return Outcome(result=Result.FAILURE, message=error.message, output=error.output, measurement=measurement)
     if _is_a(error, TaskStopped):
-        return Outcome(result=Result.CANCELLATION, message=_get_text(error), measurement=measurement, stopped=True)
+        return Outcome(result=Result.CANCELLATION, message=_get_text(error), measurement=measurement)
     if _is_a(error, WorkerDied):
         code = error.exit_code_or_signal
         return Outcome(

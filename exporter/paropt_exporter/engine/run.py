@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -159,6 +160,7 @@ class Run:
         self._stop_request: Stop | None = None
         self._critical = False
         self._stale = ""  # why the run was wound down
+        self._stale_stages: frozenset[str] = frozenset()
         self._failed_stages: set[str] = set()  # with an attempt that failed, even if a retry passed
         self._tasks_had_to_wait = False
         self._total_watch: Watch | None = None
@@ -303,9 +305,9 @@ class Run:
             self._resources.set_expected_stages([state.name for state in startable])
             self._expected = revision
         self._look_up_stages(startable)
-        may_be_full = self._tasks_had_to_wait
+        may_be_full, may_begin = self._tasks_had_to_wait, True
         for state in startable:
-            if state.awaits_cache or not state.ready:
+            if state.awaits_cache or not state.ready or not (may_begin or state.started):
                 continue
             if may_be_full and self._is_full():
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
@@ -317,7 +319,10 @@ class Run:
                 may_be_full = may_be_full or not self._tasks_had_to_wait
                 self._tasks_had_to_wait = True
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
-                    return  # otherwise smaller stages behind it would starve it
+                    if state.started or self._resources.can_begin_stage(state.plan):
+                        return  # otherwise smaller stages behind it would starve it
+                    # Stages that have begun must end first, so their other tasks may start.
+                    may_begin = may_begin and not state.plan.exclusive
 
     def _report_usage(self) -> None:
         """Report the demand for cores and memory, if other runs share the machine and it has changed."""
@@ -423,7 +428,7 @@ class Run:
         state.pool = running.pool
         state.attempts.append(attempt)
         if state.plan.timeout_seconds is not None:
-            self._timers.schedule(now + state.plan.timeout_seconds, lambda: self._check_timeout(attempt))
+            self._schedule_timeout(attempt, now + state.plan.timeout_seconds)
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
     def _submit_attempt(self, state: StageState, ready: Ready, label: str) -> RunningAttempt:
@@ -489,7 +494,7 @@ class Run:
             return False
         outcome = attempt.read_outcome()
         succeeded = outcome.result is Result.SUCCESS and not outcome.exit_code
-        if not succeeded and attempt.number <= state.plan.retries and self._stop_request is None:
+        if not succeeded and attempt.number <= state.plan.retries and self._may_retry(state):
             return False
         seconds = self._clock.monotonic() - attempt.started_seconds
         items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
@@ -522,20 +527,23 @@ class Run:
         self._end_stage_if_done(state)
 
     def _build_task_record(self, attempt: Attempt) -> TaskRecord:
-        stage, running = attempt.stage.plan, self._stop_request is None
+        stage, may_retry = attempt.stage.plan, self._may_retry(attempt.stage)
         record = attempt.build_record(
             self.run_id,
             self.plan.lane,
-            may_retry=running and attempt.number <= stage.retries,
+            may_retry=may_retry and attempt.number <= stage.retries,
             now=self._clock.monotonic(),
             now_timestamp=self._clock.wall(),
         )
         if record.result.bad:
             self._failed_stages.add(stage.name)
             alone = len(self._failed_stages) < MOST_FAILED_STAGES
-            if record.final and running and alone and attempt.number <= stage.flaky_retries:
+            if record.final and may_retry and alone and attempt.number <= stage.flaky_retries:
                 return replace(record, final=not is_known_flaky(stage, record))
         return record
+
+    def _may_retry(self, state: StageState) -> bool:
+        return self._stop_request is None and state.name not in self._stale_stages
 
     def _schedule_retry(self, state: StageState, attempt: Attempt, record: TaskRecord) -> None:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
@@ -562,6 +570,7 @@ class Run:
         record = state.build_record(self.run_id, self.plan.lane)
         self._open_stages.remove(state)
         self._emit(record)
+        self._stop_if_critical(state)
         if record.result.bad:  # even without a bad task: none of its batches had a test
             self._fail_fast(state)
 
@@ -574,23 +583,32 @@ class Run:
     # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
     # measured.
 
-    def _check_timeout(self, attempt: Attempt) -> None:
-        limit = attempt.stage.plan.timeout_seconds
-        if limit is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
+    def _schedule_timeout(self, attempt: Attempt, moment: float) -> None:
+        reference = weakref.ref(attempt)  # the timer may outlive the attempt, which has its output, by an hour
+        self._timers.schedule(moment, lambda: self._check_timeout(reference()))
+
+    def _check_timeout(self, attempt: Attempt | None) -> None:
+        if attempt is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
             return
-        if attempt.started_seconds + limit > self._clock.monotonic():
-            self._timers.schedule(attempt.started_seconds + limit, lambda: self._check_timeout(attempt))
+        limit, now = attempt.stage.plan.timeout_seconds, self._clock.monotonic()
+        assert limit is not None
+        waits = attempt.stage.plan.remote is not None and attempt.running.started_seconds is None
+        started = now if waits else attempt.started_seconds  # a wait for a worker has the cluster's `start_timeout`
+        if started + limit > now:
+            self._schedule_timeout(attempt, started + limit)
             return
-        attempt.verdict = (Result.TIMEOUT, f"timed out after {limit:g} s")
+        attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
         self._stop_attempt(attempt, TERM_GRACE_SECONDS)
 
     def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
+        if attempt.outcome is not None:
+            return
         attempt.running.stop(grace_seconds)
         moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
         self._timers.schedule(moment, lambda: self._give_up(attempt))
 
     def _give_up(self, attempt: Attempt) -> None:
-        if attempt in attempt.stage.attempts:
+        if attempt in attempt.stage.attempts and attempt.outcome is None:
             attempt.running.give_up()
 
     def _check_stage(self, state: StageState) -> None:
@@ -599,30 +617,27 @@ class Run:
         first = min((attempt.started_seconds for attempt in state.attempts), default=None)
         rebase = first if first is not None and not state.attempts_ended else state.started_seconds
         self._check_sla(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
-        if state.watch.broken and state.watch.limit.critical:
-            self._stop_for_critical_sla(state)
+        self._stop_if_critical(state)
         self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
-
-    def _stop_for_critical_sla(self, state: StageState) -> None:
-        self._critical = True
-        why = f"broke its critical SLA of {state.watch.limit.max_seconds:g} s" if state.watch else ""
-        for attempt in state.attempts:
-            attempt.verdict = attempt.verdict or (Result.TIMEOUT, why)
-        self._begin_stopping(Stop(f"{state.name} {why}", interrupted=False))
 
     def _check_total(self) -> None:
         if self._total_watch is None:
             return
         self._check_sla(self._total_watch, None, self._clock.monotonic())
-        if self._total_watch.broken and self._total_watch.limit.critical:
-            self._critical = True
-            self._begin_stopping(
-                Stop(
-                    f"{self.plan.lane} broke its critical total of {self._total_watch.limit.max_seconds:g} s",
-                    interrupted=False,
-                )
-            )
+        self._stop_if_critical(None)
         self._timers.schedule(self._total_watch.next_deadline, self._check_total)
+
+    def _stop_if_critical(self, state: StageState | None) -> None:
+        """Stop the lane if the stage, or the lane itself (None), has broken a critical limit, even at its end."""
+        watch = self._total_watch if state is None else state.watch
+        if watch is None or not watch.broken or not watch.limit.critical or self._stop_request is not None:
+            return
+        self._critical = True
+        name, limit = (self.plan.lane, "total") if state is None else (state.name, "SLA")
+        why = f"broke its critical {limit} of {watch.limit.max_seconds:g} s"
+        for attempt in () if state is None else state.attempts:
+            attempt.set_verdict(Result.TIMEOUT, why)
+        self._begin_stopping(Stop(f"{name} {why}", interrupted=False))
 
     def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
         if rebase is not None:
@@ -652,7 +667,7 @@ class Run:
             self._events.flush()  # the reason, such as a failed stage, comes first
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
-            attempt.verdict = attempt.verdict or (Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
+            attempt.set_verdict(Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
             self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _iter_attempts(self) -> Iterator[Attempt]:
@@ -661,6 +676,7 @@ class Run:
 
     def _wind_down(self, stale: frozenset[str], reason: str) -> None:
         self._stale = self._stale or reason
+        self._stale_stages |= stale
         for state in self._open_stages.all():
             if not state.started:
                 self._close_stage(state, Result.SKIP, reason)
@@ -668,7 +684,7 @@ class Run:
                 state.ready.clear()
                 state.resting = 0
                 for attempt in state.attempts:
-                    attempt.verdict = attempt.verdict or (Result.CANCELLATION, reason)
+                    attempt.set_verdict(Result.CANCELLATION, reason)
                     self._stop_attempt(attempt, TERM_GRACE_SECONDS)
                 self._end_stage_if_done(state)
 
@@ -684,6 +700,7 @@ class Run:
         ended = self._clock.monotonic()
         if self._total_watch is not None:
             self._check_sla(self._total_watch, None, ended)
+            self._stop_if_critical(None)
         pools, duration = self._workers.get_pool_uses(), ended - started
         record = build_run_record(
             self.run_id,

@@ -27,7 +27,7 @@ _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
-class Attempt(Struct, eq=False):
+class Attempt(Struct, eq=False, weakref=True):
     """One attempt in progress. `verdict`: the result and message of an attempt that the run has stopped."""
 
     stage: StageState
@@ -44,6 +44,11 @@ class Attempt(Struct, eq=False):
         if self.outcome is None:
             self.outcome = self.running.outcome()
         return self.outcome
+
+    def set_verdict(self, result: Result, message: str) -> None:
+        """Note why the run stops the attempt, unless it was stopped before, or has ended and waits for the cache."""
+        if self.verdict is None and self.outcome is None:
+            self.verdict = (result, message)
 
     @property
     def started_seconds(self) -> float:

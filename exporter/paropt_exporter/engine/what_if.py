@@ -152,18 +152,22 @@ class ListScheduler(Generic[_Task]):
     def start_tasks(self, size: int, limits: Mapping[str, int] = MappingProxyType({})) -> Sequence[StartedTask[_Task]]:
         """Start as many tasks as fit into `size` slots, at most `limits` of a stage at once, and return them."""
         started: list[StartedTask[_Task]] = []
-        blocked = False
+        may_begin = True
         for position in tuple(self._startable):
-            if blocked or not self.resources.has_slot(size):
+            if not self.resources.has_slot(size):
                 break
             stage = self._by_position[position]
+            if not (may_begin or stage.started):
+                continue
             limit = limits.get(stage.plan.name)
             while stage.queue and (limit is None or stage.running < limit) and self._can_start(stage, size):
                 started.append(self._start(stage))
             if not stage.queue:
                 self._startable.remove(position)
-            # As in the engine, a stage that needs much room is not overtaken, or smaller stages could starve it.
-            blocked = bool(stage.queue) and needs_much_room(stage.plan)
+            elif needs_much_room(stage.plan):  # as in the engine
+                if stage.started or self.resources.can_begin_stage(stage.plan):
+                    break
+                may_begin = may_begin and not stage.plan.exclusive
         return started
 
     def end_task(self, started: StartedTask[_Task]) -> None:

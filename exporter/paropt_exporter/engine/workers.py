@@ -326,20 +326,17 @@ class PoolWorkers:
         pool = self._commands
         assert pool is not None
         env = self._get_environment(stage)
-        report = self._create_report_path() if stage.junit else None
+        report = self._make_temporary_path(".xml") if stage.junit else None
         future = pool.submit_commands(
             label,
             work.steps,
             cwd=stage.cwd,
             env=env if report is None else _request_report(env, report),
             output_file=self._get_output_file(stage),
-            sink=self._open_sink(stage, task, label),
+            sink=self._open_sink(stage, task, label, self._attempts[label]),
             traced=stage.traced,
         )
-        alone = (
-            len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
-        )  # otherwise a shard's or an earlier run's batches
-        batch = ItemBatch(items=task.items, report=report, alone=alone) if task.items else None
+        batch = _build_batch(stage, task, report)
         self._count_task(COMMANDS, future)
         return PoolAttempt(
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
@@ -351,16 +348,14 @@ class PoolWorkers:
         self._get_pool(DASK)
         pool, work = self._remote, task.work
         assert pool is not None
-        report = self._create_report_path() if stage.junit and isinstance(work, Commands) else None
+        report = self._make_temporary_path(".xml") if stage.junit and isinstance(work, Commands) else None
         number = self._attempts[label]
         options = replace(
             remote,
             env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
             outputs=_fill_outputs(remote.outputs, task),
             output_file=self._get_output_file(stage),
-            open_sink=(lambda: self._open_numbered_sink(stage, task, label, number))
-            if self._logs is not None
-            else None,
+            open_sink=None if self._logs is None else lambda: self._open_sink(stage, task, label, number),
             report=report,
         )
         if isinstance(work, Commands):
@@ -368,7 +363,7 @@ class PoolWorkers:
         else:
             future = pool.submit_call(label, work.target, work.arguments, options=options)
             future.add_done_callback(lambda done: _log_left_processes(label, done))
-        batch = ItemBatch(items=task.items, report=report, alone=len(stage.tasks) == 1) if task.items else None
+        batch = _build_batch(stage, task, report)
         self._count_task(DASK, future)
         return PoolAttempt(
             DASK,
@@ -379,10 +374,7 @@ class PoolWorkers:
             batch,
         )
 
-    def _open_sink(self, stage: PlannedStage, task: PlannedTask, label: str) -> OutputSink | None:
-        return self._open_numbered_sink(stage, task, label, self._attempts[label])
-
-    def _open_numbered_sink(self, stage: PlannedStage, task: PlannedTask, label: str, number: int) -> OutputSink | None:
+    def _open_sink(self, stage: PlannedStage, task: PlannedTask, label: str, number: int) -> OutputSink | None:
         return None if self._logs is None else self._logs.open_sink(stage.name, task.index, label, task.item, number)
 
     def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
@@ -391,8 +383,7 @@ class PoolWorkers:
         tail = b""
         with suppress(OSError), path.open("rb") as file:  # there is no file if the call printed little
             while chunk := file.read(_OUTPUT_CHUNK_BYTES):
-                if sink is None and self._logs is not None:
-                    sink = self._logs.open_sink(stage.name, task.index, label, task.item, number)
+                sink = sink or self._open_sink(stage, task, label, number)
                 if sink is None:
                     break
                 sink.write(chunk)
@@ -416,11 +407,8 @@ class PoolWorkers:
         piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
         return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
 
-    def _create_report_path(self) -> Path | None:
-        """Return a file for a runner's report, or None if no folder can be made for it: the run needs none."""
-        return self._make_temporary_path(".xml")
-
     def _make_temporary_path(self, suffix: str) -> Path | None:
+        """Return a path for a temporary file, or None if no folder can be made for it: the run needs none."""
         if self._reports is None:
             try:
                 from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
@@ -553,6 +541,14 @@ def get_pool_names(plan: Plan) -> tuple[str, ...]:
     if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
         names |= {THREADS, PROCESSES}
     return tuple(sorted(names))
+
+
+def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) -> ItemBatch | None:
+    if not task.items:
+        return None
+    # With Scope.ITEMS there are batches of another shard or of an earlier run.
+    alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+    return ItemBatch(items=task.items, report=report, alone=alone)
 
 
 def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ...]:

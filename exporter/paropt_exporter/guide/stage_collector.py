@@ -214,10 +214,7 @@ class _RunRecorder:
         stage.submitted += 1
 
     def note_ended(self, task: EndedTask) -> None:
-        stage = self._stages.get(task.number)
-        if not self._run_id or stage is None:
-            return  # it was submitted before the collector came
-        measured, outcome = task.measured, task.outcome
+        stage, measured, outcome = self._stages[task.number], task.measured, task.outcome
         record = TaskRecord(
             run_id=self._run_id,
             lane=self.lane,

@@ -61,7 +61,7 @@ class StageObserver(Protocol):
 class _Task:
     """A task of a stage, from `submit_stage` to `wait_all`."""
 
-    __slots__ = ("batch", "future", "metrics", "name", "number", "submitted_seconds", "watched")
+    __slots__ = ("batch", "future", "metrics", "name", "number", "observers", "submitted_seconds", "watched")
 
     def __init__(self, number: int, name: str, watched: MeasuredFunction) -> None:
         self.number = number
@@ -70,6 +70,7 @@ class _Task:
         self.future: TaskFuture[Any] | None = None  # likewise: it refers to the result
         self.batch = 0
         self.submitted_seconds = 0.0
+        self.observers: tuple[StageObserver, ...] = ()  # those that noted its submission
         self.metrics: StageMetrics | None = None
 
     @property
@@ -146,7 +147,8 @@ class AdaptiveWorkerPool(Executor):
             self._withdraw_task(task)
             raise
         with self._changed:
-            for observer, _ in self._observers:
+            task.observers = tuple(observer for observer, _ in self._observers)
+            for observer in task.observers:
                 observer.note_submitted(stage_num, stage_name, task.submitted_seconds)
             task.future = future
         future.add_done_callback(partial(self._on_settled, task))
@@ -159,9 +161,10 @@ class AdaptiveWorkerPool(Executor):
         """
         with self._changed:
             tasks = tuple(self._untold)
-            self._changed.wait_for(lambda: self._open.isdisjoint(tasks), timeout)
+            told = frozenset(tasks)
+            self._changed.wait_for(lambda: told.isdisjoint(self._open), timeout)  # of two sets: by the smaller one
             self._settle_done_tasks()
-            self._untold = [task for task in self._untold if task.metrics is None or task not in tasks]
+            self._untold = [task for task in self._untold if task.metrics is None or task not in told]
             if ended := not self._untold:
                 self._end_run()
         self._flush_observers(ended=ended)
@@ -285,7 +288,7 @@ class AdaptiveWorkerPool(Executor):
         self._close_task(task)
 
     def _note_ended(self, task: _Task, future: TaskFuture[Any], measured: Measurement, pool: str) -> None:
-        if not self._observers:
+        if not task.observers:
             return
         ended = EndedTask(
             number=task.number,
@@ -295,7 +298,7 @@ class AdaptiveWorkerPool(Executor):
             measured=measured,
             outcome=read_future(future),
         )
-        for observer, _ in self._observers:
+        for observer in task.observers:
             observer.note_ended(ended)
 
     def _close_task(self, task: _Task) -> None:

@@ -14,6 +14,7 @@ from paropt_exporter import aggregation, families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import (
     CacheReason,
+    Decision,
     Event,
     Result,
     RunRecord,
@@ -279,7 +280,7 @@ class DeferredEventState:
         observe(event): keep the event      get(): build the state, apply the kept events; later ones go to it directly
 
     Guarantees: the state has each event once, in order; `observe` does not wait while another thread builds the state.
-    Building one for 1,000 stages takes as long as ten of their tasks; `_MOST_DEFERRED` events are the reason to, too.
+    Building one for 1,000 stages takes as long as ten of their tasks. With `_MOST_DEFERRED` events `observe` builds it.
     """
 
     def __init__(self, build: Callable[[], EventState]) -> None:
@@ -294,22 +295,28 @@ class DeferredEventState:
         with self._lock:
             state = self._state
             if state is None:
-                self._deferred.append(_drop_output(event))
+                self._deferred.append(_drop_texts(event))
                 is_full = len(self._deferred) >= _MOST_DEFERRED
         if state is not None:
             state.observe(event)
-        elif is_full and not self._building.locked():
-            self.get()
+        elif is_full and self._building.acquire(blocking=False):
+            try:
+                self._build_state()
+            finally:
+                self._building.release()
 
     def get(self) -> EventState:
         """Return the state with all events so far; from any thread."""
         if self._build is not None:
             with self._building:
-                if self._build is not None:
-                    self._replay_into(self._build())
-                    self._build = None  # it holds the totals of the history
+                self._build_state()
         assert self._state is not None
         return self._state
+
+    def _build_state(self) -> None:
+        if self._build is not None:
+            self._replay_into(self._build())
+            self._build = None  # it holds the totals of the history
 
     def _replay_into(self, state: EventState) -> None:
         while True:
@@ -322,11 +329,15 @@ class DeferredEventState:
                 state.observe(event)
 
 
-def _drop_output(event: Event) -> Event:
-    """Return a task's record without its output and items, which have no series and may be long."""
-    if isinstance(event, TaskRecord) and (event.output or event.items):
-        return replace(event, output="", items=())
-    return event
+def _drop_texts(event: Event) -> Event:
+    """Return an event without texts that have no series and may be long: output, messages, a decision's figures."""
+    match event:
+        case TaskRecord() if event.output or event.items or event.message:
+            return replace(event, output="", items=(), message="")
+        case Decision():
+            return replace(event, situation="", choice="", terms={})
+        case _:
+            return event
 
 
 def _collect_places(lanes: Iterable[LaneLabels], pools: Iterable[str]) -> frozenset[Labels]:

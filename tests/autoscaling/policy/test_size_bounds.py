@@ -54,6 +54,7 @@ def test_load_needs_its_value_over_its_target_in_workers() -> None:
     assert compute_load_workers(101.0, 20.0) == 6
     assert compute_load_workers(-5.0, 20.0) == 0
     assert compute_load_workers(1e300, 1e-3) == 1_000_000
+    assert compute_load_workers(1e308, 1e-3) == 1_000_000
 
 
 def test_tripled_load_raises_the_floor_in_the_next_interval() -> None:

@@ -117,6 +117,10 @@ def test_missing_secret_fails_the_query_and_names_the_file(server: FakePrometheu
     assert server.asked == []
 
 
+LABEL_OF_LISTS = {
+    "status": "success",
+    "data": {"resultType": "vector", "result": [{"metric": {"signal": ["a"]}, "value": [1.0, "1"]}]},
+}
 FAULTS: tuple[tuple[str, Reply, str], ...] = (
     ("status 500", http(500, b"no"), "status"),
     ("status 503 again and again", http(503, b"no"), "status"),
@@ -132,6 +136,7 @@ FAULTS: tuple[tuple[str, Reply, str], ...] = (
     ("truncated JSON", http(200, b'{"status":"success","data":{"resu'), "malformed"),
     ("other JSON", document({"status": "success", "data": {"resultType": "vector", "result": [{}]}}), "malformed"),
     ("a list", document([1, 2]), "malformed"),
+    ("a label of lists", document(LABEL_OF_LISTS), "malformed"),
     ("deep JSON", http(200, b"[" * 100_000), "malformed"),
     ("an answer without end", endless(), "too_large"),
     ("no HTTP", raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "connection"),
@@ -272,6 +277,14 @@ def test_close_ends_a_query_that_hangs(server: FakePrometheus) -> None:
     asking.close()
     thread.join(30.0)
     assert ended
+
+
+def test_closed_client_asks_no_server(server: FakePrometheus) -> None:
+    asking = client(server.url)
+    asking.close()
+    with pytest.raises(QueryFailed, match="not asked, since the exporter ends"):
+        asking.query("up")
+    assert server.asked == []
 
 
 AUTHORITY = """

@@ -102,7 +102,7 @@ def decide_size_bounds(observation: BoundsObservation) -> BoundsDecision:
 
 def compute_load_workers(value: float, target: float) -> int:
     """Return the workers for a load: ceil(value / target), at least 0."""
-    return min(_MOST_WORKERS, max(0, math.ceil(value / target)))
+    return math.ceil(min(max(0.0, value / target), _MOST_WORKERS))  # a quotient of finite numbers may be infinite
 
 
 def compute_limited_ceiling(base: int, value: float, target: float) -> int:

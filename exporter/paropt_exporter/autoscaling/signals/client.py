@@ -94,7 +94,7 @@ class Client:
         self._stop = stop
         self._method = "POST"
         self._url = settings.url.rstrip("/") + "/api/v1/query"
-        self._sockets = _Sockets()
+        self._sockets = _Sockets(stop)
         self._secrets: tuple[str, ...] = ()  # of the last request: a server or a library may quote them
         self._session = requests.Session()
         self._session.trust_env = False  # otherwise credentials of a netrc or a proxy would be sent
@@ -123,7 +123,7 @@ class Client:
             return QueryCounts(buckets=tuple(self._buckets), seconds=self._seconds, errors=dict(self._errors))
 
     def close(self) -> None:
-        """Close the connection; a query in progress fails."""
+        """Close the connection; a query in progress fails, and later ones do at once."""
         self._stop.set()
         self._sockets.cut()
         self._session.close()
@@ -134,6 +134,8 @@ class Client:
             self._seconds += seconds
 
     def _query_with_retries(self, expression: str, deadline: float) -> QueryResult:
+        if self._stop.is_set():
+            raise QueryFailed("connection", f"{self._server_name}: not asked, since the exporter ends")
         for tried in range(1, TRIES + 1):
             try:
                 return self._try_query(expression, deadline)
@@ -239,16 +241,20 @@ class _RetryableFailure(ParoptError):
 class _Sockets:
     """The connection in use, which another thread can cut.
 
-    A socket's time-out is for each read, and a server that sends a byte a second meets it forever.
+    A socket's time-out is for each read, and a server that sends a byte a second meets it forever. Once `stop` is set,
+    each connection is cut at its first use.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         self._lock = threading.Lock()  # guards: _current
         self._current: Any = None
 
     def use(self, sock: Any) -> None:
         with self._lock:
             self._current = sock
+        if self._stop.is_set():
+            self.cut()
 
     def cut(self) -> None:
         with self._lock:
@@ -356,11 +362,17 @@ def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     return QueryResult(
         kind=kind,
         elements=tuple(
-            SeriesValue(labels=tuple(sorted(each["metric"].items())), value=float(each["value"][1])) for each in result
+            SeriesValue(labels=_parse_labels(each["metric"]), value=float(each["value"][1])) for each in result
         ),
         evaluated_timestamp_seconds=min(moments, default=math.nan),
         warnings=warnings,
     )
+
+
+def _parse_labels(metric: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    if not all(isinstance(value, str) for value in metric.values()):
+        raise TypeError("a label's value is no text")
+    return tuple(sorted(metric.items()))
 
 
 def _find_cause(error: BaseException) -> str:
