@@ -145,7 +145,7 @@ class _Page(BaseHTTPRequestHandler):
 def hosts() -> Iterator[list[str]]:
     """Nine servers: an address decides about the part."""
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Page) for _ in range(9)]
-    threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
