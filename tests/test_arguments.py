@@ -101,7 +101,8 @@ def test_argument_that_reads_like_an_item_is_rejected(tmp_path: Path, word: str)
 
 def test_arguments_stand_in_each_batch_of_items(tmp_path: Path) -> None:
     stage = configs.stage(run='"lint {args} {items}"', items="{list: [a, b]}")
-    assert all(step[:2] == ("lint", "--fix") for step in steps(planned(tmp_path, stage, arguments=("--fix",)), "one"))
+    begun = {step[:2] for step in steps(planned(tmp_path, stage, arguments=("--fix",)), "one")}
+    assert begun == {("lint", "--fix")}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_no_command_is_longer_than_the_system_takes(tmp_path: Path) -> None:
 def test_shells_line_is_no_longer_than_one_argument_may_be(tmp_path: Path) -> None:
     (tmp_path / "items").write_text("".join(f"item-{number:06}\n" for number in range(20_000)))
     stage = _built(tmp_path, configs.stage(run="'true {items}'", shell="true", items="{command: cat items}"), workers=1)
+    assert sum(len(task.items) for task in stage.tasks) == 20_000
     for steps in _steps(stage):
         subprocess.run(steps[0], timeout=60, check=True)
 

@@ -140,11 +140,9 @@ def test_full_machine_leaves_no_memory(root: Path) -> None:
     assert host.read_available_memory_bytes(root, lambda: (8 * GIB, 0)) == 0
 
 
-def test_memory_of_this_machine_is_the_kernels_figure() -> None:
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = host.read_machine_memory_bytes()
-    assert total == int(fields["MemTotal"].split()[0]) * 1024
-    assert 0 < available <= total
+def test_memory_of_the_machine_is_the_kernels_figure(root: Path) -> None:
+    write(root, "proc/meminfo", "MemTotal:  8 kB\nMemFree:  1 kB\nMemAvailable:  6 kB\nSwapTotal:  9 kB\n")
+    assert host.read_machine_memory_bytes(root) == (8 << 10, 6 << 10)
 
 
 def test_machine_without_proc_has_cores_and_unknown_memory(tmp_path: Path, cores: int) -> None:
@@ -154,6 +152,5 @@ def test_machine_without_proc_has_cores_and_unknown_memory(tmp_path: Path, cores
 
 def test_memory_of_the_machine_is_that_of_psutil() -> None:
     total, available = host.read_machine_memory_bytes()
-    memory = psutil.virtual_memory()
-    assert total == memory.total
-    assert available == pytest.approx(memory.available, rel=0.2)  # other programs take and give back some
+    assert total == psutil.virtual_memory().total
+    assert 0 < available <= total

@@ -1,11 +1,9 @@
-"""SECURITY.md and docs/reliability.md keep their word: commands, links, tests and numbers are there."""
+"""SECURITY.md and docs/reliability.md keep their word: commands, tests and numbers are there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
 
 from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.history.database import BUSY_SECONDS
@@ -24,13 +22,6 @@ def test_every_command_is_called_safe_or_not() -> None:
     table = SECURITY.partition("| command | safe? |")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`([a-z]+)`", row)} == {*commands}
-
-
-@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reliability.md"])
-def test_every_linked_file_is_there(page: str) -> None:
-    path = ROOT / page
-    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
-    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_every_test_that_reliability_names_is_there() -> None:

@@ -30,9 +30,3 @@ def test_example_has_no_fault(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").write_text(block)
     read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
-
-
-def test_every_linked_file_is_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)", PAGE)
-    assert links
-    assert [link for link in links if not (PAGE_PATH.parent / link).exists()] == []

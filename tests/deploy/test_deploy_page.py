@@ -16,12 +16,6 @@ PAGE = PAGE_PATH.read_text()
 OVERLAY, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_every_linked_file_exists() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
-    assert links
-    assert [link for link in links if not (PAGE_PATH.parent / link).exists()] == []
-
-
 def test_commands_are_valid() -> None:
     lines = re.findall(r"`(paropt-exporter [^`]*)`", PAGE)
     assert lines

@@ -20,7 +20,8 @@ import yaml
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
-from support.real_servers import RARE_COLLECTION, Prometheus, eventually, free_port, program
+from support.deployed import refusal
+from support.real_servers import Prometheus, eventually, free_port, program
 from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +33,6 @@ RULES = {
     "kubernetes.yml": ["alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"],
     "agent.yml": [],
 }
-
-
-def run_promtool(*arguments: str | Path) -> str:
-    command = [program("promtool"), *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=RARE_COLLECTION)
-    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 
 def test_each_example_is_checked() -> None:
@@ -56,14 +51,14 @@ def test_promtool_accepts_the_example_with_its_rules_and_targets(name: str, tmp_
     (tmp_path / "remote-write").write_text("secret")
     (tmp_path / name).write_text(text)
     agent = ["--agent"] if name == "agent.yml" else []
-    assert run_promtool("check", "config", *agent, tmp_path / name) == ""
+    assert refusal(program("promtool"), "check", "config", *agent, tmp_path / name) == ""
 
 
 @pytest.mark.parametrize("options", [Options(), Options(selector='job="ci"', rate_window="10m")])
 def test_promtool_accepts_the_rules_of_a_fleet(options: Options, tmp_path: Path) -> None:
     for path, text in rule_files.render_fleet_rules(options).items():
         (tmp_path / Path(path).name).write_text(text)
-        assert run_promtool("check", "rules", "--lint-fatal", tmp_path / Path(path).name) == ""
+        assert refusal(program("promtool"), "check", "rules", "--lint-fatal", tmp_path / Path(path).name) == ""
 
 
 def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) -> None:
@@ -104,7 +99,7 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
         ],
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
-    assert run_promtool("test", "rules", tmp_path / "test.yml") == ""
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
 
 
 def test_the_example_for_kubernetes_discovers_pods() -> None:
@@ -145,7 +140,7 @@ class _Page(BaseHTTPRequestHandler):
 def hosts() -> Iterator[list[str]]:
     """Nine servers: an address decides about the part."""
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Page) for _ in range(9)]
-    threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
@@ -219,8 +214,8 @@ def test_the_supported_prometheus_has_no_native_histograms_with_our_buckets(tmp_
     job = {"job_name": "x", "convert_classic_histograms_to_nhcb": True, "static_configs": [{"targets": ["a:1"]}]}
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
     version = subprocess.run([program("promtool"), "--version"], capture_output=True, text=True, timeout=60, check=True)
-    refused = "convert_classic_histograms_to_nhcb not found" in run_promtool(
-        "check", "config", tmp_path / "prometheus.yml"
+    refused = "convert_classic_histograms_to_nhcb not found" in refusal(
+        program("promtool"), "check", "config", tmp_path / "prometheus.yml"
     )
     assert refused == version.stdout.startswith("promtool, version 2.")
 

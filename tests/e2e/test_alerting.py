@@ -69,7 +69,7 @@ def test_broken_limits_notify_once_and_resolve_with_the_next_good_run(tmp_path: 
     with watched(folder, rules) as (_, told):
         fired = told.next()
         assert (fired.receiver, fired.body["status"]) == ("chat", "firing")
-        assert fired.body["groupLabels"] == {"job": "paropt", "lane": "standard"}
+        assert fired.body["groupLabels"] == {"job": "paropt", "project": "demo", "lane": "standard"}
         both = {("ParoptSlaViolation", "lint"), ("ParoptSlaViolation", "unit")}
         assert both <= fired.alerts.keys()
         for key in both:

@@ -27,7 +27,7 @@ def assert_one_line(ended: object, *words: str) -> None:
     [
         (["plan", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
         (["check", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
-        (["history", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
+        (["history", "--lane", "standrad"], ["'standrad'", "did you mean 'standard'?", "docs, standard, heavy"]),
         (["history", "--compare", "one", "other"], ["'one'", "the latest are"]),
         (["history", "--limit", "0"], ["'0'"]),
         (["generate", "nope"], ["'nope'", "schema"]),

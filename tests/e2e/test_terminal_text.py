@@ -74,6 +74,7 @@ def test_faults_of_a_config_are_shown_harmlessly(tmp_path: Path) -> None:
 def test_terminal_gets_no_escapes_but_our_own(project: Path) -> None:
     for arguments in (("plan",), ("--once", "-v", projects.ANY_PORT), ("history",)):
         shown = on_terminal(project, *arguments)
+        assert "standard" in shown
         assert "\u202e" not in shown
         assert "\x1b[2J" not in shown
         assert "\x9b" not in shown

@@ -600,7 +600,7 @@ pool = ProcessPool(2)
 print(pool.submit(__import__("os").getpid).result(), flush=True)
 pool.submit(start_grandchild, {str(fifo)!r}).result()
 """
-    owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     worker = int(owner.stdout.readline())
     grandchild = int(read_fifo(fifo))
@@ -618,7 +618,7 @@ from support.pool_tasks import start_grandchild
 pool = ProcessPool(1)
 pool.submit(start_grandchild, {str(fifo)!r}).result()
 """
-    owner = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.PIPE)
+    owner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     grandchild = int(read_fifo(fifo))
     while owner.poll() is None:
         owner.send_signal(signal.SIGINT)  # result() raises the first one; at its end the script waits for the task
@@ -664,13 +664,7 @@ def test_shutdown_closes_all_descriptors() -> None:
     assert open_descriptors(os.getpid()) == before
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(paropt_exporter.__file__).parents[1])}
-
-
 def _python(code: str) -> str:
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, timeout=HANG_SECONDS
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert found.stderr == ""
     return found.stdout

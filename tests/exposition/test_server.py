@@ -184,7 +184,7 @@ def test_odd_but_valid_requests_get_one_response(server_factory: Callable[..., S
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_a_thousand_idle_connections_leave_room_for_a_scrape(server_factory: Callable[..., Server]) -> None:
+def test_more_idle_connections_than_allowed_leave_room_for_a_scrape(server_factory: Callable[..., Server]) -> None:
     server = server_factory(max_connections=64)
     with ExitStack() as exit_stack:
         for _ in range(300):

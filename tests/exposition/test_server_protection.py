@@ -132,7 +132,7 @@ def test_an_invalid_handshake_ends_only_its_connection(start: Callable[..., Endp
     assert endpoint.ask()[0].status == 200
 
 
-def test_a_thousand_idle_connections_leave_room_for_a_scrape(start: Callable[..., Endpoint]) -> None:
+def test_more_idle_connections_than_allowed_leave_room_for_a_scrape(start: Callable[..., Endpoint]) -> None:
     endpoint = start(max_connections=64)
     with ExitStack() as exit_stack:
         for _ in range(300):

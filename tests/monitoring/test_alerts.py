@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,8 @@ from paropt_exporter.families import Kind
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
-from support.real_servers import RARE_COLLECTION, program
+from support.deployed import refusal
+from support.real_servers import program
 from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +38,6 @@ every_alert = pytest.mark.parametrize("alert", ALERTS.values(), ids=lambda alert
 every_expression = pytest.mark.parametrize("expr", dict.fromkeys([*EXPRESSIONS, *RUNBOOK]))
 
 
-def run_promtool(*arguments: str | Path) -> str:
-    command = [program("promtool"), *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=RARE_COLLECTION)
-    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
-
-
 def test_the_committed_promtool_tests_are_up_to_date() -> None:
     committed = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "alerts/tests").iterdir()}
     assert committed == TESTS, "run: make generate"
@@ -51,7 +45,7 @@ def test_the_committed_promtool_tests_are_up_to_date() -> None:
 
 @pytest.mark.parametrize("path", TESTS)
 def test_promtool_confirms_the_stories(path: str) -> None:
-    assert run_promtool("test", "rules", ROOT / path) == ""
+    assert refusal(program("promtool"), "test", "rules", ROOT / path) == ""
 
 
 @every_alert
@@ -78,7 +72,7 @@ def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: P
     for name, text in rule_files.render_rules(options).items():
         path = tmp_path / Path(name).name
         path.write_text(text)
-        assert run_promtool("check", "rules", "--lint=all", "--lint-fatal", path) == ""
+        assert refusal(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", path) == ""
 
 
 def test_the_selector_is_in_every_query_of_scraped_series() -> None:
@@ -230,7 +224,7 @@ def test_rates_are_of_counters_and_counters_only_in_rates(expr: str) -> None:
 def test_every_query_of_the_runbook_is_valid(tmp_path: Path) -> None:
     rules = [{"record": f"runbook:query{number}", "expr": expr} for number, expr in enumerate(RUNBOOK)]
     (tmp_path / "runbook.yml").write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
-    assert run_promtool("check", "rules", tmp_path / "runbook.yml") == ""
+    assert refusal(program("promtool"), "check", "rules", tmp_path / "runbook.yml") == ""
 
 
 def test_recordings_are_named_by_level_metric_and_operations() -> None:

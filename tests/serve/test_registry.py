@@ -87,9 +87,6 @@ def test_folder_that_takes_no_file_costs_only_the_memory_of_it(folder: Path, his
 
 def test_history_is_read_again_only_after_a_change(history: Path) -> None:
     os.utime(history, (1, 1))
-    wal = history.with_name("history.db-wal")
-    if wal.exists():
-        os.utime(wal, (1, 1))
     project = RegisteredProject(register(history, "fast"))
     project.refresh()
     read = project.revision

@@ -111,7 +111,7 @@ def _webhook() -> Iterator[tuple[str, Queue[Notification]]]:
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = Thread(target=listening.serve_forever, name="webhook")
+        thread = Thread(target=listening.serve_forever, args=(0.01,), name="webhook")
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.server_port}", arrived

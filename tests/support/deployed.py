@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paropt_exporter.cli.flags import build_parser
+from support.real_servers import RARE_COLLECTION
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -18,7 +19,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def refusal(*command: object) -> str:
     """Return the complaints of a checking program; empty if it accepts its input."""
-    checked = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=100, check=False, env=RARE_COLLECTION
+    )
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 
 

@@ -19,11 +19,11 @@ from paropt_exporter.plan import PlannedStage
 from paropt_exporter.plan.stage_environment import build_command_environment
 from support.cached_project import Ran
 from support.random_edits import FalseHit, RandomEdits
+from support.traced_project import wait_for_next_ticks
 
 _CONTENTS = ("one", "two", "six")
 _SECONDS = 60
 _MOST_DELAY_SECONDS = 0.08  # about as long as a run of the stages
-_SETTLE_SECONDS = 0.03  # a file that was written less than two ticks of the clock ago gives no result
 
 _LINT = """
 . bin/helper
@@ -80,7 +80,7 @@ class TracedEdits:
             *(getattr(self._files, name) for name in _FILE_EDITS),
             *(getattr(self, name) for name in dir(self) if name.startswith("edit_")),
         ]
-        time.sleep(_SETTLE_SECONDS)
+        self._settle()
 
     def step(self) -> None:
         """Edit the project, run it, and compare. Raises FalseHit."""
@@ -88,7 +88,7 @@ class TracedEdits:
         name = edit.__name__.removeprefix("edit_")
         self.counts[name] += 1
         edit()
-        time.sleep(_SETTLE_SECONDS)
+        self._settle()
         expected = self._run_cold()
         ran = self._run()
         for stage, output in expected.items():
@@ -164,6 +164,12 @@ class TracedEdits:
         thread.start()
         self._run()
         thread.join()
+
+    def _settle(self) -> None:
+        """Wait until the files are old enough for a result: two ticks of the file system's clock."""
+        written = self._copy.with_name("written")
+        written.touch()
+        wait_for_next_ticks(written)
 
     def _run(self) -> Ran:
         return self.project.run(*self._build_stages(), pool=self._pool)

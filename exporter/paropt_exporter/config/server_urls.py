@@ -38,7 +38,7 @@ def parse_server_url(url: str) -> ServerUrl | None:
     match = _PLAIN_URL.fullmatch(f"{scheme.lower()}{separator}{host.lower()}{slash}{path}") if url.isascii() else None
     if match is None:
         return None
-    segments = tuple(segment for segment in match["path"].split("/") if segment)
+    segments = tuple(match["path"].rstrip("/").split("/")[1:])  # not every server takes `//` for `/`
     if "." in segments or ".." in segments:
         return None
     port = int(match["port"] or _DEFAULT_PORTS.get(match["scheme"], 0))
