@@ -317,6 +317,14 @@ CONFIG_RELOADS = _counter(
     "Changes of paropt.yml that were loaded between two runs (--every), or refused as faulty.",
     "result",
 )
+CONFIG_RELOAD_SUCCESSFUL = _gauge(
+    "paropt_config_last_reload_successful",
+    "1 if paropt.yml was loaded when it was last read, 0 if it was refused and the config before stays in force.",
+)
+CONFIG_RELOAD_SUCCESS = _gauge(
+    "paropt_config_last_reload_success_timestamp_seconds",
+    "When paropt.yml was last loaded: at the start, or after a change (--every, --watch).",
+)
 
 SERVE_HISTORY_READABLE = _gauge(
     "paropt_serve_history_readable", "1 if `serve` could read the project's history for this page, 0 if it is outdated."

@@ -28,7 +28,7 @@ from paropt_exporter.events import (
     Scope,
 )
 from paropt_exporter.families import Family
-from paropt_exporter.metrics import LaneLabels, Metrics, Snapshot, StageLabels, client
+from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, StageLabels, client
 from paropt_exporter.metrics.metrics import read_revision
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 
@@ -128,6 +128,7 @@ def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **argument
             backlogs={"commands": (2, 4.0)},
             dropped={"history": 0},
             control=CONTROL,
+            last_reload=LastReload(success_timestamp_seconds=1_700_000_000.0),
         ),
         bounds={"commands": (1, 8)},
         revision="abc",

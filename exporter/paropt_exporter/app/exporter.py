@@ -54,7 +54,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     repeats = request.every_seconds is not None or request.watch
-    file = ConfigFile(request.config_path if repeats else None)
+    file = ConfigFile(request.config_path if repeats else None, clock)
     as_read = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     host = load_host_config(os.environ)
     config = apply_host_config(as_read, host, push_url=request.push_url)
@@ -518,6 +518,7 @@ class Exporter:
             deliveries=self._sinks.count_deliveries(),
             web_config_reloads=self._protection.count_reloads(),
             config_reloads=self._file.reloads(),
+            last_reload=self._file.last_reload,
         )
 
     def _save_shown_totals(self, cpu_totals: Mapping[str, float]) -> None:
