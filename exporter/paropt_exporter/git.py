@@ -62,6 +62,18 @@ def find_top_folder(root: Path) -> Path | None:
     return next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent / ".git")), None)
 
 
+def find_git_folder(top: Path) -> Path:
+    """Return the folder with git's own files of a work tree, without starting git, whether it exists or not.
+
+    It is `.git`, or the folder that this file names in a linked work tree or a submodule.
+    """
+    link = top / ".git"
+    try:
+        return top / link.read_text(errors="replace").removeprefix("gitdir:").strip()
+    except OSError:  # a folder, as a rule
+        return link
+
+
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
