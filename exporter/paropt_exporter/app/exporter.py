@@ -249,7 +249,8 @@ class Exporter:
             say=self._screen.say,
         )
         with ExitStack() as stack:
-            stack.enter_context(FileEvents(str(self._config.root), watch.is_quiet, watch.look, self._screen.say))
+            folder, say = str(self._config.root), self._screen.say
+            stack.enter_context(FileEvents(folder, watch.is_quiet, watch.look, say, is_pending=watch.waits_for_git))
             keys = has_keys()
             if keys:
                 stack.enter_context(Keys(watch.press))
