@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+_LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
 _MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
 # Without its last option, submodules that .gitmodules tells to ignore would be left out.
@@ -68,10 +69,15 @@ def find_git_folder(top: Path) -> Path:
     It is `.git`, or the folder that this file names in a linked work tree or a submodule.
     """
     link = top / ".git"
-    try:
-        return top / link.read_text(errors="replace").removeprefix("gitdir:").strip()
-    except OSError:  # a folder, as a rule
+    if not link.is_file():  # a folder, as a rule
         return link
+    try:
+        with link.open(encoding="utf-8", errors="surrogateescape") as file:
+            line = file.readline(_LONGEST_LINE)
+    except OSError:
+        return link
+    place = line.removeprefix("gitdir:").strip()
+    return link if place == line.strip() or "\0" in place else top / place
 
 
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
