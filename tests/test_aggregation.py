@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import Bottleneck, Event, Result
@@ -77,8 +78,18 @@ def test_run_counts_with_duration_and_check() -> None:
     assert added(run_ended(result=Result.FAILURE, seconds=9.0)) == {
         (families.RUNS.name, ("standard", "failure")): 1.0,
         (families.RUN_DURATION.name, ("standard",)): 9.0,
+        (families.RUN_TASKS.name, ("standard",)): 0.0,
         (families.LANE_SLA_CHECKS.name, ("standard",)): 1.0,
     }
+
+
+def test_tasks_of_a_run_count_where_its_duration_does() -> None:
+    """Of a run of a part of the lane, or with a cached task, neither counts: their ratio is the lane's throughput."""
+    whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
+    cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
+    assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
+    for run in (cached, replace(whole, partial=True)):
+        assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 
 @pytest.mark.parametrize("event", [run_started(), stage_started()])

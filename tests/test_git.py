@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.git import identify_tree_state
+from paropt_exporter.git import find_git_folder, identify_tree_state
 from support.repositories import Repository
 
 
@@ -120,3 +121,24 @@ def test_edit_that_was_undone_still_hides_the_state(repository: Repository) -> N
         repository.write("a", "changed")
         repository.write("a", "1")
     assert identify_tree_state(repository.root, unchanged_since_seconds=since) == ""
+
+
+def test_git_folder_of_a_linked_work_tree_is_read_without_git(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: ../main/.git/worktrees/x\n")
+    assert find_git_folder(tmp_path) == tmp_path / "../main/.git/worktrees/x"
+
+
+@pytest.mark.parametrize("kind", ["folder", "missing", "pipe", "gitdir: \0\n", "", "x" * 100_000])
+def test_other_git_folder_is_the_one_of_this_name(tmp_path: Path, kind: str) -> None:
+    """An unpacked archive may have anything in its place."""
+    place = tmp_path / ".git"
+    match kind:
+        case "folder":
+            place.mkdir()
+        case "pipe":
+            os.mkfifo(place)
+        case "missing":
+            pass
+        case content:
+            place.write_text(content)
+    assert find_git_folder(tmp_path) == place

@@ -18,12 +18,15 @@ STAGES = [
         (6, "scan", ()),
     )
 ]
+KNOWN = [*STAGES, Stage(number=7, name="soak", run="true")]
 LANES_OF = {**{stage.name: ("standard",) for stage in STAGES}, "soak": ("heavy",)}
 
 
 def selected(*patterns: str, skip: tuple[str, ...] = (), with_needs: bool = True) -> list[str]:
     selection = Selection(patterns=patterns, skipped=skip, with_needs=with_needs, commands=("history", "plan"))
-    return [stage.name for stage in select_stages(STAGES, selection, lane="standard", lanes_of=LANES_OF).stages]
+    return [
+        stage.name for stage in select_stages(STAGES, selection, lane="standard", known=KNOWN, lanes_of=LANES_OF).stages
+    ]
 
 
 def refusal(*patterns: str, skip: tuple[str, ...] = (), with_needs: bool = True) -> str:
@@ -55,12 +58,12 @@ def test_number_selects_its_stage() -> None:
 
 def test_name_wins_over_a_number() -> None:
     stages = [Stage(number=1, name="2", run="true"), Stage(number=2, name="other", run="true")]
-    chosen = select_stages(stages, Selection(patterns=("2",)), lane="x", lanes_of={})
+    chosen = select_stages(stages, Selection(patterns=("2",)), lane="x", known=stages, lanes_of={})
     assert [stage.name for stage in chosen.stages] == ["2"]
 
 
 def test_need_is_not_a_named_stage() -> None:
-    chosen = select_stages(STAGES, Selection(patterns=("unit_tests",)), lane="standard", lanes_of=LANES_OF)
+    chosen = select_stages(STAGES, Selection(patterns=("unit_tests",)), lane="standard", known=KNOWN, lanes_of=LANES_OF)
     assert chosen.named == {"unit_tests"}
 
 
@@ -74,7 +77,8 @@ def test_skip_wins_over_a_name() -> None:
 
 
 def test_skip_takes_a_stage_that_only_another_lane_has() -> None:
-    assert "scan" in selected(skip=("soak",))
+    for pattern in ("soak", "7", "so*"):
+        assert "scan" in selected(skip=(pattern,))
 
 
 def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None:

@@ -77,7 +77,8 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage, partial runs of a lane, and runs in which a task was cached.
+    Histograms of durations leave out parts of a stage, partial runs of a lane, and runs in which a task was cached; the
+    tasks of the other runs are counted once more, to be divided by their durations.
     """
     match event:
         case TaskRecord():
@@ -158,6 +159,8 @@ def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
     if not run.partial and not run.has_cached:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
+        tasks = sum(stage.first_attempts for stage in run.stages)
+        yield Increment(family=families.RUN_TASKS, labels=(run.lane,), amount=float(tasks))
     if run.checked:
         yield Increment(family=families.LANE_SLA_CHECKS, labels=(run.lane,))
 

@@ -100,6 +100,11 @@ BUILD_INFO = _gauge("paropt_build_info", "Always 1; which build this is.", "vers
 
 RUNS = _counter("paropt_runs_total", "Executions of a lane.", "lane", "result", resumes=True)
 RUN_DURATION = _histogram("paropt_run_duration_seconds", "Wall time of a run.", "lane")
+RUN_TASKS = _counter(
+    "paropt_run_tasks_total",
+    "Tasks that ran to their end in the runs of paropt_run_duration_seconds: whole runs without a cached task.",
+    "lane", resumes=True,
+)  # fmt: skip
 RUN_IN_PROGRESS = _gauge("paropt_run_in_progress", "1 while the lane runs.", "lane")
 RUN_LAST_SUCCESS = _gauge(
     "paropt_run_last_success_timestamp_seconds", "When the lane last ended with success; absent until known.", "lane"
@@ -316,6 +321,14 @@ CONFIG_RELOADS = _counter(
     "paropt_exporter_config_reloads_total",
     "Changes of paropt.yml that were loaded between two runs (--every), or refused as faulty.",
     "result",
+)
+CONFIG_RELOAD_SUCCESSFUL = _gauge(
+    "paropt_config_last_reload_successful",
+    "1 if paropt.yml was loaded when it was last read, 0 if it was refused and the config before stays in force.",
+)
+CONFIG_RELOAD_SUCCESS = _gauge(
+    "paropt_config_last_reload_success_timestamp_seconds",
+    "When paropt.yml was last loaded: at the start, or after a change (--every, --watch).",
 )
 
 SERVE_HISTORY_READABLE = _gauge(

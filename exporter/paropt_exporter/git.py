@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+_LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
 _MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
 # Without its last option, submodules that .gitmodules tells to ignore would be left out.
@@ -60,6 +61,23 @@ def find_top_folder(root: Path) -> Path | None:
     """Return the work tree's top folder, the nearest one with a `.git`, without starting git; None without one."""
     folder = root.absolute()
     return next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent / ".git")), None)
+
+
+def find_git_folder(top: Path) -> Path:
+    """Return the folder with git's own files of a work tree, without starting git, whether it exists or not.
+
+    It is `.git`, or the folder that this file names in a linked work tree or a submodule.
+    """
+    link = top / ".git"
+    if not link.is_file():  # a folder, as a rule
+        return link
+    try:
+        with link.open(encoding="utf-8", errors="surrogateescape") as file:
+            line = file.readline(_LONGEST_LINE)
+    except OSError:
+        return link
+    place = line.removeprefix("gitdir:").strip()
+    return link if place == line.strip() or "\0" in place else top / place
 
 
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:

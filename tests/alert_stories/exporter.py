@@ -38,9 +38,40 @@ def iter_stories() -> Iterator[Story]:
         others=[series(families.CONTROL_BLIND, POOL)],
         hold_minutes=5,
     )
+    yield from held.iter_stories(
+        "ParoptConfigReloadFailed",
+        series(families.CONFIG_RELOAD_SUCCESSFUL, TARGET),
+        Firing(
+            severity="warning",
+            labels=TARGET,
+            description=(
+                "The exporter on build-1:10178 (project shop) has refused its changed paropt.yml for 5 minutes, and "
+                "runs with the one before."
+            ),
+        ),
+        others=[],
+        hold_minutes=5,
+        bad=0,
+    )
+    yield from held.iter_stories(
+        "ParoptHistoryUnreadable",
+        series(families.SERVE_HISTORY_READABLE, TARGET),
+        Firing(
+            severity="warning",
+            labels=TARGET,
+            description=(
+                "`paropt-exporter serve` on build-1:10178 has not been able to read the history of project shop for 5 "
+                "minutes: its totals are outdated."
+            ),
+        ),
+        others=[],
+        hold_minutes=5,
+        bad=0,
+    )
     yield from _iter_down_stories()
     yield from _iter_absent_stories()
     yield from _iter_dropped_stories()
+    yield from _iter_deliveries_stories()
 
 
 def _target(host: str) -> dict[str, str]:
@@ -168,5 +199,49 @@ def _iter_dropped_stories() -> Iterator[Story]:
         alert=alert,
         shows=Shows.RESTART,
         given={counter: "0x4 1x4 stale _ 0x30"},
+        then={"9m": (firing,), "12m": (firing,), "20m": ()},
+    )
+
+
+def _iter_deliveries_stories() -> Iterator[Story]:
+    alert = "ParoptDeliveriesFailing"
+    labels = {**TARGET, "target": "pushgateway"}
+    success, failure = (series(families.DELIVERIES, labels, result=each) for each in families.DELIVERY_RESULTS)
+    firing = Firing(
+        severity="warning",
+        labels=labels,
+        description=(
+            "Within the last 15 minutes the exporter on build-1:10178 (project shop) failed to deliver the final "
+            "values of a run (pushgateway), and delivered those of none."
+        ),
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        given={failure: "0x29 1x30", success: "6x1 7x58"},
+        then={"29m": (), "30m": (firing,), "44m": (firing,), "45m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # The next run's delivery resolves it.
+        given={failure: "0x4 1x40", success: "7x9 8x35"},
+        then={"9m": (firing,), "10m": (), "19m": ()},
+    )
+    other = {**labels, "target": "textfile"}
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        given={
+            failure: "7x40",
+            series(families.DELIVERIES, other, result="success"): "0x4 1x35",
+            series(families.DELIVERIES, other, result="failure"): "0x8 1x31",
+        },
+        then={"5m": (), "10m": (), "19m": (), "40m": ()},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.RESTART,
+        given={failure: "0x4 1x4 stale _ 0x30", success: "0x8 stale _ 0x30"},
         then={"9m": (firing,), "12m": (firing,), "20m": ()},
     )

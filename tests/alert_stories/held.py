@@ -16,17 +16,19 @@ def iter_stories(
     beside: str = "",
     hold_minutes: int,
     keep_minutes: int = 0,
+    bad: int = 1,
 ) -> Iterator[Story]:
     """Yield the stories of a flag that goes up at 5m and down at 35m; the alert holds it for some minutes first.
 
     It is kept for `keep_minutes` after the condition. `others`: flags that are up and mean something else. `beside`: a
-    series that always has the value 30.
+    series that always has the value 30. `bad`: the flag's value while it is up, if not 1.
     """
+    good = 1 - bad
     there, fires = ({beside: "30x60"} if beside else {}), 5 + hold_minutes
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given={flag: "0x4 1x29 0x9", **there},
+        given={flag: f"{good}x4 {bad}x29 {good}x9", **there},
         then={
             f"{fires - 1}m": (),
             f"{fires}m": (firing,),
@@ -37,7 +39,7 @@ def iter_stories(
     yield Story(
         alert=alert,
         shows=Shows.SILENCE,
-        given={flag: "0x40", **dict.fromkeys(others, "1x40"), **there},
+        given={flag: f"{good}x40", **dict.fromkeys(others, "1x40"), **there},
         then={"5m": (), "40m": ()},
     )
     if beside:
@@ -46,7 +48,7 @@ def iter_stories(
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
-        given={flag: "0x4 1x17 stale _x2 1x13 stale", **gap},
+        given={flag: f"{good}x4 {bad}x17 stale _x2 {bad}x13 stale", **gap},
         # It is back after three minutes, and stops at 40m; five minutes bridge that.
         then={
             **{f"{minute}m": (firing,) for minute in (22, 23, 25, 26, 39, 44, 44 + keep_minutes)},

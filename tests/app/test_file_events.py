@@ -18,3 +18,9 @@ def test_name_that_is_not_utf_8_ends_no_watch(tmp_path: Path) -> None:
             (tmp_path / os.fsdecode(name)).touch()
             assert bursts.acquire(timeout=_SECONDS), name
     assert said == []
+
+
+def test_pending_scan_is_made_without_an_event(tmp_path: Path) -> None:
+    scans = threading.Semaphore(0)
+    with FileEvents(str(tmp_path), lambda _: False, scans.release, list[str]().append, is_pending=lambda: True):
+        assert scans.acquire(timeout=_SECONDS / 2)  # before the scan that follows each 30 s

@@ -10,6 +10,8 @@ import pytest
 from paropt_exporter.app.planning import ConfigFile
 from paropt_exporter.config import Config
 from paropt_exporter.errors import UsageError
+from paropt_exporter.metrics import LastReload
+from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 
 GOOD = "stages: [{number: 1, name: one, run: 'true'}]\n"
 BAD = "stages: 5\n"
@@ -43,12 +45,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_file_that_stays_is_not_read(path: Path) -> None:
     taker = Taker()
-    assert taker.look(ConfigFile(path)) == []
+    assert taker.look(ConfigFile(path, FakeClock())) == []
     assert taker.stages == []
 
 
 def test_a_changed_file_is_read_once(path: Path) -> None:
-    file, taker = ConfigFile(path), Taker()
+    file, taker = ConfigFile(path, FakeClock()), Taker()
     path.write_text(GOOD.replace("one", "another"))
     assert taker.look(file) == ["paropt.yml has changed: it is in force from the next run on"]
     assert taker.stages == ["another"]
@@ -57,7 +59,7 @@ def test_a_changed_file_is_read_once(path: Path) -> None:
 
 
 def test_a_file_of_the_same_size_and_time_is_known_by_its_inode(path: Path) -> None:
-    file, taker, before = ConfigFile(path), Taker(), path.stat()
+    file, taker, before = ConfigFile(path, FakeClock()), Taker(), path.stat()
     new = path.with_name("new")
     new.write_text(GOOD.replace("one", "two"))
     os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -68,7 +70,7 @@ def test_a_file_of_the_same_size_and_time_is_known_by_its_inode(path: Path) -> N
 
 @pytest.mark.parametrize("text", [BAD, "", None], ids=["faulty", "empty", "gone"])
 def test_unusable_file_is_reported_once(path: Path, text: str | None) -> None:
-    file, taker = ConfigFile(path), Taker()
+    file, taker = ConfigFile(path, FakeClock()), Taker()
     if text is None:
         path.unlink()
     else:
@@ -81,14 +83,14 @@ def test_unusable_file_is_reported_once(path: Path, text: str | None) -> None:
 
 
 def test_refused_config_is_reported_with_the_reason(path: Path) -> None:
-    file, taker = ConfigFile(path), Taker()
+    file, taker = ConfigFile(path, FakeClock()), Taker()
     taker.fault = "lane standard is gone"
     path.write_text(GOOD.replace("one", "another"))
     assert taker.look(file)[1:] == ["lane standard is gone"]
 
 
 def test_a_repaired_file_is_read(path: Path) -> None:
-    file, taker = ConfigFile(path), Taker()
+    file, taker = ConfigFile(path, FakeClock()), Taker()
     path.write_text(BAD)
     taker.look(file)
     path.write_text(GOOD)
@@ -96,14 +98,28 @@ def test_a_repaired_file_is_read(path: Path) -> None:
     assert (taker.stages, file.reloads()) == (["one"], {"success": 1, "failure": 1})
 
 
+def test_last_reload_has_its_success_and_the_time_of_the_last_good_one(path: Path) -> None:
+    clock = FakeClock()
+    file, taker = ConfigFile(path, clock), Taker()
+    assert file.last_reload == LastReload(successful=True, success_timestamp_seconds=START_TIMESTAMP_SECONDS)
+    clock.advance(10)
+    path.write_text(BAD)
+    taker.look(file)
+    assert file.last_reload == LastReload(successful=False, success_timestamp_seconds=START_TIMESTAMP_SECONDS)
+    clock.advance(10)
+    path.write_text(GOOD)
+    taker.look(file)
+    assert file.last_reload == LastReload(successful=True, success_timestamp_seconds=START_TIMESTAMP_SECONDS + 20)
+
+
 def test_a_file_that_is_asked_for_is_read_unchanged(path: Path) -> None:
     taker = Taker()
-    taker.look(ConfigFile(path), asked=True)
+    taker.look(ConfigFile(path, FakeClock()), asked=True)
     assert taker.stages == ["one"]
 
 
 def test_without_a_file_nothing_is_read(tmp_path: Path) -> None:
     taker = Taker()
-    assert taker.look(ConfigFile(None), asked=True) == []
+    assert taker.look(ConfigFile(None, FakeClock()), asked=True) == []
     os.mkfifo(tmp_path / "pipe")
-    assert taker.look(ConfigFile(tmp_path / "pipe"), asked=True) == []  # a pipe can be read only once
+    assert taker.look(ConfigFile(tmp_path / "pipe", FakeClock()), asked=True) == []  # a pipe can be read only once

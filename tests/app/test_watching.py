@@ -10,6 +10,7 @@ import pytest
 from paropt_exporter import config
 from paropt_exporter.app.watching import Watch
 from paropt_exporter.plan import Selection
+from support.repositories import Repository
 
 
 class Watched:
@@ -54,3 +55,33 @@ def test_scan_without_a_change_starts_no_run(watched: Watched) -> None:
     (watched.folder / "src/a.py").write_text("one")
     watched.watch.look()
     assert watched.woken == 0
+
+
+@pytest.mark.parametrize("place", ["main", "main/sub", "linked", "outer/module"])
+def test_change_waits_for_the_end_of_a_git_command(tmp_path: Path, place: str) -> None:
+    main = Repository(tmp_path / "main")
+    main.commit(a="1")
+    main.git("worktree", "add", "--quiet", str(tmp_path / "linked"))
+    Repository(tmp_path / "outer").add_submodule(main, "module")
+    (tmp_path / "main/sub").mkdir()
+    watched = Watched(tmp_path / place)
+    lock = Path(main.git("-C", str(watched.folder), "rev-parse", "--absolute-git-dir"), "index.lock")
+    lock.touch()
+    (watched.folder / "src/a.py").write_text("two")
+    watched.watch.look()
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == ((), True)
+    lock.unlink()
+    watched.watch.look()
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
+
+
+def test_lock_that_a_killed_git_left_behind_is_ignored_in_the_end(tmp_path: Path) -> None:
+    Repository(tmp_path / "project")
+    watched = Watched(tmp_path / "project")
+    (tmp_path / "project/.git/index.lock").touch()
+    (watched.folder / "src/a.py").write_text("two")
+    for _ in range(20):
+        watched.watch.look()
+        assert watched.watch.waits_for_git()
+    watched.watch.look()
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)

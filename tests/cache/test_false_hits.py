@@ -322,6 +322,24 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: Cach
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
 
 
+@pytest.mark.parametrize("changed", ["tools/bin/python", "tools/lib/python3.11/site-packages/ruff-1.dist-info/RECORD"])
+@pytest.mark.parametrize("first_line", ["env python", "env -S python -u", "env -Spython -u", "env -S A=1 python"])
+def test_change_of_the_interpreter_that_env_finds_is_a_miss(
+    project: CachedProject, first_line: str, changed: str
+) -> None:
+    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    project.write_file("tools/lib/python3.11/site-packages/ruff-1.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
+    project.write_file("bin/lint", f"#!/usr/bin/{first_line}\nprint()\n", mode=0o755)
+    project.environ["PATH"] = f"{project.root}/tools/bin:{project.root}/bin:/bin"
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(changed, "ruff/__init__.py,sha256=b,1\n", mode=0o755)
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+    assert project.run(lint).is_cached("lint")
+
+
 def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:
     os.mkfifo(project.root / "src/pipe")
     lint = project.build_stage("lint", inputs=("src/**", "README"))

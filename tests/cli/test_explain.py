@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -331,6 +332,21 @@ def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(
         "threads grew from 2 to 7 workers, because tasks were waiting, and the cores had room for them.",
     ]
     assert sums.index("commands stays at 8") < sums.index("threads up from 2 to 7")
+
+
+def test_times_are_local_as_in_history_and_utc_in_json(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = decision(RUN, decide_lane_size(RUN))
+    history.observe(replace(recorded, at_timestamp_seconds=START_TIMESTAMP_SECONDS))  # 2023-11-14 22:13:20 UTC
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        text, printed = told(history), told(history, output="json")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert text.startswith("2023-11-15 07:13:20  commands ")
+    assert "(2023-11-15 07:13:20)" in text
+    assert json.loads(printed)[0]["timestamp"] == "2023-11-14T22:13:20+00:00"
 
 
 def test_every_reason_has_its_sentence() -> None:

@@ -16,6 +16,7 @@ from itertools import count
 import pytest
 
 from paropt_exporter import logs
+from paropt_exporter.cli import screen as screens
 from paropt_exporter.cli.screen import ConsoleScreen
 from paropt_exporter.events import LiveStage
 from support import event_samples as samples
@@ -165,3 +166,23 @@ def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted
     assert "stage_49" in written
     assert "stage_50" not in written
     assert "…  25 more running" in written
+
+
+@pytest.mark.usefixtures("logger_as_before")
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_terminal_without_a_table_gets_signs_of_life(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    asked = threading.Event()
+
+    def live() -> tuple[LiveStage, ...]:
+        asked.set()
+        return (row("lint"),)
+
+    with terminal(monkeypatch) as told:
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setattr(screens, "SIGN_OF_LIFE_SECONDS", 0.0)
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), live)
+        assert asked.wait(60)
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        assert "still running: lint 0/1" in told()

@@ -16,6 +16,8 @@ from support.real_servers import HANG_SECONDS, Serving, environment, eventually,
 LINT = 'name: lint, run: "true"'
 UNIT = f'{LINT}\nname: unit, run: "true", sla: 30s'
 RELOADS = "paropt_exporter_config_reloads_total"
+SUCCESSFUL = "paropt_config_last_reload_successful"
+LOADED = "paropt_config_last_reload_success_timestamp_seconds"
 
 
 @contextmanager
@@ -71,10 +73,15 @@ def test_faulty_config_is_rejected_once_and_the_old_one_stays(tmp_path: Path) ->
     with service(tmp_path, "--every", "200ms") as command:
         url = projects.url(tmp_path)
         replace_config(tmp_path, 'name: lint, runs: "true"')
+        started = seen(url, LOADED)
         eventually("the fault is counted", lambda: seen(url, RELOADS, "failure") == 1)
+        assert (seen(url, SUCCESSFUL), seen(url, LOADED)) == (0, started)
         before = runs_of(url, "lint") or 0
         eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) >= before + 2)
         assert seen(url, RELOADS, "failure") == 1
+        replace_config(tmp_path, UNIT)
+        eventually("the repaired config is loaded", lambda: seen(url, SUCCESSFUL) == 1)
+        assert (seen(url, LOADED) or 0) > (started or 0) > 0
         command.stop()
     told = projects.messages(tmp_path)
     assert told.count("paropt.yml has changed and can't be used: the one before stays in force") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -133,6 +134,24 @@ def test_file_that_is_not_executable_is_reported_with_chmod(pool: CommandPool, t
     outcome = run(pool, ["./run.sh"], cwd=tmp_path)
     assert outcome.result is Result.ERROR
     assert outcome.message == f"cannot run './run.sh': permission denied: chmod +x {script}"
+
+
+@pytest.mark.parametrize("reason", ["Permission denied", "No such file or directory"])
+def test_python_of_the_exporter_that_cannot_start_is_named(
+    pool: CommandPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    python = tmp_path / "python"
+    if reason == "Permission denied":
+        python.touch()
+    monkeypatch.setattr(sys, "executable", str(python))
+    outcome = run(pool, ["sleep", "0"])
+    assert outcome.result is Result.ERROR
+    assert outcome.message == (
+        "cannot run 'sleep': the exporter's Python, which starts all commands, can't be executed: "
+        f"{python}: {reason}: repair it and start the exporter again"
+    )
+    monkeypatch.undo()
+    assert run(pool, ["true"]).result is Result.SUCCESS
 
 
 def test_directory_as_command_is_reported(pool: CommandPool, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_stages_of_a_run_reach_the_page(pool: AdaptiveWorkerPool) -> None:
     assert read("paropt_stage_duration_seconds_count", place("load")) == 1
     assert read("paropt_stage_last_result", place("parse", result="failure")) == 1
     assert read("paropt_runs_total", {**LANE, "result": "failure"}) == 1
+    assert read("paropt_run_tasks_total", LANE) == 3
     assert read("paropt_run_in_progress", LANE) == 0
     assert read("paropt_stage_info", place("load", number="2", pool="threads")) == 1
     assert read("paropt_run_last_success_timestamp_seconds", LANE) is None

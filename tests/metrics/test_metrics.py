@@ -28,9 +28,10 @@ from paropt_exporter.events import (
     Scope,
 )
 from paropt_exporter.families import Family
-from paropt_exporter.metrics import LaneLabels, Metrics, Snapshot, StageLabels, client
+from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, StageLabels, client
 from paropt_exporter.metrics.metrics import read_revision
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
+from support.repositories import Repository
 
 OWN_FAMILIES = [family for family in families.FAMILIES if family not in families.SERVE_FAMILIES]
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
@@ -128,6 +129,7 @@ def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **argument
             backlogs={"commands": (2, 4.0)},
             dropped={"history": 0},
             control=CONTROL,
+            last_reload=LastReload(success_timestamp_seconds=1_700_000_000.0),
         ),
         bounds={"commands": (1, 8)},
         revision="abc",
@@ -532,6 +534,19 @@ def test_a_packed_branch_is_found(tmp_path: Path) -> None:
     packed = f"# pack-refs with: peeled\n{COMMIT} refs/heads/main\n"
     root = repository(tmp_path, HEAD="ref: refs/heads/main\n", packed_refs=packed)
     assert read_revision(root) == COMMIT[:12]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_revision_of_a_linked_work_tree_is_its_own(tmp_path: Path, packed: bool) -> None:
+    main, linked = Repository(tmp_path / "main"), tmp_path / "linked"
+    commit = main.commit("one")
+    main.git("worktree", "add", "--quiet", "-b", "topic", str(linked))
+    main.commit("two")
+    if packed:
+        main.git("pack-refs", "--all")
+    assert read_revision(linked) == commit[:12]
+    main.git("-C", str(linked), "checkout", "--quiet", "--detach")
+    assert read_revision(linked) == commit[:12]
 
 
 def test_the_revision_of_an_installed_package_is_unknown(tmp_path: Path) -> None:

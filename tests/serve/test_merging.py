@@ -42,6 +42,14 @@ def test_progress_of_the_last_ended_run_stays_until_the_next_one_begins() -> Non
     assert merge_series([ended, {(name, stage): 0.0}]) == {(families.STAGE_PROGRESS, stage): 0.0}
 
 
+def test_refused_config_of_one_run_counts_for_the_project() -> None:
+    successful, loaded = (families.CONFIG_RELOAD_SUCCESSFUL, ()), (families.CONFIG_RELOAD_SUCCESS, ())
+    refused: LiveSeries = {(successful[0].name, ()): 0.0, (loaded[0].name, ()): 100.0}
+    good: LiveSeries = {(successful[0].name, ()): 1.0, (loaded[0].name, ()): 200.0}
+    assert merge_series([refused, good]) == {successful: 0.0, loaded: 100.0}
+    assert merge_series([keep_counters({}, refused), good]) == {successful: 1.0, loaded: 200.0}
+
+
 def test_histograms_of_queries_add_up() -> None:
     key = (families.CONTROL_QUERY_DURATION.name, ())
     rest = (0.0,) * (len(families.BUCKETS_SECONDS) - 1)

@@ -54,7 +54,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
     descriptors.raise_limit()
     clock = clock or SystemClock()
     repeats = request.every_seconds is not None or request.watch
-    file = ConfigFile(request.config_path if repeats else None)
+    file = ConfigFile(request.config_path if repeats else None, clock)
     as_read = configs.load_config(request.config_path, root=request.root, environ=os.environ)
     host = load_host_config(os.environ)
     config = apply_host_config(as_read, host, push_url=request.push_url)
@@ -249,7 +249,8 @@ class Exporter:
             say=self._screen.say,
         )
         with ExitStack() as stack:
-            stack.enter_context(FileEvents(str(self._config.root), watch.is_quiet, watch.look, self._screen.say))
+            folder, say = str(self._config.root), self._screen.say
+            stack.enter_context(FileEvents(folder, watch.is_quiet, watch.look, say, is_pending=watch.waits_for_git))
             keys = has_keys()
             if keys:
                 stack.enter_context(Keys(watch.press))
@@ -518,6 +519,7 @@ class Exporter:
             deliveries=self._sinks.count_deliveries(),
             web_config_reloads=self._protection.count_reloads(),
             config_reloads=self._file.reloads(),
+            last_reload=self._file.last_reload,
         )
 
     def _save_shown_totals(self, cpu_totals: Mapping[str, float]) -> None:

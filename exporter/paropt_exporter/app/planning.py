@@ -14,11 +14,13 @@ from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
+from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import ConfigError, NothingFailed, UsageError, join_names
 from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
 from paropt_exporter.history import History
+from paropt_exporter.metrics import LastReload
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
@@ -235,15 +237,17 @@ class ConfigFile:
     """The config's file while an exporter repeats its lane.
 
     Guarantees: each state of the file is read once, except on request; a faulty file is reported once, counted, and
-    changes nothing. Not thread-safe, except for `reloads`.
+    changes nothing. Not thread-safe, except for `reloads` and `last_reload`.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, clock: Clock) -> None:
         """Create it before reading the config, so that it notices a change in between. None: there is no file."""
         # A pipe can be read only once. A call may change the current folder.
         self._path = None if path is None or not path.is_file() else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
         self._stamp = self._look()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
+        self._clock = clock
+        self.last_reload = LastReload(success_timestamp_seconds=clock.wall())  # replaced as a whole: scrapes read it
 
     def reload_if_changed(
         self, take: Callable[[Config], None], say: Callable[[str], None], *, asked: bool = False
@@ -259,12 +263,14 @@ class ConfigFile:
         try:
             take(read_config(self._path, root=self._path.parent))
         except (ConfigError, UsageError) as error:
+            self.last_reload = replace(self.last_reload, successful=False)
             self._reloads[_FAILURE] += 1
             faults = error.faults if isinstance(error, ConfigError) else (str(error),)
             say(f"{self._path.name} has changed and can't be used: the one before stays in force")
             for fault in faults:
                 say(fault)
         else:
+            self.last_reload = LastReload(success_timestamp_seconds=self._clock.wall())
             self._reloads[_SUCCESS] += 1
             say(f"{self._path.name} has changed: it is in force from the next run on")
 

@@ -26,6 +26,7 @@ from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_stat
 from paropt_exporter.changes import Changes
 from paropt_exporter.errors import join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
+from paropt_exporter.git import find_git_folder, find_top_folder
 from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
 from paropt_exporter.plan import Selection, choose_stages
 from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 # Runs in a row during which inputs of a stage changed. A formatter settles in the second one.
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
 _MOST_REPEATED = 4  # then it waits for a change between two runs
-_MOST_HELD = 20  # scans in a row that wait for git's lock, which a git that was killed leaves behind
+_MOST_HELD = 20  # scans in a row that wait for git's lock, 10 s: a git that was killed leaves it behind
 STALE = "files changed"
 _DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
 _STEP_MS = 50
@@ -97,12 +98,18 @@ class Watch:
             self._stages: Sequence[Stage] = stages
             self._needs = {stage.name: stage.needs for stage in stages}
             self._inputs = inputs
+            top = find_top_folder(config.root)
+            self._git_lock = None if top is None else find_git_folder(top) / "index.lock"
             self._states = {name: state for name, state in self._states.items() if name in self._names}
             self._asked = set(self._names)
 
     def is_quiet(self, path: str) -> bool:
-        """Return whether an event about a path means nothing, except for the index of git, which is awaited."""
-        return path != ".git/index.lock" and self._inputs.is_quiet(path)
+        """Return whether an event about a path means nothing."""
+        return self._inputs.is_quiet(path)
+
+    def waits_for_git(self) -> bool:
+        """Return whether the last scan left changes to a later one, since git was about to make more."""
+        return 0 < self._held <= _MOST_HELD
 
     def look(self) -> None:
         """Scan the inputs, and end what has become stale."""
@@ -197,9 +204,9 @@ class Watch:
         return affected
 
     def _is_git_busy(self) -> bool:
-        """Whether a git command is about to change many files, such as a checkout: its end causes an event."""
-        self._held = self._held + 1 if (self._config.root / ".git" / "index.lock").exists() else 0
-        return 0 < self._held <= _MOST_HELD
+        """Whether a git command, such as a checkout, is about to change many files."""
+        self._held = self._held + 1 if self._git_lock is not None and self._git_lock.exists() else 0
+        return self.waits_for_git()
 
     def _has_passed(self, name: str) -> bool:
         state = self._states.get(name)
@@ -296,18 +303,26 @@ def has_keys() -> bool:
 
 
 class FileEvents:
-    """`with FileEvents(folder, is_quiet, on_burst):` calls `on_burst` after each burst of events, and every 30 s.
+    """`with FileEvents(folder, is_quiet, on_burst, say):` calls `on_burst` after each burst of events, and every 30 s.
 
-    An error of watchfiles delays a call by some two seconds. Paths for which `is_quiet` is true cause no call. Both are
-    called on this thread, with paths relative to the folder.
+    An error of watchfiles delays a call by some two seconds. Paths for which `is_quiet` is true cause no call. While
+    `is_pending` is true, `on_burst` is called every half second. All are called on this thread, with paths relative to
+    the folder.
     """
 
     def __init__(
-        self, folder: str, is_quiet: Callable[[str], bool], on_burst: Callable[[], None], say: Callable[[str], None]
+        self,
+        folder: str,
+        is_quiet: Callable[[str], bool],
+        on_burst: Callable[[], None],
+        say: Callable[[str], None],
+        *,
+        is_pending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder = os.path.realpath(folder)
         self._is_quiet = is_quiet
         self._on_burst = on_burst
+        self._is_pending = is_pending
         self._say = say
         self._stop = threading.Event()
         self._ready = threading.Event()
@@ -359,7 +374,7 @@ class FileEvents:
         ):
             self._ready.set()
             idle = 0 if burst else idle + 1
-            if burst or idle >= _TIMEOUTS_PER_SCAN:
+            if burst or idle >= _TIMEOUTS_PER_SCAN or self._is_pending():
                 idle = 0
                 self._on_burst()
 

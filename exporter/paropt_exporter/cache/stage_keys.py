@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -299,7 +300,8 @@ class Tools:
 
     A program is identified by its content. A script that pip wrote begins with the path of its environment's Python,
     which differs between checkouts: its first line is replaced by the identity of that interpreter, and the
-    environment's packages count by their RECORD files.
+    environment's packages count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on the stage's
+    PATH.
     """
 
     def __init__(self, root: Path, states: FileStates) -> None:
@@ -314,11 +316,12 @@ class Tools:
         The packages of the environment have their names and versions under `packages`. Raises UnusableFile.
         """
         found: dict[str, str] = {}
+        find = partial(_find_program, cwd=cwd, path=path)
         for name in dict.fromkeys(_iter_program_names(steps)):
-            program = _find_program(name, cwd, path)
+            program = find(name)
             if program is not None:
                 known = os.path.basename(name)
-                found[name if known in found else known] = self._identify_program(program, environment)
+                found[name if known in found else known] = self._identify_program(program, environment, find)
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
         node = os.path.join(self._root, _NODE_PACKAGES)
@@ -326,7 +329,9 @@ class Tools:
             found["node_modules"] = get_state(self._states.take_entry(node))
         return found
 
-    def _identify_program(self, program: str, environment: str | None, depth: int = 0) -> str:
+    def _identify_program(
+        self, program: str, environment: str | None, find: Callable[[str], str | None], depth: int = 0
+    ) -> str:
         real = os.path.realpath(program)
         head = _read_head(real)
         if not head.startswith(b"#!") or depth >= _MOST_LINKS:
@@ -338,7 +343,9 @@ class Tools:
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
         if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
-            parts += [self._identify_program(words[0], environment, depth + 1), *words[1:]]
+            parts += [self._identify_program(words[0], environment, find, depth + 1), *words[1:]]
+            for started in filter(None, map(find, _iter_words_of_env(words))):
+                parts.append(self._identify_program(started, environment, find, depth + 1))
         return _hash_texts(parts)
 
     def _get_state(self, path: str) -> str:
@@ -410,7 +417,13 @@ def _split_line(line: str) -> list[str]:
         return line.split()
 
 
-def _find_program(name: str, cwd: Path, path: str) -> str | None:
+def _iter_words_of_env(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a script's first line that may be a program which `env` looks for on PATH."""
+    if os.path.basename(words[0]) == "env":
+        yield from filter(None, (word.removeprefix("-S") for word in words[1:]))
+
+
+def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
     """Return the file of a program, or None for a word that is none."""
     if "/" in name:
         full = os.path.join(cwd, name)

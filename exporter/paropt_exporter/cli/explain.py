@@ -14,6 +14,7 @@ from paropt_exporter.autoscaling.decisions import (
     describe_decision,
     replay,
 )
+from paropt_exporter.cli.formatting import format_time
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _sort_key(key: _Key) -> tuple[str, int, bool]:
 def _explain_decision(decision: Decision) -> Iterator[str]:
     from paropt_exporter.autoscaling.explanation import format_headline, iter_explanation
 
-    yield f"{format_headline(decision)}  ({_format_time(decision)})"
+    yield f"{format_headline(decision)}  ({format_time(decision.at_timestamp_seconds)})"
     try:
         yield from [f"    {line}" for line in iter_explanation(decision)]
     except (UnknownObservation, *UNREADABLE):
@@ -83,13 +84,13 @@ def _explain_decision(decision: Decision) -> Iterator[str]:
 def _format_sentence(decision: Decision) -> str:
     from paropt_exporter.autoscaling.explanation import format_sentence
 
-    return f"{_format_time(decision)}  {format_sentence(decision)}"
+    return f"{format_time(decision.at_timestamp_seconds)}  {format_sentence(decision)}"
 
 
 def _decision_to_json(decision: Decision) -> dict[str, object]:
     return {
         "pool": decision.pool,
-        "timestamp": _format_time(decision),
+        "timestamp": _format_utc(decision),
         "action": decision.action,
         "reason": decision.reason,
         "old_size": decision.old_size,
@@ -109,7 +110,7 @@ def _parse_recorded(recorded: str) -> object:
         return None
 
 
-def _format_time(decision: Decision) -> str:
+def _format_utc(decision: Decision) -> str:
     return datetime.fromtimestamp(decision.at_timestamp_seconds, UTC).isoformat(timespec="seconds")
 
 
@@ -149,7 +150,8 @@ def _format_replay(
         yield f"  {partial} can't be compared: the history has only a part of their stages"
     for decision, again in different:
         today = "recorded by another version" if again is None else describe_decision(again.today)
-        yield f"  {_format_time(decision)} {decision.pool}: {_read_recorded_size(decision)} -> {today}"
+        moment = format_time(decision.at_timestamp_seconds)
+        yield f"  {moment} {decision.pool}: {_read_recorded_size(decision)} -> {today}"
 
 
 def _read_recorded_size(decision: Decision) -> str:
@@ -169,7 +171,7 @@ def _replay_to_json(
         "partial": partial,
         "different": [
             {
-                "timestamp": _format_time(decision),
+                "timestamp": _format_utc(decision),
                 "pool": decision.pool,
                 "recorded": _parse_recorded(decision.choice),
                 "today": None if again is None else json.loads(again.today),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Sequence
 
@@ -33,6 +34,11 @@ def format_seconds(value: float) -> str:
     if value < 120:
         return f"{value:.1f} s"
     return f"{int(value) // 60} min {int(value) % 60:02} s"
+
+
+def format_time(timestamp_seconds: float) -> str:
+    """Return a wall time in the local time zone, such as 2026-11-24 23:12:39."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp_seconds))
 
 
 def format_line(line: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
-from paropt_exporter.cli.formatting import format_count, format_line, format_table
+from paropt_exporter.cli.formatting import format_count, format_line, format_table, format_time
 from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
@@ -152,7 +152,7 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     notes = _add_cached(_add_partial(notes, summary), summary)
     return (
         summary.run_id,
-        f"{datetime.fromtimestamp(summary.started_timestamp_seconds).astimezone():%Y-%m-%d %H:%M:%S}",
+        format_time(summary.started_timestamp_seconds),
         summary.lane,
         "interrupted" if gone else _format_result(summary.result),
         # For a killed run only the time of its last event is known.

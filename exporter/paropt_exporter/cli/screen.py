@@ -279,10 +279,12 @@ class ConsoleScreen:
         if not self._err_writer.has_thread:
             return
         if self._err.is_terminal and not self._json_logs:
-            self._table = _LiveTable(live, self._clock, colored=self._err_colored)
-            self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
-        else:
-            self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
+            console = _build_console(colored=self._err_colored)
+            if console.is_terminal and not console.is_dumb_terminal:  # on others rich shows no table
+                self._table = _LiveTable(live, self._clock, console)
+                self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
+                return
+        self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
 
     def _stop_progress(self) -> None:
         self._err_writer.set_tick(None)
@@ -301,13 +303,13 @@ class _LiveTable:
     Only one thread uses it. Others may print to stderr at the same time.
     """
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, *, colored: bool) -> None:
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, console: Console) -> None:
         from rich.live import Live
 
         self._stages = live
         self._clock = clock
         self._rows: tuple[LiveStage, ...] = ()
-        self._console = _build_console(colored=colored)
+        self._console = console
         self._view = Live(
             console=self._console,
             get_renderable=self._render,

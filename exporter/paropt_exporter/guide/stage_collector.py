@@ -30,6 +30,7 @@ _SCRAPED_FAMILIES = (families.STAGE_RUNNING, families.STAGE_PROGRESS)
 STAGE_FAMILIES = (
     families.RUNS,
     families.RUN_DURATION,
+    families.RUN_TASKS,
     families.RUN_IN_PROGRESS,
     families.RUN_LAST_SUCCESS,
     families.RUN_LAST_COMPLETION,
@@ -172,6 +173,7 @@ class _StageOfRun:
             attempts=self.finals.count,
             fastest_task_seconds=self.finals.fastest_seconds,
             slowest_task_seconds=self.finals.slowest_seconds,
+            first_attempts=sum(self.finals.counts[each] for each in Result if each is Result.SUCCESS or each.bad),
         )
 
     def _format_message(self, result: Result) -> str:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from paropt_exporter.metrics.event_state import LaneLabels, StageLabels
 from paropt_exporter.metrics.metrics import Metrics
-from paropt_exporter.metrics.samples import Snapshot
+from paropt_exporter.metrics.samples import LastReload, Snapshot
 
-__all__ = ["LaneLabels", "Metrics", "Snapshot", "StageLabels"]
+__all__ = ["LaneLabels", "LastReload", "Metrics", "Snapshot", "StageLabels"]

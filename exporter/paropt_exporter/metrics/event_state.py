@@ -37,6 +37,7 @@ _FAMILIES_BY_NAME = {family.name: family for family in families.FAMILIES}
 _LANE = (
     families.RUNS,
     families.RUN_DURATION,
+    families.RUN_TASKS,
     families.RUN_IN_PROGRESS,
     families.LANE_BOTTLENECK,
 )

@@ -14,6 +14,7 @@ from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family
+from paropt_exporter.git import find_git_folder
 from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LaneLabels
 from paropt_exporter.metrics.formats import Format, negotiate
@@ -227,10 +228,11 @@ def read_revision(root: Path = _CHECKOUT) -> str:
 
     It reads git's files: a `git` process would take longer than the rest of the start-up.
     """
-    folder = root / ".git"
+    folder = find_git_folder(root)
     head = _read_text(folder / "HEAD")
     name = head.removeprefix("ref: ")
-    commit = head if name == head else _read_text(folder / name) or _find_packed_ref(folder, name)
+    shared = folder / _read_text(folder / "commondir")  # a linked work tree has its own HEAD, and no branches
+    commit = head if name == head else _read_text(shared / name) or _find_packed_ref(shared, name)
     return commit[:_REVISION_CHARACTERS] or UNKNOWN_REVISION
 
 

@@ -54,6 +54,8 @@ SCRAPE_FAMILIES = (
     families.DELIVERIES,
     families.WEB_CONFIG_RELOADS,
     families.CONFIG_RELOADS,
+    families.CONFIG_RELOAD_SUCCESSFUL,
+    families.CONFIG_RELOAD_SUCCESS,
 )
 # Series of one process that its history does not have; those of the host are the same for all processes.
 LIVE_FAMILIES = (
@@ -74,12 +76,20 @@ _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
 
 
+class LastReload(Struct, frozen=True, kw_only=True):
+    """Whether the config was loaded when it was last read, and when it was last loaded: None if unknown."""
+
+    successful: bool = True
+    success_timestamp_seconds: float | None = None
+
+
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of an exporter at a scrape, apart from its events.
 
     `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to
     take; `deliveries` the numbers of delivered final values, by (target, result); `web_config_reloads` and
-    `config_reloads` those of changed web configs and of a changed paropt.yml, by result.
+    `config_reloads` those of changed web configs and of a changed paropt.yml, by result;
+    `last_reload` the outcome of the last one.
     """
 
     pools: tuple[PoolStatistics, ...] = ()
@@ -90,6 +100,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
     web_config_reloads: Mapping[str, int] = field(default_factory=dict)
     config_reloads: Mapping[str, int] = field(default_factory=dict)
+    last_reload: LastReload = field(default_factory=LastReload)
 
 
 def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> Iterator[Sample]:
@@ -108,6 +119,9 @@ def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> I
         yield families.WEB_CONFIG_RELOADS, (result,), count
     for result, count in {**_NO_RELOADS, **snapshot.config_reloads}.items():
         yield families.CONFIG_RELOADS, (result,), count
+    yield families.CONFIG_RELOAD_SUCCESSFUL, (), float(snapshot.last_reload.successful)
+    if snapshot.last_reload.success_timestamp_seconds is not None:
+        yield families.CONFIG_RELOAD_SUCCESS, (), snapshot.last_reload.success_timestamp_seconds
     yield from _iter_host_samples()
 
 

@@ -130,7 +130,8 @@ def choose_stages(
     members = _list_members(config, lane)
     named = frozenset(stage.name for stage in members)
     if selection or not selection.with_needs:
-        selected = select_stages(members, selection, lane=lane, lanes_of=_map_stages_to_lanes(config))
+        lanes_of = _map_stages_to_lanes(config)
+        selected = select_stages(members, selection, lane=lane, known=config.stages, lanes_of=lanes_of)
         members, named = [*selected.stages], selected.named
     if not arguments:
         return members, {}

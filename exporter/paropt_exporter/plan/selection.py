@@ -44,11 +44,17 @@ class Selected(Struct, frozen=True, kw_only=True):
 
 
 def select_stages(
-    stages: Sequence[Stage], selection: Selection, *, lane: str, lanes_of: Mapping[str, Sequence[str]]
+    stages: Sequence[Stage],
+    selection: Selection,
+    *,
+    lane: str,
+    known: Sequence[Stage],
+    lanes_of: Mapping[str, Sequence[str]],
 ) -> Selected:
     """Return the selected stages of a lane.
 
-    `lanes_of` maps each stage of the config to the lanes that run it. Raises UsageError with all patterns that select
+    `known` has all stages of the config: those of other lanes may be skipped, too. `lanes_of` maps each to the lanes
+    that run it. Raises UsageError with all patterns that select
     nothing, or if no stage is left.
     """
     if not selection.with_needs and not selection.patterns:
@@ -56,11 +62,7 @@ def select_stages(
             "--only needs the name of a stage, whose needs it leaves out (paropt-exporter --list shows the names)"
         )
     unknown = [pattern for pattern in selection.patterns if not _find_matches(pattern, stages)]
-    unknown_skips = [
-        pattern
-        for pattern in selection.skipped
-        if not _find_matches(pattern, stages) and not _is_in_other_lane(pattern, lanes_of)
-    ]
+    unknown_skips = [pattern for pattern in selection.skipped if not _find_matches(pattern, known)]
     if unknown or unknown_skips:
         raise UsageError(_describe_unknown([*unknown, *unknown_skips], stages, selection.commands, lane, lanes_of))
     skipped = {name for pattern in selection.skipped for name in _find_matches(pattern, stages)}
@@ -85,10 +87,6 @@ def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
     if not named and _GLOB_CHARACTERS & set(pattern):
         named = [stage.name for stage in stages if fnmatchcase(stage.name, pattern)]
     return named
-
-
-def _is_in_other_lane(pattern: str, lanes_of: Mapping[str, Sequence[str]]) -> bool:
-    return any(name == pattern or fnmatchcase(name, pattern) for name in lanes_of)
 
 
 def _add_needs(stages: Sequence[Stage], wanted: Collection[str], *, without: Collection[str]) -> set[str]:

@@ -56,7 +56,13 @@ _HIGHEST = (
     families.SLA_PREDICTED_RATIO,
     families.SLA_PREDICTED_BREACH,
 )
-_LOWEST = (families.RUN_DEADLINE, families.SLA_DEADLINE, families.POOL_EPOCH)
+_LOWEST = (
+    families.RUN_DEADLINE,
+    families.SLA_DEADLINE,
+    families.POOL_EPOCH,
+    families.CONFIG_RELOAD_SUCCESSFUL,
+    families.CONFIG_RELOAD_SUCCESS,
+)
 _NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE)  # of the run that began last
 
 _Rule = Callable[[Value, Value], Value]

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -518,11 +519,16 @@ class ResourceShortage:
 
 
 def explain_shortage(error: OSError) -> str:
-    """Return which resource is missing and the remedy."""
+    """Return what is missing to start a command through the supervisor, and the remedy."""
     if error.errno == errno.EAGAIN:
         return "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)"
     if error.errno in SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
+    if error.filename == sys.executable:
+        return (
+            f"the exporter's Python, which starts all commands, can't be executed: {error.filename}: {error.strerror}: "
+            "repair it and start the exporter again"
+        )
     return f"{error.strerror or error}: check the limits of the system"
 
 

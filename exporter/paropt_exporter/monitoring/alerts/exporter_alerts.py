@@ -18,6 +18,9 @@ def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
         _build_down_alert(series),
         _build_absent_alert(series),
         _build_dropped_alert(series),
+        _build_deliveries_alert(series),
+        _build_reload_alert(series),
+        _build_history_alert(series),
     )
 
 
@@ -218,5 +221,129 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
             "The log names the error at the first one. A full disk or a folder that can't be written: make room below "
             "`.paropt/`; the next record is written again.",
             "Any other observer than `history`: a fault of the program, please report it with the log.",
+        ),
+    )
+
+
+def _build_deliveries_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptDeliveriesFailing",
+        conditions=(Condition(expr=_build_undelivered_query(series), level=Level.WARNING),),
+        summary="The final values of runs do not arrive where they are sent.",
+        title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
+        description=(
+            "Within the last 15 minutes the exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed "
+            "to deliver the final values of a run ({{ $labels.target }}), and delivered those of none."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance", "project"),
+        meaning=(
+            "A push to the Pushgateway, or the writing of the textfile, failed after its retries, and none has "
+            "succeeded since. A run whose values were delivered after a failure resolves it: totals are in both."
+        ),
+        impact=(
+            "The Pushgateway or the textfile has the values of an earlier run, and so have alerts and panels that read "
+            "them from there. The work was not hurt."
+        ),
+        diagnosis=(
+            Query(
+                question="How many deliveries failed and succeeded within a day?",
+                expr=f"sum by (instance, target, result) ({series.increase(families.DELIVERIES, '1d')})",
+            ),
+        ),
+        mitigation=(
+            "The log names the error. `pushgateway`: is the URL of `push` or `--push.url` right, reachable from the "
+            "host, its password or token valid?",
+            "`textfile`: the folder must exist, have space and let this user write.",
+        ),
+    )
+
+
+def _build_undelivered_query(series: SeriesSelector) -> str:
+    """Build the query for targets of which a delivery failed and none succeeded."""
+    success, failure = (
+        f"sum without (result) ({series.increase(families.DELIVERIES, '15m', result=result)}) > 0"
+        for result in families.DELIVERY_RESULTS
+    )
+    return f"{failure}\nunless\n{success}"
+
+
+def _build_reload_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptConfigReloadFailed",
+        conditions=(
+            Condition(
+                expr=f"{series.select_last(families.CONFIG_RELOAD_SUCCESSFUL)} == 0", level=Level.WARNING, hold="5m"
+            ),
+        ),
+        summary="An exporter refused a changed paropt.yml.",
+        title="The exporter of {{ $labels.project }} on {{ $labels.instance }} refused a changed paropt.yml.",
+        description=(
+            "The exporter on {{ $labels.instance }} (project {{ $labels.project }}) has refused its changed paropt.yml "
+            "for 5 minutes, and runs with the one before."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance", "project"),
+        meaning=(
+            "`paropt.yml` changed while an exporter repeated its lane (`--every`, `--watch`), and has faults or lacks "
+            "the lane or a selected stage."
+        ),
+        impact=(
+            "Runs go on with the config before the change: new stages and limits are not in force. The exporter would "
+            "not start with this file."
+        ),
+        diagnosis=(
+            Query(
+                question="How old is the config in force (seconds)?",
+                expr=f"time() - {series.select_now(families.CONFIG_RELOAD_SUCCESS)}",
+            ),
+            Query(
+                question="How many changes were loaded and refused within a day?",
+                expr=f"sum by (instance, result) ({series.increase(families.CONFIG_RELOADS, '1d')})",
+            ),
+        ),
+        mitigation=(
+            "The log and `paropt-exporter check` name each fault with its line. Repair the file: it is read before the "
+            "next run, or at once with SIGHUP where there is no terminal.",
+        ),
+    )
+
+
+def _build_history_alert(series: SeriesSelector) -> Alert:
+    return Alert(
+        name="ParoptHistoryUnreadable",
+        conditions=(
+            Condition(
+                expr=f"{series.select_last(families.SERVE_HISTORY_READABLE)} == 0", level=Level.WARNING, hold="5m"
+            ),
+        ),
+        summary="`paropt-exporter serve` can't read a project's history.",
+        title="The history of {{ $labels.project }} on {{ $labels.instance }} can't be read.",
+        description=(
+            "`paropt-exporter serve` on {{ $labels.instance }} has not been able to read the history of project "
+            "{{ $labels.project }} for 5 minutes: its totals are outdated."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance", "project"),
+        meaning=(
+            "`serve` takes a project's totals and last values from the histories of its checkouts. One of them is "
+            "damaged, locked, gone, or not readable for this user."
+        ),
+        impact="The project's totals and last values stand still, so alerts on them neither fire nor resolve.",
+        diagnosis=(
+            Query(
+                question="Which projects are outdated?",
+                expr=f"{series.select_now(families.SERVE_HISTORY_READABLE)} == 0",
+            ),
+            Query(
+                question="Do their runs drop records, too?",
+                expr=f"sum by (instance, project, observer) ({series.increase(families.OBSERVATIONS_DROPPED, '1h')})",
+            ),
+        ),
+        mitigation=(
+            "`paropt-exporter serve status` has the reason.",
+            "A checkout that was deleted: start `serve` again, which forgets projects without a history.",
+            "A damaged file: the project's next run sets it aside and begins another. Otherwise check the owner and "
+            "the permissions of its folder `.paropt`, and whether its disk is there.",
         ),
     )

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 
 from paropt_exporter import families
 from paropt_exporter.config.units import parse_duration
-from paropt_exporter.events import Result, Severity
+from paropt_exporter.events import Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Group, Recording
-from paropt_exporter.monitoring.alerts.selectors import FAILED, REPLICA_LABELS, WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.alerts.selectors import FAILED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
@@ -31,10 +31,8 @@ HOUR = "1h"  # weeks and months are sums of hours
 BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
-# Tasks that were stopped, or could not start, do not count as throughput.
-_WORKED = (Result.SUCCESS.value, Result.FAILURE.value)
-# The inputs of throughput: tasks, the duration of runs, and their number.
-_WORK = ((families.TASK_ATTEMPTS, ""), (families.RUN_DURATION, "sum"), (families.RUN_DURATION, "count"))
+# The inputs of throughput: tasks, the duration of runs, and their number. All three are of the same runs.
+_WORK = ((families.RUN_TASKS, ""), (families.RUN_DURATION, "sum"), (families.RUN_DURATION, "count"))
 # The external labels of the examples in deploy/fleet: the part of the hosts, and the copy of a doubled server.
 PART, COPY = "part", "copy"
 PARTS_FILE, GLOBAL_FILE = "paropt-parts.yml", "paropt-global.yml"
@@ -75,17 +73,17 @@ def select_violations(series: SeriesSelector, span: str) -> str:
 
 
 def select_tasks(series: SeriesSelector, span: str) -> str:
-    """Select the number of a lane's tasks that succeeded or failed."""
-    return series.select_recorded(_name_lane_increase(families.TASK_ATTEMPTS, span))
+    """Select the number of tasks that ran to their end in a lane's whole runs without cached tasks."""
+    return series.select_recorded(_name_lane_increase(families.RUN_TASKS, span))
 
 
 def select_run_seconds(series: SeriesSelector, span: str) -> str:
-    """Select the total duration of a lane's runs, in seconds."""
+    """Select the total duration of these runs, in seconds."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "sum"))
 
 
 def select_runs(series: SeriesSelector, span: str) -> str:
-    """Select the number of a lane's runs."""
+    """Select the number of these runs."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "count"))
 
 
@@ -130,7 +128,7 @@ def _iter_budget_rules(series: SeriesSelector) -> Iterator[Recording]:
 
 def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family, part in _WORK:
-        yield _record_lane_increase(series, family, part=part, **({} if part else {"result": _WORKED}))
+        yield _record_lane_increase(series, family, part=part)
         yield from (_record_sum(series, family, span, part=part) for span in (HOUR, THROUGHPUT_SPAN))
 
 
@@ -170,15 +168,11 @@ def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
     return Recording(record=_name_lane_increase(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
 
 
-def _record_lane_increase(
-    series: SeriesSelector, family: Family, *, part: str = "", **labels: tuple[str, ...]
-) -> Recording:
-    """Record the increase over one window of raw samples, summed over replicas and a lane's stages."""
-    dropped = (*REPLICA_LABELS, *(label for label in family.labels if label != "lane"))
-    increase = series.increase(family, series.window, part=part, **labels)
+def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str = "") -> Recording:
+    """Record the increase over one window of raw samples, summed over replicas."""
+    increase = series.increase(family, series.window, part=part)
     return Recording(
-        record=_name_lane_increase(family, series.window, part),
-        expr=f"sum without ({', '.join(dropped)}) (\n  {increase}\n)",
+        record=_name_lane_increase(family, series.window, part), expr=f"sum {WITHOUT_REPLICA} (\n  {increase}\n)"
     )
 
 

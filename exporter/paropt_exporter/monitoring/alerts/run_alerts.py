@@ -386,9 +386,9 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=("job", "project", "lane"),
         meaning=(
-            f"Tasks that ran to their end, divided by the time that runs took: the last {_THROUGHPUT_SPAN} against the"
-            f" {_THROUGHPUT_PAST} before them. Time between runs does not count, so a lane that runs less often "
-            "is not meant."
+            f"Tasks that ran to their end, divided by the time that their runs took: the last {_THROUGHPUT_SPAN} "
+            f"against the {_THROUGHPUT_PAST} before them. Time between runs does not count, so a lane that runs less "
+            "often is not meant; neither do runs of a part of the lane, and runs in which a task was cached."
         ),
         impact="The lane takes longer for the same work; limits that hold today may break soon.",
         diagnosis=(
@@ -414,8 +414,6 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
             "Every stage slower alike: the machine has less to give (neighbours, throttling, a smaller runner).",
             "One stage slower: the change that touched it. New work that takes longer by nature ends this alert by "
             "itself, as it becomes the past.",
-            "A lane that often skips cached tasks, or runs in part: tasks of such runs count, their durations don't. "
-            "If that happens less often than before, the throughput seems to fall: silence this alert for it.",
         ),
     )
 

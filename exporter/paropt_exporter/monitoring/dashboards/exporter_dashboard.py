@@ -125,6 +125,14 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
     )
+    yield build_stat(
+        "How many changed configs are refused?",
+        "Exporters that go on with an earlier paropt.yml, since the present one has faults. `paropt-exporter check` "
+        "names each fault.",
+        Query(expr=f"sum(1 - {scope.select(names.CONFIG_RELOAD_SUCCESSFUL)})"),
+        none_is_good(),
+        no_value="no exporter",
+    )
 
 
 def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
