@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -114,3 +115,13 @@ def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) ->
     project.refresh()
     assert project.values == values
     assert "not a database" in project.fault
+
+
+def test_deleted_checkout_keeps_its_last_values_and_is_no_fault(history: Path) -> None:
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    values = project.values
+    shutil.rmtree(history.parent)
+    project.refresh()
+    assert project.values == values
+    assert project.fault == ""

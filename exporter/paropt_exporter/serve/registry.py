@@ -55,7 +55,10 @@ class RegisteredProject:
         return self.registration.project, self.registration.history
 
     def refresh(self) -> None:
-        """Read the history if it has changed. Never raises: without a history the last values stay."""
+        """Read the history if it has changed. Never raises: without a history the last values stay.
+
+        That is no fault if the whole checkout was deleted, as those of CI jobs are.
+        """
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
@@ -65,7 +68,8 @@ class RegisteredProject:
             self.revision += 1
             fault = ""
         except (HistoryError, OSError) as error:
-            self._stamp, fault = None, str(error)
+            is_deleted = stamp is None and not Path(self.registration.root).exists()
+            self._stamp, fault = None, "" if is_deleted else str(error)
         if fault and fault != self.fault:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault

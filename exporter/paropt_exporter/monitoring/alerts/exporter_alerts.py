@@ -342,7 +342,6 @@ def _build_history_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "`paropt-exporter serve status` has the reason.",
-            "A checkout that was deleted: start `serve` again, which forgets projects without a history.",
             "A damaged file: the project's next run sets it aside and begins another. Otherwise check the owner and "
             "the permissions of its folder `.paropt`, and whether its disk is there.",
         ),
