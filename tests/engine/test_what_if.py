@@ -151,9 +151,8 @@ def test_only_simultaneous_tasks_explain_each_others_waits() -> None:
     before = attempt(0, 0.0, 2.0, cpu=1.0, delay=1.0)
     crowded = [attempt(number, 10.0, 4.0, cpu=2.0, delay=2.0) for number in range(1, 5)]
     assert build_workload(crowded, 2.0).other_threads == 0.0
-    assert build_workload([before, *crowded], 2.0).other_threads == pytest.approx(
-        1 / 3
-    )  # 3 threads in 1 of 9 s of computing
+    # 3 threads in 1 of 9 s of computing.
+    assert build_workload([before, *crowded], 2.0).other_threads == pytest.approx(1 / 3)
 
 
 def test_spare_cores_are_no_load_of_other_processes() -> None:

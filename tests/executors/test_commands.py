@@ -283,9 +283,8 @@ def test_larger_pool_runs_more_commands_at_once(tmp_path: Path) -> None:
     with CommandPool(1) as pool:
         pool.resize(2)
         reader = pool.submit_commands("reader", [["cat", str(fifo)]], cwd="/")
-        writer = pool.submit_commands(
-            "writer", [shell("echo met > $1", fifo)], cwd="/"
-        )  # ends only if the reader runs at the same time
+        # Ends only if the reader runs at the same time.
+        writer = pool.submit_commands("writer", [shell("echo met > $1", fifo)], cwd="/")
         assert pool.target == 2
         assert reader.result(HANG_SECONDS).output == "met\n"
         assert writer.result(HANG_SECONDS).exit_code == 0

@@ -67,9 +67,8 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(supervisor_client.set_run_mark(config.root, os.environ))
         if parts.is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
-            stack.enter_context(
-                supervisor_client.SUPERVISOR.keep_running()
-            )  # it starts while this process prepares the run
+            # It starts while this process prepares the run.
+            stack.enter_context(supervisor_client.SUPERVISOR.keep_running())
         history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))

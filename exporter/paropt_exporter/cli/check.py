@@ -305,10 +305,8 @@ def _get_place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
 
 
-_DYNAMIC = (
-    b"__path__",
-    b"sys.modules",
-)  # in a package's source: its modules may be anywhere, or be created by the import
+# If a package's source has one of these, its modules may be anywhere, or be created by the import.
+_DYNAMIC = (b"__path__", b"sys.modules")
 _LARGEST_SOURCE_BYTES = 1_000_000
 
 

@@ -429,9 +429,8 @@ class Project:
             return None
         flat = [*start.glob("test_*.py")]
         nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
-        nested = [
-            path for path in nested if not any(part.startswith(".") for part in path.parts)
-        ]  # globs skip hidden folders
+        # Globs skip hidden folders.
+        nested = [path for path in nested if not any(part.startswith(".") for part in path.parts)]
         left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
         kept = [path for path in nested if not _is_in(path, left_out)]
         if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):

@@ -18,7 +18,7 @@ NAME_PATTERN = r"^[^\s\"'`\\/-]([^\t\r\n\"'`\\]{0,98}[^\s\"'`\\])?$"
 DURATION_PATTERN = r"^(?=[0-9])([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"
 SIZE_PATTERN = r"^([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 
-_UNITS_SECONDS = (
+_UNITS_SECONDS = (  # in the order of the pattern
     365 * 86400.0,
     7 * 86400.0,
     86400.0,
@@ -26,7 +26,7 @@ _UNITS_SECONDS = (
     60.0,
     1.0,
     0.001,
-)  # in the order of the pattern
+)
 _UNITS_BYTES = {
     "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,

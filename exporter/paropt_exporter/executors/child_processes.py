@@ -115,9 +115,8 @@ def wait_for_exit(pids: Iterable[int], seconds: float) -> None:
     poll = select.poll()
     with contextlib.ExitStack() as stack:
         for pid in pids:
-            with contextlib.suppress(
-                OSError
-            ):  # it has exited, or no descriptor is left: then the call waits the whole time
+            # An error means that it has exited, or that no descriptor is left: then the call waits the whole time.
+            with contextlib.suppress(OSError):
                 handle = os.pidfd_open(pid)
                 stack.callback(os.close, handle)
                 poll.register(handle, select.POLLIN)

@@ -24,9 +24,8 @@ class PoolState(Protocol):
 
 # Module state, since the interpreter has one exit hook and one fork hook.
 _pools: weakref.WeakSet[PoolState] = weakref.WeakSet()
-_schedulers: weakref.WeakSet[PoolState] = (
-    weakref.WeakSet()
-)  # they pass their tasks on to other pools, so they close first
+# They pass their tasks on to other pools, so they close first.
+_schedulers: weakref.WeakSet[PoolState] = weakref.WeakSet()
 
 _exiting = threading.Event()  # set when the main thread has ended
 

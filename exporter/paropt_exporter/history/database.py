@@ -392,8 +392,6 @@ def keep_out_of_git(folder: Path) -> None:
     """Make git ignore our own folder `.paropt`; a folder of another name is left to the user."""
     if folder.name != OWN_FOLDER:
         return
-    with (
-        suppress(OSError),
-        (folder / ".gitignore").open("x", encoding="utf-8") as file,
-    ):  # it exists, or the folder is read-only
+    # An error means that it exists, or that the folder is read-only.
+    with suppress(OSError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
         file.write(_IGNORE)

@@ -192,9 +192,8 @@ def _write_item_durations(
         return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
-    if (
-        task.start_up_seconds is not None
-    ):  # its runner reported all durations: the file's other tests are no longer long
+    # If its runner reported all durations, the file's other tests are no longer long.
+    if task.start_up_seconds is not None:
         files = [_to_stored(each.item) for each in timed if each.item not in task.cut_items]
         connection.executemany(_build_test_deletion(table), [(project, task.stage, file, file) for file in files])
         now_less = [_to_stored(each.item) for each in timed if each.long_tests]

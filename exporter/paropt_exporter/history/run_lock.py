@@ -80,9 +80,8 @@ class RunLocks:
         except (FileNotFoundError, files.UnexpectedFileType):
             return False
         try:
-            fcntl.flock(
-                lock, fcntl.LOCK_SH | fcntl.LOCK_NB
-            )  # shared: two processes that check don't see each other as the run's process
+            # Shared: two processes that check don't see each other as the run's process.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:

@@ -127,9 +127,8 @@ def _format_histogram(name: str, pairs: list[tuple[str, str]], total: HistogramT
     before = "".join(f"{_join_labels([pair])}," for pair in pairs if pair[0] < "le")
     after = "".join(f",{_join_labels([pair])}" for pair in pairs if pair[0] > "le")
     counts = list(accumulate(total.buckets))
-    formatted = {
-        count: go_number(count) for count in set(counts)
-    }  # few counts differ, and go_number is the most expensive part
+    # Few counts differ, and go_number is the most expensive part.
+    formatted = {count: go_number(count) for count in set(counts)}
     start, end = f'{name}_bucket{{{before}le="', f'"{after}}} '
     lines = [f"{start}{bound}{end}{formatted[count]}\n" for bound, count in zip(_format_bounds(), counts, strict=True)]
     labels = _join_labels(pairs)

@@ -14,9 +14,8 @@ from msgspec import Struct
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
-RESERVE_BYTES = (
-    256 << 20
-)  # memory that no new worker may take: for memory that peaks don't show, and for other processes
+# Memory that no new worker may take: for memory that peaks don't show, and for other processes.
+RESERVE_BYTES = 256 << 20
 # Workers go only once half of the reserve is promised away; otherwise the size would follow every change of other
 # processes' memory.
 SPARE_BYTES = RESERVE_BYTES // 2

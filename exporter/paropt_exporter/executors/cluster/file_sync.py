@@ -52,9 +52,10 @@ class Uploads:
         """
         repository = await asyncio.to_thread(self._open_repository)
         hosts = {worker.host_key: worker for worker in workers}
+        # A host that fails here fails again when it receives the files, with the reason.
         restoring = asyncio.gather(
             *(self._restore(client, worker, repository.folder) for worker in hosts.values()), return_exceptions=True
-        )  # a host that fails here fails again when it receives the files, with the reason
+        )
         try:
             self._snapshot = await asyncio.to_thread(self._take, repository)
         finally:

@@ -169,9 +169,8 @@ class CommandPool:
             delay = self._reported_delay = max(
                 self._reported_delay, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
             )
-        finished[Result.CANCELLATION] += threads.finished.get(
-            Result.CANCELLATION, 0
-        )  # of tasks that never reached a thread
+        # Of tasks that never reached a thread.
+        finished[Result.CANCELLATION] += threads.finished.get(Result.CANCELLATION, 0)
         return replace(threads, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
 
     def get_worker_time(self) -> WorkerTime:

@@ -41,10 +41,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _KILL_AGAIN_SECONDS = 0.1
 _GIVE_UP_SECONDS = 5.0  # a process that is stuck in the kernel must not keep a worker's place forever
 _LEFTOVERS_GRACE_SECONDS = 2.0  # of a crashed worker's children; orphans must exit within 5 s of the parent
-_PAGE_BYTES, _LARGEST_SMALL_BYTES = (
-    1 << 14,
-    512,
-)  # of CPython's allocator of small objects: its pools and largest size class
+# CPython's allocator of small objects: the size of its pools, and its largest size class.
+_PAGE_BYTES, _LARGEST_SMALL_BYTES = 1 << 14, 512
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
