@@ -199,7 +199,8 @@ class Metrics:
 
     def _overlay(self, live: Iterable[LiveStage]) -> None:
         """Add the resources that running tasks have used so far; restore the values of stages that have ended."""
-        state, fresh = self._state.get(), dict[Series, float]()
+        state = self._state.get()
+        fresh: dict[Series, float] = {}
         for stage in live:
             place = (stage.lane, stage.stage)
             cpu_seconds = (state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds

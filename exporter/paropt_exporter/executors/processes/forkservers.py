@@ -139,7 +139,7 @@ class ForkServers:
 
 
 def copy_environment() -> dict[bytes, bytes]:
-    """Return this process's variables, as other threads may set and remove them meanwhile."""
+    """Return a copy of the environment, which other threads may change meanwhile."""
     return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
 
 
