@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_successful_command_has_an_empty_message(pool: CommandPool) -> None:
     outcome = run(pool, ["true"])
     assert (outcome.result, outcome.message, outcome.exit_code, outcome.signal) == (Result.SUCCESS, "", 0, None)
     assert not outcome.stopped
+
+
+def test_task_is_queued_while_another_thread_removes_a_variable(
+    pool: CommandPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAROPT_TEST", "1")
+
+    def remove(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == "PAROPT_TEST":
+            os.environ.pop("PAROPT_TEST", None)
+
+    sys.setprofile(remove)
+    try:
+        future = pool.submit_commands("task", [["true"]], cwd="/")
+    finally:
+        sys.setprofile(None)
+    assert future.result(HANG_SECONDS).result is Result.SUCCESS
+    assert "PAROPT_TEST" not in os.environ
 
 
 def test_stdout_and_stderr_keep_their_order(pool: CommandPool) -> None:

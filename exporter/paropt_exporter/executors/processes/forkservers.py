@@ -138,9 +138,9 @@ class ForkServers:
                 os.waitpid(pid, 0)
 
 
-def copy_environment() -> dict[bytes, bytes]:
+def copy_environment() -> dict[str, str]:
     """Return a copy of the environment, which other threads may change meanwhile."""
-    return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
+    return {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
 
 
 def is_stream(descriptor: int) -> bool:
