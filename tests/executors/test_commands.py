@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -18,6 +17,7 @@ from paropt_exporter.executors.commands.command_pool import CommandPool, classif
 from paropt_exporter.executors.commands.command_task import StepResult
 from paropt_exporter.executors.commands.output import OutputFile
 from support.command_scripts import HANG_SECONDS, make_fifo, open_fifo, python, read_fifo, run, shell
+from support.environment import removed_while_copied
 from support.processes import open_descriptors
 
 
@@ -36,19 +36,9 @@ def test_successful_command_has_an_empty_message(pool: CommandPool) -> None:
 def test_task_is_queued_while_another_thread_removes_a_variable(
     pool: CommandPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PAROPT_TEST", "1")
-
-    def remove(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == "PAROPT_TEST":
-            os.environ.pop("PAROPT_TEST", None)
-
-    sys.setprofile(remove)
-    try:
+    with removed_while_copied(monkeypatch):
         future = pool.submit_commands("task", [["true"]], cwd="/")
-    finally:
-        sys.setprofile(None)
     assert future.result(HANG_SECONDS).result is Result.SUCCESS
-    assert "PAROPT_TEST" not in os.environ
 
 
 def test_stdout_and_stderr_keep_their_order(pool: CommandPool) -> None:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
