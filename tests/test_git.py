@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.git import find_git_folder, identify_tree_state
+from support.environment import removed_while_copied
 from support.repositories import Repository
 
 
@@ -17,6 +18,14 @@ def repository(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "repo")
     made.commit(a="1", b="2")
     return made
+
+
+def test_state_is_known_while_another_thread_removes_a_variable(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with removed_while_copied(monkeypatch):
+        state = identify_tree_state(repository.root)
+    assert state == identify_tree_state(repository.root) != ""
 
 
 def test_equal_files_have_equal_states(repository: Repository) -> None:

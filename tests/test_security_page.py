@@ -1,4 +1,4 @@
-"""SECURITY.md and docs/reliability.md keep their word: commands, tests and numbers are there."""
+"""The commands, tests and numbers that SECURITY.md and docs/reliability.md name exist."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage, partial runs of a lane, and runs in which a task was cached; the
-    tasks of the other runs are counted once more, to be divided by their durations.
+    Histograms of durations leave out parts of a stage, partial runs of a lane, and runs in which a task was cached. So
+    does `paropt_run_tasks_total`, which is divided by the durations of runs.
     """
     match event:
         case TaskRecord():

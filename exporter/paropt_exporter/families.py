@@ -319,7 +319,7 @@ WEB_CONFIG_RELOADS = _counter(
 )
 CONFIG_RELOADS = _counter(
     "paropt_exporter_config_reloads_total",
-    "Changes of paropt.yml that were loaded between two runs (--every), or refused as faulty.",
+    "Changes of paropt.yml that were loaded between two runs (--every, --watch), or refused as faulty.",
     "result",
 )
 CONFIG_RELOAD_SUCCESSFUL = _gauge(

@@ -7,6 +7,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from paropt_exporter.environment import copy_environment
+
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 _LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
@@ -29,7 +31,7 @@ def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> 
     """
     import subprocess  # here: most runs start no git
 
-    inherited = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    inherited = {name: value for name, value in copy_environment().items() if name not in _OF_A_HOOK}
     environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     process = subprocess.run(
         ["git", "-c", "core.fsmonitor=false", *arguments],

@@ -75,7 +75,7 @@ def test_change_waits_for_the_end_of_a_git_command(tmp_path: Path, place: str) -
     assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
 
 
-def test_lock_that_a_killed_git_left_behind_is_ignored_in_the_end(tmp_path: Path) -> None:
+def test_lock_that_a_killed_git_left_is_ignored_after_20_scans(tmp_path: Path) -> None:
     Repository(tmp_path / "project")
     watched = Watched(tmp_path / "project")
     (tmp_path / "project/.git/index.lock").touch()

@@ -280,12 +280,16 @@ def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "lint changed")
 
 
-def test_programs_of_one_name_in_different_folders_count_each(project: CachedProject, tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", ["{folder}/two/check", "check"])
+def test_programs_of_one_name_in_different_folders_count_each(
+    project: CachedProject, tmp_path: Path, second: str
+) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "check").write_text("#!/bin/sh\n# 1\n")
         (tmp_path / name / "check").chmod(0o755)
-    steps = tuple((f"{tmp_path}/{name}/check",) for name in ("one", "two"))
+    project.environ["PATH"] = f"{tmp_path}/two:/bin"
+    steps = ((f"{tmp_path}/one/check",), (second.format(folder=tmp_path),))
     lint = project.build_stage("lint")
     lint = replace(lint, tasks=(PlannedTask(index=0, item=None, work=Commands(steps=steps)),))
     for name in ("one", "two"):

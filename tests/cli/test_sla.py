@@ -91,7 +91,7 @@ def test_stages_and_totals_are_proposed_with_the_number_of_runs(tmp_path: Path, 
     assert after == FILE
 
 
-def test_quantile_and_margin_are_shown_as_they_were_asked_for(tmp_path: Path, history: History) -> None:
+def test_quantile_and_margin_are_shown_as_given(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 6})
     shown, _ = proposed(tmp_path, history, rule=Rule(quantile=0.995, margin=0.125))
     assert "the 99.5% quantile (nearest rank)" in shown

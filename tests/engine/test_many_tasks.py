@@ -64,7 +64,7 @@ def test_ended_tasks_leave_no_records_in_the_engine() -> None:
 
 
 class ForgetfulWorkers(FakeWorkers):
-    """Keep no attempt themselves, only weak references to their futures, which have the outputs."""
+    """Workers that keep only weak references to the futures of attempts, which have the outputs."""
 
     def __init__(self, clock: FakeClock, inbox: FakeInbox) -> None:
         super().__init__(clock, inbox)

@@ -218,7 +218,7 @@ def test_items_are_advised_for_work_that_takes_them(work: Work, seconds: float |
 
 
 @pytest.mark.parametrize(("work", "advised"), [(PYTEST, False), (CALL, True)])
-def test_splitting_a_brief_suite_is_not_advised_since_both_halves_start_the_program(work: Work, advised: bool) -> None:
+def test_splitting_a_brief_suite_is_not_advised(work: Work, advised: bool) -> None:
     tasks = (*rounds(1, 1, seconds=6.0, name="a"), *rounds(1, 1, seconds=1.0, name="b"))
     assert bool(advice("uneven", *tasks, planned=lane(whole("a", work), stage("b"), workers=3))) == advised
 

@@ -15,6 +15,7 @@ from paropt_exporter.executors import TaskFuture, ThreadPool
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.plan import COMMANDS, DASK, THREADS, Call, Commands, PlannedStage, PlannedTask
+from support.environment import removed_while_copied
 from support.lanes import plan
 
 HANG_SECONDS = 30.0
@@ -37,6 +38,11 @@ def workers() -> Iterator[PoolWorkers]:
 
 def run(workers: PoolWorkers, stage: PlannedStage) -> None:
     workers.start(stage, stage.tasks[0], stage.name).future.result(HANG_SECONDS)
+
+
+def test_command_starts_while_a_call_removes_a_variable(workers: PoolWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with removed_while_copied(monkeypatch):
+        run(workers, COMMAND)
 
 
 def use(workers: PoolWorkers) -> dict[str, PoolUse]:

@@ -17,6 +17,7 @@ from paropt_exporter.executors.commands.command_pool import CommandPool, classif
 from paropt_exporter.executors.commands.command_task import StepResult
 from paropt_exporter.executors.commands.output import OutputFile
 from support.command_scripts import HANG_SECONDS, make_fifo, open_fifo, python, read_fifo, run, shell
+from support.environment import removed_while_copied
 from support.processes import open_descriptors
 
 
@@ -30,6 +31,14 @@ def test_successful_command_has_an_empty_message(pool: CommandPool) -> None:
     outcome = run(pool, ["true"])
     assert (outcome.result, outcome.message, outcome.exit_code, outcome.signal) == (Result.SUCCESS, "", 0, None)
     assert not outcome.stopped
+
+
+def test_task_is_queued_while_another_thread_removes_a_variable(
+    pool: CommandPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with removed_while_copied(monkeypatch):
+        future = pool.submit_commands("task", [["true"]], cwd="/")
+    assert future.result(HANG_SECONDS).result is Result.SUCCESS
 
 
 def test_stdout_and_stderr_keep_their_order(pool: CommandPool) -> None:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from paropt_exporter.executors import ProcessPool
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from support.command_scripts import read_fifo, write_fifo
+from support.environment import removed_while_copied
 from support.pool_tasks import (
     HANG_SECONDS,
     LIBRARY_LOCK,
@@ -483,19 +483,8 @@ def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:
 
 
 def test_worker_starts_while_another_thread_removes_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAROPT_TEST", "1")
-
-    def remove(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == b"PAROPT_TEST":
-            os.environ.pop("PAROPT_TEST", None)
-
-    threading.setprofile(remove)
-    try:
-        with ProcessPool(1) as pool:
-            assert pool.submit(double, 4).result(HANG_SECONDS) == 8
-    finally:
-        threading.setprofile(None)
-    assert "PAROPT_TEST" not in os.environ
+    with removed_while_copied(monkeypatch), ProcessPool(1) as pool:
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
 
 
 class PathEntry(str):

@@ -62,7 +62,7 @@ def test_run_without_a_scrape_builds_no_state() -> None:
     assert deferred.get() is builds.built[0]
 
 
-def test_many_events_are_reason_enough_to_build_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_events_build_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_state, "_MOST_DEFERRED", 3)
     builds = RecordedBuilds()
     deferred = DeferredEventState(builds)
@@ -72,7 +72,7 @@ def test_many_events_are_reason_enough_to_build_the_state(monkeypatch: pytest.Mo
     assert count_attempts(builds.built[0]) == 5
 
 
-def test_waiting_events_hold_no_long_texts() -> None:
+def test_deferred_events_keep_no_long_texts() -> None:
     deferred = DeferredEventState(RecordedBuilds())
     text = Text("long")
     deferred.observe(task(output=text))
@@ -90,7 +90,7 @@ def test_waiting_events_hold_no_long_texts() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 100])
-def test_events_during_the_build_wait_for_nothing_and_count_once(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_events_during_the_build_do_not_wait_and_count_once(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(event_state, "_MOST_DEFERRED", most)
     building, may_finish = Flag(), Flag()
 

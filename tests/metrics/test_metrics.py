@@ -203,7 +203,7 @@ def test_progress_counts_final_attempts_and_restarts_with_the_next_run() -> None
     assert read_value(metrics, families.STAGE_PROGRESS, **LINT) == 0
 
 
-def test_cached_tasks_count_as_progress_though_they_end_before_their_stage_starts() -> None:
+def test_cached_tasks_count_as_progress_before_their_stage_starts() -> None:
     metrics = make_metrics()
     for event in (run_started(), replace(task(), scope=Scope.CACHED), stage_started(tasks=2)):
         metrics.observe(event)

@@ -92,7 +92,7 @@ class ControlSocket:
                 continue
             try:
                 threading.Thread(target=self._serve_client, args=(client,), name="paropt-order", daemon=True).start()
-            except RuntimeError:  # the system has no thread left: the pools took the last ones
+            except RuntimeError:  # the system refuses another thread
                 self._serve_client(client)
 
     def _serve_client(self, client: socket.socket) -> None:

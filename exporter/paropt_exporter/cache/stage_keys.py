@@ -320,8 +320,8 @@ class Tools:
         for name in dict.fromkeys(_iter_program_names(steps)):
             program = find(name)
             if program is not None:
-                known = os.path.basename(name)
-                found[name if known in found else known] = self._identify_program(program, environment, find)
+                known, identity = os.path.basename(name), self._identify_program(program, environment, find)
+                found[known] = _hash_texts([found[known], identity]) if known in found else identity
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
         node = os.path.join(self._root, _NODE_PACKAGES)

@@ -347,7 +347,7 @@ class Project:
 
     @cached_property
     def _package(self) -> tuple[dict[str, object], str]:
-        """What package.json holds, and why it is not used, or ""."""
+        """The content of package.json, and the reason if it can't be used, otherwise ""."""
         try:
             return raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}")), ""
         except (ValueError, RecursionError) as error:

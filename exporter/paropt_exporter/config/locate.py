@@ -93,7 +93,7 @@ def _walk_up(folder: Path, home: str) -> Iterator[Path]:
     """
     yield folder
     here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
-    # It may be written with a slash at its end, or as a link, which no current folder is.
+    # HOME may end with a slash or be a link; `here` does neither.
     homes = {os.path.abspath(home), os.path.realpath(home)} if home else set()  # noqa: PTH100 -- texts
     while here != here.parent and str(here) not in homes and not _is_repository(here):
         here, steps = here.parent, steps / ".."

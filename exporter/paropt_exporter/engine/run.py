@@ -321,7 +321,7 @@ class Run:
                 if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
                     if state.started or self._resources.can_begin_stage(state.plan):
                         return  # otherwise smaller stages behind it would starve it
-                    # Stages that have begun must end first, so their other tasks may start.
+                    # It waits for stages that have begun, so their other tasks may start.
                     may_begin = may_begin and not state.plan.exclusive
 
     def _report_usage(self) -> None:
@@ -584,7 +584,7 @@ class Run:
     # measured.
 
     def _schedule_timeout(self, attempt: Attempt, moment: float) -> None:
-        reference = weakref.ref(attempt)  # the timer may outlive the attempt, which has its output, by an hour
+        reference = weakref.ref(attempt)  # the timer may outlive the attempt by an hour, and must not keep its output
         self._timers.schedule(moment, lambda: self._check_timeout(reference()))
 
     def _check_timeout(self, attempt: Attempt | None) -> None:

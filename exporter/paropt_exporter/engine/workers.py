@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
@@ -175,7 +175,7 @@ class PoolWorkers:
         self._output_files.clear()
         self._attempts.clear()
         self._environments.clear()
-        self._own_environment = None if THREADS in self._names else dict(os.environ)
+        self._own_environment = None if THREADS in self._names else copy_environment()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
         if plan.lane not in self._routers:
             self._routers[plan.lane] = Router(plan.strategy)
@@ -395,8 +395,8 @@ class PoolWorkers:
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
         if stage.name not in self._environments:
-            # A copy of os.environ costs as much as a record in the history; only calls in threads can change it.
-            own = os.environ if self._own_environment is None else self._own_environment
+            # A copy costs as much as a record in the history; only calls in threads can change the environment.
+            own = copy_environment() if self._own_environment is None else self._own_environment
             self._environments[stage.name] = build_command_environment(stage, own)
         return self._environments[stage.name]
 

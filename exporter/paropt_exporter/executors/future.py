@@ -176,7 +176,7 @@ class TaskFuture(Future[T]):
         return self._notify_waiters()
 
     def fail_queued(self, error: BaseException) -> bool:
-        """Settle a task that no worker will take; return False if it was cancelled or stopped before."""
+        """Fail a task that no worker will take; return False if it was cancelled or stopped before."""
         if self.force_exception(error):
             return True
         self.start_running(0.0)  # tells waiting threads of a cancellation

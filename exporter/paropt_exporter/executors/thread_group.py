@@ -110,7 +110,7 @@ class ThreadGroup:
                 thread.join(_left(end))
 
     def _list_others(self, me: int) -> list[threading.Thread]:
-        """Return the live threads but the one with the identifier `me`."""
+        """Return the live threads except the one whose identifier is `me`."""
         present = (*tuple(self._threads), *tuple(self._leaving))  # in this order: a thread that leaves is in both
         return [thread for thread in present if thread.ident != me and thread.is_alive()]
 

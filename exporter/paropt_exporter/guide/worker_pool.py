@@ -162,7 +162,7 @@ class AdaptiveWorkerPool(Executor):
         with self._changed:
             tasks = tuple(self._untold)
             told = frozenset(tasks)
-            self._changed.wait_for(lambda: told.isdisjoint(self._open), timeout)  # of two sets: by the smaller one
+            self._changed.wait_for(lambda: told.isdisjoint(self._open), timeout)  # two sets: the smaller one is walked
             self._settle_done_tasks()
             self._untold = [task for task in self._untold if task.metrics is None or task not in told]
             if ended := not self._untold:

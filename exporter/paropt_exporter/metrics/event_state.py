@@ -276,12 +276,12 @@ class EventState:
 
 
 class DeferredEventState:
-    """An EventState that the first reader builds. A run that ends before a scrape needs none.
+    """An EventState that is built for the first reader: a run that ends before a scrape needs none.
 
-        observe(event): keep the event      get(): build the state, apply the kept events; later ones go to it directly
+        observe(): keep the event      get(): build the state and apply the kept events; later ones go to it directly
 
     Guarantees: the state has each event once, in order; `observe` does not wait while another thread builds the state.
-    Building one for 1,000 stages takes as long as ten of their tasks. With `_MOST_DEFERRED` events `observe` builds it.
+    Building it for 1,000 stages takes as long as ten of their tasks. From `_MOST_DEFERRED` events on `observe` does it.
     """
 
     def __init__(self, build: Callable[[], EventState]) -> None:
@@ -331,7 +331,7 @@ class DeferredEventState:
 
 
 def _drop_texts(event: Event) -> Event:
-    """Return an event without texts that have no series and may be long: output, messages, a decision's figures."""
+    """Return an event without texts that may be long and are in no series: output, messages, a decision's figures."""
     match event:
         case TaskRecord() if event.output or event.items or event.message:
             return replace(event, output="", items=(), message="")

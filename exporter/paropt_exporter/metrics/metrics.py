@@ -39,13 +39,14 @@ _REVISION_CHARACTERS = 12
 class Metrics:
     """All exported metrics of one project.
 
-        observe(event) -> EventState (numbers, with its own short lock) --changes--.
+        observe(event) -> EventState (numbers, built for the first page) --changes-.
         read_snapshot(): pools, live stages, backlogs, controller -----------------+--> Page -> render_page()
                                                                                    |         -> render_final_page()
                                               process and GC, by prometheus_client -'
 
     Guarantees:
-    * `observe` takes a few µs and never waits for a scrape; the scrape's thread does all formatting.
+    * `observe` takes a few µs and never waits for a scrape; the scrape's thread does all formatting. Without a scrape
+      the 10,000th event builds the EventState and applies all: 0.1 to 0.2 s, once.
     * A counter never decreases while this process lives; this includes the live part of STAGE_CPU.
     * Every counter, histogram and 0/1 gauge of the config's label sets is on the page from the first scrape.
 
@@ -199,7 +200,8 @@ class Metrics:
 
     def _overlay(self, live: Iterable[LiveStage]) -> None:
         """Add the resources that running tasks have used so far; restore the values of stages that have ended."""
-        state, fresh = self._state.get(), dict[Series, float]()
+        state = self._state.get()
+        fresh: dict[Series, float] = {}
         for stage in live:
             place = (stage.lane, stage.stage)
             cpu_seconds = (state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds

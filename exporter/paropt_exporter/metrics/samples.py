@@ -88,8 +88,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to
     take; `deliveries` the numbers of delivered final values, by (target, result); `web_config_reloads` and
-    `config_reloads` those of changed web configs and of a changed paropt.yml, by result;
-    `last_reload` the outcome of the last one.
+    `config_reloads` those of changed web configs and of a changed paropt.yml, by result; `last_reload` is that of
+    paropt.yml.
     """
 
     pools: tuple[PoolStatistics, ...] = ()

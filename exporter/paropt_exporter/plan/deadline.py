@@ -58,7 +58,7 @@ def apply_deadline(
     """
     known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
     dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
-    # Those that need a stage of unknown duration have one too.
+    # If a stage's duration is unknown, so is that of each stage that needs it.
     unknown = find_reachable((name for name, stage in known.items() if stage is None), dependents.__getitem__)
     stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
     if not stages:

@@ -54,8 +54,7 @@ def select_stages(
     """Return the selected stages of a lane.
 
     `known` has all stages of the config: those of other lanes may be skipped, too. `lanes_of` maps each to the lanes
-    that run it. Raises UsageError with all patterns that select
-    nothing, or if no stage is left.
+    that run it. Raises UsageError with all patterns that select nothing, or if no stage is left.
     """
     if not selection.with_needs and not selection.patterns:
         raise UsageError(

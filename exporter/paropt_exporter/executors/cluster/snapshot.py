@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from paropt_exporter import files
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.settings import ClusterError
 
@@ -113,7 +114,7 @@ class Repository:
 
 def run_git(*words: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run git without the variables of a git that may have started this program. Raises ClusterError without git."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env = {name: value for name, value in copy_environment().items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
             ["git", *words], cwd=cwd, env={**env, "LC_ALL": "C"}, input=stdin, capture_output=True, check=False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.events import Measurement, PoolStatistics, Result, RunningTask
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, StepResult
 from paropt_exporter.executors.commands.output import Capture, OutputFile, OutputSink
@@ -111,7 +112,7 @@ class CommandPool:
             steps,
             mark=f"{self._mark}-{next(self._marks)}",
             cwd=(cwd if isinstance(cwd, Path) else Path(cwd)).absolute(),
-            env=dict(os.environ if env is None else env),
+            env=copy_environment() if env is None else dict(env),
             traced=traced,
         )
         future: TaskFuture[CommandOutcome] = TaskFuture()

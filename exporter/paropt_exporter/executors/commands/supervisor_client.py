@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paropt_exporter import descriptors
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import child_processes, procfs
-from paropt_exporter.executors.processes.forkservers import copy_environment, is_stream
+from paropt_exporter.executors.processes.forkservers import is_stream
 from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from paropt_exporter import descriptors
+from paropt_exporter.environment import copy_environment
 
 _BOOT = (
     "import sys; sys.path.insert(0, {root!r}); "
@@ -136,11 +137,6 @@ class ForkServers:
         if pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-
-
-def copy_environment() -> dict[bytes, bytes]:
-    """Return this process's variables, as other threads may set and remove them meanwhile."""
-    return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
 
 
 def is_stream(descriptor: int) -> bool:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime, procfs
@@ -20,7 +21,6 @@ from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
-from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,

@@ -23,7 +23,7 @@ _kept: dict[str, dict[str, Any]] = {}  # by module; written once in a worker, be
 
 
 def belongs_to_module(function: FunctionType) -> bool:
-    """Whether the function's globals are those of a loaded module, and not of an `exec`."""
+    """Return whether the function's globals are those of a loaded module, not of an `exec`."""
     module = sys.modules.get(function.__globals__.get("__name__", ""))
     return module is not None and vars(module) is function.__globals__
 

@@ -78,12 +78,12 @@ def select_tasks(series: SeriesSelector, span: str) -> str:
 
 
 def select_run_seconds(series: SeriesSelector, span: str) -> str:
-    """Select the total duration of these runs, in seconds."""
+    """Select the total duration of a lane's whole runs without cached tasks, in seconds."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "sum"))
 
 
 def select_runs(series: SeriesSelector, span: str) -> str:
-    """Select the number of these runs."""
+    """Select the number of a lane's whole runs without cached tasks."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "count"))
 
 

@@ -63,19 +63,19 @@ class Scope(Struct, frozen=True, kw_only=True):
         chosen = tuple(name for name in self.variables if name in family.label_names)
         return f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
-    # Without a join these would be of all programs: with all jobs chosen, `$job` matches every target of a Prometheus.
+    # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 
     def select_target(self, name: str) -> str:
-        """Return a metric that Prometheus itself has of each target, of targets that were exporters within a day."""
+        """Return a metric that Prometheus adds for each target, only of those that were exporters within a day."""
         exporters = f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)})"
         return f"({name}{{{self.build_matchers()}}} and on (job, instance) {exporters})"
 
     def select_process(self, name: str) -> str:
-        """Return a metric that the client library has of each process, of exporters."""
+        """Return a metric that the client library has of its process, only of exporters."""
         return f"({name}{{{self.build_matchers()}}} and on (job, instance) {self.select(names.SERVES_ON)})"
 
     def rate_process(self, name: str) -> str:
-        """Return the increase per second of such a metric."""
+        """Return the increase per second of a metric that the client library has of its process, only of exporters."""
         rate = f"rate({name}{{{self.build_matchers()}}}[{self.rate_window}])"
         return f"({rate} and on (job, instance) {self.select(names.SERVES_ON)})"
 
