@@ -279,3 +279,15 @@ def test_task_that_is_stopped_while_its_pool_refuses_it_holds_up_no_other(
     closing.start()
     closing.join(HANG_SECONDS)
     assert not closing.is_alive()
+
+
+def test_forked_child_writes_no_profiles(tmp_path: Path) -> None:
+    with AdaptivePool(memory=tmp_path / "profiles") as pool:
+        pool.submit(spin, 0.02).result(HANG_SECONDS)
+        child = os.fork()
+        if not child:
+            pool.shutdown()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert not (tmp_path / "profiles").exists()
+    assert (tmp_path / "profiles").exists()

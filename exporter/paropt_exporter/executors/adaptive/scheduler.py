@@ -575,9 +575,10 @@ class AdaptiveScheduler:
             yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the pools are the parent's."""
+        """In a forked child: the pools are the parent's, and so is the file of profiles."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self._profiles_path = None
         self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted = {}, {}
 
