@@ -297,6 +297,16 @@ def test_map_keeps_order_and_stops_at_an_error() -> None:
             next(results)
 
 
+def test_only_an_empty_map_is_accepted_after_a_shutdown() -> None:
+    pool = ThreadPool(1)
+    pool.shutdown()
+    assert list(pool.map(abs, [])) == []
+    items = iter([1, 2])
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.map(abs, items)
+    assert next(items) == 2
+
+
 def test_unread_map_runs_all_its_items() -> None:
     for _ in range(50):
         seen: list[int] = []
