@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_environment_is_as_given_plus_one_mark(pool: CommandPool) -> None:
     future = pool.submit_commands("task", [["env"]], cwd="/", env={"PATH": os.defpath, "LETTER": "é\n=x"})
     lines = future.result(HANG_SECONDS).output.splitlines()
     assert [line for line in lines if not line.startswith(("PATH=", "PAROPT_COMMAND="))] == ["LETTER=é", "=x"]
+
+
+class VanishingVariables(UserDict[str, str]):
+    """An environment from which another thread removes a variable while it is copied."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield "REMOVED"
+        yield from self.data
+
+
+def test_variable_that_another_thread_removes_fails_no_task(pool: CommandPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", VanishingVariables(os.environ))
+    assert run(pool, ["true"]).result is Result.SUCCESS
 
 
 def test_non_utf8_arguments_arrive_unchanged(pool: CommandPool) -> None:

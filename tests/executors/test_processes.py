@@ -486,7 +486,7 @@ def test_worker_starts_while_another_thread_removes_a_variable(monkeypatch: pyte
     monkeypatch.setenv("PAROPT_TEST", "1")
 
     def remove(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == b"PAROPT_TEST":
+        if event == "call" and frame.f_code.co_name == "__getitem__" and frame.f_locals.get("key") == "PAROPT_TEST":
             os.environ.pop("PAROPT_TEST", None)
 
     threading.setprofile(remove)

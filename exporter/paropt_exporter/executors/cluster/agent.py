@@ -47,6 +47,7 @@ from paropt_exporter.executors.cluster.workers import GIT, read_versions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.worker.payload import ONCE, load_arguments, load_function
 
 NAME = "paropt"
@@ -306,7 +307,7 @@ class Agent(WorkerPlugin):
 
     def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
         """Return the worker's own environment with the variables that the task names."""
-        env = dict(os.environ)
+        env = copy_environment()
         programs = Path(session.root) / work.programs
         if work.programs and programs.is_dir():
             env |= {"PATH": os.pathsep.join((str(programs), env.get("PATH", os.defpath))), VENV: str(programs.parent)}

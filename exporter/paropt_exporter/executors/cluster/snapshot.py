@@ -13,6 +13,7 @@ from msgspec import Struct
 from paropt_exporter import files
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.settings import ClusterError
+from paropt_exporter.executors.processes.forkservers import copy_environment
 
 _MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
 _SUBMODULE_MODE = "160000"
@@ -113,7 +114,7 @@ class Repository:
 
 def run_git(*words: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run git without the variables of a git that may have started this program. Raises ClusterError without git."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env = {name: value for name, value in copy_environment().items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
             ["git", *words], cwd=cwd, env={**env, "LC_ALL": "C"}, input=stdin, capture_output=True, check=False

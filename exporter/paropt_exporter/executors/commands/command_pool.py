@@ -24,6 +24,7 @@ from paropt_exporter.executors.commands.output import Capture, OutputFile, Outpu
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes.forkservers import copy_environment
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class CommandPool:
             steps,
             mark=f"{self._mark}-{next(self._marks)}",
             cwd=(cwd if isinstance(cwd, Path) else Path(cwd)).absolute(),
-            env=dict(os.environ if env is None else env),
+            env=copy_environment() if env is None else dict(env),
             traced=traced,
         )
         future: TaskFuture[CommandOutcome] = TaskFuture()

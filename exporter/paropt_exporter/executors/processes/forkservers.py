@@ -138,9 +138,9 @@ class ForkServers:
                 os.waitpid(pid, 0)
 
 
-def copy_environment() -> dict[bytes, bytes]:
-    """Return this process's variables, as other threads may set and remove them meanwhile."""
-    return {name: value for name in os.environb if (value := os.environb.get(name)) is not None}
+def copy_environment() -> dict[str, str]:
+    """Return this process's variables. `dict(os.environ)` raises KeyError if another thread removes one meanwhile."""
+    return {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
 
 
 def is_stream(descriptor: int) -> bool:

@@ -100,7 +100,7 @@ class _Worker:
         sys.path[:], sys.argv[:] = path, arguments
         sys.setrecursionlimit(recursion_limit)
         os.environ.clear()
-        os.environb.update(environment)
+        os.environ.update(environment)
         try:
             os.chdir(directory)
             if key:
