@@ -240,6 +240,12 @@ def test_unwritable_output_file_does_not_fail_the_task(pool: CommandPool, tmp_pa
     assert (outcome.result, outcome.output, outcome.output_path) == (Result.SUCCESS, "hi\n", None)
 
 
+def test_impossible_name_of_an_output_file_leaves_no_task_running(pool: CommandPool) -> None:
+    future = pool.submit_commands("task", [["true"]], cwd="/", output_file=OutputFile(Path("a\0b")))
+    assert isinstance(future.exception(HANG_SECONDS), ValueError)
+    assert pool.running() == ()
+
+
 def test_200_megabytes_of_output_stay_bounded(pool: CommandPool) -> None:
     run(pool, ["true"])
     before = peak_memory()
