@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +22,10 @@ import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.snapshot import Repository
+from paropt_exporter.executors.cluster.work_items import WorkItem
 from support.cluster_tasks import LIES, answer_twice, tell_lies
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
@@ -104,6 +109,58 @@ def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluste
         pool.kill_workers(0.0)
     assert wait([queued], WAIT_SECONDS).done == {queued}
     assert queued.cancelled()
+
+
+def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
+    shared_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_pool(shared_cluster, tmp_path)
+    accepted, closing, queued = threading.Event(), threading.Event(), threading.Event()
+    submit = Coordinator.submit
+    close: Any = Client.close  # it has no types
+    futures: list[Any] = []
+
+    def submit_late(coordinator: Coordinator, item: WorkItem) -> None:
+        accepted.set()
+        closing.wait(WAIT_SECONDS)
+        submit(coordinator, item)
+        queued.set()
+
+    async def close_late(client: Any) -> None:
+        closing.set()
+        await asyncio.to_thread(queued.wait, WAIT_SECONDS)
+        await close(client)
+
+    monkeypatch.setattr(Coordinator, "submit", submit_late)
+    monkeypatch.setattr(Client, "close", close_late)
+    submitting = threading.Thread(target=lambda: futures.append(pool.submit(pow, 2, 2)))
+    submitting.start()
+    accepted.wait(WAIT_SECONDS)
+    pool.kill_workers(0.0)
+    submitting.join(WAIT_SECONDS)
+    assert wait(futures, WAIT_SECONDS).done == set(futures)
+    assert [future.cancelled() for future in futures] == [True]
+
+
+def test_closed_pool_ends_the_beginning_of_a_run(
+    shared_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread reads the files then, and ends later."""
+    pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=shared_cluster.address), 1)
+    begun, closed = threading.Event(), threading.Event()
+
+    def read_long(*_: object) -> None:
+        begun.set()
+        closed.wait(WAIT_SECONDS)
+
+    monkeypatch.setattr(Repository, "take", read_long)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(pool.begin_run, ())
+        begun.wait(WAIT_SECONDS)
+        pool.kill_workers(0.0)
+        closed.set()
+        with pytest.raises(ClusterError, match="the pool was closed"):
+            run.result(WAIT_SECONDS)
 
 
 def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: DaskCluster, tmp_path: Path) -> None:
