@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
+from distributed.core import PooledRPCCall
 
 import soak_cluster
 from paropt_exporter.errors import WorkerDied
@@ -288,6 +289,42 @@ def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_p
         own_cluster.start_worker("b")
         assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
         assert (tmp_path / "ledger").read_text() == "running\n"
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=4.0
+    )
+    pool = ClusterPool(settings, 1)
+    identify, refused = PooledRPCCall.__getattr__, threading.Event()
+
+    def refuse_once(call: Any, name: str) -> Any:
+        """Fail the first question for workers, as if the scheduler had gone again."""
+        caller: Any = sys._getframe(2).f_code.co_name
+        if name != "identity" or caller != "_watch_connection" or refused.is_set():
+            return identify(call, name)
+        refused.set()
+        raise OSError("the scheduler has gone again")
+
+    try:
+        assert own_cluster.scheduler is not None
+        port, stopped = own_cluster.scheduler.port, monotonic()
+        own_cluster.scheduler.kill()
+        eventually("the loss is noticed", lambda: monotonic() > stopped + 1.0)
+        monkeypatch.setattr(PooledRPCCall, "__getattr__", refuse_once)
+        own_cluster.start_scheduler(port=port)
+        own_cluster.start_worker("b")
+        assert refused.wait(WAIT_SECONDS)
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        own_cluster.scheduler.kill()
+        eventually("its worker is lost", lambda: pool.live == 0)
+        with pytest.raises(ClusterError, match="scheduler has been away"):
+            pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS)
     finally:
         pool.kill_workers(0.0)
 

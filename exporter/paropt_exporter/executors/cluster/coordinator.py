@@ -262,7 +262,8 @@ class Coordinator:
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
         self._subscribe()
         self._adjust()
-        await self._list_workers()
+        if not await self._list_workers():
+            raise ClusterError(f"dask: {address}: the scheduler has gone")
         await self._wait_for_worker(address)
         self._spawn(self._poll_workers())
         self._spawn(self._watch_connection())
@@ -273,11 +274,16 @@ class Coordinator:
         for seconds in _SUBSCRIBED_SECONDS:
             self._loop.call_later(seconds, self._relist)
 
-    async def _list_workers(self) -> None:
-        identity = await self._client.scheduler.identity(n_workers=-1)
+    async def _list_workers(self) -> bool:
+        """Welcome the workers that are there; return False if the scheduler has gone meanwhile."""
+        try:
+            identity = await self._client.scheduler.identity(n_workers=-1)
+        except OSError:
+            return False
         for address in identity["workers"]:
             if address not in self._unfit:
                 self._welcome(address)
+        return True
 
     async def _wait_for_worker(self, address: str) -> None:
         fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
@@ -311,9 +317,8 @@ class Coordinator:
             await asyncio.sleep(_CONNECTION_SECONDS)
             status = self._client.status
             if status == "running" and not connected:
-                connected = True
                 self._subscribe()
-                await self._list_workers()
+                connected = await self._list_workers()
             elif status != "running":
                 connected = False
                 self._lose_all()
