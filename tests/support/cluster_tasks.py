@@ -78,3 +78,10 @@ def answer_twice() -> None:
 
     send = MessageStream.send
     MessageStream.send = lambda self, *messages: send(self, *messages, *messages)  # type: ignore[method-assign]
+
+
+def lose_temporary_folder() -> None:
+    """Take the folder for temporary files from the agent of this worker; for the worker's own process."""
+    import tempfile
+
+    tempfile.tempdir = "/nonexistent"

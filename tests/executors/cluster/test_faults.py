@@ -22,12 +22,14 @@ from distributed.core import PooledRPCCall
 import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository
 from paropt_exporter.executors.cluster.work_items import WorkItem
-from support.cluster_tasks import LIES, answer_twice, tell_lies
+from paropt_exporter.executors.commands.output import OutputFile
+from support.cluster_tasks import LIES, answer_twice, lose_temporary_folder, tell_lies
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
@@ -208,6 +210,23 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
         pool.kill_workers(0.0)
 
 
+def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_one(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    own_cluster.start_worker("a")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    options = RemoteTaskOptions(output_file=OutputFile(tmp_path / "output"))
+    try:
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        run_on_workers(own_cluster, lose_temporary_folder)
+        with pytest.raises(FileNotFoundError, match="/nonexistent"):
+            pool.submit_commands("told", [["true"]], options=options).result(WAIT_SECONDS)
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert not any(pool.statistics().deaths.values())
+    finally:
+        pool.kill_workers(0.0)
+
+
 def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: Path) -> None:
     own_cluster.start_worker("stammerer")
     pool = open_pool(own_cluster, tmp_path, size=1)
@@ -301,7 +320,8 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
         root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=4.0
     )
     pool = ClusterPool(settings, 1)
-    identify, refused = PooledRPCCall.__getattr__, threading.Event()
+    identify: Any = PooledRPCCall.__getattr__  # it has no types
+    refused = threading.Event()
 
     def refuse_once(call: Any, name: str) -> Any:
         """Fail the first question for workers, as if the scheduler had gone again."""

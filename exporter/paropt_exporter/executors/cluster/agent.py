@@ -356,10 +356,14 @@ class Agent(WorkerPlugin):
             error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
         work = task.work
         has_report = isinstance(work, RemoteCommands) and work.has_report
+        report: RemoteFile | None = None
+        output: RemoteFile | None = None
         outputs: tuple[RemoteFile, ...] = ()
         try:
+            report = take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None
+            output = take_temporary(self._get_output_path(session, task))
             outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
-        except OSError as raised:  # an output that can't be read
+        except OSError as raised:  # no folder for temporary files, or an output that can't be read
             error = error or raised
         reply = TaskReply(
             attempt=task.attempt,
@@ -367,8 +371,8 @@ class Agent(WorkerPlugin):
             error=error,
             measurement=self._measure(value, future, mean_seconds),
             outputs=outputs,
-            report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
-            output=take_temporary(self._get_output_path(session, task)),
+            report=report,
+            output=output,
         )
         try:
             return pickle.dumps(reply)
