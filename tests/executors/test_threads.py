@@ -396,6 +396,14 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     pool.shutdown()
 
 
+def test_failing_initializer_is_logged_with_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    pool = ThreadPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    pool.shutdown()
+    again = "initializer failed: it is called again"
+    assert [record.message for record in caplog.records] == [again, again, "initializer failed"]
+    assert caplog.text.count("Traceback") == 1
+
+
 def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
     closed = threading.Event()
 

@@ -15,7 +15,7 @@ from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import InitializerFailed, drop_first_frame
+from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.base import check_size
@@ -271,11 +271,14 @@ class ThreadPoolState:
             try:
                 self._initializer(*self._initargs)
                 return None
-            except BaseException as error:  # user code: the pool's tasks fail with its error
+            except BaseException as error:  # noqa: BLE001 -- user code: the pool's tasks fail with its error
                 last = error
-                log.critical("initializer failed", exc_info=True, extra={"pool": self.counters.name})
+            facts = {"pool": self.counters.name, "err": describe(last)}
             if attempt + 1 < _INITIALIZER_ATTEMPTS:
+                log.warning("initializer failed: it is called again", extra=facts)
                 worker.wakeup.acquire(timeout=_RETRY_SECONDS * 2**attempt)
+            else:
+                log.critical("initializer failed", exc_info=last, extra=facts)
         return last
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
