@@ -243,6 +243,42 @@ def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatc
         assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
 
 
+def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def refuse_late(thread: threading.Thread) -> None:
+        release.set()
+        assert eventually(lambda: pool.abandoned == ())
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", refuse_late)
+            assert pool.stop(stuck, TaskStopped("over its limit"))
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert pool.live == 1
+
+
+def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, start = threading.Event(), threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        release.set()
+        assert eventually(lambda: pool.abandoned == ())
+        start(thread)
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as slow:
+            slow.setattr(threading.Thread, "start", start_late)
+            assert pool.stop(stuck, TaskStopped("over its limit"))
+        assert eventually(lambda: pool.live == 1 and pool.statistics().starting == 0)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
 def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []

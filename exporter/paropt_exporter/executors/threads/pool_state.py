@@ -87,11 +87,15 @@ class ThreadPoolState:
         with self.lock:
             self.counters.count_resize(self.target, n, reason)
             self.target = n
-            surplus = len(self._workers) - n
-            for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
-                worker.wakeup.release()
+            self._wake_surplus()
             self._update_must_check_exit()
         self._start_missing()
+
+    def _wake_surplus(self) -> None:
+        """Wake idle workers that must exit; under the lock."""
+        surplus = len(self._workers) - self.target
+        for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
+            worker.wakeup.release()
 
     def _start_missing(self) -> None:
         """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
@@ -204,19 +208,24 @@ class ThreadPoolState:
         with self.lock:
             if worker.abandoned:
                 self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
-                if not self._workers and (self.work_queue or not self.closed):
+                if not self._has_other_ready(worker) and (self.work_queue or not self.closed):
                     self._take_back(worker)
                 self._update_must_check_exit()
                 return worker.abandoned
             if worker not in self._workers:
                 return True  # in a process that a task forked, and in which it has returned
-            if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
+            surplus = len(self._workers) > self.target and self._has_other_ready(worker)
+            if not surplus and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)
             return True
 
+    def _has_other_ready(self, worker: Worker) -> bool:
+        """Return whether the pool has another worker than this one for sure: the system may refuse one that starts."""
+        return any(other.ready_seconds is not None for other in self._workers if other is not worker)
+
     def _take_back(self, worker: Worker) -> None:
-        """Give an abandoned thread its place back, since the system refused the one that was to take it."""
+        """Give an abandoned thread its place back, since the system refused the one that was to take it, or may yet."""
         worker.abandoned, worker.counters = False, WorkerCounters()
         worker.start(monotonic())
         self._workers.append(worker)
@@ -248,6 +257,7 @@ class ThreadPoolState:
             if error is None:
                 worker.start(monotonic())
                 self.live += 1
+                self._wake_surplus()  # a worker may have stayed until this one was ready
                 return True
             self._workers.remove(worker)
             self.counters.deaths["initializer"] += 1
