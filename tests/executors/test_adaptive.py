@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -9,12 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from paropt_exporter.errors import TaskStopped
+from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
-from paropt_exporter.executors import AdaptivePool, thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, thread_only
 from support.command_scripts import make_fifo, read_fifo
 from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, say_and_wait, spin
 
@@ -246,3 +248,46 @@ def test_repr_shows_the_pools_in_use() -> None:
         assert repr(pool) == "<AdaptivePool: not used yet>"
         assert pool.submit(abs, -1).result(HANG_SECONDS) == 1
         assert repr(pool).startswith("<AdaptivePool: <ThreadPool threads: ")
+
+
+@pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.SEQUENTIAL])
+def test_task_that_is_stopped_while_its_pool_refuses_it_holds_up_no_other(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any
+    error: Exception
+    if strategy is Strategy.PROCESS:  # it is asked twice: before and after the task was queued
+        kind, error, attempt = ProcessPool, UnpicklableError("a lock"), 2
+    else:
+        kind, error, attempt = ThreadPool, RuntimeError("can't start new thread"), 1
+    submit, attempts = kind.submit_future, itertools.count(1)
+
+    def refuse(pool: Any, future: Any, function: Any, *rest: Any, **profiled: Any) -> None:
+        if function is not str:
+            submit(pool, future, function, *rest, **profiled)
+            return
+        if next(attempts) == attempt:
+            adaptive.stop(future, TaskStopped("stopped"))
+        raise error
+
+    monkeypatch.setattr(kind, "submit_future", refuse)
+    adaptive = AdaptivePool(strategy, 1)
+    stopped = adaptive.submit(str, 1)
+    assert isinstance(stopped.exception(HANG_SECONDS), TaskStopped)
+    assert adaptive.submit(abs, -1).result(HANG_SECONDS) == 1
+    closing = threading.Thread(target=adaptive.shutdown, daemon=True)
+    closing.start()
+    closing.join(HANG_SECONDS)
+    assert not closing.is_alive()
+
+
+def test_forked_child_writes_no_profiles(tmp_path: Path) -> None:
+    with AdaptivePool(memory=tmp_path / "profiles") as pool:
+        pool.submit(spin, 0.02).result(HANG_SECONDS)
+        child = os.fork()
+        if not child:
+            pool.shutdown()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert not (tmp_path / "profiles").exists()
+    assert (tmp_path / "profiles").exists()

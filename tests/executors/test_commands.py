@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -102,6 +103,19 @@ def test_environment_is_as_given_plus_one_mark(pool: CommandPool) -> None:
     future = pool.submit_commands("task", [["env"]], cwd="/", env={"PATH": os.defpath, "LETTER": "é\n=x"})
     lines = future.result(HANG_SECONDS).output.splitlines()
     assert [line for line in lines if not line.startswith(("PATH=", "PAROPT_COMMAND="))] == ["LETTER=é", "=x"]
+
+
+class VanishingVariables(UserDict[str, str]):
+    """An environment from which another thread removes a variable while it is copied."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield "REMOVED"
+        yield from self.data
+
+
+def test_variable_that_another_thread_removes_fails_no_task(pool: CommandPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", VanishingVariables(os.environ))
+    assert run(pool, ["true"]).result is Result.SUCCESS
 
 
 def test_non_utf8_arguments_arrive_unchanged(pool: CommandPool) -> None:
@@ -252,6 +266,12 @@ def test_unwritable_output_file_does_not_fail_the_task(pool: CommandPool, tmp_pa
         HANG_SECONDS
     )
     assert (outcome.result, outcome.output, outcome.output_path) == (Result.SUCCESS, "hi\n", None)
+
+
+def test_impossible_name_of_an_output_file_leaves_no_task_running(pool: CommandPool) -> None:
+    future = pool.submit_commands("task", [["true"]], cwd="/", output_file=OutputFile(Path("a\0b")))
+    assert isinstance(future.exception(HANG_SECONDS), ValueError)
+    assert pool.running() == ()
 
 
 def test_200_megabytes_of_output_stay_bounded(pool: CommandPool) -> None:

@@ -162,6 +162,33 @@ def test_tasks_of_a_script_see_the_globals_that_its_initializer_set() -> None:
     ]  # fmt: skip
 
 
+SCRIPT_WITH_NESTED_POOL = """
+from paropt_exporter import ProcessPool
+
+class Connect:
+    def __call__(self, address):
+        global connection
+        connection = address
+
+def ask(question):
+    return question, connection
+
+def ask_inside(address):
+    with ProcessPool(1, initializer=Connect(), initargs=(address,)) as pool:
+        return *pool.submit(ask, "b").result(), connection
+
+with ProcessPool(1, initializer=Connect(), initargs=("db",)) as pool:
+    print(pool.submit(ask, "a").result(), pool.submit(ask_inside, "inner").result())
+"""
+
+
+def test_globals_of_initializers_reach_the_tasks_of_a_pool_in_a_task() -> None:
+    """The initializer is a callable object here. Each pool's tasks see the globals of their own pool's."""
+    command = [sys.executable, "-c", SCRIPT_WITH_NESTED_POOL]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("('a', 'db') ('b', 'inner', 'db')\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool

@@ -167,6 +167,16 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
     assert not pool.statistics().deaths
 
 
+def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessPool) -> None:
+    for name, future in (
+        ("nothing", pool.submit(nothing, Unpicklable())),
+        ("named", pool.submit_named("named", nothing, Unpicklable())),
+    ):
+        error = future.exception(HANG_SECONDS)
+        assert str(error).startswith(f"{name}: (")
+        assert error is not None and isinstance(error.__cause__, TypeError)
+
+
 def raise_odd() -> None:
     raise OddError("one", "two")
 

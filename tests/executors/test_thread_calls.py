@@ -99,6 +99,27 @@ def test_new_processes_of_an_abandoned_call_are_killed(tmp_path: Path) -> None:
     bench.pool.shutdown()
 
 
+def test_stopped_call_is_killed_at_once_while_the_system_refuses_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "paropt-stopped-calls":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    bench = Bench(tmp_path, DEAF)
+    pids = told_pids(bench.fifo)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading.Thread, "start", refuse)
+        bench.call.stop(3600.0)
+        with pytest.raises(TaskStopped):
+            bench.future.result(HANG_SECONDS)
+        assert wait_until_gone(pids) == []
+    bench.pool.shutdown()
+
+
 def test_many_process_names_fit_in_one_line() -> None:
     assert format_names(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
     assert format_names([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"

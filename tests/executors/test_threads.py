@@ -240,6 +240,42 @@ def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatc
         assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
 
 
+def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def refuse_late(thread: threading.Thread) -> None:
+        release.set()
+        assert eventually(lambda: pool.abandoned == ())
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", refuse_late)
+            assert pool.stop(stuck, TaskStopped("over its limit"))
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert pool.live == 1
+
+
+def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, start = threading.Event(), threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        release.set()
+        assert eventually(lambda: pool.abandoned == ())
+        start(thread)
+
+    with ThreadPool(1) as pool:
+        stuck = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as slow:
+            slow.setattr(threading.Thread, "start", start_late)
+            assert pool.stop(stuck, TaskStopped("over its limit"))
+        assert eventually(lambda: pool.live == 1 and pool.statistics().starting == 0)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
 def test_stopped_queued_task_never_runs() -> None:
     release = threading.Event()
     runs: list[int] = []
@@ -292,6 +328,16 @@ def test_map_keeps_order_and_stops_at_an_error() -> None:
         assert next(results) == 1
         with pytest.raises(ZeroDivisionError):
             next(results)
+
+
+def test_only_an_empty_map_is_accepted_after_a_shutdown() -> None:
+    pool = ThreadPool(1)
+    pool.shutdown()
+    assert list(pool.map(abs, [])) == []
+    items = iter([1, 2])
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.map(abs, items)
+    assert next(items) == 2
 
 
 def test_unread_map_runs_all_its_items() -> None:
@@ -381,6 +427,14 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     with pytest.raises(InitializerFailed):
         pool.submit(nothing)
     pool.shutdown()
+
+
+def test_failing_initializer_is_logged_with_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    pool = ThreadPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
+    pool.shutdown()
+    again = "initializer failed: it is called again"
+    assert [record.message for record in caplog.records] == [again, again, "initializer failed"]
+    assert caplog.text.count("Traceback") == 1
 
 
 def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:

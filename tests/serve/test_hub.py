@@ -327,6 +327,20 @@ def test_run_keeps_its_share_while_serve_restarts(served: Served, link: Link) ->
     assert (back.cores_held, back.cores_granted) == (2.0, 2.0)
 
 
+def test_run_survives_a_serve_that_sends_nonsense_behind_its_welcome(served: Served, link: Link) -> None:
+    served.hub.close()
+    welcome = messages.Welcome(protocol=PROTOCOL, version="9.9", pid=1, url=URL)
+    with runtime_folder.listen(served.folder) as liar:
+        liar.settimeout(HANG_SECONDS)
+        for _ in range(2):  # it tries again
+            client, _ = liar.accept()
+            with client:
+                assert read_line(client)
+                client.sendall(encode(welcome) + b"nonsense\n")
+    served.start()
+    eventually("it is back", lambda: len(served.status().runs) == 1)
+
+
 def test_end_of_serve_gives_no_run_the_cores_of_another(tmp_path: Path, served: Served) -> None:
     """Each run keeps its share until `serve` is back: together they have no more than the machine."""
     pids = (os.getpid(), os.getppid())

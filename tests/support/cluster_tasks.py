@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from math import nan
 from typing import Any
+
+from msgspec.structs import replace
 
 
 def kill_own_process() -> None:
@@ -52,6 +55,8 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another task": lambda values: {**values, "attempt": values["attempt"] + 1},
     "no exception": lambda values: {**values, "value": None, "error": "it failed"},
     "type int": lambda values: 5,
+    "measurement": lambda values: {**values, "measurement": replace(values["measurement"], cpu_seconds=None)},
+    "makes no sense": lambda values: {**values, "measurement": replace(values["measurement"], duration_seconds=nan)},
 }
 
 
@@ -73,3 +78,10 @@ def answer_twice() -> None:
 
     send = MessageStream.send
     MessageStream.send = lambda self, *messages: send(self, *messages, *messages)  # type: ignore[method-assign]
+
+
+def lose_temporary_folder() -> None:
+    """Take the folder for temporary files from the agent of this worker; for the worker's own process."""
+    import tempfile
+
+    tempfile.tempdir = "/nonexistent"

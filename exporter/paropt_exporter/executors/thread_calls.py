@@ -80,8 +80,16 @@ class ThreadCall:
         with self._lock:
             self._stopped = True
             self._termination.stop(grace_seconds, now)
-        if not self.advance(now):
-            self._calls.watch(self)
+        if not self.advance(now) and not self._calls.watch(self):
+            self._abandon_now(future, now)
+
+    def _abandon_now(self, future: TaskFuture[CallOutcome], now: float) -> None:
+        """Kill the processes and abandon the call, since no thread will do so after the grace."""
+        with self._lock:
+            self._abandoned = True
+            self._termination.stop(0.0, now)
+            self._termination.advance(now)
+        self._abandon(future)
 
     def advance(self, now: float) -> bool:
         """Send the signals that are due, abandon a stuck call, and return whether the stop is complete."""
@@ -192,14 +200,20 @@ class ThreadCalls:
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())
 
-    def watch(self, call: ThreadCall) -> None:
-        """Watch a stopped call in another thread until it has ended."""
+    def watch(self, call: ThreadCall) -> bool:
+        """Watch a stopped call in another thread until it has ended; return False if the system refuses the thread."""
         with self._lock:
             self._stopping.add(call)
             self._lock.notify()
             if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch_stopped, name="paropt-stopped-calls", daemon=True)
-                self._watcher.start()
+                watcher = threading.Thread(target=self._watch_stopped, name="paropt-stopped-calls", daemon=True)
+                try:
+                    watcher.start()
+                except RuntimeError as error:
+                    log.warning("the system starts no thread to watch stopped calls", extra={"err": str(error)})
+                    return False
+                self._watcher = watcher
+            return True
 
     def _watch_stopped(self) -> None:
         """Poll stopped calls until each has ended: /proc sends no notice of new processes."""

@@ -271,6 +271,7 @@ class Link:
                 raise Refused(answer.reason)
             if not isinstance(answer, Welcome) or answer.protocol != PROTOCOL:
                 raise Refused("its protocol is unknown")
+            others = [decode_from_serve(line) for line in lines[1:]]
         except BadMessage as error:
             connection.close()
             raise Refused(str(error)) from error
@@ -286,8 +287,8 @@ class Link:
             self._numbers.clear()
             self._received_number = 0
             self._sent = {}
-            for line in lines[1:]:
-                self._apply(decode_from_serve(line))
+            for message in others:
+                self._apply(message)
         return answer.url
 
     def _get_kept_share(self) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,13 +17,19 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
+from distributed.core import PooledRPCCall
 
 import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
-from support.cluster_tasks import LIES, answer_twice, tell_lies
+from paropt_exporter.executors.cluster.snapshot import Repository
+from paropt_exporter.executors.cluster.work_items import WorkItem
+from paropt_exporter.executors.commands.output import OutputFile
+from support.cluster_tasks import LIES, answer_twice, lose_temporary_folder, tell_lies
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
@@ -106,6 +114,58 @@ def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluste
     assert queued.cancelled()
 
 
+def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
+    shared_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_pool(shared_cluster, tmp_path)
+    accepted, closing, queued = threading.Event(), threading.Event(), threading.Event()
+    submit = Coordinator.submit
+    close: Any = Client.close  # it has no types
+    futures: list[Any] = []
+
+    def submit_late(coordinator: Coordinator, item: WorkItem) -> None:
+        accepted.set()
+        closing.wait(WAIT_SECONDS)
+        submit(coordinator, item)
+        queued.set()
+
+    async def close_late(client: Any) -> None:
+        closing.set()
+        await asyncio.to_thread(queued.wait, WAIT_SECONDS)
+        await close(client)
+
+    monkeypatch.setattr(Coordinator, "submit", submit_late)
+    monkeypatch.setattr(Client, "close", close_late)
+    submitting = threading.Thread(target=lambda: futures.append(pool.submit(pow, 2, 2)))
+    submitting.start()
+    accepted.wait(WAIT_SECONDS)
+    pool.kill_workers(0.0)
+    submitting.join(WAIT_SECONDS)
+    assert wait(futures, WAIT_SECONDS).done == set(futures)
+    assert [future.cancelled() for future in futures] == [True]
+
+
+def test_closed_pool_ends_the_beginning_of_a_run(
+    shared_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread reads the files then, and ends later."""
+    pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=shared_cluster.address), 1)
+    begun, closed = threading.Event(), threading.Event()
+
+    def read_long(*_: object) -> None:
+        begun.set()
+        closed.wait(WAIT_SECONDS)
+
+    monkeypatch.setattr(Repository, "take", read_long)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(pool.begin_run, ())
+        begun.wait(WAIT_SECONDS)
+        pool.kill_workers(0.0)
+        closed.set()
+        with pytest.raises(ClusterError, match="the pool was closed"):
+            run.result(WAIT_SECONDS)
+
+
 def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: DaskCluster, tmp_path: Path) -> None:
     worker = own_cluster.start_worker("frozen")
     pool = open_pool(own_cluster, tmp_path, size=1)
@@ -146,6 +206,23 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
         with pytest.raises(WorkerDied, match=f"told: its reply .*{lie}"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
         assert pool.live == 1
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_one(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    own_cluster.start_worker("a")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    options = RemoteTaskOptions(output_file=OutputFile(tmp_path / "output"))
+    try:
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        run_on_workers(own_cluster, lose_temporary_folder)
+        with pytest.raises(FileNotFoundError, match="/nonexistent"):
+            pool.submit_commands("told", [["true"]], options=options).result(WAIT_SECONDS)
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert not any(pool.statistics().deaths.values())
     finally:
         pool.kill_workers(0.0)
 
@@ -231,6 +308,43 @@ def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_p
         own_cluster.start_worker("b")
         assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
         assert (tmp_path / "ledger").read_text() == "running\n"
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=4.0
+    )
+    pool = ClusterPool(settings, 1)
+    identify: Any = PooledRPCCall.__getattr__  # it has no types
+    refused = threading.Event()
+
+    def refuse_once(call: Any, name: str) -> Any:
+        """Fail the first question for workers, as if the scheduler had gone again."""
+        caller: Any = sys._getframe(2).f_code.co_name
+        if name != "identity" or caller != "_watch_connection" or refused.is_set():
+            return identify(call, name)
+        refused.set()
+        raise OSError("the scheduler has gone again")
+
+    try:
+        assert own_cluster.scheduler is not None
+        port, stopped = own_cluster.scheduler.port, monotonic()
+        own_cluster.scheduler.kill()
+        eventually("the loss is noticed", lambda: monotonic() > stopped + 1.0)
+        monkeypatch.setattr(PooledRPCCall, "__getattr__", refuse_once)
+        own_cluster.start_scheduler(port=port)
+        own_cluster.start_worker("b")
+        assert refused.wait(WAIT_SECONDS)
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        own_cluster.scheduler.kill()
+        eventually("its worker is lost", lambda: pool.live == 0)
+        with pytest.raises(ClusterError, match="scheduler has been away"):
+            pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS)
     finally:
         pool.kill_workers(0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -158,6 +159,23 @@ def test_git_lfs_pointers_and_line_ends_travel_as_they_lie_there(project: Path, 
     tree = HostTree(tmp_path / "scratch", "p", "s")
     install(Repository(project, tmp_path / "ours"), tree, tmp_path)
     assert (tree.files / "big.bin").read_bytes() == b"content\0"
+
+
+def test_file_that_vanishes_under_git_fails_no_snapshot(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A git of our own removes the file once git has listed it: then git fails to read it."""
+    programs, doomed = tmp_path / "programs", project / "doomed.py"
+    write(doomed, "1")
+    real = shutil.which("git")
+    gone = "fatal: unable to stat 'doomed.py': No such file or directory"
+    remove = f'*" add "*) if rm {doomed} 2>&-; then echo "{gone}" >&2; exit 128; fi;;'
+    write(programs / "git", f'#!/bin/sh\ncase "$*" in {remove} esac\nexec {real} "$@"\n')
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    install(Repository(project, tmp_path / "ours"), tree, tmp_path)
+    assert list_files(tree.files) == [".gitignore", "a.py", "sub/b.py"]
 
 
 def test_submodules_are_named(project: Path, tmp_path: Path) -> None:

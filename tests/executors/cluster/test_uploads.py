@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
+from paropt_exporter.executors.cluster import transfers
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.file_sync import choose_destination
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.commands.output import OutputFile
 from support.dask_clusters import DaskCluster
 from support.real_servers import eventually
@@ -129,6 +134,47 @@ def test_only_named_variables_travel(pool: ClusterPool, monkeypatch: pytest.Monk
     outcome = pool.submit_commands("t", [["env"]], options=options).result(WAIT_SECONDS)
     assert "PAROPT_NAMED=named" in outcome.output
     assert "secret" not in outcome.output
+
+
+def test_worker_that_comes_as_a_run_ends_gets_the_files_of_both_runs_in_turn(
+    own_cluster: DaskCluster, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cluster.start_worker("a")
+    pool = ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 2)
+    call, send, take = transfers.call_worker, transfers.send_bytes, Repository.take
+    receiving, begun, begins_next = "", threading.Event(), threading.Event()
+    meanwhile: list[str] = []
+
+    async def record_call(client: Any, address: str, function: Any, *arguments: Any) -> Any:
+        if address == receiving and function is not transfers.write_piece:
+            meanwhile.append(function.__name__)
+        return await call(client, address, function, *arguments)
+
+    async def send_until_the_next_run(client: Any, address: str, data: bytes, path: str) -> None:
+        nonlocal receiving
+        receiving = address
+        begun.set()
+        await asyncio.to_thread(begins_next.wait, WAIT_SECONDS)
+        await send(client, address, data, path)
+        receiving = ""
+
+    def take_next(repository: Repository, include: Sequence[str]) -> Snapshot:
+        begins_next.set()
+        return take(repository, include)
+
+    try:
+        pool.begin_run(())
+        monkeypatch.setattr(transfers, "call_worker", record_call)
+        monkeypatch.setattr(transfers, "send_bytes", send_until_the_next_run)
+        monkeypatch.setattr(Repository, "take", take_next)
+        own_cluster.start_worker("b", folder="other-host")
+        assert begun.wait(WAIT_SECONDS)
+        (project / "word.txt").write_text("second\n")
+        pool.begin_run(())
+        assert meanwhile == []
+        assert pool.live == 2
+    finally:
+        pool.kill_workers(0.0)
 
 
 def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:

@@ -262,11 +262,15 @@ class AdaptiveScheduler:
                 log.warning("no process pool: its tasks run in threads for now", extra={"err": str(error)})
                 self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS
         with self.lock:
-            if task.future in self._submitted:
-                self._submitted[task.future] = THREADS, self._submitted[task.future][1]
-                self._submitted_counts[PROCESSES] -= 1
-                self._submitted_counts[THREADS] += 1
+            self._move_to_threads(task.future)
         return threads
+
+    def _move_to_threads(self, future: TaskFuture[Any]) -> None:
+        """Count a task of the process pool as one of the thread pool, unless it was stopped; under the lock."""
+        if future in self._submitted:
+            self._submitted[future] = THREADS, self._submitted[future][1]
+            self._submitted_counts[PROCESSES] -= 1
+            self._submitted_counts[THREADS] += 1
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
         with self.lock:
@@ -370,9 +374,10 @@ class AdaptiveScheduler:
     def _fail_task(self, task: QueuedTask, error: Exception) -> None:
         """Settle a task that its pool has refused."""
         with self.lock:
-            pool_name, _ = self._submitted.pop(task.future)
-            self._submitted_counts[pool_name] -= 1
-            self.changed.notify_all()
+            where = self._submitted.pop(task.future, None)
+            if where is not None:  # otherwise it was stopped meanwhile
+                self._submitted_counts[where[0]] -= 1
+                self.changed.notify_all()
         task.future.fail_queued(error)
 
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
@@ -383,9 +388,7 @@ class AdaptiveScheduler:
         self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
         with self.lock:
-            self._submitted_counts[PROCESSES] -= 1
-            self._submitted_counts[THREADS] += 1
-            self._submitted[task.future] = THREADS, key
+            self._move_to_threads(task.future)
             first = not unknown and key not in self._fallbacks
             if first:
                 self._fallbacks[key] = ThreadFallback(key, str(error), 0)
@@ -572,9 +575,10 @@ class AdaptiveScheduler:
             yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the pools are the parent's."""
+        """In a forked child: the pools are the parent's, and so is the file of profiles."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self._profiles_path = None
         self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted = {}, {}
 

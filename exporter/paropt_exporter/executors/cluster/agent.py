@@ -21,6 +21,7 @@ from distributed import Status, WorkerPlugin, get_worker
 from msgspec import Struct, field
 
 from paropt_exporter import host
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
@@ -306,7 +307,7 @@ class Agent(WorkerPlugin):
 
     def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
         """Return the worker's own environment with the variables that the task names."""
-        env = dict(os.environ)
+        env = copy_environment()
         programs = Path(session.root) / work.programs
         if work.programs and programs.is_dir():
             env |= {"PATH": os.pathsep.join((str(programs), env.get("PATH", os.defpath))), VENV: str(programs.parent)}
@@ -355,10 +356,14 @@ class Agent(WorkerPlugin):
             error = TaskStopped(f"{task.label} was stopped") if future.cancelled() else raised
         work = task.work
         has_report = isinstance(work, RemoteCommands) and work.has_report
+        report: RemoteFile | None = None
+        output: RemoteFile | None = None
         outputs: tuple[RemoteFile, ...] = ()
         try:
+            report = take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None
+            output = take_temporary(self._get_output_path(session, task))
             outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
-        except OSError as raised:  # an output that can't be read
+        except OSError as raised:  # no folder for temporary files, or an output that can't be read
             error = error or raised
         reply = TaskReply(
             attempt=task.attempt,
@@ -366,8 +371,8 @@ class Agent(WorkerPlugin):
             error=error,
             measurement=self._measure(value, future, mean_seconds),
             outputs=outputs,
-            report=take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None,
-            output=take_temporary(self._get_output_path(session, task)),
+            report=report,
+            output=output,
         )
         try:
             return pickle.dumps(reply)

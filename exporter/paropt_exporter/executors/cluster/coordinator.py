@@ -92,6 +92,7 @@ class Coordinator:
         self._adjust_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._beginning: Future[Any] = Future()  # of the last run
         self._broken = ""
         self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
@@ -118,7 +119,13 @@ class Coordinator:
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
         """Give all hosts the files as they are now, and check each worker for the programs. Raises ClusterError."""
-        self._call(self._begin_run(programs)).result()
+        self._beginning = beginning = self._call(self._begin_run(programs))
+        if self._closing:
+            beginning.cancel()
+        try:
+            beginning.result()
+        except FutureCancelled:
+            raise ClusterError("dask: the pool was closed") from None
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -155,24 +162,24 @@ class Coordinator:
     def submit(self, item: WorkItem) -> None:
         item.queued_seconds = monotonic()
         self._incoming.append(item)
-        if not self._waking:
+        if self._closing:
+            self._cancel(self._incoming)
+        elif not self._waking:
             self._waking = True
-            self._loop.call_soon_threadsafe(self._take_incoming)
+            self._call_soon(self._take_incoming)
 
     def resize(self, target: int) -> None:
         self._target = target
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._adjust)
+        self._call_soon(self._adjust)
 
     def stop(self, item: WorkItem, grace_seconds: float) -> None:
         """Stop an item that was sent. Its reply settles it."""
-        self._loop.call_soon_threadsafe(self._stop_item, item, grace_seconds)
+        self._call_soon(self._stop_item, item, grace_seconds)
 
     def give_up(self, item: WorkItem) -> None:
         """Settle an item whose worker does not answer."""
-        self._loop.call_soon_threadsafe(
-            self._fail_item, item, WorkerDied(f"{item.task.label}: its worker did not answer the order to stop")
-        )
+        error = WorkerDied(f"{item.task.label}: its worker did not answer the order to stop")
+        self._call_soon(self._fail_item, item, error)
 
     def running(self) -> tuple[RunningTask, ...]:
         return tuple(
@@ -189,6 +196,7 @@ class Coordinator:
         if self._thread.is_alive():
             with contextlib.suppress(Exception, FutureCancelled):
                 self._call(self._disconnect()).result(2 * _CLOSE_SECONDS)
+            self._beginning.cancel()  # the loop would not end it any more
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CLOSE_SECONDS)
         elif not self._loop.is_closed():
@@ -198,6 +206,20 @@ class Coordinator:
 
     def _call(self, coroutine: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _call_soon(self, function: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all items have been settled
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _cancel(self, items: deque[WorkItem]) -> None:
+        """Cancel items that were not sent, as the pool is closed."""
+        with contextlib.suppress(IndexError):  # another thread may have taken the last one
+            while items:
+                item = items.popleft()
+                if item.future.cancel():
+                    item.future.start_running(monotonic())  # tells waiters of its cancellation
+                else:
+                    self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -240,7 +262,8 @@ class Coordinator:
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
         self._subscribe()
         self._adjust()
-        await self._list_workers()
+        if not await self._list_workers():
+            raise ClusterError(f"dask: {address}: the scheduler has gone")
         await self._wait_for_worker(address)
         self._spawn(self._poll_workers())
         self._spawn(self._watch_connection())
@@ -251,11 +274,16 @@ class Coordinator:
         for seconds in _SUBSCRIBED_SECONDS:
             self._loop.call_later(seconds, self._relist)
 
-    async def _list_workers(self) -> None:
-        identity = await self._client.scheduler.identity(n_workers=-1)
+    async def _list_workers(self) -> bool:
+        """Welcome the workers that are there; return False if the scheduler has gone meanwhile."""
+        try:
+            identity = await self._client.scheduler.identity(n_workers=-1)
+        except OSError:
+            return False
         for address in identity["workers"]:
             if address not in self._unfit:
                 self._welcome(address)
+        return True
 
     async def _wait_for_worker(self, address: str) -> None:
         fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
@@ -289,9 +317,8 @@ class Coordinator:
             await asyncio.sleep(_CONNECTION_SECONDS)
             status = self._client.status
             if status == "running" and not connected:
-                connected = True
                 self._subscribe()
-                await self._list_workers()
+                connected = await self._list_workers()
             elif status != "running":
                 connected = False
                 self._lose_all()
@@ -490,7 +517,7 @@ class Coordinator:
 
     def _take_incoming(self) -> None:
         self._waking = False
-        while self._incoming:
+        while self._incoming and not self._closing:  # a closed pool has no queue
             self._queue.append(self._incoming.popleft())
         self._dispatch()
 
@@ -678,12 +705,8 @@ class Coordinator:
             self._fail_items(tuple(worker.items.values()), "stopped: the pool was closed")
             worker.stream.close()
         self._fail_cut_off(tuple(self._cut_off))
-        while self._queue:
-            item = self._queue.popleft()
-            if item.future.cancel():
-                item.future.start_running(monotonic())  # tells waiters of its cancellation
-            else:
-                self._fail_item(item, TaskStopped(f"{item.task.label} was stopped"))
+        self._cancel(self._incoming)  # `submit` cancels later ones
+        self._cancel(self._queue)
         if self._client is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._client.close(), _CLOSE_SECONDS)

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Uploads:
 
         take ──> snapshot (each host restores the last one) ──provide(worker)──> one worker of a host gets the pack
 
-    Guarantees: a host gets a snapshot once, as the difference to the one that it has; the user's repository stays
-    untouched.
+    Guarantees: a host gets a snapshot once, as the difference to the one that it has; its copy changes for one run at a
+    time, also if a worker came late in the run before; the user's repository stays untouched.
     """
 
     def __init__(self, settings: ClusterSettings, session: str) -> None:
@@ -42,6 +43,7 @@ class Uploads:
         self._repository: Repository | None = None
         self._snapshot: Snapshot | None = None
         self._hosts: dict[str, asyncio.Task[None]] = {}  # of this snapshot
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by host; guards: its copy
         self._packs: dict[str, tuple[str, bytes]] = {}  # commit and pack, by the commit that the receiver has
         self._has_warned = False
 
@@ -78,8 +80,9 @@ class Uploads:
 
     async def _restore(self, client: Any, worker: RemoteWorker, folder: str) -> None:
         call = transfers.call_worker
-        await call(client, worker.address, agent.open_tree, self._session, folder, self._project)
-        await asyncio.wait_for(call(client, worker.address, agent.restore_tree, self._session), _INSTALL_SECONDS)
+        async with self._locks[worker.host_key]:
+            await call(client, worker.address, agent.open_tree, self._session, folder, self._project)
+            await asyncio.wait_for(call(client, worker.address, agent.restore_tree, self._session), _INSTALL_SECONDS)
 
     async def _send(self, client: Any, worker: RemoteWorker, known: str, path: str) -> None:
         snapshot, repository = self._snapshot, self._repository
@@ -93,15 +96,16 @@ class Uploads:
                 f"dask.upload: {len(pack):,} bytes are more than max, {most:,}: ignore files, or raise it"
             )
         call = transfers.call_worker
-        try:
-            await transfers.send_bytes(client, worker.address, pack, path)
-            await asyncio.wait_for(
-                call(client, worker.address, agent.install_tree, self._session, commit), _INSTALL_SECONDS
-            )
-        except OSError:
-            with contextlib.suppress(OSError):  # the host may have gone, too
-                await call(client, worker.address, transfers.remove_files, (path,))  # a full disk has room again
-            raise
+        async with self._locks[worker.host_key]:
+            try:
+                await transfers.send_bytes(client, worker.address, pack, path)
+                await asyncio.wait_for(
+                    call(client, worker.address, agent.install_tree, self._session, commit), _INSTALL_SECONDS
+                )
+            except OSError:
+                with contextlib.suppress(OSError):  # the host may have gone, too
+                    await call(client, worker.address, transfers.remove_files, (path,))  # a full disk has room again
+                raise
 
     def _open_repository(self) -> Repository:
         if self._repository is None:

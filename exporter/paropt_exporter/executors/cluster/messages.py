@@ -5,6 +5,7 @@ Moments never travel, since hosts have different clocks: only durations and ages
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -113,10 +114,19 @@ def find_fault(task: RemoteTask, reply: object) -> str:
         return f"is of type {type(reply).__name__}"
     if reply.attempt != task.attempt:
         return "belongs to another task"
+    if reply.measurement is not None and not _is_sound(reply.measurement):
+        return "has a measurement that makes no sense"
     if reply.error is not None:
         return "" if isinstance(reply.error, BaseException) else "has no exception as its error"
     outcome = _OUTCOMES.get(type(task.work))
     return "" if outcome is None or isinstance(reply.value, outcome) else "has no outcome"
+
+
+def _is_sound(measured: object) -> bool:
+    if not isinstance(measured, RemoteMeasurement):
+        return False
+    numbers = (measured.duration_seconds, measured.cpu_seconds, measured.run_delay_seconds, measured.memory_peak_bytes)
+    return all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
 
 
 _OUTCOMES: dict[type[RemoteWork], type[CommandOutcome | CallOutcome]] = {

@@ -15,6 +15,8 @@ from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.settings import ClusterError
 
+_ADD_ATTEMPTS = 10  # while files change under git
+_CHANGED = ("unable to stat", "short read", "No such file or directory")  # git's messages of files that change
 _MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
 _SUBMODULE_MODE = "160000"
 _IDENTITY = ("-c", "user.name=paropt", "-c", "user.email=paropt@localhost", "-c", "commit.gpgSign=false")
@@ -54,9 +56,9 @@ class Repository:
         if not (self._place / "HEAD").is_file():
             self._create()
         self._exclude()
-        self._git("add", "--all", "--", ".")
+        self._add("--all", "--", ".")
         if include:
-            self._git("add", "--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
+            self._add("--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
         tree = self._git("write-tree").strip()
         if self._submodules is None:  # one of a later run is not worth a walk over all files
             self._submodules = self._list_submodules()
@@ -78,6 +80,14 @@ class Repository:
         if packed.returncode:
             raise ClusterError(f"dask: git can't pack the files: {_read_error(packed)}")
         return commit, packed.stdout
+
+    def _add(self, *words: str) -> None:
+        """Add files to the index; again if one vanished or shrank after git had listed it."""
+        for _ in range(_ADD_ATTEMPTS):
+            done = self._run("add", *words)
+            if not any(sign in _read_error(done) for sign in _CHANGED):
+                break
+        self._check("add", done)
 
     def _create(self) -> None:
         files.make_private_folders(self._place.parent.parent, self._place.parent, self._place)
@@ -103,9 +113,12 @@ class Repository:
 
     def _git(self, *words: str, at_home: bool = True) -> str:
         done = self._run(*words, at_home=at_home)
-        if done.returncode:
-            raise ClusterError(f"dask: git {words[0]} failed in {self._root}: {_read_error(done)}")
+        self._check(words[0], done)
         return done.stdout.decode("utf-8", "surrogateescape")
+
+    def _check(self, command: str, done: subprocess.CompletedProcess[bytes]) -> None:
+        if done.returncode:
+            raise ClusterError(f"dask: git {command} failed in {self._root}: {_read_error(done)}")
 
     def _run(self, *words: str, text: str = "", at_home: bool = True) -> subprocess.CompletedProcess[bytes]:
         where = ("--git-dir", str(self._place), "--work-tree", str(self._top)) if at_home else ()

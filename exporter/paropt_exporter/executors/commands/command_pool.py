@@ -221,15 +221,19 @@ class CommandPool:
     def _run_task(self, task: CommandTask, output_file: OutputFile | None, sink: OutputSink | None) -> CommandOutcome:
         """Run a task in the calling thread."""
         self._start_task(task)
-        with Capture(output_file, sink) as capture:
-            try:
-                step_result = task.run(capture)
-            except Exception as error:  # an internal error must fail this task only
-                log.exception("internal error in a command task", extra={"err": str(error)})
-                step_result = StepResult(problem=f"internal error: {type(error).__name__}: {error}: please report it")
-        outcome = self._build_outcome(task, step_result, capture)
-        self._finish_task(task, outcome)
-        return outcome
+        outcome: CommandOutcome | None = None
+        try:
+            with Capture(output_file, sink) as capture:
+                try:
+                    step_result = task.run(capture)
+                except Exception as error:  # an internal error must fail this task only
+                    log.exception("internal error in a command task", extra={"err": str(error)})
+                    problem = f"internal error: {type(error).__name__}: {error}: please report it"
+                    step_result = StepResult(problem=problem)
+            outcome = self._build_outcome(task, step_result, capture)
+            return outcome
+        finally:
+            self._finish_task(task, outcome)
 
     def _start_task(self, task: CommandTask) -> None:
         task.worker = threading.current_thread().name
@@ -238,12 +242,13 @@ class CommandPool:
         with self._lock:
             self._running.add(task)
 
-    def _finish_task(self, task: CommandTask, outcome: CommandOutcome) -> None:
+    def _finish_task(self, task: CommandTask, outcome: CommandOutcome | None) -> None:
         with self._lock:
             self._running.discard(task)
-            self._finished[outcome.result] += 1
-            self._cpu_seconds += outcome.measurement.cpu_seconds
-            self._delay_seconds += outcome.measurement.run_delay_seconds
+            if outcome is not None:
+                self._finished[outcome.result] += 1
+                self._cpu_seconds += outcome.measurement.cpu_seconds
+                self._delay_seconds += outcome.measurement.run_delay_seconds
         SUPERVISOR.release()
 
     def _build_outcome(self, task: CommandTask, step_result: StepResult, capture: Capture) -> CommandOutcome:

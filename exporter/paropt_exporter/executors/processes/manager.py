@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import InitializerFailed
+from paropt_exporter.errors import InitializerFailed, UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
@@ -153,11 +153,13 @@ class ProcessManager:
             self._recover()
             raise
 
-    def fail_unsubmitted(self, future: TaskFuture[Any], error: BaseException) -> None:
+    def fail_unsubmitted(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
         """Settle a task that can't be pickled."""
         with self.lock:
             self.scheduler.settle_unsubmitted()
-        future.force_exception(error)
+        named = UnpicklableError(f"{future.label}: {error}")
+        named.__cause__ = error.__cause__
+        future.force_exception(named)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
         failed = item.future.fail_queued(error)

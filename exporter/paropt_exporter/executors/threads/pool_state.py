@@ -15,7 +15,7 @@ from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import InitializerFailed, drop_first_frame
+from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.base import check_size
@@ -87,11 +87,15 @@ class ThreadPoolState:
         with self.lock:
             self.counters.count_resize(self.target, n, reason)
             self.target = n
-            surplus = len(self._workers) - n
-            for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
-                worker.wakeup.release()
+            self._wake_surplus()
             self._update_must_check_exit()
         self._start_missing()
+
+    def _wake_surplus(self) -> None:
+        """Wake idle workers that must exit; under the lock."""
+        surplus = len(self._workers) - self.target
+        for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
+            worker.wakeup.release()
 
     def _start_missing(self) -> None:
         """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
@@ -204,19 +208,24 @@ class ThreadPoolState:
         with self.lock:
             if worker.abandoned:
                 self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
-                if not self._workers and (self.work_queue or not self.closed):
+                if not self._has_other_ready(worker) and (self.work_queue or not self.closed):
                     self._take_back(worker)
                 self._update_must_check_exit()
                 return worker.abandoned
             if worker not in self._workers:
                 return True  # in a process that a task forked, and in which it has returned
-            if len(self._workers) <= self.target and not (self.closed and not self.work_queue):
+            surplus = len(self._workers) > self.target and self._has_other_ready(worker)
+            if not surplus and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)
             return True
 
+    def _has_other_ready(self, worker: Worker) -> bool:
+        """Return whether the pool has another worker than this one for sure: the system may refuse one that starts."""
+        return any(other.ready_seconds is not None for other in self._workers if other is not worker)
+
     def _take_back(self, worker: Worker) -> None:
-        """Give an abandoned thread its place back, since the system refused the one that was to take it."""
+        """Give an abandoned thread its place back, since the system refused the one that was to take it, or may yet."""
         worker.abandoned, worker.counters = False, WorkerCounters()
         worker.start(monotonic())
         self._workers.append(worker)
@@ -248,6 +257,7 @@ class ThreadPoolState:
             if error is None:
                 worker.start(monotonic())
                 self.live += 1
+                self._wake_surplus()  # a worker may have stayed until this one was ready
                 return True
             self._workers.remove(worker)
             self.counters.deaths["initializer"] += 1
@@ -271,11 +281,14 @@ class ThreadPoolState:
             try:
                 self._initializer(*self._initargs)
                 return None
-            except BaseException as error:  # user code: the pool's tasks fail with its error
+            except BaseException as error:  # noqa: BLE001 -- user code: the pool's tasks fail with its error
                 last = error
-                log.critical("initializer failed", exc_info=True, extra={"pool": self.counters.name})
+            facts = {"pool": self.counters.name, "err": describe(last)}
             if attempt + 1 < _INITIALIZER_ATTEMPTS:
+                log.warning("initializer failed: it is called again", extra=facts)
                 worker.wakeup.acquire(timeout=_RETRY_SECONDS * 2**attempt)
+            else:
+                log.critical("initializer failed", exc_info=last, extra=facts)
         return last
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:

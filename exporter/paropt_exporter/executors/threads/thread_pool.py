@@ -109,10 +109,8 @@ class ThreadPool(Executor):
         `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
         """
         del chunksize
-        if has_own_submit(self, ThreadPool):
+        if self._state.closed or has_own_submit(self, ThreadPool):  # after a shutdown only an empty map is fine
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
-        if self._state.closed:
-            self._state.refuse()
         return MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:

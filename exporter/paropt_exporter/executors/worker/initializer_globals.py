@@ -1,4 +1,4 @@
-"""Keeps the global variables that a pool's initializer sets, for functions that travel by value.
+"""Keep the global variables that a pool's initializer sets, for functions that travel by value.
 
 Each by-value pickle brings a namespace of its own. Without this, tasks of a script would not see `global connection` of
 its initializer.
@@ -18,12 +18,17 @@ _CONSTANTS = frozenset({
     BuiltinFunctionType, FunctionType, ModuleType, NoneType, bool, bytes, complex, float, int, str, type,
 })  # fmt: skip
 _ABSENT = object()
+_BY_VALUE = "__paropt_by_value__"  # a name in the namespaces of functions that came by value
 
 _kept: dict[str, dict[str, Any]] = {}  # by module; written once in a worker, before its first task
 
 
 def belongs_to_module(function: FunctionType) -> bool:
-    """Return whether the function's globals are those of a loaded module, not of an `exec`."""
+    """Return whether the function's globals are a module's, loaded or by value in this worker, and not an `exec`'s."""
+    return _BY_VALUE in function.__globals__ or _belongs_to_loaded_module(function)
+
+
+def _belongs_to_loaded_module(function: FunctionType) -> bool:
     module = sys.modules.get(function.__globals__.get("__name__", ""))
     return module is not None and vars(module) is function.__globals__
 
@@ -32,6 +37,7 @@ def set_state(function: FunctionType, state: tuple[Callable[[FunctionType, Any],
     """Set a function's state as cloudpickle would, and then its globals that the initializer left here."""
     set_pickled, pickled = state
     set_pickled(function, pickled)
+    function.__globals__[_BY_VALUE] = True
     if _kept:
         function.__globals__.update(_kept.get(function.__globals__["__name__"], {}))
 
@@ -39,7 +45,7 @@ def set_state(function: FunctionType, state: tuple[Callable[[FunctionType, Any],
 def run_initializer(initializer: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     """Call the initializer. If it came by value, keep the globals that it sets, and mutable ones that it uses."""
     function = _unwrap(initializer)
-    if not isinstance(function, FunctionType) or belongs_to_module(function):
+    if not isinstance(function, FunctionType) or _belongs_to_loaded_module(function):
         initializer(*arguments)
         return
     names = function.__globals__
@@ -53,7 +59,7 @@ def run_initializer(initializer: Callable[..., object], arguments: tuple[Any, ..
 
 
 def _unwrap(call: object) -> object:
-    """Return the function behind partials, bound methods and decorators that use `functools.wraps`."""
+    """Return the function behind partials, methods, callable objects and decorators that use `functools.wraps`."""
     while True:
         if isinstance(call, partial):
             call = call.func
@@ -61,5 +67,7 @@ def _unwrap(call: object) -> object:
             call = call.__func__
         elif isinstance(call, FunctionType) and "__wrapped__" in call.__dict__:
             call = call.__dict__["__wrapped__"]
+        elif isinstance(method := getattr(type(call), "__call__", None), FunctionType):  # noqa: B004 -- the function
+            call = method
         else:
             return call
