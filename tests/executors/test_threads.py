@@ -437,14 +437,14 @@ def test_failing_initializer_is_logged_with_one_traceback(caplog: pytest.LogCapt
     assert caplog.text.count("Traceback") == 1
 
 
+def fail_once_set(event: threading.Event) -> None:
+    event.wait(HANG_SECONDS)
+    raise ValueError("no database")
+
+
 def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
     closed = threading.Event()
-
-    def initialize() -> None:
-        closed.wait(HANG_SECONDS)
-        raise ValueError("no database")
-
-    pool = ThreadPool(1, initializer=initialize)
+    pool = ThreadPool(1, initializer=fail_once_set, initargs=(closed,))
     future = pool.submit(nothing)
     pool.shutdown(wait=False)
     closed.set()
@@ -456,12 +456,7 @@ def test_failing_initializer_fails_the_tasks_of_a_closed_pool() -> None:
 
 def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
     cancelled = threading.Event()
-
-    def initialize() -> None:
-        cancelled.wait(HANG_SECONDS)
-        raise ValueError("no database")
-
-    pool = ThreadPool(1, initializer=initialize)
+    pool = ThreadPool(1, initializer=fail_once_set, initargs=(cancelled,))
     future = pool.submit(nothing)
     assert future.cancel()
     cancelled.set()
