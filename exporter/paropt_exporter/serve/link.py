@@ -358,7 +358,8 @@ class Link:
                 self._leave()
 
     def _come_back(self) -> None:
-        grace_seconds = GRACE_SECONDS if (self._folder / SOCKET_NAME).exists() else RESTART_SECONDS
+        has_socket = os.path.exists(self._folder / SOCKET_NAME)  # noqa: PTH110 -- Path's raises PermissionError
+        grace_seconds = GRACE_SECONDS if has_socket else RESTART_SECONDS
         if self._clock.monotonic() >= self._lost_seconds + grace_seconds:
             with self._lock:
                 self._leave()

@@ -68,11 +68,21 @@ class RegisteredProject:
             self.revision += 1
             fault = ""
         except (HistoryError, OSError) as error:
-            is_deleted = stamp is None and not Path(self.registration.root).exists()
-            self._stamp, fault = None, "" if is_deleted else str(error)
+            self._stamp, fault = None, "" if _is_deleted(self.registration.root) else str(error)
         if fault and fault != self.fault:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
+
+
+def _is_deleted(root: str) -> bool:
+    """Return whether a checkout is gone; False if that can't be told, such as without permission for its parent."""
+    try:
+        Path(root).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read_unchanged(path: Path, project: str) -> tuple[StoredValues, object]:
