@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.git import find_git_folder, identify_tree_state
+from paropt_exporter.git import find_git_folder, identify_tree_state, is_ignored
 from support.environment import removed_while_copied
 from support.repositories import Repository
 
@@ -63,6 +63,13 @@ def test_ignored_files_do_not_change_the_state(repository: Repository) -> None:
     before = identify_tree_state(repository.root)
     repository.write("out.log", "1")
     assert identify_tree_state(repository.root) == before
+
+
+def test_failing_git_does_not_pass_for_a_folder_that_is_not_ignored(repository: Repository) -> None:
+    repository.write("sub/x", "1")
+    (repository.root / ".git/index").write_bytes(b"not an index")
+    with pytest.raises(subprocess.CalledProcessError):
+        is_ignored(repository.root / "sub", repository.root)
 
 
 def test_state_of_an_ignored_folder_is_unknown(repository: Repository) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from paropt_exporter.environment import copy_environment
 
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+_NOT_IGNORED = 1  # the exit code of `git check-ignore` for a path that is not ignored; 128 is an error
 _LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
 _MOST_BYTES = 64 << 20  # of these files together: 0.15 s of SHA-256
@@ -109,14 +110,19 @@ def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = N
 
 
 def is_ignored(root: Path, top: Path) -> bool:
-    """Return whether git ignores a folder of the work tree `top` as a whole, so that it sees no change there."""
+    """Return whether git ignores a folder of the work tree `top` as a whole, so that it sees no change there.
+
+    Raises OSError or SubprocessError if git fails.
+    """
     import subprocess
 
     if root.absolute() == top:
         return False
     try:
         run_git(root, "check-ignore", "--quiet", ".")
-    except subprocess.CalledProcessError:  # exit code 1
+    except subprocess.CalledProcessError as error:
+        if error.returncode != _NOT_IGNORED:
+            raise
         return False
     return True
 

@@ -99,7 +99,7 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
 
 
 def _format_interrupted(interrupted: InterruptedRun) -> str:
-    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(interrupted.started_timestamp_seconds))
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(interrupted.started_timestamp_seconds))
     stages = ", ".join(interrupted.running) or "no stage"
     return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
 

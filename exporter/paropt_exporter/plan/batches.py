@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
 from paropt_exporter.cpu_demand import CORE_SLACK
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
 
@@ -261,7 +262,7 @@ def _build_size_check(template: Commands, env: Mapping[str, str]) -> Callable[[S
 
 def _compute_argument_limit(env: Mapping[str, str]) -> int:
     """Return the limit on a command's arguments in bytes: a quarter of the stack's limit, less the environment."""
-    whole = {**os.environ, **env}
+    whole = {**copy_environment(), **env}
     used = sum(len(os.fsencode(key)) + len(os.fsencode(value)) + 2 + _POINTER_BYTES for key, value in whole.items())
     soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
     limit = _MOST_ARGUMENT_BYTES if soft == resource.RLIM_INFINITY else max(soft // 4, _LEAST_ARGUMENT_BYTES)

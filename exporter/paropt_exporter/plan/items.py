@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import Interrupted
 from paropt_exporter.signals import DeferredSignals
 
@@ -129,7 +130,7 @@ def _run_command(
             process = subprocess.Popen(
                 words,
                 cwd=cwd,
-                env={**os.environ, **env},
+                env={**copy_environment(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
