@@ -7,8 +7,10 @@ virtual environment for each, unless they are there. `own` has the commands of t
 and pre-commit hooks for each stage; the file that `init` writes is not edited. The first run of the lane is judged:
 every stage must succeed where all own commands do, and fail where one of them fails; other stages must succeed.
 
-Then the lane, `make -j2` over the own commands and the same with `pytest -n 2` run in turn, round after round; medians
-are printed with the lane's ratio to the better peer. `--rounds 0` compares the verdicts only.
+Then the lane and four peers, which run the own commands, take turns, round after round: one command after another,
+`make -j2`, `make -j2` with `pytest -n 2`, and `tox -p` with an environment for each stage. tox only starts commands:
+its environments exist before and are empty, the programs come from the project's virtual environment. Medians are
+printed with the lane's ratio to the fastest peer. `--rounds 0` compares the verdicts only.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -50,13 +53,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     listed = json.loads(Path(__file__).with_suffix(".json").read_text())
-    stop_search_for_settings(flags.folder)
-    print("| project | own verdict | lane's | lane | make -j2 | and pytest -n 2 | wall ratio | CPU ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    folder = flags.folder.absolute()
+    stop_search_for_settings(folder)
+    tox = prepare_tox(folder)
+    columns = ["project", "own verdict", "lane's"]
+    if flags.rounds:
+        columns += ["lane", *build_peers(tox), "wall ratio", "CPU ratio"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     good = True
     for name in flags.projects or listed:
-        root = prepare(flags.folder.absolute(), name, listed[name])
-        good = measure(name, root, listed[name]["own"], flags.rounds) and good
+        root = prepare(folder, name, listed[name])
+        good = measure(name, root, listed[name]["own"], build_peers(tox), flags.rounds) and good
     return 0 if good else 1
 
 
@@ -65,6 +72,27 @@ def stop_search_for_settings(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("pytest.ini", "[pytest]\n"), ("ruff.toml", ""), ("mypy.ini", "[mypy]\n")):
         (folder / name).write_text(text)
+
+
+def prepare_tox(folder: Path) -> Path:
+    """Return the path of tox, installed into an environment of its own, since it needs projects that are measured."""
+    tox = folder / "tox/bin/tox"
+    if not tox.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder / "tox"], check=True)
+        pip = [folder / "tox/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "tox>=4"], check=True)
+    return tox
+
+
+def build_peers(tox: Path) -> dict[str, Sequence[str | Path]]:
+    """Return the command of each peer by the heading of its column."""
+    make = ["make", "-k", "-f", "compared.mk"]
+    return {
+        "one after another": [*make, "-j1"],
+        f"make -j{_JOBS}": [*make, f"-j{_JOBS}"],
+        f"and pytest -n {_JOBS}": [*make, f"-j{_JOBS}", f"XDIST=-n {_JOBS}"],
+        "tox -p": [tox, "-q", "-c", "compared.ini", "run-parallel"],
+    }
 
 
 def prepare(folder: Path, name: str, project: Mapping[str, Any]) -> Path:
@@ -91,9 +119,12 @@ def prepare(folder: Path, name: str, project: Mapping[str, Any]) -> Path:
     return root
 
 
-def measure(name: str, root: Path, own: Mapping[str, Sequence[str]], rounds: int) -> bool:
+def measure(
+    name: str, root: Path, own: Mapping[str, Sequence[str]], peers: Mapping[str, Sequence[str | Path]], rounds: int
+) -> bool:
     """Print one project's line; return whether the verdicts agree."""
     write_makefile(root, own)
+    write_tox_config(root, own)
     shutil.rmtree(root / ".paropt", ignore_errors=True)
     (root / "paropt.yml").unlink(missing_ok=True)
     expected = {stage: all(run(root, shlex.split(line)).succeeded for line in lines) for stage, lines in own.items()}
@@ -107,24 +138,26 @@ def measure(name: str, root: Path, own: Mapping[str, Sequence[str]], rounds: int
     if rounds == 0:
         print(verdicts, flush=True)
         return agree
-    ways: dict[str, Sequence[str | Path]] = {
-        "lane": lane,
-        "make": ["make", "-k", f"-j{_JOBS}", "-f", "compared.mk"],
-        "xdist": ["make", "-k", f"-j{_JOBS}", "-f", "compared.mk", f"XDIST=-n {_JOBS}"],
-    }
-    took: dict[str, list[Took]] = {way: [] for way in ways}
+    run(root, [*peers["tox -p"], "--notest"])
+    contenders: dict[str, Sequence[str | Path]] = {"lane": lane, **peers}
+    took: dict[str, list[Took]] = {contender: [] for contender in contenders}
     for turn in range(rounds):
-        for way in sorted(ways, key=lambda way: (turn, way), reverse=turn % 2 == 1):
-            took[way].append(run(root, ways[way]))
-    wall = {way: median(one.wall for one in each) for way, each in took.items()}
-    cpu = {way: median(one.cpu for one in each) for way, each in took.items()}
-    peer = min(("make", "xdist"), key=lambda way: wall[way])
-    print(
-        f"{verdicts} "
-        f"{wall['lane']:.1f} s | {wall['make']:.1f} s | {wall['xdist']:.1f} s | "
-        f"{wall['lane'] / wall[peer]:.2f} | {cpu['lane'] / cpu[peer]:.2f} |",
-        flush=True,
-    )
+        for contender in list(contenders)[:: -1 if turn % 2 else 1]:
+            took[contender].append(run(root, contenders[contender]))
+    wrong = [
+        contender
+        for contender, each in took.items()
+        if any(one.succeeded is not all(expected.values()) for one in each)
+    ]
+    wall = {contender: median(one.wall for one in each) for contender, each in took.items()}
+    cpu = {contender: median(one.cpu for one in each) for contender, each in took.items()}
+    fastest = min(peers, key=lambda peer: wall[peer])
+    cells = [
+        *(f"{wall[contender]:.1f} s{' (another verdict)' if contender in wrong else ''}" for contender in contenders),
+        f"{wall['lane'] / wall[fastest]:.2f}",
+        f"{cpu['lane'] / cpu[fastest]:.2f}",
+    ]
+    print(f"{verdicts} {' | '.join(cells)} |", flush=True)
     return agree
 
 
@@ -145,6 +178,16 @@ def write_makefile(root: Path, own: Mapping[str, Sequence[str]]) -> None:
         lines.append(f"{stage}:")
         lines += [f"\t{command}{' $(XDIST)' if command.startswith('pytest') else ''}" for command in commands]
     (root / "compared.mk").write_text("\n".join(lines) + "\n")
+
+
+def write_tox_config(root: Path, own: Mapping[str, Sequence[str]]) -> None:
+    """Write the own commands for tox, an environment for each stage, with the project's programs on PATH."""
+    lines = ["[tox]", "no_package = true", f"env_list = {', '.join(own)}"]
+    lines += ["[testenv]", "skip_install = true", "allowlist_externals = *", "pass_env = *", "ignore_errors = true"]
+    for stage, commands in own.items():
+        lines += [f"[testenv:{stage}]", "commands ="]
+        lines += [f"  {re.sub('^python ', '{tox_root}/.venv/bin/python ', command)}" for command in commands]
+    (root / "compared.ini").write_text("\n".join(lines) + "\n")
 
 
 def run(root: Path, command: Sequence[str | Path]) -> Took:
