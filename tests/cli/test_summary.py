@@ -199,6 +199,15 @@ def test_wrapped_lines_have_all_words_and_fit_unless_one_word_does_not(line: str
         assert formatting.count_columns(each) <= columns or len(each.split()) == 1
 
 
+def test_wrapped_lines_break_no_duration() -> None:
+    assert formatting.wrap_line("tests took (15 min 02 s), usually 0.2 s: slower", 16, 0) == [
+        "tests took",
+        "(15 min 02 s),",
+        "usually 0.2 s:",
+        "slower",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "columns"), [("lint", 4), ("é", 1), ("e\u0301", 1), ("界", 2), ("ปี", 1), ("a\u200db", 2), ("⚠\ufe0f", 1)]
 )

@@ -10,7 +10,7 @@ from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
-_WORDS_WITH_SPACES = compile_later(r" *[^ ]+(?: s[:,;)]*(?= |$))?")  # a number stays with its unit
+_WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;)]*(?= |$))?")  # durations stay whole
 _WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
 _FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
