@@ -79,7 +79,7 @@ def prepare_tox(folder: Path) -> Path:
     tox = folder / "tox/bin/tox"
     if not tox.exists():
         subprocess.run([sys.executable, "-m", "venv", folder / "tox"], check=True)
-        pip = [folder / "tox/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        pip = [str(folder / "tox/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "tox>=4"], check=True)
     return tox
 
