@@ -124,12 +124,9 @@ def test_other_methods_get_a_405_with_the_allowed_ones(server_factory: Callable[
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_ready_is_503_until_the_exporter_is_ready(server_factory: Callable[..., Server]) -> None:
-    ready = threading.Event()
-    server = server_factory(is_ready=ready.is_set)
-    assert (ask(server, "/-/healthy")[0].status, ask(server, "/-/ready")[0].status) == (200, 503)
-    ready.set()
-    assert ask(server, "/-/ready")[0].status == 200
+def test_an_endpoint_is_healthy_and_ready_while_it_serves(server_factory: Callable[..., Server]) -> None:
+    server = server_factory()
+    assert (ask(server, "/-/healthy")[0].status, ask(server, "/-/ready")[0].status) == (200, 200)
 
 
 def test_a_rendering_error_fails_only_its_scrape(
