@@ -148,7 +148,7 @@ def test_a_rendering_error_fails_only_its_scrape(
         b"GET /\0 HTTP/1.1\r\n\r\n",
         b"GET /metrics HTTP/7.7\r\n\r\n",
     ],
-    ids=["10 MB line", "10,000 headers", "HTTP/2", "TLS", "NUL", "version"],
+    ids=["10 MB line", "10,000 headers", "HTTP/2", "TLS", "NUL", "version", "empty lines"],
 )
 def test_an_invalid_request_gets_its_4xx_while_the_client_still_sends(
     server_factory: Callable[..., Server], sent: bytes
@@ -160,6 +160,7 @@ def test_an_invalid_request_gets_its_4xx_while_the_client_still_sends(
     assert answer.startswith(b"HTTP/1.1 4")
     assert ask(server)[0].status == 200
 
+        b"\r\n" * 5_000_000,
 
 @pytest.mark.parametrize(
     "sent",

@@ -69,14 +69,14 @@ def parse_request(received: bytes) -> Request | None:
 
     A body or pipelined requests are ignored: each connection gets one response.
     """
-    received = received.lstrip(b"\r\n")
+    received, received_bytes = received.lstrip(b"\r\n"), len(received)
     if received and not received[:1].isalpha():  # otherwise a TLS handshake would wait until the deadline
         raise BadRequest(HTTPStatus.BAD_REQUEST, "this is not HTTP; this endpoint does not use TLS")
     end = _END.search(received)
     head = received[: end.start()] if end else received
     if len(head) > LINE_BYTES and b"\n" not in head[:LINE_BYTES]:
         raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
-    if len(head) > HEAD_BYTES:
+    if len(head) > HEAD_BYTES or (not end and received_bytes > HEAD_BYTES):  # empty lines before it count too
         raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
     return _parse_head(head.decode("latin-1")) if end else None
 
