@@ -138,6 +138,19 @@ def test_a_rendering_error_fails_only_its_scrape(
     assert "could not be rendered" in caplog.text
 
 
+def test_a_page_that_can_not_be_compressed_fails_only_its_scrape(
+    server_factory: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    server = server_factory()
+    with monkeypatch.context() as patched:
+        patched.setattr(gzip, "compress", fail)
+        assert ask(server, **{"Accept-Encoding": "gzip"})[0].status == 500
+    assert ask(server)[0].status == 200
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -147,6 +160,7 @@ def test_a_rendering_error_fails_only_its_scrape(
         b"\x16\x03\x01\x00\xa5\x01\x00\x00",
         b"GET /\0 HTTP/1.1\r\n\r\n",
         b"GET /metrics HTTP/7.7\r\n\r\n",
+        b"\r\n" * 5_000_000,
     ],
     ids=["10 MB line", "10,000 headers", "HTTP/2", "TLS", "NUL", "version", "empty lines"],
 )
@@ -160,7 +174,6 @@ def test_an_invalid_request_gets_its_4xx_while_the_client_still_sends(
     assert answer.startswith(b"HTTP/1.1 4")
     assert ask(server)[0].status == 200
 
-        b"\r\n" * 5_000_000,
 
 @pytest.mark.parametrize(
     "sent",
