@@ -217,12 +217,16 @@ def _is_alive(pid: int) -> bool:
 
 
 def sum_shares(sessions: Iterable[Session], waits: Iterable[Wait]) -> Mapping[str, dict[str, float]]:
-    """Return for each project the cores that it lacks, by the project whose runs hold them."""
+    """Return for each project the cores that it lacks, by the project whose runs hold them.
+
+    Runs that have ended since the decision that found the waits are left out.
+    """
     projects = {session.key: session.project.registration.project for session in sessions}
     lacks: dict[str, dict[str, float]] = {}
     for wait in waits:
-        by_holder = lacks.setdefault(projects.get(wait.run, ""), {})
-        for run, cores in wait.holders.items():
-            holder = projects.get(run, "")
+        if wait.run not in projects:
+            continue
+        by_holder = lacks.setdefault(projects[wait.run], {})
+        for holder, cores in ((projects[run], cores) for run, cores in wait.holders.items() if run in projects):
             by_holder[holder] = by_holder.get(holder, 0.0) + cores
     return lacks
