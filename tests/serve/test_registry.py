@@ -15,7 +15,7 @@ from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.registry import RegisteredProject, Registry
-from support.event_samples import run_started
+from support.event_samples import run_ended, run_started
 
 
 @pytest.fixture
@@ -132,3 +132,56 @@ def test_checkout_of_which_nothing_can_be_told_is_a_fault(tmp_path: Path) -> Non
     project = RegisteredProject(register(root / "history.db", "fast"))
     project.refresh()
     assert project.fault
+
+
+def count_runs(project: RegisteredProject) -> float:
+    counters = project.values.totals.counters
+    return sum(value for (name, _), value in counters.items() if name == families.RUNS.name)
+
+
+def record_run(history: Path, run_id: str) -> None:
+    """Record a run that was killed."""
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.observe(run_started(run_id=run_id))
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+
+
+def test_totals_of_a_history_that_begins_again_are_added_to_the_earlier_ones(tmp_path: Path) -> None:
+    """`git clean -fdx` removes a history; other checkouts of the project are in the same sum."""
+    history = tmp_path / "shop" / ".paropt" / "history.db"
+    project = RegisteredProject(register(history, "fast"))
+    for number in range(1, 4):
+        record_run(history, f"run-{number}")
+        project.refresh()
+        assert count_runs(project) == number
+        shutil.rmtree(history.parent)
+        project.refresh()
+        assert count_runs(project) == number
+
+
+def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path) -> None:
+    record_run(history, "known")
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    known = count_runs(project)
+    with closing(History(history, project="shop", clock=SystemClock(), keep_runs=1)) as opened:
+        opened.observe_all((run_started(run_id="next"), run_ended(run_id="next")))
+        assert opened.find_run("known") is None
+    project.refresh()
+    assert count_runs(project) == known + 1
+
+
+def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    places = [tmp_path / name for name in ("a", "b")]
+    for number, place in enumerate((*places, places[0]), 1):
+        if number > 1:
+            next(each for each in places if each != place).rename(place)
+        history = place / ".paropt" / "history.db"
+        record_run(history, f"run-{number}")
+        registry.register(Registration(project="shop", root=str(place), history=str(history)))
+        checkouts = tuple(registry.projects.values())
+        for project in checkouts:
+            project.refresh(checkouts)
+        assert sum(map(count_runs, checkouts)) == number

@@ -99,6 +99,23 @@ def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues
     return LastValues(gauges={(to_text(family), to_texts(labels)): to_number(value) for family, labels, value in found})
 
 
+def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, str] | None:
+    """Return the sequence and the id of the run that began last; None before the first one."""
+    query = "SELECT sequence, run_id FROM runs WHERE project = ? ORDER BY sequence DESC LIMIT 1"
+    found = connection.execute(query, (project,)).fetchone()
+    return None if found is None else (to_count(found[0]), to_text(found[1]))
+
+
+def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, run_id: str) -> bool:
+    """Return whether the project's run of this sequence had this id, even if the run was removed since."""
+    query = "SELECT run_id FROM runs WHERE project = ? AND sequence = ?"
+    found = [to_text(each) for (each,) in connection.execute(query, (project, sequence))]
+    if found:
+        return run_id in found
+    (last,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?", (project,)).fetchone()
+    return to_count(last) > sequence
+
+
 def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the median duration in seconds of its last successful complete runs.
 

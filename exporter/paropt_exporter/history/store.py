@@ -152,6 +152,14 @@ class History:
         """Return the gauges that the last runs set."""
         return self._query(queries.load_last_values, self._project)
 
+    def load_last_run(self) -> tuple[int, str] | None:
+        """Return the sequence and the id of the run that began last; None before the first one."""
+        return self._query(queries.load_last_run, self._project)
+
+    def has_held_run(self, sequence: int, run_id: str) -> bool:
+        """Return whether this history has recorded a run, even if the run was removed since."""
+        return self._query(queries.has_held_run, self._project, sequence, run_id)
+
     def load_stage_cpu_totals(self) -> Mapping[tuple[str, ...], float]:
         """Return the CPU totals of stages by (lane, stage), without attempts that have not ended."""
         return self._query(queries.load_stage_cpu_totals, self._project)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from paropt_exporter import families, host
 from paropt_exporter._version import __version__
-from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals
+from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, sum_totals
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
@@ -109,7 +109,7 @@ class _ProjectPage:
 
     def update(self, view: ProjectView, own: Mapping[Series, Value]) -> None:
         for project in view.checkouts:
-            project.refresh()
+            project.refresh(view.checkouts)
         revisions = tuple((project.key, project.revision) for project in view.checkouts)
         if revisions != self._revisions:
             self._revisions, self._stored = revisions, _build_stored(view.checkouts)
@@ -140,7 +140,8 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
         lanes.update((lane.lane, lane) for lane in project.registration.lanes)
         pools.update(dict.fromkeys(project.registration.bounds))
     values = [project.values for project in checkouts]
-    state = EventState(lanes.values(), _sum_totals(values), _merge_last(values), pools=tuple(pools))
+    totals = sum_totals([each.totals for each in values])
+    state = EventState(lanes.values(), totals, _merge_last(values), pools=tuple(pools))
     series = {(family, labels): value for family, labels, value in state.iter_changes() if value is not None}
     for lane in lanes.values():
         for stage in lane.stages:
@@ -152,22 +153,6 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
         if key in series:
             series[key] = max(_to_number(series[key]), seconds)
     return series
-
-
-def _sum_totals(values: Sequence[StoredValues]) -> Totals:
-    """Return the totals of all checkouts of a project together."""
-    if len(values) == 1:
-        return values[0].totals
-    counters: dict[SeriesKey, float] = {}
-    histograms: dict[SeriesKey, HistogramTotal] = {}
-    for each in values:
-        for key, number in each.totals.counters.items():
-            counters[key] = counters.get(key, 0.0) + number
-        for key, total in each.totals.histograms.items():
-            before = histograms.get(key, HistogramTotal())
-            buckets = tuple(one + other for one, other in zip(before.buckets, total.buckets, strict=True))
-            histograms[key] = HistogramTotal(buckets=buckets, sum=before.sum + total.sum)
-    return Totals(counters=counters, histograms=histograms)
 
 
 def _merge_last(values: Sequence[StoredValues]) -> LastValues:
