@@ -100,6 +100,20 @@ def test_history_is_read_again_only_after_a_change(history: Path) -> None:
     assert counted == 1
 
 
+def test_change_in_the_log_of_a_linked_history_is_read(history: Path, tmp_path: Path) -> None:
+    with closing(History(history, project="shop", clock=SystemClock())):
+        pass
+    os.utime(history, (1, 1))
+    link = tmp_path / "history.db"
+    link.symlink_to(history)
+    project = RegisteredProject(register(link, "fast"))
+    project.refresh()
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+        project.refresh()
+    assert count_runs(project) == 1
+
+
 def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) -> None:
     with closing(History(history, project="shop", clock=SystemClock())) as opened:
         opened.mark_interrupted_runs()
