@@ -56,14 +56,13 @@ class Served:
         self.hub = Hub(
             listener,
             registry,
-            url=URL,
             read_machine=self._read_machine,
             clock=self.clock,
             beat=lambda runs: self.beats.append(frozenset(runs)),
             awaited=awaited,
             most_runs=most_runs,
         )
-        self.hub.start()
+        self.hub.start(URL)
 
     def _read_machine(self) -> Machine:
         self.decisions += 1

@@ -83,7 +83,6 @@ class Hub:
         listener: socket.socket,
         registry: Registry,
         *,
-        url: str,
         read_machine: Callable[[], Machine],
         clock: Clock,
         beat: Callable[[Collection[int]], None] = lambda _: None,
@@ -97,7 +96,7 @@ class Hub:
         """
         self._listener = listener
         self._registry = registry
-        self._url = url
+        self._url = ""
         self._clock = clock
         self._beat = beat
         self._most_runs = most_runs
@@ -117,8 +116,9 @@ class Hub:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._thread = Thread(target=self._run, name="paropt-serve", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, url: str) -> None:
+        """Start the thread. `url`: where the page is."""
+        self._url = url
         self._thread.start()
 
     def close(self) -> None:
