@@ -185,6 +185,13 @@ def test_line_without_an_end_is_cut_off() -> None:
         received.add(b"678901")
 
 
+def test_status_of_many_projects_arrives_whole(tmp_path: Path, served: Served) -> None:
+    registration = replace(register(tmp_path), root="/" + "x" * 3_000_000)
+    opened = Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
+    assert [project.root for project in served.status().projects] == [registration.root]
+    opened.close()
+
+
 def test_run_of_another_protocol_is_refused_with_the_versions(tmp_path: Path, served: Served) -> None:
     hello = Hello(protocol=PROTOCOL + 1, version="9.9", pid=1, lane="standard", registration=register(tmp_path))
     with pytest.raises(Refused, match=r"the run 9\.9: use one version"):

@@ -305,6 +305,7 @@ class Hub:
                 with self._lock:
                     session.follow(message, self._clock.monotonic())
                 self._must_decide = True
+                client.closes = True  # once it is sent
             case State() if session is not None:
                 with self._lock:
                     session.heard_seconds = self._clock.monotonic()
@@ -355,7 +356,7 @@ class Hub:
         except OSError:
             client.unsent.clear()
             client.closes = True
-        if len(client.unsent) > _UNSENT_BYTES:
+        if client.session is not None and len(client.unsent) > _UNSENT_BYTES:
             client.closes = True
             client.unsent.clear()
         if client.closes and not client.unsent:
