@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import subprocess
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -178,18 +179,18 @@ def test_burst_of_reports_costs_few_decisions(tmp_path: Path, served: Served) ->
     assert served.decisions - before < 100  # a burst arrives in a few pieces, and each look at the status is one
 
 
-def test_line_without_an_end_is_cut_off() -> None:
-    received = LineBuffer(longest_bytes=10)
-    assert received.add(b"12345") == []
-    with pytest.raises(BadMessage, match="more than 10 bytes"):
-        received.add(b"678901")
-
-
 def test_status_of_many_projects_arrives_whole(tmp_path: Path, served: Served) -> None:
     registration = replace(register(tmp_path), root="/" + "x" * 3_000_000)
     opened = Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
     assert [project.root for project in served.status().projects] == [registration.root]
     opened.close()
+
+
+def test_line_without_an_end_is_cut_off() -> None:
+    received = LineBuffer(longest_bytes=10)
+    assert received.add(b"12345") == []
+    with pytest.raises(BadMessage, match="more than 10 bytes"):
+        received.add(b"678901")
 
 
 def test_run_of_another_protocol_is_refused_with_the_versions(tmp_path: Path, served: Served) -> None:
@@ -385,6 +386,50 @@ def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path:
     assert sum_series(text, "paropt_pool_tasks_submitted_total") == 6
     assert sum_series(text, "paropt_pool_size") == 0
     assert sum_series(text, "paropt_serve_history_readable") == 0  # there are none
+
+
+def open_session(served: Served, hello: Hello, submitted: float | None = None) -> socket.socket:
+    """Register, and send the counter of a pool's tasks."""
+    client = served.connect()
+    client.sendall(encode(hello))
+    assert isinstance(decode_from_serve(read_line(client)), messages.Welcome)
+    if submitted is not None:
+        sample = messages.Sample(family="paropt_pool_tasks_submitted_total", labels=("commands",), value=submitted)
+        client.sendall(encode(messages.State(run_id="r1", samples=(sample,))))
+    return client
+
+
+def count_submitted(page: ServePage) -> float:
+    return sum_series(page.render_page(openmetrics=False).decode(), "paropt_pool_tasks_submitted_total")
+
+
+def test_counters_of_a_run_that_comes_back_count_once(tmp_path: Path, served: Served) -> None:
+    """A `serve` that was stopped for a while loses its runs, which register again with the same counters."""
+    page = ServePage(served.hub.take_views)
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    with open_session(served, hello, 3.0):
+        eventually("it is counted", lambda: count_submitted(page) == 3.0)
+    eventually("its connection has ended", lambda: not served.status().runs)
+    assert count_submitted(page) == 3.0
+    with open_session(served, hello):
+        assert count_submitted(page) == 3.0
+        with open_session(served, hello, 4.0):  # before the end of the earlier connection
+            assert len(served.status().runs) == 1
+            eventually("it goes on", lambda: count_submitted(page) == 4.0)
+
+
+def test_counters_of_killed_runs_add_up(tmp_path: Path, served: Served) -> None:
+    page = ServePage(served.hub.take_views)
+    for number in range(1, 3):
+        killed = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        hello = replace(build_hello(register(tmp_path), lane="standard", limited=True), pid=killed.pid)
+        with open_session(served, hello, 3.0):
+            eventually("it is counted", lambda total=3.0 * number: count_submitted(page) == total)
+        killed.kill()
+        killed.communicate()
+        beats = len(served.beats)
+        eventually("two beats have found its end", lambda beats=beats: len(served.beats) > beats + 1)
+        assert count_submitted(page) == 3.0 * number
 
 
 def test_run_joins_a_serve_that_answers_late(tmp_path: Path) -> None:

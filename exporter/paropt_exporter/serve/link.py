@@ -53,6 +53,7 @@ RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
 _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
+_PROCESS_BYTES = 8
 
 LiveSeries = Mapping[tuple[str, Labels], Value]
 
@@ -428,6 +429,7 @@ def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hell
         lane=lane,
         registration=registration,
         limited=limited,
+        process=os.urandom(_PROCESS_BYTES).hex(),
     )
 
 

@@ -122,7 +122,7 @@ class Sessions:
         self._used = UsedTime()
         self._advanced_seconds = now
         self._awaited = {*awaited}
-        self._is_alive = is_alive or _is_alive
+        self._is_alive = is_alive or is_live_process
         self._settled_seconds = now + SETTLE_SECONDS
         self.waits: tuple[Wait, ...] = ()
         self.machine = read_machine()
@@ -209,7 +209,8 @@ class Sessions:
         )
 
 
-def _is_alive(pid: int) -> bool:
+def is_live_process(pid: int) -> bool:
+    """Return whether a process runs: False once it has exited, even if it was not reaped."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
