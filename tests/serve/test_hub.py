@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine import MachineShare, MachineUsage
 from paropt_exporter.errors import UsageError
+from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.serve import messages, runtime_folder
 from paropt_exporter.serve.fair_shares import Machine
 from paropt_exporter.serve.hub import Hub
@@ -430,6 +431,23 @@ def test_counters_of_killed_runs_add_up(tmp_path: Path, served: Served) -> None:
         beats = len(served.beats)
         eventually("two beats have found its end", lambda beats=beats: len(served.beats) > beats + 1)
         assert count_submitted(page) == 3.0 * number
+
+
+def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_beside_it(
+    tmp_path: Path, served: Served
+) -> None:
+    page = ServePage(served.hub.take_views)
+    repeating, single = (
+        replace(register(tmp_path), lanes=(LaneLabels(lane="standard", stages=(), interval_seconds=interval),))
+        for interval in (60.0, None)
+    )
+    with open_session(served, build_hello(repeating, lane="standard", limited=True)):
+        with open_session(served, build_hello(single, lane="standard", limited=True)):
+            pass
+        eventually("it has ended", lambda: len(served.status().runs) == 1)
+    eventually("both have ended", lambda: not served.status().runs)
+    text = page.render_page(openmetrics=False).decode()
+    assert sum_series(text, "paropt_run_interval_seconds", lane="standard") == 60.0
 
 
 def test_run_joins_a_serve_that_answers_late(tmp_path: Path) -> None:

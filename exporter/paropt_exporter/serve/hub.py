@@ -320,6 +320,7 @@ class Hub:
             case Labels() if session is not None:
                 renewed = replace(session.hello.registration, lanes=message.lanes, bounds=message.bounds)
                 with self._lock:
+                    session.hello = replace(session.hello, registration=renewed)
                     self._registry.register(renewed)
             case Bye():
                 client.has_said_bye = True
@@ -384,6 +385,8 @@ class Hub:
         if session is None:
             return
         with self._lock:
+            if any(lane.interval_seconds is not None for lane in session.hello.registration.lanes):
+                self._registry.register(session.hello.registration)  # a run beside it, without --every, has replaced it
             if session.hello.process and not client.has_said_bye:
                 session.series = keep_counters({}, session.series)
                 self._lost[session.hello.process] = session
