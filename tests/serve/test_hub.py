@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from msgspec.structs import replace
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine import MachineShare, MachineUsage
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve import link as link_module
 from paropt_exporter.serve import messages, runtime_folder
 from paropt_exporter.serve.fair_shares import Machine
 from paropt_exporter.serve.hub import Hub
@@ -49,6 +51,8 @@ class Served:
         self.clock = clock or SystemClock()
         self.beats: list[frozenset[int]] = []
         self.decisions = 0
+        self.decides = threading.Event()  # cleared: the hub's thread stops at its next decision
+        self.decides.set()
         runtime_folder.make_folder(folder)
         self.start()
 
@@ -68,6 +72,7 @@ class Served:
 
     def _read_machine(self) -> Machine:
         self.decisions += 1
+        self.decides.wait(HANG_SECONDS)
         return Machine(2.0)
 
     def connect(self) -> socket.socket:
@@ -448,6 +453,47 @@ def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_besid
     eventually("both have ended", lambda: not served.status().runs)
     text = page.render_page(openmetrics=False).decode()
     assert sum_series(text, "paropt_run_interval_seconds", lane="standard") == 60.0
+
+
+def test_last_series_arrive_even_if_they_do_not_fit_into_the_sockets_buffer(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = threading.Event()
+
+    def send_all(connection: socket.socket, content: bytes) -> None:
+        sends.set()
+        super(socket.socket, connection).sendall(content)
+
+    series: dict[tuple[str, tuple[str, ...]], float] = {
+        ("paropt_pool_tasks_submitted_total", (f"pool{number}",)): 1.0 for number in range(20_000)
+    }
+    page = ServePage(served.hub.take_views)
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), collect=lambda: series)
+    eventually("it is registered", lambda: served.status().runs)
+    monkeypatch.setattr(link_module, "_LAST_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(socket.socket, "sendall", send_all)
+    served.decides.clear()
+    opened.end_run()
+    closing = threading.Thread(target=opened.close)
+    closing.start()
+    eventually("it waits, or has given up", lambda: sends.is_set() or not closing.is_alive())
+    served.decides.set()
+    closing.join(HANG_SECONDS)
+    eventually("it has gone", lambda: not served.status().runs)
+    assert count_submitted(page) == len(series)
+
+
+def test_series_that_can_not_be_collected_end_no_run(tmp_path: Path, served: Served) -> None:
+    def fail() -> dict[tuple[str, tuple[str, ...]], float]:
+        raise HistoryError("the disk has failed")
+
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), collect=fail)
+    opened.begin_run(FakeRun())
+    opened.end_run()
+    opened.close()
+    eventually("it has gone", lambda: not served.status().runs)
 
 
 def test_run_joins_a_serve_that_answers_late(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
 _PROCESS_BYTES = 8
+_LAST_SECONDS = 1.0  # at the end, for what the socket's buffer has no room for: a stopped `serve` holds up no exit
 
 LiveSeries = Mapping[tuple[str, Labels], Value]
 
@@ -148,7 +149,7 @@ class Link:
         with self._lock:
             self._run = None
             self._confirm_idle()
-        self._send_state()
+        self._send_state_safely()
 
     def report_usage(self, usage: MachineUsage) -> None:
         """Send the run's demand; from the run's thread."""
@@ -163,16 +164,19 @@ class Link:
             self._send(messages.Labels(lanes=lanes, bounds=dict(bounds)))
 
     def close(self) -> None:
-        """Send the last series, and end the session."""
-        self._send_state()
+        """Send the last series, and end the session. Blocks for two seconds at most, if `serve` does not read."""
         self._closed = True
         os.eventfd_write(self._wake, 1)
         if (connecting := self._connecting) is not None:
             with suppress(OSError):
                 connecting.shutdown(socket.SHUT_RDWR)  # ends a wait for an answer
         self._thread.join()
+        self._send_all()
+        self._send_state_safely()
         with self._lock:
             self._send(Bye())
+        self._send_all()
+        with self._lock:
             self._disconnect()
         os.close(self._wake)
 
@@ -193,6 +197,18 @@ class Link:
                     del self._unsent[: self._connection.send(self._unsent)]
         except OSError:
             self._unsent.clear()  # the thread sees the end of the connection
+
+    def _send_all(self) -> None:
+        """Wait until all is sent, or end the connection; once no other thread sends."""
+        if self._connection is None or not self._unsent:
+            return
+        try:
+            self._connection.settimeout(_LAST_SECONDS)
+            self._connection.sendall(self._unsent)
+            self._connection.setblocking(False)
+            self._unsent.clear()
+        except OSError:
+            self._disconnect()
 
     def _build_usage(self) -> Usage:
         usage = self._usage
