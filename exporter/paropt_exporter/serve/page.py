@@ -137,7 +137,8 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
     lanes: dict[str, LaneLabels] = {}
     pools: dict[str, None] = {}
     for project in checkouts:
-        lanes.update((lane.lane, lane) for lane in project.registration.lanes)
+        for lane in project.registration.lanes:
+            lanes[lane.lane] = _merge_lanes(lanes[lane.lane], lane) if lane.lane in lanes else lane
         pools.update(dict.fromkeys(project.registration.bounds))
     values = [project.values for project in checkouts]
     totals = sum_totals([each.totals for each in values])
@@ -153,6 +154,18 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
         if key in series:
             series[key] = max(_to_number(series[key]), seconds)
     return series
+
+
+def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
+    """Return a lane with the stages of both checkouts, as of two branches; of stages of one name the other's counts."""
+    stages = {stage.name: stage for stage in (*one.stages, *other.stages)}
+    intervals = [seconds for seconds in (one.interval_seconds, other.interval_seconds) if seconds is not None]
+    return LaneLabels(
+        lane=other.lane,
+        stages=tuple(stages.values()),
+        total=other.total or one.total,
+        interval_seconds=max(intervals, default=None),
+    )
 
 
 def _merge_last(values: Sequence[StoredValues]) -> LastValues:
