@@ -286,7 +286,7 @@ def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str
             raise DeliveryError(
                 f"{gateway.url} redirects to {response.headers['Location']}: push there if you trust it"
             )
-        if not response.ok:
+        if response.status_code >= 300:  # a 304, or a redirect to nowhere, is no receipt
             body = next(response.iter_content(_ERROR_CHARACTERS), b"").decode(errors="replace")
             line = " ".join("".join(char if char.isprintable() else " " for char in body).split())
             raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")
