@@ -13,6 +13,7 @@ from paropt_exporter import families
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve.link import find_registration
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.registry import RegisteredProject, Registry
 from support.event_samples import run_ended, run_started
@@ -106,12 +107,30 @@ def test_change_in_the_log_of_a_linked_history_is_read(history: Path, tmp_path: 
     os.utime(history, (1, 1))
     link = tmp_path / "history.db"
     link.symlink_to(history)
-    project = RegisteredProject(register(link, "fast"))
+    project = RegisteredProject(find_registration("shop", tmp_path, link, (), {}))
     project.refresh()
     with closing(History(history, project="shop", clock=SystemClock())) as opened:
         opened.mark_interrupted_runs()
         project.refresh()
     assert count_runs(project) == 1
+
+
+def test_checkout_has_one_registration_by_whatever_path_it_was_reached(folder: Path, tmp_path: Path) -> None:
+    checkout, link = tmp_path / "checkout", tmp_path / "link"
+    checkout.mkdir()
+    link.symlink_to(checkout)
+    registry = Registry(folder)
+    for root in (checkout, link, checkout / ".." / "checkout"):
+        registry.register(find_registration("shop", root, root / ".paropt" / "history.db", (), {}))
+        registry.register(find_registration("shop", root, root / ".." / "shared.db", (), {}))
+    histories = [checkout / ".paropt" / "history.db", tmp_path / "shared.db"]
+    assert sorted(registry.projects) == sorted(("shop", str(path)) for path in histories)
+
+
+def test_link_in_a_checkouts_own_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".paropt").symlink_to("/elsewhere")
+    history = tmp_path / ".paropt" / "history.db"
+    assert find_registration("shop", tmp_path, history, (), {}).history == str(history)
 
 
 def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.clock import Clock
@@ -426,14 +427,10 @@ class Link:
 def find_registration(
     project: str, root: Path, history: Path, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]
 ) -> Registration:
-    """Return the registration of a project."""
-    return Registration(
-        project=project,
-        root=str(root.absolute()),
-        history=str(history.absolute()),
-        lanes=lanes,
-        bounds=dict(bounds),
-    )
+    """Return the registration of a project; its paths are the same by whatever links it was reached."""
+    own = files.find_private_parts(history)[:1]  # in `.paropt` no link is followed
+    place = own[0].parent.resolve() / history.relative_to(own[0].parent) if own else history.resolve()
+    return Registration(project=project, root=str(root.resolve()), history=str(place), lanes=lanes, bounds=dict(bounds))
 
 
 def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hello:

@@ -155,8 +155,6 @@ def _read_unchanged(path: Path, project: str, last_run: tuple[int, str] | None) 
 
 def _stamp(path: Path) -> tuple[tuple[int, int, int], ...] | None:
     """Return the identities and times of a history and its log; None without a history."""
-    if os.path.islink(path):  # noqa: PTH114 -- Path's raises PermissionError
-        path = Path(os.path.realpath(path))  # SQLite's log is beside the file itself; `resolve` raises for a loop
     found = []
     for part in (path, path.with_name(f"{path.name}-wal")):
         try:
