@@ -196,6 +196,28 @@ def test_totals_of_a_history_that_begins_again_are_added_to_the_earlier_ones(tmp
         assert count_runs(project) == total
 
 
+def test_history_that_seems_another_one_while_it_changes_is_read_again(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read without locks may see half of a change."""
+
+    def change(*_: object) -> bool:
+        os.utime(history)
+        return False
+
+    project = RegisteredProject(register(history, "fast"))
+    record_run(history, "known")
+    project.refresh()
+    total = count_runs(project)
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "has_held_run", change)
+        os.utime(history)
+        project.refresh()
+        assert count_runs(project) == total
+    project.refresh()
+    assert count_runs(project) == total
+
+
 def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path) -> None:
     record_run(history, "known")
     project = RegisteredProject(register(history, "fast"))

@@ -87,7 +87,11 @@ class RegisteredProject:
     def _read(self, path: Path) -> bool:
         """Read the history; return whether it is another one than the last time."""
         known = self.values.last_run
-        values, stamp, is_same = _read_unchanged(path, self.registration.project, known)
+        found = _read_unchanged(path, self.registration.project, known)
+        if found is None:
+            self._stamp = None
+            return False
+        values, stamp, is_same = found
         if not is_same:
             self._past = self.values.totals
         self.values, self._stamp = _add_past(values, self._past), stamp
@@ -132,10 +136,13 @@ def _is_deleted(root: str) -> bool:
     return False
 
 
-def _read_unchanged(path: Path, project: str, last_run: tuple[int, str] | None) -> tuple[StoredValues, object, bool]:
+def _read_unchanged(
+    path: Path, project: str, last_run: tuple[int, str] | None
+) -> tuple[StoredValues, object, bool] | None:
     """Return the values of one moment, their stamp, and whether the history has held this run.
 
-    A history without a log is read without locks, and a run may change it meanwhile.
+    A history without a log is read without locks, and a run may change it meanwhile. None if it may be another history,
+    and changed during each try: half of a change could lack the run.
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
@@ -148,9 +155,9 @@ def _read_unchanged(path: Path, project: str, last_run: tuple[int, str] | None) 
             )
             is_same = last_run is None or history.has_held_run(*last_run)
         after = _stamp(path)
-        if after == before or not left:
+        if after == before or (is_same and not left):
             return values, after if after == before and _is_old(path) else None, is_same
-    raise AssertionError("the last try returns")
+    return None
 
 
 def _stamp(path: Path) -> tuple[tuple[int, int, int], ...] | None:
