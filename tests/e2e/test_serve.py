@@ -301,6 +301,14 @@ def test_repeating_run_stays_registered_between_its_lanes(tmp_path: Path, served
         assert lane.wait(HANG_SECONDS) == 0
 
 
+def test_relative_folder_is_one_line(tmp_path: Path) -> None:
+    for command in ("serve", "serve status"):
+        refused = run(tmp_path, *command.split(), PAROPT_SERVE="runtime")
+        message = "paropt-exporter: PAROPT_SERVE=runtime: expected the absolute path of a folder\n"
+        assert (refused.returncode, refused.stderr) == (2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_status_without_serve_is_one_line(tmp_path: Path) -> None:
     shown = run(tmp_path, "serve", "status", PAROPT_SERVE=str(tmp_path))
     assert shown.returncode == 2

@@ -88,10 +88,12 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
 
 
 def find_folder(environ: MutableMapping[str, str]) -> Path:
-    """Return the runtime folder. Raises UsageError if the environment turns `serve` off."""
+    """Return the runtime folder. Raises UsageError if the environment turns `serve` off, or names a relative folder."""
     folder = runtime_folder.find_folder(environ)
     if folder is None:
         raise UsageError(f"{runtime_folder.VARIABLE}={runtime_folder.OFF} turns `paropt-exporter serve` off: unset it")
+    if not folder.is_absolute():  # each run would look for it in its project
+        raise UsageError(f"{runtime_folder.VARIABLE}={folder}: expected the absolute path of a folder")
     return folder
 
 
