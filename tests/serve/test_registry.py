@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import families
+from paropt_exporter.aggregation import Totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
@@ -194,6 +195,27 @@ def test_totals_of_a_history_that_begins_again_are_added_to_the_earlier_ones(tmp
         shutil.rmtree(history.parent)
         project.refresh()
         assert count_runs(project) == total
+
+
+def test_history_of_a_run_in_progress_is_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one takes a second; each event changes it."""
+    reads = list[History]()
+    with closing(History(history, project="shop", clock=SystemClock())) as running:
+        running.observe(run_started(run_id="live"))
+        load = History.load_totals
+
+        def load_between_changes(opened: History) -> Totals:
+            totals = load(opened)
+            running.observe(run_ended(run_id=f"live-{len(reads)}"))
+            reads.append(opened)
+            return totals
+
+        monkeypatch.setattr(History, "load_totals", load_between_changes)
+        project = RegisteredProject(register(history, "fast"))
+        project.refresh()
+        assert (len(reads), project.values.last_run) == (1, (2, "live"))  # the moment before the change
+        project.refresh()
+        assert (len(reads), project.values.last_run) == (2, (3, "live-0"))
 
 
 def test_history_that_seems_another_one_while_it_changes_is_read_again(

@@ -144,6 +144,20 @@ class History:
                 self._report_fault(str(error))
                 return ()
 
+    @contextmanager
+    def hold_moment(self) -> Iterator[None]:
+        """Let all reads in the block see the same moment, if the history has a log."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN")
+            except sqlite3.Error as error:
+                raise build_unreadable_error(self.path, error) from error
+            try:
+                yield
+            finally:
+                with suppress(sqlite3.Error):  # a read that found damage has opened the file again
+                    self._connection.execute("ROLLBACK")
+
     def load_totals(self) -> Totals:
         """Return the counters and histograms of all runs so far, of all processes."""
         return self._query(queries.load_totals, self._project)

@@ -28,7 +28,11 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds: a file that has just changed may change again unseen.
 _TICK_NANOSECONDS = 50_000_000
-_TRIES = 3  # to read a history that a run changes meanwhile
+_TRIES = 3  # to read a history without a log that a run changes meanwhile
+
+_Stamp = (
+    tuple[tuple[int, int, int], ...] | None
+)  # identity, size and time of a history and its log; None: it is missing
 
 ProjectKey = tuple[str, str]  # the name of the project, the path of its history
 
@@ -141,12 +145,13 @@ def _read_unchanged(
 ) -> tuple[StoredValues, object, bool] | None:
     """Return the values of one moment, their stamp, and whether the history has held this run.
 
-    A history without a log is read without locks, and a run may change it meanwhile. None if it may be another history,
-    and changed during each try: half of a change could lack the run.
+    A history with a log is read in a transaction. One without is read without locks, and a run may change it meanwhile.
+    None if it may be another history, and changed during each try: half of a change could lack the run.
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
-        with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
+        opened = History(path, project=project, clock=SystemClock(), for_reading=True)
+        with closing(opened) as history, history.hold_moment():
             values = StoredValues(
                 totals=history.load_totals(),
                 last=history.load_last_values(),
@@ -155,12 +160,20 @@ def _read_unchanged(
             )
             is_same = last_run is None or history.has_held_run(*last_run)
         after = _stamp(path)
-        if after == before or (is_same and not left):
+        if after == before or _has_kept_log(before, after) or (is_same and not left):
             return values, after if after == before and _is_old(path) else None, is_same
     return None
 
 
-def _stamp(path: Path) -> tuple[tuple[int, int, int], ...] | None:
+def _has_kept_log(before: _Stamp, after: _Stamp) -> bool:
+    """Return whether the history had the same log all the time."""
+    if before is None or after is None or not len(before) == len(after) == 2:
+        return False
+    (identity, size, _), (identity_after, _, _) = before[1], after[1]
+    return identity == identity_after and size > 0
+
+
+def _stamp(path: Path) -> _Stamp:
     """Return the identities and times of a history and its log; None without a history."""
     found = []
     for part in (path, path.with_name(f"{path.name}-wal")):
