@@ -354,6 +354,26 @@ def test_run_survives_a_serve_that_sends_nonsense_behind_its_welcome(served: Ser
     eventually("it is back", lambda: len(served.status().runs) == 1)
 
 
+def test_run_that_another_serve_refuses_says_so_once(tmp_path: Path, served: Served) -> None:
+    """As after an upgrade of `serve`: without its page the metrics of a run are on none."""
+    said = queue.Queue[str]()
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), say=said.put)
+    served.hub.close()
+    with runtime_folder.listen(served.folder) as other:
+        other.settimeout(HANG_SECONDS)
+        for _ in range(3):
+            client, _ = other.accept()
+            with client:
+                assert read_line(client)
+                client.sendall(encode(messages.Refusal(reason="use one version")))
+    served.start()
+    eventually("it is back", lambda: served.status().runs)
+    opened.close()
+    assert said.get_nowait() == "`paropt-exporter serve` refuses this run, which goes on alone: use one version"
+    assert said.empty()
+
+
 def test_end_of_serve_gives_no_run_the_cores_of_another(tmp_path: Path, served: Served) -> None:
     """Each run keeps its share until `serve` is back: together they have no more than the machine."""
     pids = (os.getpid(), os.getppid())

@@ -102,7 +102,7 @@ class Link:
         self._say = say
         self._answer_seconds = answer_seconds
         self.collect = collect
-        self._lock = Lock()  # guards: all below but the last three
+        self._lock = Lock()  # guards: all below but the last four
         self._connection: socket.socket | None = None
         self._unsent = bytearray()
         self._run: ShareTaker | None = None
@@ -119,6 +119,7 @@ class Link:
         self._heard_seconds = self._lost_seconds = 0.0
         self._closed = False
         self._connecting: socket.socket | None = None
+        self._refusal = ""  # the last one that was said; of the thread
         try:
             self.url = self._register_first()
         except TimeoutError:
@@ -383,8 +384,14 @@ class Link:
                 self._leave()
         try:
             self.url = self._register(_RETRY_SECONDS)  # `close` can't end a wait for room in the queue
-        except (OSError, Refused):
+        except OSError:
             return
+        except Refused as refusal:
+            if str(refusal) != self._refusal:
+                self._refusal = str(refusal)
+                self._say(f"`paropt-exporter serve` refuses this run, which goes on alone: {refusal}")
+            return
+        self._refusal = ""
         with self._lock:
             if self._hello.limited and self._share is None:
                 self._set_share(MachineShare(cores=0.0, memory_bytes=0.0))
