@@ -42,12 +42,11 @@ class Request(Struct, frozen=True, kw_only=True):
 
     @property
     def gzip(self) -> bool:
-        """Whether the client accepts gzip."""
-        for coding in self.headers.get("accept-encoding", "").lower().split(","):
-            name, _, weight = coding.replace(" ", "").partition(";")
-            if name in ("gzip", "*"):
-                return weight.rstrip("0") not in ("q=", "q=0.")
-        return False
+        """Whether the client accepts gzip; `*` stands for the codings that it does not name."""
+        codings = self.headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
+        weights = {name: weight for name, _, weight in (coding.partition(";") for coding in codings)}
+        weight = weights.get("gzip", weights.get("*"))
+        return weight is not None and weight.rstrip("0") not in ("q=", "q=0.")
 
 
 class Response(Struct, frozen=True, kw_only=True):
