@@ -7,7 +7,7 @@ lane (`paropt_stage_running`, deadlines) are not here: they end with the process
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from msgspec import Struct, field
@@ -61,6 +61,22 @@ class Totals(Struct, frozen=True, kw_only=True):
 
     counters: Mapping[SeriesKey, float] = field(default_factory=lambda: MappingProxyType({}))
     histograms: Mapping[SeriesKey, HistogramTotal] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def sum_totals(parts: Sequence[Totals]) -> Totals:
+    """Return the totals of several histories together."""
+    if len(parts) == 1:
+        return parts[0]
+    counters: dict[SeriesKey, float] = {}
+    histograms: dict[SeriesKey, HistogramTotal] = {}
+    for part in parts:
+        for key, number in part.counters.items():
+            counters[key] = counters.get(key, 0.0) + number
+        for key, total in part.histograms.items():
+            before = histograms.get(key, HistogramTotal())
+            buckets = tuple(one + other for one, other in zip(before.buckets, total.buckets, strict=True))
+            histograms[key] = HistogramTotal(buckets=buckets, sum=before.sum + total.sum)
+    return Totals(counters=counters, histograms=histograms)
 
 
 class LastValues(Struct, frozen=True, kw_only=True):

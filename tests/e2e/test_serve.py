@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from paropt_exporter.serve.messages import Registration, encode
 from support import projects
 from support.real_servers import HANG_SECONDS, environment, eventually, free_port, get, installed_command, run
 from support.serve_process import ServeProcess, begin_run, check_page, serve, sum_series
@@ -300,6 +301,14 @@ def test_repeating_run_stays_registered_between_its_lanes(tmp_path: Path, served
         assert lane.wait(HANG_SECONDS) == 0
 
 
+def test_relative_folder_is_one_line(tmp_path: Path) -> None:
+    for command in ("serve", "serve status"):
+        refused = run(tmp_path, *command.split(), PAROPT_SERVE="runtime")
+        message = "paropt-exporter: PAROPT_SERVE=runtime: expected the absolute path of a folder\n"
+        assert (refused.returncode, refused.stderr) == (2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_status_without_serve_is_one_line(tmp_path: Path) -> None:
     shown = run(tmp_path, "serve", "status", PAROPT_SERVE=str(tmp_path))
     assert shown.returncode == 2
@@ -314,19 +323,36 @@ def test_socket_of_a_dead_serve_costs_a_run_nothing(tmp_path: Path) -> None:
 
 
 def test_serve_takes_the_socket_of_systemd(tmp_path: Path) -> None:
-    """As the socket unit starts it: descriptor 3 listens, and the variables name this process."""
+    with serve_on_systemd_socket(tmp_path / "runtime") as url:
+        assert get(url)[0] == 200
+
+
+def test_scrape_that_waits_for_the_start_of_serve_finds_all_projects(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        assert run(project(tmp_path, "one"), **served.environment).returncode == 0
+    gone = encode(Registration(project="gone", root="/gone", history="/gone/history.db"))
+    for number in range(5000):  # which take longer to load than the endpoint
+        (served.runtime / "projects" / f"{number}.json").write_bytes(gone)
+    with serve_on_systemd_socket(served.runtime) as url:
+        status, page = get(url)
+    assert (status, sum_series(page, "paropt_runs_total", project="one", result="success")) == (200, 1)
+
+
+@contextmanager
+def serve_on_systemd_socket(runtime: Path) -> Iterator[str]:
+    """Start `serve` as the socket unit does: descriptor 3 listens, and the variables name its process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/metrics"
         script = f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --web.systemd-socket'
         process = subprocess.Popen(
             ["bash", "-c", script, installed_command()],
-            env=environment(PAROPT_SERVE=str(tmp_path / "runtime")),
+            env=environment(PAROPT_SERVE=str(runtime)),
             pass_fds=(listener.fileno(),),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
     try:
-        assert get(url)[0] == 200
+        yield url
     finally:
         process.terminate()
         assert process.wait(HANG_SECONDS) == 0

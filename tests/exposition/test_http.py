@@ -50,6 +50,7 @@ def test_a_path_is_kept_as_sent(target: bytes, path: str) -> None:
         (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"GET /" + b"a" * 9000, HTTPStatus.REQUEST_URI_TOO_LONG),
         (b"GET / HTTP/1.1\r\nA: " + b"a" * 20000, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (b"\r\n" * 10000, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )
@@ -77,6 +78,9 @@ def test_any_bytes_are_a_request_an_incomplete_one_or_bad(noise: bytes) -> None:
         ("GZIP;q=0.5", True),
         ("gzip;q=0", False),
         ("gzip; q=0.000", False),
+        ("*", True),
+        ("*;q=0, gzip", True),
+        ("*, gzip;q=0", False),
         ("br", False),
         ("", False),
     ],

@@ -104,6 +104,13 @@ def test_a_redirect_is_an_error_and_not_followed(gateway: RecordingGateway) -> N
         push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
 
 
+@pytest.mark.parametrize("status", [300, 302, 304])
+def test_any_status_but_2xx_is_an_error(gateway: RecordingGateway, status: int) -> None:
+    gateway.statuses = [status]
+    with pytest.raises(DeliveryError, match=f"answered {status}"):
+        push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
+
+
 def test_an_unreachable_gateway_is_a_short_error() -> None:
     with pytest.raises(DeliveryError, match=r"^http://127\.0\.0\.1:9: Connection refused$"):
         push_page(PAGE, Gateway(url="http://127.0.0.1:9"), job="j", grouping=GROUP)

@@ -124,12 +124,9 @@ def test_other_methods_get_a_405_with_the_allowed_ones(server_factory: Callable[
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_ready_is_503_until_the_exporter_is_ready(server_factory: Callable[..., Server]) -> None:
-    ready = threading.Event()
-    server = server_factory(is_ready=ready.is_set)
-    assert (ask(server, "/-/healthy")[0].status, ask(server, "/-/ready")[0].status) == (200, 503)
-    ready.set()
-    assert ask(server, "/-/ready")[0].status == 200
+def test_an_endpoint_is_healthy_and_ready_while_it_serves(server_factory: Callable[..., Server]) -> None:
+    server = server_factory()
+    assert (ask(server, "/-/healthy")[0].status, ask(server, "/-/ready")[0].status) == (200, 200)
 
 
 def test_a_rendering_error_fails_only_its_scrape(
@@ -141,6 +138,19 @@ def test_a_rendering_error_fails_only_its_scrape(
     assert "could not be rendered" in caplog.text
 
 
+def test_a_page_that_can_not_be_compressed_fails_only_its_scrape(
+    server_factory: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    server = server_factory()
+    with monkeypatch.context() as patched:
+        patched.setattr(gzip, "compress", fail)
+        assert ask(server, **{"Accept-Encoding": "gzip"})[0].status == 500
+    assert ask(server)[0].status == 200
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -150,8 +160,9 @@ def test_a_rendering_error_fails_only_its_scrape(
         b"\x16\x03\x01\x00\xa5\x01\x00\x00",
         b"GET /\0 HTTP/1.1\r\n\r\n",
         b"GET /metrics HTTP/7.7\r\n\r\n",
+        b"\r\n" * 5_000_000,
     ],
-    ids=["10 MB line", "10,000 headers", "HTTP/2", "TLS", "NUL", "version"],
+    ids=["10 MB line", "10,000 headers", "HTTP/2", "TLS", "NUL", "version", "empty lines"],
 )
 def test_an_invalid_request_gets_its_4xx_while_the_client_still_sends(
     server_factory: Callable[..., Server], sent: bytes

@@ -148,6 +148,15 @@ def test_a_replaced_certificate_is_shown_to_new_connections(start: Callable[...,
     assert serial(endpoint) != before
 
 
+@pytest.mark.parametrize("text", ["", "x: [", f"tls_server_config: {{{TLS}}}"], ids=["none", "invalid", "weaker"])
+def test_a_replaced_certificate_is_shown_beside_a_refused_config(start: Callable[..., Endpoint], text: str) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}, min_version: TLS13}}")
+    web_config(endpoint.folder, text)
+    before = serial(endpoint)
+    endpoint.authority.issue("server")
+    assert serial(endpoint) != before
+
+
 def test_an_expired_certificate_is_refused_by_clients_until_it_is_replaced(start: Callable[..., Endpoint]) -> None:
     endpoint = start()
     endpoint.authority.issue("server", until=datetime(2020, 1, 1, tzinfo=UTC))

@@ -27,6 +27,7 @@ PROMETHEUS_3 = (
         ("text/plain;version=0.0.4", Format.TEXT_0),
         ("text/plain; version=1.0.0", Format.TEXT_1),
         ("application/openmetrics-text; version=1.0.0", Format.OPENMETRICS),
+        ("application/openmetrics-text", Format.OPENMETRICS),
         (PROMETHEUS_2, Format.OPENMETRICS),
         (PROMETHEUS_3, Format.OPENMETRICS),
         ("application/openmetrics-text;version=1.0.0;q=0.1,text/plain;version=0.0.4;q=0.9", Format.TEXT_0),

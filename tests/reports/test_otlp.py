@@ -6,6 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from paropt_exporter.errors import DeliveryError
@@ -143,6 +147,25 @@ def test_a_collector_that_refuses_is_one_error_and_no_log_line(
     with caplog.at_level(logging.DEBUG, logger="opentelemetry"), pytest.raises(DeliveryError, match="400"):
         report.report(finished(stage("unit", 1, attempt("unit"))))
     assert caplog.records == []
+
+
+def test_a_part_that_the_collector_rejected_is_an_error(collector: Collector) -> None:
+    rejected = ExportTracePartialSuccess(rejected_spans=2, error_message="too old")
+    collector.body = ExportTraceServiceResponse(partial_success=rejected).SerializeToString()
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with pytest.raises(DeliveryError, match=r"the collector rejected a part: 2 \(too old\)"):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert [path for path, _ in collector.visits] == ["/v1/traces"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"ok", b"\xff" * 10, ExportTraceServiceResponse().SerializeToString()])
+def test_a_collector_may_answer_with_any_body(collector: Collector, body: bytes) -> None:
+    collector.body = body
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert collector.span("RUN standard")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

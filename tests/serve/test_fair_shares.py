@@ -80,6 +80,15 @@ def test_fixed_size_beyond_the_machine_leaves_others_nothing() -> None:
     assert cores(decide_shares(Machine(2.0), [demand(1, 8.0, held=8.0), demand(2, 1.0)]))[2] == 0.0
 
 
+def test_fixed_size_starts_no_task_while_another_run_has_no_core() -> None:
+    waits = demand(2, 1.0)
+    assert cores(decide_shares(Machine(2.0), [demand(1, 4.0, held=4.0, granted=2.0), waits])) == {1: 0.0, 2: 0.0}
+    assert cores(decide_shares(Machine(2.0), [demand(1, 4.0, held=2.0, granted=0.0), waits])) == {1: 0.0, 2: 0.0}
+    assert cores(decide_shares(Machine(2.0), [demand(1, 4.0, held=1.0, granted=0.0), waits])) == {1: 1.0, 2: 1.0}
+    runs = demand(2, 1.0, held=1.0)
+    assert cores(decide_shares(Machine(2.0), [demand(1, 4.0, held=4.0, granted=1.0), runs])) == {1: 1.0, 2: 1.0}
+
+
 def test_memory_of_the_longest_waiting_run_is_reserved() -> None:
     holds = RunDemand(run=1, held=1, wanted=2, committed=1, granted=1, used_seconds=9, memory_held_bytes=60,
                       memory_wanted_bytes=80, memory_committed_bytes=60)  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from msgspec.structs import replace
 
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine import MachineShare, MachineUsage
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import HistoryError, UsageError
+from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve import link as link_module
 from paropt_exporter.serve import messages, runtime_folder
 from paropt_exporter.serve.fair_shares import Machine
 from paropt_exporter.serve.hub import Hub
@@ -47,6 +51,8 @@ class Served:
         self.clock = clock or SystemClock()
         self.beats: list[frozenset[int]] = []
         self.decisions = 0
+        self.decides = threading.Event()  # cleared: the hub's thread stops at its next decision
+        self.decides.set()
         runtime_folder.make_folder(folder)
         self.start()
 
@@ -56,17 +62,17 @@ class Served:
         self.hub = Hub(
             listener,
             registry,
-            url=URL,
             read_machine=self._read_machine,
             clock=self.clock,
             beat=lambda runs: self.beats.append(frozenset(runs)),
             awaited=awaited,
             most_runs=most_runs,
         )
-        self.hub.start()
+        self.hub.start(URL)
 
     def _read_machine(self) -> Machine:
         self.decisions += 1
+        self.decides.wait(HANG_SECONDS)
         return Machine(2.0)
 
     def connect(self) -> socket.socket:
@@ -177,6 +183,13 @@ def test_burst_of_reports_costs_few_decisions(tmp_path: Path, served: Served) ->
         client.sendall(encode(messages.Usage(cores_wanted=1.0)) * 1000 + encode(messages.Usage(cores_wanted=2.0)))
         eventually("the last one is known", lambda: [run.cores_wanted for run in served.status().runs] == [2.0])
     assert served.decisions - before < 100  # a burst arrives in a few pieces, and each look at the status is one
+
+
+def test_status_of_many_projects_arrives_whole(tmp_path: Path, served: Served) -> None:
+    registration = replace(register(tmp_path), root="/" + "x" * 3_000_000)
+    opened = Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
+    assert [project.root for project in served.status().projects] == [registration.root]
+    opened.close()
 
 
 def test_line_without_an_end_is_cut_off() -> None:
@@ -341,6 +354,26 @@ def test_run_survives_a_serve_that_sends_nonsense_behind_its_welcome(served: Ser
     eventually("it is back", lambda: len(served.status().runs) == 1)
 
 
+def test_run_that_another_serve_refuses_says_so_once(tmp_path: Path, served: Served) -> None:
+    """As after an upgrade of `serve`: without its page the metrics of a run are on none."""
+    said = queue.Queue[str]()
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), say=said.put)
+    served.hub.close()
+    with runtime_folder.listen(served.folder) as other:
+        other.settimeout(HANG_SECONDS)
+        for _ in range(3):
+            client, _ = other.accept()
+            with client:
+                assert read_line(client)
+                client.sendall(encode(messages.Refusal(reason="use one version")))
+    served.start()
+    eventually("it is back", lambda: served.status().runs)
+    opened.close()
+    assert said.get_nowait() == "`paropt-exporter serve` refuses this run, which goes on alone: use one version"
+    assert said.empty()
+
+
 def test_end_of_serve_gives_no_run_the_cores_of_another(tmp_path: Path, served: Served) -> None:
     """Each run keeps its share until `serve` is back: together they have no more than the machine."""
     pids = (os.getpid(), os.getppid())
@@ -379,6 +412,108 @@ def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path:
     assert sum_series(text, "paropt_pool_tasks_submitted_total") == 6
     assert sum_series(text, "paropt_pool_size") == 0
     assert sum_series(text, "paropt_serve_history_readable") == 0  # there are none
+
+
+def open_session(served: Served, hello: Hello, submitted: float | None = None) -> socket.socket:
+    """Register, and send the counter of a pool's tasks."""
+    client = served.connect()
+    client.sendall(encode(hello))
+    assert isinstance(decode_from_serve(read_line(client)), messages.Welcome)
+    if submitted is not None:
+        sample = messages.Sample(family="paropt_pool_tasks_submitted_total", labels=("commands",), value=submitted)
+        client.sendall(encode(messages.State(run_id="r1", samples=(sample,))))
+    return client
+
+
+def count_submitted(page: ServePage) -> float:
+    return sum_series(page.render_page(openmetrics=False).decode(), "paropt_pool_tasks_submitted_total")
+
+
+def test_counters_of_a_run_that_comes_back_count_once(tmp_path: Path, served: Served) -> None:
+    """A `serve` that was stopped for a while loses its runs, which register again with the same counters."""
+    page = ServePage(served.hub.take_views)
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    with open_session(served, hello, 3.0):
+        eventually("it is counted", lambda: count_submitted(page) == 3.0)
+    eventually("its connection has ended", lambda: not served.status().runs)
+    assert count_submitted(page) == 3.0
+    with open_session(served, hello):
+        assert count_submitted(page) == 3.0
+        with open_session(served, hello, 4.0):  # before the end of the earlier connection
+            assert len(served.status().runs) == 1
+            eventually("it goes on", lambda: count_submitted(page) == 4.0)
+
+
+def test_counters_of_killed_runs_add_up(tmp_path: Path, served: Served) -> None:
+    page = ServePage(served.hub.take_views)
+    for number in range(1, 3):
+        killed = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        hello = replace(build_hello(register(tmp_path), lane="standard", limited=True), pid=killed.pid)
+        with open_session(served, hello, 3.0):
+            eventually("it is counted", lambda total=3.0 * number: count_submitted(page) == total)
+        killed.kill()
+        killed.communicate()
+        beats = len(served.beats)
+        eventually("two beats have found its end", lambda beats=beats: len(served.beats) > beats + 1)
+        assert count_submitted(page) == 3.0 * number
+
+
+def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_beside_it(
+    tmp_path: Path, served: Served
+) -> None:
+    page = ServePage(served.hub.take_views)
+    repeating, single = (
+        replace(register(tmp_path), lanes=(LaneLabels(lane="standard", stages=(), interval_seconds=interval),))
+        for interval in (60.0, None)
+    )
+    with open_session(served, build_hello(repeating, lane="standard", limited=True)):
+        with open_session(served, build_hello(single, lane="standard", limited=True)):
+            pass
+        eventually("it has ended", lambda: len(served.status().runs) == 1)
+    eventually("both have ended", lambda: not served.status().runs)
+    text = page.render_page(openmetrics=False).decode()
+    assert sum_series(text, "paropt_run_interval_seconds", lane="standard") == 60.0
+
+
+def test_last_series_arrive_even_if_they_do_not_fit_into_the_sockets_buffer(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = threading.Event()
+
+    def send_all(connection: socket.socket, content: bytes) -> None:
+        sends.set()
+        super(socket.socket, connection).sendall(content)
+
+    series: dict[tuple[str, tuple[str, ...]], float] = {
+        ("paropt_pool_tasks_submitted_total", (f"pool{number}",)): 1.0 for number in range(20_000)
+    }
+    page = ServePage(served.hub.take_views)
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), collect=lambda: series)
+    eventually("it is registered", lambda: served.status().runs)
+    monkeypatch.setattr(link_module, "_LAST_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(socket.socket, "sendall", send_all)
+    served.decides.clear()
+    opened.end_run()
+    closing = threading.Thread(target=opened.close)
+    closing.start()
+    eventually("it waits, or has given up", lambda: sends.is_set() or not closing.is_alive())
+    served.decides.set()
+    closing.join(HANG_SECONDS)
+    eventually("it has gone", lambda: not served.status().runs)
+    assert count_submitted(page) == len(series)
+
+
+def test_series_that_can_not_be_collected_end_no_run(tmp_path: Path, served: Served) -> None:
+    def fail() -> dict[tuple[str, tuple[str, ...]], float]:
+        raise HistoryError("the disk has failed")
+
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    opened = Link(served.folder, hello, clock=SystemClock(), collect=fail)
+    opened.begin_run(FakeRun())
+    opened.end_run()
+    opened.close()
+    eventually("it has gone", lambda: not served.status().runs)
 
 
 def test_run_joins_a_serve_that_answers_late(tmp_path: Path) -> None:

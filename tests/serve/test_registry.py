@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import families
+from paropt_exporter.aggregation import Totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve.link import find_registration
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.registry import RegisteredProject, Registry
-from support.event_samples import run_started
+from support.event_samples import run_ended, run_started
 
 
 @pytest.fixture
@@ -100,6 +102,38 @@ def test_history_is_read_again_only_after_a_change(history: Path) -> None:
     assert counted == 1
 
 
+def test_change_in_the_log_of_a_linked_history_is_read(history: Path, tmp_path: Path) -> None:
+    with closing(History(history, project="shop", clock=SystemClock())):
+        pass
+    os.utime(history, (1, 1))
+    link = tmp_path / "history.db"
+    link.symlink_to(history)
+    project = RegisteredProject(find_registration("shop", tmp_path, link, (), {}))
+    project.refresh()
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+        project.refresh()
+    assert count_runs(project) == 1
+
+
+def test_checkout_has_one_registration_by_whatever_path_it_was_reached(folder: Path, tmp_path: Path) -> None:
+    checkout, link = tmp_path / "checkout", tmp_path / "link"
+    checkout.mkdir()
+    link.symlink_to(checkout)
+    registry = Registry(folder)
+    for root in (checkout, link, checkout / ".." / "checkout"):
+        registry.register(find_registration("shop", root, root / ".paropt" / "history.db", (), {}))
+        registry.register(find_registration("shop", root, root / ".." / "shared.db", (), {}))
+    histories = [checkout / ".paropt" / "history.db", tmp_path / "shared.db"]
+    assert sorted(registry.projects) == sorted(("shop", str(path)) for path in histories)
+
+
+def test_link_in_a_checkouts_own_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".paropt").symlink_to("/elsewhere")
+    history = tmp_path / ".paropt" / "history.db"
+    assert find_registration("shop", tmp_path, history, (), {}).history == str(history)
+
+
 def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) -> None:
     with closing(History(history, project="shop", clock=SystemClock())) as opened:
         opened.mark_interrupted_runs()
@@ -132,3 +166,102 @@ def test_checkout_of_which_nothing_can_be_told_is_a_fault(tmp_path: Path) -> Non
     project = RegisteredProject(register(root / "history.db", "fast"))
     project.refresh()
     assert project.fault
+
+
+def count_runs(project: RegisteredProject) -> float:
+    counters = project.values.totals.counters
+    return sum(value for (name, _), value in counters.items() if name == families.RUNS.name)
+
+
+def record_run(history: Path, run_id: str) -> None:
+    """Record a run that was killed."""
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.observe(run_started(run_id=run_id))
+    with closing(History(history, project="shop", clock=SystemClock())) as opened:
+        opened.mark_interrupted_runs()
+
+
+def test_totals_of_a_history_that_begins_again_are_added_to_the_earlier_ones(tmp_path: Path) -> None:
+    """`git clean -fdx` removes a history; other checkouts of the project are in the same sum."""
+    history = tmp_path / "shop" / ".paropt" / "history.db"
+    project = RegisteredProject(register(history, "fast"))
+    total = 0
+    for runs in (1, 2, 1):
+        for _ in range(runs):
+            total += 1
+            record_run(history, f"run-{total}")
+        project.refresh()
+        assert count_runs(project) == total
+        shutil.rmtree(history.parent)
+        project.refresh()
+        assert count_runs(project) == total
+
+
+def test_history_of_a_run_in_progress_is_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one takes a second; each event changes it."""
+    reads = list[History]()
+    with closing(History(history, project="shop", clock=SystemClock())) as running:
+        running.observe(run_started(run_id="live"))
+        load = History.load_totals
+
+        def load_between_changes(opened: History) -> Totals:
+            totals = load(opened)
+            running.observe(run_ended(run_id=f"live-{len(reads)}"))
+            reads.append(opened)
+            return totals
+
+        monkeypatch.setattr(History, "load_totals", load_between_changes)
+        project = RegisteredProject(register(history, "fast"))
+        project.refresh()
+        assert (len(reads), project.values.last_run) == (1, (2, "live"))  # the moment before the change
+        project.refresh()
+        assert (len(reads), project.values.last_run) == (2, (3, "live-0"))
+
+
+def test_history_that_seems_another_one_while_it_changes_is_read_again(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read without locks may see half of a change."""
+
+    def change(*_: object) -> bool:
+        os.utime(history)
+        return False
+
+    project = RegisteredProject(register(history, "fast"))
+    record_run(history, "known")
+    project.refresh()
+    total = count_runs(project)
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "has_held_run", change)
+        os.utime(history)
+        project.refresh()
+        assert count_runs(project) == total
+    project.refresh()
+    assert count_runs(project) == total
+
+
+def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path) -> None:
+    record_run(history, "known")
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    known = count_runs(project)
+    with closing(History(history, project="shop", clock=SystemClock(), keep_runs=1)) as opened:
+        opened.observe_all((run_started(run_id="next"), run_ended(run_id="next")))
+        assert opened.find_run("known") is None
+    project.refresh()
+    assert count_runs(project) == known + 1
+
+
+def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    places = [tmp_path / name for name in ("a", "b")]
+    for number, place in enumerate((*places, places[0]), 1):
+        if number > 1:
+            next(each for each in places if each != place).rename(place)
+        history = place / ".paropt" / "history.db"
+        record_run(history, f"run-{number}")
+        registry.register(Registration(project="shop", root=str(place), history=str(history)))
+        checkouts = tuple(registry.projects.values())
+        for project in checkouts:
+            project.refresh(checkouts)
+        assert sum(map(count_runs, checkouts)) == number

@@ -159,6 +159,19 @@ def test_waits_are_summed_by_project() -> None:
     assert one.waiting_seconds == 0.0
 
 
+def test_runs_that_have_just_ended_neither_wait_nor_hold() -> None:
+    """A scrape may come before the decision that follows the end of a run."""
+    runs = Runs(cores=1.0)
+    one, other, last = runs.add(), runs.add(), runs.add()
+    runs.want(one, 1.0)
+    runs.want(one, 1.0, held=1.0)
+    runs.want(other, 1.0)
+    runs.want(last, 1.0)
+    runs.sessions.remove(one)
+    runs.sessions.remove(other)
+    assert sum_shares(runs.sessions.list_open(), runs.sessions.waits) == {"p2": {}}
+
+
 def test_repeated_grant_has_the_same_number() -> None:
     runs = Runs()
     one = runs.add()

@@ -16,13 +16,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """The spans and metrics so far. `status`: its answer to each request; `location`: where a redirect leads.
+    """The spans and metrics so far. `status`, `body`: its answer to each request; `location`: where a redirect leads.
 
     `visits`: the paths and headers of all requests.
     """
 
     def __init__(self) -> None:
         self.status = 200
+        self.body = b""
         self.location = ""
         self.visits: list[tuple[str, dict[str, str]]] = []
         self.spans: list[Span] = []
@@ -75,8 +76,9 @@ def collecting() -> Iterator[Collector]:
             self.send_response(collector.status)
             if collector.location:
                 self.send_header("Location", collector.location)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(collector.body)))
             self.end_headers()
+            self.wfile.write(collector.body)
 
         def log_message(self, *arguments: object) -> None:
             pass

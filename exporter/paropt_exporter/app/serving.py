@@ -58,11 +58,18 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         runtime_folder.make_folder(folder)
         lock = stack.enter_context(_Lock(folder / runtime_folder.LOCK_NAME))
         web = web or listeners.open_listeners(request.addresses or (DEFAULT_ADDRESS,), on_fallback=say)
-        hub: Hub | None = None
+        # Before the endpoint: a scrape that has waited for it gets the page of all projects.
+        registry = Registry(folder / runtime_folder.PROJECTS_NAME)
+        hub = Hub(
+            runtime_folder.listen(folder),
+            registry,
+            read_machine=_read_machine,
+            clock=SystemClock(),
+            beat=lock.beat,
+            awaited=lock.awaited,
+        )
         page = ServePage(
-            lambda: hub.take_views() if hub is not None else (),
-            count_web_reloads=protection.count_reloads,
-            process_metrics=request.process_metrics,
+            hub.take_views, count_web_reloads=protection.count_reloads, process_metrics=request.process_metrics
         )
         endpoint = Endpoint(
             web,
@@ -72,17 +79,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
             max_requests=request.max_requests or sys.maxsize,
         )
         stack.callback(endpoint.close)
-        registry = Registry(folder / runtime_folder.PROJECTS_NAME)
-        hub = Hub(
-            runtime_folder.listen(folder),
-            registry,
-            url=endpoint.url,
-            read_machine=_read_machine,
-            clock=SystemClock(),
-            beat=lock.beat,
-            awaited=lock.awaited,
-        )
-        hub.start()
+        hub.start(endpoint.url)
         stack.callback(hub.close)
         say(f"metrics at {endpoint.url}, runs register in {folder}, {len(registry.projects)} projects known")
         while not signals.wait(None):
@@ -91,10 +88,12 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
 
 
 def find_folder(environ: MutableMapping[str, str]) -> Path:
-    """Return the runtime folder. Raises UsageError if the environment turns `serve` off."""
+    """Return the runtime folder. Raises UsageError if the environment turns `serve` off, or names a relative folder."""
     folder = runtime_folder.find_folder(environ)
     if folder is None:
         raise UsageError(f"{runtime_folder.VARIABLE}={runtime_folder.OFF} turns `paropt-exporter serve` off: unset it")
+    if not folder.is_absolute():  # each run would look for it in its project
+        raise UsageError(f"{runtime_folder.VARIABLE}={folder}: expected the absolute path of a folder")
     return folder
 
 

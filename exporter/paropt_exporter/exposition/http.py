@@ -42,12 +42,11 @@ class Request(Struct, frozen=True, kw_only=True):
 
     @property
     def gzip(self) -> bool:
-        """Whether the client accepts gzip."""
-        for coding in self.headers.get("accept-encoding", "").lower().split(","):
-            name, _, weight = coding.replace(" ", "").partition(";")
-            if name in ("gzip", "*"):
-                return weight.rstrip("0") not in ("q=", "q=0.")
-        return False
+        """Whether the client accepts gzip; `*` stands for the codings that it does not name."""
+        codings = self.headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
+        weights = {name: weight for name, _, weight in (coding.partition(";") for coding in codings)}
+        weight = weights.get("gzip", weights.get("*"))
+        return weight is not None and weight.rstrip("0") not in ("q=", "q=0.")
 
 
 class Response(Struct, frozen=True, kw_only=True):
@@ -69,14 +68,14 @@ def parse_request(received: bytes) -> Request | None:
 
     A body or pipelined requests are ignored: each connection gets one response.
     """
-    received = received.lstrip(b"\r\n")
+    received, received_bytes = received.lstrip(b"\r\n"), len(received)
     if received and not received[:1].isalpha():  # otherwise a TLS handshake would wait until the deadline
         raise BadRequest(HTTPStatus.BAD_REQUEST, "this is not HTTP; this endpoint does not use TLS")
     end = _END.search(received)
     head = received[: end.start()] if end else received
     if len(head) > LINE_BYTES and b"\n" not in head[:LINE_BYTES]:
         raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
-    if len(head) > HEAD_BYTES:
+    if len(head) > HEAD_BYTES or (not end and received_bytes > HEAD_BYTES):  # empty lines before it count too
         raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
     return _parse_head(head.decode("latin-1")) if end else None
 

@@ -63,7 +63,8 @@ class ProtectionFile:
     Guarantees:
     * The constructor raises ConfigError or UsageError for an invalid file; `get_protection` never raises.
     * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
-      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays.
+      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. Its certificates
+      are reloaded all the same when they change.
     Not thread-safe, except for `count_reloads`: only the serving thread calls `get_protection`.
     """
 
@@ -73,6 +74,8 @@ class ProtectionFile:
         self._stamps: _Stamp = ()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
         self._config, self._protection = self._load()
+        self._held_files: tuple[Path, ...] = self._files[1:]  # the certificates of `_config`
+        self._held_stamps: _Stamp = self._stamps[1:]
         _preload_modules()
         if not self._protection.secure and not self._protection.users:
             log.warning("the web config has neither TLS nor users: anyone may read", extra={"file": str(path)})
@@ -83,6 +86,8 @@ class ProtectionFile:
         if stamps != self._stamps:
             self._stamps = stamps
             self._reload()
+        else:
+            self._renew_certificates()
         return self._protection
 
     def count_reloads(self) -> Mapping[str, int]:
@@ -99,6 +104,7 @@ class ProtectionFile:
                 extra={"err": str(error)},
                 exc_info=not isinstance(error, ParoptError),
             )
+            self._renew_certificates()
             return
         if lost := find_weakened_keys(self._config, config):
             self._reloads[_FAILURE] += 1
@@ -106,10 +112,20 @@ class ProtectionFile:
                 "the changed web config protects less and was refused: the previous one stays in force until a restart",
                 extra={"file": str(self._path), "lost": ", ".join(lost)},
             )
+            self._renew_certificates()
             return
         self._reloads[_SUCCESS] += 1
         self._config, self._protection = config, protection
+        self._held_files, self._held_stamps = self._files[1:], self._stamps[1:]
         log.info("the changed web config is in force", extra={"file": str(self._path)})
+
+    def _renew_certificates(self) -> None:
+        """Reload changed certificates of the config in force, also while its file has a refused one: they expire."""
+        stamps = _read_stamps(self._held_files)
+        if stamps != self._held_stamps:
+            self._held_stamps = stamps
+            with suppress(ParoptError):  # those in use stay
+                self._protection = _build_protection(self._config, self._path)
 
     def _load(self) -> tuple[WebConfig, Protection]:
         from paropt_exporter.exposition import web_config

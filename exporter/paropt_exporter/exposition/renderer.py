@@ -79,14 +79,14 @@ class Renderer:
     def _render(self, requests: Iterable[tuple[Connection, Scrape]], *, openmetrics: bool) -> RenderedPages:
         try:
             body = self._source.render_page(openmetrics=openmetrics)
+            any_gzip = any(scrape.gzip for _, scrape in requests)
+            compressed = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if any_gzip else b""
         except Exception:  # the boundary of the page source: its error fails these scrapes, never the thread
             log.exception("the metrics page could not be rendered")
             failed = Response.from_text(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "the metrics page could not be rendered; see the log"
             )
             return tuple((connection, failed) for connection, _ in requests)
-        any_gzip = any(scrape.gzip for _, scrape in requests)
-        compressed = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if any_gzip else b""
         return tuple((connection, _build_response(scrape, body, compressed)) for connection, scrape in requests)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
 
@@ -32,10 +31,9 @@ class RenderedPage(Struct, frozen=True, kw_only=True):
 
 
 class Routes(Struct, frozen=True, kw_only=True):
-    """The endpoint's paths. Each request to `/-/ready` calls `is_ready`."""
+    """The endpoint's paths."""
 
     telemetry_path: str
-    is_ready: Callable[[], bool]
 
     def __post_init__(self) -> None:
         check_telemetry_path(self.telemetry_path)
@@ -53,13 +51,8 @@ class Routes(Struct, frozen=True, kw_only=True):
         if request.path == HEALTHY:
             return Response.from_text(HTTPStatus.OK, "paropt-exporter is healthy")
         if request.path == READY:
-            return self._check_readiness()
-        return Response.from_text(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
-
-    def _check_readiness(self) -> Response:
-        if self.is_ready():
             return Response.from_text(HTTPStatus.OK, "paropt-exporter is ready")
-        return Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "paropt-exporter is not ready yet")
+        return Response.from_text(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
 
     def _render_landing_page(self) -> bytes:
         links = ((self.telemetry_path, "Metrics"), (HEALTHY, "Healthy"), (READY, "Ready"))

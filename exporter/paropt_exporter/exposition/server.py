@@ -53,7 +53,6 @@ def start_server(
     max_connections: int | None = None,
     unread_bytes: int = UNREAD_BYTES,
     connection_seconds: float = CONNECTION_SECONDS,
-    is_ready: Callable[[], bool] = lambda: True,
     on_fallback: Callable[[str], None] = lambda _: None,
     protection_source: ProtectionSource | None = None,
     listeners: Sequence[socket.socket] | None = None,
@@ -65,7 +64,7 @@ def start_server(
     `listeners` are listening sockets to use instead of addresses. `max_connections` is by default 2048, or a quarter of
     the limit on descriptors where that is less. Raises UsageError, one line, if an address is malformed or unavailable.
     """
-    routes = Routes(telemetry_path=telemetry_path, is_ready=is_ready)
+    routes = Routes(telemetry_path=telemetry_path)
     return Server(
         listeners or open_listeners(addresses, on_fallback=on_fallback),
         page_source,

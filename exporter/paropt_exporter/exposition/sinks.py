@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -20,16 +20,16 @@ from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlsplit
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from paropt_exporter import families, files
 from paropt_exporter.config import Push
 from paropt_exporter.config.credentials import (
     SecretError,
+    build_headers,
     describe_cause,
     hide_secrets,
     list_secrets,
-    read_secret,
 )
 from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import DeliveryError, UsageError, get_traceback
@@ -145,35 +145,20 @@ def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
         read_bytes, begins = read_bytes + len(line), ends
 
 
-class Secret(Struct, frozen=True, kw_only=True):
-    """The place of a password or token: a file or an environment variable. Read at each push, since tokens rotate."""
-
-    file: Path | None = None
-    variable: str | None = None
-
-    def read(self) -> str:
-        """Return the secret; raises DeliveryError, without any part of the secret in its message."""
-        try:
-            return read_secret(self.file, self.variable)
-        except SecretError as error:
-            raise DeliveryError(str(error)) from None
-
-
 class Gateway(Struct, frozen=True, kw_only=True):
-    """A Pushgateway, with the credentials for it: `username` and `password`, or a `token`.
+    """A Pushgateway.
 
-    `timeout_seconds` bounds a whole push. Raises UsageError for an invalid URL.
+    `read_headers` returns the headers of a push, and may raise SecretError; each push calls it, since secrets rotate.
+    `secret_headers`: the names of those to hide in messages, beside Authorization. `timeout_seconds` bounds a whole
+    push. Raises UsageError for an invalid URL.
     """
 
     url: str
     timeout_seconds: float = 10.0
-    username: str | None = None
-    password: Secret = Secret()
-    token: Secret | None = None
+    read_headers: Callable[[], Mapping[str, str]] = dict
+    secret_headers: tuple[str, ...] = ()
     ca_file: Path | None = None
     certificate: tuple[str, str] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    secret_headers: Mapping[str, Secret] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -207,25 +192,16 @@ def build_pushgateway_sink(
 
 
 def _build_gateway(settings: Push, url: str, root: Path) -> Gateway:
-    def file(name: str | None) -> Path | None:
-        return None if name is None else root / name
-
-    def secret(name: str | None, variable: str | None) -> Secret:
-        return Secret(file=file(name), variable=variable)
-
-    basic, tls = settings.basic_auth, settings.tls or Tls()
-    token = secret(settings.bearer_token_file, settings.bearer_token_env)
-    certificate = file(tls.cert_file)
+    tls = settings.tls or Tls()
+    certificate = root / tls.cert_file if tls.cert_file is not None else None
+    key = root / tls.key_file if tls.key_file is not None else certificate
     return Gateway(
         url=url,
         timeout_seconds=settings.timeout,
-        username=basic.username if basic else None,
-        password=secret(basic.password_file, basic.password_env) if basic else Secret(),
-        token=token if token != Secret() else None,
-        ca_file=file(tls.ca_file),
-        certificate=(str(certificate), str(file(tls.key_file) or certificate)) if certificate else None,
-        headers=settings.headers,
-        secret_headers={header: secret(name, None) for header, name in settings.header_files.items()},
+        read_headers=partial(build_headers, settings, root),
+        secret_headers=tuple(settings.header_files),
+        ca_file=root / tls.ca_file if tls.ca_file is not None else None,
+        certificate=(str(certificate), str(key)) if certificate is not None else None,
     )
 
 
@@ -274,9 +250,11 @@ def _format_label(label: str, value: str) -> str:
 def _run_push(page: bytes, gateway: Gateway, address: str, outcome: SimpleQueue[DeliveryError | None]) -> None:
     secrets: tuple[str, ...] = ()
     try:
-        headers = _build_headers(gateway)
+        headers = gateway.read_headers()
         secrets = list_secrets(headers, gateway.secret_headers)
         _send_post(page, gateway, address, headers)
+    except SecretError as error:
+        outcome.put(DeliveryError(str(error)))
     except DeliveryError as error:  # it may quote the answer of a server that quotes the request
         outcome.put(DeliveryError(hide_secrets(str(error), secrets)))
     except Exception as error:  # the boundary of the thread: `push_page` reports any error
@@ -308,7 +286,7 @@ def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str
             raise DeliveryError(
                 f"{gateway.url} redirects to {response.headers['Location']}: push there if you trust it"
             )
-        if not response.ok:
+        if response.status_code >= 300:  # a 304, or a redirect to nowhere, is no receipt
             body = next(response.iter_content(_ERROR_CHARACTERS), b"").decode(errors="replace")
             line = " ".join("".join(char if char.isprintable() else " " for char in body).split())
             raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")
@@ -335,17 +313,6 @@ def _build_session(headers: Mapping[str, str]) -> requests.Session:
     session.headers.update(headers)
     session.auth = lambda request: request  # not None, or requests would send the password of a .netrc file
     return session
-
-
-def _build_headers(gateway: Gateway) -> dict[str, str]:
-    """Return the headers with their secrets. Raises DeliveryError if one can't be read."""
-    headers = {**gateway.headers, **{name: secret.read() for name, secret in gateway.secret_headers.items()}}
-    if gateway.username is not None:
-        pair = f"{gateway.username}:{gateway.password.read()}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    elif gateway.token is not None:
-        headers["Authorization"] = f"Bearer {gateway.token.read()}"
-    return headers
 
 
 def _redact_url(address: str) -> str:

@@ -15,7 +15,7 @@ from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
 from paropt_exporter.cpu_demand import CROWDED_RATIO
 from paropt_exporter.events import Decision, Result
-from paropt_exporter.history import rows
+from paropt_exporter.history import retention, rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
 from paropt_exporter.plan import THREADS, KnownItems
 from paropt_exporter.plan.flakiness import FLAKY_RUNS, Flakiness, OpenFailures
@@ -97,6 +97,23 @@ def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues
     query = "SELECT family, labels, value FROM latest WHERE project = ?"
     found = connection.execute(query, (project,))
     return LastValues(gauges={(to_text(family), to_texts(labels)): to_number(value) for family, labels, value in found})
+
+
+def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, str] | None:
+    """Return the sequence and the id of the run that began last; None before the first one."""
+    query = "SELECT sequence, run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
+    lanes = retention.list_lanes(connection, project)  # each has an index of its runs
+    of_lanes = [connection.execute(query, (project, lane)).fetchone() for lane in lanes]
+    return max(((to_count(sequence), to_text(run_id)) for sequence, run_id in of_lanes), default=None)
+
+
+def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, run_id: str) -> bool:
+    """Return whether the project's run of this sequence has, or had before it was removed, this id."""
+    if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run_id)).fetchone():
+        return True
+    last = load_last_run(connection, project)
+    other = "SELECT 1 FROM runs WHERE project = ? AND sequence = ?"
+    return last is not None and last[0] > sequence and connection.execute(other, (project, sequence)).fetchone() is None
 
 
 def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:

@@ -111,12 +111,12 @@ def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
     """
     of_lanes = [
         [_Run(*row) for row in connection.execute(query, (project, lane, RUNS_OF_A_PORTION))]
-        for lane in _list_lanes(connection, project)
+        for lane in list_lanes(connection, project)
     ]
     return list(islice(merge(*of_lanes, key=lambda run: run.sequence), RUNS_OF_A_PORTION))
 
 
-def _list_lanes(connection: sqlite3.Connection, project: str) -> list[str]:
+def list_lanes(connection: sqlite3.Connection, project: str) -> list[str]:
     """Return the lanes of a project: one step in the index each, where DISTINCT would read all runs."""
     query = """
     WITH RECURSIVE lanes(lane) AS (
@@ -135,7 +135,7 @@ def _count_runs(connection: sqlite3.Connection, project: str) -> int:
 def _choose_for_size(connection: sqlite3.Connection, project: str, oldest: Iterable[_Run]) -> list[str]:
     """Return the oldest tenth of the runs, without the last one of each lane."""
     last = "SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
-    spared = {connection.execute(last, (project, lane)).fetchone()[0] for lane in _list_lanes(connection, project)}
+    spared = {connection.execute(last, (project, lane)).fetchone()[0] for lane in list_lanes(connection, project)}
     most = 1 + _count_runs(connection, project) // _SIZE_DIVISOR
     return [run.run_id for run in islice((run for run in oldest if run.ended and run.run_id not in spared), most)]
 

@@ -144,6 +144,20 @@ class History:
                 self._report_fault(str(error))
                 return ()
 
+    @contextmanager
+    def hold_moment(self) -> Iterator[None]:
+        """Let all reads in the block see the same moment, if the history has a log."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN")
+            except sqlite3.Error as error:
+                raise build_unreadable_error(self.path, error) from error
+            try:
+                yield
+            finally:
+                with suppress(sqlite3.Error):  # a read that found damage has opened the file again
+                    self._connection.execute("ROLLBACK")
+
     def load_totals(self) -> Totals:
         """Return the counters and histograms of all runs so far, of all processes."""
         return self._query(queries.load_totals, self._project)
@@ -151,6 +165,14 @@ class History:
     def load_last_values(self) -> LastValues:
         """Return the gauges that the last runs set."""
         return self._query(queries.load_last_values, self._project)
+
+    def load_last_run(self) -> tuple[int, str] | None:
+        """Return the sequence and the id of the run that began last; None before the first one."""
+        return self._query(queries.load_last_run, self._project)
+
+    def has_held_run(self, sequence: int, run_id: str) -> bool:
+        """Return whether this history has recorded a run, even if the run was removed since."""
+        return self._query(queries.has_held_run, self._project, sequence, run_id)
 
     def load_stage_cpu_totals(self) -> Mapping[tuple[str, ...], float]:
         """Return the CPU totals of stages by (lane, stage), without attempts that have not ended."""

@@ -28,6 +28,7 @@ _BY_MEDIA_TYPE = {
     ("text/plain", "1.0.0"): Format.TEXT_1,
     ("text/plain", ""): Format.TEXT_0,
     ("application/openmetrics-text", "1.0.0"): Format.OPENMETRICS,
+    ("application/openmetrics-text", ""): Format.OPENMETRICS,
 }
 _ACCEPT_CHARACTERS = 4096  # Prometheus sends some 250; the rest of a longer header is ignored
 

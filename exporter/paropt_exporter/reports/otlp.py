@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import requests
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from msgspec.structs import replace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -199,7 +201,10 @@ class OtlpReport:
 
 
 class _DirectSession(requests.Session):
-    """Follows no redirect: the headers are for this collector only, and an answer from elsewhere is no receipt."""
+    """Follows no redirect: the headers are for this collector only, and an answer from elsewhere is no receipt.
+
+    A success that is a partial one is an error, too: OpenTelemetry's exporters don't look at it.
+    """
 
     def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # as that of requests
         response = super().request(*arguments, **{**settings, "allow_redirects": False})
@@ -207,7 +212,20 @@ class _DirectSession(requests.Session):
             raise requests.RequestException(
                 f"the collector redirects to {response.headers['Location']}: send there if you trust it"
             )
+        if response.ok and (rejected := _find_rejection(response.content)):
+            raise requests.RequestException(f"the collector rejected a part: {rejected}")
         return response
+
+
+def _find_rejection(content: bytes) -> str:
+    """Return how much of a request a collector rejected, and why, or "". Answers about metrics have the same fields."""
+    answer = ExportTraceServiceResponse()
+    try:
+        answer.ParseFromString(content)
+    except DecodeError:  # it answers otherwise, and has taken the request
+        return ""
+    part = answer.partial_success
+    return f"{part.rejected_spans:,} ({part.error_message or 'no reason given'})" if part.rejected_spans else ""
 
 
 def _make_session(environment: Mapping[str, str]) -> requests.Session | None:

@@ -58,7 +58,8 @@ def decide_shares(
 
     Guarantees, for runs that act on confirmed grants only: shares and running tasks together never exceed the machine,
     unless they did already; a core that a run does not want goes to another one; a waiting run comes before each one
-    that has used `quantum_seconds` more than it.
+    that has used `quantum_seconds` more than it; a run of fixed size, which holds more than its share, starts no task
+    while one that wants its first core has none.
     """
     order = sorted(demands, key=lambda run: (run.used_seconds - (quantum_seconds if run.granted > 0 else 0.0), run.run))
     memory = _share_memory(machine, order)
@@ -71,6 +72,11 @@ def decide_shares(
         free -= raised
         # Below the committed amount a raise costs nothing: the run may act on it anyway.
         shares[run.run] = Share(round(min(target, committed + raised), 6), memory[run.run])
+    if any(targets[run.run] > 0 and not run.held and not shares[run.run].cores for run in order):
+        for run in order:
+            # Above any share: its size is fixed, and on a core it would go on for as long as it lasts.
+            if run.held > max(run.granted, shares[run.run].cores) + CORE_SLACK:
+                shares[run.run] = Share(0.0, memory[run.run])
     return shares
 
 

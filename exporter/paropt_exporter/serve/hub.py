@@ -13,6 +13,7 @@ from functools import partial
 from threading import Lock, Thread
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter._version import __version__
@@ -30,7 +31,6 @@ from paropt_exporter.serve.messages import (
     LineBuffer,
     ProjectStatus,
     Refusal,
-    Registration,
     RunStatus,
     State,
     Status,
@@ -43,7 +43,7 @@ from paropt_exporter.serve.messages import (
 from paropt_exporter.serve.page import ProjectView, Series
 from paropt_exporter.serve.registry import ProjectKey, RegisteredProject, Registry
 from paropt_exporter.serve.runtime_folder import read_peer_user
-from paropt_exporter.serve.sessions import Session, Sessions, sum_shares
+from paropt_exporter.serve.sessions import Session, Sessions, is_live_process, sum_shares
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class _Client:
         self.received = LineBuffer()
         self.unsent = bytearray()
         self.session: Session | None = None
+        self.has_said_bye = False
         self.closes = False  # once all is sent
 
 
@@ -75,7 +76,8 @@ class Hub:
                                    '--> series --take_views()--> ServePage (the renderer's thread)
 
     Guarantees: only processes of this user are served; a faulty or slow client delays no other; a run that ends, is
-    killed or stops reading loses its share, and its counters stay on the page; `close` keeps all registrations.
+    killed or stops reading loses its share, and its counters stay on the page, once if it comes back; `close` keeps all
+    registrations.
     """
 
     def __init__(
@@ -83,7 +85,6 @@ class Hub:
         listener: socket.socket,
         registry: Registry,
         *,
-        url: str,
         read_machine: Callable[[], Machine],
         clock: Clock,
         beat: Callable[[Collection[int]], None] = lambda _: None,
@@ -97,14 +98,15 @@ class Hub:
         """
         self._listener = listener
         self._registry = registry
-        self._url = url
+        self._url = ""
         self._clock = clock
         self._beat = beat
         self._most_runs = most_runs
-        self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended
+        self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended, _lost
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
         self._ended: dict[ProjectKey, LiveSeries] = {}
+        self._lost: dict[str, Session] = {}  # by process: without a connection, and not known to have ended
         self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
         self._clients: set[_Client] = set()
         self._next_beat_seconds = now
@@ -117,8 +119,9 @@ class Hub:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._thread = Thread(target=self._run, name="paropt-serve", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, url: str) -> None:
+        """Start the thread. `url`: where the page is."""
+        self._url = url
         self._thread.start()
 
     def close(self) -> None:
@@ -137,6 +140,8 @@ class Hub:
             live: dict[str, list[LiveSeries]] = {name: [] for name in by_name}
             for key, ended in self._ended.items():
                 live[key[0]].append(dict(ended))
+            for lost in self._lost.values():
+                live[lost.project.registration.project].append(dict(lost.series))
             for run in self._sessions.list_open():
                 live[run.hello.registration.project].append(dict(run.series))
             shares = self._collect_shares(by_name)
@@ -242,6 +247,8 @@ class Hub:
         with self._lock:
             for session in self._sessions.list_open():
                 session.repeat_grant()
+            for lost in [each for each in self._lost.values() if not is_live_process(each.hello.pid)]:
+                self._keep(self._lost.pop(lost.hello.process))
 
     def _decide(self) -> None:
         self._must_decide = False
@@ -298,6 +305,7 @@ class Hub:
                 self._decide()
                 with self._lock:
                     status = self.build_status()
+                client.closes = True  # once it is sent
                 self._send(client, status)
             case Hello() if session is None:
                 self._admit(client, message)
@@ -310,17 +318,12 @@ class Hub:
                     session.heard_seconds = self._clock.monotonic()
                     session.update_series(message)
             case Labels() if session is not None:
-                known = session.hello.registration
-                renewed = Registration(
-                    project=known.project,
-                    root=known.root,
-                    history=known.history,
-                    lanes=message.lanes,
-                    bounds=message.bounds,
-                )
+                renewed = replace(session.hello.registration, lanes=message.lanes, bounds=message.bounds)
                 with self._lock:
+                    session.hello = replace(session.hello, registration=renewed)
                     self._registry.register(renewed)
             case Bye():
+                client.has_said_bye = True
                 self._close_client(client)
             case _:
                 raise BadMessage("an unexpected message")
@@ -334,11 +337,16 @@ class Hub:
             client.closes = True
             self._send_unsent(client)
             return
+        for other in tuple(self._clients):  # an earlier connection of this process, whose end has not arrived yet
+            if hello.process and other.session is not None and other.session.hello.process == hello.process:
+                self._close_client(other)
         self._send(client, Welcome(protocol=PROTOCOL, version=__version__, pid=os.getpid(), url=self._url))
         with self._lock:
             now = self._clock.monotonic()
             project = self._registry.register(hello.registration)
             client.session = self._sessions.add(hello, project, partial(self._send, client), now)
+            if (lost := self._lost.pop(hello.process, None)) is not None:
+                client.session.series = lost.series
             self._beat(self._sessions.list_runs_with_shares(now))
         self._must_decide = True
 
@@ -355,7 +363,7 @@ class Hub:
         except OSError:
             client.unsent.clear()
             client.closes = True
-        if len(client.unsent) > _UNSENT_BYTES:
+        if client.session is not None and len(client.unsent) > _UNSENT_BYTES:
             client.closes = True
             client.unsent.clear()
         if client.closes and not client.unsent:
@@ -377,15 +385,25 @@ class Hub:
         if session is None:
             return
         with self._lock:
-            project = session.project
-            self._ended[project.key] = keep_counters(self._ended.get(project.key, {}), session.series)
-            name = project.registration.project
+            if any(lane.interval_seconds is not None for lane in session.hello.registration.lanes):
+                self._registry.register(session.hello.registration)  # a run beside it, without --every, has replaced it
+            if session.hello.process and not client.has_said_bye:
+                session.series = keep_counters({}, session.series)
+                self._lost[session.hello.process] = session
+            else:
+                self._keep(session)
+            name = session.project.registration.project
             self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
             self._sessions.remove(session)
             # Once this process ends, runs keep their shares and come back to the next `serve`, which must know of all.
             if not self._closing:
                 self._beat(self._sessions.list_runs_with_shares(self._clock.monotonic()))
         self._must_decide = not self._closing
+
+    def _keep(self, session: Session) -> None:
+        """Keep the counters of a process that has ended; the caller holds the lock."""
+        key = session.project.key
+        self._ended[key] = keep_counters(self._ended.get(key, {}), session.series)
 
 
 _SHARE_FAMILIES = (

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.clock import Clock
@@ -53,6 +54,8 @@ RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
 _RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
+_PROCESS_BYTES = 8
+_LAST_SECONDS = 1.0  # at the end, for what the socket's buffer has no room for: a stopped `serve` holds up no exit
 
 LiveSeries = Mapping[tuple[str, Labels], Value]
 
@@ -99,7 +102,7 @@ class Link:
         self._say = say
         self._answer_seconds = answer_seconds
         self.collect = collect
-        self._lock = Lock()  # guards: all below but the last three
+        self._lock = Lock()  # guards: all below but the last four
         self._connection: socket.socket | None = None
         self._unsent = bytearray()
         self._run: ShareTaker | None = None
@@ -116,6 +119,7 @@ class Link:
         self._heard_seconds = self._lost_seconds = 0.0
         self._closed = False
         self._connecting: socket.socket | None = None
+        self._refusal = ""  # the last one that was said; of the thread
         try:
             self.url = self._register_first()
         except TimeoutError:
@@ -147,7 +151,7 @@ class Link:
         with self._lock:
             self._run = None
             self._confirm_idle()
-        self._send_state()
+        self._send_state_safely()
 
     def report_usage(self, usage: MachineUsage) -> None:
         """Send the run's demand; from the run's thread."""
@@ -162,16 +166,19 @@ class Link:
             self._send(messages.Labels(lanes=lanes, bounds=dict(bounds)))
 
     def close(self) -> None:
-        """Send the last series, and end the session."""
-        self._send_state()
+        """Send the last series, and end the session. Blocks for two seconds at most, if `serve` does not read."""
         self._closed = True
         os.eventfd_write(self._wake, 1)
         if (connecting := self._connecting) is not None:
             with suppress(OSError):
                 connecting.shutdown(socket.SHUT_RDWR)  # ends a wait for an answer
         self._thread.join()
+        self._send_all()
+        self._send_state_safely()
         with self._lock:
             self._send(Bye())
+        self._send_all()
+        with self._lock:
             self._disconnect()
         os.close(self._wake)
 
@@ -192,6 +199,18 @@ class Link:
                     del self._unsent[: self._connection.send(self._unsent)]
         except OSError:
             self._unsent.clear()  # the thread sees the end of the connection
+
+    def _send_all(self) -> None:
+        """Wait until all is sent, or end the connection; once no other thread sends."""
+        if self._connection is None or not self._unsent:
+            return
+        try:
+            self._connection.settimeout(_LAST_SECONDS)
+            self._connection.sendall(self._unsent)
+            self._connection.setblocking(False)
+            self._unsent.clear()
+        except OSError:
+            self._disconnect()
 
     def _build_usage(self) -> Usage:
         usage = self._usage
@@ -365,8 +384,14 @@ class Link:
                 self._leave()
         try:
             self.url = self._register(_RETRY_SECONDS)  # `close` can't end a wait for room in the queue
-        except (OSError, Refused):
+        except OSError:
             return
+        except Refused as refusal:
+            if str(refusal) != self._refusal:
+                self._refusal = str(refusal)
+                self._say(f"`paropt-exporter serve` refuses this run, which goes on alone: {refusal}")
+            return
+        self._refusal = ""
         with self._lock:
             if self._hello.limited and self._share is None:
                 self._set_share(MachineShare(cores=0.0, memory_bytes=0.0))
@@ -409,14 +434,10 @@ class Link:
 def find_registration(
     project: str, root: Path, history: Path, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]
 ) -> Registration:
-    """Return the registration of a project."""
-    return Registration(
-        project=project,
-        root=str(root.absolute()),
-        history=str(history.absolute()),
-        lanes=lanes,
-        bounds=dict(bounds),
-    )
+    """Return the registration of a project; its paths are the same by whatever links it was reached."""
+    own = files.find_private_parts(history)[:1]  # in `.paropt` no link is followed
+    place = own[0].parent.resolve() / history.relative_to(own[0].parent) if own else history.resolve()
+    return Registration(project=project, root=str(root.resolve()), history=str(place), lanes=lanes, bounds=dict(bounds))
 
 
 def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hello:
@@ -428,6 +449,7 @@ def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hell
         lane=lane,
         registration=registration,
         limited=limited,
+        process=os.urandom(_PROCESS_BYTES).hex(),
     )
 
 

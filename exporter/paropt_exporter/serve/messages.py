@@ -64,7 +64,8 @@ class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """The start of a session. `share`: the cores and bytes of a former session, whose exporter died; None: a new run.
 
-    `limited` says whether its tasks run on this machine and follow its share.
+    `limited` says whether its tasks run on this machine and follow its share. `process` is the same in all sessions of
+    a process, whose counters go on; "" from versions that send none.
     """
 
     protocol: int
@@ -75,6 +76,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     limited: bool = True
     share: tuple[Cores, float] | None = None
     usage: Usage = Usage()
+    process: str = ""
 
 
 class Labels(Struct, frozen=True, kw_only=True, tag="labels"):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from paropt_exporter import families, host
 from paropt_exporter._version import __version__
-from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals
+from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, sum_totals
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
@@ -109,7 +109,7 @@ class _ProjectPage:
 
     def update(self, view: ProjectView, own: Mapping[Series, Value]) -> None:
         for project in view.checkouts:
-            project.refresh()
+            project.refresh(view.checkouts)
         revisions = tuple((project.key, project.revision) for project in view.checkouts)
         if revisions != self._revisions:
             self._revisions, self._stored = revisions, _build_stored(view.checkouts)
@@ -137,10 +137,12 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
     lanes: dict[str, LaneLabels] = {}
     pools: dict[str, None] = {}
     for project in checkouts:
-        lanes.update((lane.lane, lane) for lane in project.registration.lanes)
+        for lane in project.registration.lanes:
+            lanes[lane.lane] = _merge_lanes(lanes[lane.lane], lane) if lane.lane in lanes else lane
         pools.update(dict.fromkeys(project.registration.bounds))
     values = [project.values for project in checkouts]
-    state = EventState(lanes.values(), _sum_totals(values), _merge_last(values), pools=tuple(pools))
+    totals = sum_totals([each.totals for each in values])
+    state = EventState(lanes.values(), totals, _merge_last(values), pools=tuple(pools))
     series = {(family, labels): value for family, labels, value in state.iter_changes() if value is not None}
     for lane in lanes.values():
         for stage in lane.stages:
@@ -154,20 +156,16 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
     return series
 
 
-def _sum_totals(values: Sequence[StoredValues]) -> Totals:
-    """Return the totals of all checkouts of a project together."""
-    if len(values) == 1:
-        return values[0].totals
-    counters: dict[SeriesKey, float] = {}
-    histograms: dict[SeriesKey, HistogramTotal] = {}
-    for each in values:
-        for key, number in each.totals.counters.items():
-            counters[key] = counters.get(key, 0.0) + number
-        for key, total in each.totals.histograms.items():
-            before = histograms.get(key, HistogramTotal())
-            buckets = tuple(one + other for one, other in zip(before.buckets, total.buckets, strict=True))
-            histograms[key] = HistogramTotal(buckets=buckets, sum=before.sum + total.sum)
-    return Totals(counters=counters, histograms=histograms)
+def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
+    """Return a lane with the stages of both checkouts, as of two branches; of stages of one name the other's counts."""
+    stages = {stage.name: stage for stage in (*one.stages, *other.stages)}
+    intervals = [seconds for seconds in (one.interval_seconds, other.interval_seconds) if seconds is not None]
+    return LaneLabels(
+        lane=other.lane,
+        stages=tuple(stages.values()),
+        total=other.total or one.total,
+        interval_seconds=max(intervals, default=None),
+    )
 
 
 def _merge_last(values: Sequence[StoredValues]) -> LastValues:

@@ -7,14 +7,15 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
 from msgspec import MsgspecError, Struct, field
+from msgspec.structs import replace
 
-from paropt_exporter import files
-from paropt_exporter.aggregation import LastValues, Totals
+from paropt_exporter import families, files
+from paropt_exporter.aggregation import LastValues, Totals, sum_totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
@@ -27,21 +28,33 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds: a file that has just changed may change again unseen.
 _TICK_NANOSECONDS = 50_000_000
-_TRIES = 3  # to read a history that a run changes meanwhile
+_TRIES = 3  # to read a history without a log that a run changes meanwhile
+
+_Stamp = (
+    tuple[tuple[int, int, int], ...] | None
+)  # identity, size and time of a history and its log; None: it is missing
 
 ProjectKey = tuple[str, str]  # the name of the project, the path of its history
 
 
 class StoredValues(Struct, frozen=True, kw_only=True):
-    """What a history holds: totals, last values, and CPU totals of running stages by (lane, stage)."""
+    """What a history holds: totals, last values, and CPU totals of running stages by (lane, stage).
+
+    `last_run`: the sequence and the id of its last run, which tell it apart from another history at its path.
+    """
 
     totals: Totals = Totals()
     last: LastValues = LastValues()
     shown_cpu: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    last_run: tuple[int, str] | None = None
 
 
 class RegisteredProject:
-    """A project with the last values that could be read of its history."""
+    """A project with the last values that could be read of its history.
+
+    Totals of histories that were here before, as before `git clean`, are included: in the sum of several checkouts a
+    lower one would look like a counter reset, and `increase()` would count all of them again.
+    """
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
@@ -49,29 +62,71 @@ class RegisteredProject:
         self.fault = ""
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
+        self._past = Totals()  # of the histories before the present one
 
     @property
     def key(self) -> ProjectKey:
         return self.registration.project, self.registration.history
 
-    def refresh(self) -> None:
+    def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
         """Read the history if it has changed. Never raises: without a history the last values stay.
 
-        That is no fault if the whole checkout was deleted, as those of CI jobs are.
+        That is no fault if the whole checkout was deleted, as those of CI jobs are. If one of `checkouts` was moved
+        here, its values are dropped.
         """
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return
         try:
-            self.values, self._stamp = _read_unchanged(path, self.registration.project)
-            self.revision += 1
+            if self._read(path):
+                self._drop_moved(path, checkouts)
             fault = ""
         except (HistoryError, OSError) as error:
             self._stamp, fault = None, "" if _is_deleted(self.registration.root) else str(error)
         if fault and fault != self.fault:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
+
+    def _read(self, path: Path) -> bool:
+        """Read the history; return whether it is another one than the last time."""
+        known = self.values.last_run
+        found = _read_unchanged(path, self.registration.project, known)
+        if found is None:
+            self._stamp = None
+            return False
+        values, stamp, is_same = found
+        if not is_same:
+            self._past = self.values.totals
+        self.values, self._stamp = _add_past(values, self._past), stamp
+        self.revision += 1
+        return known is None or not is_same
+
+    def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
+        """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
+        for other in checkouts:
+            run = other.values.last_run
+            if run is None or not _is_deleted(other.registration.root):
+                continue
+            if _has_held_run(path, self.registration.project, run):
+                other.values = StoredValues(totals=other._past)
+                other.revision += 1
+
+
+def _add_past(values: StoredValues, past: Totals) -> StoredValues:
+    if not past.counters and not past.histograms:
+        return values
+    name = families.STAGE_CPU.name
+    return replace(
+        values,
+        totals=sum_totals((past, values.totals)),
+        shown_cpu={place: past.counters.get((name, place), 0.0) + cpu for place, cpu in values.shown_cpu.items()},
+    )
+
+
+def _has_held_run(path: Path, project: str, run: tuple[int, str]) -> bool:
+    with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
+        return history.has_held_run(*run)
 
 
 def _is_deleted(root: str) -> bool:
@@ -85,21 +140,40 @@ def _is_deleted(root: str) -> bool:
     return False
 
 
-def _read_unchanged(path: Path, project: str) -> tuple[StoredValues, object]:
-    """Return the values of one moment: a history without a log is read without locks, which a run may not notice."""
+def _read_unchanged(
+    path: Path, project: str, last_run: tuple[int, str] | None
+) -> tuple[StoredValues, object, bool] | None:
+    """Return the values of one moment, their stamp, and whether the history has held this run.
+
+    A history with a log is read in a transaction. One without is read without locks, and a run may change it meanwhile.
+    None if it may be another history, and changed during each try: half of a change could lack the run.
+    """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
-        with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
+        opened = History(path, project=project, clock=SystemClock(), for_reading=True)
+        with closing(opened) as history, history.hold_moment():
             values = StoredValues(
-                totals=history.load_totals(), last=history.load_last_values(), shown_cpu=history.load_shown_cpu()
+                totals=history.load_totals(),
+                last=history.load_last_values(),
+                shown_cpu=history.load_shown_cpu(),
+                last_run=history.load_last_run(),
             )
+            is_same = last_run is None or history.has_held_run(*last_run)
         after = _stamp(path)
-        if after == before or not left:
-            return values, after if after == before and _is_old(path) else None
-    raise AssertionError("the last try returns")
+        if after == before or _has_kept_log(before, after) or (is_same and not left):
+            return values, after if after == before and _is_old(path) else None, is_same
+    return None
 
 
-def _stamp(path: Path) -> tuple[tuple[int, int, int], ...] | None:
+def _has_kept_log(before: _Stamp, after: _Stamp) -> bool:
+    """Return whether the history had the same log all the time."""
+    if before is None or after is None or not len(before) == len(after) == 2:
+        return False
+    (identity, size, _), (identity_after, _, _) = before[1], after[1]
+    return identity == identity_after and size > 0
+
+
+def _stamp(path: Path) -> _Stamp:
     """Return the identities and times of a history and its log; None without a history."""
     found = []
     for part in (path, path.with_name(f"{path.name}-wal")):
@@ -146,13 +220,8 @@ class Registry:
         else:
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
-            registration = Registration(
-                project=registration.project,
-                root=registration.root,
-                history=registration.history,
-                lanes=tuple(lanes.values()),
-                bounds={**known.bounds, **registration.bounds},
-            )
+            bounds = {**known.bounds, **registration.bounds}
+            registration = replace(registration, lanes=tuple(lanes.values()), bounds=bounds)
             if registration == known:
                 return project
             project.registration = registration

@@ -122,7 +122,7 @@ class Sessions:
         self._used = UsedTime()
         self._advanced_seconds = now
         self._awaited = {*awaited}
-        self._is_alive = is_alive or _is_alive
+        self._is_alive = is_alive or is_live_process
         self._settled_seconds = now + SETTLE_SECONDS
         self.waits: tuple[Wait, ...] = ()
         self.machine = read_machine()
@@ -209,7 +209,8 @@ class Sessions:
         )
 
 
-def _is_alive(pid: int) -> bool:
+def is_live_process(pid: int) -> bool:
+    """Return whether a process runs: False once it has exited, even if it was not reaped."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -217,12 +218,16 @@ def _is_alive(pid: int) -> bool:
 
 
 def sum_shares(sessions: Iterable[Session], waits: Iterable[Wait]) -> Mapping[str, dict[str, float]]:
-    """Return for each project the cores that it lacks, by the project whose runs hold them."""
+    """Return for each project the cores that it lacks, by the project whose runs hold them.
+
+    Runs that have ended since the decision that found the waits are left out.
+    """
     projects = {session.key: session.project.registration.project for session in sessions}
     lacks: dict[str, dict[str, float]] = {}
     for wait in waits:
-        by_holder = lacks.setdefault(projects.get(wait.run, ""), {})
-        for run, cores in wait.holders.items():
-            holder = projects.get(run, "")
+        if wait.run not in projects:
+            continue
+        by_holder = lacks.setdefault(projects[wait.run], {})
+        for holder, cores in ((projects[run], cores) for run, cores in wait.holders.items() if run in projects):
             by_holder[holder] = by_holder.get(holder, 0.0) + cores
     return lacks

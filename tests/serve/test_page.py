@@ -1,0 +1,45 @@
+"""The page of several checkouts of one project."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
+from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.metrics.event_state import StageLabels
+from paropt_exporter.serve.messages import Registration
+from paropt_exporter.serve.page import ProjectView, ServePage
+from paropt_exporter.serve.registry import RegisteredProject
+from support.event_samples import run_ended, run_started, stage_ended
+from support.serve_process import check_page, sum_series
+
+
+def record_checkout(root: Path, *stages: str, interval_seconds: float | None = None) -> RegisteredProject:
+    """Record a run of these stages."""
+    path = root / ".paropt" / "history.db"
+    with closing(History(path, project="shop", clock=SystemClock())) as history:
+        history.observe_all((run_started(stages=stages), *(stage_ended(stage) for stage in stages), run_ended()))
+    labels = tuple(StageLabels(name=stage, number=1, pool="commands") for stage in stages)
+    lane = LaneLabels(lane="standard", stages=labels, interval_seconds=interval_seconds)
+    return RegisteredProject(Registration(project="shop", root=str(root), history=str(path), lanes=(lane,)))
+
+
+def render(*checkouts: RegisteredProject) -> str:
+    view = ProjectView(name="shop", checkouts=checkouts, live=(), shares={})
+    text = ServePage(lambda: (view,), process_metrics=False).render_page(openmetrics=False).decode()
+    check_page(text)
+    return text
+
+
+def test_checkouts_of_two_branches_show_the_stages_of_both(tmp_path: Path) -> None:
+    page = render(record_checkout(tmp_path / "a", "lint", "unit"), record_checkout(tmp_path / "b", "lint", "docs"))
+    runs = {stage: sum_series(page, "paropt_stage_runs_total", stage=stage) for stage in ("lint", "unit", "docs")}
+    assert runs == {"lint": 2, "unit": 1, "docs": 1}
+
+
+def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:
+    repeating = record_checkout(tmp_path / "a", "lint", interval_seconds=60.0)
+    page = render(repeating, record_checkout(tmp_path / "b", "lint"))
+    assert sum_series(page, "paropt_run_interval_seconds") == 60.0
