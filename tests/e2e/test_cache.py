@@ -52,6 +52,18 @@ def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
     assert stages["deploy"]["tasks_cached"] == 0
 
 
+def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) -> None:
+    for name in "ab":
+        (project / f"test_{name}.py").write_text("def test(): pass\n")
+    projects.write(
+        project,
+        'name: unit, run: "pytest -q {items}", items: {list: [test_a.py, test_b.py]}, inputs: ["{item}"]',
+    )
+    first, second = (json.loads(run_once(project, "--output", "json", "-j1").stdout)["stages"][0] for _ in range(2))
+    assert second["tasks_cached"] == second["tasks"]
+    assert second["saved_seconds"] >= 0.9 * first["duration_seconds"]
+
+
 def test_changed_input_runs_with_one_line_why(project: Path) -> None:
     run_once(project)
     (project / "src/a.py").write_text("two\n")
