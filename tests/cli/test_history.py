@@ -9,9 +9,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cli import history as command
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Scope
 from paropt_exporter.history import History
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -54,6 +56,14 @@ def test_guides_historical_analysis_works_on_the_json(history: History, tmp_path
     assert historical[-1]["throughput_tasks_per_second"] < average * 0.8
     assert historical[-1]["stage_metrics"][0]["stage_name"] == "lint"
     assert historical[-1]["worker_utilization"] == 50.0
+
+
+def test_stage_that_ran_in_part_is_not_counted_as_cached(history: History) -> None:
+    whole = replace(stage_ended("lint", "run-3"), scope=Scope.CACHED, tasks_cached=1, attempts=0)
+    part = replace(stage_ended("unit", "run-3"), scope=Scope.CACHED, tasks=2, tasks_cached=1, attempts=1)
+    for event in (run_started("run-3"), whole, part, run_ended("run-3", stages=(whole, part))):
+        history.observe(event)
+    assert "1 stage cached" in printed(history).splitlines()[4]
 
 
 def test_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:

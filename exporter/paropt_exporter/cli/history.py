@@ -174,7 +174,7 @@ def _add_partial(notes: str, summary: RunSummary) -> str:
 
 
 def _add_cached(notes: str, summary: RunSummary) -> str:
-    count = sum(stage.cached for stage in summary.stages)
+    count = sum(stage.cached and not stage.attempts for stage in summary.stages)  # without those that ran in part
     told = f"{format_count(count, 'stage')} cached" if count else ""
     return "; ".join(part for part in (told, notes) if part)
 
