@@ -228,7 +228,7 @@ def read_until(controller: int, shown: bytearray, text: bytes, count: int) -> No
         shown += os.read(controller, 1 << 16)
 
 
-@pytest.mark.parametrize("flag", ["--once", "--every=1m", "--failed", "--affected"])
+@pytest.mark.parametrize("flag", ["--once", "--every=1m", "--failed", "--affected", "--shard=1/2"])
 def test_flags_that_contradict_it_are_one_clear_error(folder: Path, flag: str) -> None:
     projects.write(folder, _TWO)
     ran = run(folder, "--watch", flag)
