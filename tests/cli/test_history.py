@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.cli import history as command
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Scope
+from paropt_exporter.events import Result, Scope
 from paropt_exporter.history import History
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -48,6 +48,29 @@ def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: Hi
     assert [line.split()[0] for line in lines[1:4]] == ["run-0", "run-1", "run-2"]
     assert "0.25 tasks/s in the latest run, 0.50 on average over 2 earlier runs" in lines[-2]
     assert lines[-1].startswith("degraded: standard is at 50%")
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_list_of_runs_keeps_within_the_terminal(
+    history: History, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run_id = "20261128T215415-2de05c"
+    ended = replace(run_ended(run_id, result=Result.FAILURE), reason="ä" * 70)
+    for event in (run_started(run_id), ended):
+        history.observe(event)
+    terminal = Terminal()
+    command.run(history, lane=None, limit=20, output="text", stdout=terminal)
+    lines = terminal.getvalue().splitlines()[:5]
+    assert max(map(len, lines)) <= columns
+    assert all(word in lines[0].split() for word in ("run", "result", "duration", "notes"))
+    assert ("busy" in lines[0]) is (columns > 100)
+    assert lines[4].endswith("…")
 
 
 def test_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
-from paropt_exporter.cli.formatting import format_count, format_line, format_table, format_time
+from paropt_exporter.cli.formatting import (
+    count_columns,
+    find_columns_of_terminal,
+    format_count,
+    format_fitting_table,
+    format_line,
+    format_table,
+    format_time,
+)
 from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
@@ -36,6 +44,10 @@ _NOTES_CHARACTERS = 60
 _KNOWN_RUNS = 5  # in an error message
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
+# Left out in this order until the table fits the terminal.
+_DISPENSABLE_OF_RUNS = ("busy", "tasks/s", "failed", "tasks", "started", "lane")
+_DISPENSABLE_OF_FLAKY = ("last", "flaky", "first attempts", "95 % interval", "lane")
+_FEWEST_COLUMNS = 15  # of the last column of such a table
 _SHOWN_ITEMS = 3
 _MOST_NAMED = 10
 
@@ -60,7 +72,7 @@ def run(
         # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
-        text = _format_runs(history, lane=lane, limit=limit)
+        text = _format_runs(history, lane=lane, limit=limit, columns=find_columns_of_terminal(stdout))
     stdout.write(text)
     return 0
 
@@ -131,11 +143,12 @@ def _dump_json(summaries: Sequence[RunSummary]) -> str:
     return json.dumps([to_json(summary) for summary in summaries], indent=2) + "\n"
 
 
-def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
+def _format_runs(history: History, *, lane: str | None, limit: int, columns: int | None) -> str:
     summaries = history.load_runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
-    lines = format_table(_RUN_HEADERS, [_build_run_row(history, summary) for summary in summaries])
+    rows = [_build_run_row(history, summary) for summary in summaries]
+    lines = _format_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [
         line
@@ -376,19 +389,41 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
         ]
         text = json.dumps(entries, indent=2) + "\n"
     else:
-        text = _format_flaky_stages(ordered, lane) + _format_quarantines(config)
+        columns = find_columns_of_terminal(stdout)
+        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config)
     stdout.write(text)
     return 0
 
 
-def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None) -> str:
+def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None, columns: int | None) -> str:
     where = f" of lane {lane}" if lane else ""
     if not found:
         return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
-    return "\n".join(
-        [heading, "", *format_table(_FLAKY_HEADERS, [_build_flaky_row(*each) for each in found.items()]), ""]
-    )
+    rows = [_build_flaky_row(*each) for each in found.items()]
+    table = _format_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
+    return "\n".join([heading, "", *table, ""])
+
+
+def _format_table(
+    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
+) -> list[str]:
+    """Return a table for a terminal, whose last column is shortened to what the others leave."""
+    if columns is None:
+        return format_table(headers, rows)
+    brief = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS)) for row in rows]
+    table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
+    room = max(0, columns - max(map(count_columns, table)))
+    shown = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS + room)) for row in rows]
+    return format_fitting_table(headers, shown, columns, dispensable=dispensable)
+
+
+def _cut(text: str, columns: int) -> str:
+    if count_columns(text) <= columns:
+        return text
+    while count_columns(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:

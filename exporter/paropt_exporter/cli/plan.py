@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from msgspec import to_builtins
 
 from paropt_exporter.cli.formatting import (
-    count_columns,
+    find_columns_of_terminal,
     format_count,
+    format_fitting_table,
     format_line,
     format_seconds,
-    format_table,
     wrap_for_terminal,
 )
 from paropt_exporter.config.credentials import HIDDEN
@@ -47,7 +46,7 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
         json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     else:
-        stdout.write(to_text(plan, columns=shutil.get_terminal_size().columns if stdout.isatty() else None))
+        stdout.write(to_text(plan, columns=find_columns_of_terminal(stdout)))
     if previews is not None and output != "json":
         stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
     return 2 if any(stage.fault for stage in plan.stages) else 0
@@ -56,7 +55,11 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
 def to_text(plan: Plan, *, columns: int | None = None) -> str:
     """Return the plan as aligned lines. `columns`: the width of the terminal, which the table keeps within."""
     rows = [_build_row(place, stage) for place, stage in enumerate(_list_runnable(plan), start=1)]
-    table = _format_fitting_table(rows, columns) if rows or plan.shard is None else [_NOTHING]
+    table = (
+        format_fitting_table(_HEADERS, rows, columns, dispensable=_DISPENSABLE)
+        if rows or plan.shard is None
+        else [_NOTHING]
+    )
     closing = [
         part
         for line in _iter_closing_lines(plan)
@@ -82,18 +85,6 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notes": [*plan.notes],
         "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
     }
-
-
-def _format_fitting_table(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
-    """Return the table with the columns that fit; with all of them without a terminal (None)."""
-    kept = [*range(len(_HEADERS))]
-    for name in ("", *_DISPENSABLE):
-        kept = [column for column in kept if _HEADERS[column] != name]
-        headers, *cells = (tuple(row[column] for column in kept) for row in (_HEADERS, *rows))
-        table = format_table(headers, cells)
-        if columns is None or max(map(count_columns, table)) <= columns:
-            break
-    return table
 
 
 def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
