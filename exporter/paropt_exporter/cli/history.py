@@ -21,7 +21,7 @@ from paropt_exporter.cli.formatting import (
     format_table,
     format_time,
 )
-from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
+from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
@@ -503,6 +503,13 @@ def run_merge(history: History, project: str, paths: Sequence[Path], *, stdout: 
     unended = sum(source.unended for source in sources)
     if unended:
         stderr.write(f"{PROGRAM}: left out {format_count(unended, 'run')} without an end\n")
+    for source in sources:
+        if source.other_projects and not source.find_shard_runs():
+            stderr.write(
+                f"{PROGRAM}: left out: {source.path}: its shards are of project {join_names(source.other_projects)}, "
+                f"not of {project}: set `project` in paropt.yml, which by default is the folder's name\n"
+            )
+            code = EXIT_INTERNAL
     faults = [*_iter_shard_faults([run for source in sources for run in source.find_shard_runs()])]
     for fault in faults:
         stderr.write(f"{PROGRAM}: {fault}\n")
