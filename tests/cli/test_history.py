@@ -87,6 +87,8 @@ def test_stage_that_ran_in_part_is_not_counted_as_cached(history: History) -> No
     for event in (run_started("run-3"), whole, part, run_ended("run-3", stages=(whole, part))):
         history.observe(event)
     assert "1 stage cached" in printed(history).splitlines()[4]
+    compared = printed(history, compare=("run-2", "run-3")).splitlines()
+    assert [line.split()[:4] for line in compared[2:4]] == [["lint", "4.0", "s", "cached"], ["unit", "-", "2.0", "s"]]
 
 
 def test_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:

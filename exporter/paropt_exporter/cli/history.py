@@ -187,7 +187,7 @@ def _add_partial(notes: str, summary: RunSummary) -> str:
 
 
 def _add_cached(notes: str, summary: RunSummary) -> str:
-    count = sum(stage.cached and not stage.attempts for stage in summary.stages)  # without those that ran in part
+    count = sum(map(_is_cached, summary.stages))
     told = f"{format_count(count, 'stage')} cached" if count else ""
     return "; ".join(part for part in (told, notes) if part)
 
@@ -233,7 +233,14 @@ def _build_comparison_row(name: str, before: StageSummary | None, after: StageSu
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    return f"{stage.duration_seconds:.1f} s" if stage else "-"
+    if stage is None:
+        return "-"
+    return "cached" if _is_cached(stage) else f"{stage.duration_seconds:.1f} s"
+
+
+def _is_cached(stage: StageSummary) -> bool:
+    """Whether all of a stage was skipped, not only some of its items."""
+    return stage.cached and not stage.attempts
 
 
 def _format_stage_result(stage: StageSummary | None) -> str:
