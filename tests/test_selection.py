@@ -97,5 +97,11 @@ def test_stage_of_another_lane_is_named_with_that_lane() -> None:
     assert "no stage 'soak' (lane heavy has it)" in refusal("soak")
 
 
+def test_of_several_lanes_with_a_stage_the_default_is_named() -> None:
+    lanes_of = {"scan": ("docs", "standard", "heavy")}
+    with pytest.raises(UsageError, match=r"no stage 'scan' \(lane standard has it\)"):
+        select_stages(STAGES[:1], Selection(patterns=("scan",)), lane="quick", known=STAGES, lanes_of=lanes_of)
+
+
 def test_only_without_a_stage_is_rejected() -> None:
     assert "--only" in refusal(with_needs=False)

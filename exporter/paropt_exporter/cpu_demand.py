@@ -11,6 +11,9 @@ UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with on
 CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0 and 1.02 on two cores
 # The part of the wall time spent waiting for a core above which a task's own rhythm can't be read.
 CROWDED_RATIO = 0.5
+# A task that ends sooner is not seen to want more than a core: the time to start it (fork, exec, the first imports of a
+# worker) is in its core time and not in its wall time. `true` measures 5 cores, 30 on a busy machine.
+BRIEF_SECONDS = 0.1
 
 
 class CoreTime(Struct, frozen=True):
@@ -51,6 +54,12 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     if wanted > 1.0 or time.wait_seconds > CROWDED_RATIO * wall_seconds:
         return wanted
     return time.run_seconds / (wall_seconds - time.wait_seconds)
+
+
+def task_cpu_demand(time: CoreTime, wall_seconds: float) -> float:
+    """Return the cores that a task wanted on average over its whole duration, at most one for a brief task."""
+    wanted = cpu_demand(time, wall_seconds)
+    return min(1.0, wanted) if wall_seconds < BRIEF_SECONDS else wanted
 
 
 class CoreBudget(Struct):

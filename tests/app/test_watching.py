@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,19 @@ import pytest
 from paropt_exporter import config
 from paropt_exporter.app.watching import Watch
 from paropt_exporter.plan import Selection
+from support.event_samples import run_ended, stage_ended
 from support.repositories import Repository
+
+
+def make_watch(folder: Path, wake: Callable[[], None] = lambda: None) -> Watch:
+    return Watch(
+        config.read_config(folder / "paropt.yml", root=folder),
+        "standard",
+        Selection(),
+        interrupt=lambda stale, reason: None,
+        wake=wake,
+        say=lambda line: None,
+    )
 
 
 class Watched:
@@ -22,14 +34,7 @@ class Watched:
         (folder / "src").mkdir()
         (folder / "src/a.py").write_text("one")
         (folder / "paropt.yml").write_text("stages: [{number: 1, name: lint, run: 'true', inputs: [src]}]\n")
-        self.watch = Watch(
-            config.read_config(folder / "paropt.yml", root=folder),
-            "standard",
-            Selection(),
-            interrupt=lambda stale, reason: None,
-            wake=self._count,
-            say=lambda line: None,
-        )
+        self.watch = make_watch(folder, wake=self._count)
         self.watch.begin_run(["lint"])
 
     def _count(self) -> None:
@@ -55,6 +60,32 @@ def test_scan_without_a_change_starts_no_run(watched: Watched) -> None:
     (watched.folder / "src/a.py").write_text("one")
     watched.watch.look()
     assert watched.woken == 0
+
+
+def test_refused_config_runs_only_stages_with_a_changed_input(watched: Watched) -> None:
+    watched.watch.begin_run([])
+    watched.watch.press("r")
+    watched.watch.begin_run(["lint"])
+    (watched.folder / "paropt.yml").write_text("stages: [")
+    watched.watch.look()
+    assert watched.watch.reloads
+    watched.watch.ignore_config_change()
+    assert watched.watch.choose_next() == ()
+    (watched.folder / "src/a.py").write_text("two")
+    (watched.folder / "paropt.yml").write_text("stages: {")
+    watched.watch.look()
+    watched.watch.ignore_config_change()
+    assert watched.watch.choose_next() == ("lint",)
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_many_stages_that_passed_are_counted(tmp_path: Path, count: int) -> None:
+    stages = "".join(f"  - {{number: {n}, name: s{n}, run: 'true'}}\n" for n in range(1, count + 1))
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{stages}")
+    watch = make_watch(tmp_path)
+    ended = tuple(stage_ended(f"s{n}") for n in range(1, count + 1))
+    watch.end_run(run_ended(stages=ended))
+    assert watch.describe().startswith("state: s1, s2, s3, s4, s5 passed" if count == 5 else "state: 6 stages passed")
 
 
 @pytest.mark.parametrize("place", ["main", "main/sub", "linked", "outer/module"])

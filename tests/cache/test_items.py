@@ -67,7 +67,15 @@ def test_shared_input_concerns_all_items(project: CachedProject) -> None:
     project.write_file("src/a.py", "two")
     ran = project.run(stage)
     assert list_items(ran.tasks) == ["t/a.py", "t/b.py"]
-    assert ran.stages["tests"].cache_note == "t/a.py: src/a.py changed"
+    assert ran.stages["tests"].cache_note == "src/a.py changed"
+
+
+def test_items_that_all_run_for_several_reasons_are_counted(project: CachedProject) -> None:
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}", "src/**"))
+    project.run(stage)
+    project.write_file("t/a.py", "new")
+    project.write_file("t/b.py", "new")
+    assert project.run(stage).stages["tests"].cache_note == "t/a.py changed (and 1 more)"
 
 
 def test_batch_keeps_a_result_for_each_item_and_other_batches_find_it(project: CachedProject) -> None:

@@ -9,9 +9,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cli import history as command
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Result, Scope
 from paropt_exporter.history import History
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -48,12 +50,45 @@ def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: Hi
     assert lines[-1].startswith("degraded: standard is at 50%")
 
 
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_list_of_runs_keeps_within_the_terminal(
+    history: History, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run_id = "20261128T215415-2de05c"
+    ended = replace(run_ended(run_id, result=Result.FAILURE), reason="ä" * 70)
+    for event in (run_started(run_id), ended):
+        history.observe(event)
+    terminal = Terminal()
+    command.run(history, lane=None, limit=20, output="text", stdout=terminal)
+    lines = terminal.getvalue().splitlines()[:5]
+    assert max(map(len, lines)) <= columns
+    assert all(word in lines[0].split() for word in ("run", "result", "duration", "notes"))
+    assert ("busy" in lines[0]) is (columns > 100)
+    assert lines[4].endswith("…")
+
+
 def test_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:
     historical = json.loads(printed(history, output="json"))
     average = sum(run["throughput_tasks_per_second"] for run in historical) / len(historical)
     assert historical[-1]["throughput_tasks_per_second"] < average * 0.8
     assert historical[-1]["stage_metrics"][0]["stage_name"] == "lint"
     assert historical[-1]["worker_utilization"] == 50.0
+
+
+def test_stage_that_ran_in_part_is_not_counted_as_cached(history: History) -> None:
+    whole = replace(stage_ended("lint", "run-3"), scope=Scope.CACHED, tasks_cached=1, attempts=0)
+    part = replace(stage_ended("unit", "run-3"), scope=Scope.CACHED, tasks=2, tasks_cached=1, attempts=1)
+    for event in (run_started("run-3"), whole, part, run_ended("run-3", stages=(whole, part))):
+        history.observe(event)
+    assert "1 stage cached" in printed(history).splitlines()[4]
+    compared = printed(history, compare=("run-2", "run-3")).splitlines()
+    assert [line.split()[:4] for line in compared[2:4]] == [["lint", "4.0", "s", "cached"], ["unit", "-", "2.0", "s"]]
 
 
 def test_run_that_still_goes_on_is_listed_and_left_out_of_the_json(history: History) -> None:

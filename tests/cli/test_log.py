@@ -126,6 +126,7 @@ def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
     ("words", "message"),
     [
         (("nope",), "has no output of a stage 'nope': choose from lint, unit"),
+        (("unit[test_c]",), "no output of an item 'test_c' of unit: choose from tests/test_a.py, tests/test_b.py"),
         (("2026", "lint"), f"no log, or more than one, matches run '2026'; the latest are {OLD}, {NEW}"),
         (("202611",), f"no log, or more than one, matches run '202611'; the latest are {OLD}, {NEW}"),
         (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
@@ -134,6 +135,15 @@ def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
 def test_name_without_a_match_is_rejected(kept: Kept, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         printed(kept.folder, *words)
+
+
+def test_stage_that_the_latest_run_lacks_is_named_with_its_last_run(kept: Kept) -> None:
+    latest = "20261129T101112-0a1b2c"
+    kept.begin(latest)
+    kept.attempt("lint", b"fine\n")
+    kept.end(latest)
+    with pytest.raises(UsageError, match=f"run {latest} has no output of a stage 'unit'; .* log {NEW} unit"):
+        printed(kept.folder, "unit")
 
 
 def test_empty_word_means_all_stages_of_the_only_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +53,18 @@ def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
     assert stages["deploy"]["tasks_cached"] == 0
 
 
+def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) -> None:
+    for name in "ab":
+        (project / f"test_{name}.py").write_text("def test(): pass\n")
+    projects.write(
+        project,
+        'name: unit, run: "pytest -q {items}", items: {list: [test_a.py, test_b.py]}, inputs: ["{item}"]',
+    )
+    first, second = (json.loads(run_once(project, "--output", "json", "-j1").stdout)["stages"][0] for _ in range(2))
+    assert second["tasks_cached"] == second["tasks"]
+    assert second["saved_seconds"] >= 0.9 * first["duration_seconds"]
+
+
 def test_changed_input_runs_with_one_line_why(project: Path) -> None:
     run_once(project)
     (project / "src/a.py").write_text("two\n")
@@ -62,6 +75,21 @@ def test_changed_input_runs_with_one_line_why(project: Path) -> None:
     assert "lint succeeded" in again.stderr and "(src/a.py changed)" in again.stderr
     assert "(dist/out changed)" in again.stderr
     assert (project / "dist/out").read_text() == "two\n"
+
+
+def test_plan_with_reasons_expects_no_time_of_a_cached_stage(project: Path) -> None:
+    projects.write(
+        project,
+        """
+        name: slow, run: sleep 0.5, inputs: [src/**]
+        name: quick, run: echo, cache: never
+        """,
+    )
+    run_once(project)
+    expected = [call_command(project, "plan", *flags).stdout for flags in ((), ("--why",))]
+    assert [re.findall(r"slow .*?(cached|[\d.]+ s)", text)[0] for text in expected][1] == "cached"
+    whole, left = (float(re.findall(r"one after another ([\d.]+) s", text)[0]) for text in expected)
+    assert left < whole
 
 
 def test_go_task_166_and_1305_plan_writes_no_state(project: Path) -> None:

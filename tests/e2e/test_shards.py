@@ -210,6 +210,17 @@ def test_a_missing_shard_and_a_bad_file_are_reported_by_the_merge(project: Path)
     ]
 
 
+def test_shards_that_ran_under_another_project_are_reported_by_the_merge(project: Path) -> None:
+    ran(project)
+    machine = copy(project, "machine")
+    config = machine / "paropt.yml"
+    config.write_text(config.read_text().replace("project: demo", "project: other"))
+    ran(machine, "--shard", "1/1")
+    merged = call_command(project, "history", "merge", str(machine / ".paropt/history.db"))
+    assert (merged.returncode, merged.stderr.count("\n")) == (3, 1)
+    assert "its shards are of project other, not of demo: set `project` in paropt.yml" in merged.stderr
+
+
 def test_the_history_is_not_merged_into_itself(project: Path) -> None:
     ran(project)
     merged = call_command(project, "history", "merge", ".paropt/history.db")

@@ -178,7 +178,9 @@ def test_changed_config_is_in_force_and_a_faulty_one_is_refused(folder: Path) ->
         config = (folder / "paropt.yml").read_text()
         (folder / "paropt.yml").write_text("stages: 3\n")
         eventually("the config is refused", lambda: "can't be used" in projects.messages(folder))
+        (folder / "docs/a.md").write_text("2")  # the only change that runs a stage
         wait_for_state(folder, 2)
+        assert (count_runs(folder, "lint"), count_runs(folder, "docs")) == (1, 2)
         (folder / "paropt.yml").write_text(config + '  - {number: 9, name: more, run: "true", inputs: [docs]}\n')
         assert "lint, docs, more passed" in wait_for_state(folder, 3)
 
@@ -226,7 +228,7 @@ def read_until(controller: int, shown: bytearray, text: bytes, count: int) -> No
         shown += os.read(controller, 1 << 16)
 
 
-@pytest.mark.parametrize("flag", ["--once", "--every=1m", "--failed", "--affected"])
+@pytest.mark.parametrize("flag", ["--once", "--every=1m", "--failed", "--affected", "--shard=1/2"])
 def test_flags_that_contradict_it_are_one_clear_error(folder: Path, flag: str) -> None:
     projects.write(folder, _TWO)
     ran = run(folder, "--watch", flag)

@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
+from paropt_exporter.engine.stage import compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
 from paropt_exporter.history import History
@@ -398,6 +399,16 @@ def test_the_cpu_demand_excludes_waits_for_a_core(history: History) -> None:
         replace(task("waits"), ended_seconds=4.0, started_seconds=0.0, cpu_seconds=0.2, run_delay_seconds=0.0),
     )
     assert history.load_cpu_demands("standard") == {"burns": 1.0, "waits": 0.05}
+
+
+@pytest.mark.parametrize(("seconds", "cores"), [(0.01, 1.0), (0.2, 3.0)])
+def test_time_to_start_a_brief_task_is_no_demand_for_several_cores(
+    history: History, seconds: float, cores: float
+) -> None:
+    ended = replace(task("brief", seconds=seconds), cpu_seconds=seconds, run_delay_seconds=2 * seconds)
+    keep(history, run_started(), ended)
+    assert history.load_cpu_demands("standard") == {"brief": pytest.approx(cores)}
+    assert compute_demand(ended, gil_bound=False) == pytest.approx(cores)
 
 
 def test_a_stages_memory_peak_is_its_largest_tasks_without_threads(history: History) -> None:

@@ -279,10 +279,15 @@ class Exporter:
     def _plan_next(self, watch: Watch, chosen: tuple[str, ...]) -> Plan | None:
         """Return the plan of the chosen stages, of a changed config if there is one; None if nothing can run."""
         if watch.reloads:
-            watch.reloads = False
+            watch.reloads, before = False, self._config
             self._file.reload_if_changed(self._apply_config, self._screen.say)
-            watch.reconfigure(self._config)
+            if self._config is before:  # refused
+                watch.ignore_config_change()
+            else:
+                watch.reconfigure(self._config)
             chosen = watch.choose_next()
+            if not chosen:
+                return None
         return self._planner.plan(chosen)
 
     def _wind_down(self, stale: frozenset[str], reason: str) -> None:

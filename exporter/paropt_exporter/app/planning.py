@@ -18,7 +18,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config, read_config
 from paropt_exporter.engine import get_pool_names
 from paropt_exporter.errors import ConfigError, NothingFailed, UsageError, join_names
-from paropt_exporter.events import CacheReason, Scope, Shard, Strategy
+from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LastReload
 from paropt_exporter.plan import Plan, PlannedStage, Selection
@@ -155,12 +155,10 @@ def _find_hits(plan: Plan) -> frozenset[str]:
     """Return the stages that the cache can skip as a whole."""
     if not any(stage.cached for stage in plan.stages):
         return frozenset()
-    from paropt_exporter.cache.preview import preview_plan
+    from paropt_exporter.cache.preview import find_hits, preview_plan
     from paropt_exporter.cache.result_store import open_store
 
-    previews = [*preview_plan(plan, open_store(os.environ), os.environ)]
-    misses = {preview.stage for preview in previews if preview.reason is not CacheReason.UNCHANGED}
-    return frozenset(preview.stage for preview in previews) - misses
+    return find_hits([*preview_plan(plan, open_store(os.environ), os.environ)])
 
 
 def _find_affected(plan: Plan) -> frozenset[str]:

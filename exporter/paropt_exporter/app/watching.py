@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
 _MOST_REPEATED = 4  # then it waits for a change between two runs
 _MOST_HELD = 20  # scans in a row that wait for git's lock, 10 s: a git that was killed leaves it behind
+_MOST_PASSED = 5  # names in the line about the state of all stages
 STALE = "files changed"
 _DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
 _STEP_MS = 50
@@ -102,6 +103,12 @@ class Watch:
             self._git_lock = None if top is None else find_git_folder(top) / "index.lock"
             self._states = {name: state for name, state in self._states.items() if name in self._names}
             self._asked = set(self._names)
+
+    def ignore_config_change(self) -> None:
+        """Run no stage for a change of the config's file alone, which was refused."""
+        with self._lock:
+            name = self._config_name
+            self._changed = {stage: path for stage, path in self._changed.items() if path != name}
 
     def is_quiet(self, path: str) -> bool:
         """Return whether an event about a path means nothing."""
@@ -175,7 +182,7 @@ class Watch:
                 by_word.setdefault(_describe_state(self._states.get(name)), []).append(name)
             files = self._inputs.count
         words = sorted(by_word, key=lambda word: (word == "passed", word))
-        parts = [f"{join_names(by_word[word])} {word}" for word in words]
+        parts = [f"{_format_names(by_word[word], word)} {word}" for word in words]
         return f"state: {'; '.join(parts)} · watching {files} file{'' if files == 1 else 's'}"
 
     @property
@@ -183,6 +190,10 @@ class Watch:
         """Whether a stage has not passed."""
         with self._lock:
             return any(not self._has_passed(name) for name in self._names)
+
+    @property
+    def _config_name(self) -> str:
+        return "" if self._config.path is None else self._config.path.name
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -194,9 +205,10 @@ class Watch:
             return {}
         changed = self._inputs.scan()
         affected = self._inputs.find_affected(changed)
-        if self._config.path is not None and self._config.path.name in changed:
+        if self._config_name in changed:
             self.reloads = True
-        self._changed.update(affected)
+        of_inputs = {name: path for name, path in affected.items() if path != self._config_name}
+        self._changed = affected | self._changed | of_inputs  # the config comes last: its change may be refused
         self._disturbed.update(affected)
         if not self._in_run:
             for name in affected:
@@ -254,6 +266,11 @@ def _describe_state(state: StageRecord | None) -> str:
         case Result.CANCELLATION:
             return "ended early"
     return "failed"
+
+
+def _format_names(names: Sequence[str], word: str) -> str:
+    """Return the names of stages in one state. Of many that passed only the number matters."""
+    return f"{len(names)} stages" if word == "passed" and len(names) > _MOST_PASSED else join_names(names)
 
 
 class Keys:
@@ -414,13 +431,17 @@ class InputChanges:
         return frozenset(path for path, _ in before.items() ^ self._known.items())
 
     def find_affected(self, paths: frozenset[str]) -> dict[str, str]:
-        """Return the stages that changed paths affect, each with the first of these paths."""
-        if self._config.path is not None and self._config.path.name in paths:
-            return dict.fromkeys((stage.name for stage in self._stages), self._config.path.name)
-        changes = Changes(paths=paths)
+        """Return the stages that changed paths affect, each with the first of these paths.
+
+        The config's file affects all stages; the path of a stage with another one is that.
+        """
+        config = "" if self._config.path is None else self._config.path.name
+        by_config = dict.fromkeys((stage.name for stage in self._stages), config) if config in paths else {}
+        changes = Changes(paths=paths - {config})
         found = {name: self._find_path(name, changes) for name in self._patterns}
         affected = {name: path for name, path in found.items() if path is not None}
-        return affected | dict.fromkeys(add_dependents(self._stages, affected), next(iter(affected.values()), ""))
+        dependents = dict.fromkeys(add_dependents(self._stages, affected), next(iter(affected.values()), ""))
+        return {**by_config, **affected, **dependents}
 
     def is_quiet(self, path: str) -> bool:
         """Return whether events about a path are left to the next scan."""

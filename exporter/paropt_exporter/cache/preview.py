@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,12 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
             stages = [replace(stage, traces_inputs=False) for stage in stages]
     for stage in stages:
         yield from _preview_stage(stage, reader, traced, store, notes)
+
+
+def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
+    """Return the stages of which the cache would skip all tasks."""
+    missed = {preview.stage for preview in previews if preview.reason is not CacheReason.UNCHANGED}
+    return frozenset(preview.stage for preview in previews) - missed
 
 
 def _preview_stage(

@@ -435,9 +435,10 @@ class StageCache:
             return
         reading = lookup.reading
         ran = [part for part in reading.parts if part.owner == task.index and _covers(task, part.task)]
+        rest_seconds = max(0.0, result.seconds - sum(result.item_seconds.values()))  # such as the start of the program
         for part in ran:
             if result.succeeded:
-                seconds = result.item_seconds.get(part.task.item or "", result.seconds / len(ran))
+                seconds = result.item_seconds.get(part.task.item or "", 0.0) + rest_seconds / len(ran)
                 lookup.pending.append((part, replace(result, seconds=seconds)))
             else:
                 failed = Miss(CacheReason.FAILED, "it failed in its last run")

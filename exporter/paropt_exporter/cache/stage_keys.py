@@ -284,15 +284,12 @@ def _describe_misses(found: Mapping[StagePart, KeptTask | Miss]) -> str:
     if not missed:
         return ""
     (part, why), *others = missed
-    named = f"{part.task.item}: {why.text}" if part.task.item is not None and len(found) > 1 else why.text
-    if part.task.item is not None and why.text.startswith(part.task.item):
-        named = why.text
-    more = f" (and {len(others)} more)" if others and len(others) + 1 < len(found) else ""
-    return (
-        f"{len(found) - len(missed)} of {len(found)} items unchanged; {named}{more}"
-        if len(missed) < len(found)
-        else named
-    )
+    item = part.task.item
+    same_for_all = len(missed) == len(found) and all(other.text == why.text for _, other in others)
+    named = why.text if item is None or same_for_all or why.text.startswith(item) else f"{item}: {why.text}"
+    more = f" (and {len(others)} more)" if others and not same_for_all else ""
+    unchanged = len(found) - len(missed)
+    return f"{unchanged} of {len(found)} items unchanged; {named}{more}" if unchanged else f"{named}{more}"
 
 
 class Tools:

@@ -493,6 +493,7 @@ def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
             "--failed": flags.failed,
             "--affected": flags.affected is not None,
             "--deadline": flags.deadline is not None,
+            "--shard": flags.shard is not None,
             "--": bool(flags.arguments),
         }
         if refused := [name for name, given in others.items() if given]:

@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         return tuple(name for action in self._actions if action.dest == "command" for name in action.choices or ())
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith(("argument COMMAND: invalid choice", "unrecognized arguments")):
+        if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
         self.exit(EXIT_USAGE, f"{PROGRAM}: {message} (see {self.prog} --help)\n")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import unicodedata
 from collections.abc import Sequence
+from typing import TextIO
 
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
@@ -84,6 +86,28 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
     lines = [headers, *(tuple(map(format_line, row)) for row in rows)]
     widths = [max(count_columns(line[column]) for line in lines) for column in range(len(headers))]
     return ["  ".join(map(pad_text, line, widths)).rstrip() for line in lines]
+
+
+def find_columns_of_terminal(stream: TextIO) -> int | None:
+    """Return the width of the terminal; None if the stream is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def format_fitting_table(
+    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
+) -> list[str]:
+    """Return a table for a terminal, without those of the `dispensable` columns, in this order, that do not fit.
+
+    It has all of them without a terminal (None).
+    """
+    kept = [*range(len(headers))]
+    for name in ("", *dispensable):
+        kept = [column for column in kept if headers[column] != name]
+        shown, *cells = (tuple(row[column] for column in kept) for row in (headers, *rows))
+        table = format_table(shown, cells)
+        if columns is None or max(map(count_columns, table)) <= columns:
+            break
+    return table
 
 
 def _get_width(character: str) -> int:

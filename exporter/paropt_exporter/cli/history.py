@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
-from paropt_exporter.cli.formatting import format_count, format_line, format_table, format_time
-from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
+from paropt_exporter.cli.formatting import (
+    count_columns,
+    find_columns_of_terminal,
+    format_count,
+    format_fitting_table,
+    format_line,
+    format_table,
+    format_time,
+)
+from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
@@ -36,6 +44,10 @@ _NOTES_CHARACTERS = 60
 _KNOWN_RUNS = 5  # in an error message
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
+# Left out in this order until the table fits the terminal.
+_DISPENSABLE_OF_RUNS = ("busy", "tasks/s", "failed", "tasks", "started", "lane")
+_DISPENSABLE_OF_FLAKY = ("last", "flaky", "first attempts", "95 % interval", "lane")
+_FEWEST_COLUMNS = 15  # of the last column of such a table
 _SHOWN_ITEMS = 3
 _MOST_NAMED = 10
 
@@ -60,7 +72,7 @@ def run(
         # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
-        text = _format_runs(history, lane=lane, limit=limit)
+        text = _format_runs(history, lane=lane, limit=limit, columns=find_columns_of_terminal(stdout))
     stdout.write(text)
     return 0
 
@@ -131,11 +143,12 @@ def _dump_json(summaries: Sequence[RunSummary]) -> str:
     return json.dumps([to_json(summary) for summary in summaries], indent=2) + "\n"
 
 
-def _format_runs(history: History, *, lane: str | None, limit: int) -> str:
+def _format_runs(history: History, *, lane: str | None, limit: int, columns: int | None) -> str:
     summaries = history.load_runs(lane, limit=limit)
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
-    lines = format_table(_RUN_HEADERS, [_build_run_row(history, summary) for summary in summaries])
+    rows = [_build_run_row(history, summary) for summary in summaries]
+    lines = _format_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [
         line
@@ -174,7 +187,7 @@ def _add_partial(notes: str, summary: RunSummary) -> str:
 
 
 def _add_cached(notes: str, summary: RunSummary) -> str:
-    count = sum(stage.cached for stage in summary.stages)
+    count = sum(map(_is_cached, summary.stages))
     told = f"{format_count(count, 'stage')} cached" if count else ""
     return "; ".join(part for part in (told, notes) if part)
 
@@ -220,7 +233,14 @@ def _build_comparison_row(name: str, before: StageSummary | None, after: StageSu
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    return f"{stage.duration_seconds:.1f} s" if stage else "-"
+    if stage is None:
+        return "-"
+    return "cached" if _is_cached(stage) else f"{stage.duration_seconds:.1f} s"
+
+
+def _is_cached(stage: StageSummary) -> bool:
+    """Whether all of a stage was skipped, not only some of its items."""
+    return stage.cached and not stage.attempts
 
 
 def _format_stage_result(stage: StageSummary | None) -> str:
@@ -376,19 +396,41 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
         ]
         text = json.dumps(entries, indent=2) + "\n"
     else:
-        text = _format_flaky_stages(ordered, lane) + _format_quarantines(config)
+        columns = find_columns_of_terminal(stdout)
+        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config)
     stdout.write(text)
     return 0
 
 
-def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None) -> str:
+def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None, columns: int | None) -> str:
     where = f" of lane {lane}" if lane else ""
     if not found:
         return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
-    return "\n".join(
-        [heading, "", *format_table(_FLAKY_HEADERS, [_build_flaky_row(*each) for each in found.items()]), ""]
-    )
+    rows = [_build_flaky_row(*each) for each in found.items()]
+    table = _format_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
+    return "\n".join([heading, "", *table, ""])
+
+
+def _format_table(
+    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
+) -> list[str]:
+    """Return a table for a terminal, whose last column is shortened to what the others leave."""
+    if columns is None:
+        return format_table(headers, rows)
+    brief = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS)) for row in rows]
+    table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
+    room = max(0, columns - max(map(count_columns, table)))
+    shown = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS + room)) for row in rows]
+    return format_fitting_table(headers, shown, columns, dispensable=dispensable)
+
+
+def _cut(text: str, columns: int) -> str:
+    if count_columns(text) <= columns:
+        return text
+    while count_columns(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
@@ -468,6 +510,13 @@ def run_merge(history: History, project: str, paths: Sequence[Path], *, stdout: 
     unended = sum(source.unended for source in sources)
     if unended:
         stderr.write(f"{PROGRAM}: left out {format_count(unended, 'run')} without an end\n")
+    for source in sources:
+        if source.other_projects and not source.find_shard_runs():
+            stderr.write(
+                f"{PROGRAM}: left out: {source.path}: its shards are of project {join_names(source.other_projects)}, "
+                f"not of {project}: set `project` in paropt.yml, which by default is the folder's name\n"
+            )
+            code = EXIT_INTERNAL
     faults = [*_iter_shard_faults([run for source in sources for run in source.find_shard_runs()])]
     for fault in faults:
         stderr.write(f"{PROGRAM}: {fault}\n")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TextIO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import format_line, format_seconds
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.executors.commands.output import clean_output
 from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
 
 _LATEST = "latest"
 _KNOWN_RUNS = 5  # in an error message
+_SEARCHED_RUNS = 20  # for a stage that the latest run does not have: a log may be large
 _YEAR_DIGITS = 4  # an id begins with a year: fewer digits may be a stage's name
 _FOLLOW_SECONDS = 0.2  # between two reads of a growing log
 
@@ -69,7 +71,7 @@ def run(
             if wanted.follow:
                 _follow(reader, choice, lambda: lives(run_id), stdout, wait or threading.Event().wait)
             else:
-                _print(reader, choice, run_id, stdout, stderr)
+                _print(reader, choice, run_id, folder, stdout, stderr)
     except OSError as error:
         raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
     except (ValueError, TypeError, OverflowError) as error:
@@ -118,11 +120,11 @@ def _read_lane(folder: Path, run_id: str) -> str:
         return ""
 
 
-def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stderr: TextIO) -> None:
+def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout: TextIO, stderr: TextIO) -> None:
     attempts = reader.read_all()
     chosen = [attempt for attempt in attempts if choice.matches(attempt)]
     if not chosen:
-        _explain_no_output(attempts, choice, run_id, stderr)
+        _explain_no_output(attempts, choice, run_id, folder, stderr)
     for attempt in chosen:
         output = clean_output(reader.read_output(attempt))
         if len(chosen) > 1:
@@ -130,13 +132,35 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, stdout: TextIO, stde
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
 
 
-def _explain_no_output(attempts: list[LoggedAttempt], choice: _Filter, run_id: str, stderr: TextIO) -> None:
-    """Raise UsageError for an unknown stage, otherwise print that there is no output."""
+def _explain_no_output(
+    attempts: list[LoggedAttempt], choice: _Filter, run_id: str, folder: Path, stderr: TextIO
+) -> None:
+    """Raise UsageError for an unknown stage or item, otherwise print that there is no output."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
     if choice.stage and choice.stage not in stages:
-        known = f": choose from {', '.join(stages)}" if stages else ""
-        raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{known}")
+        earlier = _find_run_of_stage(folder, choice.stage, before=run_id)
+        known = f": choose from {join_names([*stages])}" if stages else ""
+        remedy = f"; the last one with it: log {earlier} {choice.stage}" if earlier else known
+        raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{remedy}")
+    own = [attempt for attempt in attempts if attempt.stage == choice.stage]
+    if choice.item and not any(replace(choice, failed=False).matches(attempt) for attempt in own):
+        items = dict.fromkeys(attempt.item or str(attempt.task) for attempt in own)
+        raise UsageError(
+            f"run {run_id} has no output of an item {choice.item!r} of {choice.stage}: choose from "
+            f"{format_line(join_names([*items]))}"
+        )
     stderr.write(f"run {run_id}: {'nothing failed' if choice.failed else 'no output'}\n")
+
+
+def _find_run_of_stage(folder: Path, stage: str, *, before: str) -> str | None:
+    """Return the last run before another one that has output of a stage, of the latest runs."""
+    runs = list_runs(folder)
+    earlier = runs[: runs.index(before)] if before in runs else []
+    for run_id in reversed(earlier[-_SEARCHED_RUNS:]):
+        with suppress(OSError, ValueError, TypeError, OverflowError), closing(open_log(folder, run_id)) as file:
+            if any(attempt.stage == stage for attempt in LogReader(file).read_all()):
+                return run_id
+    return None
 
 
 def _format_heading(attempt: LoggedAttempt) -> str:

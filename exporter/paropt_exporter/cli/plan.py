@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import (
-    count_columns,
+    find_columns_of_terminal,
     format_count,
+    format_fitting_table,
     format_line,
     format_seconds,
-    format_table,
     wrap_for_terminal,
 )
 from paropt_exporter.config.credentials import HIDDEN
@@ -47,16 +47,27 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
         json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     else:
-        stdout.write(to_text(plan, columns=shutil.get_terminal_size().columns if stdout.isatty() else None))
+        stdout.write(to_text(plan, columns=find_columns_of_terminal(stdout), hits=_find_hits(previews)))
     if previews is not None and output != "json":
         stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 
-def to_text(plan: Plan, *, columns: int | None = None) -> str:
-    """Return the plan as aligned lines. `columns`: the width of the terminal, which the table keeps within."""
-    rows = [_build_row(place, stage) for place, stage in enumerate(_list_runnable(plan), start=1)]
-    table = _format_fitting_table(rows, columns) if rows or plan.shard is None else [_NOTHING]
+def to_text(plan: Plan, *, columns: int | None = None, hits: frozenset[str] = frozenset()) -> str:
+    """Return the plan as aligned lines.
+
+    `columns`: the width of the terminal, which the table keeps within. `hits`: the stages that the cache would skip,
+    which take no time.
+    """
+    plan = replace(plan, stages=tuple(_take_no_time(stage) if stage.name in hits else stage for stage in plan.stages))
+    rows = [
+        _build_row(place, stage, cached=stage.name in hits) for place, stage in enumerate(_list_runnable(plan), start=1)
+    ]
+    table = (
+        format_fitting_table(_HEADERS, rows, columns, dispensable=_DISPENSABLE)
+        if rows or plan.shard is None
+        else [_NOTHING]
+    )
     closing = [
         part
         for line in _iter_closing_lines(plan)
@@ -82,18 +93,6 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notes": [*plan.notes],
         "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
     }
-
-
-def _format_fitting_table(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
-    """Return the table with the columns that fit; with all of them without a terminal (None)."""
-    kept = [*range(len(_HEADERS))]
-    for name in ("", *_DISPENSABLE):
-        kept = [column for column in kept if _HEADERS[column] != name]
-        headers, *cells = (tuple(row[column] for column in kept) for row in (_HEADERS, *rows))
-        table = format_table(headers, cells)
-        if columns is None or max(map(count_columns, table)) <= columns:
-            break
-    return table
 
 
 def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
@@ -155,14 +154,26 @@ def _format_workers(workers: Bounds) -> str:
     return f"{workers.minimum} to {workers.maximum} workers, {workers.start} at the start"
 
 
-def _build_row(place: int, stage: PlannedStage) -> tuple[str, ...]:
+def _find_hits(previews: Sequence[Preview] | None) -> frozenset[str]:
+    if not previews:
+        return frozenset()
+    from paropt_exporter.cache.preview import find_hits  # here: few plans ask the cache
+
+    return find_hits(previews)
+
+
+def _take_no_time(stage: PlannedStage) -> PlannedStage:
+    return replace(stage, expected_seconds=0.0)
+
+
+def _build_row(place: int, stage: PlannedStage, *, cached: bool) -> tuple[str, ...]:
     return (
         str(place),
         str(stage.number),
         stage.name,
         str(len(stage.tasks)),
         stage.pool,
-        _expected_text(stage),
+        "cached" if cached else _expected_text(stage),
         _format_limit(stage.sla) if stage.sla else "-",
         ", ".join(stage.needs) or "-",
         _format_work(stage),

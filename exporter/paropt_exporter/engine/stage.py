@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import CoreTime, task_cpu_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
@@ -461,7 +461,7 @@ def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
     """
     if gil_bound and record.pool == THREADS:
         return 1.0
-    return cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
+    return task_cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
 
 
 def _names_items(record: TaskRecord) -> bool:

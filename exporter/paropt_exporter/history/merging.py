@@ -51,7 +51,10 @@ class ShardRun(Struct, frozen=True, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """The checked content of one file. Rows are by table; `unended` counts runs without an end, which are left out."""
+    """The checked content of one file. Rows are by table.
+
+    `unended` counts runs without an end, which are left out; `other_projects` are those of which it has shards.
+    """
 
     path: Path
     runs: tuple[Row, ...] = ()
@@ -61,6 +64,7 @@ class Source(Struct, frozen=True, kw_only=True):
     latest: tuple[Row, ...] = ()
     decisions: tuple[Row, ...] = ()
     unended: int = 0
+    other_projects: tuple[str, ...] = ()
 
     def find_shard_runs(self) -> tuple[ShardRun, ...]:
         """Return the last run of each lane that was of a shard."""
@@ -117,6 +121,7 @@ def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> So
     of_project = {table: _read_rows(connection, table, project) for table in ("runs", "totals", "latest", "decisions")}
     ended = tuple(run for run in of_project["runs"] if run["ended_ts"] is not None)
     known = {run["run_id"] for run in ended}
+    others = connection.execute("SELECT DISTINCT project FROM runs WHERE project <> ? AND shard <> ''", (project,))
     return Source(
         path=path,
         runs=ended,
@@ -128,6 +133,7 @@ def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> So
         latest=tuple(of_project["latest"]),
         decisions=tuple(row for row in of_project["decisions"] if row["run_id"] in known),
         unended=len(of_project["runs"]) - len(ended),
+        other_projects=tuple(sorted(to_text(name) for (name,) in others)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import families
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
-from paropt_exporter.cpu_demand import CROWDED_RATIO
+from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import retention, rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
@@ -217,10 +217,11 @@ def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) ->
     Only tasks that succeeded or failed count, not those that were stopped. A GIL-bound task in a thread counts as 1
     core: no clock measures its waits for the GIL.
     """
-    # The formula of `cpu_demand`, times the duration. In Python it would take a second for half a million tasks.
+    # The formula of `task_cpu_demand`, times the duration. In Python it would take a second for half a million tasks.
     query = """
     SELECT tasks.stage, sum(tasks.duration), sum(CASE
         WHEN tasks.pool = :threads AND gil_bound THEN tasks.duration
+        WHEN tasks.cpu + run_delay > tasks.duration AND tasks.duration < :brief THEN tasks.duration
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
       FROM tasks LEFT JOIN stages USING (run_id, stage)
@@ -230,6 +231,7 @@ def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) ->
     """
     values = {
         "threads": THREADS,
+        "brief": BRIEF_SECONDS,
         "crowded": CROWDED_RATIO,
         "success": Result.SUCCESS.value,
         "failure": Result.FAILURE.value,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from paropt_exporter.config.lanes import STANDARD
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan.stage_graph import find_reachable
 
@@ -112,7 +113,7 @@ def _suggest_name(
     pattern: str, names: Sequence[str], commands: Sequence[str], lanes_of: Mapping[str, Sequence[str]]
 ) -> str:
     if other := lanes_of.get(pattern):
-        return f" (lane {other[0]} has it)"
+        return f" (lane {STANDARD if STANDARD in other else other[0]} has it)"
     known = [*names, *commands]
     from difflib import get_close_matches  # here: for errors only
 
