@@ -199,6 +199,17 @@ def test_script_with_a_colon_in_its_name_is_a_plain_command(tmp_path: Path) -> N
     assert "    run: npm run test:e2e\n" in text
 
 
+def test_variables_and_folder_of_a_stage_read_back(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": ".", "WARNINGS": "error::Warning, b", "DEBUG": "1", "ON": "yes"}
+    stage = Stage(number=4, name="unit_tests", run=("pytest", "-q"), env=env, cwd="tests")
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    (tmp_path / "paropt.yml").write_text(text)
+    (tmp_path / "tests").mkdir()
+    (read,) = config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages
+    assert (read.env, read.cwd) == (env, "tests")
+    assert '    env: {PYTHONPATH: ., WARNINGS: "error::Warning, b"' in text
+
+
 def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
     for name in ("test_a.py", "test_b.py"):
         (project / "tests" / name).write_text("#" * 100_000)
