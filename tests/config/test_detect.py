@@ -544,8 +544,16 @@ def test_flake8_leaves_out_the_virtual_environment_inside_the_project(project: P
     _install(project / ".venv/bin", "flake8")
     _write(project, _dot_flake8="[flake8]\n")
     assert _quality_gates(project) == ("flake8", "--extend-exclude=.venv")
-    _write(project, tox_dot_ini="[testenv:lint]\ncommands = flake8 src\n")
+    _write(project, tox_dot_ini="[testenv:lint]\ncommands = flake8 src\n", src__a_dot_py="")
     assert _quality_gates(project) == ("flake8", "src")
+
+
+def test_ruff_leaves_out_the_virtual_environment_if_its_configuration_does_not(project: Path) -> None:
+    _install(project / ".venv/bin", "ruff")
+    _write(project, pyproject_dot_toml="[tool.ruff]\nexclude = ['docs']\n")
+    assert _quality_gates(project) == ("ruff", "check", ".", "--extend-exclude=.venv")
+    _write(project, tox_dot_ini="[testenv:lint]\ncommands = ruff check src\n", src__a_dot_py="")
+    assert _quality_gates(project) == ("ruff", "check", "src")
 
 
 def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project: Path) -> None:

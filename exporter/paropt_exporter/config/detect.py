@@ -444,10 +444,14 @@ class Project:
         return inside and folder.is_dir() and all((folder / path).exists() for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
-        """Return the option that keeps a linter of the whole folder out of the virtual environment inside."""
+        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+
+        ruff stays out by itself, unless its configuration replaces the usual exclusions.
+        """
         inside = find_virtual_environment(self._root, {})
-        whole = tool == "flake8" and (not _has_targets(arguments) or "." in arguments)
-        return (f"--extend-exclude={inside.name}",) if whole and inside is not None else ()
+        enters = tool == "flake8" or (tool == "ruff" and re.search(r"^exclude\s*=", self._ruff_settings, re.MULTILINE))
+        whole = "." in arguments or not any(map(self.has_path, arguments))
+        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
