@@ -460,6 +460,8 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
         ("pytest no/such/folder", ("pytest", "-q", "tests")),
         ("pytest --cov=pkg --cov-fail-under=90", ("pytest", "-q", "--cov=pkg", "--cov-fail-under=90")),
         ("python -m unittest -v", ("python", "-m", "unittest", "-v")),
+        ("coverage run -m pytest tests", ("python", "-m", "pytest", "-q", "tests")),
+        ("python -W error -m pytest", ("python", "-W", "error", "-m", "pytest", "-q")),
     ],
 )
 def test_tests_run_as_the_project_runs_them(project: Path, line: str, command: tuple[str, ...]) -> None:

@@ -141,7 +141,8 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
     pattern = _choose_batched_files(project, commands[0])
     if pattern is None:
         return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
-    return Stage(number=number, name=name, run=("pytest", "-q", ITEMS), items=Items(glob=pattern), env=env)
+    run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
+    return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
 
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
@@ -180,9 +181,11 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     if not commands:
         apart = project.integration_tests if kind.name == "integration_tests" else None
         return [], [f"no command of the project runs {apart} alone"] if apart is not None else []
-    if (commands[0][0] != "pytest" or not _runs_pytest(project)) and _choose_target(project, kind)[0] is not None:
+    other = not _count_start(commands[0]) or not _runs_pytest(project)
+    if other and _choose_target(project, kind)[0] is not None:
         return [], []  # the make target may prepare what its tests need
-    program = next((words[0] for words in commands if not project.has_program(words[0])), None)
+    programs = ("pytest" if _count_start(words) else words[0] for words in commands)
+    program = next((each for each in programs if not project.has_program(each)), None)
     return ([], [_describe_missing_program(program)]) if program is not None else (commands, [])
 
 
@@ -196,15 +199,23 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     calls = [project.drop_reports(each.words[1:]) for each in own if each.words[0] == "pytest"]
     if len(calls) < len(own):
         return [] if integration else [(*each.python, *each.words) for each in own]
+    start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
     if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
         if not integration:
-            return [("pytest", "-q", *calls[0], f"--ignore={separate}")]
-        return [("pytest", "-q", *(word for word in calls[0] if word not in targets), separate)]
+            return [(*start, *calls[0], f"--ignore={separate}")]
+        return [(*start, *(word for word in calls[0] if word not in targets), separate)]
     if integration:
         calls = [project.drop_reports(words) for words in project.commands.find("pytest") if separate in words][:1]
-    return [("pytest", "-q", *call) for call in calls]
+    return [(*start, *call) for call in calls]
+
+
+def _count_start(command: Words) -> int:
+    """Return how many words start pytest: 1 for `pytest`, 3 for `python -m pytest`, 0 for other programs."""
+    if command[0] == "pytest":
+        return 1
+    return command.index("pytest") + 1 if command[0] == "python" and "pytest" in command else 0
 
 
 def _choose_usual_tests(project: Project, *, integration: bool) -> list[Words]:
@@ -311,11 +322,13 @@ def _run_tests_in_parallel(project: Project, command: Words) -> Words:
     """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
     if project.xdist_processes is None or not _runs_all_unit_tests(project, command):
         return command
-    return (*command[:2], "-n", project.xdist_processes, *command[2:])
+    at = _count_start(command) + 1  # after -q
+    return (*command[:at], "-n", project.xdist_processes, *command[at:])
 
 
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:
-    return command[0] == "pytest" and command[1:] in (("-q",), ("-q", project.unit_tests))
+    at = _count_start(command)
+    return at > 0 and command[at:] in (("-q",), ("-q", project.unit_tests))
 
 
 def _choose_batched_files(project: Project, command: Words) -> str | None:
