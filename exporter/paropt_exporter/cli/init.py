@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _MOST_NAMED = 10
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=-]|:(?=\w))*|\{items\}", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=,-]|:(?=\w))*|\{items\}", re.ASCII)
 _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
