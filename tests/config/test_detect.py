@@ -495,6 +495,12 @@ def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests", "-t", "."), None)
 
 
+def test_python3_stands_in_for_a_missing_python(project: Path) -> None:
+    _install(project.parent / "bin", "python3")
+    _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
+    assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
+
+
 def test_django_project_runs_its_own_tests(project: Path) -> None:
     _install(project.parent / "bin", "python", "pytest")
     _write(project, manage_dot_py="", app__tests__test_a_dot_py="")

@@ -184,6 +184,8 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     other = not _count_start(commands[0]) or not _runs_pytest(project)
     if other and _choose_target(project, kind)[0] is not None:
         return [], []  # the make target may prepare what its tests need
+    if not project.has_program("python") and project.has_program("python3"):
+        commands = [("python3", *words[1:]) if words[0] == "python" else words for words in commands]
     programs = ("pytest" if _count_start(words) else words[0] for words in commands)
     program = next((each for each in programs if not project.has_program(each)), None)
     return ([], [_describe_missing_program(program)]) if program is not None else (commands, [])
@@ -215,7 +217,7 @@ def _count_start(command: Words) -> int:
     """Return how many words start pytest: 1 for `pytest`, 3 for `python -m pytest`, 0 for other programs."""
     if command[0] == "pytest":
         return 1
-    return command.index("pytest") + 1 if command[0] == "python" and "pytest" in command else 0
+    return command.index("pytest") + 1 if command[0] in ("python", "python3") and "pytest" in command else 0
 
 
 def _choose_usual_tests(project: Project, *, integration: bool) -> list[Words]:
