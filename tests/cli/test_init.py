@@ -183,6 +183,7 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
         ("a'b", '"'),
         ("npm", "run", "test:e2e"),
         ("a:", "b"),
+        ("flake8", "--ignore=E1,E2", "a,b"),
     ],
 )
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
@@ -197,6 +198,23 @@ def test_script_with_a_colon_in_its_name_is_a_plain_command(tmp_path: Path) -> N
     stage = Stage(number=5, name="integration_tests", run=("npm", "run", "test:e2e"))
     text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
     assert "    run: npm run test:e2e\n" in text
+
+
+def test_option_with_a_comma_stays_a_plain_command(tmp_path: Path) -> None:
+    stage = Stage(number=2, name="quality_gates", run=("flake8", "--ignore=E1,E2", "src"))
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    assert "    run: flake8 --ignore=E1,E2 src\n" in text
+
+
+def test_variables_and_folder_of_a_stage_read_back(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": ".", "WARNINGS": "error::Warning, b", "DEBUG": "1", "ON": "yes"}
+    stage = Stage(number=4, name="unit_tests", run=("pytest", "-q"), env=env, cwd="tests")
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    (tmp_path / "paropt.yml").write_text(text)
+    (tmp_path / "tests").mkdir()
+    (read,) = config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages
+    assert (read.env, read.cwd) == (env, "tests")
+    assert '    env: {PYTHONPATH: ., WARNINGS: "error::Warning, b"' in text
 
 
 def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:

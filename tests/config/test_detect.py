@@ -135,10 +135,10 @@ def test_npm_script_that_runs_pytest_again_is_left_out(project: Path) -> None:
 
 def test_make_target_whose_program_is_missing_is_left_out_with_a_note(project: Path) -> None:
     _install(project.parent / "bin", "make")
-    _write(project, Makefile="format-check:\n\tblack --check .\n")
+    _write(project, Makefile="format-check:\n\tprettier --check .\n")
     detected = detect_stages(project)
     assert detected.stages == ()
-    assert "quality_gates left out: `make format-check` needs black, which is not installed" in detected.notes
+    assert "quality_gates left out: `make format-check` needs prettier, which is not installed" in detected.notes
 
 
 def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
@@ -333,11 +333,11 @@ def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(pr
     _write_large_suite(project)
     _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
     _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest {posargs:-n auto}\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)  # without pytest-xdist
+    assert _unit_tests(project) == (("pytest", "-q"), None)  # without pytest-xdist
     (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "tests"), None)
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto"), None)
     _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+    assert _unit_tests(project) == (("pytest", "-q"), None)
 
 
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
@@ -359,6 +359,8 @@ def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
 def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
+    assert _unit_tests(project) == (("make", "test"), None)
+    _write(project, Makefile="test:\n\t./check tests\n")
     assert _unit_tests(project) == (("make", "test"), None)
     _write(project, requirements_dot_txt="pytest\n")
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
@@ -391,3 +393,178 @@ def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     detected = detect_stages(project)
     assert [stage.name for stage in detected.stages] == ["quality_gates"]
     assert not any("project of its own" in note for note in detected.notes)
+
+
+def _quality_gates(project: Path) -> object:
+    return _commands(detect_stages(project)).get("quality_gates")
+
+
+def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
+    _install(project.parent / "bin", "ruff", "flake8", "black", "isort", "pylint")
+    _write(
+        project,
+        tox_dot_ini="[testenv:lint]\ncommands =\n    black --check src\n    black src\n    isort --check-only src\n"
+        "    flake8\n    pylint src\n",
+    )
+    assert _quality_gates(project) == (
+        ("flake8",), ("black", "--check", "src"), ("isort", "--check-only", "src"), ("pylint", "src"),
+    )  # fmt: skip
+
+
+def test_formatter_among_the_hooks_is_checked_too(project: Path) -> None:
+    _install(project.parent / "bin", "ruff", "black")
+    hooks = "repos: [{hooks: [{id: ruff-check, args: [--fix]}, {id: ruff-format}]}]"
+    _write(project, pyproject_dot_toml="[tool.ruff]\nfix = true\n[tool.black]\n")
+    (project / ".pre-commit-config.yaml").write_text(hooks)
+    assert _quality_gates(project) == (("ruff", "check", "--no-fix", "."), ("ruff", "format", "--check", "."))
+
+
+def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, Makefile="lint:\n\truff check\n\tblack --check .\n")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("ruff", "check", ".")}
+    assert any(note.startswith("quality_gates: the project uses black, but it is neither ") for note in detected.notes)
+
+
+def test_calls_of_a_tool_come_from_one_file(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy a b\n", Makefile="types:\n\tmypy --strict a\n")
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "a", "b")}
+
+
+def test_options_of_mypy_are_kept_without_files(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy --strict {posargs}\n", src__a_dot_py="")
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "--strict", "src")}
+
+
+def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> None:
+    _install(project.parent / "bin", "mypy", "pyright", "ty")
+    _write(
+        project,
+        pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n"
+        "[tool.tox.env.typing]\ncommands = [['mypy'], ['pyright'], ['ty', 'check', 'src']]\n",
+    )
+    assert _commands(detect_stages(project)) == {"type_checking": (("mypy",), ("pyright",), ("ty", "check", "src"))}
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("pytest", ("pytest", "-q")),
+        ("pytest -vv -ra --tb=short --durations 5 --cov pkg --cov-report term --junitxml=a.xml", ("pytest", "-q")),
+        ("pytest -m 'not slow' -W error tests", ("pytest", "-q", "-m", "not slow", "-W", "error", "tests")),
+        ("pytest --doctest-modules pkg tests", ("pytest", "-q", "--doctest-modules", "pkg", "tests")),
+        ("pytest --run-optional none -x tests", ("pytest", "-q", "--run-optional", "none", "tests")),
+        ("pytest no/such/folder", ("pytest", "-q", "tests")),
+        ("pytest --cov=pkg --cov-fail-under=90", ("pytest", "-q", "--cov=pkg", "--cov-fail-under=90")),
+        ("python -m unittest -v", ("python", "-m", "unittest", "-v")),
+        ("coverage run -m pytest tests", ("python", "-m", "pytest", "-q", "tests")),
+        ("python -W error -m pytest", ("python", "-W", "error", "-m", "pytest", "-q")),
+    ],
+)
+def test_tests_run_as_the_project_runs_them(project: Path, line: str, command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "pytest", "python")
+    _write(project, tox_dot_ini=f"[testenv]\ncommands = {line}\n", tests__test_a_dot_py="")
+    assert _unit_tests(project) == (command, None)
+
+
+def test_coverage_is_measured_if_the_tests_have_a_limit_for_it(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands = pytest --cov\n")
+    _write(project, pyproject_dot_toml="[tool.coverage.report]\nfail_under = 90\n")
+    assert _unit_tests(project) == (("pytest", "-q", "--cov"), None)
+
+
+def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="")
+    (project / "tox.ini").write_text(
+        "[testenv]\nchangedir = tests\nsetenv =\n    DEBUG = 1\n    COVERAGE_FILE = x\ncommands = pytest\n"
+    )
+    (stage,) = detect_stages(project).stages
+    assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
+
+
+def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "python")
+    _write(project, tests__test_a_dot_py="import unittest\n")
+    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests"), None)
+    (project / "tests/__init__.py").touch()
+    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests", "-t", "."), None)
+
+
+def test_python3_stands_in_for_a_missing_python(project: Path) -> None:
+    _install(project.parent / "bin", "python3")
+    _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
+    assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
+
+
+def test_django_project_runs_its_own_tests(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(project, manage_dot_py="", app__tests__test_a_dot_py="")
+    assert _unit_tests(project) == (("python", "manage.py", "test"), None)
+    _write(project, requirements_dot_txt="pytest-django\npytest\n")
+    assert _unit_tests(project)[0] != ("python", "manage.py", "test")
+
+
+@pytest.mark.parametrize(
+    ("line", "unit", "integration"),
+    [
+        ("pytest", ("pytest", "-q", "--ignore=tests/e2e"), ("pytest", "-q", "tests/e2e")),
+        ("pytest -W error tests", ("pytest", "-q", "-W", "error", "tests", "--ignore=tests/e2e"),
+         ("pytest", "-q", "-W", "error", "tests/e2e")),
+        ("pytest -m 'not e2e' tests", ("pytest", "-q", "-m", "not e2e", "tests"), None),
+        ("pytest tests/unit", ("pytest", "-q", "tests/unit"), None),
+        ("pytest tests/unit\n[testenv:e2e]\ncommands = pytest -v tests/e2e", ("pytest", "-q", "tests/unit"),
+         ("pytest", "-q", "tests/e2e")),
+    ],
+)  # fmt: skip
+def test_integration_tests_run_only_if_the_project_runs_them(
+    project: Path, line: str, unit: tuple[str, ...], integration: tuple[str, ...] | None
+) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(
+        project,
+        tox_dot_ini=f"[testenv]\ncommands = {line}\n",
+        tests__unit__test_a_dot_py="",
+        tests__e2e__test_b_dot_py="",
+    )
+    detected = detect_stages(project)
+    found = _commands(detected)
+    assert (found["unit_tests"], found.get("integration_tests")) == (unit, integration)
+    told = "integration_tests left out: no command of the project runs tests/e2e alone"
+    assert (told in detected.notes) is (integration is None)
+
+
+def test_tool_that_only_the_end_of_a_line_or_a_plugin_names_does_not_count(project: Path) -> None:
+    _install(project.parent / "bin", "bandit", "mypy")
+    _write(
+        project,
+        pyproject_dot_toml="[tool.ruff.lint]\nselect = ['S']  # bandit\n[a]\nb = ['pytest-mypy']\n",
+        a_dot_py="",
+    )
+    assert detect_stages(project).stages == ()
+
+
+def test_flake8_leaves_out_the_virtual_environment_inside_the_project(project: Path) -> None:
+    _install(project / ".venv/bin", "flake8")
+    _write(project, _dot_flake8="[flake8]\n")
+    assert _quality_gates(project) == ("flake8", "--extend-exclude=.venv")
+    _write(project, tox_dot_ini="[testenv:lint]\ncommands = flake8 src\n", src__a_dot_py="")
+    assert _quality_gates(project) == ("flake8", "src")
+
+
+def test_ruff_leaves_out_the_virtual_environment_if_its_configuration_does_not(project: Path) -> None:
+    _install(project / ".venv/bin", "ruff")
+    _write(project, pyproject_dot_toml="[tool.ruff]\nexclude = ['docs']\n")
+    assert _quality_gates(project) == ("ruff", "check", ".", "--extend-exclude=.venv")
+    _write(project, tox_dot_ini="[testenv:lint]\ncommands = ruff check src\n", src__a_dot_py="")
+    assert _quality_gates(project) == ("ruff", "check", "src")
+
+
+def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, tox_dot_ini="[testenv:lint]\ncommands = ruff check --fix --unsafe-fixes src tests\n")
+    assert _quality_gates(project) == ("ruff", "check", "src", "tests")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
-from paropt_exporter.config.project_commands import parse_recipes, read_project_commands
+from paropt_exporter.config.command_files import parse_recipes
+from paropt_exporter.config.project_commands import ProjectCommands, read_project_commands
 
 
-def _read(**files: str) -> tuple[tuple[str, ...], ...]:
-    found = read_project_commands(lambda name: files.get(name.replace(".", "_"), ""))
+def _find(files: Mapping[str, str], workflows: Sequence[str] = ()) -> ProjectCommands:
+    return read_project_commands(lambda name: files.get(name, ""), workflows)
+
+
+def _read(name: str, text: str) -> tuple[tuple[str, ...], ...]:
+    found = _find({name: text})
     assert found.notes == ()
-    return found.commands
+    return tuple(each.words for each in found.commands)
+
+
+def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(each.words for each in _find({name: text}).find_tests())
 
 
 @pytest.mark.parametrize(
@@ -25,16 +36,27 @@ def _read(**files: str) -> tuple[tuple[str, ...], ...]:
         ("{envpython} -m mypy src", ("mypy", "src")),
         ("coverage run -m pytest tests", ("pytest", "tests")),
         ("pytest --basetemp={envtmpdir} tests", ("pytest", "tests")),
+        ("pytest {tty:--color=yes} tests", ("pytest", "tests")),
+        ("pytest {posargs:--cov pkg {tox_root}{/}tests}", ("pytest", "--cov", "pkg", "tests")),
+        ("py.test tests", ("pytest", "tests")),
         ("uv run ruff check src", ("ruff", "check", "src")),
+        ("uv run --group test --frozen pytest", ("pytest",)),
+        ("uv run -m pytest", ("pytest",)),
+        ("uvx --with extra ruff check", ("ruff", "check")),
+        ("coverage run --parallel-mode --source pkg -m pytest tests", ("pytest", "tests")),
+        ("coverage run --branch tests/run.py -v", ("tests/run.py", "-v")),
+        ("python -b -W error -m coverage run -m django test", ("django", "test")),
+        (".venv/bin/python -m mypy src", ("mypy", "src")),
+        ("venv/bin/mypy src", ("mypy", "src")),
     ],
 )
 def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, ...]) -> None:
-    assert _read(tox_ini=f"[testenv]\ncommands =\n    {line}\n") == (words,)
+    assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == (words,)
 
 
 @pytest.mark.parametrize("line", ["{env:RUN:pytest}", "mypy {envsitepackagesdir}", "- pytest", "a | b", "pytest 'x"])
 def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
-    assert _read(tox_ini=f"[testenv]\ncommands =\n    {line}\n") == ()
+    assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == ()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +71,7 @@ def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
     ],
 )
 def test_processes_of_xdist_are_read_from_commands_of_pytest(line: str, processes: str | None) -> None:
-    found = read_project_commands(lambda name: f"test:\n\t{line}\n" if name == "Makefile" else "")
+    found = _find({"Makefile": f"test:\n\t{line}\n"})
     assert found.find_xdist_processes() == processes
 
 
@@ -66,7 +88,7 @@ style = "flake8 src"
 [tool.hatch.envs.default.scripts]
 all = ["hatch run black --check .", "pyright src"]
 """
-    assert set(_read(pyproject_toml=text)) == {
+    assert set(_read("pyproject.toml", text)) == {
         ("pytest", "-v"), ("mypy", "src"), ("ruff", "check", "src"), ("flake8", "src"), ("black", "--check", "."),
         ("pyright", "src"),
     }  # fmt: skip
@@ -79,13 +101,13 @@ def lint(session):
     session.run("ruff", "check", ROOT)
     session.install("pytest")
 """
-    assert _read(noxfile_py=text) == (("mypy", "src"),)
+    assert _read("noxfile.py", text) == (("mypy", "src"),)
 
 
 @pytest.mark.parametrize("name", ["Makefile", "justfile"])
 def test_recipes_of_make_and_just_count(name: str) -> None:
     text = "NAME := value\ntypes: dep # comment\n\t@mypy \\\n\t  src\nlint:\n    ruff check $(FILES)\n"
-    assert _read(**{name: text}) == (("mypy", "src"),)
+    assert _read(name, text) == (("mypy", "src"),)
 
 
 def test_targets_of_one_rule_share_its_recipe() -> None:
@@ -95,6 +117,148 @@ def test_targets_of_one_rule_share_its_recipe() -> None:
 
 def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     files = {"tox.ini": "commands", "noxfile.py": "session.run('mypy', 'src')"}
-    found = read_project_commands(lambda name: files.get(name, ""))
-    assert found.commands == (("mypy", "src"),)
+    found = _find(files)
+    assert found.find("mypy") == (("src",),)
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
+
+
+def test_lists_of_a_noxfile_count_as_the_default_of_its_arguments() -> None:
+    text = """
+SOURCES = ["src", "tests"]
+@nox.session
+def lint(session):
+    session.run("mypy", *SOURCES)
+@nox.session
+def tests(session):
+    args = session.posargs or ["tests/unit"]
+    session.run("pytest", "-m", "not slow", *args, env={"DEBUG": "1"})
+"""
+    first, second = _find({"noxfile.py": text}).commands
+    assert first.words == ("mypy", "src", "tests")
+    assert (second.words, second.env) == (("pytest", "-m", "not slow", "tests/unit"), (("DEBUG", "1"),))
+
+
+def test_session_that_changes_the_folder_runs_commands_of_another_project() -> None:
+    text = "def downstream(session):\n    session.chdir('other')\n    session.run('pytest', 'tests')\n"
+    assert _read("noxfile.py", text) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("setup.cfg", "[metadata]\nname = a\n[testenv]\ncommands = pytest tests\n"),
+        (
+            "tox.toml",
+            '[env_run_base]\ncommands = [["pytest", {replace = "posargs", default = ["tests"], extend = true}]]\n',
+        ),
+        ("hatch.toml", '[envs.default.scripts]\ntest = "pytest {args:tests}"\n'),
+        ("pyproject.toml", '[tool.taskipy.tasks]\ntest = {cmd = "pytest tests"}\n'),
+        ("pyproject.toml", '[tool.pdm.scripts]\ntest.shell = "pytest tests"\n'),
+        ("pyproject.toml", '[tool.poe.tasks.test]\nsequence = [{cmd = ["pytest", "tests"]}, "other"]\n'),
+        ("Makefile", "PYTHON ?= python3\nDIR = tests\ntest:\n\t$(PYTHON) -m pytest $(PYTEST_ARGS) $(DIR)\n"),
+        ("Makefile", "test: build\n\t. venv/bin/activate; pytest $${TEST_ARGS:-tests}\n"),
+        ("justfile", "dir := 'tests'\ntest *args:\n    uv run pytest {{args}} {{dir}}\n"),
+        (
+            "scripts/test",
+            'export PREFIX=""\nif [ -d venv ]; then\n    export PREFIX="venv/bin/"\nfi\n${PREFIX}pytest "$@" tests\n',
+        ),
+        (
+            "justfile",
+            "lint:\n    ruff check\ntest *args='tests':\n    uv run {{ if a { b } else { c } }} pytest {{args}}\n",
+        ),
+        ("tox.ini", "[testenv]\nchangedir = .tox\ncommands = pytest {tox_root}/tests\n"),
+        (".gitlab-ci.yml", "stages: [test]\ntest:\n  script:\n    - pip install .\n    - pytest tests\n"),
+    ],
+)
+def test_command_for_the_tests_is_found(name: str, text: str) -> None:
+    assert _find_tests(name, text) == (("pytest", "tests"),)
+
+
+def test_workflows_for_pushes_and_pull_requests_count() -> None:
+    job = "jobs: {test: {steps: [{run: 'pip install .'}, {run: pytest -m slow}]}}"
+    files = {"ci.yml": f"on: [push]\n{job}", "release.yml": "on: release\njobs: {a: {steps: [{run: mypy src}]}}"}
+    found = _find(files, ("ci.yml", "release.yml"))
+    assert [each.words for each in found.find_tests()] == [("pytest", "-m", "slow")]
+    assert found.find("mypy") == ()
+
+
+def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> None:
+    steps = "[{run: 'pytest ${{ matrix.tests }}'}, {run: pytest, working-directory: docs}, {run: cd docs && pytest}]"
+    assert _find({"ci.yml": f"on: push\njobs: {{test: {{steps: {steps}}}}}"}, ("ci.yml",)).find_by_file("pytest") == []
+
+
+def test_hooks_of_pre_commit_become_commands_that_change_nothing() -> None:
+    text = """
+repos:
+  - repo: https://example.org/ruff
+    hooks:
+      - {id: ruff-check, args: [--fix, --exit-non-zero-on-fix]}
+      - id: ruff-format
+  - repo: https://example.org/others
+    hooks:
+      - {id: black, args: [--line-length=100]}
+      - {id: mypy, files: "^(src/|testing/)", args: [--strict]}
+      - {id: flake8, exclude: "^docs/"}
+      - {id: isort, stages: [manual]}
+      - id: trailing-whitespace
+  - repo: local
+    hooks:
+      - {id: types, entry: uv run pyright src, language: system, pass_filenames: false}
+"""
+    assert _read(".pre-commit-config.yaml", text) == (
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("black", "--check", "--line-length=100", "."),
+        ("mypy", "--strict", "src", "testing"),
+        ("pyright", "src"),
+    )
+
+
+def test_tests_are_those_of_the_first_environment_for_them() -> None:
+    text = """
+[testenv]
+commands =
+    tests: pytest
+    mypy: pytest -k test_mypy
+[testenv:py3{12,13}-tests]
+commands = pytest --cov
+[testenv:bench]
+commands = pytest bench
+"""
+    assert _find_tests("tox.ini", text) == (("pytest",),)
+    assert _find_tests("tox.ini", text.partition("[testenv:py")[0].replace("    tests: pytest\n", "")) == ()
+
+
+def test_tests_after_other_packages_are_installed_are_left_out() -> None:
+    text = "[testenv]\ncommands =\n    pip install a\n    pytest tests\n    pip install b\n    pytest other\n"
+    assert _find_tests("tox.ini", text) == (("pytest", "tests"),)
+
+
+def test_variables_and_folder_of_tox_come_from_its_base_environment() -> None:
+    base = (
+        "[testenv]\nsetenv =\n    PYTHONPATH = {toxinidir}\n    A = {env:A}\n    slow,old: B = b\nchangedir = tests\n"
+    )
+    text = f"{base}[testenv:unit]\ncommands = pytest\n"
+    (found,) = _find({"tox.ini": text}).find_tests()
+    assert (found.folder, found.env) == ("tests", (("PYTHONPATH", "."),))
+
+
+def test_variables_in_front_of_a_command_are_set_for_it() -> None:
+    (found,) = _find({"Makefile": "test:\n\tTERM=unknown uv run pytest tests\n"}).find_tests()
+    assert (found.words, found.env) == (("pytest", "tests"), (("TERM", "unknown"),))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("python -m unittest discover", ("python", "-m", "unittest", "discover")),
+        ("coverage run -m unittest", ("python", "-m", "unittest")),
+        ("./runtests.py", ("python", "./runtests.py")),
+        ("coverage run manage.py test app", ("python", "manage.py", "test", "app")),
+        ("django-admin test", ("django-admin", "test")),
+        ("python -Wd tests/run_tests.py", ("python", "-Wd", "tests/run_tests.py")),
+    ],
+)
+def test_other_runners_than_pytest_are_started_as_the_project_does(line: str, words: tuple[str, ...]) -> None:
+    (found,) = _find({"tox.ini": f"[testenv]\ncommands = {line}\n"}).find_tests()
+    assert (*found.python, *found.words) == words

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _MOST_NAMED = 10
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=-]|:(?=\w))*|\{items\}", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=,-]|:(?=\w))*|\{items\}", re.ASCII)
+_PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
@@ -148,6 +149,11 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
+    if stage.cwd is not None:
+        lines.append(f"    cwd: {_format_word(stage.cwd)}")
+    if stage.env:
+        pairs = (f"{name}: {_format_word(value)}" for name, value in stage.env.items())
+        lines.append(f"    env: {{{', '.join(pairs)}}}")
     if proposal is not None:
         lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
@@ -159,6 +165,12 @@ def _format_command(command: str | tuple[str, ...]) -> str:
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
     return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
+
+
+def _format_word(word: str) -> str:
+    return (
+        word if _PLAIN_NAME.fullmatch(word) and word.lower() not in _BOOLEANS else json.dumps(word, ensure_ascii=False)
+    )
 
 
 def _describe_stages(detected: DetectedStages) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +19,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
 from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.placeholders import ITEMS
-from paropt_exporter.config.project_commands import (
-    MAKEFILES,
-    ProjectCommands,
-    Words,
-    parse_recipes,
-    read_project_commands,
-)
+from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
+from paropt_exporter.config.pytest_arguments import drop_reports, selects_tests
 from paropt_exporter.config.pytest_options import read_pytest_options
 from paropt_exporter.config.values import Items, Stage
-from paropt_exporter.config.virtual_environment import build_environment
+from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 
 
 class DetectedStages(Struct, frozen=True, kw_only=True):
@@ -54,11 +50,15 @@ def join_items(stage: Stage) -> Stage:
 
 
 class _BuiltInStage(Struct, frozen=True, kw_only=True):
-    """One built-in stage with the Python tools, npm scripts and make targets for it. The first tool found is used."""
+    """One built-in stage with the Python tools, npm scripts and make targets for it.
+
+    All tools are used that the project calls itself, otherwise the first of `tools` that it is configured for.
+    """
 
     number: int
     name: str
     tools: tuple[str, ...]
+    called: tuple[str, ...] = ()
     scripts: tuple[str, ...]
     targets: tuple[str, ...]
 
@@ -68,6 +68,7 @@ _BUILT_IN_STAGES = (
         number=2,
         name="quality_gates",
         tools=("ruff", "flake8"),
+        called=("black", "isort", "pylint", "pycodestyle", "pydocstyle", "pyflakes"),
         scripts=("lint",),
         targets=("lint", "style", "format-check"),
     ),
@@ -75,6 +76,7 @@ _BUILT_IN_STAGES = (
         number=3,
         name="type_checking",
         tools=("mypy", "pyright"),
+        called=("basedpyright", "ty", "pyrefly"),
         scripts=("typecheck", "type-check", "types", "tsc"),
         targets=("typecheck", "type-check", "types", "mypy"),
     ),
@@ -111,7 +113,7 @@ def detect_stages(root: Path) -> DetectedStages:
         work, missing = _choose_work(project, kind)
         script, no_script = _choose_script(project, kind, work)
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
-        missing += no_script + no_target
+        missing += no_script + (no_target if not missing else [])
         if script is not None and work:  # tools of two languages are two stages, which run side by side
             stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
         work = work or [each for each in (script, target) if each is not None]
@@ -133,27 +135,97 @@ _BESIDE = 10  # added to the number of a stage for the second stage of its kind
 
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
+    env, cwd = _choose_environment(project, name, commands)
     if len(commands) > 1:
-        return Stage(number=number, name=name, steps=tuple(commands))
+        return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
     pattern = _choose_batched_files(project, commands[0])
     if pattern is None:
-        return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]))
-    return Stage(number=number, name=name, run=("pytest", "-q", ITEMS), items=Items(glob=pattern))
+        return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
+    run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
+    return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
+
+
+def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
+    """Return the variables and the folder with which the project runs its tests."""
+    if name not in _TEST_STAGES or not project.own_tests or commands[0][0] in _SCRIPT_RUNNERS:
+        return {}, None
+    own = project.own_tests[0]
+    return {key: value for key, value in own.env if not _OF_TOOLS.match(key)}, own.folder or None
 
 
 def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
-    """Return the calls of a stage's first installed tool, and the reasons why other tools are missing."""
+    """Return the calls of a stage's installed tools, and the reasons why other tools are missing."""
+    if kind.name in _TEST_STAGES:
+        return _choose_tests(project, kind)
+    found: list[Words] = []
     missing: list[str] = []
-    for tool in kind.tools:
-        calls = _choose_calls(project, kind, tool)
-        if not calls:
-            continue
-        if tool == "pytest" and not _runs_pytest(project) and _choose_target(project, kind)[0] is not None:
-            continue  # such as Django's, whose tests need its own runner
-        if project.has_program(tool):
-            return [(tool, *arguments) for arguments in calls], missing
-        missing.append(f"the project uses {tool}, but it is neither in its virtual environment nor on PATH: install it")
-    return [], missing
+    for tool in kind.tools + kind.called:
+        calls = _choose_own_calls(project, tool)
+        if not calls and not found and tool in kind.tools and project.uses(tool):
+            calls = _choose_usual_calls(project, tool)
+        if calls and not project.has_program(tool):
+            missing.append(_describe_missing_program(tool))
+        else:
+            found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
+    return found, missing
+
+
+def _describe_missing_program(name: str) -> str:
+    return f"the project uses {name}, but it is neither in its virtual environment nor on PATH: install it"
+
+
+def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
+    """Return the project's own commands for its tests, otherwise one for the runner that its files speak of."""
+    choose = _choose_own_tests if project.own_tests else _choose_usual_tests
+    commands = choose(project, integration=kind.name == "integration_tests")
+    if not commands:
+        apart = project.integration_tests if kind.name == "integration_tests" else None
+        return [], [f"no command of the project runs {apart} alone"] if apart is not None else []
+    other = not _count_start(commands[0]) or not _runs_pytest(project)
+    if other and _choose_target(project, kind)[0] is not None:
+        return [], []  # the make target may prepare what its tests need
+    if not project.has_program("python") and project.has_program("python3"):
+        commands = [("python3", *words[1:]) if words[0] == "python" else words for words in commands]
+    programs = ("pytest" if _count_start(words) else words[0] for words in commands)
+    program = next((each for each in programs if not project.has_program(each)), None)
+    return ([], [_describe_missing_program(program)]) if program is not None else (commands, [])
+
+
+def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
+    """Return the project's commands for its tests.
+
+    Integration tests in a folder of their own become a stage of their own if one plain command runs all tests, or if
+    another command runs them.
+    """
+    own, separate = project.own_tests, project.integration_tests
+    calls = [project.drop_reports(each.words[1:]) for each in own if each.words[0] == "pytest"]
+    if len(calls) < len(own):
+        return [] if integration else [(*each.python, *each.words) for each in own]
+    start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
+    targets = [word for word in calls[0] if project.has_path(word)]
+    plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
+    if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
+        if not integration:
+            return [(*start, *calls[0], f"--ignore={separate}")]
+        return [(*start, *(word for word in calls[0] if word not in targets), separate)]
+    if integration:
+        calls = [project.drop_reports(words) for words in project.commands.find("pytest") if separate in words][:1]
+    return [(*start, *call) for call in calls]
+
+
+def _count_start(command: Words) -> int:
+    """Return how many words start pytest: 1 for `pytest`, 3 for `python -m pytest`, 0 for other programs."""
+    if command[0] == "pytest":
+        return 1
+    return command.index("pytest") + 1 if command[0] in ("python", "python3") and "pytest" in command else 0
+
+
+def _choose_usual_tests(project: Project, *, integration: bool) -> list[Words]:
+    if not integration and project.has_path("manage.py") and not _runs_pytest(project):
+        return [("python", "manage.py", "test")]
+    if not integration and project.has_unittests and not project.has_program("pytest"):
+        return [("python", "-m", "unittest", *project.unittest_folders)]
+    return [("pytest", *arguments) for arguments in _choose_pytest_calls(project, integration=integration)]
 
 
 def _runs_pytest(project: Project) -> bool:
@@ -188,40 +260,56 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
     return None, missing
 
 
-def _choose_calls(project: Project, kind: _BuiltInStage, tool: str) -> list[Words]:
-    """Return the arguments of each call of a tool: the project's own, otherwise usual ones; none if it is not used."""
-    if tool == "pytest":
-        return _choose_pytest_calls(project, integration=kind.name == "integration_tests")
-    own = _choose_own_calls(project, tool)
-    if not own and not project.uses(tool):
-        return []
+def _choose_usual_calls(project: Project, tool: str) -> list[Words]:
+    """Return the usual arguments of a tool that the project uses."""
     match tool:
         case "ruff":
-            # A check must not change files while others read them.
-            fixes = ("--no-fix",) if project.ruff_fixes else ()
-            checks = [words for words in own if words[0] == "check"] or [("check", ".")]
-            return [("check", *fixes, *words[1:]) for words in checks] + [
-                words for words in own if words[0] == "format"
-            ]
+            return [("check", *project.ruff_checks_only, ".")]
         case "mypy":
-            return own or [() if project.mypy_has_targets else project.sources]
+            return [project.mypy_targets]
         case "bandit":
             # One line a finding. The default report ends with "Files skipped (0):", which a summary would show.
-            return own or [("-q", "-f", "custom", "-r", *project.sources)]
-        case _:
-            return own or [()]
+            return [("-q", "-f", "custom", "-r", *project.sources)]
+    return [()]
 
 
 def _choose_own_calls(project: Project, tool: str) -> list[Words]:
-    """Return the arguments with which the project calls a tool, if they name something to check."""
-    calls = [words for words in project.commands.find(tool) if not _CHANGES_FILES.intersection(words)]
-    if tool == "ruff":
-        checks = [words for words in calls if words[:1] == ("check",) and _has_targets(words[1:])]
-        formats = [words for words in calls if words[:1] == ("format",) and "--check" in words]
-        return checks[:1] + formats[:1]
-    if tool == "mypy" and project.mypy_has_targets and () in calls:
-        return [()]
-    return [words for words in calls if _has_targets(words) and project.has_files(words)][:_MOST_CALLS]
+    """Return the arguments with which the first file that does so has the tool check something and change nothing."""
+    files = [
+        [words for words in calls if not _CHANGES_FILES.intersection(words) and project.has_files(words)]
+        for calls in project.commands.find_by_file(tool)
+    ]
+    match tool:
+        case "ruff":
+            return _choose_ruff_calls(project, files)
+        case "black" | "isort":
+            return _find_first(files, lambda words: bool(_ONLY_CHECKS.intersection(words)) and _has_targets(words))
+        case "mypy":
+            calls = _find_first(files, _has_targets)
+            if calls and not (project.mypy_has_targets and any(() in each for each in files)):
+                return calls
+            plain = _find_first(files, lambda words: not _has_targets(words))[:1]
+            return [(*words, *project.mypy_targets) for words in plain]
+        case "flake8" | "pyright" | "basedpyright":
+            return next(filter(None, files), [])[:_MOST_CALLS]
+        case "ty" | "pyrefly":
+            return _find_first(files, lambda words: words[:1] == ("check",))
+    return _find_first(files, _has_targets)
+
+
+def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words]:
+    fixing = [words for words in project.commands.find("ruff") if "--fix" in words and project.has_files(words)]
+    checks = _find_first(files, lambda words: words[:1] == ("check",)) or fixing
+    formats = _find_first(files, lambda words: words[:1] == ("format",) and not _ONLY_CHECKS.isdisjoint(words))
+    chosen = [tuple(word for word in words[1:] if word not in _CHANGES_FILES) for words in checks[:1]]
+    if formats and not chosen:
+        chosen = [()]
+    return [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
+
+
+def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> list[Words]:
+    """Return the accepted calls of the first file that has any."""
+    return next((found for calls in files if (found := list(filter(accept, calls)))), [])[:_MOST_CALLS]
 
 
 def _has_targets(arguments: Words) -> bool:
@@ -236,11 +324,13 @@ def _run_tests_in_parallel(project: Project, command: Words) -> Words:
     """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
     if project.xdist_processes is None or not _runs_all_unit_tests(project, command):
         return command
-    return (*command[:2], "-n", project.xdist_processes, *command[2:])
+    at = _count_start(command) + 1  # after -q
+    return (*command[:at], "-n", project.xdist_processes, *command[at:])
 
 
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:
-    return command[0] == "pytest" and command[1:] in (("-q",), ("-q", project.unit_tests))
+    at = _count_start(command)
+    return at > 0 and command[at:] in (("-q",), ("-q", project.unit_tests))
 
 
 def _choose_batched_files(project: Project, command: Words) -> str | None:
@@ -274,7 +364,16 @@ def _describe_missing(kind: _BuiltInStage) -> str:
 
 
 _MOST_CALLS = 8  # of one tool in a stage
+_MOST_WORKFLOWS = 20
+_MOST_TEST_FILES = 50  # that are read
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
+_ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
+_TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
+_SCRIPT_RUNNERS = frozenset({"npm", "pnpm", "yarn", "make"})
+# Variables for coverage, colours and installers, which decide nothing about tests.
+_OF_TOOLS = re.compile(
+    r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
+)
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
@@ -311,7 +410,7 @@ class Project:
         """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
         if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
             return True
-        return re.search(rf"(?<!\w){re.escape(tool)}(?![\w-])", self._mentions) is not None
+        return re.search(rf"(?<![\w-]){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
     def has_program(self, name: str) -> bool:
         """Return whether a stage would find a program: in the virtual environment, or on PATH."""
@@ -327,7 +426,11 @@ class Project:
 
     def has_files(self, arguments: Words) -> bool:
         """Return whether all paths among the arguments exist."""
-        return all((self._root / word).exists() for word in arguments if "/" in word and not word.startswith("-"))
+        paths = (word.partition("::")[0] for word in arguments if "/" in word and not word.startswith("-"))
+        return all((self._root / path).exists() for path in paths)
+
+    def has_path(self, word: str) -> bool:
+        return (self._root / word).exists()
 
     @cached_property
     def _path(self) -> str:
@@ -337,7 +440,33 @@ class Project:
     @cached_property
     def commands(self) -> ProjectCommands:
         """The commands that the project runs on itself."""
-        return read_project_commands(self._read_text)
+        found = self._list_files(".github/workflows/*.y*ml")
+        workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
+        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
+
+    @cached_property
+    def own_tests(self) -> tuple[ProjectCommand, ...]:
+        """The commands with which the project runs its tests in one folder, if they can run here."""
+        found = self.commands.find_tests()
+        same = [each for each in found if (each.folder, each.env) == (found[0].folder, found[0].env)]
+        return tuple(same) if all(map(self._can_run, same)) else ()
+
+    def _can_run(self, command: ProjectCommand) -> bool:
+        folder = self._root / command.folder
+        words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
+        paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
+        inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
+        return inside and folder.is_dir() and all((folder / path).exists() for path in paths if "/" in path)
+
+    def leave_out_environment(self, tool: str, arguments: Words) -> Words:
+        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+
+        ruff stays out by itself, unless its configuration replaces the usual exclusions.
+        """
+        inside = find_virtual_environment(self._root, {})
+        enters = tool == "flake8" or (tool == "ruff" and re.search(r"^exclude\s*=", self._ruff_settings, re.MULTILINE))
+        whole = "." in arguments or not any(map(self.has_path, arguments))
+        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -354,9 +483,10 @@ class Project:
             return {}, f"package.json can't be parsed, and is not used: {describe_error(error)}"
 
     @cached_property
-    def ruff_fixes(self) -> bool:
-        """Whether ruff's configuration makes `ruff check` change files."""
-        return re.search(r"^fix(-only)?\s*=\s*true", self._ruff_settings, re.MULTILINE) is not None
+    def ruff_checks_only(self) -> Words:
+        """An option if ruff's configuration makes `ruff check` change files, which others read at the same time."""
+        fixes = re.search(r"^fix(-only)?\s*=\s*true", self._ruff_settings, re.MULTILINE) is not None
+        return ("--no-fix",) if fixes else ()
 
     @cached_property
     def _ruff_settings(self) -> str:
@@ -474,6 +604,40 @@ class Project:
         """The folder of the integration tests."""
         return next((folder for folder in _INTEGRATION if self._has_tests(self._root / folder)), None)
 
+    def drop_reports(self, arguments: Words) -> Words:
+        """Return pytest's arguments without those that only change its output."""
+        return drop_reports(arguments, keep_coverage=self._limits_coverage)
+
+    @cached_property
+    def _limits_coverage(self) -> bool:
+        """Whether the tests fail if they cover too little."""
+        names = (".coveragerc", "pyproject.toml", "setup.cfg", "tox.ini")
+        limit = re.compile(r"^\s*fail_under\s*=|--cov-fail-under", re.MULTILINE)
+        calls = (word for words in self.commands.find("pytest") for word in words)
+        return any(map(limit.search, (*map(self._read_text, names), *calls)))
+
+    @cached_property
+    def has_unittests(self) -> bool:
+        """Whether the tests are for the standard library's unittest."""
+        if self.unit_tests is None or self.uses("pytest"):
+            return False
+        files = self._list_files(f"{self.unit_tests}/**/test_*.py")[:_MOST_TEST_FILES]
+        text = "\n".join(path.read_text(errors="replace") for path in files)
+        return "import unittest" in text and "import pytest" not in text
+
+    @cached_property
+    def unittest_folders(self) -> Words:
+        """The arguments with which unittest finds the tests."""
+        if self.unit_tests is None or self.unit_tests == ".":
+            return ()
+        top = ("-t", ".") if (self._root / self.unit_tests / "__init__.py").is_file() else ()
+        return ("discover", "-s", self.unit_tests, *top)
+
+    @cached_property
+    def mypy_targets(self) -> Words:
+        """What to call mypy with: nothing if its configuration lists files."""
+        return () if self.mypy_has_targets else self.sources
+
     @cached_property
     def mypy_has_targets(self) -> bool:
         """Whether mypy's configuration lists the files to check."""
@@ -515,7 +679,7 @@ class Project:
         requirements = sorted(path.name for path in self._list_files("*requirements*.txt"))
         requirements += sorted(f"requirements/{path.name}" for path in self._list_files("requirements/*.txt"))
         texts = "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
-        return "\n".join(line for line in texts.split("\n") if not line.lstrip().startswith("#"))
+        return re.sub(r"(^|\s)#.*", "", texts)  # comments
 
     @cached_property
     def _mypy_section(self) -> str:

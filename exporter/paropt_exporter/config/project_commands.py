@@ -1,157 +1,166 @@
-"""Read the commands that a project runs on itself: from tox, nox, hatch, pdm, poe, make and just."""
+"""Find the commands that a project runs on itself, as words without the programs that only start them."""
 
 from __future__ import annotations
 
-import ast
 import configparser
 import re
 import shlex
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from paropt_exporter.config import raw_yaml
-from paropt_exporter.config.foreign_files import describe_error, parse_ini, parse_toml
+from paropt_exporter.config import command_files, pre_commit
+from paropt_exporter.config.command_files import CommandLine, Words
+from paropt_exporter.config.document import Unreadable
+from paropt_exporter.config.foreign_files import describe_error
 
-Words = tuple[str, ...]
-MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
-_JUSTFILES = ("justfile", "Justfile", ".justfile")
-
-_RUNNERS = (("uv", "run"), ("poetry", "run"), ("pdm", "run"), ("hatch", "run"), ("pipenv", "run"))
-_MODULE = re.compile(r"(?:\{envpython\}|python[\d.]*|py)$")
-_FACTOR = re.compile(r"^[\w!{},.\[\]-]+:\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
-_POSARGS = re.compile(r"\{posargs(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]]*\]posargs\}")
-_PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
-_PROCESSES_OF_COMMAND = re.compile(rf"(?<!\S){_PROCESSES.pattern}(?!\S)")
-_ROOTS = re.compile(r"\{(?:toxinidir|tox_root)\}/?")
+_RUNNERS = (
+    ("uv", "run"), ("poetry", "run"), ("pdm", "run"), ("hatch", "run"), ("pipenv", "run"), ("rye", "run"),
+    ("pixi", "run"), ("pipx", "run"), ("uvx",), ("exec",),
+)  # fmt: skip
+_TAKE_A_WORD = frozenset(
+    {"--group", "--only-group", "--extra", "--with", "--from", "--python", "--package", "--env-file"}  # options of uv
+    | {"--source", "--rcfile", "--include", "--omit", "--context", "--concurrency", "--data-file"}  # of coverage
+    | {"-W", "-X"}  # of python
+)
+_PYTHON = re.compile(r"(?:\{envpython\}|(?:.*/)?python[\d.]*|py|\$[({]PYTHON\d?[)}])")
+_IN_ENVIRONMENT = re.compile(r"(?:[\w./-]*/)?\.?v?env/bin/([\w.-]+)")  # venv/bin/pytest
 _SUBSTITUTION = re.compile(r"[{}$`]")
-_OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
+_VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_SEPARATOR = re.compile(r"\s*(?:&&|;)\s*")
+_OPERATORS = frozenset({"|", "||", "&", ">", ">>", "<", "2>&1"})
+_PROCESSES = re.compile(rf"(?<!\S){command_files.PROCESSES.pattern}(?!\S)")
+
+# Environments, sessions, targets and jobs that run the tests, and others that may run them too.
+_TEST_GROUPS = tuple(
+    re.compile(names, re.IGNORECASE)
+    for names in (
+        r"|(run[-_]?)?(unit[-_]?)?tests?([-_](all|unit|impl|suite))*|unit|pytest|unittests?",
+        r"ci|checks?|cov|coverage|tests?[-_]?cov(erage)?|build|python|linux|ubuntu|main|all|default|pre-commit",
+    )
+)
+_PYTHON_FACTOR = re.compile(r"(?:\d|py)[\w.]*")  # of a tox environment: py313, pypy3, 3.14t
+_TEST_RUNNERS = frozenset(
+    {"pytest", "unittest", "nose2", "trial", "twisted.trial", "stestr", "virtue", "ward", "zope-testrunner", "green"}
+)
+_TEST_SCRIPT = re.compile(r"(?:[\w.-]+/)*(?:run[-_]?)?(?:all[-_]?)?tests?(?:[-_]?all)?\.py")
+
+
+class ProjectCommand(Struct, frozen=True, kw_only=True):
+    """A command as words. `python` has those that start a module or script, such as `python -m`.
+
+    `group` is the environment, session, target or job of `file` that has it; `folder` the one in which it runs, "" for
+    the project's; `env` the variables that are set for it.
+    """
+
+    words: Words
+    file: str = ""
+    group: str = ""
+    folder: str = ""
+    python: Words = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def runs_tests(self) -> bool:
+        program, arguments = self.words[0], self.words[1:]
+        if program in ("django", "django-admin", "manage.py") or program.endswith("/manage.py"):
+            return arguments[:1] == ("test",)
+        return program in _TEST_RUNNERS or (bool(self.python) and _TEST_SCRIPT.fullmatch(program) is not None)
 
 
 class ProjectCommands(Struct, frozen=True, kw_only=True):
-    """Commands as words, without runners such as `uv run`, in the order of the files; notes name unreadable files."""
+    """Commands in the order of the files; notes name unreadable files."""
 
-    commands: tuple[Words, ...]
+    commands: tuple[ProjectCommand, ...]
     notes: tuple[str, ...]
 
     def find(self, tool: str) -> tuple[Words, ...]:
         """Return the arguments of each distinct call of a tool."""
-        return tuple(dict.fromkeys(words[1:] for words in self.commands if words[0] == tool))
+        return tuple(dict.fromkeys(each.words[1:] for each in self.commands if each.words[0] == tool))
+
+    def find_by_file(self, tool: str) -> list[tuple[Words, ...]]:
+        """Return the arguments of each distinct call of a tool in the project's folder, for each file with one."""
+        found: dict[str, dict[Words, None]] = {}
+        for each in self.commands:
+            if each.words[0] == tool and not each.folder:
+                found.setdefault(each.file, {})[each.words[1:]] = None
+        return [tuple(calls) for calls in found.values()]
+
+    def find_tests(self) -> tuple[ProjectCommand, ...]:
+        """Return the commands that run the tests: those of the first environment, session, target or job for tests."""
+        groups: dict[tuple[str, str], list[ProjectCommand]] = {}
+        for each in self.commands:
+            groups.setdefault((each.file, each.group), []).append(each)
+        for kind in _TEST_GROUPS:
+            for (_, group), commands in groups.items():
+                if kind.fullmatch(_drop_python_factors(group)) and (found := _take_tests(commands)):
+                    return found
+        return ()
 
     def find_xdist_processes(self) -> str | None:
         """Return with how many processes of pytest-xdist a command runs pytest: `auto`, `logical` or a number."""
         lines = (" ".join(arguments) for arguments in self.find("pytest"))
-        return next((match[1] for line in lines if (match := _PROCESSES_OF_COMMAND.search(line))), None)
+        return next((match[1] for line in lines if (match := _PROCESSES.search(line))), None)
 
 
-def read_project_commands(read: Callable[[str], str]) -> ProjectCommands:
-    """Return the commands of all files. `read` returns a file's text, or "" if it does not exist."""
-    commands: list[Words] = []
+def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] = ()) -> ProjectCommands:
+    """Return the commands of all files; `workflows` are the paths of those of GitHub Actions.
+
+    `read` returns a file's text, or "" if it does not exist.
+    """
+    commands: dict[ProjectCommand, None] = {}
     notes: list[str] = []
-    for name, parse in _FILES:
+    parsers = [*command_files.FILES, *((path, command_files.parse_workflow) for path in workflows)]
+    for name, parse in (*parsers, (pre_commit.FILE, pre_commit.parse_hooks)):
         try:
             lines = [*parse(read(name))]
         except (ValueError, SyntaxError, configparser.Error, RecursionError, MemoryError) as error:
             notes.append(f"{name} can't be parsed, and is not used: {describe_error(error)}")
-            continue
-        commands += [words for line in lines if (words := _normalize(line))]
+        except Unreadable as error:
+            notes.append(f"{name} can't be parsed, and is not used: {error.faults[0].message}")
+        else:
+            commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name)))
     return ProjectCommands(commands=tuple(commands), notes=tuple(notes))
 
 
-def parse_recipes(text: str) -> dict[str, list[str]]:
-    """Return the lines of each target of a makefile or recipe of a justfile."""
-    found: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        if line[:1] in (" ", "\t"):
-            current.append(line.strip().lstrip("@"))
-        elif match := re.match(r"@?([A-Za-z0-9_][\w. -]*)[^:=]*:(?!=)", line):
-            current = []
-            for name in match[1].split():
-                found.setdefault(name, current)
-    return found
+def _drop_python_factors(group: str) -> str:
+    """Return the name of a tox environment without versions of Python: `tests` for `py3{12,13}-tests`.
+
+    A command for all environments but some (`!slow: pytest`) is one for the environment without a name.
+    """
+    parts = re.sub(r"\{[^{}]*\}", "", group).split("-")
+    return "-".join(part for part in parts if part and part[0] != "!" and not _PYTHON_FACTOR.fullmatch(part))
 
 
-def _parse_tox_ini(text: str) -> Iterator[str | Words]:
-    for section in parse_ini(text).values():
-        for line in (section.get("commands") or "").replace("\\\n", " ").splitlines():
-            yield _fill_tox_line(_FACTOR.sub("", line.strip()))
+def _take_tests(commands: Iterable[ProjectCommand]) -> tuple[ProjectCommand, ...]:
+    """Return the commands that run tests, up to one that installs other packages between them."""
+    found: list[ProjectCommand] = []
+    for each in commands:
+        if each.runs_tests:
+            found.append(each)
+        elif found and "install" in each.words[1:3]:
+            break
+    return tuple(found)
 
 
-def _fill_tox_line(line: str) -> str:
-    """Replace tox's arguments by their default if that names files or processes of pytest-xdist, else by nothing."""
-
-    def fill(match: re.Match[str]) -> str:
-        default = match[1] or ""
-        return default if not default.startswith("-") or _PROCESSES.fullmatch(default.strip()) else ""
-
-    return _ROOTS.sub("", _POSARGS.sub(fill, line))
-
-
-def _parse_pyproject(text: str) -> Iterator[str | Words]:
-    tool = raw_yaml.as_mapping(parse_toml(text).get("tool"))
-    tox = raw_yaml.as_mapping(tool.get("tox"))
-    environments = [tox.get("env_run_base"), *raw_yaml.as_mapping(tox.get("env")).values()]
-    for environment in environments:
-        for words in raw_yaml.as_list(raw_yaml.as_mapping(environment).get("commands")):
-            yield tuple(word for word in raw_yaml.as_list(words) if isinstance(word, str))
-    legacy = tox.get("legacy_tox_ini")
-    if isinstance(legacy, str):
-        yield from _parse_tox_ini(legacy)
-    tables = [raw_yaml.as_mapping(tool.get("pdm")).get("scripts"), raw_yaml.as_mapping(tool.get("poe")).get("tasks")]
-    hatch = raw_yaml.as_mapping(raw_yaml.as_mapping(tool.get("hatch")).get("envs"))
-    tables += [raw_yaml.as_mapping(environment).get("scripts") for environment in hatch.values()]
-    for table in tables:
-        for script in raw_yaml.as_mapping(table).values():
-            yield from _iter_script_lines(script)
-
-
-def _iter_script_lines(script: object) -> Iterator[str]:
-    if isinstance(script, str):
-        yield script
-    for line in raw_yaml.as_list(script):
-        yield from _iter_script_lines(line) if isinstance(line, str) else ()
-    command = raw_yaml.as_mapping(script).get("cmd")
-    if isinstance(command, str):
-        yield command
-
-
-def _parse_noxfile(text: str) -> Iterator[Words]:
-    """Yield the calls `session.run("tool", ...)`. Calls with computed arguments are left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes in strings
-        module = ast.parse(text)
-    for node in ast.walk(module):
-        match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="session"), attr="run"), args=arguments):
-                plain = [each for each in arguments if not isinstance(each, ast.Starred)]  # *session.posargs
-                words = tuple(each.value for each in plain if isinstance(each, ast.Constant))
-                if len(words) == len(plain):
-                    yield tuple(word for word in words if isinstance(word, str))
-
-
-def _parse_recipe_lines(text: str) -> Iterator[str]:
-    for lines in parse_recipes(text).values():
-        yield from lines
-
-
-_FILES: tuple[tuple[str, Callable[[str], Iterator[str | Words]]], ...] = (
-    ("tox.ini", _parse_tox_ini),
-    ("pyproject.toml", _parse_pyproject),
-    ("noxfile.py", _parse_noxfile),
-    *((name, _parse_recipe_lines) for name in (*MAKEFILES, *_JUSTFILES)),
-)
-
-
-def _normalize(line: str | Words) -> Words:
-    """Return a command's plain words, or none if it needs a shell, or a substitution outside of an option."""
-    words = _split(line) if isinstance(line, str) else line
-    words = tuple(word for word in words if not (word.startswith("-") and _SUBSTITUTION.search(word)))
-    words = _drop_runner(words)
-    if not words or words[0].startswith(("-", "#")) or any(_SUBSTITUTION.search(word) for word in words):
-        return ()
-    return () if any(word in _OPERATORS for word in words) else words
+def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
+    """Yield a line's commands. Those that need a shell, or a substitution outside of an option, are left out."""
+    folder = line.folder
+    for text in _SEPARATOR.split(line.text) if isinstance(line.text, str) else (line.text,):
+        words = _split(text) if isinstance(text, str) else text
+        if words[:1] == ("cd",):
+            folder = " ".join(words[1:])
+            continue
+        env = dict(line.env)
+        while words and (match := _VARIABLE.fullmatch(words[0])):
+            env[match[1]], words = match[2], words[1:]
+        words = tuple(word for word in words if not (word.startswith("-") and _SUBSTITUTION.search(word)))
+        words, python = _drop_python(_drop_runner(words))
+        if not words or words[0].startswith(("-", "#")) or any(map(_SUBSTITUTION.search, words)):
+            continue
+        if _OPERATORS.isdisjoint(words):
+            known = tuple((name, value) for name, value in env.items() if not _SUBSTITUTION.search(value))
+            yield ProjectCommand(words=words, file=file, group=line.group, folder=folder, python=python, env=known)
 
 
 def _split(line: str) -> Words:
@@ -162,10 +171,39 @@ def _split(line: str) -> Words:
 
 
 def _drop_runner(words: Words) -> Words:
-    if words[:2] in _RUNNERS:
-        words = words[2:]
-    if len(words) > 2 and _MODULE.match(words[0]) and words[1] == "-m":
-        words = words[2:]
-    if words[:3] == ("coverage", "run", "-m"):
-        words = words[3:]
-    return words
+    """Return a command without what starts it in an environment, and its program by its plain name."""
+    for runner in _RUNNERS:
+        if words[: len(runner)] == runner:
+            words = _split_options(words[len(runner) :], *(("-p",) if runner[0] in ("uv", "uvx") else ()))[1]
+            break
+    if words and (match := _IN_ENVIRONMENT.fullmatch(words[0])):
+        words = (match[1], *words[1:])
+    return ("pytest", *words[1:]) if words[:1] == ("py.test",) else words
+
+
+def _drop_python(words: Words) -> tuple[Words, Words]:
+    """Return the words from a module or script on, and those that start it, without the measurement of coverage."""
+    before: Words = ("python",)
+    rest = words
+    if words and _PYTHON.fullmatch(words[0]):
+        options, rest = _split_options(words[1:])
+        before += options
+    if rest[:1] == ("-m",):
+        before, rest = (*before, "-m"), rest[1:]
+    if rest[:2] == ("coverage", "run"):
+        before = before[:-1] if before[-1] == "-m" else before
+        rest = _split_options(rest[2:])[1]
+        if rest[:1] == ("-m",):
+            before, rest = (*before, "-m"), rest[1:]
+        return rest, before
+    if before[-1] == "-m" or (rest and rest[0].endswith(".py")):
+        return rest, before
+    return words, ()
+
+
+def _split_options(words: Words, *more: str) -> tuple[Words, Words]:
+    """Return the options at the beginning, up to `-m`, and the words after them. `more` options take a word, too."""
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "-m":
+        at += 2 if words[at] in _TAKE_A_WORD or words[at] in more else 1
+    return words[:at], words[at:]

@@ -1,0 +1,326 @@
+"""Parse the files in which a project keeps the commands that it runs on itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from msgspec import Struct
+
+from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.document import Document
+from paropt_exporter.config.foreign_files import parse_ini, parse_toml
+
+Words = tuple[str, ...]
+MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
+_JUSTFILES = ("justfile", "Justfile", ".justfile")
+_SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
+PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
+
+_FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
+_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]]*\]posargs\}")
+_ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
+_TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
+_INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
+_TERMINAL = re.compile(r"\{tty:[^{}:]*:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
+_RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*)(?:[^:="']|=?"[^"]*"|=?'[^']*')*:(?!=)""")
+_PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
+_CONDITION = re.compile(
+    r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
+)  # in a justfile, for options of the program that starts others
+_VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\{\{ *(\w+) *\}\}|\$(\w+)")
+_DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a shell variable, in a makefile with $$
+_ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
+_ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
+_ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
+_DEEPEST_VARIABLE = 5
+
+
+class CommandLine(Struct, frozen=True, kw_only=True):
+    """A line or the words of a command, and the environment, session, target or job that has it.
+
+    `folder` is the one in which it runs, "" for the project's.
+    """
+
+    text: str | Words
+    group: str = ""
+    folder: str = ""
+    env: Mapping[str, str] = {}
+
+
+def parse_recipes(text: str) -> dict[str, list[str]]:
+    """Return the lines of each target of a makefile or recipe of a justfile."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    parameters: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        if line[:1] in (" ", "\t"):
+            current.append(_fill_parameters(line.strip().lstrip("@"), parameters))
+        elif match := _RECIPE.match(line):
+            current, parameters = [], {name: value[1:-1] for name, value in _PARAMETER.findall(match[0])}
+            for name in match[1].split():
+                found.setdefault(name, current)
+    return found
+
+
+def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
+    """Replace the parameters of a justfile's recipe by their defaults."""
+    return re.sub(r"\{\{ *(\w+) *\}\}", lambda match: parameters.get(match[1], match[0]), line)
+
+
+def _parse_recipe_lines(text: str) -> Iterator[CommandLine]:
+    variables = dict(_ASSIGNMENT.findall(text))
+    for name, lines in parse_recipes(text).items():
+        for line in lines:
+            yield CommandLine(text=_fill_variables(_CONDITION.sub("", line), variables), group=name)
+
+
+def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
+    variables = dict(_ASSIGNMENT.findall(text))
+    for line in text.replace("\\\n", " ").splitlines():
+        yield CommandLine(text=_fill_variables(line, variables), group=group)
+
+
+def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
+    """Replace variables by their values in the file. Those that a command line may set are empty without one."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = next(filter(None, match.groups()))
+        if name in variables and depth < _DEEPEST_VARIABLE:
+            return _fill_variables(variables[name].strip().strip("\"'"), variables, depth + 1)
+        return "" if _ARGUMENTS.fullmatch(name) else match[0]
+
+    return _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
+
+
+def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
+    sections = parse_ini(text)
+    base = sections.get("testenv", {})
+    for name, section in sections.items():
+        whole = {**base, **section}
+        folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
+        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
+        for line in section.get("commands", "").replace("\\\n", " ").splitlines():
+            factor = _FACTOR.match(line.strip())
+            group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
+            text = _fill_tox_line(_FACTOR.sub("", line.strip()))
+            yield CommandLine(text=text, group=group, folder=folder, env=env)
+
+
+def _parse_tox_variables(text: str) -> dict[str, str]:
+    """Return the variables that hold for all environments, not only for those with a factor (`slow: NAME = value`)."""
+    pairs = (match.groups() for line in text.replace("\\\n", "").splitlines() if (match := _TOX_VARIABLE.match(line)))
+    return {name: _ROOTS.sub("", value) or "." for name, value in pairs}
+
+
+def _fill_tox_line(line: str) -> str:
+    """Replace tox's arguments by their default if that names files or processes of pytest-xdist, else by nothing."""
+
+    def fill(match: re.Match[str]) -> str:
+        default = (match[1] or "").strip()
+        names_files = any(not word.startswith("-") for word in default.split())
+        return default if names_files or PROCESSES.fullmatch(default) else ""
+
+    return _INSTALLED.sub(".", _ROOTS.sub("", _TERMINAL.sub(r"\1", _POSARGS.sub(fill, line)))).replace("{/}", "/")
+
+
+def _parse_setup_cfg(text: str) -> Iterator[CommandLine]:
+    return _parse_tox_ini(text) if "[testenv" in text else iter(())
+
+
+def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
+    base = raw_yaml.as_mapping(tox.get("env_run_base"))
+    for name, table in {"": base, **raw_yaml.as_mapping(tox.get("env"))}.items():
+        whole = {**base, **raw_yaml.as_mapping(table)}
+        folder = _read_folder(whole.get("change_dir"))
+        env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
+        for words in raw_yaml.as_list(raw_yaml.as_mapping(table).get("commands")):
+            text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
+            yield CommandLine(text=text, group=name, folder=folder, env=env)
+
+
+def _read_folder(value: object) -> str:
+    """Return tox's folder of a command, "" if it is tox's own, from which tests import the installed package."""
+    folder = _ROOTS.sub("", value) if isinstance(value, str) else ""
+    return "" if folder.startswith(("{", ".tox")) else folder
+
+
+def _iter_tox_words(words: Iterable[object]) -> Iterator[str]:
+    for word in words:
+        if isinstance(word, str):
+            yield _fill_tox_line(word)
+        elif raw_yaml.as_mapping(word).get("replace") == "posargs":
+            default = [
+                each for each in raw_yaml.as_list(raw_yaml.as_mapping(word).get("default")) if isinstance(each, str)
+            ]
+            yield from _fill_tox_line("{posargs:" + " ".join(default) + "}").split()
+
+
+def _parse_tox_toml(text: str) -> Iterator[CommandLine]:
+    return _parse_tox_table(parse_toml(text))
+
+
+def _parse_hatch_toml(text: str) -> Iterator[CommandLine]:
+    return _parse_hatch_table(parse_toml(text))
+
+
+def _parse_pyproject(text: str) -> Iterator[CommandLine]:
+    tool = raw_yaml.as_mapping(parse_toml(text).get("tool"))
+    tox = raw_yaml.as_mapping(tool.get("tox"))
+    yield from _parse_tox_table(tox)
+    legacy = tox.get("legacy_tox_ini")
+    if isinstance(legacy, str):
+        yield from _parse_tox_ini(legacy)
+    for name, key in (
+        ("pdm", "scripts"),
+        ("poe", "tasks"),
+        ("taskipy", "tasks"),
+        ("rye", "scripts"),
+        ("pixi", "tasks"),
+    ):
+        yield from _parse_scripts(raw_yaml.as_mapping(tool.get(name)).get(key))
+    yield from _parse_hatch_table(raw_yaml.as_mapping(tool.get("hatch")))
+
+
+def _parse_hatch_table(hatch: Mapping[str, object]) -> Iterator[CommandLine]:
+    for environment in raw_yaml.as_mapping(hatch.get("envs")).values():
+        yield from _parse_scripts(raw_yaml.as_mapping(environment).get("scripts"))
+
+
+def _parse_scripts(table: object) -> Iterator[CommandLine]:
+    for name, script in raw_yaml.as_mapping(table).items():
+        for text in _iter_script_lines(script):
+            yield CommandLine(text=_fill_tox_line(text) if isinstance(text, str) else text, group=name)
+
+
+def _iter_script_lines(script: object) -> Iterator[str | Words]:
+    """Yield the commands of a script: a line, a list of lines, or a table with either."""
+    match script:
+        case str():
+            yield script
+        case list():
+            for line in script:
+                yield from _iter_script_lines(line)
+        case {"cmd": list(words)}:
+            yield tuple(word for word in words if isinstance(word, str))
+        case {"cmd": inner} | {"shell": inner} | {"sequence": inner} | {"composite": inner} | {"chain": inner}:
+            yield from _iter_script_lines(inner)
+
+
+def _parse_noxfile(text: str) -> Iterator[CommandLine]:
+    """Yield the calls `session.run("tool", ...)`. Calls with computed arguments are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escapes in strings
+        module = ast.parse(text)
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    inside = {id(node): function for function in functions for node in ast.walk(function)}
+    elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
+    for node in ast.walk(module):
+        function = inside.get(id(node))
+        if isinstance(node, ast.Call) and _is_session_call(node, "run") and function not in elsewhere:
+            words = _read_words(node.args, _read_lists(function, module))
+            if words is not None:
+                yield CommandLine(text=words, group=function.name if function else "", env=_read_variables(node))
+
+
+def _is_session_call(node: ast.AST, *names: str) -> bool:
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="session" | "s"), attr=name)):
+            return name in names
+    return False
+
+
+def _changes_folder(node: ast.AST) -> bool:
+    return _is_session_call(node, "chdir", "cd")
+
+
+def _read_lists(function: ast.FunctionDef | None, module: ast.Module) -> dict[str, Words]:
+    """Return the words of variables of the module and the function: literal lists, or `session.posargs or [...]`."""
+    found: dict[str, Words] = {}
+    for node in (*module.body, *(ast.walk(function) if function else ())):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                words = _read_list(value)
+                if words is not None:
+                    found[name] = words
+    return found
+
+
+def _read_list(value: ast.expr) -> Words | None:
+    match value:
+        case ast.BoolOp(op=ast.Or(), values=[ast.Attribute(attr="posargs"), default]):
+            return _read_list(default)
+        case ast.Attribute(attr="posargs"):
+            return ()
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return _read_words(elements, {})
+        case ast.Constant(value=str(word)):
+            return (word,)
+    return None
+
+
+def _read_words(arguments: Iterable[ast.expr], lists: Mapping[str, Words]) -> Words | None:
+    """Return the words of a call, or None if one is computed. Computed lists are left out: they add to arguments."""
+    words: list[str] = []
+    for each in arguments:
+        match each:
+            case ast.Starred(value=ast.Name(id=name)):
+                words += lists.get(name, ())
+            case ast.Starred(value=value):
+                words += _read_list(value) or ()
+            case ast.Constant(value=str(word)):
+                words.append(word)
+            case ast.Name(id=name) if len(lists.get(name, ())) == 1:
+                words += lists[name]
+            case _:
+                return None
+    return tuple(words)
+
+
+def _read_variables(call: ast.Call) -> dict[str, str]:
+    for keyword in call.keywords:
+        match keyword:
+            case ast.keyword(arg="env", value=ast.Dict(keys=keys, values=values)):
+                pairs = zip(keys, values, strict=True)
+                return {
+                    key.value: value.value for key, value in pairs
+                    if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
+                    and isinstance(key.value, str) and isinstance(value.value, str)
+                }  # fmt: skip
+    return {}
+
+
+def parse_workflow(text: str) -> Iterator[CommandLine]:
+    """Yield the lines that a workflow of GitHub Actions runs for a push or a pull request."""
+    workflow = raw_yaml.as_mapping(Document(text).value)
+    events = workflow.get("on")
+    if not {"push", "pull_request"}.intersection(events if isinstance(events, list | dict) else [events]):
+        return
+    for name, job in raw_yaml.as_mapping(workflow.get("jobs")).items():
+        for step in map(raw_yaml.as_mapping, raw_yaml.as_list(raw_yaml.as_mapping(job).get("steps"))):
+            script, folder = step.get("run"), step.get("working-directory")
+            env = {key: value for key, value in raw_yaml.as_mapping(step.get("env")).items() if isinstance(value, str)}
+            for line in script.replace("\\\n", " ").splitlines() if isinstance(script, str) else ():
+                yield CommandLine(text=line, group=name, folder=folder if isinstance(folder, str) else "", env=env)
+
+
+def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
+    for name, job in raw_yaml.as_mapping(Document(text).value if text else None).items():
+        for line in raw_yaml.as_list(raw_yaml.as_mapping(job).get("script")):
+            yield CommandLine(text=line if isinstance(line, str) else (), group=name)
+
+
+FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (
+    ("tox.ini", _parse_tox_ini),
+    ("tox.toml", _parse_tox_toml),
+    ("setup.cfg", _parse_setup_cfg),
+    ("pyproject.toml", _parse_pyproject),
+    ("hatch.toml", _parse_hatch_toml),
+    ("noxfile.py", _parse_noxfile),
+    *((name, _parse_recipe_lines) for name in (*MAKEFILES, *_JUSTFILES)),
+    *((path, partial(_parse_script, group=name)) for path, name in _SCRIPTS),
+    (".gitlab-ci.yml", _parse_gitlab_ci),
+)
