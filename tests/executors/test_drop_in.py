@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import pickle
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
 from importlib import import_module
@@ -259,6 +260,48 @@ def test_map_calls_a_submit_that_was_replaced(pool_type: Callable[[], Executor])
         pool.submit = count_and_submit  # type: ignore[method-assign, assignment]  # as tqdm's process_map does
         assert list(pool.map(double, [1, 2])) == [2, 4]
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool, AdaptiveWorkerPool])
+@pytest.mark.parametrize("buffersize", [None, 2])
+def test_tasks_of_a_map_may_produce_its_next_items(
+    pool_type: Callable[[], ThreadPool | AdaptivePool | AdaptiveWorkerPool], buffersize: int | None
+) -> None:
+    """So each item is queued before the next one is read."""
+    items: queue.Queue[int | None] = queue.Queue()
+    items.put(0)
+
+    def add_next(number: int) -> int:
+        items.put(number + 1 if number < 5 else None)
+        return number
+
+    found = iter(lambda: items.get(timeout=HANG_SECONDS), None)
+    with pool_type() as pool:
+        assert list(pool.map(add_next, found, buffersize=buffersize)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
+def test_items_before_an_error_of_a_maps_input_run(pool_type: Callable[[], ThreadPool | AdaptivePool]) -> None:
+    seen: list[int] = []
+
+    def broken() -> Iterator[int]:
+        yield from (1, 2)
+        raise KeyError("no more")
+
+    with pool_type() as pool, pytest.raises(KeyError, match="no more"):
+        pool.map(seen.append, broken())
+    assert sorted(seen) == [1, 2]
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_buffersize_is_checked_as_in_python_3_14(
+    pool_type: Callable[[], ThreadPool | ProcessPool | AdaptivePool],
+) -> None:
+    with pool_type() as pool:
+        with pytest.raises(TypeError, match="buffersize must be an integer or None"):
+            pool.map(double, [1], buffersize=2.0)  # type: ignore[arg-type]  # that is the mistake
+        with pytest.raises(ValueError, match="buffersize must be None or > 0"):
+            pool.map(double, [1], buffersize=0)
 
 
 def test_map_calls_the_submit_of_a_subclass() -> None:
