@@ -329,3 +329,49 @@ def test_workers_end_at_once_as_in_python_3_14(end_workers: Callable[[ProcessPoo
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(nothing)
     pool.shutdown()
+
+
+SCRIPT_WITH_A_THREAD = """
+import threading
+from paropt_exporter import {kind}
+
+def say_at_the_end():
+    threading.main_thread().join()
+    print("waited for")
+
+def start_thread():
+    threading.Thread(target=say_at_the_end).start()
+    return threading.current_thread().daemon
+
+with {kind}() as pool:
+    print(pool.submit(start_thread).result())
+"""
+
+
+@pytest.mark.parametrize("kind", ["ThreadPool", "AdaptivePool"])
+def test_interpreter_waits_for_a_thread_that_a_task_has_started(kind: str) -> None:
+    """A thread inherits whether it is a daemon, and tasks of the standard executors run in no daemons."""
+    command = [sys.executable, "-c", SCRIPT_WITH_A_THREAD.format(kind=kind)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("False\nwaited for\n", "")
+
+
+SCRIPT_WITH_AN_EXIT_HANDLER = """
+import atexit
+from paropt_exporter import {kind}
+
+@atexit.register
+def use_a_new_pool():
+    try:
+        {kind}().submit(abs, -1)
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool", "AdaptiveWorkerPool"])
+def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
+    """As in the standard library: the interpreter does not wait for tasks any more."""
+    command = [sys.executable, "-c", SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
