@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import pickle
 import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -22,12 +25,12 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool
-from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing
+from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, raise_it
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -239,12 +242,38 @@ def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
     assert not ran.is_set()
 
 
-def test_event_loop_takes_no_other_default_executor_than_the_standard_one() -> None:
-    async def set_default(pool: ThreadPool) -> None:
-        asyncio.get_running_loop().set_default_executor(pool)  # refused
+def test_thread_pool_is_the_default_executor_of_an_event_loop() -> None:
+    """asyncio accepts only a ThreadPoolExecutor there."""
 
-    with ThreadPool(1) as pool, pytest.raises(TypeError, match="ThreadPoolExecutor"):
-        asyncio.run(set_default(pool))
+    async def call_in_default(pool: ThreadPool) -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(pool)
+        thread = await asyncio.to_thread(threading.current_thread)
+        await loop.shutdown_default_executor()
+        return thread.name
+
+    pool = ThreadPool(1, thread_name_prefix="ours")
+    assert isinstance(pool, ThreadPoolExecutor)
+    assert asyncio.run(call_in_default(pool)) == "ours_0"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+
+
+def test_dead_worker_and_failed_initializer_are_caught_as_the_standard_errors() -> None:
+    with ProcessPool(1) as pool, pytest.raises(BrokenProcessPool) as died:
+        pool.submit(os._exit, 3).result(HANG_SECONDS)
+    assert isinstance(died.value, WorkerDied)
+    copy = pickle.loads(pickle.dumps(died.value))
+    assert isinstance(copy, BrokenProcessPool)
+    assert (str(copy), copy.exit_code_or_signal) == (str(died.value), 3)  # type: ignore[attr-defined]  # checked above
+    broken: Any = partial(raise_it, ValueError("no"))
+    for pool_type, error in ((ThreadPool, BrokenThreadPool), (ProcessPool, BrokenProcessPool)):
+        with pool_type(1, initializer=broken) as failing:
+            with pytest.raises(error) as failed:
+                failing.submit(nothing).result(HANG_SECONDS)
+            assert isinstance(failed.value, InitializerFailed)
+            with pytest.raises(error):
+                failing.submit(nothing)
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool, AdaptiveWorkerPool])

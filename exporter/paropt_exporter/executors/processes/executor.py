@@ -34,7 +34,8 @@ class ProcessPool(Executor):
     It has the arguments of `ProcessPoolExecutor`. Workers are forked from a small process that never imports the
     caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
     nothing: with `fork` too, workers do not share the caller's memory; `initializer` passes objects to them. If a
-    worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`; other tasks go on.
+    worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`, and a `BrokenProcessPool` if the program
+    has loaded that class; other tasks go on.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import InitializerFailed, UnpicklableError
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
@@ -260,7 +260,7 @@ class ProcessManager:
 
     def give_up(self, error: BaseException) -> None:
         """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
-        refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't start: {error!r}")
+        refusal = get_error_types()[1](f"workers of pool {self.counters.name!r} can't start: {error!r}")
         refusal.__cause__ = error
         with self.lock:
             actions = self._begin(self.scheduler.give_up(refusal))
@@ -418,6 +418,15 @@ class ProcessManager:
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         return self._sampler.read_memory([worker.pid for worker in tuple(self.scheduler.workers) if worker.pid])
+
+
+def get_error_types() -> tuple[type[WorkerDied], type[InitializerFailed]]:
+    """Return the classes of the errors: those that are `BrokenProcessPool`s if the program may catch that class."""
+    if "concurrent.futures.process" not in sys.modules:
+        return WorkerDied, InitializerFailed
+    from paropt_exporter.executors.processes import broken_pool
+
+    return broken_pool.WorkerDied, broken_pool.InitializerFailed
 
 
 def _withdraw_claims(worker: Worker) -> int:

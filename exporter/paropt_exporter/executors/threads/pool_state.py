@@ -10,6 +10,7 @@ import resource
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
@@ -38,6 +39,10 @@ WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; a longer time shows that a thread computes meanwhile
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has lost little time to waiting
+
+
+class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
+    """The initializer of a ThreadPool failed repeatedly; programs may catch it by the standard library's class."""
 
 
 class ThreadPoolState:
@@ -263,7 +268,7 @@ class ThreadPoolState:
             self.counters.deaths["initializer"] += 1
             if self._workers:
                 return False
-            failure = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
+            failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
             if not self.closed:
                 self.closed = self.needs_wake = True

@@ -7,7 +7,8 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError
+from concurrent.futures.thread import ThreadPoolExecutor
 from itertools import count, islice
 from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -30,11 +31,12 @@ _MAX_DEFAULT_WORKERS = 32  # the standard library's bound, so that a default poo
 _names = itertools.count()
 
 
-class ThreadPool(Executor):
+class ThreadPool(ThreadPoolExecutor):
     """A `concurrent.futures.Executor` of threads: resizable, measured, and fast for short tasks.
 
-    Takes the arguments of `ThreadPoolExecutor`. All workers start at once. The CPU time of a task's child processes is
-    part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
+    Takes the arguments of `ThreadPoolExecutor`, and is one to the packages that ask for its class, such as asyncio for
+    its default executor; it uses none of its code. All workers start at once. The CPU time of a task's child processes
+    is part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
     thread has reaped a child.
     """
 
@@ -155,7 +157,7 @@ class ThreadPool(Executor):
         return self._state.target
 
     @property
-    def _max_workers(self) -> int:
+    def _max_workers(self) -> int:  # type: ignore[override]  # read-only here
         """The standard executors' attribute, which dask and adaptive read."""
         return self.target
 
