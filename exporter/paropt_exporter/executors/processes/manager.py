@@ -345,7 +345,7 @@ class ProcessManager:
 
     # Beginning and end of workers and pool
 
-    def build_preparation(self) -> bytes:
+    def build_preparation(self, name: str) -> bytes:
         """Return the state that a new worker takes over: import path, folder, environment, limits, initializer."""
         try:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
@@ -353,7 +353,8 @@ class ProcessManager:
             directory = "/"
         # str() also of strings, since marshal takes no subclass.
         path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
-        context = mp_context.get_authkey(), mp_context.get_tracker() is not None
+        parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
+        context = name, parent, mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
         taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
         return marshal.dumps((*taken, *context, *self._pack_initializer()))

@@ -56,7 +56,7 @@ def _clear(waker: int) -> None:
 
 def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection | None:
     try:
-        preparation = manager.build_preparation()
+        preparation = manager.build_preparation(worker.name)
         connection = WorkerConnection(lifetime.FORK_SERVERS)
     except Exception as error:  # noqa: BLE001 -- without this thread the pool's tasks might wait forever
         _handle_failed_start(manager, worker, error)

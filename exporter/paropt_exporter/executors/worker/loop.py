@@ -96,15 +96,16 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, recursion_limit, key, tracked, *initializer = marshal.loads(body)
+        path, directory, environment, arguments, recursion_limit, *rest = marshal.loads(body)
+        name, parent, tracked, *initializer = rest
         sys.path[:], sys.argv[:] = path, arguments
         sys.setrecursionlimit(recursion_limit)
         os.environ.clear()
         os.environ.update(environment)
         try:
             os.chdir(directory)
-            if key:
-                mp_context.join_parent(key, TRACKER if tracked else None)
+            if parent[0]:
+                mp_context.join_parent(name, parent, TRACKER if tracked else None)
             _initialize(*initializer)
         except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error
             self._send_reply(0, wire.REFUSED, payload.dump_error(error)[0])
