@@ -404,3 +404,23 @@ def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
     command = [sys.executable, "-c", SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
+
+
+SCRIPT_WITH_OPTIONS = """
+import sys
+from paropt_exporter import ProcessPool
+
+def read_flags():
+    return [value for name, value in zip(sys.flags.__match_args__, sys.flags) if name != "safe_path"], sys._xoptions
+
+with ProcessPool(1) as pool:
+    assert pool.submit(read_flags).result() == read_flags(), pool.submit(read_flags).result()
+"""
+
+
+def test_workers_have_the_flags_and_options_of_the_interpreter() -> None:
+    """Among them is -X utf8, on which the default encoding of files depends."""
+    options = ["-OO", "-bb", "-s", "-X", "utf8", "-X", "int_max_str_digits=5000", "-X", "dev", "-W", "error"]
+    command = [sys.executable, *options, "-c", SCRIPT_WITH_OPTIONS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stderr, ended.returncode) == ("", 0)
