@@ -193,6 +193,50 @@ def test_globals_of_initializers_reach_the_tasks_of_a_pool_in_a_task() -> None:
     assert (ended.stdout, ended.stderr) == ("('a', 'db') ('b', 'inner', 'db')\n", "")
 
 
+SCRIPT_WITH_MESSAGES = """
+import multiprocessing, pickle
+from collections import namedtuple
+from dataclasses import dataclass
+from enum import Enum
+from paropt_exporter import ProcessPool
+
+class Color(Enum):
+    RED = 1
+
+@dataclass
+class Message:
+    color: Color
+
+Renamed = namedtuple("Original", "number")
+
+def square(number):
+    return number * number
+
+def put(queue):
+    queue.put(Message(Color.RED))
+    return Message(Color.RED), Renamed(1)
+
+def square_in_processes():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.map(square, [2]), pickle.loads(pickle.dumps(square)) is square
+
+with multiprocessing.Manager() as manager, ProcessPool(1) as pool:
+    queue = manager.Queue()
+    returned, renamed = pool.submit(put, queue).result()
+    message = queue.get()
+    print(type(message) is type(returned) is Message, message == returned, message.color is Color.RED)
+    print(type(renamed) is Renamed)
+    print(pool.submit(square_in_processes).result(), square(3))
+"""
+
+
+def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
+    """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task."""
+    command = [sys.executable, "-c", SCRIPT_WITH_MESSAGES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool

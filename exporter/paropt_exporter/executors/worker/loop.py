@@ -14,7 +14,7 @@ from typing import Any
 
 from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.worker import imports, mp_context, payload, wire
+from paropt_exporter.executors.worker import imports, main_module, mp_context, payload, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
@@ -33,6 +33,7 @@ Outcome = tuple[int, Any, float, float]  # kind, plain value or pickle, start, e
 
 def main() -> None:
     """Run tasks until the pool closes its end of the socket."""
+    main_module.mark_worker()
     with (
         socket.socket(fileno=SOCKET) as connection,
         contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone
