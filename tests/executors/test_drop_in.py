@@ -468,3 +468,12 @@ def test_workers_have_the_flags_and_options_of_the_interpreter() -> None:
     command = [sys.executable, *options, "-c", SCRIPT_WITH_OPTIONS]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executable is the program, as PyInstaller makes it: as a fork server it would start one more of them."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(RuntimeError, match="use a ThreadPool"):
+        ProcessPool(1)
+    with AdaptivePool(Strategy.HYBRID) as pool:
+        assert pool.submit(double, 1).result(HANG_SECONDS) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -51,6 +52,8 @@ class ProcessPool(Executor):
         if max_workers is None:
             max_workers = host.count_cpu_workers()
         check_arguments(max_workers, initializer)
+        if getattr(sys, "frozen", False):  # it would start itself, without end
+            raise RuntimeError("a frozen program has no Python that could start workers: use a ThreadPool")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
