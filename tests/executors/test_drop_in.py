@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
@@ -301,6 +301,19 @@ def test_thread_pool_is_the_default_executor_of_an_event_loop() -> None:
     assert asyncio.run(call_in_default(pool)) == "ours_0"
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(nothing)
+
+
+def test_subclass_of_both_is_a_standard_executor_of_processes() -> None:
+    """For packages that ask for the class, as the guide says."""
+
+    class Processes(ProcessPool, ProcessPoolExecutor):
+        pass
+
+    with Processes(1, initializer=nothing) as pool:
+        assert isinstance(pool, ProcessPoolExecutor)
+        assert list(pool.map(double, [1, 2], chunksize=2)) == [2, 4]
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os._exit, 3).result(HANG_SECONDS)
 
 
 def test_dead_worker_and_failed_initializer_are_caught_as_the_standard_errors() -> None:
