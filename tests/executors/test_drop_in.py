@@ -490,3 +490,31 @@ def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) ->
         ProcessPool(1)
     with AdaptivePool(Strategy.HYBRID) as pool:
         assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+
+
+SCRIPT_THAT_FORKS = """
+import os, sys, threading, warnings
+from functools import partial
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool
+
+warnings.simplefilter("ignore", DeprecationWarning)
+made = threading.local()
+pools = [ThreadPool(2, "mine", partial(setattr, made, "number", 3)), ThreadPool(2), ProcessPool(1)]
+pools += [AdaptivePool(), AdaptiveWorkerPool()]
+child = os.fork()
+found = [pools[0].submit(getattr, made, "number").result(), list(pools[1].map(abs, range(3)))]
+found += [pool.submit(abs, -4).result() for pool in pools]
+for pool in pools:
+    pool.shutdown()
+print(found, {thread.name for thread in threading.enumerate()}, flush=True)
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_unused_pool_works_in_a_forked_child() -> None:
+    """As the module-level executors of packages do under a server that forks its workers."""
+    command = [sys.executable, "-c", SCRIPT_THAT_FORKS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    line = "[3, [0, 1, 2], 4, 4, 4, 4, 4] {'MainThread'}"
+    assert (ended.stdout.splitlines(), ended.stderr) == ([line, line, "0"], "")

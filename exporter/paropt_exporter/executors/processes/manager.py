@@ -136,7 +136,10 @@ class ProcessManager:
                 actions = self._begin(self.scheduler.dispatch(monotonic(), get_ident()))
                 # Later than `dispatch`: a signal handler may close the pool in between.
                 refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
+                has_workers = bool(self.scheduler.workers)
             self._finish(actions)
+            if not has_workers:  # the first task after a fork
+                self._add_workers()
         except BaseException:  # an interrupt; raised again
             self._recover()
             raise

@@ -153,6 +153,9 @@ class ThreadPoolState:
                 self.work_queue.remove(item)
                 self.refuse()
             self._wake_next()
+            has_workers = bool(self._workers)
+        if not has_workers:  # the first task after a fork
+            self._start_missing()
 
     def _wake_next(self) -> None:
         if self._idle and not self._wake_pending:
@@ -316,13 +319,23 @@ class ThreadPoolState:
         self._threads.join()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the child has no worker threads, and the lock may have been held during the fork."""
+        """In a forked child: the child has no worker threads, and the lock may have been held during the fork.
+
+        A pool that has had no task is the child's own, and starts its threads with the first one.
+        """
         self.lock = threading.RLock()
-        self.closed = self.needs_wake = True
-        self._refusal = RuntimeError(lifetime.AFTER_FORK_MESSAGE)
+        if self.closed or self.work_queue or self.busy or self._has_ended_tasks():
+            self.closed, self._refusal = True, RuntimeError(lifetime.AFTER_FORK_MESSAGE)
+        self.needs_wake = True
         self.work_queue.clear()
-        self.live = 0
+        self.live = self._created = 0
+        self._wake_pending = False
         self._workers, self._idle, self._threads = [], [], ThreadGroup()
+
+    def _has_ended_tasks(self) -> bool:
+        counters = sum_counters(self._workers)
+        counters.add(self.counters.exited)
+        return any(counters.count_by_result().values())
 
     def cancel_shared(self, shared: SharedWorkItem) -> None:
         if shared.count_pending():
