@@ -483,6 +483,23 @@ def test_workers_have_the_flags_and_options_of_the_interpreter() -> None:
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
+def test_pool_of_a_module_starts_no_workers_in_workers_that_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a pool of 8 processes would start 64 more. With its first task it does."""
+    (tmp_path / "with_a_pool.py").write_text(
+        "from paropt_exporter import ProcessPool\n"
+        "POOL = ProcessPool(2)\n"
+        "def look():\n"
+        "    found = POOL.statistics()\n"
+        "    return found.starting + found.live, POOL.submit(abs, -3).result(), POOL.target\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = import_module("with_a_pool")
+    with module.POOL as pool:
+        assert pool.submit(module.look).result(HANG_SECONDS) == (0, 3, 2)
+
+
 def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its executable is the program, as PyInstaller makes it: as a fork server it would start one more of them."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -18,6 +18,7 @@ from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
 from paropt_exporter.executors.processes.worker_thread import run_worker
+from paropt_exporter.executors.worker import main_module
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -67,7 +68,9 @@ class ProcessPool(Executor):
         # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
         self._finalizer = weakref.finalize(self, manager.close)
         self._finalizer.atexit = False
-        manager.resize(max_workers, "start")
+        # A module that is imported by a worker may have a pool, which that process hardly needs.
+        start = manager.set_size if main_module.is_worker() else manager.resize
+        start(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         scheduler = self._scheduler

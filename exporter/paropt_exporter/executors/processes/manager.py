@@ -138,7 +138,7 @@ class ProcessManager:
                 refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
                 has_workers = bool(self.scheduler.workers)
             self._finish(actions)
-            if not has_workers:  # the first task after a fork
+            if not has_workers:  # the first task after a fork, or in a worker
                 self._add_workers()
         except BaseException:  # an interrupt; raised again
             self._recover()
@@ -276,9 +276,15 @@ class ProcessManager:
     # Size
 
     def resize(self, size: int, reason: str) -> None:
+        self.set_size(size, reason)
+        self._add_workers()
+
+    def set_size(self, size: int, reason: str) -> None:
+        """Set the size. A pool without workers starts them with its first task."""
         with self.lock:
             self._begin(self.scheduler.resize(size, reason))
-        self._add_workers()
+            if not self.scheduler.workers:
+                self.scheduler.needs_dispatch = True
 
     def add_refused_workers(self) -> None:
         """Start workers that the system has refused, if it is time to ask again."""

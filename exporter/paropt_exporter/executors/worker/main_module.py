@@ -22,6 +22,11 @@ def mark_worker() -> None:
     vars(sys.modules["__main__"])[_MARK] = True
 
 
+def is_worker() -> bool:
+    """Return whether this process is a worker, or was forked from one."""
+    return _MARK in vars(sys.modules["__main__"])
+
+
 def defines(value: FunctionType | type) -> bool:
     """Return whether `__main__` has a function or class under its own name."""
     return value.__module__ == "__main__" and vars(sys.modules["__main__"]).get(value.__qualname__) is value
@@ -31,6 +36,5 @@ def set_state(value: FunctionType | type, state: tuple[Callable[[Any, Any], obje
     """Set the state of a definition of `__main__` as its pickle says, and name it in the worker's."""
     set_pickled, pickled = state
     set_pickled(value, pickled)
-    names = vars(sys.modules["__main__"])
-    if _MARK in names:  # otherwise the program has its own
-        names[value.__qualname__] = value
+    if is_worker():  # otherwise the program has its own
+        vars(sys.modules["__main__"])[value.__qualname__] = value
