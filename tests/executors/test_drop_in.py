@@ -104,6 +104,15 @@ def test_packages_find_the_number_of_workers_where_the_standard_executors_have_i
             made._max_workers = 1  # type: ignore[misc]  # read-only
 
 
+@pytest.mark.parametrize(("pool_type", "name"), [(ThreadPool, "_shutdown"), (ProcessPool, "_shutdown_thread")])
+def test_packages_find_whether_a_pool_was_shut_down_where_the_standard_executors_have_it(
+    pool_type: type[ThreadPool | ProcessPool], name: str
+) -> None:
+    with pool_type(1) as pool:
+        assert getattr(pool, name) is False
+    assert getattr(pool, name) is True
+
+
 def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() -> None:
     with pytest.raises(UnpicklableError, match=r"make it with multiprocessing.get_context\('forkserver'\)"):
         ProcessPool(1, initializer=nothing, initargs=(multiprocessing.get_context("fork").RLock(),))

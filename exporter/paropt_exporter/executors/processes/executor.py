@@ -196,6 +196,11 @@ class ProcessPool(Executor):
         return self.target
 
     @property
+    def _shutdown_thread(self) -> bool:
+        """The standard executor's attribute, which futurist reads: whether the pool takes no more tasks."""
+        return self._scheduler.closed is not None
+
+    @property
     def live(self) -> int:
         """The number of workers that are ready, including those that exit after their task."""
         return self._manager.live

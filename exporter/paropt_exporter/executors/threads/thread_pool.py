@@ -162,6 +162,11 @@ class ThreadPool(ThreadPoolExecutor):
         return self.target
 
     @property
+    def _shutdown(self) -> bool:  # type: ignore[override]  # read-only here
+        """The standard executor's attribute: whether the pool takes no more tasks."""
+        return self._state.closed
+
+    @property
     def live(self) -> int:
         """How many workers are alive, including those that will exit after their task."""
         return self._state.live
