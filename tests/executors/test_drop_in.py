@@ -412,6 +412,19 @@ def test_map_calls_the_submit_of_a_subclass() -> None:
         assert pool.submitted == 2
 
 
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_refused_tasks_leave_nothing_behind(
+    pool_type: Callable[[], ThreadPool | ProcessPool | AdaptivePool],
+) -> None:
+    """One error for all of them would keep the frames of each submit in its traceback."""
+    pool = pool_type()
+    pool.shutdown()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="after shutdown") as refused:
+            pool.submit(nothing)
+    assert len(refused.traceback) <= 4
+
+
 @pytest.mark.parametrize("end_workers", [ProcessPool.kill_workers, ProcessPool.terminate_workers])
 def test_workers_end_at_once_as_in_python_3_14(end_workers: Callable[[ProcessPool], object], tmp_path: Path) -> None:
     pool = ProcessPool(1)

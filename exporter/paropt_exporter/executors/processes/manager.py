@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, renew
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
@@ -171,7 +171,7 @@ class ProcessManager:
 
     def refuse(self) -> NoReturn:
         assert self.scheduler.closed is not None
-        raise self.scheduler.closed
+        raise renew(self.scheduler.closed)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.lock:

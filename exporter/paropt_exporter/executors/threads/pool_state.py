@@ -16,7 +16,7 @@ from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame
+from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame, renew
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.base import check_size
@@ -144,7 +144,7 @@ class ThreadPoolState:
     # Work
 
     def refuse(self) -> NoReturn:
-        raise self._refusal
+        raise renew(self._refusal)
 
     def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
         """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
