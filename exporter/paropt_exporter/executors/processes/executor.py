@@ -195,10 +195,12 @@ class ProcessPool(Executor):
         """The standard executors' attribute, which dask and adaptive read."""
         return self.target
 
-    @property
-    def _shutdown_thread(self) -> bool:
-        """The standard executor's attribute, which futurist reads: whether the pool takes no more tasks."""
-        return self._scheduler.closed is not None
+    if not TYPE_CHECKING:  # the stubs of the standard executor have it as an attribute that may be set
+
+        @property
+        def _shutdown_thread(self):
+            """The standard executor's attribute, which futurist reads: whether the pool takes no more tasks."""
+            return self._scheduler.closed is not None
 
     @property
     def live(self) -> int:
