@@ -490,7 +490,8 @@ import sys
 from paropt_exporter import ProcessPool
 
 def read_flags():
-    return [value for name, value in zip(sys.flags.__match_args__, sys.flags) if name != "safe_path"], sys._xoptions
+    flags = [value for name, value in zip(sys.flags.__match_args__, sys.flags) if name != "safe_path"]
+    return flags, sys._xoptions, sys.stdout.write_through
 
 with ProcessPool(1) as pool:
     assert pool.submit(read_flags).result() == read_flags(), pool.submit(read_flags).result()
@@ -498,8 +499,8 @@ with ProcessPool(1) as pool:
 
 
 def test_workers_have_the_flags_and_options_of_the_interpreter() -> None:
-    """Among them is -X utf8, on which the default encoding of files depends."""
-    options = ["-OO", "-bb", "-s", "-X", "utf8", "-X", "int_max_str_digits=5000", "-X", "dev", "-W", "error"]
+    """Among them are -X utf8, on which the default encoding of files depends, and -u, without which output is late."""
+    options = ["-OO", "-bb", "-s", "-u", "-X", "utf8", "-X", "int_max_str_digits=5000", "-X", "dev", "-W", "error"]
     command = [sys.executable, *options, "-c", SCRIPT_WITH_OPTIONS]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert (ended.stderr, ended.returncode) == ("", 0)

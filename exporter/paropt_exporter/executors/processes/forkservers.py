@@ -153,6 +153,7 @@ def _flags() -> list[str]:
     letters = (
         ("O", flags.optimize), ("b", flags.bytes_warning), ("B", flags.dont_write_bytecode),
         ("E", flags.ignore_environment), ("s", flags.no_user_site), ("S", flags.no_site),
+        ("u", getattr(sys.__stdout__, "write_through", False)),
     )  # fmt: skip
     options = {"dev": True} | sys._xoptions if flags.dev_mode else sys._xoptions
     found = [f"-W{option}" for option in sys.warnoptions]
