@@ -236,14 +236,19 @@ with multiprocessing.Manager() as manager, ProcessPool(1) as pool:
     print(type(message) is type(returned) is Message, message == returned, message.color is Color.RED)
     print(type(renamed) is Renamed)
     print(pool.submit(square_in_processes).result(), square(3))
+    pool.submit(put, queue).result()
+    print(pool.submit(eval, "hasattr(__import__('__main__'), 'put')").result())
 """
 
 
 def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
-    """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task."""
+    """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task.
+
+    The names end with their tasks, since functions hold their globals.
+    """
     command = [sys.executable, "-c", SCRIPT_WITH_MESSAGES]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-    assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\n", "")
+    assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\nFalse\n", "")
 
 
 SCRIPT_WITH_CACHES = """

@@ -76,6 +76,7 @@ class _Worker:
                 self._run_batch(*marshal.loads(body))
             elif not self._prepare(body):
                 return
+            main_module.release_names()
             del frame, body
             if len(sys.modules) > self._modules:
                 imports.send_names(IMPORTS, tuple(sys.modules)[self._modules :])
@@ -108,6 +109,7 @@ class _Worker:
             if parent[0]:
                 mp_context.join_parent(name, parent, TRACKER if tracked else None)
             _initialize(*initializer)
+            main_module.keep_names()
         except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error
             self._send_reply(0, wire.REFUSED, payload.dump_error(error)[0])
             return False
@@ -196,6 +198,7 @@ class _Worker:
         function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
         if lasts:
+            main_module.keep_names()
             if len(self._functions) >= _MOST_CACHED:
                 self._functions.clear()
             self._functions[packed] = function

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MARK = "__paropt_worker__"  # a name in the `__main__` of a worker
+_named: list[str] = []  # the names in a worker's `__main__` that the present tasks have brought
 
 
 def mark_worker() -> None:
@@ -38,3 +39,15 @@ def set_state(value: FunctionType | type, state: tuple[Callable[[Any, Any], obje
     set_pickled(value, pickled)
     if is_worker():  # otherwise the program has its own
         vars(sys.modules["__main__"])[value.__qualname__] = value
+        _named.append(value.__qualname__)
+
+
+def keep_names() -> None:
+    """Keep the names that the initializer has brought, or a function that the worker keeps."""
+    _named.clear()
+
+
+def release_names() -> None:
+    """Remove the other names after their tasks: definitions hold their globals, which may be large."""
+    while _named:
+        vars(sys.modules["__main__"]).pop(_named.pop(), None)
