@@ -118,8 +118,6 @@ def _put_in_place() -> None:
     for name, ours in (("ThreadPoolExecutor", ThreadPool), ("ProcessPoolExecutor", ProcessPool)):
         setattr(concurrent.futures, name, ours)
     _module("test_future").Future = TaskFuture
-    # A dead worker's error is no BrokenProcessPool, since the pool is not broken; both are BrokenExecutors.
-    _module("test_deadlock").BrokenProcessPool = concurrent.futures.BrokenExecutor
     shutdown = _module("test_shutdown")
     plain = shutdown.assert_python_ok
     prefix = _PREFIX.format(path=[str(Path(paropt_exporter.__file__).parents[1]), *_folder_of("cloudpickle")])

@@ -163,6 +163,13 @@ def get_traceback(error: BaseException) -> TracebackType | None:
     return trace
 
 
+def renew(error: Exception) -> Exception:
+    """Return an equal exception to raise: the traceback of one that is raised again and again never ends."""
+    new = type(error)(*error.args)
+    new.__cause__ = error.__cause__
+    return new
+
+
 def drop_first_frame(error: BaseException) -> BaseException:
     """Drop the first frame of an exception's traceback, without running code of its class; return the exception."""
     trace = get_traceback(error)

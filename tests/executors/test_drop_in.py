@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import pickle
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,12 +25,12 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool
-from paropt_exporter.errors import UnpicklableError, WorkerDied
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing
+from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, raise_it
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -98,6 +102,15 @@ def test_packages_find_the_number_of_workers_where_the_standard_executors_have_i
         assert made._max_workers == most
         with pytest.raises(AttributeError):
             made._max_workers = 1  # type: ignore[misc]  # read-only
+
+
+@pytest.mark.parametrize(("pool_type", "name"), [(ThreadPool, "_shutdown"), (ProcessPool, "_shutdown_thread")])
+def test_packages_find_whether_a_pool_was_shut_down_where_the_standard_executors_have_it(
+    pool_type: type[ThreadPool | ProcessPool], name: str
+) -> None:
+    with pool_type(1) as pool:
+        assert getattr(pool, name) is False
+    assert getattr(pool, name) is True
 
 
 def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() -> None:
@@ -189,6 +202,55 @@ def test_globals_of_initializers_reach_the_tasks_of_a_pool_in_a_task() -> None:
     assert (ended.stdout, ended.stderr) == ("('a', 'db') ('b', 'inner', 'db')\n", "")
 
 
+SCRIPT_WITH_MESSAGES = """
+import multiprocessing, pickle
+from collections import namedtuple
+from dataclasses import dataclass
+from enum import Enum
+from paropt_exporter import ProcessPool
+
+class Color(Enum):
+    RED = 1
+
+@dataclass
+class Message:
+    color: Color
+
+Renamed = namedtuple("Original", "number")
+
+def square(number):
+    return number * number
+
+def put(queue):
+    queue.put(Message(Color.RED))
+    return Message(Color.RED), Renamed(1)
+
+def square_in_processes():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.map(square, [2]), pickle.loads(pickle.dumps(square)) is square
+
+with multiprocessing.Manager() as manager, ProcessPool(1) as pool:
+    queue = manager.Queue()
+    returned, renamed = pool.submit(put, queue).result()
+    message = queue.get()
+    print(type(message) is type(returned) is Message, message == returned, message.color is Color.RED)
+    print(type(renamed) is Renamed)
+    print(pool.submit(square_in_processes).result(), square(3))
+    pool.submit(put, queue).result()
+    print(pool.submit(eval, "hasattr(__import__('__main__'), 'put')").result())
+"""
+
+
+def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
+    """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task.
+
+    The names end with their tasks, since functions hold their globals.
+    """
+    command = [sys.executable, "-c", SCRIPT_WITH_MESSAGES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\nFalse\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool
@@ -238,12 +300,51 @@ def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
     assert not ran.is_set()
 
 
-def test_event_loop_takes_no_other_default_executor_than_the_standard_one() -> None:
-    async def set_default(pool: ThreadPool) -> None:
-        asyncio.get_running_loop().set_default_executor(pool)  # refused
+def test_thread_pool_is_the_default_executor_of_an_event_loop() -> None:
+    """asyncio accepts only a ThreadPoolExecutor there."""
 
-    with ThreadPool(1) as pool, pytest.raises(TypeError, match="ThreadPoolExecutor"):
-        asyncio.run(set_default(pool))
+    async def call_in_default(pool: ThreadPool) -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(pool)
+        thread = await asyncio.to_thread(threading.current_thread)
+        await loop.shutdown_default_executor()
+        return thread.name
+
+    pool = ThreadPool(1, thread_name_prefix="ours")
+    assert isinstance(pool, ThreadPoolExecutor)
+    assert asyncio.run(call_in_default(pool)) == "ours_0"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+
+
+def test_subclass_of_both_is_a_standard_executor_of_processes() -> None:
+    """For packages that ask for the class, as the guide says."""
+
+    class Processes(ProcessPool, ProcessPoolExecutor):
+        pass
+
+    with Processes(1, initializer=nothing) as pool:
+        assert isinstance(pool, ProcessPoolExecutor)
+        assert list(pool.map(double, [1, 2], chunksize=2)) == [2, 4]
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os._exit, 3).result(HANG_SECONDS)
+
+
+def test_dead_worker_and_failed_initializer_are_caught_as_the_standard_errors() -> None:
+    with ProcessPool(1) as pool, pytest.raises(BrokenProcessPool) as died:
+        pool.submit(os._exit, 3).result(HANG_SECONDS)
+    assert isinstance(died.value, WorkerDied)
+    copy = pickle.loads(pickle.dumps(died.value))
+    assert isinstance(copy, BrokenProcessPool)
+    assert (str(copy), copy.exit_code_or_signal) == (str(died.value), 3)  # type: ignore[attr-defined]  # checked above
+    broken: Any = partial(raise_it, ValueError("no"))
+    for pool_type, error in ((ThreadPool, BrokenThreadPool), (ProcessPool, BrokenProcessPool)):
+        with pool_type(1, initializer=broken) as failing:
+            with pytest.raises(error) as failed:
+                failing.submit(nothing).result(HANG_SECONDS)
+            assert isinstance(failed.value, InitializerFailed)
+            with pytest.raises(error):
+                failing.submit(nothing)
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool, AdaptiveWorkerPool])
@@ -261,6 +362,48 @@ def test_map_calls_a_submit_that_was_replaced(pool_type: Callable[[], Executor])
     assert seen == [1, 2]
 
 
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool, AdaptiveWorkerPool])
+@pytest.mark.parametrize("buffersize", [None, 2])
+def test_tasks_of_a_map_may_produce_its_next_items(
+    pool_type: Callable[[], ThreadPool | AdaptivePool | AdaptiveWorkerPool], buffersize: int | None
+) -> None:
+    """So each item is queued before the next one is read."""
+    items: queue.Queue[int | None] = queue.Queue()
+    items.put(0)
+
+    def add_next(number: int) -> int:
+        items.put(number + 1 if number < 5 else None)
+        return number
+
+    found = iter(lambda: items.get(timeout=HANG_SECONDS), None)
+    with pool_type() as pool:
+        assert list(pool.map(add_next, found, buffersize=buffersize)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
+def test_items_before_an_error_of_a_maps_input_run(pool_type: Callable[[], ThreadPool | AdaptivePool]) -> None:
+    seen: list[int] = []
+
+    def broken() -> Iterator[int]:
+        yield from (1, 2)
+        raise KeyError("no more")
+
+    with pool_type() as pool, pytest.raises(KeyError, match="no more"):
+        pool.map(seen.append, broken())
+    assert sorted(seen) == [1, 2]
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_buffersize_is_checked_as_in_python_3_14(
+    pool_type: Callable[[], ThreadPool | ProcessPool | AdaptivePool],
+) -> None:
+    with pool_type() as pool:
+        with pytest.raises(TypeError, match="buffersize must be an integer or None"):
+            pool.map(double, [1], buffersize=2.0)  # type: ignore[arg-type]  # that is the mistake
+        with pytest.raises(ValueError, match="buffersize must be None or > 0"):
+            pool.map(double, [1], buffersize=0)
+
+
 def test_map_calls_the_submit_of_a_subclass() -> None:
     class Named(ThreadPool):
         submitted = 0
@@ -272,6 +415,19 @@ def test_map_calls_the_submit_of_a_subclass() -> None:
     with Named() as pool:
         assert list(pool.map(double, [1, 2])) == [2, 4]
         assert pool.submitted == 2
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_refused_tasks_leave_nothing_behind(
+    pool_type: Callable[[], ThreadPool | ProcessPool | AdaptivePool],
+) -> None:
+    """One error for all of them would keep the frames of each submit in its traceback."""
+    pool = pool_type()
+    pool.shutdown()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="after shutdown") as refused:
+            pool.submit(nothing)
+    assert len(refused.traceback) <= 4
 
 
 @pytest.mark.parametrize("end_workers", [ProcessPool.kill_workers, ProcessPool.terminate_workers])
@@ -286,3 +442,124 @@ def test_workers_end_at_once_as_in_python_3_14(end_workers: Callable[[ProcessPoo
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(nothing)
     pool.shutdown()
+
+
+SCRIPT_WITH_A_THREAD = """
+import threading
+from paropt_exporter import {kind}
+
+def say_at_the_end():
+    threading.main_thread().join()
+    print("waited for")
+
+def start_thread():
+    threading.Thread(target=say_at_the_end).start()
+    return threading.current_thread().daemon
+
+with {kind}() as pool:
+    print(pool.submit(start_thread).result())
+"""
+
+
+@pytest.mark.parametrize("kind", ["ThreadPool", "AdaptivePool"])
+def test_interpreter_waits_for_a_thread_that_a_task_has_started(kind: str) -> None:
+    """A thread inherits whether it is a daemon, and tasks of the standard executors run in no daemons."""
+    command = [sys.executable, "-c", SCRIPT_WITH_A_THREAD.format(kind=kind)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("False\nwaited for\n", "")
+
+
+SCRIPT_WITH_AN_EXIT_HANDLER = """
+import atexit
+from paropt_exporter import {kind}
+
+@atexit.register
+def use_a_new_pool():
+    try:
+        {kind}().submit(abs, -1)
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool", "AdaptiveWorkerPool"])
+def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
+    """As in the standard library: the interpreter does not wait for tasks any more."""
+    command = [sys.executable, "-c", SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
+
+
+SCRIPT_WITH_OPTIONS = """
+import sys
+from paropt_exporter import ProcessPool
+
+def read_flags():
+    flags = [value for name, value in zip(sys.flags.__match_args__, sys.flags) if name != "safe_path"]
+    return flags, sys._xoptions, sys.stdout.write_through
+
+with ProcessPool(1) as pool:
+    assert pool.submit(read_flags).result() == read_flags(), pool.submit(read_flags).result()
+"""
+
+
+def test_workers_have_the_flags_and_options_of_the_interpreter() -> None:
+    """Among them are -X utf8, on which the default encoding of files depends, and -u, without which output is late."""
+    options = ["-OO", "-bb", "-s", "-u", "-X", "utf8", "-X", "int_max_str_digits=5000", "-X", "dev", "-W", "error"]
+    command = [sys.executable, *options, "-c", SCRIPT_WITH_OPTIONS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_pool_of_a_module_starts_no_workers_in_workers_that_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a pool of 8 processes would start 64 more. With its first task it does."""
+    (tmp_path / "with_a_pool.py").write_text(
+        "from paropt_exporter import ProcessPool\n"
+        "POOL = ProcessPool(2)\n"
+        "def look():\n"
+        "    found = POOL.statistics()\n"
+        "    return found.starting + found.live, POOL.submit(abs, -3).result(), POOL.target\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = import_module("with_a_pool")
+    with module.POOL as pool:
+        assert pool.submit(module.look).result(HANG_SECONDS) == (0, 3, 2)
+
+
+def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executable is the program, as PyInstaller makes it: as a fork server it would start one more of them."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(RuntimeError, match="use a ThreadPool"):
+        ProcessPool(1)
+    with AdaptivePool(Strategy.HYBRID) as pool:
+        assert pool.submit(double, 1).result(HANG_SECONDS) == 2
+
+
+SCRIPT_THAT_FORKS = """
+import os, sys, threading, warnings
+from functools import partial
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool
+
+warnings.simplefilter("ignore", DeprecationWarning)
+made = threading.local()
+pools = [ThreadPool(2, "mine", partial(setattr, made, "number", 3)), ThreadPool(2), ProcessPool(1)]
+pools += [AdaptivePool(), AdaptiveWorkerPool()]
+child = os.fork()
+found = [pools[0].submit(getattr, made, "number").result(), list(pools[1].map(abs, range(3)))]
+found += [pool.submit(abs, -4).result() for pool in pools]
+for pool in pools:
+    pool.shutdown()
+print(found, {thread.name for thread in threading.enumerate()}, flush=True)
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_unused_pool_works_in_a_forked_child() -> None:
+    """As the module-level executors of packages do under a server that forks its workers."""
+    command = [sys.executable, "-c", SCRIPT_THAT_FORKS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    line = "[3, [0, 1, 2], 4, 4, 4, 4, 4] {'MainThread'}"
+    assert (ended.stdout.splitlines(), ended.stderr) == ([line, line, "0"], "")

@@ -139,6 +139,19 @@ def test_lock_of_the_fork_context_is_refused_with_advice(pool: ProcessPool) -> N
         ProcessPool(1, initializer=nothing, initargs=(lock,))
 
 
+def describe_process() -> tuple[str, tuple[int, ...], bool, str, int | None, bool]:
+    own, parent = multiprocessing.current_process(), multiprocessing.parent_process()
+    assert parent is not None
+    return own.name, own._identity, own.daemon, parent.name, parent.pid, parent.is_alive()
+
+
+def test_worker_is_a_child_process_to_multiprocessing() -> None:
+    """Programs ask for the name to know where they run, and for the number to place progress bars."""
+    with ProcessPool(1, name="shop") as pool:
+        found = pool.submit(describe_process).result(HANG_SECONDS)
+    assert found == ("shop-0", (1,), False, "MainProcess", os.getpid(), True)
+
+
 def test_threading_lock_is_refused(pool: ProcessPool) -> None:
     assert isinstance(pool.submit(nothing, threading.Lock()).exception(HANG_SECONDS), UnpicklableError)
 

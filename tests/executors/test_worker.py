@@ -19,6 +19,7 @@ ALLOWED = {
     "paropt_exporter.executors.worker.forkserver",
     "paropt_exporter.executors.worker.imports",
     "paropt_exporter.executors.worker.loop",
+    "paropt_exporter.executors.worker.main_module",
     "paropt_exporter.executors.worker.mp_context",
     "paropt_exporter.executors.worker.orphans",
     "paropt_exporter.executors.worker.payload",

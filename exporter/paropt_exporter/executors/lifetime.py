@@ -28,6 +28,7 @@ _pools: weakref.WeakSet[PoolState] = weakref.WeakSet()
 _schedulers: weakref.WeakSet[PoolState] = weakref.WeakSet()
 
 _exiting = threading.Event()  # set when the main thread has ended
+_closed = threading.Event()  # set when all pools have been closed after that
 
 FORK_SERVERS = ForkServers()  # one fork server serves all pools of the process
 
@@ -36,8 +37,13 @@ AFTER_FORK_MESSAGE = "this pool belongs to the parent process: make a new one af
 
 
 def register(pool: PoolState, *, schedules: bool = False) -> None:
-    """Close `pool` and finish its tasks before the interpreter exits, as the standard library does."""
+    """Close `pool` and finish its tasks before the interpreter exits, as the standard library does.
+
+    A pool that an exit handler makes takes no tasks: the interpreter would not wait for them.
+    """
     (_schedulers if schedules else _pools).add(pool)
+    if _closed.is_set():
+        pool.close(refusal=AFTER_EXIT_MESSAGE)
 
 
 def starts_threads() -> bool:
@@ -52,6 +58,7 @@ def _close_at_exit() -> None:
             pool.close(refusal=AFTER_EXIT_MESSAGE)
         for pool in pools:
             pool.join()
+    _closed.set()
     FORK_SERVERS.close()
 
 

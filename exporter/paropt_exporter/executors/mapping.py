@@ -19,6 +19,14 @@ def has_own_submit(pool: Executor, base: type[Executor]) -> bool:
     return "submit" in vars(pool) or type(pool).submit is not base.submit
 
 
+def check_buffersize(buffersize: int | None) -> None:
+    """Raise the errors of Python 3.14's executors for this argument of `map`."""
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
 def map_in_order(
     submit: Callable[..., Future[Any]],
     function: Callable[..., T],
@@ -31,8 +39,7 @@ def map_in_order(
     """Submit all chunks now, or the first `buffersize`. The iterator returns results in order and cancels the rest."""
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None and buffersize < 1:
-        raise ValueError("buffersize must be None or > 0")
+    check_buffersize(buffersize)
     deadline = None if timeout is None else monotonic() + timeout
     items = zip(*iterables, strict=False)
     if chunksize == 1:

@@ -11,7 +11,20 @@ _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
 
 
 class PoolThread(threading.Thread):
-    """A worker thread of one of this package's pools."""
+    """A worker thread of one of this package's pools: a daemon, but not to its own code.
+
+    A thread that a task starts inherits the flag. The interpreter would not wait for it at its end.
+    """
+
+    _runs = False
+
+    @property
+    def daemon(self) -> bool:  # type: ignore[override]  # the flag is set once, by the constructor
+        return not (self._runs and threading.get_ident() == self.ident)
+
+    def run(self) -> None:
+        self._runs = True
+        super().run()
 
 
 def list_pool_threads() -> tuple[int, ...]:

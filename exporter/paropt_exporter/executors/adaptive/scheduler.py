@@ -579,7 +579,8 @@ class AdaptiveScheduler:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self._profiles_path = None
-        self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
+        if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
+            self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted = {}, {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -17,6 +18,7 @@ from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
 from paropt_exporter.executors.processes.worker_thread import run_worker
+from paropt_exporter.executors.worker import main_module
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -34,7 +36,8 @@ class ProcessPool(Executor):
     It has the arguments of `ProcessPoolExecutor`. Workers are forked from a small process that never imports the
     caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
     nothing: with `fork` too, workers do not share the caller's memory; `initializer` passes objects to them. If a
-    worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`; other tasks go on.
+    worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`, and a `BrokenProcessPool` if the program
+    has loaded that class; other tasks go on.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class ProcessPool(Executor):
         if max_workers is None:
             max_workers = host.count_cpu_workers()
         check_arguments(max_workers, initializer)
+        if getattr(sys, "frozen", False):  # it would start itself, without end
+            raise RuntimeError("a frozen program has no Python that could start workers: use a ThreadPool")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -63,7 +68,9 @@ class ProcessPool(Executor):
         # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
         self._finalizer = weakref.finalize(self, manager.close)
         self._finalizer.atexit = False
-        manager.resize(max_workers, "start")
+        # A module that is imported by a worker may have a pool, which that process hardly needs.
+        start = manager.set_size if main_module.is_worker() else manager.resize
+        start(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         scheduler = self._scheduler
@@ -187,6 +194,13 @@ class ProcessPool(Executor):
     def _max_workers(self) -> int:
         """The standard executors' attribute, which dask and adaptive read."""
         return self.target
+
+    if not TYPE_CHECKING:  # the stubs of the standard executor have it as an attribute that may be set
+
+        @property
+        def _shutdown_thread(self):
+            """The standard executor's attribute, which futurist reads: whether the pool takes no more tasks."""
+            return self._scheduler.closed is not None
 
     @property
     def live(self) -> int:

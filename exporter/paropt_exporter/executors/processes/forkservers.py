@@ -148,9 +148,14 @@ def is_stream(descriptor: int) -> bool:
 
 
 def _flags() -> list[str]:
-    """Return the interpreter's flags that must hold in workers too."""
+    """Return the interpreter's flags and -X options, which must hold in workers too."""
     flags = sys.flags
+    letters = (
+        ("O", flags.optimize), ("b", flags.bytes_warning), ("B", flags.dont_write_bytecode),
+        ("E", flags.ignore_environment), ("s", flags.no_user_site), ("S", flags.no_site),
+        ("u", getattr(sys.__stdout__, "write_through", False)),
+    )  # fmt: skip
+    options = {"dev": True} | sys._xoptions if flags.dev_mode else sys._xoptions
     found = [f"-W{option}" for option in sys.warnoptions]
-    found += ["-" + letter * count for letter, count in (("O", flags.optimize), ("b", flags.bytes_warning)) if count]
-    found += [f"-{letter}" for letter, on in (("B", flags.dont_write_bytecode), ("E", flags.ignore_environment)) if on]
-    return found + (["-X", "dev"] if flags.dev_mode else [])
+    found += ["-" + letter * count for letter, count in letters if count]
+    return found + [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in options.items()]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import InitializerFailed, UnpicklableError
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, renew
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
@@ -136,7 +136,10 @@ class ProcessManager:
                 actions = self._begin(self.scheduler.dispatch(monotonic(), get_ident()))
                 # Later than `dispatch`: a signal handler may close the pool in between.
                 refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
+                has_workers = bool(self.scheduler.workers)
             self._finish(actions)
+            if not has_workers:  # the first task after a fork, or in a worker
+                self._add_workers()
         except BaseException:  # an interrupt; raised again
             self._recover()
             raise
@@ -168,7 +171,7 @@ class ProcessManager:
 
     def refuse(self) -> NoReturn:
         assert self.scheduler.closed is not None
-        raise self.scheduler.closed
+        raise renew(self.scheduler.closed)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         with self.lock:
@@ -260,7 +263,7 @@ class ProcessManager:
 
     def give_up(self, error: BaseException) -> None:
         """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
-        refusal = InitializerFailed(f"workers of pool {self.counters.name!r} can't start: {error!r}")
+        refusal = get_error_types()[1](f"workers of pool {self.counters.name!r} can't start: {error!r}")
         refusal.__cause__ = error
         with self.lock:
             actions = self._begin(self.scheduler.give_up(refusal))
@@ -273,9 +276,15 @@ class ProcessManager:
     # Size
 
     def resize(self, size: int, reason: str) -> None:
+        self.set_size(size, reason)
+        self._add_workers()
+
+    def set_size(self, size: int, reason: str) -> None:
+        """Set the size. A pool without workers starts them with its first task."""
         with self.lock:
             self._begin(self.scheduler.resize(size, reason))
-        self._add_workers()
+            if not self.scheduler.workers:
+                self.scheduler.needs_dispatch = True
 
     def add_refused_workers(self) -> None:
         """Start workers that the system has refused, if it is time to ask again."""
@@ -345,7 +354,7 @@ class ProcessManager:
 
     # Beginning and end of workers and pool
 
-    def build_preparation(self) -> bytes:
+    def build_preparation(self, name: str) -> bytes:
         """Return the state that a new worker takes over: import path, folder, environment, limits, initializer."""
         try:
             directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
@@ -353,7 +362,8 @@ class ProcessManager:
             directory = "/"
         # str() also of strings, since marshal takes no subclass.
         path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
-        context = mp_context.get_authkey(), mp_context.get_tracker() is not None
+        parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
+        context = name, parent, mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
         taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
         return marshal.dumps((*taken, *context, *self._pack_initializer()))
@@ -418,6 +428,15 @@ class ProcessManager:
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         return self._sampler.read_memory([worker.pid for worker in tuple(self.scheduler.workers) if worker.pid])
+
+
+def get_error_types() -> tuple[type[WorkerDied], type[InitializerFailed]]:
+    """Return the classes of the errors: those that are `BrokenProcessPool`s if the program may catch that class."""
+    if "concurrent.futures.process" not in sys.modules:
+        return WorkerDied, InitializerFailed
+    from paropt_exporter.executors.processes import broken_pool
+
+    return broken_pool.WorkerDied, broken_pool.InitializerFailed
 
 
 def _withdraw_claims(worker: Worker) -> int:

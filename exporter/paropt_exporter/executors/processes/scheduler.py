@@ -551,10 +551,16 @@ class Scheduler:
         return [*dismissed, *(Fail(item, error) for item in left)]
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:
-        """In a forked child: the workers are the parent's. Return them, for their connections to be closed."""
+        """In a forked child: the workers are the parent's. Return them, for their connections to be closed.
+
+        A pool that has had no task is the child's own, and starts its workers with the first one.
+        """
+        ended = any(self._counters.exited.count_by_result().values())
+        if self.closed or self.queue or ended or any(worker.next_number for worker in self.workers):
+            self.closed = refusal
         self.queue.clear()
-        self.closed = refusal
         self.needs_dispatch = True
+        self._made = 0
         workers, self.workers, self.idle = self.workers, [], []
         return workers
 

@@ -12,10 +12,10 @@ import signal
 from time import monotonic
 from typing import Any
 
-from paropt_exporter.errors import UnpicklableError, WorkerDied, describe
+from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.processes.batches import SECONDS_PER_BYTE, WorkItem
-from paropt_exporter.executors.processes.manager import ProcessManager
+from paropt_exporter.executors.processes.manager import ProcessManager, get_error_types
 from paropt_exporter.executors.processes.scheduler import Worker
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
 from paropt_exporter.executors.worker import payload, wire
@@ -56,7 +56,7 @@ def _clear(waker: int) -> None:
 
 def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection | None:
     try:
-        preparation = manager.build_preparation()
+        preparation = manager.build_preparation(worker.name)
         connection = WorkerConnection(lifetime.FORK_SERVERS)
     except Exception as error:  # noqa: BLE001 -- without this thread the pool's tasks might wait forever
         _handle_failed_start(manager, worker, error)
@@ -226,13 +226,14 @@ def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConn
         if worker.initializer_error is None:
             log.warning("a worker died", extra={"pool": manager.counters.name, "worker": worker.name, "err": message})
         if ended.gives_up:
-            manager.give_up(worker.initializer_error or WorkerDied(message, code))
+            manager.give_up(worker.initializer_error or get_error_types()[0](message, code))
     manager.dispatch()
 
 
 def _fail_lost(worker: Worker, lost: list[WorkItem], message: str, code: int | None) -> None:
+    worker_died, _ = get_error_types()
     for item in lost:
-        if item.future.settle_exception(WorkerDied(f"{item.future.label}: {message}", code)):
+        if item.future.settle_exception(worker_died(f"{item.future.label}: {message}", code)):
             worker.counters.errors += 1
         else:
             worker.counters.cancelled += 1

@@ -10,12 +10,13 @@ import resource
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame
+from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame, renew
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.base import check_size
@@ -38,6 +39,10 @@ WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; a longer time shows that a thread computes meanwhile
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has lost little time to waiting
+
+
+class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
+    """The initializer of a ThreadPool failed repeatedly; programs may catch it by the standard library's class."""
 
 
 class ThreadPoolState:
@@ -139,7 +144,7 @@ class ThreadPoolState:
     # Work
 
     def refuse(self) -> NoReturn:
-        raise self._refusal
+        raise renew(self._refusal)
 
     def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
         """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
@@ -148,6 +153,9 @@ class ThreadPoolState:
                 self.work_queue.remove(item)
                 self.refuse()
             self._wake_next()
+            has_workers = bool(self._workers)
+        if not has_workers:  # the first task after a fork
+            self._start_missing()
 
     def _wake_next(self) -> None:
         if self._idle and not self._wake_pending:
@@ -263,7 +271,7 @@ class ThreadPoolState:
             self.counters.deaths["initializer"] += 1
             if self._workers:
                 return False
-            failure = InitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
+            failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
             if not self.closed:
                 self.closed = self.needs_wake = True
@@ -311,13 +319,23 @@ class ThreadPoolState:
         self._threads.join()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the child has no worker threads, and the lock may have been held during the fork."""
+        """In a forked child: the child has no worker threads, and the lock may have been held during the fork.
+
+        A pool that has had no task is the child's own, and starts its threads with the first one.
+        """
         self.lock = threading.RLock()
-        self.closed = self.needs_wake = True
-        self._refusal = RuntimeError(lifetime.AFTER_FORK_MESSAGE)
+        if self.closed or self.work_queue or self.busy or self._has_ended_tasks():
+            self.closed, self._refusal = True, RuntimeError(lifetime.AFTER_FORK_MESSAGE)
+        self.needs_wake = True
         self.work_queue.clear()
-        self.live = 0
+        self.live = self._created = 0
+        self._wake_pending = False
         self._workers, self._idle, self._threads = [], [], ThreadGroup()
+
+    def _has_ended_tasks(self) -> bool:
+        counters = sum_counters(self._workers)
+        counters.add(self.counters.exited)
+        return any(counters.count_by_result().values())
 
     def cancel_shared(self, shared: SharedWorkItem) -> None:
         if shared.count_pending():

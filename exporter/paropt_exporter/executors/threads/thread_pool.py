@@ -7,7 +7,8 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError
+from concurrent.futures.thread import ThreadPoolExecutor
 from itertools import count, islice
 from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -18,21 +19,24 @@ from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
-from paropt_exporter.executors.mapping import has_own_submit, map_in_order
+from paropt_exporter.executors.mapping import check_buffersize, has_own_submit, map_in_order
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# To iterate over these runs no code of the user, and waits for nothing: a map may read them before its first task runs.
+_AT_HAND = frozenset({list, tuple, range, dict, set, frozenset, str, bytes})
 _MAX_DEFAULT_WORKERS = 32  # the standard library's bound, so that a default pool doesn't grow when it is swapped in
 _names = itertools.count()
 
 
-class ThreadPool(Executor):
+class ThreadPool(ThreadPoolExecutor):
     """A `concurrent.futures.Executor` of threads: resizable, measured, and fast for short tasks.
 
-    Takes the arguments of `ThreadPoolExecutor`. All workers start at once. The CPU time of a task's child processes is
-    part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
+    Takes the arguments of `ThreadPoolExecutor`, and is one to the packages that ask for its class, such as asyncio for
+    its default executor; it uses none of its code. All workers start at once. The CPU time of a task's child processes
+    is part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
     thread has reaped a child.
     """
 
@@ -153,9 +157,14 @@ class ThreadPool(Executor):
         return self._state.target
 
     @property
-    def _max_workers(self) -> int:
+    def _max_workers(self) -> int:  # type: ignore[override]  # read-only here
         """The standard executors' attribute, which dask and adaptive read."""
         return self.target
+
+    @property
+    def _shutdown(self) -> bool:  # type: ignore[override]  # read-only here
+        """The standard executor's attribute: whether the pool takes no more tasks."""
+        return self._state.closed
 
     @property
     def live(self) -> int:
@@ -232,25 +241,27 @@ class MapWorkItem(Generic[T]):
         timeout: float | None,
         buffersize: int | None,
     ) -> None:
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        check_buffersize(buffersize)
         self._state = state
         self._deadline = None if timeout is None else monotonic() + timeout
         self._function = function
         self._marker: TaskFuture[Any] = TaskFuture()  # represents the map among the pool's running tasks
         self._marker.label = label
         self._source = enumerate(zip(*iterables, strict=False))
-        self._pending: deque[tuple[int, tuple[Any, ...]]] = deque(
-            self._source if buffersize is None else islice(self._source, buffersize)
-        )
+        self._pending: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._lazily = buffersize is not None
         self._slow_path = self._lazily  # whether results can't just be popped; set before an item that raised
         self._enqueued = False
-        self._total = len(self._pending)
+        self._total = 0
         self._outcomes: dict[int, Any] = {}
         self._awaited: dict[int, _thread.LockType] = {}
         self.queued_seconds = monotonic()
-        self._enqueue()
+        if not self._lazily and all(type(each) in _AT_HAND for each in iterables):
+            self._pending.extend(self._source)
+            self._total = len(self._pending)
+            self._enqueue()
+        else:
+            self._read(buffersize)
 
     def results(self) -> Iterator[T]:
         outcomes, pop = self._outcomes, self._outcomes.pop
@@ -269,7 +280,7 @@ class MapWorkItem(Generic[T]):
     def _take_outcome(self, index: int) -> T:
         outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
         if self._lazily:
-            self._read_next()
+            self._read(1)
         if type(outcome) is _Raised:  # not `__class__`: a proxy's is that of its object, or raises
             try:
                 raise outcome.error
@@ -319,8 +330,9 @@ class MapWorkItem(Generic[T]):
         if self._state.needs_wake:
             self._state.wake(None if first else self)  # a map that was accepted continues after the pool was closed
 
-    def _read_next(self) -> None:
-        for item in islice(self._source, 1):
+    def _read(self, most: int | None) -> None:
+        """Read items, at most so many, and queue each before the next is read, which may depend on its task."""
+        for item in islice(self._source, most):
             self._total += 1
             self._pending.append(item)
             if not self._enqueued:

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
-from paropt_exporter.executors.worker import initializer_globals
+from paropt_exporter.executors.worker import initializer_globals, main_module
 
+_WITH_SETTER = 6  # items of a reduction whose last one sets the state: that of a function or class
 _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
 
 
@@ -41,14 +42,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
         {CodeType: _reduce_code, functools._lru_cache_wrapper: _reduce_cached}, cloudpickle.Pickler.dispatch_table
     )
 
-    def reducer_override(self, value: object) -> Any:
+    def reducer_override(self, value: Any) -> Any:
         reduced = super().reducer_override(value)
-        if type(value) is not FunctionType or type(reduced) is not tuple:
+        if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced
-        if not initializer_globals.belongs_to_module(value):
-            return reduced
-        make, arguments, state, *items, setter = reduced
-        return make, arguments, (setter, state), *items, initializer_globals.set_state
+        if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
+            reduced = _wrap_setter(reduced, initializer_globals.set_state)
+        return _wrap_setter(reduced, main_module.set_state) if main_module.defines(value) else reduced
+
+
+def _wrap_setter(reduced: tuple[Any, ...], setter: Any) -> tuple[Any, ...]:
+    """Let `setter` set the state of an unpickled object. It receives the setter that would have, and the state."""
+    make, arguments, state, *items, inner = reduced
+    return make, arguments, (inner, state), *items, setter
 
 
 def dumps(value: object, protocol: int) -> bytes:

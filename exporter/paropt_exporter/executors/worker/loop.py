@@ -14,7 +14,7 @@ from typing import Any
 
 from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.worker import imports, mp_context, payload, wire
+from paropt_exporter.executors.worker import imports, main_module, mp_context, payload, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
@@ -33,6 +33,7 @@ Outcome = tuple[int, Any, float, float]  # kind, plain value or pickle, start, e
 
 def main() -> None:
     """Run tasks until the pool closes its end of the socket."""
+    main_module.mark_worker()
     with (
         socket.socket(fileno=SOCKET) as connection,
         contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the pool is gone
@@ -76,6 +77,7 @@ class _Worker:
                 self._run_batch(*marshal.loads(body))
             elif not self._prepare(body):
                 return
+            main_module.release_names()
             del frame, body
             if len(sys.modules) > self._modules:
                 imports.send_names(IMPORTS, tuple(sys.modules)[self._modules :])
@@ -97,16 +99,18 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, recursion_limit, key, tracked, *initializer = marshal.loads(body)
+        path, directory, environment, arguments, recursion_limit, *rest = marshal.loads(body)
+        name, parent, tracked, *initializer = rest
         sys.path[:], sys.argv[:] = path, arguments
         sys.setrecursionlimit(recursion_limit)
         os.environ.clear()
         os.environ.update(environment)
         try:
             os.chdir(directory)
-            if key:
-                mp_context.join_parent(key, TRACKER if tracked else None)
+            if parent[0]:
+                mp_context.join_parent(name, parent, TRACKER if tracked else None)
             _initialize(*initializer)
+            main_module.keep_names()
         except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error
             self._send_reply(0, wire.REFUSED, payload.dump_error(error)[0])
             return False
@@ -197,6 +201,7 @@ class _Worker:
         function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
         if lasts:
+            main_module.keep_names()
             if len(self._functions) >= _MOST_CACHED:
                 self._functions.clear()
             self._functions[packed] = function

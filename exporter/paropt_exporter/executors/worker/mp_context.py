@@ -1,7 +1,9 @@
-"""Gives a worker the multiprocessing state of its parent process: its authentication key and its resource tracker."""
+"""Makes a worker a child of its parent process to multiprocessing: with its name, authentication key and tracker."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import Any
 
@@ -10,6 +12,12 @@ def get_authkey() -> bytes:
     """Return the key to this process's managers and shared descriptors, or b"" if multiprocessing is not in use."""
     process = sys.modules.get("multiprocessing.process")
     return bytes(process.current_process().authkey) if process is not None else b""
+
+
+def get_name() -> str:
+    """Return this process's name, or "" if multiprocessing is not in use."""
+    process = sys.modules.get("multiprocessing.process")
+    return str(process.current_process().name) if process is not None else ""
 
 
 def get_tracker() -> int | None:
@@ -25,11 +33,17 @@ def get_tracker() -> int | None:
     return getfd()
 
 
-def join_parent(parent_key: bytes, parent_tracker: int | None) -> None:
-    """Take over the parent's key and tracker in a worker."""
+def join_parent(name: str, parent: tuple[bytes, str, int], parent_tracker: int | None) -> None:
+    """Become a child process called `name`, "pool-number". `parent`: its key, name and process id."""
     from multiprocessing import process
 
-    process.current_process().authkey = parent_key
+    key, parent_name, parent_pid = parent
+    own: Any = process.current_process()
+    own.name, own.authkey = name, key
+    own._identity = (int(name.rpartition("-")[2]) + 1,)  # from 1, as for multiprocessing's own children
+    state: Any = process
+    with contextlib.suppress(OSError):  # a filter of system calls forbids it
+        state._parent_process = state._ParentProcess(parent_name, parent_pid, os.pidfd_open(parent_pid))
     if parent_tracker is not None:
         from multiprocessing import resource_tracker
 

@@ -1,0 +1,53 @@
+"""Put the definitions of the program's `__main__` that arrive by value into that of the worker, under their names.
+
+So a task can pickle them, and instances of its classes, by name as in the program: for a queue, a file or a pool.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # type checkers know the name; workers have no need of typing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType
+    from typing import Any
+
+_MARK = "__paropt_worker__"  # a name in the `__main__` of a worker
+_named: list[str] = []  # the names in a worker's `__main__` that the present tasks have brought
+
+
+def mark_worker() -> None:
+    """Note that this process is a worker, whose own `__main__` has no definitions of the user."""
+    vars(sys.modules["__main__"])[_MARK] = True
+
+
+def is_worker() -> bool:
+    """Return whether this process is a worker, or was forked from one."""
+    return _MARK in vars(sys.modules["__main__"])
+
+
+def defines(value: FunctionType | type) -> bool:
+    """Return whether `__main__` has a function or class under its own name."""
+    return value.__module__ == "__main__" and vars(sys.modules["__main__"]).get(value.__qualname__) is value
+
+
+def set_state(value: FunctionType | type, state: tuple[Callable[[Any, Any], object], Any]) -> None:
+    """Set the state of a definition of `__main__` as its pickle says, and name it in the worker's."""
+    set_pickled, pickled = state
+    set_pickled(value, pickled)
+    if is_worker():  # otherwise the program has its own
+        vars(sys.modules["__main__"])[value.__qualname__] = value
+        _named.append(value.__qualname__)
+
+
+def keep_names() -> None:
+    """Keep the names that the initializer has brought, or a function that the worker keeps."""
+    _named.clear()
+
+
+def release_names() -> None:
+    """Remove the other names after their tasks: definitions hold their globals, which may be large."""
+    while _named:
+        vars(sys.modules["__main__"]).pop(_named.pop(), None)
