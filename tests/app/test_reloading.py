@@ -58,6 +58,14 @@ def test_a_changed_file_is_read_once(path: Path) -> None:
     assert file.reloads() == {"success": 1, "failure": 0}
 
 
+def test_unchanged_file_that_is_asked_for_is_not_said_to_have_changed(path: Path) -> None:
+    file, taker = ConfigFile(path, FakeClock()), Taker()
+    assert taker.look(file, asked=True) == ["paropt.yml was read again: it is in force from the next run on"]
+    path.write_text(BAD)
+    taker.look(file)
+    assert taker.look(file, asked=True)[0].startswith("paropt.yml was read again and can't be used")
+
+
 def test_a_file_of_the_same_size_and_time_is_known_by_its_inode(path: Path) -> None:
     file, taker, before = ConfigFile(path, FakeClock()), Taker(), path.stat()
     new = path.with_name("new")

@@ -108,6 +108,13 @@ def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Reposi
     assert ("e2e_tests" in stages) == (change != "add")
 
 
+def test_stages_with_one_reason_share_it_in_the_line(repository: Repository) -> None:
+    repository.write("src/a.py", "2")
+    ran = call_command(repository.root, "--affected", "--list", "-q")
+    assert "runs lint, build (src/a.py), " in ran.stderr
+    assert ran.stderr.count("(src/a.py)") == 1
+
+
 def test_one_line_says_why_stages_run_and_are_left_out(repository: Repository) -> None:
     repository.write("docs/line\nbreak.md", "1")
     ran = run(repository.root, "--affected", "--once", projects.ANY_PORT)

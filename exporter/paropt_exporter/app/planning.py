@@ -257,6 +257,7 @@ class ConfigFile:
         stamp = self._look()
         if self._path is None or (stamp == self._stamp and not asked):
             return
+        what = f"{self._path.name} {'was read again' if stamp == self._stamp else 'has changed'}"
         self._stamp = stamp  # before reading: a file replaced in between is read next time
         try:
             take(read_config(self._path, root=self._path.parent))
@@ -264,13 +265,13 @@ class ConfigFile:
             self.last_reload = replace(self.last_reload, successful=False)
             self._reloads[_FAILURE] += 1
             faults = error.faults if isinstance(error, ConfigError) else (str(error),)
-            say(f"{self._path.name} has changed and can't be used: the one before stays in force")
+            say(f"{what} and can't be used: the one before stays in force")
             for fault in faults:
                 say(fault)
         else:
             self.last_reload = LastReload(success_timestamp_seconds=self._clock.wall())
             self._reloads[_SUCCESS] += 1
-            say(f"{self._path.name} has changed: it is in force from the next run on")
+            say(f"{what}: it is in force from the next run on")
 
     def reloads(self) -> Mapping[str, int]:
         """Return how often a changed file was loaded and rejected, by result. Any thread may call it."""

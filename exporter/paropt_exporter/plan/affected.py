@@ -37,11 +37,14 @@ class AffectedStages(Struct, frozen=True, kw_only=True):
     changes: Changes
 
     def describe(self) -> str:
-        """Return one line that names both."""
+        """Return one line that names both, with each reason once."""
         count = len(self.changes.paths)
         files = "1 file differs" if count == 1 else f"{count} files differ"
         line = f"--affected: {files} from {self.changes.base}: runs "
-        line += join_names([f"{name} ({why})" for name, why in self.reasons.items()]) or "nothing"
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.reasons.items():
+            by_reason.setdefault(why, []).append(name)
+        line += join_names([f"{join_names(names)} ({why})" for why, names in by_reason.items()]) or "nothing"
         if not self.left_out:
             return line
         return f"{line}; leaves out {join_names(self.left_out)}: no input changed"
