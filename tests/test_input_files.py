@@ -45,6 +45,8 @@ TREE = ("setup.py", "src/a.py", "src/.hidden.py", "src/deep/b.py", "src/deep/c.t
         (("!src/deep", "src"), ["src/.hidden.py", "src/a.py"]),
         (("**/deep",), ["src/deep/b.py", "src/deep/c.txt"]),
         (("**/dee?/**",), ["src/deep/b.py", "src/deep/c.txt"]),
+        (("**/s*c/**/d*e*/**/*.*t",), ["src/deep/c.txt"]),
+        (("**/src/**/src/**",), []),
         (("tests/[[]x].py",), ["tests/[x].py"]),
         (("tests/[!t]*",), ["tests/[x].py"]),
         (("missing/**", "missing.py"), []),
@@ -138,6 +140,14 @@ def test_only_patterns_that_lead_outside_match_there() -> None:
     for pattern in ("../a.py", "../*.py", "../**"):
         assert InputPatterns((pattern,)).matches("../a.py"), pattern
     assert InputPatterns(("../**", "!**/*.py")).matches("../a.py")
+
+
+@pytest.mark.parametrize("pattern", ["**/d/" * 12 + "none", "**/" + "*d" * 30 + "none"])
+def test_pattern_with_many_wildcards_is_soon_compared_with_a_long_path(pattern: str) -> None:
+    patterns = InputPatterns((pattern,))
+    assert not patterns.matches("d/" * 100 + "d" * 200)
+    assert patterns.matches("d/" * 100 + "d" * 200 + "none") is not pattern.endswith("/none")
+    assert patterns.matches("d/" * 100 + "none") is pattern.endswith("/none")
 
 
 def test_patterns_start_in_the_stages_folder() -> None:

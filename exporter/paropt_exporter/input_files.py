@@ -338,14 +338,33 @@ def _translate(pattern: str, *, below: bool) -> str:
     head = ""
     while folders[:1] == [".."]:
         head += re.escape(f"{folders.pop(0)}/")
-    head += _NOT_OUTSIDE + "".join(r"(?:[^/]+/)*" if part == "**" else f"{_translate_part(part)}/" for part in folders)
+    head += _NOT_OUTSIDE + _translate_folders(folders)
     if last == "**":
         return head + ".*"
     return head + _translate_part(last) + (r"(?:/.*)?" if below and _unescape(last) is not None else "")
 
 
+def _translate_folders(folders: Sequence[str]) -> str:
+    """Return a regular expression for the folders of a pattern.
+
+    The parts between two `**` or two `*` are matched at their first place only (an atomic group): no other place leaves
+    more of the path, and to try all of them takes hours for ten `**` and a deep path.
+    """
+    groups = [""]
+    for part in folders:
+        if part == "**":
+            groups.append("")
+        else:
+            groups[-1] += f"{_translate_part(part)}/"
+    first, *others = groups
+    if not others:
+        return first
+    between = "".join(f"(?>(?:[^/]+/)*?{group})" for group in others[:-1] if group)
+    return f"{first}{between}(?:[^/]+/)*{others[-1]}"
+
+
 def _translate_part(part: str) -> str:
-    pieces: list[str] = []
+    pieces = [""]  # the parts between the stars, each of a fixed length
     at = 0
     while at < len(part):
         letter = part[at]
@@ -353,9 +372,13 @@ def _translate_part(part: str) -> str:
         if letter == "[" and end > 0:
             content = re.sub(r"[&~|\[\\]", lambda found: f"\\{found[0]}", part[at + 1 : end])
             negated = content[:1] in ("!", "^")
-            pieces.append(f"(?!/)[{'^' if negated else ''}{content[1:] if negated else content}]")
+            pieces[-1] += f"(?!/)[{'^' if negated else ''}{content[1:] if negated else content}]"
             at = end
+        elif letter == "*":
+            pieces.append("")
         else:
-            pieces.append({"*": "[^/]*", "?": "[^/]"}.get(letter) or re.escape(letter))
+            pieces[-1] += "[^/]" if letter == "?" else re.escape(letter)
         at += 1
-    return "".join(pieces)
+    first, *others = pieces
+    between = "".join(f"(?>[^/]*?{piece})" for piece in others[:-1] if piece)
+    return f"{first}{between}[^/]*{others[-1]}" if others else first

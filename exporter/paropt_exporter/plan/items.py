@@ -72,16 +72,19 @@ def describe_no_items(items: Items) -> str:
 
 
 def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
-    """Return the matches. A separate process, which can be killed, searches for `**`: it may walk a whole disk."""
-    if "**" in pattern:
+    """Return the matches. A separate process, which can be killed, searches more than one folder.
+
+    It may walk a whole disk, or follow links that lead to each other.
+    """
+    import glob
+
+    if glob.has_magic(os.path.dirname(pattern)):  # noqa: PTH120 -- a pattern
         walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1))
         printed = _capture_output(
             walk, cwd=root, env={}, what=f"the glob {_shorten(pattern)}", limit_seconds=limit_seconds
         )
         found = [os.fsdecode(name) for name in printed.split(b"\0")[:-1]]
     else:
-        import glob
-
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
         found = [*islice(matches, MOST_ITEMS + 1)]
     # A name like that of an option must not become one.
