@@ -160,6 +160,15 @@ def test_file_has_the_output_of_every_item_and_every_attempt(tmp_path: Path) -> 
     assert (tmp_path / "again.txt").read_text() == "try\n" * 3
 
 
+def test_pipe_in_the_place_of_a_stages_file_holds_up_no_run(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    projects.write(tmp_path, "name: one, run: echo hello, file: pipe")
+    ended = run(tmp_path, "--once", projects.ANY_PORT)
+    assert ended.returncode == 0
+    (line,) = [line for line in ended.stderr.splitlines() if "cannot write" in line]
+    assert line.endswith(f'"cannot write the output to {tmp_path}/pipe: No such device or address"')
+
+
 def test_call_whose_exception_has_no_text_ends_with_1_and_a_summary(tmp_path: Path) -> None:
     calls = """
         class Mute(Exception):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paropt_exporter.executors.commands import output
 from paropt_exporter.executors.commands.output import (
     LARGE_READ_BYTES,
     MAX_READ_PAUSE_SECONDS,
@@ -173,6 +174,27 @@ def test_full_disk_is_noted_once_and_output_kept() -> None:
         capture.write(b"two")
     assert capture.text() == "one two"
     assert capture.file_error == "cannot write the output to /dev/full: No space left on device"
+
+
+def test_pipe_without_a_reader_in_the_files_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with Capture(OutputFile(tmp_path / "pipe")) as capture:
+        capture.write(b"kept")
+    assert capture.file_error == f"cannot write the output to {tmp_path}/pipe: No such device or address"
+    assert capture.text() == "kept"
+
+
+def test_full_pipe_in_the_files_place_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_READER_SECONDS", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with Capture(OutputFile(tmp_path / "pipe")) as capture:
+            capture.write(bytes(1 << 20))
+        assert capture.file_error == f"cannot write the output to {tmp_path}/pipe: its reader does not read"
+        assert os.read(reader, 1 << 20)
+    finally:
+        os.close(reader)
 
 
 def test_attempts_that_share_a_file_keep_their_output_in_one_piece(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.cluster.work_items import LocalFiles
 from paropt_exporter.executors.cluster.workers import RemoteWorker
-from paropt_exporter.executors.commands.output import RAW_BYTES
+from paropt_exporter.executors.commands.output import RAW_BYTES, append
 from paropt_exporter.input_files import InputPatterns
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ async def _write_output(client: Any, address: str, file: RemoteFile, files: Loca
     try:
         async for piece in _read(client, address, file):
             if appended is not None:
-                appended.write(piece)
+                append(appended, piece)
             if sink is not None:
                 sink.write(piece)
             tail = (tail + piece)[-RAW_BYTES:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
 import os
 import select
@@ -11,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -22,6 +24,8 @@ SMALL_READ_BYTES, LARGE_READ_BYTES = 1 << 10, 1 << 14
 FIRST_READ_PAUSE_SECONDS, MAX_READ_PAUSE_SECONDS = 0.001, 0.05
 _READ_BYTES = 1 << 16  # the size of a pipe
 _MAX_LAST_READS = 64  # after a command's end: more than any pipe holds, and a bound for a writer that can't be killed
+
+_READER_SECONDS = 2.0  # for which a full pipe in the place of a file is waited for
 
 _CUT = "[about "
 
@@ -47,14 +51,30 @@ class OutputFile:
         self._lock = threading.Lock()  # guards: _emptied, until the first open has emptied the file
         self._emptied = False
 
-    def open(self) -> BinaryIO:
-        """Open the file to append, with its folders; raises OSError."""
+    def open(self) -> io.RawIOBase:
+        """Open the file for `append`, with its folders; raises OSError, also for a pipe without a reader."""
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self.path, flags if self._emptied else flags | os.O_TRUNC, 0o666)
             self._emptied = True
         return os.fdopen(descriptor, "ab", buffering=0)
+
+
+def append(file: io.RawIOBase, content: bytes) -> None:
+    """Write to an open output file. Raises OSError, also if the reader of a pipe in its place stalls."""
+    rest = memoryview(content)
+    while rest:  # an unbuffered file may write only a part
+        written = file.write(rest)
+        if written is None and not _wait_for_room(file):
+            raise BlockingIOError(errno.EAGAIN, "its reader does not read")
+        rest = rest[written or 0 :]
+
+
+def _wait_for_room(pipe: io.RawIOBase) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    return bool(poll.poll(_READER_SECONDS * 1000))
 
 
 class OutputSink(Protocol):
@@ -139,7 +159,7 @@ class Capture:
     def _join_chunks(self) -> bytes:
         return b"".join(self._chunks)
 
-    def _open_file(self, output_file: OutputFile | None) -> BinaryIO | None:
+    def _open_file(self, output_file: OutputFile | None) -> io.RawIOBase | None:
         if output_file is None:
             return None
         try:
@@ -158,10 +178,9 @@ class Capture:
         """Write the first `count` pending bytes; with O_APPEND each write goes behind those of other attempts."""
         piece = bytes(self._pending[:count])
         del self._pending[:count]
-        rest = memoryview(piece)
         try:
-            while rest and self._file is not None:  # an unbuffered file may write only a part
-                rest = rest[self._file.write(rest) or 0 :]
+            if self._file is not None:
+                append(self._file, piece)
         except OSError as error:
             self._give_up(error)
             self._pending.clear()
