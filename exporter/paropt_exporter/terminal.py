@@ -10,6 +10,8 @@ from paropt_exporter.lazy_patterns import compile_later
 # Controls but newline and tab; marks that change the direction of text; line separators. The stream's encoding handles
 # halves of surrogate pairs.
 _CONTROLS = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]")
+# A runner obeys `::name::` at the start of a line, and `##[name]` anywhere in it (ActionCommand.cs of actions/runner).
+_WORKFLOW_COMMAND = compile_later(r"(?m)^([^\S\n]*):(?=:)|#(?=#\[)")
 _RESET = "\x1b[0m"
 RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
@@ -19,6 +21,15 @@ def visible(text: str) -> str:
     if text.replace("\n", "").isprintable():
         return text  # most lines
     return _CONTROLS.sub(_escape, text)
+
+
+def disarm_commands(text: str) -> str:
+    r"""Return the text with GitHub's workflow commands written as escapes: \x3a:error::, \x23#[error]."""
+    return _WORKFLOW_COMMAND.sub(_escape_command, text)
+
+
+def _escape_command(match: re.Match[str]) -> str:
+    return r"\x23" if match[1] is None else f"{match[1]}\\x3a"
 
 
 def _escape(match: re.Match[str]) -> str:

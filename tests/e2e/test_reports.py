@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -71,6 +73,29 @@ def test_on_github_annotations_groups_and_a_summary_come_by_themselves(tmp_path:
     assert lines.index("::group::lint: exit 1") < lines.index("::endgroup::")
     assert "| ❌ | lint | failure |" in (folder / "summary").read_text(encoding="utf-8")
     assert "::" not in once(folder, "none", **env)[2]
+
+
+@pytest.mark.parametrize("color", ["", "1"])
+def test_output_of_a_task_gives_githubs_runner_no_command(tmp_path: Path, color: str) -> None:
+    script = "printf '::add-mask::e\\n  ::warning::w\\nx ##[error]e\\n::stop-commands::s\\n'; exit 1"
+    folder = projects.write(tmp_path, f"name: one, shell: true, run: {json.dumps(script)}")
+    _, stdout, stderr = once(folder, GITHUB_ACTIONS="true", FORCE_COLOR=color)
+    assert list(iter_obeyed(stdout)) == []
+    assert list(iter_obeyed(stderr)) == ["group", "stop-commands", "endgroup", "error"]
+    assert "\\x3a:add-mask::e" in stdout
+    assert "x \\x23#[error]e" in stdout
+
+
+def iter_obeyed(printed: str) -> Iterator[str]:
+    """Yield the names of the commands that GitHub's runner obeys."""
+    token = ""
+    for line in printed.splitlines():
+        found = re.match(r"\s*::([\w-]+).*?::(.*)|.*##\[(\w+)", line)
+        if token or found is None:
+            token = "" if line == f"::{token}::" else token
+            continue
+        yield found[1] or found[3]
+        token = found[2] if found[1] == "stop-commands" else ""
 
 
 def test_report_that_can_not_be_written_makes_exit_code_3_with_one_line(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def build_reports(request: Request, config: Config, screen: Screen) -> Reports |
 def _github(screen: Screen) -> RunReport:
     from paropt_exporter.reports import github
 
-    return github.GitHubReport(screen.show, os.environ)
+    return github.GitHubReport(screen.show_commands, os.environ)
 
 
 def _otlp() -> RunReport:

@@ -79,8 +79,8 @@ class Screen(Observer, Protocol):
     def say(self, sentence: str) -> None:
         """Show one line."""
 
-    def show(self, text: str) -> None:
-        """Show lines unchanged, for a program that reads them."""
+    def show_commands(self, text: str) -> None:
+        """Show lines with commands for GitHub's runner, in which foreign text is escaped."""
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         """Show the start of a run. `live` returns snapshots of its stages."""

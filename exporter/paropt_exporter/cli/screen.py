@@ -120,6 +120,9 @@ class ConsoleScreen:
     def show(self, text: str) -> None:
         self._queue_write(lambda: self._write_text(text), text)
 
+    def show_commands(self, text: str) -> None:
+        self._queue_write(lambda: self._err.write_commands(text), text)
+
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         self._output_cut = False

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from paropt_exporter.terminal import visible
+from paropt_exporter.terminal import disarm_commands, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,17 +37,18 @@ def discard_output(stream: TextIO) -> None:
 
 
 class VisibleStream:
-    """A text stream that escapes control characters (`terminal.visible`).
+    """A text stream that escapes control characters (`terminal.visible`), and on GitHub's runners their commands.
 
-    Commands print everything through it, so that foreign text can't control the terminal. Only rich, whose own escapes
-    must reach the terminal, writes to the stream behind it, which it finds as `rich_proxied_file`.
+    Commands print everything through it, so that foreign text can control neither the terminal nor the runner. Only
+    rich, whose own escapes must reach the terminal, writes to the stream behind it, which it finds as
+    `rich_proxied_file`.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(visible(text))
+        self.rich_proxied_file.write(_disarm(visible(text)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -61,6 +62,10 @@ class VisibleStream:
 def get_raw_stream(stream: TextIO) -> TextIO:
     """Return the stream behind a VisibleStream, for code that writes escapes and escapes foreign text itself."""
     return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
+
+
+def _disarm(text: str) -> str:
+    return disarm_commands(text) if os.environ.get("GITHUB_ACTIONS") == "true" else text
 
 
 def _make_visible(stream: TextIO) -> TextIO:
@@ -104,6 +109,10 @@ class LineStream:
 
     def colored(self, text: str) -> None:
         """Print a line with its colours. Foreign text in it must be escaped already."""
+        self._print(_disarm(text), get_raw_stream(self._stream))
+
+    def write_commands(self, text: str) -> None:
+        """Print lines with commands for GitHub's runner. Foreign text in them must be escaped already."""
         self._print(text, get_raw_stream(self._stream))
 
     def _print(self, text: str, stream: TextIO) -> None:
