@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def test_search_does_not_enter_a_world_writable_folder(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o1777)
     (tmp_path / "open" / "paropt.yml").touch()
     assert discover(None, {}, folder=inner) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_search_does_not_enter_the_folder_of_another_user(tmp_path: Path) -> None:
+    inner = tmp_path / "theirs" / "mine"
+    inner.mkdir(parents=True)
+    (tmp_path / "theirs" / "paropt.yml").touch()
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    assert discover(None, {}, folder=inner) is None
+    os.chown(inner, 65534, 65534)  # as of a project in a container
+    assert discover(None, {}, folder=inner) == inner / "../paropt.yml"
 
 
 def test_two_files_above_are_ambiguous(tmp_path: Path) -> None:

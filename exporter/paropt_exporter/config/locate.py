@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from paropt_exporter.errors import UsageError
@@ -88,16 +89,20 @@ def _find_in(folder: Path) -> Path | None:
 def _walk_up(folder: Path, home: str) -> Iterator[Path]:
     """Yield a folder and the folders above it, up to the root of a repository.
 
-    The search stops before the home folder and before a folder that every user may write to, so that no commands from
-    other users' files run.
+    The search stops before the home folder, before a folder that every user may write to and before one of another
+    user, so that no commands from other users' files run. The owner of the first folder is no other user: that one's
+    commands run anyway.
     """
     yield folder
+    owners = {0, os.geteuid()}
+    with suppress(OSError):  # it was deleted
+        owners.add(folder.stat().st_uid)
     here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
     # HOME may end with a slash or be a link; `here` does neither.
     homes = {os.path.abspath(home), os.path.realpath(home)} if home else set()  # noqa: PTH100 -- texts
     while here != here.parent and str(here) not in homes and not _is_repository(here):
         here, steps = here.parent, steps / ".."
-        if str(here) in homes or _is_open_to_all(here):
+        if str(here) in homes or _is_open_to_others(here, owners):
             return
         yield steps
 
@@ -106,8 +111,9 @@ def _is_repository(folder: Path) -> bool:
     return any(os.path.lexists(folder / mark) for mark in _REPOSITORY_MARKS)
 
 
-def _is_open_to_all(folder: Path) -> bool:
+def _is_open_to_others(folder: Path, owners: Collection[int]) -> bool:
     try:
-        return bool(folder.stat().st_mode & stat.S_IWOTH)
+        found = folder.stat()
     except OSError:
         return True
+    return bool(found.st_mode & stat.S_IWOTH) or found.st_uid not in owners
