@@ -167,6 +167,8 @@ def test_server_writes_no_file_that_the_stage_does_not_declare(
     [
         '{"version": 1, "key": "KEY", "seconds": 1e999, REST}',
         '{"version": 1, "key": "KEY", "seconds": NaN, REST}',
+        '{"version": 1, "key": "KEY", "seconds": 1e308, REST}',
+        '{"version": "' + "long" * 1000 + '", "key": "KEY", "seconds": 1.0, REST}',
         '{"version": 1, "key": "KEY", "seconds": -5, REST}',
         '{"version": 1, "key": "KEY", "seconds": ' + "9" * 400 + ", REST}",
         '{"version": 1, "key": "KEY", "seconds": 1.0, "files": [["dist/out", "f", "' + EMPTY + '", 1e999]], REST}',
@@ -191,7 +193,9 @@ def test_strange_values_of_a_result_are_a_miss_and_a_line(
     rest += "" if '"item"' in body else ', "item": null'
     server.publish_body(body.replace("KEY", key).replace("REST", rest).encode())
     ran = project.run(build_stage(project), remote=RemoteCache(server.url))
-    assert ran.called == ["build"] and len(ran.said) == 1
+    assert ran.called == ["build"]
+    (line,) = ran.said
+    assert len(line) < 500
     assert not caplog.records
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import posixpath
 import string
+import sys
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ VERSION = 1
 _KINDS = ("f", "x", "l")
 _DIGEST_DIGITS = frozenset(string.hexdigits.lower())
 _DIGEST_LENGTH = 64
+_MOST_SECONDS = 366 * 86_400.0  # of a task; larger ones would stay in the totals of the history
 _LONGEST_PATH_BYTES = 4095  # Linux takes no longer one; folder by folder it would be made, but no tool could remove it
 
 
@@ -84,12 +85,13 @@ def parse_entry(content: bytes) -> Entry:
     try:
         values = json.loads(body)
         if values["version"] != VERSION:
-            raise BadEntry(f"an entry of the cache has version {values['version']}, which this program does not know")
+            version = str(values["version"])[:80]
+            raise BadEntry(f"an entry of the cache has version {version}, which this program does not know")
         return Entry(
             key=str(values["key"]),
             stage=str(values["stage"]),
             item=_check_item(values["item"]),
-            seconds=_check_number(values["seconds"]),
+            seconds=_check_number(values["seconds"], most=_MOST_SECONDS),
             created_timestamp_seconds=_check_number(values["created"]),
             output=_check_digest(values["output"]),
             files=tuple(_read_file(*fields) for fields in values["files"]),
@@ -117,9 +119,9 @@ def _check_item(value: object) -> str | None:
     return value
 
 
-def _check_number(value: object) -> float:
-    if not isinstance(value, int | float) or not 0.0 <= float(value) < math.inf:
-        raise ValueError(f"expected a number from 0 on, found {str(value)[:80]!r}")
+def _check_number(value: object, *, most: float = sys.float_info.max) -> float:
+    if not isinstance(value, int | float) or not 0.0 <= float(value) <= most:
+        raise ValueError(f"expected a number from 0 to {most:g}, found {str(value)[:80]!r}")
     return float(value)
 
 
