@@ -115,8 +115,11 @@ def make_folder(folder: Path) -> None:
 
 
 def make_private_folders(*folders: Path) -> None:
-    """Make folders, each in the one before, that are closed to other users whatever the umask; keep existing ones."""
-    folders[0].parent.mkdir(parents=True, exist_ok=True)
+    """Make folders, each in the one before, that are closed to other users whatever the umask; keep existing ones.
+
+    The parent of the first is made in the same way.
+    """
+    folders[0].parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)  # as XDG asks for ~/.cache
     for folder in folders:
         folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
 

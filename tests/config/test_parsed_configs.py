@@ -154,9 +154,11 @@ def test_the_folders_are_closed_whatever_the_umask(home: Path, umask: int) -> No
     try:
         ParsedConfigs({"HOME": str(home)}).store(Path("/a"), b"content", values.File(), cores=2, memory_bytes=GIB)
         open_store({"HOME": str(home)}).prepare()  # lies in the same folder, and refuses one that others may write to
+        open_store({"HOME": str(home / "other")}).prepare()
     finally:
         os.umask(before)
-    assert (home / ".cache/paropt-exporter").stat().st_mode & 0o777 == 0o700
+    for folder in (".cache", ".cache/paropt-exporter", "other/.cache", "other/.cache/paropt-exporter"):
+        assert (home / folder).stat().st_mode & 0o777 == 0o700, folder
 
 
 @pytest.mark.parametrize("file", [1, ["File", []], ["File", 1], [], ["Stage", {"x": 1}]])

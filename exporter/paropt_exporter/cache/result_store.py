@@ -110,7 +110,7 @@ class Store:
     def prepare(self) -> None:
         """Create the folders. Raises StoreUnusable."""
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            files.make_private_folders(self.folder)
             for name in (
                 "",
                 _LAYOUT,
