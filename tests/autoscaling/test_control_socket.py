@@ -8,11 +8,12 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling import ControlState, Override
+from paropt_exporter.autoscaling import ControlState, Override, control_socket
 from paropt_exporter.autoscaling.control_socket import (
     FOLDER,
     ControlRequest,
@@ -67,6 +68,19 @@ def raw(path: Path, sent: bytes) -> bytes:
         except ConnectionResetError:
             pass
         return answer
+
+
+def test_descriptor_that_a_call_has_closed_holds_up_no_end(
+    tmp_path: Path, lane: ControlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "TIMEOUT_SECONDS", 0.1)
+    before = {*Path("/proc/self/fd").iterdir()}
+    taking = ControlSocket(tmp_path, lane, lane="standard")
+    for descriptor in {*Path("/proc/self/fd").iterdir()} - before:
+        with suppress(OSError):  # that of the list itself
+            os.close(int(descriptor.name))
+    taking.close()
+    assert not [*(tmp_path / FOLDER).iterdir()]
 
 
 def test_pin_holds_until_resume_restores_the_config(tmp_path: Path) -> None:

@@ -71,13 +71,14 @@ class ControlSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Remove the socket and wait for its thread to end."""
+        """Remove the socket and wait for its thread to end, unless a call has closed the descriptor under it."""
         self._closed.set()
         self._path.unlink(missing_ok=True)
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close() alone would leave the thread in accept()
-        self._thread.join()
-        self._listener.close()
+        self._thread.join(TIMEOUT_SECONDS)
+        with suppress(OSError):
+            self._listener.close()
 
     def _accept_clients(self) -> None:
         while not self._closed.is_set():
