@@ -56,6 +56,10 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no exception": lambda values: {**values, "value": None, "error": "it failed"},
     "type int": lambda values: 5,
     "measurement": lambda values: {**values, "measurement": replace(values["measurement"], cpu_seconds=None)},
+    "measurement that makes no": lambda values: {
+        **values,
+        "measurement": replace(values["measurement"], cpu_seconds=-9),
+    },
     "makes no sense": lambda values: {**values, "measurement": replace(values["measurement"], duration_seconds=nan)},
 }
 
@@ -78,6 +82,14 @@ def answer_twice() -> None:
 
     send = MessageStream.send
     MessageStream.send = lambda self, *messages: send(self, *messages, *messages)  # type: ignore[method-assign]
+
+
+def send_exits() -> None:
+    """Have the agent of this worker send a value that exits where it is loaded; for the worker's own process."""
+    from paropt_exporter.executors.cluster.message_stream import MessageStream
+
+    send = MessageStream.send
+    MessageStream.send = lambda self, *_: send(self, ExitsWhereLoaded())  # type: ignore[method-assign]
 
 
 def lose_temporary_folder() -> None:

@@ -29,7 +29,7 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository
 from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.commands.output import OutputFile
-from support.cluster_tasks import LIES, answer_twice, lose_temporary_folder, tell_lies
+from support.cluster_tasks import EXIT_VARIABLE, LIES, answer_twice, lose_temporary_folder, send_exits, tell_lies
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
@@ -206,6 +206,23 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
         with pytest.raises(WorkerDied, match=f"told: its reply .*{lie}"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
         assert pool.live == 1
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_message_that_exits_where_it_is_loaded_costs_its_worker_only(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXIT_VARIABLE, "1")
+    own_cluster.start_worker("liar")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        run_on_workers(own_cluster, send_exits)
+        with pytest.raises(WorkerDied, match=r"told: lost: the worker liar on .* has gone"):
+            pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
+        own_cluster.start_worker("honest", folder="other-host")
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
         pool.kill_workers(0.0)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pickle
 from collections.abc import Callable
 from typing import Any
+
+from paropt_exporter.errors import describe
+
+log = logging.getLogger(__name__)
 
 OPERATION = "paropt_stream"  # the name by which a worker knows the agent's side
 READY = "ready"
@@ -33,7 +38,7 @@ class MessageStream:
         self._wakes_writer.set()
 
     async def serve(self, handle: Callable[[list[Any]], None]) -> None:
-        """Hand arriving messages to `handle` until the connection ends, then return."""
+        """Hand arriving messages to `handle` until the connection ends or one can't be read, then return."""
         writer = asyncio.get_running_loop().create_task(self._write())
         try:
             while True:
@@ -41,7 +46,12 @@ class MessageStream:
                     content = (await self._comm.read())["messages"]
                 except OSError:  # Dask's CommClosedError is one
                     return
-                handle(pickle.loads(content))
+                try:
+                    messages = pickle.loads(content)
+                except BaseException as error:  # noqa: BLE001 -- classes of the sender; an exit would end the event loop
+                    log.warning("messages can't be read: their connection ends", extra={"err": describe(error)})
+                    return
+                handle(messages)
         finally:
             writer.cancel()
             self.close()

@@ -122,11 +122,14 @@ def find_fault(task: RemoteTask, reply: object) -> str:
     return "" if outcome is None or isinstance(reply.value, outcome) else "has no outcome"
 
 
+_LEAST = -1.0  # the difference of two CPU times may be a little below 0
+
+
 def _is_sound(measured: object) -> bool:
     if not isinstance(measured, RemoteMeasurement):
         return False
     numbers = (measured.duration_seconds, measured.cpu_seconds, measured.run_delay_seconds, measured.memory_peak_bytes)
-    return all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
+    return all(isinstance(number, (int, float)) and math.isfinite(number) and number > _LEAST for number in numbers)
 
 
 _OUTCOMES: dict[type[RemoteWork], type[CommandOutcome | CallOutcome]] = {
