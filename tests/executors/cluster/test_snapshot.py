@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.executors.cluster.host_files import HostTree
+from paropt_exporter.executors.cluster.host_files import HostTree, make_scratch
 from paropt_exporter.executors.cluster.settings import ClusterError
 from paropt_exporter.executors.cluster.snapshot import Repository, run_git
 
@@ -204,6 +205,23 @@ def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p-0").symlink_to("/tmp")
     with pytest.raises(OSError, match="belongs to someone else"):
         HostTree(tmp_path, "p", "s")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("name", ["dask", "dask/paropt"])
+def test_scratch_folder_that_another_user_made_is_refused(tmp_path: Path, name: str) -> None:
+    make_scratch(tmp_path / "dask/paropt")
+    os.chown(tmp_path / name, 65534, 65534)
+    with pytest.raises(ClusterError, match=f"another user could replace files in {tmp_path / name}: remove it"):
+        make_scratch(tmp_path / "dask/paropt")
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o777, True), (0o1777, False), (0o775, False)])
+def test_scratch_folder_in_which_others_can_write_is_refused(tmp_path: Path, mode: int, is_refused: bool) -> None:
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask").chmod(mode)
+    with pytest.raises(ClusterError, match="another user") if is_refused else nullcontext():
+        make_scratch(tmp_path / "dask/paropt")
 
 
 def test_pack_for_a_host_that_knows_nothing_is_complete(project: Path, tmp_path: Path) -> None:

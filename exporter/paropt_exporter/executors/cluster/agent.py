@@ -26,7 +26,7 @@ from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
-from paropt_exporter.executors.cluster.host_files import HostTree, find_outputs, take_temporary
+from paropt_exporter.executors.cluster.host_files import HostTree, find_outputs, make_scratch, take_temporary
 from paropt_exporter.executors.cluster.message_stream import OPERATION, READY, MessageStream
 from paropt_exporter.executors.cluster.messages import (
     Batch,
@@ -520,6 +520,6 @@ def _build_usage(attempt: int, task: RunningTask, now: float) -> RunningUsage:
 def _get_host_key(worker: Any) -> str:
     """Return a key that is equal for workers that share a scratch folder, and so a copy of the files."""
     scratch = _get_scratch(worker)
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_scratch(scratch)
     status = scratch.stat()
     return f"{socket.gethostname()}:{status.st_dev}:{status.st_ino}:{os.getuid()}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.messages import RemoteFile
+from paropt_exporter.executors.cluster.settings import ClusterError
 from paropt_exporter.executors.cluster.snapshot import run_git
 from paropt_exporter.input_files import InputPatterns
 
@@ -91,6 +92,22 @@ class HostTree:
         done = run_git(*_OPTIONS, *where, *words, cwd=self.files, stdin=stdin)
         if done.returncode:
             raise OSError(f"git {words[0]}: {to_one_line(done.stderr.decode('utf-8', 'replace'))}")
+
+
+def make_scratch(folder: Path) -> None:
+    """Make the folder of all copies. Raises OSError, and ClusterError if another user could replace files in it.
+
+    Dask uses a folder in /tmp that is there already, whichever user made it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (folder.parent, folder):
+        found = place.stat()
+        is_open = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+        if is_open or {found.st_uid, place.lstat().st_uid} - {0, os.getuid()}:
+            raise ClusterError(
+                f"another user could replace files in {place}: remove it, or set Dask's temporary-directory "
+                "(DASK_TEMPORARY_DIRECTORY) to a folder of yours"
+            )
 
 
 def _make_private(folder: Path, name: str) -> Path:
