@@ -19,6 +19,9 @@ SECRET = "s3cr3t-value"
 @pytest.mark.parametrize(
     "text",
     [
+        "SECRET",
+        "me:SECRET",
+        "*SECRET",
         "push: {url: 'https://me:SECRET@gateway'}",
         "push: {url: 'https://gateway/?token=SECRET'}",
         "push: {url: 'https://gateway/#SECRET'}",
@@ -48,6 +51,7 @@ def test_config(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "SECRET",
         "basic_auth_users: {ops: SECRET}",
         "basic_auth_users: 'ops:SECRET'",
         "basic_auth_users: [SECRET]",

@@ -247,6 +247,8 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
         return "the indentation contains a tab: YAML allows only spaces there"
     if error.context and "single document" in error.context:
         return "a second document (---) begins here: a config is one document"
+    if error.problem and error.problem.startswith("found undefined alias"):
+        return "invalid YAML: an alias (*) that no anchor (&) defines"  # its name may be a secret that begins with *
     return f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
 
 

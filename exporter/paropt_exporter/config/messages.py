@@ -85,9 +85,12 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
 
 
 def _format_found(found: object, location: Location) -> str:
-    """Return a wrong value for a message, except for a text where a secret may stand."""
+    """Return a wrong value for a message, except for a text where a secret may stand.
+
+    A file that is one text may be a token: a checkout can have a link to it as its config, or name it as web config.
+    """
     secret = isinstance(found, str) and any(part in _SECRET_KEYS for part in location)
-    return NOT_SHOWN if secret else format_value(found)
+    return NOT_SHOWN if secret or (not location and isinstance(found, str | int | float)) else format_value(found)
 
 
 def _explain_boolean(found: object, written: str | None) -> str:
