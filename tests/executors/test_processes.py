@@ -25,6 +25,7 @@ from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableEr
 from paropt_exporter.executors import ProcessPool
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
+from paropt_exporter.executors.worker import loop
 from support.command_scripts import read_fifo, write_fifo
 from support.environment import removed_while_copied
 from support.pool_tasks import (
@@ -222,14 +223,29 @@ def close_descriptors_and_stay() -> None:
     close_descriptors()
 
 
+def replace_results() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, loop.RESULTS)
+    os.close(nowhere)
+
+
 @pytest.mark.parametrize(
-    ("task", "end"), [(close_descriptors, "exited with code 1"), (close_descriptors_and_stay, "killed by signal 9")]
+    ("task", "end"),
+    [
+        (close_descriptors, "exited with code 1"),
+        (close_descriptors_and_stay, "killed by signal 9"),
+        (replace_results, "exited with code 1"),
+    ],
 )
-def test_task_that_closes_its_workers_socket_fails_alone(pool: ProcessPool, task: Callable[[], None], end: str) -> None:
+def test_task_that_takes_its_workers_descriptors_fails_alone(
+    pool: ProcessPool, task: Callable[[], None], end: str
+) -> None:
     error = pool.submit(task).exception(HANG_SECONDS)
     assert isinstance(error, WorkerDied)
     assert end in str(error)
     assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+    futures = [pool.submit(double, number) for number in range(200)]
+    assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(200)]
 
 
 @pytest.mark.parametrize(("workers", "count"), [(1, 300), (1, 4000), (2, 4000)])

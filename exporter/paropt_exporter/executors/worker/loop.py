@@ -61,6 +61,7 @@ class _Worker:
         self._loading_seconds = 0.0
         self._orphans = Orphans()
         self._is_copy = False
+        self._results = os.fstat(RESULTS).st_ino
         self._modules = len(sys.modules)  # that the fork server has, or has been sent
         os.register_at_fork(after_in_child=self._note_fork)
 
@@ -127,6 +128,7 @@ class _Worker:
             unloaded += outcome[0] == wire.UNLOADED
             self._write_result(number, outcome)
             number += 1
+        self._check_results()
         cpu, delay = process_time() - cpu - self._take_loading_seconds(), 0.0
         if monotonic() - begun > _LEAST_SAMPLED_SECONDS:
             cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
@@ -144,6 +146,7 @@ class _Worker:
         kind, reply, started, ended = self._run_task(function, arguments)
         if self._is_copy:
             os._exit(0)
+        self._check_results()
         loading = self._take_loading_seconds()
         cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
@@ -198,6 +201,11 @@ class _Worker:
                 self._functions.clear()
             self._functions[packed] = function
         return function
+
+    def _check_results(self) -> None:
+        """Raise OSError if a task has put another file in the pipe's place: the pool would miss results."""
+        if os.fstat(RESULTS).st_ino != self._results:
+            raise OSError("a task has replaced the descriptor for results")
 
     def _take_loading_seconds(self) -> float:
         """Return the CPU time of loading functions since the last call: importing a module is not the task's work."""
