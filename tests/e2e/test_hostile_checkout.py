@@ -177,6 +177,27 @@ def test_config_that_is_a_pipe_is_not_waited_for(tmp_path: Path, command: tuple[
     assert command[0] == "init" or "paropt.yml is not a regular file" in ended.stderr
 
 
+@pytest.mark.parametrize("place", ["dist-info/RECORD", "dist-info/direct_url.json", "x.pth", "script"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_pipe_or_device_in_an_environment_is_not_read(tmp_path: Path, place: str, target: str) -> None:
+    packages = tmp_path / ".venv/lib/python3.11/site-packages"
+    (packages / "evil-1.dist-info").mkdir(parents=True)
+    (tmp_path / ".venv/pyvenv.cfg").touch()
+    (tmp_path / ".venv/bin").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "tool" if place == "script" else packages / place.replace("dist-info", "evil-1.dist-info")
+    if place == "script":
+        path.write_text(f"#!{tmp_path / target}\n")
+        path.chmod(0o755)
+    else:
+        path.symlink_to(tmp_path / target)
+    projects.write(tmp_path, "name: one, run: ./tool, inputs: [paropt.yml]")
+    ended = call_command(tmp_path, "plan", "--why")
+    assert ended.returncode == 0
+    assert "one: " in ended.stdout
+    assert place == "script" or "not a regular file" in ended.stdout
+
+
 @pytest.mark.parametrize("command", [("plan",), ("init",), ("check",)], ids=" ".join)
 def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "tests").mkdir()

@@ -32,6 +32,7 @@ _RACY_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
 _TRIES = 3
 _MAGIC = f"paropt index 2 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
 _LARGEST_INDEX_BYTES = 1 << 28
+_LARGEST_DERIVED_BYTES = 1 << 26  # of a list of a package's files: the largest packages have some MB
 _MOST_ENTRIES = 500_000
 _MOST_RECORDS = 100  # of stages of this and other versions of the config; more are those of stages that are gone
 _WALKS_SUFFIX = ".walks"
@@ -127,8 +128,9 @@ class FileStates:
             if known is not None and known[:5] == found and name not in self._racy:
                 return get_state(known)
             now_ns = self._read_clock_ns()
-            with open(path, "rb") as file:
-                content = file.read()
+            if state.st_size > _LARGEST_DERIVED_BYTES:
+                raise UnusableFile(f"{path} is larger than {_LARGEST_DERIVED_BYTES >> 20} MiB")
+            content = files.read_start(Path(path), limit_bytes=state.st_size + 1)
         except FileNotFoundError:
             return "-"
         except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import Entry
 from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile, get_state
@@ -364,7 +365,11 @@ class Tools:
     def _iter_packages(self, packages: str) -> Iterator[tuple[str, str]]:
         places = (os.fsencode(packages), os.fsencode(self._root))
         hide = lambda content: _hash_texts([os.fsdecode(_hide_places(content, places))])  # noqa: E731
-        for name in sorted(os.listdir(packages)):
+        try:
+            names = sorted(os.listdir(packages))
+        except OSError as error:
+            raise UnusableFile(f"{packages} can't be read: {error.strerror}") from None
+        for name in names:
             path = os.path.join(packages, name)
             if name.endswith(".dist-info"):
                 yield name, self._states.derive_state(os.path.join(path, "RECORD"), _hash_record)
@@ -441,8 +446,7 @@ def _find_environment_of_python(program: str) -> str | None:
 
 def _read_head(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST_SCRIPT_BYTES)
+        return files.read_start(Path(path), limit_bytes=_LONGEST_SCRIPT_BYTES)
     except OSError as error:
         raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
 

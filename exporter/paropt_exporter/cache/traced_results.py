@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter.cache.file_states import ABSENT, Entry, FileStates, UnusableFile, get_state
 from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
@@ -402,8 +403,7 @@ def _iter_interpreters(path: str) -> Iterator[str]:
 
 def _find_interpreter(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+        head = files.read_start(Path(path), limit_bytes=_HEAD_BYTES)
     except OSError:
         return ""
     if head.startswith(b"#!"):
