@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -499,6 +500,13 @@ def test_python3_stands_in_for_a_missing_python(project: Path) -> None:
     _install(project.parent / "bin", "python3")
     _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
     assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
+
+
+def test_pipe_among_the_tests_is_not_read(project: Path) -> None:
+    _install(project.parent / "bin", "python")
+    _write(project, tests__test_a_dot_py="import unittest\n")
+    os.mkfifo(project / "tests/test_b.py")
+    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests"), None)
 
 
 def test_django_project_runs_its_own_tests(project: Path) -> None:

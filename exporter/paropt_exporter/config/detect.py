@@ -10,9 +10,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -223,7 +225,7 @@ def _count_start(command: Words) -> int:
 def _choose_usual_tests(project: Project, *, integration: bool) -> list[Words]:
     if not integration and project.has_path("manage.py") and not _runs_pytest(project):
         return [("python", "manage.py", "test")]
-    if not integration and project.has_unittests and not project.has_program("pytest"):
+    if not integration and not project.has_program("pytest") and project.has_unittests:
         return [("python", "-m", "unittest", *project.unittest_folders)]
     return [("pytest", *arguments) for arguments in _choose_pytest_calls(project, integration=integration)]
 
@@ -621,9 +623,13 @@ class Project:
         """Whether the tests are for the standard library's unittest."""
         if self.unit_tests is None or self.uses("pytest"):
             return False
-        files = self._list_files(f"{self.unit_tests}/**/test_*.py")[:_MOST_TEST_FILES]
-        text = "\n".join(path.read_text(errors="replace") for path in files)
+        text = "\n".join(map(self._read_text, islice(self._find_test_files(self.unit_tests), _MOST_TEST_FILES)))
         return "import unittest" in text and "import pytest" not in text
+
+    def _find_test_files(self, folder: str) -> Iterator[str]:
+        with suppress(OSError, RecursionError):  # folders nested too deeply
+            for path in (self._root / folder).rglob("test_*.py"):
+                yield str(path.relative_to(self._root))
 
     @cached_property
     def unittest_folders(self) -> Words:
