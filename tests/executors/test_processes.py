@@ -248,6 +248,19 @@ def test_task_that_takes_its_workers_descriptors_fails_alone(
     assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(200)]
 
 
+def make_descriptors_blocking() -> None:
+    for descriptor in range(loop.SOCKET, loop.MEMORY):
+        os.set_blocking(descriptor, True)
+
+
+def test_task_that_makes_its_workers_descriptors_blocking_holds_up_no_pool() -> None:
+    with ProcessPool(1) as pool:
+        pool.submit(make_descriptors_blocking).result(HANG_SECONDS)
+        pid = pool.submit(os.getpid).result(HANG_SECONDS)
+        os.kill(pid, signal.SIGKILL)  # then the pool takes its claims back
+        assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+
+
 @pytest.mark.parametrize(("workers", "count"), [(1, 300), (1, 4000), (2, 4000)])
 def test_death_fails_only_the_running_task_and_no_task_runs_twice(tmp_path: Path, workers: int, count: int) -> None:
     log = tmp_path / "log"

@@ -110,6 +110,7 @@ class WorkerConnection:
 
     def withdraw_claims(self) -> int:
         """Take back the claims of all tasks that the worker has not begun, the last ones; return their number."""
+        os.set_blocking(self._claims, False)  # a task may have changed it in the worker, which shares the description
         count = 0
         while wire.claim_task(self._claims):
             count += 1
