@@ -110,7 +110,7 @@ def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy
         wait_until_the_supervisor_has_looked(command.process.pid)
         command.process.kill()
         command.process.wait(HANG_SECONDS)
-        assert wait_until_gone(left, 5.0) == []
+        assert wait_until_gone(left) == []
 
 
 def test_processes_of_a_call_that_exits_end_with_its_worker(tmp_path: Path) -> None:
