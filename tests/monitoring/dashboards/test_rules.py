@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.monitoring import dashboards
-from paropt_exporter.monitoring.options import Options
+from support.generated import load_dashboards
 
-FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
+FILES = load_dashboards()
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # The units of Grafana's list that the dashboards use.
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}
