@@ -48,7 +48,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert len(left) >= 5  # exporter, shell, two sleeps, worker
         command.process.send_signal(signal.SIGKILL)
         command.process.communicate(timeout=HANG_SECONDS)
-        assert wait_until_gone(left) == []
+        assert wait_until_gone(left, 5.0) == []
     return folder
 
 
