@@ -76,7 +76,7 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
 def test_lane_that_cannot_start_is_one_line_with_the_remedy(
     project: Path, arguments: list[str], words: list[str]
 ) -> None:
-    assert_one_line(run(project, *arguments), *words)
+    assert_one_line(run(project, projects.ANY_PORT, *arguments), *words)
 
 
 @pytest.fixture(scope="module")
