@@ -148,10 +148,9 @@ def test_signal_while_items_are_listed_ends_the_listing_and_starts_nothing(
     assert wait_until_gone(listing) == []
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("env", [{"PYTHONUNBUFFERED": "1"}, {"PYTHONUNBUFFERED": ""}], ids=["unbuffered", "buffered"])
+@pytest.mark.parametrize(("number", "unbuffered"), [*((number, "") for number in SIGNALS), (signal.SIGTERM, "1")])
 def test_signal_while_the_summary_is_written_still_ends_in_order(
-    tmp_path: Path, number: signal.Signals, env: dict[str, str]
+    tmp_path: Path, number: signal.Signals, unbuffered: str
 ) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{n}, run: "true"' for n in range(150))
     projects.write(tmp_path, stages)
@@ -160,7 +159,8 @@ def test_signal_while_the_summary_is_written_still_ends_in_order(
     with (tmp_path / "stderr.log").open("w") as log:
         process = subprocess.Popen(
             [installed_command(), "--once", "--workers", "8", projects.ANY_PORT],
-            cwd=tmp_path, env=environment(**env), stdin=subprocess.DEVNULL, stdout=writer, stderr=log,
+            cwd=tmp_path, env=environment(PYTHONUNBUFFERED=unbuffered), stdin=subprocess.DEVNULL, stdout=writer,
+            stderr=log,
         )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader, "rb") as output:
