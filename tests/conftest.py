@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -22,6 +23,12 @@ _LONGEST = ("e2e", "monitoring")  # folders whose files take up to a minute each
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that parallel workers end at about the same time."""
     items.sort(key=lambda item: not any(folder in item.path.parts for folder in _LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests out of garbage collections: they took a tenth of a worker's CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

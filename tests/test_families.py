@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from paropt_exporter import families
 from paropt_exporter.executors.base import RESIZE_REASONS
-from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Family, Kind
-
-every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Kind
 
 
-@every_family
-def test_name_has_base_unit_and_suffix_of_its_kind(family: Family) -> None:
-    assert re.fullmatch(r"paropt(_[a-z]+)+", family.name)
-    assert family.name.endswith("_total") == (family.kind is Kind.COUNTER)
-    assert not family.name.endswith(("_count", "_sum", "_bucket", "_milliseconds", "_percent"))
-    assert family.name.endswith("_seconds") or family.kind is not Kind.HISTOGRAM
+def test_names_have_base_unit_and_suffix_of_their_kind() -> None:
+    for family in FAMILIES:
+        assert re.fullmatch(r"paropt(_[a-z]+)+", family.name), family
+        assert family.name.endswith("_total") == (family.kind is Kind.COUNTER), family
+        assert not family.name.endswith(("_count", "_sum", "_bucket", "_milliseconds", "_percent")), family
+        assert family.name.endswith("_seconds") or family.kind is not Kind.HISTOGRAM, family
 
 
-@every_family
-def test_labels_are_few_and_never_of_one_run(family: Family) -> None:
-    assert family.label_names[0] == families.PROJECT
-    assert len(set(family.label_names)) == len(family.label_names) <= 5
-    assert not set(family.label_names) & {"run", "run_id", "task", "pid", "path", "message", "le", "job", "instance"}
+def test_labels_are_few_and_never_of_one_run() -> None:
+    of_one = {"run", "run_id", "task", "pid", "path", "message", "le", "job", "instance"}
+    for family in FAMILIES:
+        assert family.label_names[0] == families.PROJECT, family
+        assert len(set(family.label_names)) == len(family.label_names) <= 5, family
+        assert not set(family.label_names) & of_one, family
 
 
-@every_family
-def test_help_is_a_sentence(family: Family) -> None:
-    assert family.help[0].isupper() or family.help[0].isdigit()
-    assert family.help.endswith(".")
+def test_help_is_a_sentence() -> None:
+    for family in FAMILIES:
+        assert family.help[0].isupper() or family.help[0].isdigit(), family
+        assert family.help.endswith("."), family
 
 
 def test_names_are_unique() -> None:

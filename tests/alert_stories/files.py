@@ -133,4 +133,5 @@ def _build_samples(story: Stored) -> Iterator[Mapping[str, object]]:
 
 
 def _dump_yaml(content: object) -> str:
-    return yaml.safe_dump(content, sort_keys=False, width=10_000, allow_unicode=True)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # six times as fast; a build without libyaml has no C
+    return yaml.dump(content, Dumper=dumper, sort_keys=False, width=10_000, allow_unicode=True)

@@ -18,11 +18,9 @@ from subprocess import PIPE, STDOUT
 from typing import Any
 
 from alert_stories import files
-from alert_stories.model import OPTIONS
-from paropt_exporter.monitoring.alerts import rule_files as alerts
 from paropt_exporter.monitoring.alerts.rule_files import RECORDING_FILE
+from support.generated import load_rule_groups
 from support.real_servers import RARE_COLLECTION, program
-from support.yaml_documents import load_yaml
 
 Rule = Mapping[str, Any]
 _FAILED_QUESTION = re.compile(r'^ *(?:alertname: |expr: ")([\w:]+)', re.MULTILINE)  # in promtool's report
@@ -61,12 +59,6 @@ class Mutant:
 def load_rules() -> tuple[Rule, ...]:
     """Return all rules of the generated files, in order."""
     return tuple(rule for rules in load_rule_groups().values() for rule in rules)
-
-
-def load_rule_groups() -> dict[str, tuple[Rule, ...]]:
-    """Return the rules of the generated files by the names of their groups, in order."""
-    texts = alerts.render_rules(OPTIONS).values()
-    return {group["name"]: tuple(group["rules"]) for text in texts for group in load_yaml(text)["groups"]}
 
 
 def build_mutants(rule: Rule) -> tuple[Mutant, ...]:

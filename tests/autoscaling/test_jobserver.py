@@ -144,6 +144,12 @@ def test_waiting_tasks_go_before_jobs() -> None:
     assert count_spare_slots(observation({1.0: 1}, {1.0: 30}), fixed=None) == 0
 
 
+def test_lane_without_a_running_task_has_no_spare_slots() -> None:
+    """At its start a lane knows no tasks yet: make took the slots of those that started after it."""
+    assert count_spare_slots(observation({}, {}), fixed=4) == 0
+    assert count_spare_slots(observation({}, {}), fixed=None) == 0
+
+
 def test_each_task_takes_one_of_the_fixed_slots() -> None:
     assert count_spare_slots(observation({0.0: 1}, {}, cores=2.0), fixed=4) == 3
     assert count_spare_slots(observation({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0

@@ -94,7 +94,7 @@ def test_block_ends_after_a_minute_and_then_lasts_for_two() -> None:
     assert [round(seconds / 60.0) for seconds in lasted] == [1, 2]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_stage_of_uneven_tasks_is_tried_cheaply_and_never_limited(seed: int) -> None:
     draw = random.Random(seed)
     tasks = [Work(seconds=draw.expovariate(1.0) + 0.001) for _ in range(800)]

@@ -37,7 +37,7 @@ def shell(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize("command", [[], ["init"], ["check"], ["plan"], ["generate"], ["history"]])
 def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
-    shown = run(tmp_path, *command, "--help", COLUMNS="20")
+    shown = call_command(tmp_path, *command, "--help", COLUMNS="20")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "--config.file" in shown.stdout
 

@@ -37,7 +37,7 @@ def test_waiting_tasks_with_too_few_workers_get_a_hint_with_the_gain(tmp_path: P
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ()], ids=["fixed", "adaptive"])
 def test_computing_tasks_on_all_cores_get_no_hint(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    items = "items: {list: [a, b, c, d, e, f, g, h]}"
+    items = "items: {list: [a, b, c, d, e, f]}"
     assert hints(tmp_path, f'name: burns, run: "python3 burn.py {{item}}", {items}', *arguments) == []
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ CALLS = """
 
     def started(**options):
         process = subprocess.Popen(["sleep", "60"], **options)
-        pathlib.Path("pid").write_text(str(process.pid))
+        pathlib.Path(f"{process.pid}.pid").touch()
         return process
 
     def waits():
@@ -41,7 +42,7 @@ CALLS = """
         thread.join()
 
     def waits_for_daemon():
-        os.system("setsid sleep 60 & echo $! > pid")
+        os.system("setsid sleep 60 & touch $!.pid")
         threading.Event().wait(60)
 
     def leaves():
@@ -52,7 +53,7 @@ CALLS = """
         os._exit(0)
 
     def leaves_daemon():
-        os.system("setsid sleep 60 & echo $! > pid")
+        os.system("setsid sleep 60 & touch $!.pid")
 """
 WAITING = (
     "waits",
@@ -62,17 +63,30 @@ WAITING = (
     "waits_for_daemon",
 )
 STRATEGIES = ("thread", "adaptive", "process")
-# Adaptive runs a call in a thread or in a process: it needs no combination with each way to start a process.
-WAYS = (*((strategy, call) for strategy in ("thread", "process") for call in WAITING), ("adaptive", "waits"))
+# In threads a call runs alone, since children without a parent end with the last of the calls beside it. Adaptive runs
+# a call in a thread or in a process: it needs no combination with each way to start a process.
+WAYS = (*(("thread", (call,)) for call in WAITING), ("process", WAITING), ("adaptive", ("waits",)))
 
 
-@pytest.mark.parametrize(("strategy", "call"), WAYS)
-def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str, call: str) -> None:
-    projects.write(tmp_path, f'name: hangs, call: "calls:{call}", timeout: 1s', calls=CALLS)
-    with projects.served(tmp_path, "--strategy", strategy):
-        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+def write_calls(folder: Path, calls: Sequence[str], more: str = "") -> None:
+    """Write a project with a stage for each call."""
+    projects.write(folder, "\n".join(f'name: {call}, call: "calls:{call}"{more}' for call in calls), calls=CALLS)
+
+
+def wait_for_pids(folder: Path, count: int = 1) -> list[int]:
+    """Return the processes that calls have started, once there are so many."""
+    eventually(f"{count} processes", lambda: len([*folder.glob("*.pid")]) == count)
+    return [int(path.stem) for path in folder.glob("*.pid")]
+
+
+@pytest.mark.parametrize(("strategy", "calls"), WAYS)
+def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str, calls: tuple[str, ...]) -> None:
+    seconds = len(calls)  # several workers start more slowly
+    write_calls(tmp_path, calls, f", timeout: {seconds}s")
+    with projects.served(tmp_path, "--strategy", strategy, "--workers", str(len(calls))):
+        assert wait_until_gone(wait_for_pids(tmp_path, len(calls))) == []
     (one,) = projects.runs(tmp_path)
-    assert projects.stages(one) == {"hangs": ("timeout", "timed out after 1 s")}
+    assert projects.stages(one) == dict.fromkeys(calls, ("timeout", f"timed out after {seconds} s"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -80,7 +94,7 @@ def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str,
 def test_processes_that_a_call_leaves_end_with_the_call(tmp_path: Path, strategy: str, call: str) -> None:
     projects.write(tmp_path, f'name: leaves, call: "calls:{call}"', calls=CALLS)
     with projects.served(tmp_path, "--strategy", strategy):
-        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+        assert wait_until_gone(wait_for_pids(tmp_path)) == []
         said = "a call left processes behind: ended"  # once the exporter has heard that they are gone
         eventually("the exporter names them", lambda: projects.messages(tmp_path).count(said) == 1)
     (one,) = projects.runs(tmp_path)
@@ -94,18 +108,18 @@ def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
 ) -> None:
     projects.write(tmp_path, 'name: hangs, call: "calls:waits"', calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
-        projects.pid_in(tmp_path / "pid")
+        wait_for_pids(tmp_path)
         command.process.send_signal(number)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number
     assert processes.in_folder(tmp_path) == []
 
 
-@pytest.mark.parametrize(("strategy", "call"), WAYS)
-def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy: str, call: str) -> None:
-    projects.write(tmp_path, f'name: hangs, call: "calls:{call}"', calls=CALLS)
-    with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy) as command:
-        projects.pid_in(tmp_path / "pid")
+@pytest.mark.parametrize(("strategy", "calls"), WAYS)
+def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy: str, calls: tuple[str, ...]) -> None:
+    write_calls(tmp_path, calls)
+    with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy, "--workers", str(len(calls))) as command:
+        wait_for_pids(tmp_path, len(calls))
         left = processes.in_folder(tmp_path)
         wait_until_the_supervisor_has_looked(command.process.pid)
         command.process.kill()
@@ -116,7 +130,7 @@ def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy
 def test_processes_of_a_call_that_exits_end_with_its_worker(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: exits, call: "calls:leaves_and_exits"', calls=CALLS)
     with projects.served(tmp_path, "--strategy", "process"):
-        assert wait_until_gone([projects.pid_in(tmp_path / "pid")]) == []
+        assert wait_until_gone(wait_for_pids(tmp_path)) == []
 
 
 def test_shared_memory_of_one_call_outlives_the_end_of_anothers_processes(tmp_path: Path) -> None:
@@ -144,7 +158,7 @@ def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp
     stages = 'name: command, run: "sleep 60 & echo $! > command; wait", shell: true\nname: hangs, call: "calls:waits"'
     projects.write(tmp_path, stages, calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", "thread", "--workers", "2") as command:
-        left = [projects.pid_in(tmp_path / "command"), projects.pid_in(tmp_path / "pid")]
+        left = [projects.pid_in(tmp_path / "command"), *wait_for_pids(tmp_path)]
         supervisor = processes.parent(processes.parent(left[0]))
         os.kill(supervisor, signal.SIGSTOP)
         command.process.kill()

@@ -8,6 +8,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -41,10 +42,16 @@ def gateway() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def shadow(folder: Path) -> None:
-    """Write a module that fails for each that the exporter could import: the standard library's and others'."""
+@cache
+def list_modules() -> frozenset[str]:
+    """Return what the exporter could import: the modules of the standard library and of all installed packages."""
     others = {name for name in packages_distributions() if name.isidentifier() and name != "paropt_exporter"}
-    for name in {*sys.stdlib_module_names, *others} - {*sys.builtin_module_names, "__future__"}:
+    return frozenset({*sys.stdlib_module_names, *others} - {*sys.builtin_module_names, "__future__"})
+
+
+def shadow(folder: Path) -> None:
+    """Write a module that fails for each of them."""
+    for name in list_modules():
         (folder / f"{name}.py").write_text(f"raise RuntimeError('the project has a module {name}')\n")
 
 
@@ -56,8 +63,7 @@ feedback:
 """
 
 
-@pytest.mark.parametrize("feedback", ["", FEEDBACK], ids=["alone", "with feedback"])
-@pytest.mark.parametrize("strategy", ["thread", "process", "adaptive"])
+@pytest.mark.parametrize(("strategy", "feedback"), [("thread", ""), ("process", ""), ("adaptive", FEEDBACK)])
 def test_run_with_everything_works_beside_them(tmp_path: Path, strategy: str, feedback: str) -> None:
     (tmp_path / "out").mkdir()
     web_config(tmp_path, f"basic_auth_users: {{alice: {hashed()}}}")

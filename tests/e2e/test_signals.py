@@ -55,12 +55,21 @@ def test_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
     assert "Traceback" not in projects.messages(tmp_path)
 
 
+# The command with an hour between TERM and KILL.
+_LONG_GRACE = """
+import sys
+from paropt_exporter.cli.main import main
+from paropt_exporter.engine import run
+run.TERM_GRACE_SECONDS = 3600.0
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_second_signal_kills_commands_that_ignore_the_first(tmp_path: Path, number: signal.Signals) -> None:
     projects.write(tmp_path, STUBBORN)
-    with serving(tmp_path, projects.ANY_PORT) as command:
+    with serving(tmp_path, projects.ANY_PORT, command=(sys.executable, "-c", _LONG_GRACE)) as command:
         pid = projects.pid_in(tmp_path / "pid")
-        began = time.monotonic()
         command.process.send_signal(number)
         # Only once it was taken: two signals of one kind that are sent together arrive as one.
         first = f"interrupted by {number.name}: stopping 1 stage, again to kill"
@@ -68,7 +77,6 @@ def test_second_signal_kills_commands_that_ignore_the_first(tmp_path: Path, numb
         command.process.send_signal(number)
         command.process.communicate(timeout=HANG_SECONDS)
     assert command.process.returncode == 128 + number
-    assert time.monotonic() - began < 9  # the grace that it did not wait for is 10 s
     assert not processes.is_alive(pid)
     assert processes.in_folder(tmp_path) == []
     assert last_run(tmp_path)[0] == "cancellation"
@@ -137,13 +145,12 @@ def test_signal_while_items_are_listed_ends_the_listing_and_starts_nothing(
     assert process.returncode in (128 + number, -number), errors
     assert "Traceback" not in errors
     assert not (tmp_path / "item").exists()
-    assert wait_until_gone(listing, 5) == []
+    assert wait_until_gone(listing) == []
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("env", [{"PYTHONUNBUFFERED": "1"}, {"PYTHONUNBUFFERED": ""}], ids=["unbuffered", "buffered"])
+@pytest.mark.parametrize(("number", "unbuffered"), [*((number, "") for number in SIGNALS), (signal.SIGTERM, "1")])
 def test_signal_while_the_summary_is_written_still_ends_in_order(
-    tmp_path: Path, number: signal.Signals, env: dict[str, str]
+    tmp_path: Path, number: signal.Signals, unbuffered: str
 ) -> None:
     stages = "\n".join(f'name: {"a_long_name_" * 4}{n}, run: "true"' for n in range(150))
     projects.write(tmp_path, stages)
@@ -152,7 +159,8 @@ def test_signal_while_the_summary_is_written_still_ends_in_order(
     with (tmp_path / "stderr.log").open("w") as log:
         process = subprocess.Popen(
             [installed_command(), "--once", "--workers", "8", projects.ANY_PORT],
-            cwd=tmp_path, env=environment(**env), stdin=subprocess.DEVNULL, stdout=writer, stderr=log,
+            cwd=tmp_path, env=environment(PYTHONUNBUFFERED=unbuffered), stdin=subprocess.DEVNULL, stdout=writer,
+            stderr=log,
         )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader, "rb") as output:

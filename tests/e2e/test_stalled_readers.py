@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,10 +102,8 @@ def test_ctrl_s_in_a_terminal_stops_the_screen_alone(tmp_path: Path) -> None:
     try:
         os.write(ours, b"\x13")  # Ctrl-S
         pid = projects.pid_in(tmp_path / "pid")
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait(HANG_SECONDS) == 130
-        assert time.monotonic() - began < 10
         assert not processes.is_alive(pid)
     finally:
         if process.poll() is None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.engine import StageCounts
+from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.events import (
     Result,
     RunRecord,
@@ -435,6 +436,21 @@ def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:
         {"commands": (1, 2.0)},
         ((("commands", "a", 1),), ["a[0]", "a[1]"]),
     ]
+
+
+def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller measures in a thread of its own: it offered the slot of a starting task to make's jobs."""
+    bench = Bench(plan(stage("a", tasks=2), stage("b", needs=("a",))))
+    start, counts = bench.workers.start, list[int]()
+
+    def count_and_start(*task: Any) -> RunningAttempt:
+        demand = bench.engine.measure_demand()
+        counts.append(len(demand.running) + sum(count for *_, count in demand.ready))
+        return start(*task)
+
+    monkeypatch.setattr(bench.workers, "start", count_and_start)
+    bench.run()
+    assert counts == [2, 2, 1]
 
 
 def test_stage_records_sum_up_their_tasks() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
@@ -17,6 +16,7 @@ import pytest
 from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, thread_only
+from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from support.command_scripts import make_fifo, read_fifo
 from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, say_and_wait, spin
 
@@ -186,15 +186,15 @@ def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:
     assert (pool.live, pool.busy, pool.waiting) == (0, 0, 0)
 
 
-def test_functions_with_one_label_are_routed_apart() -> None:
-    with AdaptivePool() as pool:
-        waiting = [pool.submit_named("stage", time.sleep, 0.05) for _ in range(40)]
-        for _ in range(2):  # at the first sample, the interpreter's lock may keep one from computing
-            computing = [pool.submit_named("stage", spin, 0.05) for _ in range(12)]
-            pids = {future.result(HANG_SECONDS) for future in computing}
-        assert wait(waiting, HANG_SECONDS).not_done == set()
-    assert pids - {os.getpid()}
-    assert (pool.router.choose(f"{spin.__module__}.spin"), pool.router.choose("time.sleep")) == ("processes", "threads")
+def test_functions_with_one_label_are_routed_apart(tmp_path: Path) -> None:
+    computing, waiting = f"{spin.__module__}.spin", f"{os.getpid.__module__}.getpid"
+    memory = tmp_path / "functions.json"
+    profiles = {computing: 1.0, waiting: 0.0}
+    save_profiles(memory, [FunctionProfile(function=n, cpu_demand=d, seconds=1.0) for n, d in profiles.items()])
+    with AdaptivePool(memory=memory) as pool:
+        assert pool.submit_named("stage", spin, 0.01).result(HANG_SECONDS) != os.getpid()
+        assert pool.submit_named("stage", os.getpid).result(HANG_SECONDS) == os.getpid()
+    assert {profile.function for profile in load_profiles(memory)} == {computing, waiting}
 
 
 def meet(barrier: threading.Barrier | None) -> int:

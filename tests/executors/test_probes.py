@@ -182,9 +182,9 @@ def nested(depth: int) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("argument", [threading.Lock(), Unloadable(), nested(100_000), sys.stdout])
-def test_unpicklable_argument_fails_only_its_task(processes: ProcessPool, argument: object) -> None:
-    assert isinstance(processes.submit(nothing, argument).exception(HANG_SECONDS), UnpicklableError)
+@pytest.mark.parametrize("make", [threading.Lock, Unloadable, functools.partial(nested, 100_000), lambda: sys.stdout])
+def test_unpicklable_argument_fails_only_its_task(processes: ProcessPool, make: Callable[[], object]) -> None:
+    assert isinstance(processes.submit(nothing, make()).exception(HANG_SECONDS), UnpicklableError)
     assert works(processes)
 
 

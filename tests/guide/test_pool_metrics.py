@@ -7,7 +7,10 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from paropt_exporter import ParallelizationDashboard, ParallelizationStrategy, StageMetrics, WorkerPoolMetrics
+from paropt_exporter.guide.pool_metrics import summarize
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LINT = StageMetrics(
@@ -69,3 +72,24 @@ def test_plain_values_have_no_infinity_and_times_with_their_offset() -> None:
 def test_metrics_object_can_be_made_of_its_first_two_fields() -> None:
     made = WorkerPoolMetrics(4, ParallelizationStrategy.HYBRID)
     assert (made.total_tasks, made.stage_metrics, made.timestamp.tzinfo) == (0, [], UTC)
+
+
+@pytest.mark.parametrize("strategy", [ParallelizationStrategy.HYBRID, ParallelizationStrategy.ADAPTIVE])
+def test_adaptive_pool_is_not_recommended_to_itself(strategy: ParallelizationStrategy) -> None:
+    assert advise_on_computing_in_threads(strategy) == [
+        "lint: let it run in processes: without thread_only, with arguments that can be pickled"
+    ]
+
+
+def test_fixed_threads_are_advised_to_become_processes() -> None:
+    assert advise_on_computing_in_threads(ParallelizationStrategy.THREAD_POOL) == [
+        "lint: use PROCESS_POOL, HYBRID or ADAPTIVE instead of THREAD_POOL"
+    ]
+
+
+def advise_on_computing_in_threads(strategy: ParallelizationStrategy) -> list[str]:
+    """Return the recommendations for a pool whose only stage held the interpreter's lock."""
+    return summarize(
+        [LINT], strategy=strategy, pool_size=1, submitted=1, wall_seconds=1.5, busy_ratio=1.0, queued=False,
+        gil_bound={LINT.stage_number}, in_processes={}, fallbacks=(), now=START,
+    ).recommendations  # fmt: skip

@@ -55,11 +55,6 @@ def wait_for(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-@thread_only
-def compute_in_a_thread(seconds: float) -> None:
-    compute(seconds)
-
-
 def compute(seconds: float) -> int:
     """Hold a core, and the interpreter's lock, for that much CPU time."""
     until = thread_time() + seconds
@@ -536,15 +531,6 @@ def test_waiting_in_a_fixed_process_pool_is_reported(make: Make) -> None:
     (fact,) = [sentence for sentence in pool.metrics.bottlenecks if "waits: in processes" in sentence]
     assert fact.startswith("waits waits: ")
     assert any("waits: use THREAD_POOL" in advice for advice in pool.metrics.recommendations)
-
-
-def test_adaptive_pool_is_not_recommended_to_itself(make: Make) -> None:
-    pool = make(ParallelizationStrategy.ADAPTIVE, 2)
-    for _ in range(12):  # on a busy machine a few are not enough to tell
-        pool.submit_stage(4, "kept", compute_in_a_thread, 0.2)
-    pool.wait_all(HANG_SECONDS)
-    assert any("thread_only" in advice for advice in pool.metrics.recommendations)
-    assert not any("instead of ADAPTIVE" in advice for advice in pool.metrics.recommendations)
 
 
 def test_stage_much_longer_than_the_average_is_named_with_advice(make: Make) -> None:

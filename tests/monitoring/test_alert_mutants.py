@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from alert_stories.mutants import MutantTester, Rule, build_mutants, load_rule_groups
+from alert_stories.mutants import MutantTester, Rule, build_mutants
+from support.generated import load_rule_groups
 
-TESTER = MutantTester()
 GROUPS = load_rule_groups()
 
 
 @pytest.mark.parametrize("rules", GROUPS.values(), ids=GROUPS)
 def test_every_mutant_of_a_group_is_detected(rules: tuple[Rule, ...]) -> None:
     mutants = [mutant for rule in rules for mutant in build_mutants(rule)]
-    survivors = TESTER.find_survivors(mutants)
+    survivors = MutantTester().find_survivors(mutants)
     assert [f"{mutant.name}: {mutant.kind} {mutant.fault}" for mutant in survivors] == []
 
 

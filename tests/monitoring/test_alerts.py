@@ -19,33 +19,29 @@ from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.alerts.rules import Alert
 from paropt_exporter.monitoring.options import Format, Options
 from support.deployed import refusal
+from support.generated import load_rule_groups
 from support.real_servers import program
 from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
-TESTS = alert_stories.files.render_tests()
-RULES = [
-    rule
-    for text in rule_files.render_rules(Options()).values()
-    for group in load_yaml(text)["groups"]
-    for rule in group["rules"]
-]
+TESTS = sorted((ROOT / "alerts/tests").iterdir())
+RULES = [rule for rules in load_rule_groups().values() for rule in rules]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 EXPRESSIONS = [rule["expr"] for rule in RULES]
 RUNBOOK = [query.expr for alert in ALERTS.values() for query in alert.diagnosis]
 
 every_alert = pytest.mark.parametrize("alert", ALERTS.values(), ids=lambda alert: alert.name)
-every_expression = pytest.mark.parametrize("expr", dict.fromkeys([*EXPRESSIONS, *RUNBOOK]))
+QUERIES = tuple(dict.fromkeys([*EXPRESSIONS, *RUNBOOK]))
 
 
 def test_the_committed_promtool_tests_are_up_to_date() -> None:
-    committed = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "alerts/tests").iterdir()}
-    assert committed == TESTS, "run: make generate"
+    committed = {str(path.relative_to(ROOT)): path.read_text() for path in TESTS}
+    assert committed == alert_stories.files.render_tests(), "run: make generate"
 
 
-@pytest.mark.parametrize("path", TESTS)
-def test_promtool_confirms_the_stories(path: str) -> None:
-    assert refusal(program("promtool"), "test", "rules", ROOT / path) == ""
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_promtool_confirms_the_stories(path: Path) -> None:
+    assert refusal(program("promtool"), "test", "rules", path) == ""
 
 
 @every_alert
@@ -54,7 +50,7 @@ def test_an_alert_has_stories_of_firing_silence_restart_and_no_data(alert: Alert
     assert {story.shows for story in told} == set(Shows)
     for story in told:
         assert any(story.then.values()) == (story.shows is not Shows.SILENCE)
-    assert f"alertname: {alert.name}" in TESTS["alerts/tests/empty.yml"]
+    assert f"alertname: {alert.name}" in (ROOT / "alerts/tests/empty.yml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -70,9 +66,8 @@ def test_an_alert_has_stories_of_firing_silence_restart_and_no_data(alert: Alert
 )
 def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: Path) -> None:
     for name, text in rule_files.render_rules(options).items():
-        path = tmp_path / Path(name).name
-        path.write_text(text)
-        assert refusal(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", path) == ""
+        (tmp_path / Path(name).name).write_text(text)
+    assert refusal(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *tmp_path.iterdir()) == ""
 
 
 def test_the_selector_is_in_every_query_of_scraped_series() -> None:
@@ -178,16 +173,16 @@ def test_an_alert_compares_and_never_tests_absence(rule: dict[str, str]) -> None
     assert "vector(0)" not in rule["expr"]
 
 
-@every_expression
-def test_a_query_uses_only_exported_or_recorded_series(expr: str) -> None:
+def test_queries_use_only_exported_or_recorded_series() -> None:
     exported = {
         f"{family.name}{part}"
         for family in families.FAMILIES
         for part in (("_bucket", "_sum", "_count") if family.kind is Kind.HISTOGRAM else ("",))
     }
-    names = set(re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+", expr))
-    assert names <= exported | RECORDED
-    assert names or "up" in expr
+    for expr in QUERIES:
+        names = set(re.findall(r"\b(?:[a-z_]+:)?paropt_[\w:]+", expr))
+        assert names <= exported | RECORDED, expr
+        assert names or "up" in expr, expr
 
 
 @pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "7m", "30m"])
@@ -200,25 +195,25 @@ def test_queried_recordings_exist_for_every_window(window: str) -> None:
     assert asked <= {name for name, *_ in recorded}
 
 
-@every_expression
-def test_a_query_groups_and_joins_by_existing_labels(expr: str) -> None:
+def test_queries_group_and_join_by_existing_labels() -> None:
     known = {label for family in families.FAMILIES for label in family.label_names} | {
         *("job", "instance", "le"),
         *("pod", "container", "endpoint"),  # of targets from Kubernetes' service discovery
     }
-    for listed in re.findall(r"\b(?:by|without|on|ignoring|group_left) \(([^)]*)\)", expr):
-        assert {label.strip() for label in listed.split(",") if label.strip()} <= known
+    for expr in QUERIES:
+        for listed in re.findall(r"\b(?:by|without|on|ignoring|group_left) \(([^)]*)\)", expr):
+            assert {label.strip() for label in listed.split(",") if label.strip()} <= known, expr
 
 
-@every_expression
-def test_rates_are_of_counters_and_counters_only_in_rates(expr: str) -> None:
+def test_rates_are_of_counters_and_counters_only_in_rates() -> None:
     """A total by itself only grows. One is right: whether a lane has ended twice since it was first scraped."""
     counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}
-    for function, name in re.findall(r"(\w+)\((paropt_\w+)(?:\{[^}]*\})?\[", expr):
-        rising = name in counters or name.endswith(("_bucket", "_sum", "_count"))
-        assert (function in ("rate", "increase")) == rising or name == families.RUNS.name
-    bare = re.findall(r"\b(paropt_\w+)(?:\{[^}]*\})?(?!\[|\w|\{)", expr)
-    assert not set(bare) & counters
+    for expr in QUERIES:
+        for function, name in re.findall(r"(\w+)\((paropt_\w+)(?:\{[^}]*\})?\[", expr):
+            rising = name in counters or name.endswith(("_bucket", "_sum", "_count"))
+            assert (function in ("rate", "increase")) == rising or name == families.RUNS.name, expr
+        bare = re.findall(r"\b(paropt_\w+)(?:\{[^}]*\})?(?!\[|\w|\{)", expr)
+        assert not set(bare) & counters, expr
 
 
 def test_every_query_of_the_runbook_is_valid(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import xunit2
@@ -17,14 +17,19 @@ from paropt_exporter.reports import junit
 from paropt_exporter.reports.model import FinishedRun
 from support.finished_runs import attempt, finished, stage
 
-SCHEMA = xmlschema.XMLSchema(Path(__file__).with_name("surefire-3.0.xsd"))
+
+@cache
+def load_schema() -> Any:
+    import xmlschema  # here: the import and the schema take half a second, in each worker that collects this file
+
+    return xmlschema.XMLSchema(Path(__file__).with_name("surefire-3.0.xsd"))
 
 
 def read(run: FinishedRun) -> Any:  # junitparser's types are those of its base classes
     """What a consumer reads, after each suite was held against the schema."""
     text = junit.render(run)
     for suite in ElementTree.fromstring(text):
-        SCHEMA.validate(suite)
+        load_schema().validate(suite)
     return xunit2.JUnitXml.fromstring(text)
 
 

@@ -6,8 +6,6 @@ import random
 import time
 from collections.abc import Mapping
 
-import pytest
-
 from paropt_exporter.serve.fair_shares import (
     QUANTUM_SECONDS,
     Machine,
@@ -18,7 +16,7 @@ from paropt_exporter.serve.fair_shares import (
     find_waits,
 )
 
-HISTORIES = 10_000
+HISTORIES = 2000  # of 26 faults in the decision the last one that shows needs six; 4,000 find no other
 STEP_SECONDS = 0.25
 LONGEST_TASK_STEPS = 8
 _SLOW_STEPS = 12  # for messages and their confirmations
@@ -178,17 +176,15 @@ class _Run:
             self.waiting += self.chance.randint(1, 10)
 
 
-@pytest.mark.parametrize("part", range(10))
-def test_random_histories_keep_within_the_machine_and_leave_no_core_idle(part: int) -> None:
-    for number in range(HISTORIES // 10):
-        _check_history(random.Random(part * HISTORIES + number), steps=30)
+def test_random_histories_keep_within_the_machine_and_leave_no_core_idle() -> None:
+    for number in range(HISTORIES):
+        _check_history(random.Random(number), steps=30)
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_no_run_of_a_random_history_waits_beyond_its_turn(part: int) -> None:
+def test_no_run_of_a_random_history_waits_beyond_its_turn() -> None:
     """Each other run may use a quantum, end its last tasks, and be slow to confirm; then it is this one's turn."""
-    for number in range(50):
-        _check_history(random.Random(part * HISTORIES + number), steps=400)
+    for number in range(100):
+        _check_history(random.Random(number), steps=400)
 
 
 def _check_history(chance: random.Random, *, steps: int) -> None:

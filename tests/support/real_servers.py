@@ -287,10 +287,11 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **env: str) -> Iterator[Serving]:
+def serving(folder: Path, *arguments: str, command: Sequence[str] = (), **env: str) -> Iterator[Serving]:
+    """Run the installed command, or another `command` in its place, until the block ends."""
     with (folder / "stderr.log").open("w") as log:
         process = subprocess.Popen(
-            [installed_command(), *arguments],
+            [*(command or (installed_command(),)), *arguments],
             cwd=folder,
             env=environment(**env),
             stdin=subprocess.DEVNULL,

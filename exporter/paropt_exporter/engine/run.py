@@ -313,7 +313,7 @@ class Run:
                 return  # a walk over a thousand waiting stages at each event would cost more than their tasks
             may_be_full = False
             while state.ready and self._can_start(state):
-                self._start_task(state, state.ready.popleft())
+                self._start_task(state)
                 may_be_full = self._tasks_had_to_wait
             if state.ready and not self._is_at_limit(state):
                 may_be_full = may_be_full or not self._tasks_had_to_wait
@@ -417,8 +417,8 @@ class Run:
     def _is_at_limit(self, state: StageState) -> bool:
         return len(state.attempts) >= self._stage_limits.get(state.name, len(state.attempts) + 1)
 
-    def _start_task(self, state: StageState, ready: Ready) -> None:
-        now = self._clock.monotonic()
+    def _start_task(self, state: StageState) -> None:
+        ready, now = state.ready[0], self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
         running = self._submit_attempt(state, ready, label)
         attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
@@ -427,6 +427,8 @@ class Run:
         self._resources.begin_task(state.plan, running.pool, label)
         state.pool = running.pool
         state.attempts.append(attempt)
+        # Only now: the controller's thread measures the demand at any time, and would offer this task's slot to jobs.
+        state.ready.popleft()
         if state.plan.timeout_seconds is not None:
             self._schedule_timeout(attempt, now + state.plan.timeout_seconds)
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,9 @@ def iter_variables() -> Iterator[tuple[str, str, str]]:
             yield variable["name"], found[1], found[2]
 
 
-QUESTIONS = (*iter_questions(), *iter_rule_questions())
-EACH_VARIABLE = tuple(dict.fromkeys(iter_variables()))
+@cache
+def list_questions() -> tuple[Question, ...]:
+    return (*iter_questions(), *iter_rule_questions())
 
 
 def fill_template(expression: str) -> str:
@@ -114,7 +116,7 @@ def answers(prometheus: Prometheus) -> dict[str, list[float]]:
 
     On a busy machine a short window may hold too few samples: the queries that should have a result are asked again.
     """
-    found = {question.where: values(prometheus, question) for question in QUESTIONS}
+    found = {question.where: values(prometheus, question) for question in list_questions()}
 
     def have_results() -> bool:
         for question in find_unlisted(found):
@@ -129,7 +131,7 @@ def answers(prometheus: Prometheus) -> dict[str, list[float]]:
 def find_unlisted(found: Mapping[str, Sequence[float]]) -> list[Question]:
     """Return the queries without a result that are not listed as rightly empty."""
     known = load_empty_patterns()
-    empty = [question for question in QUESTIONS if not found[question.where]]
+    empty = [question for question in list_questions() if not found[question.where]]
     return [question for question in empty if not any(re.search(pattern, question.expression) for pattern in known)]
 
 
@@ -152,7 +154,7 @@ def test_every_query_has_a_result_or_is_listed_with_a_reason(answers: dict[str, 
 
 
 def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
-    empty = [question.expression for question in QUESTIONS if not answers[question.where]]
+    empty = [question.expression for question in list_questions() if not answers[question.where]]
     assert [pattern for pattern in load_empty_patterns() if not any(re.search(pattern, e) for e in empty)] == []
 
 
@@ -168,7 +170,9 @@ def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path
         "paropt-pools: How many cores do the pools use? B": 4,
         "runbook: ParoptLaneSaturated: Are there cores left (share in use of those allowed)?": 0.5,
     }
-    asked = {one.where: fill_template(one.expression).replace(f"[{RULES.rate_window}]", "[5m]") for one in QUESTIONS}
+    asked = {
+        one.where: fill_template(one.expression).replace(f"[{RULES.rate_window}]", "[5m]") for one in list_questions()
+    }
     tests = [
         {
             "input_series": [
@@ -190,7 +194,7 @@ def test_no_query_divides_by_0_in_a_quiet_window() -> None:
     """0 / 0 is NaN: a lane without a run, or a pool whose first worker starts slowly, must have no value instead."""
     unguarded = [
         question.where
-        for question in QUESTIONS
+        for question in list_questions()
         if (found := COUNTER_DIVISOR.search(question.expression)) and "> 0" not in question.expression[found.end() :]
     ]
     assert unguarded == []
@@ -201,18 +205,18 @@ def test_every_value_is_finite(answers: dict[str, list[float]]) -> None:
     assert odd == {}
 
 
-@pytest.mark.parametrize(("name", "selector", "label"), EACH_VARIABLE, ids=[name for name, *_ in EACH_VARIABLE])
-def test_every_variable_has_values_to_choose_from(prometheus: Prometheus, name: str, selector: str, label: str) -> None:
-    query = urllib.parse.urlencode({"match[]": fill_template(selector)})
-    status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
-    assert status == 200
-    assert json.loads(body)["data"], name
+def test_every_variable_has_values_to_choose_from(prometheus: Prometheus) -> None:
+    for name, selector, label in dict.fromkeys(iter_variables()):
+        query = urllib.parse.urlencode({"match[]": fill_template(selector)})
+        status, body = get(f"{prometheus.url}/api/v1/label/{label}/values?{query}")
+        assert status == 200
+        assert json.loads(body)["data"], name
 
 
 def test_targets_of_other_programs_do_not_count_as_exporters(prometheus: Prometheus) -> None:
     """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
     assert prometheus.by("job", "up").keys() == {"paropt", "prometheus"}
-    (question,) = [one for one in QUESTIONS if one.where == "paropt-exporter: When did exporters answer? B"]
+    (question,) = [one for one in list_questions() if one.where == "paropt-exporter: When did exporters answer? B"]
     assert prometheus.value(fill_template(question.expression)) == 1
 
 

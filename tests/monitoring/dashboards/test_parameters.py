@@ -10,7 +10,10 @@ from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Format, Options
 from support.yaml_documents import load_yaml
 
-PLAIN = dashboards.render_dashboards(Options())
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, str]:
+    return dashboards.render_dashboards(Options())
 
 
 def test_the_selector_is_in_every_query_variable_and_annotation() -> None:
@@ -41,22 +44,22 @@ def test_the_sla_target_is_in_thresholds_and_budget() -> None:
     assert '"value": 0.999' in text
 
 
-def test_provisioning_adds_the_provider_file() -> None:
+def test_provisioning_adds_the_provider_file(plain: dict[str, str]) -> None:
     files = dashboards.render_dashboards(Options(format=Format.PROVISIONING))
     (provider,) = load_yaml(files.pop("provisioning/dashboards/paropt.yml"))["providers"]
-    assert files == PLAIN
+    assert files == plain
     assert provider["type"] == "file"
     assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
 
 
 @pytest.mark.parametrize("form", [Format.CONFIGMAP, Format.PROMETHEUS_OPERATOR])
-def test_a_config_map_has_the_sidecars_label_and_the_same_dashboard(form: Format) -> None:
+def test_a_config_map_has_the_sidecars_label_and_the_same_dashboard(form: Format, plain: dict[str, str]) -> None:
     files = dashboards.render_dashboards(Options(format=form))
-    assert len(files) == len(PLAIN)
+    assert len(files) == len(plain)
     for path, text in files.items():
         config_map = load_yaml(text)
         assert config_map["kind"] == "ConfigMap"
         assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
         (content,) = config_map["data"].values()
-        assert content == PLAIN[path.replace(".configmap.yml", ".json")]
+        assert content == plain[path.replace(".configmap.yml", ".json")]
         assert len(text.encode()) < 1 << 20, "Kubernetes takes no larger object"

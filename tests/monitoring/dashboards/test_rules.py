@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.monitoring import dashboards
-from paropt_exporter.monitoring.options import Options
+from support.generated import load_dashboards
 
-FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
+FILES = load_dashboards()
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # The units of Grafana's list that the dashboards use.
 UNITS = {"short", "percentunit", "s", "bytes", "ops"}
@@ -28,17 +27,8 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
-EACH_PANEL = [
-    pytest.param(panel, id=f"{dashboard['uid']}: {panel['title']}")
-    for dashboard in FILES.values()
-    for panel in panels(dashboard)
-]
-EACH_EXPRESSION = [
-    pytest.param(target["expr"], id=f"{dashboard['uid']}: {panel['title']} {target['refId']}")
-    for dashboard in FILES.values()
-    for panel in panels(dashboard)
-    for target in panel["targets"]
-]
+PANELS = [panel for dashboard in FILES.values() for panel in panels(dashboard)]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 
 def get_variables(dashboard: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -110,65 +100,67 @@ def test_panels_have_unique_numbers_and_do_not_overlap(dashboard: dict[str, Any]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-@pytest.mark.parametrize("panel", EACH_PANEL)
-def test_a_panel_asks_one_question_and_gives_advice(panel: dict[str, Any]) -> None:
-    assert panel["title"].endswith("?")
-    assert len(panel["description"]) > 40
-    assert panel["datasource"] == DATASOURCE
-    assert panel["targets"]
+def test_panels_ask_one_question_and_give_advice() -> None:
+    for panel in PANELS:
+        assert panel["title"].endswith("?"), panel["title"]
+        assert len(panel["description"]) > 40, panel["title"]
+        assert panel["datasource"] == DATASOURCE, panel["title"]
+        assert panel["targets"], panel["title"]
 
 
-@pytest.mark.parametrize("panel", EACH_PANEL)
-def test_a_panel_has_a_unit(panel: dict[str, Any]) -> None:
-    fields = panel["fieldConfig"]
-    changes = [change for override in fields["overrides"] for change in override["properties"]]
-    given = {fields["defaults"]["unit"], *(change["value"] for change in changes if change["id"] == "unit")}
-    assert given <= UNITS
+def test_panels_have_units() -> None:
+    for panel in PANELS:
+        fields = panel["fieldConfig"]
+        changes = [change for override in fields["overrides"] for change in override["properties"]]
+        given = {fields["defaults"]["unit"], *(change["value"] for change in changes if change["id"] == "unit")}
+        assert given <= UNITS, panel["title"]
 
 
-@pytest.mark.parametrize("panel", EACH_PANEL)
-def test_limits_are_drawn_as_dashed_lines(panel: dict[str, Any]) -> None:
+def test_limits_are_drawn_as_dashed_lines() -> None:
     """A series with the legend of a limit must not look like a measurement."""
-    limits = {
-        target["refId"]
-        for target in panel["targets"]
-        if panel["type"] == "timeseries" and re.search(r"limit$|warning$|m[ai][xn]imum$", target["legendFormat"])
-    }
-    dashed = {
-        override["matcher"]["options"]
-        for override in panel["fieldConfig"]["overrides"]
-        if any(change["id"] == "custom.lineStyle" for change in override["properties"])
-    }
-    assert limits <= dashed
+    for panel in PANELS:
+        limits = {
+            target["refId"]
+            for target in panel["targets"]
+            if panel["type"] == "timeseries" and re.search(r"limit$|warning$|m[ai][xn]imum$", target["legendFormat"])
+        }
+        dashed = {
+            override["matcher"]["options"]
+            for override in panel["fieldConfig"]["overrides"]
+            if any(change["id"] == "custom.lineStyle" for change in override["properties"])
+        }
+        assert limits <= dashed, panel["title"]
 
 
-@pytest.mark.parametrize("expression", EACH_EXPRESSION)
-def test_every_selector_has_job_and_instance(expression: str) -> None:
-    if _OF_DASK.search(expression):  # its scheduler is a target of its own, with another job
-        return
-    selectors = _SELECTOR.findall(expression)
-    assert selectors
-    for selector in selectors:
-        assert 'job=~"$job"' in selector
-        assert 'instance=~"$instance"' in selector
-    without_strings = re.sub(r'"[^"]*"', '""', expression)
-    assert _BARE_METRIC.findall(without_strings) == []
+def test_every_selector_has_job_and_instance() -> None:
+    for expression in EXPRESSIONS:
+        if _OF_DASK.search(expression):  # its scheduler is a target of its own, with another job
+            continue
+        selectors = _SELECTOR.findall(expression)
+        assert selectors, expression
+        for selector in selectors:
+            assert 'job=~"$job"' in selector, expression
+            assert 'instance=~"$instance"' in selector, expression
+        without_strings = re.sub(r'"[^"]*"', '""', expression)
+        assert _BARE_METRIC.findall(without_strings) == [], expression
 
 
-@pytest.mark.parametrize("expression", EACH_EXPRESSION)
-def test_metrics_that_all_programs_have_are_read_of_exporters_only(expression: str) -> None:
+def test_metrics_that_all_programs_have_are_read_of_exporters_only() -> None:
     """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
-    kept = re.findall(r"\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}\S*( and on \(job, instance\))?", expression)
-    assert all(kept)
+    common = r"\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}\S*( and on \(job, instance\))?"
+    for expression in EXPRESSIONS:
+        assert all(re.findall(common, expression)), expression
 
 
-@pytest.mark.parametrize("expression", EACH_EXPRESSION)
-def test_counters_are_queried_as_increases(expression: str) -> None:
-    counters = [selector for selector in _SELECTOR.findall(expression) if selector.partition("{")[0].endswith("_total")]
-    grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)
-    assert counters == [selector for selector, _ in grown]
-    assert "irate" not in expression
-    assert all(window == "$__rate_interval" for window in re.findall(r"\brate\([^[]+\[([^]]+)\]", expression))
+def test_counters_are_queried_as_increases() -> None:
+    for expression in EXPRESSIONS:
+        selectors = _SELECTOR.findall(expression)
+        counters = [selector for selector in selectors if selector.partition("{")[0].endswith("_total")]
+        grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)
+        assert counters == [selector for selector, _ in grown], expression
+        assert "irate" not in expression, expression
+        windows = re.findall(r"\brate\([^[]+\[([^]]+)\]", expression)
+        assert all(window == "$__rate_interval" for window in windows), expression
 
 
 @each_dashboard

@@ -10,11 +10,10 @@ import pytest
 from grafanalib._gen import DashboardEncoder
 from grafanalib.core import BarGauge, Dashboard, Stat, Target, TimeSeries
 
-from paropt_exporter.monitoring import dashboards
-from paropt_exporter.monitoring.options import Options
 from support import grafana_types
+from support.generated import load_dashboards
 
-FILES = {path: json.loads(text) for path, text in dashboards.render_dashboards(Options()).items()}
+FILES = load_dashboards()
 
 
 @pytest.mark.parametrize("path", FILES)

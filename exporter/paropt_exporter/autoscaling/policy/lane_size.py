@@ -210,8 +210,11 @@ def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int
     """Return how many jobs the commands of a run may start, in addition to one for each task.
 
     `fixed`: the lane's slots if they are fixed; each task takes one. None: the slots are the cores, and a task that is
-    known to sleep takes none. Waiting tasks go before the jobs of running ones.
+    known to sleep takes none. Waiting tasks go before the jobs of running ones; before the first task runs, a lane may
+    not know yet that they wait.
     """
+    if not observation.running:
+        return 0
     tasks = (*observation.running, *assess_lane(observation).waiting)
     if fixed is not None:
         return max(0, fixed - sum(group.count for group in tasks))
