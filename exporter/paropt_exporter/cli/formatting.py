@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -90,6 +89,8 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 def find_columns_of_terminal(stream: TextIO) -> int | None:
     """Return the width of the terminal; None if the stream is none."""
+    import shutil  # here: for tables only
+
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
