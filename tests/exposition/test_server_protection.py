@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,30 +281,32 @@ def test_a_flood_of_guesses_locks_out_no_new_scraper(
     start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = start(users_config(alice=hashed()), max_requests=2)
-    comparing, go = threading.Semaphore(0), threading.Event()
+    asked, go = threading.Semaphore(0), threading.Event()
     compared: list[bytes] = []
-    matches = passwords.matches_hash
+    matches, check = passwords.matches_hash, passwords.PasswordChecker.check
 
     def slow(password: bytes, hashed_password: str) -> bool:
         compared.append(password)
-        comparing.release()
         assert go.wait(GUARD_SECONDS)
         return matches(password, hashed_password)
 
+    def counted(*arguments: Any, **keywords: Any) -> None:
+        check(*arguments, **keywords)
+        asked.release()
+
     monkeypatch.setattr(passwords, "matches_hash", slow)
+    monkeypatch.setattr(passwords.PasswordChecker, "check", counted)
     with ExitStack() as exit_stack:
         guesses = [exit_stack.enter_context(endpoint.connect()) for _ in range(60)]
         for number, guess in enumerate(guesses):
             login = b64encode(f"alice:guess {number}".encode()).decode()
             guess.sendall(f"GET / HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
-        assert comparing.acquire(timeout=GUARD_SECONDS)
-        for _ in range(2):  # when these have their responses, the server has read all guesses
-            assert endpoint.ask(secure=False)[0].status == 401
+        assert all(asked.acquire(timeout=GUARD_SECONDS) for _ in guesses)
         scraper = exit_stack.enter_context(endpoint.connect())
         login = b64encode(f"alice:{PASSWORD}".encode()).decode()
         scraper.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n".encode())
-        for _ in range(2):  # when these have their responses, the server has read the scraper's request
-            assert endpoint.ask(secure=False)[0].status == 401
+        assert asked.acquire(timeout=GUARD_SECONDS)
+        assert endpoint.ask(secure=False)[0].status == 401  # meanwhile the others are served
         go.set()
         assert scraper.recv(12) == b"HTTP/1.1 200"
         assert compared[1] == PASSWORD.encode()
