@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: $(READY) ## run this repository's own lane and serve its metrics until Ctrl-C
+run: $(READY) tools ## run this repository's own lane and serve its metrics until Ctrl-C
 	$(BIN)/paropt-exporter --lane standard
 
 stack: $(READY) tools ## a demo lane under real Prometheus and Alertmanager, on free ports, until Ctrl-C; no docker needed
