@@ -15,7 +15,10 @@ from types import FrameType
 import pytest
 
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.events import Strategy
+from paropt_exporter.executors import Router, ThreadPool, procfs
+from paropt_exporter.executors.adaptive.scheduler import measure_so_far
+from paropt_exporter.executors.base import PROCESSES
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads import pool_state
 from paropt_exporter.executors.threads.pool_state import Worker
@@ -524,3 +527,22 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     ((seen, task),) = pool_state.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
+
+
+def test_sample_of_a_computing_task_is_dated_before_slow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.007
+
+    def read_delay(_: str) -> float:
+        nonlocal now
+        now += 0.015  # the other threads compute: each read waits for the interpreter's lock
+        return 0.0
+
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.006)
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", read_delay)
+    monkeypatch.setattr(pool_state, "monotonic", lambda: now)
+    worker = Worker("worker")
+    worker.task, worker.started_seconds = (TaskFuture(), nothing), 10.0
+    ((_, task),) = pool_state.sample_running([worker], children=lambda _: False)
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("computes", measure_so_far(task), concurrent=1)
+    assert router.choose("computes") == PROCESSES

@@ -497,7 +497,8 @@ class UsageSampler:
                         cpu_seconds=cpu,
                         memory_bytes=memory,
                         run_delay_seconds=self._read_run_delay(worker),
-                        core_time=self._sample_core_time(worker.pid),
+                        sampled_seconds=(now := monotonic()),
+                        core_time=self._sample_core_time(worker.pid, now),
                     )
                 )
         return tuple(found)
@@ -522,10 +523,10 @@ class UsageSampler:
             return 0.0
         return max(0.0, delay - first)
 
-    def _sample_core_time(self, pid: int) -> CoreTime:
+    def _sample_core_time(self, pid: int, now: float) -> CoreTime:
         """Return how long the worker's threads and descendants ran and waited for a core, since first sampled."""
         tree = self._tree_times.setdefault(pid, TreeTime())
-        tree.sample((pid,), monotonic())
+        tree.sample((pid,), now)
         return CoreTime(tree.run_seconds, tree.wait_seconds)
 
 

@@ -601,6 +601,7 @@ def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningT
         _build_running_task(
             worker,
             task,
+            monotonic(),
             worker.read_task_cpu_seconds(),
             worker.read_task_delay_seconds(),
             worker.sample_children(),
@@ -623,12 +624,13 @@ def sample_running(
     for worker in workers:
         task = worker.task
         if task is not None:
-            cpu = worker.read_task_cpu_seconds()
-            computes = cpu >= _COMPUTING_CORES * (monotonic() - worker.started_seconds)
+            # The next reads may take tens of milliseconds: the age must be that of the CPU time.
+            now, cpu = monotonic(), worker.read_task_cpu_seconds()
+            computes = cpu >= _COMPUTING_CORES * (now - worker.started_seconds)
             delay = 0.0 if computes else worker.read_task_delay_seconds()
             wanted = not computes and monotonic() < began + CHILD_SAMPLING_SECONDS and children(task[0])
             tree = worker.sample_children() if wanted else None
-            running.append((task[0], _build_running_task(worker, task, cpu, delay, tree, 0)))
+            running.append((task[0], _build_running_task(worker, task, now, cpu, delay, tree, 0)))
     return tuple(running)
 
 
@@ -703,7 +705,13 @@ def _read_children_usage() -> tuple[float, int]:
 
 
 def _build_running_task(
-    worker: Worker, task: tuple[Any, ...], cpu: float, delay: float, children: TreeTime | None, memory_bytes: int
+    worker: Worker,
+    task: tuple[Any, ...],
+    now: float,
+    cpu: float,
+    delay: float,
+    children: TreeTime | None,
+    memory_bytes: int,
 ) -> RunningTask:
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
@@ -715,6 +723,7 @@ def _build_running_task(
         run_delay_seconds=delay,
         core_time=CoreTime(cpu, delay) + below,
         thread_run_seconds=cpu,
+        sampled_seconds=now,
     )
 
 
