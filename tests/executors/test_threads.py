@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from types import FrameType
 
@@ -223,12 +224,12 @@ def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker
         pool.shutdown()
 
 
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with ThreadPool(1) as pool:
         stuck = pool.submit(release.wait, HANG_SECONDS)
         assert eventually(stuck.running)
@@ -240,38 +241,34 @@ def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatc
         assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
 
 
-def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_as_its_thread_ends(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch, start: Callable[[threading.Thread], None]
+) -> None:
+    """Stop a task whose thread ends before `start` is called for its successor."""
     release = threading.Event()
-
-    def refuse_late(thread: threading.Thread) -> None:
-        release.set()
-        assert eventually(lambda: pool.abandoned == ())
-        raise RuntimeError("can't start new thread")
-
-    with ThreadPool(1) as pool:
-        stuck = pool.submit(release.wait, HANG_SECONDS)
-        assert eventually(stuck.running)
-        with monkeypatch.context() as scarce:
-            scarce.setattr(threading.Thread, "start", refuse_late)
-            assert pool.stop(stuck, TaskStopped("over its limit"))
-        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
-        assert pool.live == 1
-
-
-def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    release, start = threading.Event(), threading.Thread.start
 
     def start_late(thread: threading.Thread) -> None:
         release.set()
         assert eventually(lambda: pool.abandoned == ())
         start(thread)
 
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    assert eventually(stuck.running)
+    with monkeypatch.context() as slow:
+        slow.setattr(threading.Thread, "start", start_late)
+        assert pool.stop(stuck, TaskStopped("over its limit"))
+
+
+def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPool(1) as pool:
-        stuck = pool.submit(release.wait, HANG_SECONDS)
-        assert eventually(stuck.running)
-        with monkeypatch.context() as slow:
-            slow.setattr(threading.Thread, "start", start_late)
-            assert pool.stop(stuck, TaskStopped("over its limit"))
+        stop_as_its_thread_ends(pool, monkeypatch, refuse)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert pool.live == 1
+
+
+def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPool(1) as pool:
+        stop_as_its_thread_ends(pool, monkeypatch, threading.Thread.start)
         assert eventually(lambda: pool.live == 1 and pool.statistics().starting == 0)
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
 
