@@ -18,6 +18,7 @@ import pytest
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
 from paropt_exporter.executors.threads.pool_state import Worker
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
@@ -222,6 +223,28 @@ def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker
     finally:
         release.set()
         pool.shutdown()
+
+
+def test_exit_waits_for_the_thread_that_a_stop_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stopped thread had left the pool and its successor had not joined it yet: the interpreter ended without."""
+    release, seen = threading.Event(), list[bool]()
+    pool = ThreadPool(1)
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    queued = pool.submit(double, 4)
+    assert eventually(stuck.running)
+    pool.shutdown(wait=False)
+    begin = ThreadGroup.clear_shortage
+
+    def join_and_begin(group: ThreadGroup) -> None:
+        seen.append(group.join(0.0))
+        begin(group)
+
+    monkeypatch.setattr(ThreadGroup, "clear_shortage", join_and_begin)
+    assert pool.stop(stuck, TaskStopped("over its limit"))
+    assert queued.result(HANG_SECONDS) == 8
+    pool.shutdown()  # the stopped thread runs on
+    release.set()
+    assert seen[0] is False
 
 
 def refuse(thread: threading.Thread) -> None:

@@ -345,7 +345,6 @@ class ProcessManager:
             self._run_worker(self, worker)
         finally:
             self._remove(worker)
-            self._threads.remove_current()
 
     def _remove(self, worker: Worker) -> None:
         with self.lock:

@@ -164,12 +164,9 @@ class ThreadPoolState:
         self.needs_wake = self.closed or bool(self._idle and not self._wake_pending)
 
     def _run_worker(self, worker: Worker) -> None:
-        try:
-            if self._start_worker(worker):
-                self._process_queue(worker)
-                self._add_usage(worker)
-        finally:
-            self._threads.remove_current()
+        if self._start_worker(worker):
+            self._process_queue(worker)
+            self._add_usage(worker)
 
     def _process_queue(self, worker: Worker) -> None:
         take = self.work_queue.popleft
@@ -374,14 +371,19 @@ class ThreadPoolState:
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
         if not future.force_exception(error):
             return False
+        stopped: Worker | None = None
         with self.lock:
             for worker in self._workers:
                 task = worker.task
                 if task is not None and task[0] is future and future.started_seconds is not None:
                     self._abandon_worker(worker, task)
+                    stopped = worker
                     break
         with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
             self._start_missing()
+        with self.lock:  # only now: a `join` in another thread must see the stopped worker or its successor
+            if stopped is not None and stopped.abandoned:
+                self._threads.forget_thread(stopped.ident)
         return True
 
     def _abandon_worker(self, worker: Worker, task: tuple[Any, ...]) -> None:
@@ -394,7 +396,6 @@ class ThreadPoolState:
         self.counters.run_delay_seconds += procfs.read_run_delay_seconds(worker.schedstat)
         worker.counters = WorkerCounters()  # ignore everything that the thread counts from now on
         self.counters.deaths["stopped"] += 1
-        self._threads.forget_thread(worker.ident)
 
     # Observation
 
