@@ -651,6 +651,7 @@ class Coordinator:
                 reply,
                 root=self._settings.root,
                 wants_outputs=self._uploads is not None,
+                max_bytes=self._settings.upload_max_bytes,
             )
         except Exception as error:  # noqa: BLE001 -- a full disk here, or a worker that has gone
             why = ClusterError(f"{item.task.label}: its files could not be fetched: {to_one_line(describe(error))}")
