@@ -35,6 +35,7 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
     find_fault,
+    is_sound_usage,
 )
 from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -602,6 +603,7 @@ class Coordinator:
         )
 
     def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
+        """Take the answers of a worker. Raises some exception if they make no sense."""
         now = worker.heard_seconds = monotonic()
         for answer in answers:
             if isinstance(answer, WorkerUsage):
@@ -728,6 +730,8 @@ def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
 
 
 def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:
+    if not is_sound_usage(usage):
+        raise ValueError("the usage of its tasks makes no sense")
     worker.memory_available_bytes = usage.memory_available_bytes
     for task in usage.running:
         if (item := worker.items.get(task.attempt)) is not None:
