@@ -129,6 +129,11 @@ class Coordinator:
             raise ClusterError("dask: the pool was closed") from None
 
     @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller is the coordinator's own thread, as in a callback of a future."""
+        return threading.current_thread() is self._thread
+
+    @property
     def helper_pids(self) -> frozenset[int]:
         """The processes that this program started for the cluster."""
         return frozenset() if self._hosted is None else frozenset({self._hosted.pid})
