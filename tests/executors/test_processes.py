@@ -563,11 +563,14 @@ def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
     assert pool.statistics().finished["cancellation"] == 1
 
 
-def test_failing_initializer_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_failing_initializer_is_logged_with_one_traceback(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    with ProcessPool(workers, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
         assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
     assert {record.message for record in caplog.records} == {"initializer failed"}
-    assert "in raise_it\n" in caplog.text
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.levelname == "CRITICAL"
+    assert caplog.text.count("in raise_it\n") == 1
     assert "ValueError: no database" in caplog.text
 
 

@@ -261,13 +261,17 @@ class ProcessManager:
             self.scheduler.requeue(item)
         self.dispatch()
 
-    def give_up(self, error: BaseException) -> None:
-        """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
+    def give_up(self, error: BaseException) -> bool:
+        """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause.
+
+        Return whether this has ended it.
+        """
         refusal = get_error_types()[1](f"workers of pool {self.counters.name!r} can't start: {error!r}")
         refusal.__cause__ = error
         with self.lock:
             actions = self._begin(self.scheduler.give_up(refusal))
         self._finish(actions)
+        return bool(actions)
 
     def get_waker(self, worker: Worker) -> int:
         """Return the descriptor that is readable when the worker's thread was woken."""

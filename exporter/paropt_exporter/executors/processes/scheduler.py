@@ -547,7 +547,7 @@ class Scheduler:
         self.closed = self.closed or error
         self.needs_dispatch = True
         left = self._take_queued()
-        dismissed = [self._dismiss(worker) for worker in self.workers]
+        dismissed = [self._dismiss(worker) for worker in self.workers if not worker.leaving]
         return [*dismissed, *(Fail(item, error) for item in left)]
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:
