@@ -54,6 +54,13 @@ def test_burners_that_share_the_interpreter_lock_are_recognized(concurrent: int,
     assert router.choose("burns") == "processes"
 
 
+def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
+    """Beside others, a task of 0.1 ms took 4 ms, and a function whose results can't be pickled failed in a process."""
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("short", measured(cpu=0.0001, wall=0.004, delay=0.0038), concurrent=1)
+    assert (router.choose("short"), router.is_brief("short")) == ("threads", True)
+
+
 def test_wait_for_a_core_counts_as_demand() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=0.4, delay=0.58), concurrent=1)
