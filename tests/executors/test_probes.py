@@ -12,6 +12,7 @@ import operator
 import os
 import pickle
 import signal
+import resource
 import subprocess
 import sys
 import threading
@@ -636,6 +637,25 @@ def script(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 OWNERS = {
+def forbid_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def read_nothing() -> bytes:
+    return Path(os.devnull).read_bytes()
+
+
+@pytest.mark.parametrize("profiled", [False, True])
+def test_task_that_forbids_its_worker_descriptors_fails_alone(profiled: bool) -> None:
+    """It succeeded, and each later task of the worker failed."""
+    with ProcessPool(1) as pool:
+        submit = functools.partial(pool.submit_named, "named") if profiled else pool.submit
+        with pytest.raises(OSError, match=r"the task has set .* \(RLIMIT_NOFILE\) to 0"):
+            submit(forbid_descriptors).result(HANG_SECONDS)
+        futures = [pool.submit(read_nothing) for _ in range(20)]
+        assert [future.result(HANG_SECONDS) for future in futures] == [b""] * 20
+
+
     "ignores its children": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
     "blocks all signals": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
     "has closed its streams": "out = os.dup(1); [os.close(n) for n in (0, 1, 2)]; sys.stdout = open(out, 'w')",
