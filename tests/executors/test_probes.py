@@ -795,3 +795,30 @@ def test_hostile_exception_costs_no_worker(make: type[ThreadPool] | type[Process
     with make(1) as pool:
         assert pool.submit(raise_hostile).exception(HANG_SECONDS) is not None
         assert pool.submit(abs, -1).result(HANG_SECONDS) == 1
+def test_child_that_a_task_forks_during_a_shutdown_ends() -> None:
+    code = """
+import threading, warnings
+from paropt_exporter.executors.thread_group import PoolThread
+warnings.simplefilter("ignore", DeprecationWarning)
+held, ended, is_alive = threading.Event(), threading.Event(), PoolThread.is_alive
+def look_slowly(thread):
+    if threading.current_thread() is joining:  # under the lock of the pool's threads
+        held.set()
+        ended.wait()
+    return is_alive(thread)
+def fork_and_return():
+    held.wait()
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ended.set()
+PoolThread.is_alive = look_slowly
+pool = ThreadPool(1)
+pool.submit(fork_and_return)
+joining = threading.Thread(target=pool.shutdown)
+joining.start()
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("0\n", "")
+
+

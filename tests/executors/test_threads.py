@@ -16,11 +16,12 @@ from types import FrameType
 import pytest
 
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.executors import ThreadPool, procfs, threads
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
 from paropt_exporter.executors.threads.pool_state import Worker
+from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -394,7 +395,7 @@ def test_map_with_buffersize_reads_only_so_far_ahead() -> None:
 
 def test_million_items_with_buffersize_need_little_memory() -> None:
     code = """
-from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.executors import ThreadPool, procfs, threads
 with ThreadPool(2) as pool:
     assert sum(1 for _ in pool.map(abs, range(1_000_000), buffersize=1000)) == 1_000_000
 print(procfs.read_memory_peak_bytes())
@@ -508,6 +509,40 @@ def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
     finally:
         release.set()
         pool.shutdown()
+
+
+def test_interrupt_anywhere_in_submit_loses_no_worker() -> None:
+    """An interrupt after the note that a worker wakes, and before its waking, left all of them asleep."""
+    with ThreadPool(2) as pool:
+        line, interrupted = 1, True
+        while interrupted:
+            assert eventually(lambda: list_innermost(pool) == ["_wait_for_work"] * 2)
+            interrupted = interrupted_at(line, lambda: pool.submit(double, 1), threads)
+            assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
+            line += 1
+    assert line > 10  # there were as many places
+
+
+def list_innermost(pool: ThreadPool) -> list[str]:
+    """Return the names of the functions in which the threads of a pool are."""
+    frames = sys._current_frames()
+    prefix = f"paropt-{pool.name}"
+    found = [frames.get(thread.ident or 0) for thread in threading.enumerate() if thread.name.startswith(prefix)]
+    return [frame.f_code.co_name for frame in found if frame is not None]
+
+
+def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ThreadPool(3)
+        assert eventually(lambda pool=pool: list_innermost(pool) == ["_wait_for_work"] * 3)  # type: ignore[misc]
+        interrupted = interrupted_at(line, pool.shutdown, threads)
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 10
 
 
 def test_idle_pool_uses_no_cpu() -> None:

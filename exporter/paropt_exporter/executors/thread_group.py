@@ -50,6 +50,10 @@ class ThreadGroup:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all threads, as a forked child must: it has none, and the lock may have been held at the fork."""
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
         self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited

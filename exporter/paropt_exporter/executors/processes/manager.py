@@ -404,7 +404,8 @@ class ProcessManager:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's, and any lock may have been held at the fork."""
-        self.lock, self._threads = threading.RLock(), ThreadGroup()
+        self.lock = threading.RLock()
+        self._threads.reset()
         for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
             if worker.connection is not None:
                 worker.connection.close()
