@@ -22,7 +22,7 @@ import pytest
 
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
-from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors import ProcessPool, TaskFuture
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
@@ -363,6 +363,50 @@ def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path
 
 
 def test_measurements_count_child_processes_even_unreaped_ones(pool: ProcessPool) -> None:
+def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
+    tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that became idle at that moment ran the task, which nothing could stop any more."""
+    log, force = tmp_path / "log", TaskFuture.force_exception
+    log.touch()
+    with ProcessPool(1) as pool:
+        first = pool.submit(append_and_read, str(log), "first", str(fifo))
+        queued = pool.submit(append, str(log), "queued")
+        assert eventually(lambda: "first" in log.read_text())
+
+        def end_first_task(future: TaskFuture[Any], error: BaseException) -> bool:
+            if future is queued:
+                write_fifo(fifo, "go on")
+                first.result(HANG_SECONDS)
+            return force(future, error)
+
+        monkeypatch.setattr(TaskFuture, "force_exception", end_first_task)
+        assert pool.stop(queued, TaskStopped("stop"))
+    assert isinstance(queued.exception(0), TaskStopped)
+    assert log.read_text() == "first\n"
+    assert pool.statistics().finished["cancellation"] == 1
+
+
+def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
+    """Both continue a fork server that a task has stopped, under a lock."""
+    servers, ended = ForkServers(), threading.Event()
+
+    def handle_signal(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not ForkServers.resume.__code__:
+            return None
+        if event == "line":
+            servers.resume()
+        return handle_signal
+
+    def resume() -> None:
+        sys.settrace(handle_signal)
+        servers.resume()
+        ended.set()
+
+    threading.Thread(target=resume, daemon=True).start()
+    assert ended.wait(HANG_SECONDS)
+
+
     for waited in (True, False):
         future = pool.submit_named("children", burn_in_child, 0.3, wait=waited)
         used = future.result(HANG_SECONDS)

@@ -178,10 +178,18 @@ class ProcessManager:
             worker = self.scheduler.find_worker(future)
             unclaimed = 0 if worker is None else _withdraw_claims(worker)
             stopped, actions = self.scheduler.stop(future, error, unclaimed=unclaimed, grace_seconds=grace_seconds)
+            queued = self.scheduler.find_queued(future) if stopped is None else None
+            if queued is not None:
+                self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
         self._finish(actions)
-        ended = future.force_exception(error) if stopped is None else stopped
+        if queued is not None:
+            stopped = future.fail_queued(error)
+            with self.lock:
+                self.scheduler.settle_unbegun(stopped=False)
+        elif stopped is None:
+            stopped = future.force_exception(error)
         self.dispatch()
-        return ended
+        return stopped
 
     # Events from workers' threads
 

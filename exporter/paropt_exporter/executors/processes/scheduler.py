@@ -482,6 +482,11 @@ class Scheduler:
             worker.single = -1
         put_back(self.queue, items)
 
+    def find_queued(self, future: TaskFuture[Any]) -> WorkItem | None:
+        """Return the queued task of a future that has not ended."""
+        found = (item for item in self.queue.copy() if item.future is future and not future.done())
+        return next(found, None)
+
     def find_worker(self, future: TaskFuture[Any]) -> Worker | None:
         """Return the worker that a task is assigned to."""
         return next((worker for worker in self.workers if _numbers_of(future, worker.assigned)), None)
