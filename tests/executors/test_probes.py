@@ -750,6 +750,25 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3
 @pytest.mark.parametrize("kind", ["ThreadPool(2)", "AdaptivePool(max_workers=2)"])
 def test_child_that_a_task_in_a_thread_forks_ends_when_the_task_returns_in_it(kind: str) -> None:
     code = f"""
+@pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread after the main thread")
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
+def test_interpreter_exit_finishes_the_tasks_of_a_pool_that_a_task_makes(kind: str) -> None:
+    """Its threads ended with the interpreter, in the middle of their tasks."""
+    code = f"""
+import time
+pool = ThreadPool(1)
+def make_a_pool():
+    while not pool._shutdown:
+        time.sleep(0.001)
+    other = {kind}(max_workers=1)
+    other.submit(time.sleep, 0.3)
+    other.submit(os.write, 1, b"done")
+pool.submit(make_a_pool)
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("done", "")
+
+
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 def fork_and_return():
