@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -362,7 +363,6 @@ def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path
     assert log.read_text() == "first\n"
 
 
-def test_measurements_count_child_processes_even_unreaped_ones(pool: ProcessPool) -> None:
 def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
     tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +407,7 @@ def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
     assert ended.wait(HANG_SECONDS)
 
 
+def test_measurements_count_child_processes_even_unreaped_ones(pool: ProcessPool) -> None:
     for waited in (True, False):
         future = pool.submit_named("children", burn_in_child, 0.3, wait=waited)
         used = future.result(HANG_SECONDS)
