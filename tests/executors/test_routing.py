@@ -61,6 +61,14 @@ def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
     assert (router.choose("short"), router.is_brief("short")) == ("threads", True)
 
 
+def test_brief_tasks_of_which_one_waited_for_the_lock_stay_in_threads() -> None:
+    """Their mean demand was that of the brief ones, and their mean duration that of the other one."""
+    router = Router(Strategy.ADAPTIVE)
+    for cpu, wall in ((4e-6, 5e-6), (3e-4, 0.036), (6e-6, 7e-6), (6e-6, 7e-6)):
+        router.learn("brief", measured(cpu=cpu, wall=wall), concurrent=1)
+        assert router.choose("brief") == "threads"
+
+
 def test_wait_for_a_core_counts_as_demand() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=0.4, delay=0.58), concurrent=1)

@@ -100,7 +100,9 @@ class Router:
             known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
             if not known.doubted:
-                known.cpu_demand += _NEWEST_WEIGHT * (read - known.cpu_demand)
+                # Weighted by duration: brief tasks and one that waited long are no function that computes for long.
+                weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
+                known.cpu_demand += weight * (read - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
