@@ -80,7 +80,9 @@ def test_function_that_wakes_up_late_stays_in_threads() -> None:
     for _ in range(20):
         router.learn("sleeps", measured(cpu=0.0001, wall=0.107, delay=0.056), concurrent=1)
         router.learn("burns", measured(cpu=0.002, wall=0.1, delay=0.098), concurrent=1)  # beside 49 others
-    assert (router.choose("sleeps"), router.choose("burns")) == ("threads", "processes")
+        router.learn("starves", measured(cpu=0.003, wall=0.4, delay=0.397), concurrent=1)
+    places = [router.choose(name) for name in ("sleeps", "burns", "starves")]
+    assert places == ["threads", "processes", "processes"]
 
 
 def test_function_that_waits_in_processes_returns_to_threads() -> None:

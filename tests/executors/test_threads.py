@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -11,15 +12,15 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.events import Strategy
-from paropt_exporter.executors import Router, ThreadPool, procfs, threads
+from paropt_exporter.executors import ThreadPool, procfs, threads
 from paropt_exporter.executors.adaptive.scheduler import measure_so_far
-from paropt_exporter.executors.base import PROCESSES
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
@@ -574,7 +575,7 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, delay_seconds: float
 ) -> None:
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
-    monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 0.25)
+    monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (11.0, cpu_seconds, 0.25))
     monkeypatch.setattr(pool_state, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
     worker = Worker("worker")
@@ -584,20 +585,34 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 
 
-def test_sample_of_a_computing_task_is_dated_before_slow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_of_a_sample_is_that_of_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.007
 
-    def read_delay(_: str) -> float:
+    def sample_schedstat(_: str) -> tuple[float, float, float]:
         nonlocal now
-        now += 0.015  # the other threads compute: each read waits for the interpreter's lock
-        return 0.0
+        now += 0.030  # other threads compute: the monitor waits for the interpreter's lock before and after the read
+        return now - 0.015, 0.020, 0.001
 
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.006)
-    monkeypatch.setattr(procfs, "read_run_delay_seconds", read_delay)
+    monkeypatch.setattr(procfs, "sample_schedstat", sample_schedstat)
     monkeypatch.setattr(pool_state, "monotonic", lambda: now)
     worker = Worker("worker")
     worker.task, worker.started_seconds = (TaskFuture(), nothing), 10.0
     ((_, task),) = pool_state.sample_running([worker], children=lambda _: False)
-    router = Router(Strategy.ADAPTIVE)
-    router.learn("computes", measure_so_far(task), concurrent=1)
-    assert router.choose("computes") == PROCESSES
+    measured = measure_so_far(task)
+    assert measured.ended_seconds - measured.started_seconds == pytest.approx(0.022)
+    assert measured.cpu_seconds == 0.020
+
+
+def test_schedstat_is_dated_between_the_waits_of_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "schedstat").write_text("6000000 1000000 3\n")
+    now, original = 10.0, os.open
+
+    def open_slowly(*arguments: Any, **keywords: Any) -> int:
+        nonlocal now
+        now += 0.015
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", open_slowly)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert procfs.sample_schedstat(str(tmp_path / "schedstat")) == (10.015, 0.006, 0.001)

@@ -36,6 +36,24 @@ def read_schedstat(path: str) -> tuple[float, float] | None:
     return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else None
 
 
+def sample_schedstat(path: str) -> tuple[float, float, float]:
+    """Return the monotonic time of the sample, and the seconds that a thread ran and waited for a core until then.
+
+    If the kernel does not provide them, both are 0. Before and after the read itself the caller may wait long for the
+    interpreter's lock.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            now = time.monotonic()
+            fields = os.read(descriptor, _READ_BYTES).split()
+        finally:
+            os.close(descriptor)
+        return now, int(fields[0]) / 1e9, int(fields[1]) / 1e9
+    except (OSError, IndexError):
+        return time.monotonic(), 0.0, 0.0
+
+
 def read_stat(process: int | str) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
     try:

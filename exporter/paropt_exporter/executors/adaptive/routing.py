@@ -29,10 +29,11 @@ PoolName = str  # THREADS or PROCESSES
 _CPU_BOUND_DEMAND = 0.5
 _MIN_CLEAR_MEASUREMENTS = 5  # measurements without competition that outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
-# A task that got less than this part of the time for which it waited for a core has woken up late on a busy machine.
-# One that computes gets more unless 100 others compete with it. Measured beside 8 burners on 2 cores: sleeps of 50 ms
-# ran 0.1 ms and waited 56 ms.
+# A task that slept, and then got less than this part of the time for which it waited for a core, has woken up late on a
+# busy machine. Measured beside 8 burners on 2 cores: sleeps of 50 ms ran 0.1 ms and waited 56 ms. One that computes
+# beside 12 burners got as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
+_SLEPT_RATIO = 0.125
 # To send a shorter task to a process costs more than the interpreter's lock costs it.
 _WORTH_MOVING_SECONDS = 0.002
 
@@ -89,7 +90,7 @@ class Router:
         time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
         seconds = max(0.0, round(wall - time.wait_seconds, 6))  # a busy machine makes no short task worth moving
         demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
-        if _woke_up_late(time):
+        if _woke_up_late(time, wall):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
         crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
@@ -208,8 +209,9 @@ class _Knowledge(Struct):
     pin_reason: str = ""  # why it stays in threads; "" if it may move
 
 
-def _woke_up_late(time: CoreTime) -> bool:
-    return time.run_seconds < _LATE_RATIO * time.wait_seconds
+def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
+    slept = wall_seconds - time.run_seconds - time.wait_seconds
+    return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
 
 
 def _is_cpu_bound(known: _Knowledge) -> bool:

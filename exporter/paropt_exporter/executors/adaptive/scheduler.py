@@ -458,7 +458,7 @@ class AdaptiveScheduler:
             began = monotonic()
             children = began >= self._next_child_sample
             seen = threads.sample_running(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if get_age_seconds(each[1]) >= _FIRST_SAMPLE_SECONDS / 2]
+            running = [each for each in seen if _had_core_for(each[1], _FIRST_SAMPLE_SECONDS / 2)]
             demands = [get_cpu_demand(task) for _, task in running]
             self._competing = count_competing(demands)
             if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # otherwise the sampling was cut short
@@ -666,6 +666,11 @@ class Monitor:
 def get_age_seconds(task: RunningTask) -> float:
     """Return how old a task was when it was sampled."""
     return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
+
+
+def _had_core_for(task: RunningTask, seconds: float) -> bool:
+    """Return whether a task has run or slept for so long. One that has only waited for a core shows nothing yet."""
+    return get_age_seconds(task) - task.run_delay_seconds >= seconds
 
 
 def _get_sampled_seconds(task: RunningTask) -> float:

@@ -502,20 +502,21 @@ class Worker:
     def schedstat(self) -> str:
         return f"/proc/self/task/{self.native_id}/schedstat"
 
-    def read_task_cpu_seconds(self) -> float:
-        """Return the CPU time of the running task so far; from another thread."""
-        return max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
+    def sample_task(self, *, exact: bool) -> tuple[float, float, float]:
+        """Return the monotonic time of the sample, the CPU time of the running task and its wait for a core until then.
 
-    def read_task_delay_seconds(self) -> float:
-        """Return how long the running task has waited for a core; under the pool's lock.
-
-        If the task is not profiled: since its first sample. To read the run delay at the start of each short task
-        would cost more than the task.
+        Under the pool's lock. Not `exact`: the wait is not read, and is 0, for a task that has hardly waited at all.
+        If the task is not profiled, the wait is that since its first sample: to read the run delay at the start of each
+        short task would cost more than the task.
         """
-        delay = procfs.read_run_delay_seconds(self.schedstat)
+        now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
+        if not exact and cpu >= _COMPUTING_CORES * (now - self.started_seconds):
+            return now, cpu, 0.0
+        # Not the CPU time above: it may have taken tens of milliseconds to open the file.
+        now, run, delay = procfs.sample_schedstat(self.schedstat)
         if self.delay_baseline[0] != self.started_seconds:
             self.delay_baseline = (self.started_seconds, delay)
-        return delay - self.delay_baseline[1]
+        return now, max(cpu, run - self.cpu_seconds), delay - self.delay_baseline[1]
 
     def sample_children(self) -> TreeTime | None:
         """Sample the child processes of the running task; None if it has started none. Under the pool's lock."""
@@ -612,15 +613,7 @@ def take_snapshot(
 def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningTask, ...]:
     """List the running tasks, their child processes included; one entry stands for all items of a map."""
     return tuple(
-        _build_running_task(
-            worker,
-            task,
-            monotonic(),
-            worker.read_task_cpu_seconds(),
-            worker.read_task_delay_seconds(),
-            worker.sample_children(),
-            memory_bytes,
-        )
+        _build_running_task(worker, task, worker.sample_task(exact=True), worker.sample_children(), memory_bytes)
         for worker in workers
         if (task := worker.task) is not None
     )
@@ -638,13 +631,11 @@ def sample_running(
     for worker in workers:
         task = worker.task
         if task is not None:
-            # The next reads may take tens of milliseconds: the age must be that of the CPU time.
-            now, cpu = monotonic(), worker.read_task_cpu_seconds()
-            computes = cpu >= _COMPUTING_CORES * (now - worker.started_seconds)
-            delay = 0.0 if computes else worker.read_task_delay_seconds()
+            now, cpu, delay = times = worker.sample_task(exact=False)
+            computes = cpu + delay >= _COMPUTING_CORES * (now - worker.started_seconds)
             wanted = not computes and monotonic() < began + CHILD_SAMPLING_SECONDS and children(task[0])
             tree = worker.sample_children() if wanted else None
-            running.append((task[0], _build_running_task(worker, task, now, cpu, delay, tree, 0)))
+            running.append((task[0], _build_running_task(worker, task, times, tree, 0)))
     return tuple(running)
 
 
@@ -721,12 +712,11 @@ def _read_children_usage() -> tuple[float, int]:
 def _build_running_task(
     worker: Worker,
     task: tuple[Any, ...],
-    now: float,
-    cpu: float,
-    delay: float,
+    times: tuple[float, float, float],
     children: TreeTime | None,
     memory_bytes: int,
 ) -> RunningTask:
+    now, cpu, delay = times
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
         label=task[0].label or get_label(task[1]),
