@@ -63,6 +63,25 @@ def use_original_limit() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, raised)
 
 
+@contextmanager
+def kept_limit() -> Iterator[None]:
+    """Restore the limit if code lowers it so far that this process can't go on. Raises OSError (EMFILE) then.
+
+    For calls in threads of this process, whose history, endpoint and supervisor need descriptors.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        yield
+    finally:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < _RESERVED and soft < before[0]:
+            with suppress(ValueError):  # the hard limit is lower, too
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            raise OSError(
+                errno.EMFILE, f"the call has set the exporter's limit on descriptors (RLIMIT_NOFILE) to {soft}"
+            )
+
+
 def check_reserve(*descriptors: int) -> None:
     """Raise OSError (EMFILE) if a new descriptor is one of the reserved: the kernel gives the lowest free number."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -301,6 +301,25 @@ def test_large_content_is_downloaded_in_bounded_memory(project: CachedProject, s
     assert (project.root / "dist/out").stat().st_size == size
 
 
+@pytest.mark.parametrize("declared_bytes", [1, 400])
+def test_result_larger_than_the_store_is_a_miss_and_a_line(
+    project: CachedProject, server: HostileServer, declared_bytes: int
+) -> None:
+    contents = [server.keep(bytes([number]) * 400) for number in range(4)]
+    remote = RemoteCache(server.url)
+    for _ in range(3):  # the contents of earlier runs count too
+        files = [[f"dist/{number}", "f", content, declared_bytes] for number, content in enumerate(contents)]
+        server.publish(find_key(project), files=files)
+        ran = project.run(build_stage(project), remote=remote, limit_bytes=1000)
+        assert ran.called == ["build"]
+        assert ran.said == [
+            "a result of the remote cache is not used: it has more than 1,000 bytes, the size of the store "
+            "(PAROPT_CACHE_SIZE)"
+        ]
+    assert sum(map(project.store.has, contents)) <= 2
+    assert remote.failure == ""
+
+
 def test_server_that_drips_is_given_up(project: CachedProject, server: HostileServer) -> None:
     def drip(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)

@@ -84,3 +84,30 @@ def test_programs_see_the_soft_limit_of_the_start(tmp_path: Path, strategy: str)
     told = {name: (tmp_path / f"{name}.txt").read_text().strip() for name in ("command", "items", "worker")}
     # A call in a thread runs in the exporter, which has enough descriptors.
     assert told == {"command": "300", "items": "300", "worker": "600" if strategy == "thread" else "300"}
+
+
+def test_call_that_forbids_its_process_descriptors_fails_alone(tmp_path: Path) -> None:
+    projects.write(
+        tmp_path,
+        """
+        name: forbids, call: "limits:forbid"
+        name: reads, call: "limits:read"
+        """,
+        lanes="lanes: {standard: {strategy: process, workers: 1}}",
+        limits="""
+            import resource
+            from pathlib import Path
+
+            def forbid() -> None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+            def read() -> None:
+                Path("limits.py").read_text()
+            """,
+    )
+    command = limited(tmp_path, 300, 600, projects.ANY_PORT, "--once")
+    command.communicate(timeout=HANG_SECONDS)
+    assert command.returncode == 1, projects.messages(tmp_path)
+    found = projects.stages(projects.runs(tmp_path)[-1])
+    assert found["reads"] == ("success", "")
+    assert found["forbids"][0] == "failure" and "(RLIMIT_NOFILE) to 0" in found["forbids"][1]

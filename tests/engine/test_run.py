@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.executors.base import RemoteTaskOptions
+from paropt_exporter.plan import PlannedStage
 from paropt_exporter.testing import Script
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
 
@@ -451,6 +453,32 @@ def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bench.workers, "start", count_and_start)
     bench.run()
     assert counts == [2, 2, 1]
+
+
+def test_stage_that_becomes_ready_takes_over_the_slot_of_its_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller measured between the end of a task and the next stage: it offered that stage's slot to jobs."""
+    bench = Bench(plan(stage("a"), stage("b", needs=("a",))))
+    measured, counts, start = threading.Event(), list[int](), bench.workers.start
+
+    def measure() -> None:
+        demand = bench.engine.measure_demand()
+        counts.append(len(demand.running) + sum(count for *_, count in demand.ready))
+        measured.set()
+
+    def end_and_measure(name: str) -> bool:
+        if name == "a":
+            threading.Thread(target=measure).start()
+            measured.wait(0.05)  # it has the chance to measure too early
+        return False
+
+    def start_measured(planned: PlannedStage, *task: Any) -> RunningAttempt:
+        assert planned.name == "a" or measured.wait(10)
+        return start(planned, *task)
+
+    monkeypatch.setattr(bench.workers, "is_gil_bound", end_and_measure)
+    monkeypatch.setattr(bench.workers, "start", start_measured)
+    bench.run()
+    assert counts == [1]
 
 
 def test_stage_records_sum_up_their_tasks() -> None:

@@ -9,25 +9,21 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
-from dis import opmap
-from linecache import getline
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
 import pytest
 
-import paropt_exporter.executors.processes
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.executors import ProcessPool, TaskFuture
+from paropt_exporter.executors import ProcessPool, TaskFuture, processes
 from support.command_scripts import open_fifo, write_fifo
+from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, double, eventually
 from support.processes import is_asleep
 
 _PREFETCH_TASKS = 256  # queued tasks per worker at which a busy one gets a second batch
-_PACKAGE = str(Path(paropt_exporter.executors.processes.__file__).parent)
 
 
 def listen(path: str = "") -> None:
@@ -159,45 +155,13 @@ def test_unloadable_batch_is_packed_again_before_the_last_worker_exits(tmp_path:
         del sys.modules[module.__name__]
 
 
-_PYTHON = sys.version_info[:2]
-
-
-def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
-    """Make a call and raise KeyboardInterrupt at line number `line` of the pool's code; False if it has fewer."""
-    passed = 0
-
-    def trace(frame: types.FrameType, event: str, _: object) -> Any:
-        nonlocal passed
-        if not frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_name == "_recover":
-            return None
-        # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with the jump
-        # back of a comprehension in Python 3.12: its block's handlers do not cover it, and a signal waits for its end.
-        is_jump = _PYTHON == (3, 12) and frame.f_code.co_code[frame.f_lasti] == opmap["FOR_ITER"]
-        is_release = getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
-        counts = event == "line" and not is_jump and not is_release
-        passed += counts
-        if counts and passed == line:
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
 def test_interrupt_anywhere_in_submit_loses_no_task() -> None:
     with ProcessPool(1) as pool:
         pool.submit(double, 1).result(HANG_SECONDS)
         line, interrupted = 1, True
         while interrupted:
             assert eventually(lambda: pool.busy == 0 and pool.live == 1)
-            interrupted = interrupted_at(line, lambda: pool.submit(double, 1))
+            interrupted = interrupted_at(line, lambda: pool.submit(double, 1), processes)
             assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
             line += 1
     assert line > 50  # there were as many places
@@ -212,6 +176,6 @@ def test_interrupt_during_prefetch_loses_no_task(tmp_path: Path) -> None:
         os.mkfifo(fifo)
         with ProcessPool(1) as pool, blocked_settling(pool, folder, fifo) as running, open_fifo(fifo):
             pool_futures = [pool.submit(listen) for _ in range(_PREFETCH_TASKS - 1)]
-            interrupted_at(line, lambda pool=pool: pool.submit(listen))  # type: ignore[misc]  # bound as it is now
+            interrupted_at(line, lambda pool=pool: pool.submit(listen), processes)  # type: ignore[misc]  # bound as it is now
         assert not wait([*running, *pool_futures], HANG_SECONDS).not_done
         assert all(future.exception() is None for future in pool_futures)

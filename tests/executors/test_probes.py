@@ -7,10 +7,12 @@ import contextlib
 import functools
 import gc
 import itertools
+import logging
 import math
 import operator
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -287,6 +289,26 @@ def test_raising_callback_harms_no_task(
     assert future.result(HANG_SECONDS) == 2
     assert works(pool)
     assert eventually(lambda: "exception calling callback" in caplog.text)
+
+
+class BrokenHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError("the log is closed")
+
+
+def test_raising_callback_and_a_broken_log_cost_no_worker(pool: Pool, tmp_path: Path) -> None:
+    fifo, handler = tmp_path / "fifo", BrokenHandler()
+    os.mkfifo(fifo)
+    logging.getLogger().addHandler(handler)
+    try:
+        for _ in range(4):
+            held = pool.submit(read_fifo, fifo)
+            held.add_done_callback(lambda _: raise_it(ValueError("as planned")))
+            write_fifo(fifo, "go on")
+            assert held.result(HANG_SECONDS) == "go on"
+        assert works(pool)
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_callback_may_submit_and_cancel(pool: Pool) -> None:
@@ -615,6 +637,25 @@ def test_forked_child_of_a_task_is_no_second_worker(processes: ProcessPool) -> N
     assert works(processes)
 
 
+def forbid_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def read_nothing() -> bytes:
+    return Path(os.devnull).read_bytes()
+
+
+@pytest.mark.parametrize("profiled", [False, True])
+def test_task_that_forbids_its_worker_descriptors_fails_alone(profiled: bool) -> None:
+    """It succeeded, and each later task of the worker failed."""
+    with ProcessPool(1) as pool:
+        submit = functools.partial(pool.submit_named, "named") if profiled else pool.submit
+        with pytest.raises(OSError, match=r"the task has set .* \(RLIMIT_NOFILE\) to 0"):
+            submit(forbid_descriptors).result(HANG_SECONDS)
+        futures = [pool.submit(read_nothing) for _ in range(20)]
+        assert [future.result(HANG_SECONDS) for future in futures] == [b""] * 20
+
+
 # Unusual parent processes
 
 
@@ -709,6 +750,25 @@ for n in range(12): pool.submit(compute, os.getpid())
     assert (len(found.stdout), "p" in found.stdout, found.stderr) == (12, True, "")
 
 
+@pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread after the main thread")
+@pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool"])
+def test_interpreter_exit_finishes_the_tasks_of_a_pool_that_a_task_makes(kind: str) -> None:
+    """Its threads ended with the interpreter, in the middle of their tasks."""
+    code = f"""
+import time
+pool = ThreadPool(1)
+def make_a_pool():
+    while not pool._shutdown:
+        time.sleep(0.001)
+    other = {kind}(max_workers=1)
+    other.submit(time.sleep, 0.3)
+    other.submit(os.write, 1, b"done")
+pool.submit(make_a_pool)
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("done", "")
+
+
 def test_forked_child_may_create_pools() -> None:
     code = """
 import warnings
@@ -740,6 +800,33 @@ with {kind} as pool:
 """
     found = script(code)
     assert (found.stdout, found.stderr) == ("[0, 0, 0] 6\n", "")
+
+
+def test_child_that_a_task_forks_during_a_shutdown_ends() -> None:
+    code = """
+import threading, warnings
+from paropt_exporter.executors.thread_group import PoolThread
+warnings.simplefilter("ignore", DeprecationWarning)
+held, ended, is_alive = threading.Event(), threading.Event(), PoolThread.is_alive
+def look_slowly(thread):
+    if threading.current_thread() is joining:  # under the lock of the pool's threads
+        held.set()
+        ended.wait()
+    return is_alive(thread)
+def fork_and_return():
+    held.wait()
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ended.set()
+PoolThread.is_alive = look_slowly
+pool = ThreadPool(1)
+pool.submit(fork_and_return)
+joining = threading.Thread(target=pool.shutdown)
+joining.start()
+"""
+    found = script(code)
+    assert (found.stdout, found.stderr) == ("0\n", "")
 
 
 def test_terminal_interrupt_reaches_the_parent_process_only() -> None:

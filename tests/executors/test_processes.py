@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import paropt_exporter
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
-from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors import ProcessPool, TaskFuture
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
@@ -362,6 +363,50 @@ def test_stopping_a_queued_task_keeps_it_from_running(tmp_path: Path, fifo: Path
     assert log.read_text() == "first\n"
 
 
+def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
+    tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that became idle at that moment ran the task, which nothing could stop any more."""
+    log, force = tmp_path / "log", TaskFuture.force_exception
+    log.touch()
+    with ProcessPool(1) as pool:
+        first = pool.submit(append_and_read, str(log), "first", str(fifo))
+        queued = pool.submit(append, str(log), "queued")
+        assert eventually(lambda: "first" in log.read_text())
+
+        def end_first_task(future: TaskFuture[Any], error: BaseException) -> bool:
+            if future is queued:
+                write_fifo(fifo, "go on")
+                first.result(HANG_SECONDS)
+            return force(future, error)
+
+        monkeypatch.setattr(TaskFuture, "force_exception", end_first_task)
+        assert pool.stop(queued, TaskStopped("stop"))
+    assert isinstance(queued.exception(0), TaskStopped)
+    assert log.read_text() == "first\n"
+    assert pool.statistics().finished["cancellation"] == 1
+
+
+def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
+    """Both continue a fork server that a task has stopped, under a lock."""
+    servers, ended = ForkServers(), threading.Event()
+
+    def handle_signal(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not ForkServers.resume.__code__:
+            return None
+        if event == "line":
+            servers.resume()
+        return handle_signal
+
+    def resume() -> None:
+        sys.settrace(handle_signal)
+        servers.resume()
+        ended.set()
+
+    threading.Thread(target=resume, daemon=True).start()
+    assert ended.wait(HANG_SECONDS)
+
+
 def test_measurements_count_child_processes_even_unreaped_ones(pool: ProcessPool) -> None:
     for waited in (True, False):
         future = pool.submit_named("children", burn_in_child, 0.3, wait=waited)
@@ -563,11 +608,14 @@ def test_failing_initializer_tells_waiting_threads_of_cancelled_tasks() -> None:
     assert pool.statistics().finished["cancellation"] == 1
 
 
-def test_failing_initializer_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    with ProcessPool(1, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_failing_initializer_is_logged_with_one_traceback(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    with ProcessPool(workers, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
         assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
     assert {record.message for record in caplog.records} == {"initializer failed"}
-    assert "in raise_it\n" in caplog.text
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.levelname == "CRITICAL"
+    assert caplog.text.count("in raise_it\n") == 1
     assert "ValueError: no database" in caplog.text
 
 

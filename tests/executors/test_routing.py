@@ -54,6 +54,21 @@ def test_burners_that_share_the_interpreter_lock_are_recognized(concurrent: int,
     assert router.choose("burns") == "processes"
 
 
+def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
+    """Beside others, a task of 0.1 ms took 4 ms, and a function whose results can't be pickled failed in a process."""
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("short", measured(cpu=0.0001, wall=0.004, delay=0.0038), concurrent=1)
+    assert (router.choose("short"), router.is_brief("short")) == ("threads", True)
+
+
+def test_brief_tasks_of_which_one_waited_for_the_lock_stay_in_threads() -> None:
+    """Their mean demand was that of the brief ones, and their mean duration that of the other one."""
+    router = Router(Strategy.ADAPTIVE)
+    for cpu, wall in ((4e-6, 5e-6), (3e-4, 0.036), (6e-6, 7e-6), (6e-6, 7e-6)):
+        router.learn("brief", measured(cpu=cpu, wall=wall), concurrent=1)
+        assert router.choose("brief") == "threads"
+
+
 def test_wait_for_a_core_counts_as_demand() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=0.4, delay=0.58), concurrent=1)

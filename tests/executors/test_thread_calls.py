@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
@@ -51,6 +52,22 @@ def import_path_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("sys.path", ["", *sys.path])
     yield
     sys.modules.pop("scripts", None)
+
+
+def test_call_that_forbids_the_exporter_descriptors_fails_and_is_undone(tmp_path: Path) -> None:
+    """Each later poll() of the exporter failed: an internal error ended the run."""
+    (tmp_path / "scripts.py").write_text(
+        "import resource\nkind = resource.RLIMIT_NOFILE\n"
+        "def forbid():\n    resource.setrlimit(kind, (0, resource.getrlimit(kind)[1]))\n"
+    )
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    call = ThreadCall(ThreadCalls(set), "task", lambda _: None)
+    try:
+        with pytest.raises(OSError, match=r"the exporter's limit on descriptors \(RLIMIT_NOFILE\) to 0"):
+            call.run(str(tmp_path), "scripts:forbid", ())
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_processes_of_a_stopped_call_may_clean_up_on_sigterm(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 
 import pytest
 
-from paropt_exporter.executors.thread_group import ThreadGroup
+from paropt_exporter.executors.thread_group import PoolThread, ThreadGroup
+from support.pool_tasks import eventually
 
 
 def _refuse(thread: threading.Thread) -> None:
@@ -41,14 +43,12 @@ def test_join_waits_for_a_thread_that_starts_meanwhile() -> None:
     def finish() -> None:
         assert not joined.wait(0.05)  # the join has the chance to return too early
         done.set()
-        group.remove_current()
 
     def start_successor() -> None:
         assert joining.wait(10)
         assert not joined.wait(0.05)  # the join has begun
         group.announce("second")
         group.start("second", finish)
-        group.remove_current()
 
     group.announce("first")
     group.start("first", start_successor)
@@ -69,7 +69,6 @@ def test_threads_may_exit_during_join() -> None:
 
     def work() -> None:
         assert go.wait(10)
-        group.remove_current()
 
     for number in range(50):
         group.announce(f"worker {number}")
@@ -79,16 +78,18 @@ def test_threads_may_exit_during_join() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
 
 
-def test_join_waits_until_a_thread_after_its_last_call_has_exited() -> None:
+def test_join_waits_until_a_thread_after_its_work_has_exited(monkeypatch: pytest.MonkeyPatch) -> None:
     group, leaving, joined = ThreadGroup(), threading.Event(), threading.Event()
+    run = PoolThread.run
 
-    def work() -> None:
-        group.remove_current()
+    def run_and_stay(thread: PoolThread) -> None:
+        run(thread)
         leaving.set()
         joined.wait(0.05)  # the join has the chance to return too early
 
+    monkeypatch.setattr(PoolThread, "run", run_and_stay)
     group.announce("leaving")
-    group.start("leaving", work)
+    group.start("leaving", threading.Event().set)
     assert leaving.wait(10)
     assert group.join()
     assert "leaving" not in {thread.name for thread in threading.enumerate()}
@@ -100,7 +101,6 @@ def test_group_keeps_no_thread_that_has_exited() -> None:
 
     def work() -> None:
         seen.append(weakref.ref(threading.current_thread()))
-        group.remove_current()
 
     for number in range(5):
         group.announce(f"worker {number}")
@@ -125,6 +125,30 @@ def test_join_skips_forgotten_threads() -> None:
     group.forget_thread(idents[0])
     group.join()
     go.set()
+
+
+def test_join_stops_to_wait_for_a_thread_that_is_forgotten_meanwhile() -> None:
+    group, go, idents = ThreadGroup(), threading.Event(), []
+
+    def work() -> None:
+        idents.append(threading.get_ident())
+        assert go.wait(10)
+
+    group.announce("left behind")
+    group.start("left behind", work)
+    joining = threading.Thread(target=group.join)
+    joining.start()
+    assert eventually(lambda: _is_in(joining, "wait") and idents != [])
+    group.forget_thread(idents[0])
+    joining.join(10)
+    assert not joining.is_alive()
+    go.set()
+
+
+def _is_in(thread: threading.Thread, name: str) -> bool:
+    """Return whether a thread's innermost Python function has this name."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == name
 
 
 def test_refused_thread_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,22 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from types import FrameType
 
 import pytest
 
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.events import Strategy
+from paropt_exporter.executors import Router, ThreadPool, procfs, threads
+from paropt_exporter.executors.adaptive.scheduler import measure_so_far
+from paropt_exporter.executors.base import PROCESSES
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
 from paropt_exporter.executors.threads.pool_state import Worker
+from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -223,12 +229,34 @@ def test_stopping_the_last_task_of_a_closed_pool_leaves_the_queued_ones_a_worker
         pool.shutdown()
 
 
+def test_exit_waits_for_the_thread_that_a_stop_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stopped thread had left the pool and its successor had not joined it yet: the interpreter ended without."""
+    release, seen = threading.Event(), list[bool]()
+    pool = ThreadPool(1)
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    queued = pool.submit(double, 4)
+    assert eventually(stuck.running)
+    pool.shutdown(wait=False)
+    begin = ThreadGroup.clear_shortage
+
+    def join_and_begin(group: ThreadGroup) -> None:
+        seen.append(group.join(0.0))
+        begin(group)
+
+    monkeypatch.setattr(ThreadGroup, "clear_shortage", join_and_begin)
+    assert pool.stop(stuck, TaskStopped("over its limit"))
+    assert queued.result(HANG_SECONDS) == 8
+    pool.shutdown()  # the stopped thread runs on
+    release.set()
+    assert seen[0] is False
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with ThreadPool(1) as pool:
         stuck = pool.submit(release.wait, HANG_SECONDS)
         assert eventually(stuck.running)
@@ -240,38 +268,34 @@ def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatc
         assert (pool.live, pool.statistics().finished["success"]) == (1, 1)
 
 
-def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_as_its_thread_ends(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch, start: Callable[[threading.Thread], None]
+) -> None:
+    """Stop a task whose thread ends before `start` is called for its successor."""
     release = threading.Event()
-
-    def refuse_late(thread: threading.Thread) -> None:
-        release.set()
-        assert eventually(lambda: pool.abandoned == ())
-        raise RuntimeError("can't start new thread")
-
-    with ThreadPool(1) as pool:
-        stuck = pool.submit(release.wait, HANG_SECONDS)
-        assert eventually(stuck.running)
-        with monkeypatch.context() as scarce:
-            scarce.setattr(threading.Thread, "start", refuse_late)
-            assert pool.stop(stuck, TaskStopped("over its limit"))
-        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
-        assert pool.live == 1
-
-
-def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    release, start = threading.Event(), threading.Thread.start
 
     def start_late(thread: threading.Thread) -> None:
         release.set()
         assert eventually(lambda: pool.abandoned == ())
         start(thread)
 
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    assert eventually(stuck.running)
+    with monkeypatch.context() as slow:
+        slow.setattr(threading.Thread, "start", start_late)
+        assert pool.stop(stuck, TaskStopped("over its limit"))
+
+
+def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPool(1) as pool:
-        stuck = pool.submit(release.wait, HANG_SECONDS)
-        assert eventually(stuck.running)
-        with monkeypatch.context() as slow:
-            slow.setattr(threading.Thread, "start", start_late)
-            assert pool.stop(stuck, TaskStopped("over its limit"))
+        stop_as_its_thread_ends(pool, monkeypatch, refuse)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert pool.live == 1
+
+
+def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPool(1) as pool:
+        stop_as_its_thread_ends(pool, monkeypatch, threading.Thread.start)
         assert eventually(lambda: pool.live == 1 and pool.statistics().starting == 0)
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
 
@@ -374,7 +398,7 @@ def test_map_with_buffersize_reads_only_so_far_ahead() -> None:
 
 def test_million_items_with_buffersize_need_little_memory() -> None:
     code = """
-from paropt_exporter.executors import ThreadPool, procfs
+from paropt_exporter.executors import ThreadPool, procfs, threads
 with ThreadPool(2) as pool:
     assert sum(1 for _ in pool.map(abs, range(1_000_000), buffersize=1000)) == 1_000_000
 print(procfs.read_memory_peak_bytes())
@@ -490,6 +514,40 @@ def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
         pool.shutdown()
 
 
+def test_interrupt_anywhere_in_submit_loses_no_worker() -> None:
+    """An interrupt after the note that a worker wakes, and before its waking, left all of them asleep."""
+    with ThreadPool(2) as pool:
+        line, interrupted = 1, True
+        while interrupted:
+            assert eventually(lambda: list_innermost(pool) == ["_wait_for_work"] * 2)
+            interrupted = interrupted_at(line, lambda: pool.submit(double, 1), threads)
+            assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
+            line += 1
+    assert line > 10  # there were as many places
+
+
+def list_innermost(pool: ThreadPool) -> list[str]:
+    """Return the names of the functions in which the threads of a pool are."""
+    frames = sys._current_frames()
+    prefix = f"paropt-{pool.name}"
+    found = [frames.get(thread.ident or 0) for thread in threading.enumerate() if thread.name.startswith(prefix)]
+    return [frame.f_code.co_name for frame in found if frame is not None]
+
+
+def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ThreadPool(3)
+        assert eventually(lambda pool=pool: list_innermost(pool) == ["_wait_for_work"] * 3)  # type: ignore[misc]
+        interrupted = interrupted_at(line, pool.shutdown, threads)
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 10
+
+
 def test_idle_pool_uses_no_cpu() -> None:
     with ThreadPool(16) as pool:
         assert eventually(lambda: pool.statistics().idle == 16)
@@ -524,3 +582,22 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     ((seen, task),) = pool_state.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
+
+
+def test_sample_of_a_computing_task_is_dated_before_slow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.007
+
+    def read_delay(_: str) -> float:
+        nonlocal now
+        now += 0.015  # the other threads compute: each read waits for the interpreter's lock
+        return 0.0
+
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.006)
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", read_delay)
+    monkeypatch.setattr(pool_state, "monotonic", lambda: now)
+    worker = Worker("worker")
+    worker.task, worker.started_seconds = (TaskFuture(), nothing), 10.0
+    ((_, task),) = pool_state.sample_running([worker], children=lambda _: False)
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("computes", measure_so_far(task), concurrent=1)
+    assert router.choose("computes") == PROCESSES

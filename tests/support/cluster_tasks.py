@@ -52,6 +52,7 @@ def _load_or_exit() -> ExitsWhereLoaded:
 
 LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no outcome": lambda values: {**values, "value": None},
+    "has no outcome": lambda values: {**values, "value": replace(values["value"], result=["success"])},
     "another task": lambda values: {**values, "attempt": values["attempt"] + 1},
     "no exception": lambda values: {**values, "value": None, "error": "it failed"},
     "type int": lambda values: 5,
@@ -84,12 +85,37 @@ def answer_twice() -> None:
     MessageStream.send = lambda self, *messages: send(self, *messages, *messages)  # type: ignore[method-assign]
 
 
-def send_exits() -> None:
-    """Have the agent of this worker send a value that exits where it is loaded; for the worker's own process."""
+def build_malformed() -> dict[str, object]:
+    """Build objects that an agent never sends in the place of its list of answers."""
+    from paropt_exporter.executors.cluster.messages import RunningUsage, WorkerUsage
+
+    unsound: Any = RunningUsage(attempt=1, elapsed_seconds=nan)
+    no_number: Any = "much"
+    return {
+        "an exit": ExitsWhereLoaded(),
+        "a number": 5,
+        "a text": "answers",
+        "half an answer": [(1,)],
+        "no attempt": [([], b"")],
+        "no memory": [WorkerUsage(memory_available_bytes=no_number)],
+        "no time": [WorkerUsage(memory_available_bytes=1, running=(unsound,))],
+    }
+
+
+MALFORMED = ("an exit", "a number", "a text", "half an answer", "no attempt", "no memory", "no time")
+
+
+def send_malformed(kind: str) -> None:
+    """Have the agent of this worker send such an object; for the worker's own process."""
     from paropt_exporter.executors.cluster.message_stream import MessageStream
 
-    send = MessageStream.send
-    MessageStream.send = lambda self, *_: send(self, ExitsWhereLoaded())  # type: ignore[method-assign]
+    malformed: Any = build_malformed()[kind]
+
+    def send(stream: MessageStream, *_: object) -> None:
+        stream._pending = malformed
+        stream._wakes_writer.set()
+
+    MessageStream.send = send  # type: ignore[assignment, method-assign]
 
 
 def lose_temporary_folder() -> None:

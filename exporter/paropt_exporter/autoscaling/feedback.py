@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
@@ -31,6 +32,7 @@ from paropt_exporter.autoscaling.signals.local_counters import Rates
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import values
+from paropt_exporter.config.credentials import build_headers
 from paropt_exporter.events import Event, PoolStatistics, QueryCounts
 from paropt_exporter.families import Family
 from paropt_exporter.promql import build_selector, select
@@ -156,20 +158,15 @@ def _build_client_settings(prometheus: values.Prometheus, root: Path) -> ClientS
     def resolve(path: str | None) -> Path | None:
         return None if path is None else root / path
 
-    basic, tls = prometheus.basic_auth, prometheus.tls
+    tls = prometheus.tls or values.Tls()
     return ClientSettings(
         url=prometheus.url or "",  # never empty: `apply_host_config` reports a missing one
         timeout_seconds=prometheus.timeout,
-        bearer_token_file=resolve(prometheus.bearer_token_file),
-        bearer_token_env=prometheus.bearer_token_env,
-        username=basic.username if basic else None,
-        password_file=resolve(basic.password_file) if basic else None,
-        password_env=basic.password_env if basic else None,
-        ca_file=resolve(tls.ca_file) if tls else None,
-        cert_file=resolve(tls.cert_file) if tls else None,
-        key_file=resolve(tls.key_file) if tls else None,
-        headers=dict(prometheus.headers),
-        header_files={name: root / path for name, path in prometheus.header_files.items()},
+        read_headers=partial(build_headers, prometheus, root),
+        secret_headers=tuple(prometheus.header_files),
+        ca_file=resolve(tls.ca_file),
+        cert_file=resolve(tls.cert_file),
+        key_file=resolve(tls.key_file),
     )
 
 

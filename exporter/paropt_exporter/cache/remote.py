@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING
 from msgspec import Struct, field
 
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
-from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, Store
+from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, SIZE_VARIABLE, Store
 from paropt_exporter.config.credentials import SecretError, build_headers, describe_cause, read_secret
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.config.values import Tls
@@ -41,7 +41,6 @@ _DIGEST_HASH, _DIGEST_SIZE = 1, 2
 _VARINT, _DELIMITED = 0, 2  # wire types
 _FIXED_SIZES = {1: 8, 5: 4}
 _TIMEOUT_SECONDS = (3.0, 30.0)  # to connect, and between two reads
-_LARGEST_CONTENT_BYTES = 1 << 31
 _CHUNK_BYTES = 1 << 18
 _LIMIT_SECONDS = 30.0  # for a result, and one second more for each of these bytes
 _SLOWEST_BYTES_PER_SECOND = 100_000
@@ -64,6 +63,10 @@ class RemoteFailed(Exception):
     """The server did not answer as the protocol says. The message has the reason, in a line."""
 
 
+class ResultTooLarge(Exception):
+    """A result has more bytes than this program takes. The message says so, in a line."""
+
+
 class Access(Struct, frozen=True, kw_only=True):
     """The headers with this host's credentials, and the paths of its certificates."""
 
@@ -79,7 +82,8 @@ class RemoteCache:
     does not limit a server that sends a byte now and then.
 
     Guarantees: nothing that was downloaded is used before its digest is verified; an entry is uploaded after its
-    contents; no method blocks longer than `limit_seconds` and what the moved bytes take at 100 kB/s.
+    contents; no result brings more bytes than the store may have; no method blocks longer than `limit_seconds` and
+    what the moved bytes take at 100 kB/s.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class RemoteCache:
     def fetch(self, key: str, store: Store, given_up: Event) -> bool:
         """Download a result with all its contents into the store. Return whether it is there now.
 
-        `given_up` ends the wait early. Raises RemoteFailed, and StoreUnusable if the store can't take it.
+        `given_up` ends the wait early. Raises RemoteFailed, ResultTooLarge, and StoreUnusable if it can't be written.
         """
         if self.failure:
             return False
@@ -120,7 +124,7 @@ class RemoteCache:
             self._wait(lambda: _send_result(connection, entry, store), Event(), f"PUT ac/{entry.key[:9]}…")
 
     def _wait(self, transfer: Callable[[], object], given_up: Event, what: str) -> object:
-        """Return the result of a transfer, None if it was given up. Raises RemoteFailed and StoreUnusable."""
+        """Return the result of a transfer, None if it was given up. Raises the errors of `fetch`."""
         done: Future[object] = Future()
         began, before = time.monotonic(), self._connection.moved_bytes
         Thread(target=_run, args=(transfer, done), name="paropt-remote", daemon=True).start()
@@ -170,12 +174,40 @@ def _fetch_result(connection: _Connection, key: str, store: Store) -> bool:
     entry = parse_entry(content)
     if entry.key != key:
         raise RemoteFailed("an entry has the key of another one")
-    if not all(store.has(blob) or connection.fetch_content(blob, store) for blob in entry.list_blobs()):
+    room = _Room(store.limit_bytes, f"the size of the store ({SIZE_VARIABLE})")
+    room.check(sum({file.value: file.size_bytes for file in entry.files}.values()))
+    if not all(_fetch_content(connection, blob, store, room) for blob in dict.fromkeys(entry.list_blobs())):
         return False
     for listing in entry.listings:  # for the reasons of later misses only
-        with suppress(RemoteFailed, BadEntry):
-            store.has(listing) or connection.fetch_content(listing, store)
+        with suppress(RemoteFailed, BadEntry, ResultTooLarge):
+            _fetch_content(connection, listing, store, room)
     store.save(entry)
+    return True
+
+
+class _Room:
+    """The bytes that a download may still have."""
+
+    def __init__(self, limit_bytes: int, limit: str) -> None:
+        self._left_bytes = limit_bytes
+        self._limit = f"{limit_bytes:,} bytes, {limit}"
+
+    def take(self, size_bytes: int) -> None:
+        """Take so many bytes. Raises ResultTooLarge if there is no room for them."""
+        self.check(size_bytes)
+        self._left_bytes -= size_bytes
+
+    def check(self, size_bytes: int) -> None:
+        """Raise ResultTooLarge if there is no room for so many bytes."""
+        if size_bytes > self._left_bytes:
+            raise ResultTooLarge(f"a result of the remote cache is not used: it has more than {self._limit}")
+
+
+def _fetch_content(connection: _Connection, digest: str, store: Store, room: _Room) -> bool:
+    """Return whether a content is in the store, after downloading it if it was not."""
+    if not store.has(digest):
+        return connection.fetch_content(digest, store, room)
+    room.take(store.get_size(digest))  # as if it were new: contents that a run has left behind must not add up
     return True
 
 
@@ -204,19 +236,20 @@ class _Connection:
         self._session: Session | None = None
 
     def get(self, name: str) -> bytes | None:
-        """Return a small content, None if there is none. Raises RemoteFailed."""
+        """Return a small content, None if there is none. Raises RemoteFailed and ResultTooLarge."""
         with self._request("GET", name) as answer:
             if not _has_content(answer, name):
                 return None
-            return b"".join(self._iter_content(answer, name, LARGEST_ENTRY_BYTES))
+            room = _Room(LARGEST_ENTRY_BYTES, "the most that an entry may have")
+            return b"".join(self._iter_content(answer, name, room))
 
-    def fetch_content(self, digest: str, store: Store) -> bool:
-        """Download a content into the store. Raises RemoteFailed, BadEntry and StoreUnusable."""
+    def fetch_content(self, digest: str, store: Store, room: _Room) -> bool:
+        """Download a content into the store. Raises RemoteFailed, ResultTooLarge, BadEntry and StoreUnusable."""
         name = f"cas/{digest}"
         with self._request("GET", name) as answer:
             if not _has_content(answer, name):
                 return False
-            store.add_chunks(self._iter_content(answer, name, _LARGEST_CONTENT_BYTES), digest)
+            store.add_chunks(self._iter_content(answer, name, room), digest)
         return True
 
     def send_content(self, digest: str, store: Store) -> None:
@@ -241,15 +274,12 @@ class _Connection:
         with self._request("HEAD", name) as answer:
             return answer.status_code == 200
 
-    def _iter_content(self, answer: Response, name: str, limit_bytes: int) -> Iterator[bytes]:
+    def _iter_content(self, answer: Response, name: str, room: _Room) -> Iterator[bytes]:
         import requests
 
-        size_bytes = 0
         try:
             for chunk in answer.iter_content(_CHUNK_BYTES):
-                size_bytes += len(chunk)
-                if size_bytes > limit_bytes:
-                    raise RemoteFailed(f"GET {name[:12]}… returned more than {limit_bytes:,} bytes")
+                room.take(len(chunk))
                 self._count(len(chunk))
                 yield chunk
         # A RequestException is an OSError, which would look like one of the store; a ValueError: a negative size.

@@ -394,11 +394,11 @@ class StageCache:
         """Download a result from the remote cache. Return whether the store has it now."""
         if self._remote is None or self._remote.failure:
             return False
-        from paropt_exporter.cache.remote import RemoteFailed
+        from paropt_exporter.cache.remote import RemoteFailed, ResultTooLarge
 
         try:
             return self._remote.fetch(digest, self._store, self._given_up)
-        except RemoteFailed as error:
+        except (RemoteFailed, ResultTooLarge) as error:
             self._say(str(error))
         except StoreUnusable as error:
             log.debug("a result was not downloaded", extra={"err": str(error)})

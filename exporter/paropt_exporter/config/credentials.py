@@ -46,7 +46,7 @@ def build_headers(server: Server | Prometheus | Push, root: Path = Path("/")) ->
     Paths are relative to `root`. Raises SecretError.
     """
     headers = dict(server.headers)
-    headers |= {name: read_secret(root / file, None) for name, file in server.header_files.items()}
+    headers |= {name: _read_header(root / file, None) for name, file in server.header_files.items()}
     authorization = _build_authorization(server, root)
     return headers | ({"Authorization": authorization} if authorization else {})
 
@@ -59,8 +59,16 @@ def _build_authorization(server: Server | Prometheus | Push, root: Path) -> str:
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
     if server.bearer_token_file is not None or server.bearer_token_env is not None:
         file = root / server.bearer_token_file if server.bearer_token_file is not None else None
-        return f"Bearer {read_secret(file, server.bearer_token_env)}"
+        return f"Bearer {_read_header(file, server.bearer_token_env)}"
     return ""
+
+
+def _read_header(file: Path | None, variable: str | None) -> str:
+    """Return a secret that a header takes as it is. Raises SecretError."""
+    secret = read_secret(file, variable)
+    if not secret.isascii():
+        raise SecretError(f"the secret in {file or f'${variable}'} is not one line of ASCII text")
+    return secret
 
 
 def list_secrets(headers: Mapping[str, str], named: Iterable[str] = ()) -> tuple[str, ...]:

@@ -499,7 +499,10 @@ class DaskUpload(Section):
     include: tuple[Text, ...] = Field(
         default=(), description="Further files, though git ignores them: paths relative to the config's folder."
     )
-    max: Size = Field(default=500_000_000, description="The largest transfer to a host. Default: 500 MB.")
+    max: Size = Field(
+        default=500_000_000,
+        description="The largest transfer to a host, and of the files of a task from it. Default: 500 MB.",
+    )
 
 
 class Dask(Section):

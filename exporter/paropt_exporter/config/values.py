@@ -275,7 +275,7 @@ class DaskTls(Struct, frozen=True, kw_only=True):
 
 
 class DaskUpload(Struct, frozen=True, kw_only=True):
-    """The files that each host receives besides those of git; `max` in bytes."""
+    """The files that each host receives besides those of git; `max` in bytes, also of the files that a task returns."""
 
     include: tuple[str, ...] = ()
     max: int = 500_000_000

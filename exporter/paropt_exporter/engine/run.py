@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -154,6 +155,9 @@ class Run:
         in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
         self._stages = {stage.name: StageState(stage) for stage in in_order}
         self._open_stages = OpenStages(self._stages)
+        # guards: the changes of one message to running and ready tasks. A measurement after the end of a task, before
+        # the stage that needs it is ready, would offer that stage's slot to a jobserver's clients.
+        self._changing_tasks = threading.Lock()
         self._expected = self._open_stages.revision
         self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
@@ -266,14 +270,15 @@ class Run:
     def measure_demand(self) -> Demand:
         """Return the running and the startable tasks, for the controller."""
         total = self._total_watch
-        return measure_demand(
-            self._open_stages.all(),
-            self._open_stages.startable(),
-            now=self._clock.monotonic(),
-            size=self.size,
-            work=self._sums_work,
-            ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
-        )
+        with self._changing_tasks:
+            return measure_demand(
+                self._open_stages.all(),
+                self._open_stages.startable(),
+                now=self._clock.monotonic(),
+                size=self.size,
+                work=self._sums_work,
+                ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
+            )
 
     # Starting
 
@@ -469,6 +474,10 @@ class Run:
     # Messages
 
     def _handle_message(self, message: object) -> None:
+        with self._changing_tasks:
+            self._apply_message(message)
+
+    def _apply_message(self, message: object) -> None:
         match message:
             case _Ended(attempt):
                 if not self._offer_to_cache(attempt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -232,7 +233,8 @@ class TaskFuture(Future[T]):
         try:
             self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
-            log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
+            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
+                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
         return True
 
     def _wait(self, timeout: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -53,13 +54,34 @@ def starts_threads() -> bool:
 
 def _close_at_exit() -> None:
     _exiting.set()
-    for pools in (tuple(_schedulers), tuple(_pools)):
-        for pool in pools:
-            pool.close(refusal=AFTER_EXIT_MESSAGE)
-        for pool in pools:
-            pool.join()
+    seen: set[PoolState] = set()
+    _close_all(seen)
     _closed.set()
+    _close_all(seen)  # those that another thread registered before it could see the event
     FORK_SERVERS.close()
+
+
+def _close_all(seen: set[PoolState]) -> None:
+    """Close and join all pools, also those that their tasks make meanwhile."""
+    while _close_new(_schedulers, seen) or _close_new(_pools, seen):
+        pass
+
+
+def _close_new(pools: weakref.WeakSet[PoolState], seen: set[PoolState]) -> bool:
+    """Close and join the pools that were not seen before; return whether there were any."""
+    new = [pool for pool in _list_pools(pools) if pool not in seen]
+    seen.update(new)
+    for pool in new:
+        pool.close(refusal=AFTER_EXIT_MESSAGE)
+    for pool in new:
+        pool.join()
+    return bool(new)
+
+
+def _list_pools(pools: weakref.WeakSet[PoolState]) -> list[PoolState]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread has made a pool: the set changed during iteration
+            return list(pools)
 
 
 def _reset_after_fork() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from paropt_exporter import descriptors
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
@@ -52,7 +53,8 @@ class ThreadCall:
             self._claim_thread()
             from paropt_exporter.executors.calls import run_call  # here: shows that code of the user has run
 
-            outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
+            with descriptors.kept_limit():
+                outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
             self._check_stopped()
             return outcome
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
@@ -39,19 +39,24 @@ def list_pool_threads() -> tuple[int, ...]:
 class ThreadGroup:
     """Starts daemon threads for a pool, and joins them.
 
-        announce() ──> starting ──start()──> running ──remove_current()──> leaving ──> exited
-                          └──(the system refuses a thread)────────────────────────────^
+        announce() ──> starting ──start()──> running ──(its work ends)──> leaving ──> exited
+                          │                     └──forget_thread()──> not joined
+                          └──(the system refuses a thread)──> exited
 
     Guarantees:
-      * `join` returns when no announced thread is left, whichever thread starts it.
+      * `join` returns when no announced thread is left, whichever thread starts or forgets it.
       * A thread that is interrupted during `start`, and then shuts the pool down, does not wait for that start.
       * Any thread may call at any point of its own code: the lock is reentrant, and nothing blocks while it is held.
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all threads, as a forked child must: it has none, and the lock may have been held at the fork."""
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
-        self._leaving: set[threading.Thread] = set()  # have made their last call, but may not have exited
+        self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
 
@@ -62,7 +67,7 @@ class ThreadGroup:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
-        thread = PoolThread(target=work, name=name, daemon=True)
+        thread = PoolThread(target=self._run, args=(work,), name=name, daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
@@ -74,18 +79,21 @@ class ThreadGroup:
                 self._starting.pop(name, None)
                 self._changed.notify_all()
 
-    def remove_current(self) -> None:
-        """Note that the calling thread exits; the last call of each thread."""
-        exited = [thread for thread in tuple(self._leaving) if not thread.is_alive()]
-        self._leaving.add(threading.current_thread())
-        self._leaving.difference_update(exited)
-        self._threads.discard(threading.current_thread())
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._changed:
+                self._leaving.difference_update([thread for thread in tuple(self._leaving) if not thread.is_alive()])
+                self._leaving.add(threading.current_thread())
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
 
     def forget_thread(self, ident: int) -> None:
-        """Remove a thread, so that `join` does not wait for it."""
-        for thread in tuple(self._threads):
-            if thread.ident == ident:
-                self._threads.discard(thread)
+        """Remove a thread, so that `join` does not wait for it, even if it does already."""
+        with self._changed:
+            self._threads.difference_update([thread for thread in tuple(self._threads) if thread.ident == ident])
+            self._changed.notify_all()
 
     def add_current(self) -> None:
         """Add the calling thread again after `forget_thread`."""
@@ -113,19 +121,22 @@ class ThreadGroup:
         """Join all threads but the caller, also those that start meanwhile, and return whether all have exited."""
         me = threading.get_ident()
         end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: all(starter == me for starter in self._starting.values()), _left(end))
-            threads = self._list_others(me)
-            if not threads or monotonic() >= end:
-                return not threads
-            for thread in threads:
-                thread.join(_left(end))
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._has_others(me), _left(end)):
+                return False
+            leaving = _list_others(self._leaving, me)
+        for thread in leaving:
+            thread.join(_left(end))
+        return not any(thread.is_alive() for thread in leaving)
 
-    def _list_others(self, me: int) -> list[threading.Thread]:
-        """Return the live threads except the one whose identifier is `me`."""
-        present = (*tuple(self._threads), *tuple(self._leaving))  # in this order: a thread that leaves is in both
-        return [thread for thread in present if thread.ident != me and thread.is_alive()]
+    def _has_others(self, me: int) -> bool:
+        """Return whether a thread other than the one whose identifier is `me` starts or works; under the lock."""
+        return any(starter != me for starter in self._starting.values()) or bool(_list_others(self._threads, me))
+
+
+def _list_others(threads: Iterable[threading.Thread], me: int) -> list[threading.Thread]:
+    """Return the live threads except the one whose identifier is `me`."""
+    return [thread for thread in tuple(threads) if thread.ident != me and thread.is_alive()]
 
 
 def _left(end: float) -> float | None:

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 
 from paropt_exporter.autoscaling.signals.client import Client, ClientSettings, QueryFailed
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.config.credentials import build_headers
+from paropt_exporter.config.values import BasicAuth, Prometheus
 from support.fake_prometheus import (
     Asked,
     FakePrometheus,
@@ -35,13 +38,25 @@ from support.fake_prometheus import (
 TIMEOUT_SECONDS = 0.4
 
 
-def client(url: str, *, timeout: float = 60.0, **access: Any) -> Client:
+def client(url: str, *, timeout: float = 60.0, access: Prometheus | None = None, **tls: Any) -> Client:
+    access = access or Prometheus()
+    settings = ClientSettings(
+        url=url,
+        timeout_seconds=timeout,
+        read_headers=partial(build_headers, access),
+        secret_headers=tuple(access.header_files),
+        **tls,
+    )
     return Client(
-        ClientSettings(url=url, timeout_seconds=timeout, **access),
+        settings,
         clock=SystemClock(),
         jitter=lambda: 0.0,
         stop=threading.Event(),
     )
+
+
+def read_token(file: Path) -> Prometheus:
+    return Prometheus(bearer_token_file=str(file))
 
 
 @pytest.fixture
@@ -93,7 +108,10 @@ def test_secrets_are_read_for_each_query(server: FakePrometheus, tmp_path: Path)
     token, tenant = tmp_path / "token", tmp_path / "tenant"
     token.write_text("first\n")
     tenant.write_text("shop\n")
-    asking = client(server.url, bearer_token_file=token, header_files={"X-Scope-OrgID": tenant})
+    asking = client(
+        server.url,
+        access=Prometheus(bearer_token_file=str(token), header_files={"X-Scope-OrgID": str(tenant)}),
+    )
     asking.query("up")
     token.write_text("second\n")
     asking.query("up")
@@ -105,16 +123,23 @@ def test_basic_auth_takes_its_password_from_the_environment(
     server: FakePrometheus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_PASSWORD", "pässword")
-    client(server.url, username="ops", password_env="PROMETHEUS_PASSWORD").query("up")
+    basic = BasicAuth(username="ops", password_env="PROMETHEUS_PASSWORD")
+    client(server.url, access=Prometheus(basic_auth=basic)).query("up")
     scheme, _, pair = server.asked[0].headers["authorization"].partition(" ")
     assert (scheme, base64.b64decode(pair).decode()) == ("Basic", "ops:pässword")
 
 
 def test_missing_secret_fails_the_query_and_names_the_file(server: FakePrometheus, tmp_path: Path) -> None:
-    failed = failure(server, bearer_token_file=tmp_path / "gone")
+    failed = failure(server, access=read_token(tmp_path / "gone"))
     assert failed.kind == "unauthorized"
     assert "gone" in str(failed)
     assert server.asked == []
+
+
+def test_secret_that_no_header_takes_fails_the_query_and_names_the_file(server: FakePrometheus, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("schlüssel")
+    failed = failure(server, access=read_token(tmp_path / "token"))
+    assert (failed.kind, "token is not one line of ASCII" in str(failed), server.asked) == ("unauthorized", True, [])
 
 
 LABEL_OF_LISTS = {
@@ -202,7 +227,7 @@ def test_redirect_sends_no_secret_to_another_host(server: FakePrometheus, tmp_pa
     (tmp_path / "token").write_text("secret")
     with fake_prometheus(number("1")) as other:
         server.reply = http(307, b"", f"Location: {other.url}/api/v1/query")
-        failed = failure(server, bearer_token_file=tmp_path / "token")
+        failed = failure(server, access=read_token(tmp_path / "token"))
     assert failed.kind == "redirect"
     assert other.asked == []
 
@@ -211,7 +236,7 @@ def test_no_secret_is_in_any_message(server: FakePrometheus, tmp_path: Path, cap
     (tmp_path / "token").write_text("s3cret")
     for _, reply, _ in FAULTS:
         server.reply = reply
-        assert "s3cret" not in str(failure(server, bearer_token_file=tmp_path / "token"))
+        assert "s3cret" not in str(failure(server, access=read_token(tmp_path / "token")))
     assert "s3cret" not in caplog.text
 
 
@@ -231,7 +256,7 @@ def test_secret_that_is_no_file_fails_the_query_at_once(
     server: FakePrometheus, tmp_path: Path, place: Callable[[Path], None]
 ) -> None:
     place(tmp_path / "token")
-    failed = failure(server, bearer_token_file=tmp_path / "token")
+    failed = failure(server, access=read_token(tmp_path / "token"))
     assert (failed.kind, "not a regular file" in str(failed)) == ("unauthorized", True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands import CommandPool
 from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
+from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -135,3 +137,22 @@ def test_task_after_shutdown_is_refused(pool: ClusterPool) -> None:
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 2, 2)
+
+
+def test_shutdown_by_a_callback_waits_for_the_other_tasks_elsewhere(
+    pool: ClusterPool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "go")
+    first = pool.submit_commands("first", [["cat", str(tmp_path / "go")]])
+    first.add_done_callback(lambda _: pool.shutdown())
+    others = [pool.submit(pow, 2, number) for number in range(20)]
+    (tmp_path / "go").write_text("")
+    assert [future.result(WAIT_SECONDS) for future in others] == [2**number for number in range(20)]
+    eventually("the pool is closed", lambda: not find_threads("paropt-cluster"))
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(pow, 2, 2)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def find_threads(beginning: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(beginning)]

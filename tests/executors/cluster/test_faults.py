@@ -29,7 +29,15 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository
 from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.commands.output import OutputFile
-from support.cluster_tasks import EXIT_VARIABLE, LIES, answer_twice, lose_temporary_folder, send_exits, tell_lies
+from support.cluster_tasks import (
+    EXIT_VARIABLE,
+    LIES,
+    MALFORMED,
+    answer_twice,
+    lose_temporary_folder,
+    send_malformed,
+    tell_lies,
+)
 from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
@@ -210,21 +218,29 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
         pool.kill_workers(0.0)
 
 
-def test_message_that_exits_where_it_is_loaded_costs_its_worker_only(
-    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_message_costs_its_worker_and_a_line(
+    own_cluster: DaskCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
     monkeypatch.setenv(EXIT_VARIABLE, "1")
-    own_cluster.start_worker("liar")
+    liar = own_cluster.start_worker("liar")
     pool = open_pool(own_cluster, tmp_path, size=1)
     try:
         assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
-        run_on_workers(own_cluster, send_exits)
+        run_on_workers(own_cluster, send_malformed, kind)
         with pytest.raises(WorkerDied, match=r"told: lost: the worker liar on .* has gone"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
+        liar.kill()
         own_cluster.start_worker("honest", folder="other-host")
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
         pool.kill_workers(0.0)
+    assert {record.message for record in caplog.records} == {"messages can't be read: their connection ends"}
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_one(

@@ -188,6 +188,30 @@ def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskClus
         pool.kill_workers(0.0)
 
 
+def test_files_of_a_task_beyond_the_limit_fail_it_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
+    settings = ClusterSettings(root=project, scheduler=shared_cluster.address, upload_max_bytes=1_000_000)
+    pool = ClusterPool(settings, 1)
+    try:
+        pool.begin_run(())
+        options = RemoteTaskOptions(outputs=("*.bin",), output_file=OutputFile(project / "out.txt"))
+        for bytes_each, fails in ((300_000, False), (700_000, True)):
+            make = f"head -c {bytes_each} /dev/zero | tee a.bin > b.bin"
+            error = pool.submit_commands("t", [["sh", "-c", make]], options=options).exception(WAIT_SECONDS)
+            assert (error is not None) is fails
+        assert str(error) == (
+            "t: its files could not be fetched: OSError: they have more than 1,000,000 bytes, dask.upload.max: "
+            "write less, or raise it"
+        )
+        assert sorted(path.stat().st_size for path in project.glob("*.bin")) == [300_000, 700_000]
+        endless = ["head", "-c", "2000000", "/dev/zero"]
+        failed = pool.submit_commands("t", [endless], options=options)
+        assert isinstance(failed.exception(WAIT_SECONDS), ClusterError)
+        assert (project / "out.txt").stat().st_size <= 1_000_000
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+    finally:
+        pool.kill_workers(0.0)
+
+
 def test_missing_program_is_named_before_the_run(
     pool: ClusterPool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

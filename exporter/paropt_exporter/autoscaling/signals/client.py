@@ -6,7 +6,6 @@ answers instant queries from 30 s ago stamped "now"; Thanos gives partial answer
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
@@ -16,12 +15,11 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -30,7 +28,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from paropt_exporter import families
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.clock import Clock
-from paropt_exporter.config.credentials import SecretError, hide_secrets, list_secrets, read_secret
+from paropt_exporter.config.credentials import SecretError, hide_secrets, list_secrets
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
 
@@ -54,20 +52,19 @@ class QueryFailed(ParoptError):
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):
-    """The server's address and the credentials. Files are read again for each query, since secrets are rotated."""
+    """The server's address and the credentials.
+
+    `read_headers` returns the headers of a query, and may raise SecretError; each query calls it, since secrets rotate.
+    `secret_headers`: the names of those to hide in messages, beside Authorization.
+    """
 
     url: str
     timeout_seconds: float = 5.0
-    bearer_token_file: Path | None = None
-    bearer_token_env: str | None = None
-    username: str | None = None
-    password_file: Path | None = None
-    password_env: str | None = None
+    read_headers: Callable[[], Mapping[str, str]] = dict
+    secret_headers: tuple[str, ...] = ()
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    header_files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Client:
@@ -193,7 +190,7 @@ class Client:
             url,
             data=form if posted else None,
             params=None if posted else form,
-            headers=self._build_headers(),
+            headers=self._read_headers(),
             timeout=left,
             allow_redirects=False,
             stream=True,
@@ -207,16 +204,13 @@ class Client:
             raise QueryFailed("redirect", f"{self._server_name}: redirected to another host, which is not followed")
         return target.partition("?")[0]
 
-    def _build_headers(self) -> dict[str, str]:
+    def _read_headers(self) -> dict[str, str]:
         settings = self._settings
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **settings.headers}
-        headers |= {name: _read_secret(file, None) for name, file in settings.header_files.items()}
-        if settings.bearer_token_file is not None or settings.bearer_token_env is not None:
-            headers["Authorization"] = f"Bearer {_read_secret(settings.bearer_token_file, settings.bearer_token_env)}"
-        if settings.username is not None:
-            pair = f"{settings.username}:{_read_secret(settings.password_file, settings.password_env)}"
-            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        self._secrets = list_secrets(headers, settings.header_files)
+        try:
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity", **settings.read_headers()}
+        except SecretError as error:
+            raise QueryFailed("unauthorized", str(error)) from None
+        self._secrets = list_secrets(headers, settings.secret_headers)
         return headers
 
     @property
@@ -291,16 +285,6 @@ class _Adapter(HTTPAdapter):
 
         watched = type("Watched", (connection,), {"request": request})
         return type("WatchedPool", (pool,), {"ConnectionCls": watched})
-
-
-def _read_secret(file: Path | None, variable: str | None) -> str:
-    try:
-        secret = read_secret(file, variable)
-    except SecretError as error:
-        raise QueryFailed("unauthorized", str(error)) from None
-    if file is not None and not secret.isascii():
-        raise QueryFailed("unauthorized", f"the secret in {file} is not one line of ASCII text")
-    return secret
 
 
 def _read_body(response: requests.Response) -> bytes:

@@ -87,6 +87,7 @@ class Router:
         """
         wall = measurement.ended_seconds - measurement.started_seconds
         time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
+        seconds = max(0.0, round(wall - time.wait_seconds, 6))  # a busy machine makes no short task worth moving
         demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
         if _woke_up_late(time):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
@@ -94,12 +95,14 @@ class Router:
         crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
         read = 1.0 if crowded else demand
         with self._lock:
-            known = self._known.setdefault(key, _Knowledge(cpu_demand=read, seconds=wall))
+            known = self._known.setdefault(key, _Knowledge(cpu_demand=read, seconds=seconds))
             known.clear += not crowded
             known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
-            known.seconds += _NEWEST_WEIGHT * (wall - known.seconds)
+            known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
             if not known.doubted:
-                known.cpu_demand += _NEWEST_WEIGHT * (read - known.cpu_demand)
+                # Weighted by duration: brief tasks and one that waited long are no function that computes for long.
+                weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
+                known.cpu_demand += weight * (read - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
@@ -153,7 +156,7 @@ class Router:
 
 
 class FunctionProfile(Struct, frozen=True, kw_only=True):
-    """The mean CPU demand (0 to 1 core) and duration of a function's tasks.
+    """The mean CPU demand (0 to 1 core) and duration of a function's tasks, without their waits for a core.
 
     `children_demand`: the CPU demand of the child processes of one task, in cores.
     """
@@ -195,7 +198,7 @@ def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
 
 
 class _Knowledge(Struct):
-    """The measurements of one function: averages of its CPU demand and duration."""
+    """The measurements of one function: averages of its CPU demand, and of its duration without waits for a core."""
 
     cpu_demand: float
     seconds: float

@@ -664,7 +664,12 @@ class Monitor:
 
 
 def get_age_seconds(task: RunningTask) -> float:
-    return max(1e-6, monotonic() - task.started_seconds)
+    """Return how old a task was when it was sampled."""
+    return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
+
+
+def _get_sampled_seconds(task: RunningTask) -> float:
+    return monotonic() if task.sampled_seconds is None else task.sampled_seconds
 
 
 def count_competing(demands: Sequence[float]) -> int:
@@ -689,7 +694,7 @@ def measure_so_far(task: RunningTask) -> Measurement:
         worker=task.worker,
         pid=os.getpid(),
         started_seconds=task.started_seconds,
-        ended_seconds=monotonic(),
+        ended_seconds=_get_sampled_seconds(task),
         cpu_seconds=task.thread_run_seconds,
         run_delay_seconds=task.run_delay_seconds,
     )

@@ -193,19 +193,28 @@ class ClusterPool:
         if cancel_futures:
             for future in futures:
                 future.cancel()
-        if wait:
-            for future in futures:
-                if not future.done():
-                    _wait_for(future)
-        self._coordinator.close()
+        self._leave(futures if wait else ())
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
         """End all tasks and leave the cluster. Return nothing: no process of a worker is left here."""
         del after_seconds
         with self._lock:
             self._closed = True
-        self._coordinator.close()
+        self._leave()
         return ()
+
+    def _leave(self, futures: Sequence[TaskFuture[Any]] = ()) -> None:
+        """Wait for the futures, then close the cluster. A callback of a future lets another thread do so.
+
+        The coordinator's thread, which calls it, settles the futures that it would wait for.
+        """
+        if self._coordinator.is_current_thread:
+            threading.Thread(target=self._leave, args=(futures,), name="paropt-cluster-end").start()
+            return
+        for future in futures:
+            if not future.done():
+                _wait_for(future)
+        self._coordinator.close()
 
     def _submit(self, label: str, work: RemoteWork, options: RemoteTaskOptions) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture()

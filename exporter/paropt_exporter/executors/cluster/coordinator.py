@@ -35,6 +35,7 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
     find_fault,
+    is_sound_usage,
 )
 from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -126,6 +127,11 @@ class Coordinator:
             beginning.result()
         except FutureCancelled:
             raise ClusterError("dask: the pool was closed") from None
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller is the coordinator's own thread, as in a callback of a future."""
+        return threading.current_thread() is self._thread
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -602,6 +608,7 @@ class Coordinator:
         )
 
     def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
+        """Take the answers of a worker. Raises some exception if they make no sense."""
         now = worker.heard_seconds = monotonic()
         for answer in answers:
             if isinstance(answer, WorkerUsage):
@@ -651,6 +658,7 @@ class Coordinator:
                 reply,
                 root=self._settings.root,
                 wants_outputs=self._uploads is not None,
+                max_bytes=self._settings.upload_max_bytes,
             )
         except Exception as error:  # noqa: BLE001 -- a full disk here, or a worker that has gone
             why = ClusterError(f"{item.task.label}: its files could not be fetched: {to_one_line(describe(error))}")
@@ -727,6 +735,8 @@ def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
 
 
 def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:
+    if not is_sound_usage(usage):
+        raise ValueError("the usage of its tasks makes no sense")
     worker.memory_available_bytes = usage.memory_available_bytes
     for task in usage.running:
         if (item := worker.items.get(task.attempt)) is not None:

@@ -127,19 +127,20 @@ def find_cache() -> Path:
 
 
 async def fetch_files(
-    client: Any, address: str, files: LocalFiles, reply: TaskReply, *, root: Path, wants_outputs: bool
+    client: Any, address: str, files: LocalFiles, reply: TaskReply, *, root: Path, wants_outputs: bool, max_bytes: int
 ) -> None:
-    """Fetch all files of a reply. Raises OSError, also for an output outside `root`."""
+    """Fetch all files of a reply. Raises OSError, also for an output outside `root`, or for more than `max_bytes`."""
     fetched: list[str] = []
+    download = _Download(client, address, max_bytes)
     if wants_outputs:
         for output in reply.outputs:
             path = choose_destination(root, output.name, files.outputs)
-            await _write_file(client, address, output, path)
+            await _write_file(download, output, path)
     if reply.report is not None and files.report is not None:
-        await _write_file(client, address, reply.report, files.report)
+        await _write_file(download, reply.report, files.report)
         fetched += [reply.report.path] if reply.report.content is None else []
     if reply.output is not None:
-        await _write_output(client, address, reply.output, files)
+        await _write_output(download, reply.output, files)
         fetched += [reply.output.path] if reply.output.content is None else []
     if fetched:
         await transfers.call_worker(client, address, transfers.remove_files, tuple(fetched))
@@ -154,21 +155,36 @@ def choose_destination(root: Path, name: str, patterns: tuple[str, ...]) -> Path
     return path
 
 
-async def _read(client: Any, address: str, file: RemoteFile) -> AsyncIterator[bytes]:
-    if file.content is not None:
-        yield file.content
-        return
-    async for piece in transfers.fetch_pieces(client, address, file.path):
-        yield piece
+class _Download:
+    """Reads the files of one reply, up to `max_bytes` of all together: a worker may send a file without end."""
+
+    def __init__(self, client: Any, address: str, max_bytes: int) -> None:
+        self._client = client
+        self._address = address
+        self._max_bytes = self._left_bytes = max_bytes
+
+    async def read(self, file: RemoteFile) -> AsyncIterator[bytes]:
+        """Yield the pieces of a file. Raises OSError."""
+        if file.content is not None:
+            yield self._count(file.content)
+            return
+        async for piece in transfers.fetch_pieces(self._client, self._address, file.path):
+            yield self._count(piece)
+
+    def _count(self, piece: bytes) -> bytes:
+        self._left_bytes -= len(piece)
+        if self._left_bytes < 0:
+            raise OSError(f"they have more than {self._max_bytes:,} bytes, dask.upload.max: write less, or raise it")
+        return piece
 
 
-async def _write_file(client: Any, address: str, file: RemoteFile, path: Path) -> None:
+async def _write_file(download: _Download, file: RemoteFile, path: Path) -> None:
     """Write a file beside its place, then move it there: readers never see a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode & 0o777 | 0o600), "wb") as made:
-            async for piece in _read(client, address, file):
+            async for piece in download.read(file):
                 await asyncio.to_thread(made.write, piece)
         partial.replace(path)
     except BaseException:
@@ -176,12 +192,12 @@ async def _write_file(client: Any, address: str, file: RemoteFile, path: Path) -
         raise
 
 
-async def _write_output(client: Any, address: str, file: RemoteFile, files: LocalFiles) -> None:
+async def _write_output(download: _Download, file: RemoteFile, files: LocalFiles) -> None:
     """Append the whole output of a task to its stage's file, and hand it to the task logs."""
     tail, sink = b"", files.open_sink() if files.open_sink is not None else None
     appended = files.output_file.open() if files.output_file is not None else None
     try:
-        async for piece in _read(client, address, file):
+        async for piece in download.read(file):
             if appended is not None:
                 append(appended, piece)
             if sink is not None:

@@ -38,20 +38,23 @@ class MessageStream:
         self._wakes_writer.set()
 
     async def serve(self, handle: Callable[[list[Any]], None]) -> None:
-        """Hand arriving messages to `handle` until the connection ends or one can't be read, then return."""
+        """Hand arriving messages to `handle` until the connection ends, then return.
+
+        If messages can't be read, or `handle` raises, log a line and end the connection.
+        """
         writer = asyncio.get_running_loop().create_task(self._write())
         try:
             while True:
                 try:
-                    content = (await self._comm.read())["messages"]
+                    message = await self._comm.read()
                 except OSError:  # Dask's CommClosedError is one
                     return
                 try:
-                    messages = pickle.loads(content)
+                    handle(pickle.loads(message["messages"]))
                 except BaseException as error:  # noqa: BLE001 -- classes of the sender; an exit would end the event loop
-                    log.warning("messages can't be read: their connection ends", extra={"err": describe(error)})
+                    facts = {"peer": self._comm.peer_address, "err": describe(error)}
+                    log.warning("messages can't be read: their connection ends", extra=facts)
                     return
-                handle(messages)
         finally:
             writer.cancel()
             self.close()

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.events import Measurement, Result
 from paropt_exporter.executors.calls import CallOutcome
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 
@@ -118,8 +119,10 @@ def find_fault(task: RemoteTask, reply: object) -> str:
         return "has a measurement that makes no sense"
     if reply.error is not None:
         return "" if isinstance(reply.error, BaseException) else "has no exception as its error"
-    outcome = _OUTCOMES.get(type(task.work))
-    return "" if outcome is None or isinstance(reply.value, outcome) else "has no outcome"
+    if isinstance(task.work, RemoteFunction):
+        return ""
+    is_outcome = _is_command_outcome if isinstance(task.work, RemoteCommands) else _is_call_outcome
+    return "" if is_outcome(reply.value) else "has no outcome"
 
 
 _LEAST = -1.0  # the difference of two CPU times may be a little below 0
@@ -129,13 +132,31 @@ def _is_sound(measured: object) -> bool:
     if not isinstance(measured, RemoteMeasurement):
         return False
     numbers = (measured.duration_seconds, measured.cpu_seconds, measured.run_delay_seconds, measured.memory_peak_bytes)
-    return all(isinstance(number, (int, float)) and math.isfinite(number) and number > _LEAST for number in numbers)
+    return isinstance(measured.worker, str) and _are_numbers(measured.pid, *numbers)
 
 
-_OUTCOMES: dict[type[RemoteWork], type[CommandOutcome | CallOutcome]] = {
-    RemoteCommands: CommandOutcome,
-    RemoteCall: CallOutcome,
-}
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) and math.isfinite(value) and value > _LEAST for value in values)
+
+
+def _is_command_outcome(value: object) -> bool:
+    return (
+        isinstance(value, CommandOutcome)
+        and isinstance(value.result, Result)
+        and isinstance(value.measurement, Measurement)
+        and isinstance(value.message, str)
+        and isinstance(value.output, str)
+        and isinstance(value.output_path, str | None)
+        and isinstance(value.exit_code, int | None)
+        and isinstance(value.signal, int | None)
+        and value.trace is None
+    )
+
+
+def _is_call_outcome(value: object) -> bool:
+    if not isinstance(value, CallOutcome) or not isinstance(value.left, tuple):
+        return False
+    return all(isinstance(text, str) for text in (value.output, *value.left))
 
 
 class RunningUsage(Struct, frozen=True, kw_only=True):
@@ -155,6 +176,25 @@ class WorkerUsage(Struct, frozen=True, kw_only=True):
 
     memory_available_bytes: int
     running: tuple[RunningUsage, ...] = ()
+
+
+def is_sound_usage(usage: WorkerUsage) -> bool:
+    """Return whether the parts of a worker's usage have values of their types."""
+    return _are_numbers(usage.memory_available_bytes) and all(
+        isinstance(task, RunningUsage)
+        and isinstance(task.core_time, CoreTime)
+        and _are_numbers(
+            task.attempt,
+            task.elapsed_seconds,
+            task.cpu_seconds,
+            task.memory_bytes,
+            task.run_delay_seconds,
+            task.core_time.run_seconds,
+            task.core_time.wait_seconds,
+            task.age_seconds or 0.0,
+        )
+        for task in usage.running
+    )
 
 
 class WorkerFacts(Struct, frozen=True, kw_only=True):

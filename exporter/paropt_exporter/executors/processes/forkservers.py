@@ -31,7 +31,8 @@ class ForkServers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards: the start of a fork server
+        # guards: the start of a fork server. Reentrant, since a signal handler may end workers at any point.
+        self._lock = threading.RLock()
         self._control: socket.socket | None = None
         self._pid = 0
         self.warm = False
@@ -89,7 +90,7 @@ class ForkServers:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the fork server is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         control, self._control, self._pid = self._control, None, 0
         self.warm = False
         if control is not None:

@@ -178,10 +178,18 @@ class ProcessManager:
             worker = self.scheduler.find_worker(future)
             unclaimed = 0 if worker is None else _withdraw_claims(worker)
             stopped, actions = self.scheduler.stop(future, error, unclaimed=unclaimed, grace_seconds=grace_seconds)
+            queued = self.scheduler.find_queued(future) if stopped is None else None
+            if queued is not None:
+                self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
         self._finish(actions)
-        ended = future.force_exception(error) if stopped is None else stopped
+        if queued is not None:
+            stopped = future.fail_queued(error)
+            with self.lock:
+                self.scheduler.settle_unbegun(stopped=False)
+        elif stopped is None:
+            stopped = future.force_exception(error)
         self.dispatch()
-        return ended
+        return stopped
 
     # Events from workers' threads
 
@@ -261,13 +269,17 @@ class ProcessManager:
             self.scheduler.requeue(item)
         self.dispatch()
 
-    def give_up(self, error: BaseException) -> None:
-        """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause."""
+    def give_up(self, error: BaseException) -> bool:
+        """End a pool whose workers can't start, if none is left that could run a task: queued ones get the cause.
+
+        Return whether this has ended it.
+        """
         refusal = get_error_types()[1](f"workers of pool {self.counters.name!r} can't start: {error!r}")
         refusal.__cause__ = error
         with self.lock:
             actions = self._begin(self.scheduler.give_up(refusal))
         self._finish(actions)
+        return bool(actions)
 
     def get_waker(self, worker: Worker) -> int:
         """Return the descriptor that is readable when the worker's thread was woken."""
@@ -345,7 +357,6 @@ class ProcessManager:
             self._run_worker(self, worker)
         finally:
             self._remove(worker)
-            self._threads.remove_current()
 
     def _remove(self, worker: Worker) -> None:
         with self.lock:
@@ -401,7 +412,8 @@ class ProcessManager:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's, and any lock may have been held at the fork."""
-        self.lock, self._threads = threading.RLock(), ThreadGroup()
+        self.lock = threading.RLock()
+        self._threads.reset()
         for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
             if worker.connection is not None:
                 worker.connection.close()
@@ -497,7 +509,8 @@ class UsageSampler:
                         cpu_seconds=cpu,
                         memory_bytes=memory,
                         run_delay_seconds=self._read_run_delay(worker),
-                        core_time=self._sample_core_time(worker.pid),
+                        sampled_seconds=(now := monotonic()),
+                        core_time=self._sample_core_time(worker.pid, now),
                     )
                 )
         return tuple(found)
@@ -522,10 +535,10 @@ class UsageSampler:
             return 0.0
         return max(0.0, delay - first)
 
-    def _sample_core_time(self, pid: int) -> CoreTime:
+    def _sample_core_time(self, pid: int, now: float) -> CoreTime:
         """Return how long the worker's threads and descendants ran and waited for a core, since first sampled."""
         tree = self._tree_times.setdefault(pid, TreeTime())
-        tree.sample((pid,), monotonic())
+        tree.sample((pid,), now)
         return CoreTime(tree.run_seconds, tree.wait_seconds)
 
 

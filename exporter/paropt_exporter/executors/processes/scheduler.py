@@ -482,6 +482,11 @@ class Scheduler:
             worker.single = -1
         put_back(self.queue, items)
 
+    def find_queued(self, future: TaskFuture[Any]) -> WorkItem | None:
+        """Return the queued task of a future that has not ended."""
+        found = (item for item in self.queue.copy() if item.future is future and not future.done())
+        return next(found, None)
+
     def find_worker(self, future: TaskFuture[Any]) -> Worker | None:
         """Return the worker that a task is assigned to."""
         return next((worker for worker in self.workers if _numbers_of(future, worker.assigned)), None)
@@ -547,7 +552,7 @@ class Scheduler:
         self.closed = self.closed or error
         self.needs_dispatch = True
         left = self._take_queued()
-        dismissed = [self._dismiss(worker) for worker in self.workers]
+        dismissed = [self._dismiss(worker) for worker in self.workers if not worker.leaving]
         return [*dismissed, *(Fail(item, error) for item in left)]
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:

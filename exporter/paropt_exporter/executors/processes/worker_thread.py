@@ -203,8 +203,8 @@ def _handle_refusal(manager: ProcessManager, worker: Worker, error: BaseExceptio
     learned = missing is not None and not worker.learned and manager.packer.learn_module(missing)
     manager.note_refused(worker, error, learned=learned)
     if not learned:
-        names = {"pool": manager.counters.name, "worker": worker.name}
-        log.critical("initializer failed", exc_info=error, extra=names)
+        facts = {"pool": manager.counters.name, "worker": worker.name, "err": describe(error)}
+        log.warning("initializer failed", extra=facts)
 
 
 def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConnection) -> None:
@@ -225,8 +225,9 @@ def _handle_exit(manager: ProcessManager, worker: Worker, connection: WorkerConn
     elif ended.unexpected:
         if worker.initializer_error is None:
             log.warning("a worker died", extra={"pool": manager.counters.name, "worker": worker.name, "err": message})
-        if ended.gives_up:
-            manager.give_up(worker.initializer_error or get_error_types()[0](message, code))
+        error = worker.initializer_error
+        if ended.gives_up and manager.give_up(error or get_error_types()[0](message, code)) and error is not None:
+            log.critical("initializer failed", exc_info=error, extra={"pool": manager.counters.name})
     manager.dispatch()
 
 

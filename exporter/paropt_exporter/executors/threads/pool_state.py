@@ -59,7 +59,8 @@ class ThreadPoolState:
       * At most one woken worker is on its way; it wakes the next one if two tasks are queued. A burst of short tasks
         wakes few workers, so that few threads compete for the interpreter's lock.
       * The lock is reentrant, and a worker reads the queue once more after it has become idle: a garbage collection
-        or a signal handler may submit or close in the middle of each of these methods.
+        or a signal handler may submit or close in the middle of each of these methods. An interrupt (Ctrl-C) in the
+        middle of submit() or close() loses no worker.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ThreadPoolState:
         self.must_check_exit = False  # whether a worker must check after its task if it has to exit
         self._refusal: Exception = RuntimeError(_SHUTDOWN_MESSAGE)
         self._workers: list[Worker] = []
-        self._idle: list[Worker] = []
+        self._idle: dict[Worker, None] = {}  # a set in the order in which they became idle
         self._wake_pending = False  # whether a woken worker is on its way
         self._threads = ThreadGroup()
         self._abandoned: list[tuple[Worker, str]] = []
@@ -98,9 +99,15 @@ class ThreadPoolState:
 
     def _wake_surplus(self) -> None:
         """Wake idle workers that must exit; under the lock."""
-        surplus = len(self._workers) - self.target
-        for worker in [self._idle.pop() for _ in range(min(max(surplus, 0), len(self._idle)))]:
-            worker.wakeup.release()
+        for _ in range(len(self._workers) - self.target):
+            self._wake_idle()
+
+    def _wake_idle(self) -> None:
+        """Wake the last worker that became idle, if there is one; under the lock."""
+        worker = next(reversed(self._idle), None)
+        if worker is not None:
+            worker.wake()  # before it leaves the list: an interrupt in between must not leave it asleep in none
+            self._idle.pop(worker, None)
 
     def _start_missing(self) -> None:
         """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
@@ -121,8 +128,7 @@ class ThreadPoolState:
             self._workers.remove(worker)
             self._threads.note_shortage()
             self._update_must_check_exit()
-            if self._idle:
-                self._idle.pop().wakeup.release()  # idle workers wait with a timeout from now on, and retry
+            self._wake_idle()  # idle workers wait with a timeout from now on, and retry
             return bool(self._workers)
 
     def _add_worker(self) -> Worker | None:
@@ -159,17 +165,14 @@ class ThreadPoolState:
 
     def _wake_next(self) -> None:
         if self._idle and not self._wake_pending:
+            self._wake_idle()
             self._wake_pending = True
-            self._idle.pop().wakeup.release()
         self.needs_wake = self.closed or bool(self._idle and not self._wake_pending)
 
     def _run_worker(self, worker: Worker) -> None:
-        try:
-            if self._start_worker(worker):
-                self._process_queue(worker)
-                self._add_usage(worker)
-        finally:
-            self._threads.remove_current()
+        if self._start_worker(worker):
+            self._process_queue(worker)
+            self._add_usage(worker)
 
     def _process_queue(self, worker: Worker) -> None:
         take = self.work_queue.popleft
@@ -197,14 +200,15 @@ class ThreadPoolState:
         with self.lock:
             if self._exit_if_surplus(worker):
                 return False
-            self._idle.append(worker)
+            self._idle[worker] = None
             self.needs_wake = self.closed or not self._wake_pending
             if (self.work_queue or self.closed) and worker in self._idle:
-                self._idle.remove(worker)
+                del self._idle[worker]
                 return bool(self.work_queue) or not self._exit_if_surplus(worker)
         while not worker.wakeup.acquire(timeout=_to_lock_timeout(self._threads.get_retry_delay())):
             self._start_missing()
         with self.lock:
+            self._idle.pop(worker, None)
             self._wake_pending = False
             self.needs_wake = self.closed or bool(self._idle)  # before the queue is read, as in the guarantee
             if len(self.work_queue) > 1:
@@ -306,12 +310,12 @@ class ThreadPoolState:
                 self._refusal = RuntimeError(refusal)
             free = sum(worker.task is None for worker in self._workers)
             queued = self._take_queued(keep=free) if cancel_futures else []
-            idle, self._idle = self._idle, []
+            idle = tuple(self._idle)
         # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
         for worker in idle:
             worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
         for worker in idle:
-            worker.wakeup.release()
+            worker.wake()
         for item in queued:
             self._cancel_item(item)
 
@@ -330,7 +334,8 @@ class ThreadPoolState:
         self.work_queue.clear()
         self.live = self._created = 0
         self._wake_pending = False
-        self._workers, self._idle, self._threads = [], [], ThreadGroup()
+        self._workers, self._idle = [], {}
+        self._threads.reset()  # not another one: a task that has forked ends in its thread of this one
 
     def _has_ended_tasks(self) -> bool:
         counters = sum_counters(self._workers)
@@ -374,14 +379,19 @@ class ThreadPoolState:
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
         if not future.force_exception(error):
             return False
+        stopped: Worker | None = None
         with self.lock:
             for worker in self._workers:
                 task = worker.task
                 if task is not None and task[0] is future and future.started_seconds is not None:
                     self._abandon_worker(worker, task)
+                    stopped = worker
                     break
         with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
             self._start_missing()
+        with self.lock:  # only now: a `join` in another thread must see the stopped worker or its successor
+            if stopped is not None and stopped.abandoned:
+                self._threads.forget_thread(stopped.ident)
         return True
 
     def _abandon_worker(self, worker: Worker, task: tuple[Any, ...]) -> None:
@@ -394,7 +404,6 @@ class ThreadPoolState:
         self.counters.run_delay_seconds += procfs.read_run_delay_seconds(worker.schedstat)
         worker.counters = WorkerCounters()  # ignore everything that the thread counts from now on
         self.counters.deaths["stopped"] += 1
-        self._threads.forget_thread(worker.ident)
 
     # Observation
 
@@ -483,6 +492,11 @@ class Worker:
         self.ident, self.native_id = _thread.get_ident(), _thread.get_native_id()
         self.ready_seconds = self.cpu_read_seconds = now
         self.cpu_base_seconds = self.cpu_seconds = thread_time()
+
+    def wake(self) -> None:
+        """Wake the thread if it waits; it finds out for itself why. From any thread."""
+        with contextlib.suppress(RuntimeError):  # it has been woken already
+            self.wakeup.release()
 
     @property
     def schedstat(self) -> str:
@@ -601,6 +615,7 @@ def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningT
         _build_running_task(
             worker,
             task,
+            monotonic(),
             worker.read_task_cpu_seconds(),
             worker.read_task_delay_seconds(),
             worker.sample_children(),
@@ -623,12 +638,13 @@ def sample_running(
     for worker in workers:
         task = worker.task
         if task is not None:
-            cpu = worker.read_task_cpu_seconds()
-            computes = cpu >= _COMPUTING_CORES * (monotonic() - worker.started_seconds)
+            # The next reads may take tens of milliseconds: the age must be that of the CPU time.
+            now, cpu = monotonic(), worker.read_task_cpu_seconds()
+            computes = cpu >= _COMPUTING_CORES * (now - worker.started_seconds)
             delay = 0.0 if computes else worker.read_task_delay_seconds()
             wanted = not computes and monotonic() < began + CHILD_SAMPLING_SECONDS and children(task[0])
             tree = worker.sample_children() if wanted else None
-            running.append((task[0], _build_running_task(worker, task, cpu, delay, tree, 0)))
+            running.append((task[0], _build_running_task(worker, task, now, cpu, delay, tree, 0)))
     return tuple(running)
 
 
@@ -703,7 +719,13 @@ def _read_children_usage() -> tuple[float, int]:
 
 
 def _build_running_task(
-    worker: Worker, task: tuple[Any, ...], cpu: float, delay: float, children: TreeTime | None, memory_bytes: int
+    worker: Worker,
+    task: tuple[Any, ...],
+    now: float,
+    cpu: float,
+    delay: float,
+    children: TreeTime | None,
+    memory_bytes: int,
 ) -> RunningTask:
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
@@ -715,6 +737,7 @@ def _build_running_task(
         run_delay_seconds=delay,
         core_time=CoreTime(cpu, delay) + below,
         thread_run_seconds=cpu,
+        sampled_seconds=now,
     )
 
 

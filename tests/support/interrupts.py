@@ -1,0 +1,42 @@
+"""Interrupts (Ctrl-C) at each line of a pool's code."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from dis import opmap
+from linecache import getline
+from pathlib import Path
+from typing import Any
+
+_PYTHON = sys.version_info[:2]
+
+
+def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType) -> bool:
+    """Make a call and raise KeyboardInterrupt at line number `line` of a package's code; False if it has fewer."""
+    passed, folder = 0, str(Path(package.__file__ or "").parent)
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        if not frame.f_code.co_filename.startswith(folder) or frame.f_code.co_name == "_recover":
+            return None
+        # Between a block's end and its lock's release comes no signal, but there comes a line. So it is with the jump
+        # back of a comprehension in Python 3.12: its block's handlers do not cover it, and a signal waits for its end.
+        is_jump = _PYTHON == (3, 12) and frame.f_code.co_code[frame.f_lasti] == opmap["FOR_ITER"]
+        is_release = getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+        counts = event == "line" and not is_jump and not is_release
+        passed += counts
+        if counts and passed == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
