@@ -103,7 +103,7 @@ generate: $(READY) ## rewrite what is generated: rules with their tests, config 
 	$(BIN)/paropt-exporter generate --out .
 	PYTHONPATH=tests $(BIN)/python -m alert_stories .
 
-lock: ## resolve the dependencies anew
+lock: ## resolve the dependencies again
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
 	build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \

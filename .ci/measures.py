@@ -1,7 +1,7 @@
 """Measure how readable the code is: names, prose, module sizes, and how many modules one idea is spread over.
 
 Usage: python .ci/measures.py [--check]. With --check the exit code is 1 if a measure misses its goal. The goals come
-from the same measures of httpcore, trio, anyio, loky and structlog (docs/decisions/README.md).
+from the same measures of httpcore, trio, anyio, loky and structlog.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
     detected = detect_stages(project)
     assert detected.stages == ()
     assert detected.notes[0] == (
-        "quality_gates left out: the project shows none of ruff, flake8, npm script lint, make target lint"
+        "quality_gates left out: found none of ruff, flake8, npm script lint, make target lint"
     )
     assert len(detected.notes) == 5
 

@@ -207,8 +207,8 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--shard",
         metavar="N/M",
-        help="run only part N of M, for CI jobs side by side; durations in the history split items and stages, so all "
-        "parts need the same history",
+        help="run only part N of M, for parallel CI jobs; items and stages are split by durations in the history, so "
+        "all parts need the same history",
     )
     run.add_argument(
         "--affected",
@@ -221,8 +221,8 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--deadline",
         metavar="DURATION",
-        help="run the most valuable stages that end within this time, by their earlier durations, and stop when it is "
-        "over",
+        help="run the most valuable stages that should end within this time, by their earlier durations, and stop "
+        "those that still run when it is over",
     )
     run.add_argument(
         "--strategy",
@@ -389,7 +389,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     replay = add("replay", "repeat recorded decisions with the installed version, and show the differences")
     replay.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
     replay.add_argument(
-        "--since", metavar="DURATION", default="1h", help="repeat decisions of this time up to now (default: 1h)"
+        "--since", metavar="DURATION", default="1h", help="repeat the decisions of the last DURATION (default: 1h)"
     )
     _add_output_flag(replay)
     _add_order_flags(add("pin", "hold the lane that runs here at a fixed size")).add_argument(
@@ -407,8 +407,8 @@ def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
         choices=("info", "prune", "verify"),
-        help="info: show its folder and size; prune: remove the results that were not used for longest; verify: "
-        "remove damaged ones",
+        help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
+        "ones",
     )
     cache.add_argument(
         "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
@@ -459,8 +459,8 @@ def _add_log_flags(log: Parser) -> None:
         "which",
         nargs="*",
         metavar="RUN|STAGE[ITEM]",
-        help="a run (default: the latest) and a stage of it (default: all), if wanted with an item or its number in "
-        "brackets",
+        help="a run (default: the latest) and one of its stages (default: all), optionally with an item or its number "
+        "in brackets",
     )
     log.add_argument("--lane", default=argparse.SUPPRESS, help="print the latest run of this lane")
     log.add_argument("--failed", action="store_true", help="print only attempts that failed")
@@ -479,7 +479,7 @@ def _add_profile_flags(profile: Parser) -> None:
         type=_parse_count,
         default=3,
         metavar="N",
-        help="how often each number of workers and strategy is measured (default: 3)",
+        help="how often to measure each number of workers with each strategy (default: 3)",
     )
     profile.add_argument(
         "--workers",
@@ -517,7 +517,7 @@ def _add_sla_flags(sla: Parser) -> None:
         type=_parse_margin,
         default=0.5,
         metavar="M",
-        help="the ratio of the quantile that is added to it (default: 0.5, so a limit is 1.5 quantiles)",
+        help="how much to add to the quantile, as a ratio of it (default: 0.5, so a limit is 1.5 times the quantile)",
     )
     sla.add_argument(
         "--write", action="store_true", help="set the proposed limits in paropt.yml, and keep its comments"
@@ -527,14 +527,14 @@ def _add_sla_flags(sla: Parser) -> None:
 
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument(
-        "pool", nargs="?", metavar="POOL", help="name the lane by one of its pools; the order is for all of them"
+        "pool", nargs="?", metavar="POOL", help="choose the lane that has this pool; the order is for all of its pools"
     )
-    order.add_argument("--lane", default=argparse.SUPPRESS, help="name the lane, if several run here")
+    order.add_argument("--lane", default=argparse.SUPPRESS, help="choose the lane, if several run here")
     order.add_argument(
         "--pid",
         type=_parse_count,
         metavar="PID",
-        help="name the exporter by its process id, if several run the same lane here",
+        help="choose the exporter by its process id, if several run the same lane here",
     )
     return order
 

@@ -42,8 +42,8 @@ lanes:
 # A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
 # (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
 # command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots, inputs, outputs, cache,
-# pass_env. Their PATH begins with the active virtual environment, or with .venv or venv in this folder: write plain
-# names of programs.
+# pass_env. The PATH of stages begins with the active virtual environment, or with .venv or venv in this folder, so
+# write plain names of programs.
 stages:
 """
 _DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
@@ -92,7 +92,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
     print(f"wrote {path}: {_describe_stages(detected)}; next: paropt-exporter check{named}", file=stdout)
-    print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
+    print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
     return 0
@@ -144,7 +144,7 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
 
         pattern = json.dumps(stage.items.glob, ensure_ascii=False)
         lines.append(f"    run: {_format_command(join_items(stage).run or '')}")
-        lines.append("    # If the test files pass apart from each other, one pytest for each core may be faster:")
+        lines.append("    # If the test files also pass separately, one pytest for each core may be faster:")
         lines.append(f"    # run: {_format_command(stage.run or '')}")
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:

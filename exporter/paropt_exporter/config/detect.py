@@ -362,7 +362,7 @@ def _describe_missing(kind: _BuiltInStage) -> str:
         looked[0] = "tests/integration or tests/e2e"
     elif kind.name == "unit_tests":
         looked[0] = "tests/test_*.py"
-    return f"the project shows none of {', '.join(looked)}"
+    return f"found none of {', '.join(looked)}"
 
 
 _MOST_CALLS = 8  # of one tool in a stage

@@ -15,14 +15,14 @@ _METRICS_INTRODUCTION = f"""\
 
 Made from `exporter/paropt_exporter/families.py` by `make generate`; a change here is lost with the next one.
 
-Every metric has the label `project`: the config's `project`, or the name of the config's folder. Label values are those
-of the config or of the tables below. Counters, histograms and 0/1 gauges of every known label set start at 0;
-timestamps are absent until they are known. Stages and lanes with a limit have the families of SLA limits.
+Every metric has the label `project`: the config's `project`, or the name of the config's folder. The values of other
+labels come from the config, or are listed below. Counters, histograms and 0/1 gauges of known label sets start at 0;
+timestamps are absent until they are known. Only stages and lanes with a limit have the metrics of SLAs.
 
-Totals marked *resumes* continue from the run history when the exporter restarts; the others start with the process, at
+Totals marked *resumes* continue from the run history when the exporter restarts. The others start with the process, at
 `{families.POOL_EPOCH.name}`. The history commits a total before it is exported.
 
-Names follow OpenTelemetry's semantic conventions for CI/CD where these have a name:
+Labels and metrics correspond to OpenTelemetry's semantic conventions for CI/CD:
 """
 _OPENTELEMETRY = (
     ("`lane`", "`cicd.pipeline.name`"),
@@ -38,14 +38,18 @@ _RESULTS = (
     ("failure", "non-zero exit or exception"),
     ("error", "could not start, killed by a signal, or its worker died"),
     ("timeout", "reached its time limit"),
-    ("cancellation", "stopped by the exporter: fail-fast, a critical SLA or a signal; or found interrupted at a start"),
+    (
+        "cancellation",
+        "stopped by the exporter (fail-fast, a critical SLA, `--deadline`, a signal), or interrupted by its death",
+    ),
     ("skip", "never started"),
 )
 _RUN_RESULTS = (
-    "A run is a `failure` if a stage failed, erred or timed out, or a critical SLA broke, and a `cancellation` if it",
-    "was interrupted. An attempt of a task is never a `skip`. Runs of some stages of a lane, of failed items, or with",
-    "arguments are counted, but their durations are not those of whole runs: [daily.md](daily.md) has the table.",
-    "Neither are those of runs in which a task was [cached](cache.md).",
+    "A run is a `failure` if a stage failed, erred or timed out, or if a critical SLA was broken, and a `cancellation`",
+    "if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is never a `skip`.",
+    "",
+    f"`{families.RUN_DURATION.name}` has only whole runs: no runs of some stages, of failed items, with arguments",
+    "([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)), or with a [cached](cache.md) task.",
 )
 _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BUILD_INFO: "Build",
@@ -75,8 +79,8 @@ _RUNBOOK_INTRODUCTION = """\
 
 Made from `exporter/paropt_exporter/monitoring/alerts/` by `make generate`; a change here is lost with the next one.
 
-Each alert has its meaning, impact, diagnosis and mitigation. The queries cover all lanes and hosts; add matchers
-(`{lane="standard"}`) for a single one. [alerts.md](alerts.md) describes how to use the alerts and how fast they fire.
+Each alert has its meaning, impact, diagnosis and mitigation. The queries cover all lanes and hosts; add matchers like
+`{lane="standard"}` to narrow them. [alerts.md](alerts.md) describes how to install the alerts and how they behave.
 """
 
 

@@ -30,7 +30,7 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
         conditions=(
             Condition(expr=f"{series.select_last(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),
         ),
-        summary="A pool is steered by query results, and none can be believed.",
+        summary="A pool is steered by query results, and all of them are rejected.",
         title=f"Pool {POOL.name} is steered by query results, and none can be believed.",
         description=(
             f"The controller of pool {POOL.place} has had no query result that it may believe for 5 minutes. The pool "
@@ -39,10 +39,10 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
         board=Board.POOLS,
         link=POOL.labels,
         meaning=(
-            "With `feedback.source: prometheus` only query results move the pool. The last ones failed, were empty, "
-            "stale, partial or not its own, so it holds, and goes up only to save an SLA."
+            "With `feedback.source: prometheus` only query results change the pool's size. The last ones failed, were "
+            "empty, stale, partial or about another process, so the size stays, and rises only to save an SLA."
         ),
-        impact="The pool does not follow the load: it may be too small, or larger than need be. Work goes on.",
+        impact="The pool does not follow the load: it may be too small or too large. Work goes on.",
         diagnosis=(
             questions.holds(series),
             Query(
@@ -58,12 +58,11 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "Errors: is `feedback.prometheus.url` right, reachable from the host, its token valid? The log has the "
-            "answer.",
-            "`no_data`, `stale`: does that Prometheus scrape this exporter? `several_sources`: two exporters answer "
-            "to the same query.",
-            "Until it is fixed: `feedback.source: both` steers by local counters too, `paropt-exporter pin 8` sets a "
-            "size.",
+            "Errors: is `feedback.prometheus.url` correct and reachable from the host, and is the token valid? The log "
+            "has the reason.",
+            "`no_data`, `stale`: does that Prometheus scrape this exporter? `several_sources`: two exporters match the "
+            "same query.",
+            "Until it is fixed: `feedback.source: both` uses local counters too; `paropt-exporter pin 8` sets a size.",
         ),
     )
 
@@ -74,7 +73,7 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
         conditions=(
             Condition(expr=f"{series.select_last(families.CONTROL_FLAPPING)} == 1", level=Level.WARNING, hold="5m"),
         ),
-        summary="A pool's size goes up and down again and again.",
+        summary="A pool's size keeps going up and down.",
         title=f"Pool {POOL.name} goes up and down again and again.",
         description=(
             f"The size of pool {POOL.place} changed direction so often within an hour that it goes down no more until "
@@ -82,24 +81,24 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="The pool has used up the direction changes that it may make in an hour: down-moves wait.",
-        impact="Workers that are not needed stay for a while. Starting and ending them costs time with processes.",
+        meaning="The pool has used up the reversals that it may make in an hour, so it shrinks no more until then.",
+        impact="Workers that are not needed stay for a while. With processes, starting and ending them costs time.",
         diagnosis=(
             Query(
-                question="What pulls it in both directions (resizes of an hour, by reason)?",
+                question="What moves it in both directions (resizes within an hour, by reason)?",
                 expr=(
                     f"sum by (instance, pool, direction, reason) ({series.increase(families.POOL_RESIZES, '1h')}) > 0"
                 ),
             ),
             Query(
-                question="How does the load swing (tasks given to the pool, per second)?",
+                question="How does the load vary (tasks submitted to the pool, per second)?",
                 expr=series.rate(families.POOL_SUBMITTED),
             ),
         ),
         mitigation=(
             "A load that comes in waves shorter than a minute: raise `workers: {min: N}` to what the waves need.",
-            "A signal of your own that is noisy: average it in its query.",
-            "`paropt-exporter pin 8` sets a size until you have found out.",
+            "A noisy signal of your own: average it in its query.",
+            "`paropt-exporter pin 8` sets a size until you have found the cause.",
         ),
     )
 
@@ -121,15 +120,15 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance"),
         meaning=(
-            "The target is configured, had a paropt-exporter within the last day, and scrapes fail. Exporters that "
-            "rightly end with their lane (`--once`) are not meant."
+            "The target is configured, had a paropt-exporter within the last day, and its scrapes fail. Exporters that "
+            "end with their lane (`--once`) are left out."
         ),
-        impact="Its lanes do not run, or run unobserved: no other alert covers this host.",
+        impact="Its lanes don't run, or run unobserved: no other alert covers this host.",
         diagnosis=(
             Query(question="Which targets do not answer?", expr="up == 0"),
-            Query(question="For which share of the last hour did each answer?", expr="avg_over_time(up[1h])"),
+            Query(question="For which part of the last hour did each answer?", expr="avg_over_time(up[1h])"),
             Query(
-                question="Did it come close to its memory limit (smallest share left in a day)?",
+                question="Did it come close to its memory limit (smallest ratio left within a day)?",
                 expr=(
                     f"min_over_time({series.select_now(families.HOST_MEMORY)}[{REMEMBERED}])"
                     f" / on (job, instance, project) last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}"
@@ -140,9 +139,9 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "On the host: `systemctl status paropt-exporter` and `journalctl -u paropt-exporter`, or the pod's "
             "`kubectl describe` and `logs --previous`.",
-            "Running, but not answering: `curl -v http://HOST:10178/-/healthy`; a firewall, another port, a "
-            "certificate that has run out.",
-            "Gone for good: take the target out of Prometheus' configuration.",
+            "It runs, but does not answer: try `curl -v http://HOST:10178/-/healthy`. The cause may be a firewall, "
+            "another port, or an expired certificate.",
+            "It was removed for good: remove the target from Prometheus' configuration.",
         ),
     )
 
@@ -165,7 +164,7 @@ def _build_absent_alert(series: SeriesSelector) -> Alert:
                 hold="15m",
             ),
         ),
-        summary="A project's exporters are not even targets any more.",
+        summary="A project's exporters are no longer targets.",
         title="Project {{ $labels.project }} of job {{ $labels.job }} has no exporter any more.",
         description=(
             "Project {{ $labels.project }} of job {{ $labels.job }} had an exporter within the last day and has had "
@@ -174,20 +173,20 @@ def _build_absent_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "project"),
         meaning=(
-            "No exporter of the project is left, and the last one is no target any more: service discovery has lost "
-            "it, or it was taken out. A pod that was replaced by another does not count."
+            "No exporter of the project is left, and the last one is no longer a target: service discovery has lost "
+            "it, or it was removed. A pod that was replaced by another one does not count."
         ),
-        impact="Its lanes may not run, and nothing else would tell: a target that is not there can't be down.",
+        impact="Its lanes may not run, and no other alert would fire, since only a target can be down.",
         diagnosis=(
             Query(
-                question="Which exporters were there within a day?",
+                question="Which exporters did the project have within a day?",
                 expr=series.select_last(families.SERVES_ON, REMEMBERED),
             ),
             Query(question="How many targets does each job have?", expr="count by (job) (up)"),
         ),
         mitigation=(
-            "Look at Prometheus' page Status, Service Discovery: which relabelling drops it, which labels changed.",
-            "Taken out on purpose: silence it; it ends by itself after a day.",
+            "Look at Prometheus' page Status, Service Discovery: which relabelling drops it, and which labels changed?",
+            "It was removed on purpose: silence the alert, which ends by itself after a day.",
         ),
     )
 
@@ -209,7 +208,7 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
-        meaning="An observer of the run raised an error: `history` could not write, as a rule. The work was not hurt.",
+        meaning="An observer of the run raised an error, usually because `history` could not write. The work goes on.",
         impact="Totals are too low, and the history lacks runs; with `history` the exit code of `--once` is 3.",
         diagnosis=(
             Query(
@@ -218,9 +217,9 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "The log names the error at the first one. A full disk or a folder that can't be written: make room below "
+            "The log has the first error. If the disk is full or the folder can't be written, make room below "
             "`.paropt/`; the next record is written again.",
-            "Any other observer than `history`: a fault of the program, please report it with the log.",
+            "If the observer is not `history`, it is a bug in the exporter: please report it with the log.",
         ),
     )
 
@@ -229,7 +228,7 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptDeliveriesFailing",
         conditions=(Condition(expr=_build_undelivered_query(series), level=Level.WARNING),),
-        summary="The final values of runs do not arrive where they are sent.",
+        summary="The final values of runs can't be delivered.",
         title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
         description=(
             "Within the last 15 minutes the exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed "
@@ -238,12 +237,12 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
-            "A push to the Pushgateway, or the writing of the textfile, failed after its retries, and none has "
-            "succeeded since. A run whose values were delivered after a failure resolves it: totals are in both."
+            "A push to the Pushgateway failed after its retries, or the textfile could not be written, and no delivery "
+            "has succeeded since. The next delivery resolves this, and brings the totals of all runs."
         ),
         impact=(
-            "The Pushgateway or the textfile has the values of an earlier run, and so have alerts and panels that read "
-            "them from there. The work was not hurt."
+            "The Pushgateway or the textfile has the values of an earlier run, and so do the alerts and panels that "
+            "use them. The runs themselves are not affected."
         ),
         diagnosis=(
             Query(
@@ -252,9 +251,9 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "The log names the error. `pushgateway`: is the URL of `push` or `--push.url` right, reachable from the "
-            "host, its password or token valid?",
-            "`textfile`: the folder must exist, have space and let this user write.",
+            "The log has the error. `pushgateway`: is the URL of `push` or `--push.url` correct and reachable from the "
+            "host, and is the password or token valid?",
+            "`textfile`: the folder must exist, have free space and be writable for the exporter's user.",
         ),
     )
 
@@ -285,16 +284,16 @@ def _build_reload_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
-            "`paropt.yml` changed while an exporter repeated its lane (`--every`, `--watch`), and has faults or lacks "
-            "the lane or a selected stage."
+            "`paropt.yml` changed while an exporter repeated its lane (`--every`, `--watch`), and the new file has "
+            "faults, or lacks the lane or a selected stage."
         ),
         impact=(
-            "Runs go on with the config before the change: new stages and limits are not in force. The exporter would "
-            "not start with this file."
+            "Runs continue with the previous config: new stages and limits don't apply. The exporter would not start "
+            "with the new file."
         ),
         diagnosis=(
             Query(
-                question="How old is the config in force (seconds)?",
+                question="How old is the config in use (seconds)?",
                 expr=f"time() - {series.select_now(families.CONFIG_RELOAD_SUCCESS)}",
             ),
             Query(
@@ -303,8 +302,8 @@ def _build_reload_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "The log and `paropt-exporter check` name each fault with its line. Repair the file: it is read before the "
-            "next run, or at once with SIGHUP where there is no terminal.",
+            "The log and `paropt-exporter check` name each fault with its line. Correct the file. It is read before "
+            "the next run, or at once after SIGHUP if the exporter has no terminal.",
         ),
     )
 
@@ -326,23 +325,23 @@ def _build_history_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
-            "`serve` takes a project's totals and last values from the histories of its checkouts. One of them is "
-            "damaged, locked, gone, or not readable for this user."
+            "`serve` reads a project's totals and last values from the histories of its checkouts. One of them is "
+            "damaged, locked, missing, or not readable for this user."
         ),
-        impact="The project's totals and last values stand still, so alerts on them neither fire nor resolve.",
+        impact="The project's totals and last values don't change, so alerts on them neither fire nor resolve.",
         diagnosis=(
             Query(
                 question="Which projects are outdated?",
                 expr=f"{series.select_now(families.SERVE_HISTORY_READABLE)} == 0",
             ),
             Query(
-                question="Do their runs drop records, too?",
+                question="Do their runs drop records too?",
                 expr=f"sum by (instance, project, observer) ({series.increase(families.OBSERVATIONS_DROPPED, '1h')})",
             ),
         ),
         mitigation=(
-            "`paropt-exporter serve status` has the reason.",
-            "A damaged file: the project's next run sets it aside and begins another. Otherwise check the owner and "
-            "the permissions of its folder `.paropt`, and whether its disk is there.",
+            "`paropt-exporter serve status` shows the reason.",
+            "A damaged file is renamed by the project's next run, which begins a new one. Otherwise check the owner "
+            "and permissions of the folder `.paropt`, and whether its disk is mounted.",
         ),
     )

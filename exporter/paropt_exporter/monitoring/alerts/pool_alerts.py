@@ -42,16 +42,19 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
         board=Board.POOLS,
         link=POOL.labels,
         meaning=(
-            "Busy time over worker time is under 50 %, while a lane runs, or in a program whose pools stand alone, and "
-            "the pool has more than one worker."
+            "The pool has more than one worker, and busy time is under 50 % of worker time, while a lane runs or in a "
+            "program that uses the pool without a lane."
         ),
         impact="The pool holds memory and processes that it does not need; nothing is slower because of it.",
         diagnosis=(
             Query(
-                question="How many workers are busy, of how many (mean over an hour)?",
+                question="How many workers are busy (mean over an hour)?",
                 expr=f"avg_over_time({series.select_now(families.POOL_WORKERS, state='busy')}[1h])",
             ),
-            Query(question="Of how many?", expr=f"avg_over_time({series.select_now(families.POOL_SIZE)}[1h])"),
+            Query(
+                question="How many workers are there (mean over an hour)?",
+                expr=f"avg_over_time({series.select_now(families.POOL_SIZE)}[1h])",
+            ),
             Query(
                 question="May the controller shrink the pool (its floor)?",
                 expr=series.select_now(families.CONTROL_FLOOR),
@@ -94,8 +97,8 @@ def _build_saturated_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="Over 90 % of the worker time is used and at no moment was the queue empty.",
-        impact="Tasks wait longer than they would have to; in a long batch that is as it should be.",
+        meaning="Over 90 % of the worker time is used, and the queue was never empty.",
+        impact="Tasks wait longer than necessary. During a long batch of work this is normal.",
         diagnosis=(
             Query(question="How many tasks wait?", expr=series.select_now(families.POOL_QUEUE_DEPTH)),
             Query(
@@ -105,7 +108,7 @@ def _build_saturated_alert(series: SeriesSelector) -> Alert:
             questions.holds(series),
         ),
         mitigation=(
-            "`paropt-exporter explain` tells why the pool has its size. `cpu_limit`: more cores; `memory_limit`: more "
+            "`paropt-exporter explain` shows why the pool has its size. `cpu_limit`: more cores; `memory_limit`: more "
             "memory, or smaller tasks; `bounds`: see [ParoptPoolAtMaximum](#paroptpoolatmaximum).",
         ),
     )
@@ -120,15 +123,15 @@ def _build_under_used_lane_alert(series: SeriesSelector) -> Alert:
         description=f"In the last run of lane {LANE.place} the workers were busy for less than 50 % of their time.",
         board=Board.POOLS,
         link=LANE.labels,
-        meaning="Over the whole of its last run, however short, the lane's workers were busy under half of their time.",
-        impact="The lane has workers that it can't use: it would take as long with fewer.",
+        meaning="During its last run, however short, the lane's workers were busy for less than half of their time.",
+        impact="The lane has workers that it can't use: it would be as fast with fewer.",
         diagnosis=(
             questions.longest_stages(series),
             Query(question="How many workers may the pools have?", expr=series.select_now(families.POOL_SIZE_MAX)),
         ),
         mitigation=(
-            "Give it more to do at once: split the longest stage (`items`), loosen `needs`, `locks`, `exclusive`.",
-            "Or fewer workers: lower `workers`.",
+            "Let more tasks run at once: split the longest stage (`items`), loosen `needs`, `locks`, `exclusive`.",
+            "Or lower `workers`.",
         ),
     )
 
@@ -145,8 +148,8 @@ def _build_saturated_lane_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=LANE.labels,
-        meaning="Over the whole of its last run the lane's workers were busy over 90 % of their time, with a queue.",
-        impact="The lane is as fast as its workers: with more of them, or more cores, it would end sooner.",
+        meaning="During its last run the lane's workers were busy over 90 % of the time, while tasks were queued.",
+        impact="With more workers, or more cores, the lane would end sooner.",
         diagnosis=(
             questions.queue_wait(series),
             questions.cores_used(series),
@@ -176,8 +179,8 @@ def _build_at_maximum_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="The controller would be allowed to give more workers only by a higher `max` in the config.",
-        impact="Work takes longer than the machine would need for it; limits may break.",
+        meaning="The pool can grow only if you raise `max` in the config.",
+        impact="Work takes longer than it has to on this machine; limits may be broken.",
         diagnosis=(
             Query(
                 question="How many workers would the controller give?",
@@ -225,9 +228,9 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
             questions.deaths(series),
         ),
         mitigation=(
-            "Tell the stage's need (`memory: 2GiB`): stages then run together only where it is there.",
-            "Fewer workers, or threads instead of processes for work on shared data.",
-            "Other programs on the host: move them, or limit them.",
+            "Declare what the stage needs (`memory: 2GiB`): its tasks then start only when that much is free.",
+            "Use fewer workers, or threads instead of processes for work on shared data.",
+            "Move other programs to another host, or limit them.",
         ),
     )
 
@@ -237,7 +240,7 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptWorkersDying",
         conditions=(Condition(expr=f"sum without (cause) ({deaths}) > {_DEATHS}", level=Level.WARNING),),
-        summary="Workers of a pool end unasked, again and again.",
+        summary="Workers of a pool keep dying.",
         title=f"Pool {POOL.name} loses workers again and again.",
         description=(
             'At least {{ $value | printf "%.0f" }} workers of pool {{ $labels.pool }} (project {{ $labels.project }}) '
@@ -253,15 +256,16 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
         diagnosis=(
             questions.deaths(series),
             Query(
-                question="In which stages (tasks that erred, over an hour)?",
+                question="In which stages (tasks that ended with `error`, over an hour)?",
                 expr=f"sum by (lane, stage) ({series.increase(families.TASK_ATTEMPTS, '1h', result='error')})",
             ),
             questions.memory_left(series),
         ),
         mitigation=(
-            "`signal`: `dmesg | grep -i oom` tells whether the kernel killed it for memory; a segmentation fault is "
-            "the code's (an extension module, as a rule): `PYTHONFAULTHANDLER=1` in the stage's `env` shows where.",
-            "`exit`: something calls `os._exit`. `initializer`: the pool's initializer raises; the log says what.",
-            "`lost`: a worker of a Dask cluster has gone; its own log and the scheduler's say why.",
+            "`signal`: `dmesg | grep -i oom` shows whether the kernel killed it for lack of memory. A segmentation "
+            "fault comes from the code, usually an extension module: `PYTHONFAULTHANDLER=1` in "
+            "the stage's `env` shows where.",
+            "`exit`: some code calls `os._exit`. `initializer`: the pool's initializer fails; the log has the error.",
+            "`lost`: a worker of a Dask cluster has gone; its log and the scheduler's log have the reason.",
         ),
     )

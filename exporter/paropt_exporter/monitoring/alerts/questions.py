@@ -36,7 +36,7 @@ def cores_used(series: SeriesSelector) -> Query:
     # `serve` has the host's cores for each project.
     used, allowed = series.rate(families.POOL_CPU), series.select_now(families.HOST_CPUS)
     return Query(
-        question="Are there cores left (share in use of those allowed)?",
+        question="Are there cores left (ratio in use of those allowed)?",
         expr=f"sum by (instance) ({used}) / max by (instance) ({allowed})",
     )
 
@@ -50,7 +50,7 @@ def run_delay(series: SeriesSelector) -> Query:
 
 def memory_left(series: SeriesSelector) -> Query:
     return Query(
-        question="Is memory short (share that is left)?",
+        question="Is memory short (ratio that is left)?",
         expr=f"{series.select_now(families.HOST_MEMORY)} / {series.select_now(families.HOST_MEMORY_LIMIT)}",
     )
 

@@ -103,7 +103,7 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             "A lookup of the stage ended with the reason `store`: the folder can't be read or written, other users may "
             "write to it, or a result was damaged."
         ),
-        impact="None but time: the stage ran, and its result is right. It runs each time until the store is repaired.",
+        impact="Only time is lost: the result is valid, but the stage runs each time until the store is repaired.",
         diagnosis=(
             Query(
                 question="Which stages, how often in a day?",
@@ -114,10 +114,10 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "The summary of the run names the reason behind the stage. `paropt-exporter cache info` shows the folder.",
-            "A damaged result removes itself. If it happens again, `paropt-exporter cache verify` finds all of them, "
-            "and the disk deserves a look.",
-            "Make room, or set `PAROPT_CACHE_DIR` to a folder that belongs to this user only.",
+            "The summary of the run has the reason in the stage's line. `paropt-exporter cache info` shows the folder.",
+            "A damaged result is removed when it is read. If this happens again, `paropt-exporter cache verify` finds "
+            "all damaged results; check the disk.",
+            "Free disk space, or set `PAROPT_CACHE_DIR` to a folder to which only this user can write.",
         ),
     )
 
@@ -143,24 +143,24 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
             Query(
-                question="Which stages run now, and how far are they?",
+                question="Which stages are running, and how far are they (1 is done)?",
                 expr=(
                     f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1"
                 ),
             ),
             Query(
-                question="How long does the stage take otherwise (seconds)?",
+                question="How long did the stage take in its last run (seconds)?",
                 expr=series.select_now(families.STAGE_LAST_DURATION),
             ),
             questions.run_delay(series),
         ),
         mitigation=(
-            "On the host, `ps -ef --forest` below paropt-exporter shows the process that waits; `py-spy dump` or "
-            "`cat /proc/PID/stack` tells for what. A prompt for a password is a common one.",
-            "End that process: the stage fails, and the lane goes on.",
-            "Give the stage a `timeout`, so that this ends by itself next time.",
-            "A stage that rightly waits this long for another system, or whose work another process does (the daemon "
-            "of `docker run`): silence this alert for it.",
+            "On the host, find the waiting process below paropt-exporter in `ps -ef --forest`. `py-spy dump` or "
+            "`cat /proc/PID/stack` shows the call in which it waits. A common cause is a prompt for a password.",
+            "Kill that process: the stage fails, and the lane goes on.",
+            "Give the stage a `timeout`, so that it is stopped next time.",
+            "If a stage has to wait this long for another system, or if another process does its work (the daemon of "
+            "`docker run`), silence this alert for it.",
         ),
     )
 
@@ -198,8 +198,8 @@ def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "Split it: `items` makes a task of each file or case.",
-            "One task of several decides: split that one. About one core in use and more allowed: it does not run in "
-            "parallel yet.",
+            "If one of its tasks takes most of the time, split that one. If it uses about one core although more are "
+            "allowed, it does not run in parallel yet.",
         ),
     )
 
@@ -214,17 +214,20 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning="In the last run the stage's slowest task took over three times as long as its fastest.",
-        impact="Workers stand idle at the stage's end, while the longest task runs alone.",
+        impact="Workers are idle at the stage's end, while the longest task runs alone.",
         diagnosis=(
             Query(
-                question="How long are most tasks, and how long the longest (seconds, median)?",
+                question="How long are the tasks (seconds, median)?",
                 expr=_build_quantile_query(series, "0.5"),
             ),
-            Query(question="And the 99th percentile?", expr=_build_quantile_query(series, "0.99")),
+            Query(
+                question="How long are the longest (seconds, 99th percentile)?",
+                expr=_build_quantile_query(series, "0.99"),
+            ),
         ),
         mitigation=(
-            "Split the longest items, or put short ones together; `paropt-exporter history --output json` names them.",
-            "Nothing to split: harmless as long as other stages fill the workers meanwhile.",
+            "Split the longest items, or combine short ones; `paropt-exporter history --output json` names them.",
+            "If they can't be split, this does no harm while other stages use the workers.",
         ),
     )
 
@@ -253,8 +256,8 @@ def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
             Query(question="How many does the machine allow?", expr=series.select_now(families.HOST_CPUS)),
         ),
         mitigation=(
-            "`strategy: adaptive` moves such work to processes by itself; `process` or `hybrid` do it from the start.",
-            "Arguments that can't be sent to a process (open files, locks): move the loop into a command.",
+            "`strategy: adaptive` moves such work to processes by itself; `process` runs it there from the start.",
+            "If its arguments can't be sent to a process (open files, locks), turn it into a command.",
         ),
     )
 
@@ -273,9 +276,9 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
         link=STAGE.labels,
         meaning=(
             f"Within a day, more than {_FLAKY_RATIO} of the first attempts of the stage's tasks failed and later "
-            "passed, in a retry or in another run, without a change of the files, and it was more than one."
+            "passed, in a retry or in another run with the same files, and there was more than one such attempt."
         ),
-        impact="Its failures are no longer believed, and its retries cost time.",
+        impact="People stop believing its failures, and its retries cost time.",
         diagnosis=(
             Query(
                 question="Which stages are flaky (ratio of first attempts, over a day)?",
@@ -287,11 +290,11 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "`paropt-exporter history --flaky` names the stages with their items, and how sure the ratio is.",
+            "`paropt-exporter history --flaky` names the stages with their items, and how certain the ratio is.",
             "One item: fix its order, clock, port or shared state. A whole stage: files or ports that it shares with "
             "others (`locks`, `exclusive`), or a machine that is too small.",
-            "Until then `retries: {flaky: 2}` retries only what is known to be flaky, and counts it here; `quarantine` "
-            "lets an item fail up to a date, with an owner.",
+            "Until then `retries: {flaky: 2}` retries only failures that are known to be flaky, and still counts them; "
+            "`quarantine` lets an item fail until a date, with an owner.",
         ),
     )
 
@@ -323,7 +326,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneNotSucceeding",
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
-        summary="A lane has not succeeded for over two of its periods.",
+        summary="A lane has not succeeded for more than two of its intervals.",
         title=f"Lane {LANE.name} has not succeeded for over two of its periods.",
         description=(
             f"Lane {LANE.place} runs at an interval, and its last success is more than two intervals ago, or it has "
@@ -332,12 +335,12 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning=(
-            "The lane runs with `--every`. Its last success is older than two full periods, or at least two runs have "
+            "The lane runs with `--every`. Its last success is older than two intervals, or at least two runs have "
             "ended and none has succeeded."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
-            Query(question="How many periods ago was the last success?", expr=_build_periods_query(series)),
+            Query(question="How many intervals ago was the last success?", expr=_build_periods_query(series)),
             Query(
                 question="Has it run at all since (seconds since a run ended)?",
                 expr=f"time() - {series.select_now(families.RUN_LAST_COMPLETION)}",
@@ -387,10 +390,10 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         link=("job", "project", "lane"),
         meaning=(
             f"Tasks that ran to their end, divided by the time that their runs took: the last {_THROUGHPUT_SPAN} "
-            f"against the {_THROUGHPUT_PAST} before them. Time between runs does not count, so a lane that runs less "
-            "often is not meant; neither do runs of a part of the lane, and runs in which a task was cached."
+            f"against the {_THROUGHPUT_PAST} before them. The time between runs does not count, and neither do runs of "
+            "a part of the lane and runs in which a task was cached."
         ),
-        impact="The lane takes longer for the same work; limits that hold today may break soon.",
+        impact="The lane takes longer for the same work, and may soon break its limits.",
         diagnosis=(
             Query(
                 question="How much slower is it (1: as fast as before)?",
@@ -410,10 +413,10 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
             questions.run_delay(series),
         ),
         mitigation=(
-            "`paropt-exporter history --compare RUN RUN`, a run of before against one of now, shows what changed.",
-            "Every stage slower alike: the machine has less to give (neighbours, throttling, a smaller runner).",
-            "One stage slower: the change that touched it. New work that takes longer by nature ends this alert by "
-            "itself, as it becomes the past.",
+            "`paropt-exporter history --compare RUN RUN`, with an earlier and a recent run, shows what changed.",
+            "If all stages are slower, the machine has become slower (other programs, throttling, a smaller runner).",
+            "If one stage is slower, look for the change that affected it. If the stage has more work now, this alert "
+            "ends by itself, once the slower runs are part of the past that it compares with.",
         ),
     )
 
@@ -443,7 +446,7 @@ def _build_uneven_lane_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning="In the last run the lane's slowest stage took over three times as long as its fastest.",
-        impact="With one worker a stage most of them are idle for most of the run.",
+        impact="With one worker for each stage, most workers are idle for most of the run.",
         diagnosis=(
             Query(
                 question="Which are the longest stages (seconds)?",

@@ -78,9 +78,9 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
-            "If its tasks waited for workers: raise the lane's `workers`, or give the stage fewer rivals (`needs`).",
-            "If one task decides how long it takes: split it (`items`).",
-            "If the limit was never realistic: measure a few runs, then set `sla` above their durations.",
+            "If its tasks waited for workers: raise the lane's `workers`, or let fewer stages run beside it (`needs`).",
+            "If one task takes most of the time: split it (`items`).",
+            "If the limit was never realistic: `paropt-exporter sla` proposes one from the durations of earlier runs.",
         ),
     )
 
@@ -104,7 +104,7 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         impact="The lane gives no result: nothing behind this stage has been checked since the last good run.",
         diagnosis=(
             Query(
-                question="Which stages were ended or skipped with it?",
+                question="Which stages were stopped or skipped with it?",
                 expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=_NOT_COMPLETED)} == 1",
             ),
             Query(
@@ -115,8 +115,8 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
-            "A stage that hangs (no CPU, no progress) needs a `timeout` of its own, so that its lane can go on.",
-            "A stage that only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
+            "If the stage hangs (no CPU, no progress), give it a `timeout`, so that its lane can go on.",
+            "If it only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
         ),
     )
 
@@ -136,11 +136,11 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
-        impact="Everything that waits for the whole lane (a merge, a release) waits longer than was promised.",
+        impact="Everything that waits for the whole lane (a merge, a release) waits longer than promised.",
         diagnosis=(
             questions.longest_stages(series),
             Query(
-                question="Were the workers used while it ran (1 is all of the time)?",
+                question="How busy were the workers while it ran (1 is all of the time)?",
                 expr=recording.select_utilization(series),
             ),
             questions.queue_wait(series),
@@ -148,7 +148,7 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "Long waits and busy workers: raise the lane's `workers`, or use a larger machine.",
             "Idle workers: loosen `needs`, `locks` and `exclusive`, and split the longest stage (`items`).",
-            "Move stages that need not run each time to another lane.",
+            "Move stages that need not run every time to another lane.",
         ),
     )
 
@@ -168,10 +168,10 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning="The lane reached its `total`, which is `critical: true`: running stages were stopped, others skipped.",
-        impact="The lane gives no result since its last good run.",
+        impact="The lane has given no result since its last good run.",
         diagnosis=(
             Query(
-                question="Which stages had not ended well?",
+                question="Which stages had not completed?",
                 expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=_NOT_COMPLETED)} == 1",
             ),
             questions.longest_stages(series),
@@ -193,7 +193,7 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
         description=f"Stage {STAGE.place} runs and is past its warning threshold: {_VALUE} are left to its limit.",
         board=Board.LANE,
         link=STAGE.labels,
-        meaning="The stage still runs, has passed `sla.warn_at` of its limit (80 % by default), and not yet the limit.",
+        meaning="The stage is running and has passed `sla.warn_at` of its limit (80 % by default), but not the limit.",
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
             Query(
@@ -210,9 +210,9 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "Let it end; if this comes with most runs, the limit is too tight or the stage too slow: see "
+            "Let it end. If this happens in most runs, the limit is too tight or the stage too slow: see "
             "[ParoptSlaViolation](#paroptslaviolation).",
-            "If other work took the machine, free it: a lane that sizes itself takes up what becomes free.",
+            "If other programs use the machine, stop them: a lane that sizes itself uses cores that become free.",
         ),
     )
 
@@ -229,8 +229,8 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "From past durations and the progress of this run the stage's end is expected after its deadline. The "
-            "controller has given it the workers that it can already."
+            "By past durations and the progress of this run, the stage will end after its deadline. The controller has "
+            "already given it as many workers as it may."
         ),
         impact="A violation within minutes; a critical one will stop the lane.",
         diagnosis=(
@@ -239,14 +239,14 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
                 expr=f"{series.select_now(families.SLA_PREDICTED_END)} - {series.select_now(families.SLA_DEADLINE)}",
             ),
             Query(
-                question="Could its pool still grow (workers to the bound)?",
+                question="Could its pool still grow (workers up to its maximum)?",
                 expr=f"{series.select_now(families.POOL_SIZE_MAX)} - {series.select_now(families.POOL_SIZE_TARGET)}",
             ),
             questions.cores_used(series),
         ),
         mitigation=(
-            "A pool at its bound with cores left: raise the lane's `workers`.",
-            "No core left: stop other work on the machine, or move the stage to a larger one.",
+            "If the pool is at its maximum and cores are left: raise the lane's `workers`.",
+            "If no core is left: stop other work on the machine, or move the stage to a larger one.",
         ),
     )
 
@@ -307,8 +307,8 @@ def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "One stage: as for [ParoptSlaViolation](#paroptslaviolation).",
-            "One host: look at its load, its memory and its disk; take it out until it keeps up.",
-            "Everywhere since a change: take the change back first, look for the reason after.",
+            "One host: look at its load, its memory and its disk, and take it out of service until it keeps up.",
+            "All hosts since a change: revert the change first, then look for the reason.",
         ),
     )
 
@@ -326,7 +326,7 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptSlaErrorBudgetSpent",
         conditions=(Condition(expr=_build_overspent_query(series), level=Level.WARNING, hold="10m"),),
-        summary="A lane that runs seldom has broken its SLAs more often than its error budget allows.",
+        summary="A lane that rarely runs has broken its SLAs more often than its error budget allows.",
         title=f"Lane {LANE.name} has broken its SLAs more often than its error budget allows.",
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
@@ -349,7 +349,7 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn); with few runs one cause is likely.",
+            "As for [ParoptSlaErrorBudgetBurn](#paroptslaerrorbudgetburn). With few runs there is probably one cause.",
         ),
     )
 
