@@ -25,21 +25,37 @@ HEAVY = frozenset(
         "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
     }
 )  # fmt: skip
+# The supervisor needs none of these, and they take most of the time of loading.
+LATER = frozenset(
+    {
+        "sqlite3", "paropt_exporter.app.exporter", "paropt_exporter.autoscaling", "paropt_exporter.engine.run",
+        "paropt_exporter.executors.threads", "paropt_exporter.exposition", "paropt_exporter.history",
+        "paropt_exporter.metrics", "paropt_exporter.task_logs",
+    }
+)  # fmt: skip
 PROGRAM = """
 import json, os, sys
+if sys.argv[1] == "--at-start":  # of the supervisor
+    del sys.argv[1]
+    started = []
+    sys.addaudithook(lambda event, _: started.append(sorted(sys.modules)) if event == "os.posix_spawn" else None)
 from paropt_exporter.cli.main import main
 code = main(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
-    json.dump(sorted(sys.modules), file)
+    json.dump(started[0] if "started" in globals() else sorted(sys.modules), file)
 sys.exit(code)
 """
 
 
-def list_modules(folder: Path, *arguments: str) -> set[str]:
-    """Run the command and return the modules that it has imported. The first one checks the config and keeps it."""
+def list_modules(folder: Path, *arguments: str, at_start: bool = False) -> set[str]:
+    """Run the command and return the modules that it has imported. The first one checks the config and keeps it.
+
+    `at_start`: those that it had imported when it started the supervisor.
+    """
     shown = folder / "modules.json"
+    option = ["--at-start"] if at_start else []
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(shown), *arguments],
+        [sys.executable, "-c", PROGRAM, *option, str(shown), *arguments],
         cwd=folder,
         env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},  # `projects.write` keeps the config elsewhere
         capture_output=True,
@@ -61,6 +77,13 @@ def test_an_unchanged_config_is_run_and_listed_without_heavy_modules(project: Pa
     first = list_modules(project, *arguments)
     assert "pydantic" in first  # to check the config
     assert sorted(HEAVY & list_modules(project, *arguments)) == []
+
+
+def test_the_supervisor_starts_before_most_modules_load(project: Path) -> None:
+    loaded = list_modules(project, "--once", projects.ANY_PORT)
+    early = list_modules(project, "--once", projects.ANY_PORT, at_start=True)
+    assert sorted(LATER & loaded) == sorted(LATER)
+    assert sorted(LATER & early) == []
 
 
 def test_a_cached_stage_is_skipped_without_heavy_modules(tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -434,11 +432,10 @@ def _run_generate(flags: Flags) -> int:
 
 def _run_lane(flags: Flags) -> int:
     from paropt_exporter import logs
+    from paropt_exporter.app import READER_SECONDS, run_lane
+    from paropt_exporter.cli import screen
     from paropt_exporter.cli.exit_guard import ExitGuard
 
-    with _speed_up_imports():
-        from paropt_exporter.app import READER_SECONDS, run_lane
-        from paropt_exporter.cli import screen
     watching = screen.open_screen(
         verbose=flags.verbose,
         quiet=flags.quiet,
@@ -466,19 +463,6 @@ def _run_lane(flags: Flags) -> int:
     if not shown:  # a thread is blocked in a write, and the interpreter would wait for it
         os._exit(code)
     return code
-
-
-@contextmanager
-def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
