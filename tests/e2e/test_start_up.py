@@ -46,6 +46,17 @@ with open(sys.argv[1], "w") as file:
 sys.exit(code)
 """
 
+# Writes for each garbage collection since the start of `main` whether the modules of a run were loaded.
+COLLECTIONS = """
+import atexit, gc, json, sys
+path, *sys.argv[1:] = sys.argv[1:]
+from paropt_exporter.cli.main import main
+seen = []
+gc.callbacks.append(lambda phase, _: seen.append("paropt_exporter.app.exporter" in sys.modules))
+atexit.register(lambda: open(path, "w").write(json.dumps(seen)))
+main()
+"""
+
 
 def list_modules(folder: Path, *arguments: str, at_start: bool = False) -> set[str]:
     """Run the command and return the modules that it has imported. The first one checks the config and keeps it.
@@ -84,6 +95,14 @@ def test_the_supervisor_starts_before_most_modules_load(project: Path) -> None:
     early = list_modules(project, "--once", projects.ANY_PORT, at_start=True)
     assert sorted(LATER & loaded) == sorted(LATER)
     assert sorted(LATER & early) == []
+
+
+def test_no_garbage_is_collected_while_modules_load(project: Path) -> None:
+    shown = project / "collections.json"
+    command = [sys.executable, "-c", COLLECTIONS, str(shown), "--once", projects.ANY_PORT]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert False not in json.loads(shown.read_text())
 
 
 def test_a_cached_stage_is_skipped_without_heavy_modules(tmp_path: Path) -> None:

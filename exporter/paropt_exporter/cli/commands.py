@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
+    if flags.command is not None or flags.list or flags.dry_run:
+        gc.enable()  # a lane loads more modules first
     match flags.command:
         case "init":
             from paropt_exporter.cli import init
