@@ -12,17 +12,18 @@ import pytest
 
 from support import projects
 
-# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 120 ms. `engine.what_if` is not
+# Each took at least 0.2 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not
 # among them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
         "hashlib", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
         "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
-        "statistics", "subprocess", "tempfile", "typing_extensions", "urllib.request", "yaml",
-        "paropt_exporter.cli.flags", "paropt_exporter.config.model",
+        "statistics", "subprocess", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "yaml",
+        "paropt_exporter.cli.flags", "paropt_exporter.config.model", "paropt_exporter.executors.adaptive.routing",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
-        "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
+        "paropt_exporter.history.recovery", "paropt_exporter.metrics.client", "paropt_exporter.metrics.formats",
+        "paropt_exporter.plan.batches",
     }
 )  # fmt: skip
 # The supervisor needs none of these, and they take most of the time of loading.

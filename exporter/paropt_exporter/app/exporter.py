@@ -25,11 +25,11 @@ from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
-from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
+from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.exposition import deliveries
-from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.history import History
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals
@@ -37,6 +37,7 @@ from paropt_exporter.signals import Signals
 if TYPE_CHECKING:
     from paropt_exporter.app.watching import Watch
     from paropt_exporter.cache.stage_cache import StageCache
+    from paropt_exporter.history import InterruptedRun
 
 _HISTORY = "history"  # the observer that must not drop records
 # Sections of the config that a process can't change.

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
     "paropt_exporter.engine.what_if",
+    "paropt_exporter.executors.adaptive.routing",
     "paropt_exporter.executors.calls",
     "paropt_exporter.exposition.server",
     "paropt_exporter.metrics.client",
@@ -55,7 +56,7 @@ _LATE_MODULES = (
 )
 _LATE_STANDARD_MODULES = (
     "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
-    "subprocess", "tempfile", "traceback", "typing",
+    "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
 )  # fmt: skip
 _LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.checks")
 
