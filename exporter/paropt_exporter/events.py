@@ -512,4 +512,11 @@ class ControlView(Struct, frozen=True, kw_only=True):
     queries: QueryCounts = field(default_factory=QueryCounts)
 
 
+class LastReload(Struct, frozen=True, kw_only=True):
+    """Whether the config was loaded when it was last read, and when it was last loaded: None if unknown."""
+
+    successful: bool = True
+    success_timestamp_seconds: float | None = None
+
+
 Event = RunStarted | StageStarted | TaskRecord | SlaRecord | StageRecord | RunRecord | Decision

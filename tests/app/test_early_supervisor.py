@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.app.parts import is_sure_to_run_commands
 from paropt_exporter.app.request import Request
+from paropt_exporter.app.start import is_sure_to_run_commands
 from paropt_exporter.config import Stage
 from paropt_exporter.events import Strategy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.app.planning import ConfigFile
+from paropt_exporter.app.config_file import ConfigFile
 from paropt_exporter.config import Config
 from paropt_exporter.errors import UsageError
 from paropt_exporter.metrics import LastReload

@@ -12,34 +12,62 @@ import pytest
 
 from support import projects
 
-# Each took at least 1 ms of the CPU time of a lane of one `true`, which takes about 120 ms. `engine.what_if` is not
+# Each took at least 0.2 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not
 # among them: on a slow machine a run may load it, for advice.
 HEAVY = frozenset(
     {
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
         "hashlib", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
         "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
-        "statistics", "subprocess", "tempfile", "typing_extensions", "urllib.request", "yaml",
-        "paropt_exporter.cli.flags", "paropt_exporter.config.model",
+        "statistics", "subprocess", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "yaml",
+        "paropt_exporter.cli.flags", "paropt_exporter.config.model", "paropt_exporter.executors.adaptive.routing",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",
-        "paropt_exporter.metrics.client", "paropt_exporter.plan.batches",
+        "paropt_exporter.history.recovery", "paropt_exporter.metrics.client", "paropt_exporter.metrics.formats",
+        "paropt_exporter.plan.batches",
+    }
+)  # fmt: skip
+# The supervisor needs none of these, and they take most of the time of loading.
+LATER = frozenset(
+    {
+        "sqlite3", "paropt_exporter.app.exporter", "paropt_exporter.autoscaling", "paropt_exporter.engine.run",
+        "paropt_exporter.executors.threads", "paropt_exporter.exposition", "paropt_exporter.history",
+        "paropt_exporter.metrics", "paropt_exporter.task_logs",
     }
 )  # fmt: skip
 PROGRAM = """
 import json, os, sys
+if sys.argv[1] == "--at-start":  # of the supervisor
+    del sys.argv[1]
+    started = []
+    sys.addaudithook(lambda event, _: started.append(sorted(sys.modules)) if event == "os.posix_spawn" else None)
 from paropt_exporter.cli.main import main
 code = main(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
-    json.dump(sorted(sys.modules), file)
+    json.dump(started[0] if "started" in globals() else sorted(sys.modules), file)
 sys.exit(code)
 """
 
+# Writes for each garbage collection since the start of `main` whether the modules of a run were loaded.
+COLLECTIONS = """
+import atexit, gc, json, sys
+path, *sys.argv[1:] = sys.argv[1:]
+from paropt_exporter.cli.main import main
+seen = []
+gc.callbacks.append(lambda phase, _: seen.append("paropt_exporter.app.exporter" in sys.modules))
+atexit.register(lambda: open(path, "w").write(json.dumps(seen)))
+main()
+"""
 
-def list_modules(folder: Path, *arguments: str) -> set[str]:
-    """Run the command and return the modules that it has imported. The first one checks the config and keeps it."""
+
+def list_modules(folder: Path, *arguments: str, at_start: bool = False) -> set[str]:
+    """Run the command and return the modules that it has imported. The first one checks the config and keeps it.
+
+    `at_start`: those that it had imported when it started the supervisor.
+    """
     shown = folder / "modules.json"
+    option = ["--at-start"] if at_start else []
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(shown), *arguments],
+        [sys.executable, "-c", PROGRAM, *option, str(shown), *arguments],
         cwd=folder,
         env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},  # `projects.write` keeps the config elsewhere
         capture_output=True,
@@ -61,6 +89,21 @@ def test_an_unchanged_config_is_run_and_listed_without_heavy_modules(project: Pa
     first = list_modules(project, *arguments)
     assert "pydantic" in first  # to check the config
     assert sorted(HEAVY & list_modules(project, *arguments)) == []
+
+
+def test_the_supervisor_starts_before_most_modules_load(project: Path) -> None:
+    loaded = list_modules(project, "--once", projects.ANY_PORT)
+    early = list_modules(project, "--once", projects.ANY_PORT, at_start=True)
+    assert sorted(LATER & loaded) == sorted(LATER)
+    assert sorted(LATER & early) == []
+
+
+def test_no_garbage_is_collected_while_modules_load(project: Path) -> None:
+    shown = project / "collections.json"
+    command = [sys.executable, "-c", COLLECTIONS, str(shown), "--once", projects.ANY_PORT]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert False not in json.loads(shown.read_text())
 
 
 def test_a_cached_stage_is_skipped_without_heavy_modules(tmp_path: Path) -> None:

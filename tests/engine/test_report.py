@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -182,6 +183,23 @@ def test_fewer_workers_are_advised_if_they_take_as_long() -> None:
     advised = advice("under_used", *tasks, planned=lane(*stages, workers=8))
     assert advised == "3 workers would have taken 6.0 s too"
     assert advice("under_used", *tasks, planned=lane(*stages, workers=ADAPTIVE)) == ""
+
+
+class UnscheduledRun(RecordedRun):
+    """A run that must not be scheduled again."""
+
+    @cached_property
+    def is_explained(self) -> bool:
+        raise AssertionError("it was scheduled again")
+
+
+@pytest.mark.parametrize("kind", ["under_used", "saturated"])
+def test_adaptive_lane_below_its_maximum_is_not_scheduled_again(kind: str) -> None:
+    run = UnscheduledRun(
+        plan=lane(workers=ADAPTIVE), timings=rounds(2, 2), duration_seconds=2.0, peak_size=2, cores=2.0, memory_bytes=0
+    )
+    (advised,) = add_advice((Bottleneck(kind=kind, stage=None, sentence="a fact"),), run)
+    assert advised.advice == ""
 
 
 def test_lane_that_needs_its_workers_gets_no_advice_to_shrink() -> None:

@@ -1,4 +1,4 @@
-"""Run a lane: config -> plan -> engine -> pools, observed by history, metrics and screen."""
+"""Run a lane: plan -> engine -> pools, observed by history, metrics and screen."""
 
 from __future__ import annotations
 
@@ -6,69 +6,58 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from paropt_exporter import config as configs
-from paropt_exporter import descriptors, host
+from paropt_exporter import host
 from paropt_exporter import plan as plans
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
-from paropt_exporter.app.planning import ConfigFile, Planner, collect_memory_peaks, share_jobserver
-from paropt_exporter.app.request import Request, Screen
+from paropt_exporter.app.config_file import ConfigFile
+from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
+from paropt_exporter.app.request import READER_SECONDS, Request, Screen
 from paropt_exporter.autoscaling import Controller
 from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
-from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.config.host_config import HostConfig, load_host_config
-from paropt_exporter.config.lanes import AUTO, choose_lane
-from paropt_exporter.config.server_access import apply_host_config
+from paropt_exporter.clock import Clock
+from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
-from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
+from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.exposition import deliveries
-from paropt_exporter.history import History, InterruptedRun
+from paropt_exporter.history import History
 from paropt_exporter.metrics import Metrics, Snapshot
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
-from paropt_exporter.signals import Signals, has_terminal
+from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
     from paropt_exporter.app.watching import Watch
     from paropt_exporter.cache.stage_cache import StageCache
+    from paropt_exporter.history import InterruptedRun
 
 _HISTORY = "history"  # the observer that must not drop records
-READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
 # Sections of the config that a process can't change.
 _FIXED_SECTIONS = ("project", "web", "push", "feedback", "dask", "history")
 
 
-def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
-    """Run the lane, serve its metrics, and return the exit code. Blocks until the end or a signal.
-
-    Raises `ConfigError` and `UsageError` before anything runs.
-    """
-    descriptors.raise_limit()
-    clock = clock or SystemClock()
-    repeats = request.every_seconds is not None or request.watch
-    file = ConfigFile(request.config_path if repeats else None, clock)
-    as_read = configs.load_config(request.config_path, root=request.root, environ=os.environ)
-    host = load_host_config(os.environ)
-    config = apply_host_config(as_read, host, push_url=request.push_url)
-    if request.enter_root:
-        os.chdir(config.root)
-    lane = _choose_lane(request, config.root, screen)
-    # Here already, so that a misspelled stage leaves no history.
-    stages, _ = plans.choose_stages(config, lane, request.selection, request.arguments)
+def run_exporter(
+    request: Request,
+    config: configs.Config,
+    lane: str,
+    *,
+    as_read: configs.Config,
+    host: HostConfig,
+    file: ConfigFile,
+    screen: Screen,
+    signals: Signals,
+    clock: Clock,
+) -> int:
+    """Open the history, end what a killed exporter left behind, run the lane and return the exit code."""
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
-        stack.enter_context(supervisor_client.set_run_mark(config.root, os.environ))
-        if parts.is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
-            # It starts while this process prepares the run.
-            stack.enter_context(supervisor_client.SUPERVISOR.keep_running())
         history = stack.enter_context(closing(parts.open_history(config, clock)))
         for interrupted in history.mark_interrupted_runs():
             screen.say(_format_interrupted(interrupted))
@@ -88,14 +77,6 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         )
         stack.callback(exporter.close)
         return exporter.serve()
-
-
-def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
-    if request.lane != AUTO:
-        return request.lane
-    lane, why = choose_lane(root, request.affected_ref)
-    screen.say(f"lane {lane}: {why}")
-    return lane
 
 
 def _format_interrupted(interrupted: InterruptedRun) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -28,7 +28,7 @@ from paropt_exporter.exposition.endpoint import Endpoint, NoEndpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
-from paropt_exporter.plan import COMMANDS, Plan, Selection, choose_pool, choose_stages, is_cached
+from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
 from paropt_exporter.serve.runtime_folder import SOCKET_NAME, find_folder
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.cache.remote import RemoteCache
     from paropt_exporter.cache.stage_cache import StageCache
-    from paropt_exporter.config import Stage
     from paropt_exporter.executors.base import RemotePool
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
     "paropt_exporter.engine.what_if",
+    "paropt_exporter.executors.adaptive.routing",
     "paropt_exporter.executors.calls",
     "paropt_exporter.exposition.server",
     "paropt_exporter.metrics.client",
@@ -56,7 +56,7 @@ _LATE_MODULES = (
 )
 _LATE_STANDARD_MODULES = (
     "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
-    "subprocess", "tempfile", "traceback", "typing",
+    "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
 )  # fmt: skip
 _LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.checks")
 
@@ -281,14 +281,6 @@ def get_plan_options(request: Request) -> dict[str, Any]:
         "fail_fast": request.fail_fast,
         "shard": request.shard,
     }
-
-
-def is_sure_to_run_commands(request: Request, strategy: Strategy, stages: Iterable[Stage]) -> bool:
-    """Whether the run will start a command on this host, whatever the history and the cache say."""
-    if request.failed_only or request.affected or request.deadline_seconds is not None:
-        return False
-    chosen = request.strategy or strategy
-    return any(choose_pool(each, chosen) == COMMANDS and (request.no_cache or not is_cached(each)) for each in stages)
 
 
 def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:

@@ -1,26 +1,22 @@
-"""Plan a lane's next run from the config, the request and the history; read a changed config before it."""
+"""Plan a lane's next run from the config, the request and the history."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from paropt_exporter import families
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling import ControlState
-from paropt_exporter.clock import Clock
-from paropt_exporter.config import Config, read_config
+from paropt_exporter.config import Config
 from paropt_exporter.engine import get_pool_names
-from paropt_exporter.errors import ConfigError, NothingFailed, UsageError, join_names
+from paropt_exporter.errors import NothingFailed, UsageError, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
-from paropt_exporter.metrics import LastReload
 from paropt_exporter.plan import Plan, PlannedStage, Selection
 
 if TYPE_CHECKING:
@@ -29,9 +25,6 @@ if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.history import Failures
     from paropt_exporter.input_files import InputPatterns
-
-_Stamp = tuple[int, int, int] | None
-_SUCCESS, _FAILURE = families.RELOAD_RESULTS
 
 
 class Planner:
@@ -229,59 +222,3 @@ def collect_memory_peaks(plan: Plan, measured: Mapping[str, int]) -> Mapping[str
     """Return the peak memory of a task of each stage in bytes, from earlier runs or its `memory`."""
     peaks = {stage.name: max(stage.memory_bytes, measured.get(stage.name, 0)) for stage in plan.stages}
     return {stage: peak for stage, peak in peaks.items() if peak}
-
-
-class ConfigFile:
-    """The config's file while an exporter repeats its lane.
-
-    Guarantees: each state of the file is read once, except on request; a faulty file is reported once, counted, and
-    changes nothing. Not thread-safe, except for `reloads` and `last_reload`.
-    """
-
-    def __init__(self, path: Path | None, clock: Clock) -> None:
-        """Create it before reading the config, so that it notices a change in between. None: there is no file."""
-        # A pipe can be read only once. A call may change the current folder.
-        self._path = None if path is None or not path.is_file() else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
-        self._stamp = self._look()
-        self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
-        self._clock = clock
-        self.last_reload = LastReload(success_timestamp_seconds=clock.wall())  # replaced as a whole: scrapes read it
-
-    def reload_if_changed(
-        self, take: Callable[[Config], None], say: Callable[[str], None], *, asked: bool = False
-    ) -> None:
-        """Read the file if it has changed or is `asked` for, and pass the config to `take`.
-
-        `take` raises UsageError to reject it. `say` prints one line, or one for each fault.
-        """
-        stamp = self._look()
-        if self._path is None or (stamp == self._stamp and not asked):
-            return
-        what = f"{self._path.name} {'was read again' if stamp == self._stamp else 'has changed'}"
-        self._stamp = stamp  # before reading: a file replaced in between is read next time
-        try:
-            take(read_config(self._path, root=self._path.parent))
-        except (ConfigError, UsageError) as error:
-            self.last_reload = replace(self.last_reload, successful=False)
-            self._reloads[_FAILURE] += 1
-            faults = error.faults if isinstance(error, ConfigError) else (str(error),)
-            say(f"{what} and can't be used: the one before stays in force")
-            for fault in faults:
-                say(fault)
-        else:
-            self.last_reload = LastReload(success_timestamp_seconds=self._clock.wall())
-            self._reloads[_SUCCESS] += 1
-            say(f"{what}: it is in force from the next run on")
-
-    def reloads(self) -> Mapping[str, int]:
-        """Return how often a changed file was loaded and rejected, by result. Any thread may call it."""
-        return dict(self._reloads)
-
-    def _look(self) -> _Stamp:
-        if self._path is None:
-            return None
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino

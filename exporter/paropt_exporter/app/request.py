@@ -16,6 +16,8 @@ from paropt_exporter.plan import Bounds, Plan, Selection
 if TYPE_CHECKING:
     from paropt_exporter.reports import ReportOption
 
+READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
+
 
 class Request(Struct, frozen=True, kw_only=True):
     """The settings of the command line; None leaves a setting to the config.

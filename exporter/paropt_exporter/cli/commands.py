@@ -6,8 +6,7 @@ import gc
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
+    if flags.command is not None or flags.list or flags.dry_run:
+        gc.enable()  # a lane loads more modules first
     match flags.command:
         case "init":
             from paropt_exporter.cli import init
@@ -434,11 +435,10 @@ def _run_generate(flags: Flags) -> int:
 
 def _run_lane(flags: Flags) -> int:
     from paropt_exporter import logs
+    from paropt_exporter.app import READER_SECONDS, run_lane
+    from paropt_exporter.cli import screen
     from paropt_exporter.cli.exit_guard import ExitGuard
 
-    with _speed_up_imports():
-        from paropt_exporter.app import READER_SECONDS, run_lane
-        from paropt_exporter.cli import screen
     watching = screen.open_screen(
         verbose=flags.verbose,
         quiet=flags.quiet,
@@ -466,19 +466,6 @@ def _run_lane(flags: Flags) -> int:
     if not shown:  # a thread is blocked in a write, and the interpreter would wait for it
         os._exit(code)
     return code
-
-
-@contextmanager
-def _speed_up_imports() -> Iterator[None]:
-    """Import without garbage collections, which find nothing. Later ones skip the imported objects."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:

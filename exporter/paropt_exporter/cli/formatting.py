@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -49,6 +48,8 @@ def format_line(line: str) -> str:
 
 def count_columns(text: str) -> int:
     """Return the text's width in terminal columns. Chinese, Japanese, Korean and emoji take two each."""
+    if text.isascii():
+        return len(text)
     return sum(_get_width(character) for character in text)
 
 
@@ -112,6 +113,8 @@ def format_fitting_table(
 
 
 def _get_width(character: str) -> int:
+    import unicodedata  # here: most names are ASCII
+
     if unicodedata.category(character) in _WITHOUT_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
-from importlib import import_module
 
-from paropt_exporter.cli import PROGRAM, format_version, streams
+from paropt_exporter.cli import PROGRAM, format_version
 
-TYPE_CHECKING = False  # typing's own would be loaded before `main` can handle a Ctrl-C
+# All other modules load in functions: `main` can handle a Ctrl-C then, and has turned collections off.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
@@ -29,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         gc.set_threshold(_GC_THRESHOLD)
+        gc.disable()  # until all modules are loaded: a collection would find nothing
     try:
         code = _run_command(arguments)
     except KeyboardInterrupt:  # while modules are loaded, or flags are parsed
@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
+    from contextlib import suppress
+
+    from paropt_exporter.cli import streams
+
     ours = streams.prepare_streams()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if given == ["--version"]:
@@ -70,6 +74,7 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 
 
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
+    from paropt_exporter.cli import streams
     from paropt_exporter.cli.formatting import format_faults
     from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
 
@@ -121,7 +126,7 @@ def _import_msgspec() -> None:
     if name not in sys.modules:
         sys.modules[name] = None  # type: ignore[assignment]  # the import system's own mark of a missing module
         try:
-            import_module("msgspec")
+            import msgspec  # noqa: F401
         finally:
             del sys.modules[name]
 
@@ -137,6 +142,8 @@ def _require_current_folder() -> None:
 
 def _flush_output(code: int) -> int:
     """Flush standard output, and return the exit code, or another one if that fails."""
+    from paropt_exporter.cli import streams
+
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -155,4 +162,6 @@ def _flush_output(code: int) -> int:
 
 def _print_error(text: str) -> None:
     """Print the text to stderr if that is open."""
+    from paropt_exporter.cli import streams
+
     streams.LineStream(sys.stderr).write_line(text)

@@ -222,8 +222,6 @@ def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued
 
 def add_advice(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottleneck, ...]:
     """Return the bottlenecks, with advice where following it would have helped."""
-    if not found or not run.is_explained:
-        return tuple(found)
     return tuple(replace(each, advice=_ADVICE[each.kind](each, run)) for each in found)
 
 
@@ -274,7 +272,7 @@ def _is_uneven(fastest: float, slowest: float) -> bool:
 def _try_more_workers(_: Bottleneck, run: RecordedRun) -> str:
     """Try more workers, unless an adaptive lane stayed below its maximum for a reason, or SEQUENTIAL allows one."""
     at_maximum = run.plan.workers.fixed or run.peak_size >= run.plan.workers.maximum
-    if not at_maximum or run.plan.strategy is Strategy.SEQUENTIAL:
+    if not at_maximum or run.plan.strategy is Strategy.SEQUENTIAL or not run.is_explained:
         return ""
     sizes, size = [], max(run.size, run.plan.workers.maximum)
     most = min(len(run.tasks), _MOST_WORKERS)
@@ -289,7 +287,7 @@ def _try_more_workers(_: Bottleneck, run: RecordedRun) -> str:
 
 
 def _try_fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
-    if not run.plan.workers.fixed or run.plan.strategy is Strategy.SEQUENTIAL:
+    if not run.plan.workers.fixed or run.plan.strategy is Strategy.SEQUENTIAL or not run.is_explained:
         return ""
     most_seconds = _EQUAL_RATIO * run.duration_seconds
     enough = 1 + bisect_left(range(1, run.size), True, key=lambda size: run.estimate_seconds(size) <= most_seconds)
@@ -299,12 +297,16 @@ def _try_fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
 
 
 def _try_processes(found: Bottleneck, run: RecordedRun) -> str:
+    if not run.is_explained:
+        return ""
     tasks = [replace(each, gil_bound=False) if each.stage == found.stage else each for each in run.tasks]
     return _format_if_faster("run it in processes", tasks, run, run.size)
 
 
 def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     """Try the longest task of the stage, or of the lane, in two halves."""
+    if not run.is_explained:
+        return ""
     places = [place for place, each in enumerate(run.tasks) if found.stage in (None, each.stage)]
     if not places:
         return ""

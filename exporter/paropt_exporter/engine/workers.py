@@ -21,7 +21,6 @@ from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
-from paropt_exporter.executors.adaptive.routing import Router, load_profiles, save_profiles
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
@@ -48,6 +47,7 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
+    from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
@@ -131,7 +131,7 @@ class PoolWorkers:
         logs: OutputLogs | None = None,
         open_cluster: Callable[[int], RemotePool] | None = None,
     ) -> None:
-        """Create no pool yet. `memory`: a file of call profiles, read now and written by `close`.
+        """Create no pool yet. `memory`: a file of call profiles, read before the first calls and written by `close`.
 
         `logs`: keeps the whole output of commands. `open_cluster`: returns a pool of other hosts of a size.
         """
@@ -140,7 +140,6 @@ class PoolWorkers:
         self._logs = logs
         self._attempts: Counter[str] = Counter()  # started in this run, by the label of their task
         self._memory = memory
-        self._remembered = load_profiles(memory) if memory is not None else ()
         self._lock = threading.Lock()  # guards: _pools and _uses against other threads
         self._pools: dict[str, WorkerPool] = {}
         self._call_pools: dict[str, CallPool] = {}  # those of `_pools` that take calls
@@ -155,7 +154,8 @@ class PoolWorkers:
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._own_environment: Mapping[str, str] | None = None  # of a run whose tasks can't change it
         self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
-        self._router = Router(Strategy.THREAD)
+        self._remembered: tuple[FunctionProfile, ...] | None = None  # None: not read yet
+        self._router: Router | None = None  # of the plan's calls, if it has any
         self._routers: dict[str, Router] = {}
         self._size = 1
         self._tasks: Mapping[str, int] | None = None
@@ -177,10 +177,7 @@ class PoolWorkers:
         self._environments.clear()
         self._own_environment = None if THREADS in self._names else copy_environment()
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
-        if plan.lane not in self._routers:
-            self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].load_profiles(self._remembered)
-        self._router = self._routers[plan.lane]
+        self._router = self._get_router(plan) if self._targets else None
         with self._lock:
             self._uses.clear()
         if {THREADS, PROCESSES} & set(get_pool_names(plan)):
@@ -196,6 +193,17 @@ class PoolWorkers:
             self._get_pool(name)
         if self._remote is not None and DASK in self._names:
             self._remote.begin_run(_list_programs(plan))
+
+    def _get_router(self, plan: Plan) -> Router:
+        """Return the router of a lane's calls, which lasts from run to run."""
+        from paropt_exporter.executors.adaptive.routing import Router, load_profiles  # here: commands need no router
+
+        if self._remembered is None:
+            self._remembered = load_profiles(self._memory) if self._memory is not None else ()
+        if plan.lane not in self._routers:
+            self._routers[plan.lane] = Router(plan.strategy)
+            self._routers[plan.lane].load_profiles(self._remembered)
+        return self._routers[plan.lane]
 
     def _list_helper_pids(self) -> set[int]:
         ours = {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid}
@@ -244,6 +252,8 @@ class PoolWorkers:
             self._reports.cleanup()
         learned = [profile for router in self._routers.values() for profile in router.build_profiles()]
         if self._memory is not None and learned:
+            from paropt_exporter.executors.adaptive.routing import save_profiles
+
             save_profiles(self._memory, learned)
 
     # The engine's interface
@@ -307,7 +317,8 @@ class PoolWorkers:
         )
 
     def is_gil_bound(self, stage: str) -> bool:
-        return any(self._router.is_gil_bound(target) for target in self._targets.get(stage, ()))
+        router = self._router
+        return router is not None and any(router.is_gil_bound(target) for target in self._targets.get(stage, ()))
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
@@ -460,6 +471,7 @@ class PoolWorkers:
             )
 
     def _choose_call_pool(self, target: str) -> tuple[str, CallPool]:
+        assert self._router is not None
         name = self._router.choose(target)
         try:
             self._get_pool(name)
@@ -475,7 +487,7 @@ class PoolWorkers:
 
     def _record_measurement(self, target: str, done: Future[Any], pool: CallPool, cpu_seconds_before: float) -> None:
         measured = done.measurement if isinstance(done, TaskFuture) else None
-        if measured is None:
+        if measured is None or self._router is None:
             return
         concurrent = 1
         if isinstance(pool, ThreadPool):  # processes share no interpreter's lock

@@ -23,6 +23,8 @@ THREADS = "threads"
 PROCESSES = "processes"
 DASK = "dask"
 
+PROFILES_NAME = "functions.json"  # the file of call profiles, beside a project's history
+
 REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a temporary file of its host
 
 

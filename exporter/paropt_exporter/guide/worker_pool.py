@@ -20,7 +20,7 @@ from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
-from paropt_exporter.executors.adaptive.routing import PROFILES_NAME
+from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction

@@ -1,6 +1,7 @@
 """Keep runs, and the totals that metrics resume from, in one SQLite file that several processes may share.
 
-The records of summaries and failures are loaded when they are first used (PEP 562): a plain run needs none of them.
+The records of summaries, failures and interrupted runs are loaded when they are first used (PEP 562): a plain run needs
+none of them.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from paropt_exporter.history.recovery import InterruptedRun
 from paropt_exporter.history.store import History
 
 if TYPE_CHECKING:
     from paropt_exporter.history.failures import Failures
+    from paropt_exporter.history.recovery import InterruptedRun
     from paropt_exporter.history.summaries import RunSummary, StageSummary, TaskSummary, Trend
 
 __all__ = ["Failures", "History", "InterruptedRun", "RunSummary", "StageSummary", "TaskSummary", "Trend"]
 
 _HOMES = {
     "Failures": "failures",
+    "InterruptedRun": "recovery",
     "RunSummary": "summaries",
     "StageSummary": "summaries",
     "TaskSummary": "summaries",

@@ -116,6 +116,12 @@ def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, ru
     return last is not None and last[0] > sequence and connection.execute(other, (project, sequence)).fetchone() is None
 
 
+def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]:
+    """Return the ids of the project's runs that have not ended."""
+    query = "SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL ORDER BY sequence"
+    return [to_text(run_id) for (run_id,) in connection.execute(query, (project,))]
+
+
 def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the median duration in seconds of its last successful complete runs.
 

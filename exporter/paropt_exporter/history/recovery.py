@@ -24,12 +24,6 @@ class InterruptedRun(Struct, frozen=True, kw_only=True):
     running: tuple[str, ...]
 
 
-def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]:
-    """Return the ids of the project's runs that have not ended."""
-    query = "SELECT run_id FROM runs WHERE project = ? AND ended_ts IS NULL ORDER BY sequence"
-    return [to_text(run_id) for (run_id,) in connection.execute(query, (project,))]
-
-
 def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: str) -> InterruptedRun | None:
     """End a run as cancelled, in the caller's transaction; return None if another process has ended it.
 

@@ -14,14 +14,14 @@ from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
-from paropt_exporter.history import queries, recovery, repair, retention, rows, values
+from paropt_exporter.history import queries, repair, retention, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.retention import KEEP_DECISIONS
 from paropt_exporter.history.run_lock import RunLocks
 from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
 
 if TYPE_CHECKING:
-    from paropt_exporter.history import merging
+    from paropt_exporter.history import merging, recovery
     from paropt_exporter.history.failures import Failures
     from paropt_exporter.history.summaries import RunSummary, TaskSummary, Trend
     from paropt_exporter.plan.deadline import StagePast
@@ -420,9 +420,11 @@ class History:
             self._prune()
 
     def _iter_interrupted_runs(self) -> Iterator[recovery.InterruptedRun]:
-        for run_id in recovery.find_unended_runs(self._connection, self._project):
+        for run_id in queries.find_unended_runs(self._connection, self._project):
             if self._run_locks.is_alive(run_id):
                 continue
+            from paropt_exporter.history import recovery  # here: few runs are interrupted
+
             with self._transaction():
                 marked = recovery.end_interrupted_run(self._connection, self._project, run_id)
             self._run_locks.remove_stale(run_id)

@@ -17,7 +17,6 @@ from paropt_exporter.families import Family
 from paropt_exporter.git import find_git_folder
 from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LaneLabels
-from paropt_exporter.metrics.formats import Format, negotiate
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
 
@@ -114,6 +113,8 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page in the format that an Accept header asks for, and its Content-Type."""
+        from paropt_exporter.metrics.formats import Format, negotiate  # here, as `client` below: few runs are scraped
+
         content = negotiate(accept)
         return self.render_page(openmetrics=content.format is Format.OPENMETRICS), content.content_type
 

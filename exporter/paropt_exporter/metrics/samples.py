@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from paropt_exporter import families, host
 from paropt_exporter.aggregation import HistogramTotal
-from paropt_exporter.events import ControlView, LiveStage, PoolControl, PoolStatistics, QueryCounts
+from paropt_exporter.events import ControlView, LastReload, LiveStage, PoolControl, PoolStatistics, QueryCounts
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.page import Labels, Value
 
@@ -74,13 +74,6 @@ LIVE_FAMILIES = (
 _NO_BACKLOG = (0, 0.0)
 _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
-
-
-class LastReload(Struct, frozen=True, kw_only=True):
-    """Whether the config was loaded when it was last read, and when it was last loaded: None if unknown."""
-
-    successful: bool = True
-    success_timestamp_seconds: float | None = None
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -118,6 +117,8 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
 
 def _pack_time(seconds: float) -> bytes:
     """Return a `struct timeval`."""
+    import struct  # here: a run without `serve` does not need it
+
     whole = int(seconds)
     return struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
 

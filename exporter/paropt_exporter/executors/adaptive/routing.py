@@ -40,7 +40,6 @@ _WORTH_MOVING_SECONDS = 0.002
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 
 _THREAD_ONLY = "__paropt_thread_only__"
-PROFILES_NAME = "functions.json"  # beside a project's history
 _MAX_PROFILES = 10_000
 _MAX_BYTES = 16_000_000  # of the file: the most profiles, each with a name of a kilobyte
 
