@@ -46,9 +46,9 @@ measures: $(READY) ## names, prose and module sizes beside their goals
 types: $(READY) dist ## strict mypy on the package; strict mypy and pyright on a program that uses it
 	$(BIN)/mypy
 	rm -rf build/types && $(BIN)/python -m venv --without-pip build/types
-	$(BIN)/python -m pip --python build/types/bin/python install --quiet --disable-pip-version-check --no-index --no-deps $(DIST)/*.whl
+	$(BIN)/python -m pip --python build/types/bin/python install --quiet --disable-pip-version-check --no-compile --no-index --no-deps $(DIST)/*.whl
 	$(BIN)/python -c "$(SITE)" > "$$(build/types/bin/python -c "$(SITE)")/dependencies.pth"
-	$(BIN)/mypy --config-file= --strict --python-executable build/types/bin/python --cache-dir build/types/cache tests/types/user_program.py
+	$(BIN)/mypy --config-file= --strict --python-executable build/types/bin/python --cache-dir build/types-cache tests/types/user_program.py
 	$(BIN)/basedpyright --project tests/types --pythonpath build/types/bin/python
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 
@@ -64,7 +64,7 @@ TESTS ?= tests
 PYTEST := $(BIN)/pytest -q -o cache_dir=build/pytest
 unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one at a time, `TESTS=tests/cli` a part
 	@rm -rf build/pytest && mkdir -p build
-	@$(BIN)/python -m compileall -q exporter tests
+	@$(BIN)/python -m compileall -q exporter benchmarks tests/support tests/alert_stories
 	@test -n "$$(find tests -name '*-pytest-*.pyc' -print -quit)" || $(PYTEST) --collect-only $(TESTS) > build/collected.log || true
 	$(PYTEST) --durations=20 --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(TESTS) || { \
 	  echo "FLAKY unless they fail again, alone:" && $(PYTEST) --last-failed --last-failed-no-failures=none -v $(TESTS); }
@@ -81,8 +81,8 @@ dist: $(READY) ## build the sdist, the wheel from it, the SBOM and their sums: t
 
 wheel: dist ## install the wheel in an empty venv and run from there
 	rm -rf build/wheel && mkdir -p build/wheel
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check $(DIST)/*.whl
+	$(PYTHON) -m venv --without-pip build/wheel/venv
+	$(BIN)/python -m pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-compile $(DIST)/*.whl
 	cd build/wheel && mkdir project && cd project && ../venv/bin/paropt-exporter --version \
 	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init \
 	  && ../venv/bin/paropt-exporter check

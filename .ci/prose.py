@@ -46,6 +46,7 @@ PHRASES_OF_CODE = {
     r"\bof what\b": "name the thing",
     r"\bwhat (it|they|we|others|else)\b": "name the thing",
 }
+_BOUNDARY = r"\b"
 
 
 def main() -> None:
@@ -57,7 +58,9 @@ def main() -> None:
 def check(path: Path) -> Iterator[str]:
     """Yield a line for each phrase in a file, in order."""
     phrases = PHRASES | PHRASES_OF_CODE if path.suffix == ".py" else PHRASES
-    pattern = re.compile("|".join(f"({phrase.replace('(', '(?:')})" for phrase in phrases), re.IGNORECASE)
+    # Each begins with \b, which is looked for once at a place instead of once for each of them.
+    choices = "|".join(f"({phrase.removeprefix(_BOUNDARY).replace('(', '(?:')})" for phrase in phrases)
+    pattern = re.compile(f"{_BOUNDARY}(?:{choices})", re.IGNORECASE)
     suggestions = tuple(phrases.values())
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.rstrip().endswith("prose: quoted"):

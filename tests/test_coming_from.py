@@ -1,11 +1,12 @@
-"""docs/coming-from.md keeps its word: each of our commands runs, and runs the stages that its row names."""
+"""docs/coming-from.md keeps its word: each of our commands is valid, and runs the stages that its row names."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from support.repositories import Repository
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
 TOOLS = {"tox", "nox", "just", "make", "moon", "pytest-xdist"}
 STAGES = ("lint", "build", "unit_tests", "e2e_tests")
+START_NO_LANE = {"check", "--list", "--dry-run"}
+# Flags whose effect is that of a run. The others select stages, and their selection is in the plan.
+ACT_ON_RUNS = {"-q", "--keep-going", "--fail-fast", "--failed"}
 
 
 def _rows() -> Iterator[tuple[str, str, str]]:
@@ -36,7 +40,7 @@ ROWS = [*_rows()]
 
 
 class Project:
-    """The project of the page, in which each of our commands is run once."""
+    """The project of the page, in which each of our commands is run, or its plan is shown, once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,27 +50,39 @@ class Project:
         self._write(self._good)
 
     def stages(self, command: str) -> str:
-        """Run a command, and return the stages that ran as the page writes them."""
+        """Return the stages that run with a command as the page writes them."""
         if command not in self._stages:
-            if "--failed" in command:
-                self._let_unit_tests_fail()
-            known = len(self._runs())
-            assert self.run(command).returncode == 0
-            ran = {stage.stage for one in self._runs()[known:] for stage in one.stages}
-            self._stages[command] = ", ".join(name for name in STAGES if name in ran) or "none"
+            words = {*shlex.split(command)[1:]}
+            if not words or words & ACT_ON_RUNS:
+                if "--failed" in words:
+                    self._let_unit_tests_fail()
+                names = self._watch(lambda: self._start(command))
+            elif words & START_NO_LANE:
+                names = self._watch(lambda: self.call(command))
+            else:
+                planned = self.call(command, "--dry-run", "--output", "json")
+                assert planned.returncode == 0, planned.stderr
+                names = {stage["name"] for stage in json.loads(planned.stdout)["stages"]}
+            self._stages[command] = ", ".join(name for name in STAGES if name in names) or "none"
         return self._stages[command]
 
-    def run(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-        program, *words = shlex.split(command)
-        assert program == "paropt-exporter"
-        if words == ["check"] or "--dry-run" in more:
-            return call_command(self._folder, *more, *words)
-        return run(self._folder, projects.ANY_PORT, *([] if "--once" in words else ["--once"]), *more, *words)
+    def call(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Call a command that starts no lane."""
+        return call_command(self._folder, *more, *_split(command))
+
+    def _watch(self, start: Callable[[], subprocess.CompletedProcess[str]]) -> set[str]:
+        """Start a command, and return the stages that ran."""
+        known = len(self._runs())
+        assert start().returncode == 0
+        return {stage.stage for one in self._runs()[known:] for stage in one.stages}
+
+    def _start(self, command: str) -> subprocess.CompletedProcess[str]:
+        return run(self._folder, projects.ANY_PORT, "--once", *_split(command))
 
     def _let_unit_tests_fail(self) -> None:
         """Let them fail in a run, and be good again, so that --failed has something to do."""
         self._write(self._good.replace("echo pytest {args} {items}", "false {items}"))
-        assert self.run("paropt-exporter unit_tests").returncode == 1
+        assert self._start("paropt-exporter unit_tests").returncode == 1
         self._write(self._good)
 
     def _runs(self) -> tuple[RunSummary, ...]:
@@ -78,6 +94,12 @@ class Project:
 
     def _write(self, config: str) -> None:
         (self._folder / "paropt.yml").write_text(config)
+
+
+def _split(command: str) -> list[str]:
+    program, *words = shlex.split(command)
+    assert program == "paropt-exporter"
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +116,7 @@ def test_arguments_reach_the_commands_of_the_page(project: Project) -> None:
     ours = {command for _, command, _ in ROWS if " -- " in command}
     assert ours
     for command in ours:
-        assert "-k login" in project.run(command, "--dry-run").stdout, command
+        assert "-k login" in project.call(command, "--dry-run").stdout, command
 
 
 def test_every_tool_has_its_daily_commands() -> None:

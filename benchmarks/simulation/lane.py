@@ -105,6 +105,16 @@ class _Running:
         return sum(thread.run for thread in self.threads)
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The sums of the waiting tasks: how many of each stage, the seconds of all and of the longest, and sleepers."""
+
+    queued: Mapping[str, int]
+    seconds: float
+    longest_seconds: float
+    sleepers: int
+
+
 class SimulatedLane:
     """Tasks of some stages that run at the lane's size on a machine; threads also share one interpreter.
 
@@ -132,6 +142,7 @@ class SimulatedLane:
         plans = [stage.plan for stage in self._stages.values()]
         self._scheduler = ListScheduler(plans, works, Resources(1 << 40))
         self._running: list[_Running] = []
+        self._waiting: _Waiting | None = None  # computed at most once after each start of tasks
         self._admission: Admission | None = None
         self._target = size
         self._limits: Mapping[str, int] = {}
@@ -167,11 +178,20 @@ class SimulatedLane:
         measured = tuple(self._measure_task(task) for task in self._running)
         self._samples_on_their_way.append((now + self._late_seconds, measured))
         computing = sum(task.work.computes for task in self._running)
-        sleepers = sum([work.sleeps for work in self._get_waiting_works()])
-        self.log.append((now, computing, len(self._running) - computing, sleepers))
+        self.log.append((now, computing, len(self._running) - computing, self._sum_waiting().sleepers))
 
-    def _get_waiting_works(self) -> list[Work]:
-        return [work for name in self._stages for work in self._scheduler.get_queue(name)]
+    def _sum_waiting(self) -> _Waiting:
+        if self._waiting is None:
+            queues = {name: self._scheduler.get_queue(name) for name in self._stages}
+            works = [work for queue in queues.values() for work in queue]
+            seconds = [work.alone_seconds for work in works]
+            self._waiting = _Waiting(
+                queued={name: len(queue) for name, queue in queues.items()},
+                seconds=sum(seconds),
+                longest_seconds=max(seconds, default=0.0),
+                sleepers=sum(work.sleeps for work in works),
+            )
+        return self._waiting
 
     def _hold_locks(self) -> None:
         """Block all but the first task behind a lock: the lock of the tasks, or the interpreter's."""
@@ -197,24 +217,23 @@ class SimulatedLane:
             phases = [Phase(seconds=work.seconds, cpu_demand=work.cpu_demand), *work.phases]
             threads = [Thread(list(phases), weight=work.weight) for _ in range(work.threads)]
             self._running.append(_Running(scheduled, self._clock.now, threads))
+            self._waiting = None
             self._next_sample = min(self._next_sample, self._clock.now + _SAMPLE_SECONDS)
         self.peak = max(self.peak, len(self._running))
 
     # The controller's view of a run and of its pools
 
     def measure_demand(self) -> Demand:
-        waiting = [work.alone_seconds for work in self._get_waiting_works()]
-        now = self._clock.now
+        waiting, now = self._sum_waiting(), self._clock.now
         left = sum(max(0.0, task.work.alone_seconds - (now - task.started)) for task in self._running)
         stages = self._stages.items()
-        queued = {name: len(self._scheduler.get_queue(name)) for name in self._stages}
         return Demand(
-            ready=tuple((self._pool, name, count) for name, count in queued.items() if count),
+            ready=tuple((self._pool, name, count) for name, count in waiting.queued.items() if count),
             running=tuple((self._pool, task.work.stage, task.label, task.started) for task in self._running),
             ended=tuple((name, stage.ended, stage.wanted, stage.spent) for name, stage in stages if stage.ended),
-            stages=tuple(stage.build_counts(self._running, queued[name], now) for name, stage in stages),
-            work_seconds=left + sum(waiting),
-            path_seconds=max(waiting, default=0.0),
+            stages=tuple(stage.build_counts(self._running, waiting.queued[name], now) for name, stage in stages),
+            work_seconds=left + waiting.seconds,
+            path_seconds=waiting.longest_seconds,
             left_seconds=None if self._deadline_seconds is None else self._deadline_seconds - now,
         )
 
@@ -267,7 +286,6 @@ class _Stage:
 
     def __init__(self, name: str, pool: str) -> None:
         self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd=Path("/"))
-        self.queue: deque[tuple[str, Work]] = deque()
         self.ended = 0
         self.wanted = self.spent = self.delayed = self.fastest = 0.0
 

@@ -73,9 +73,11 @@ class Machine:
 
     def step(self, threads: Iterable[Thread], now: float, most: float) -> float:
         """Advance by a quantum or, while no thread computes, to the end of a segment; return the seconds."""
-        alive = [thread for thread in threads if not thread.ended]
-        runnable = [thread for thread in (*alive, *self._others) if thread.runnable]
-        sleeping = [thread for thread in alive if not thread.runnable and not thread.blocked]
+        runnable, sleeping = list[Thread](), list[Thread]()
+        for thread in threads:
+            if not (thread.ended or thread.blocked):
+                (runnable if thread.runnable else sleeping).append(thread)
+        runnable += self._others
         chosen = self._chosen(runnable, now)
         seconds = min([most, *(thread.left for thread in (*sleeping, *chosen))])
         if runnable:

@@ -78,24 +78,24 @@ class MutantTester:
         self._recordings = {rule["record"]: rule for rule in self._rules if "record" in rule}
         self._frames = tuple(files.build_frames().values())
 
-    def find_survivors(self, mutants: Iterable[Mutant]) -> tuple[Mutant, ...]:
-        """Return the mutants that no story detects. Raises AssertionError if a rule has no story or fails its own."""
+    def find_survivors(self, rules: Iterable[Rule]) -> tuple[Mutant, ...]:
+        """Run all stories about the rules. Return the mutants that none detects.
+
+        Raises AssertionError if a rule has no story or fails its own.
+        """
         alive: defaultdict[str, list[Mutant]] = defaultdict(list)
-        for mutant in mutants:
-            alive[mutant.name].append(mutant)
-        waiting = {name: self._find_stories(group[0]) for name, group in alive.items()}
-        while runs := [
-            _Run(mutants=alive[name], story=stories.pop(0))
-            for name, stories in waiting.items()
-            if alive[name] and stories
-        ]:
+        for rule in rules:
+            alive[_find_name(rule)] += build_mutants(rule)
+        waiting = {name: self._find_stories(name) for name in alive}
+        while any(waiting.values()):
+            runs = [run for name, stories in waiting.items() for run in _take_runs(name, alive[name], stories)]
             for run, survivors in zip(runs, self._run_stories(runs), strict=True):
                 alive[run.rule_name] = survivors
         return tuple(mutant for group in alive.values() for mutant in group)
 
-    def _find_stories(self, mutant: Mutant) -> list[files.Frame]:
-        stories = [story for frame in self._frames for story in _iter_frames_about(mutant, frame)]
-        assert stories, f"no story is about {mutant.name}"
+    def _find_stories(self, name: str) -> list[files.Frame]:
+        stories = [story for frame in self._frames for story in _iter_frames_about(name, frame)]
+        assert stories, f"no story is about {name}"
         return sorted(stories, key=_count_evaluations)  # the quickest first: they detect most mutants
 
     def _run_stories(self, runs: Sequence[_Run]) -> list[list[Mutant]]:
@@ -152,14 +152,11 @@ class MutantTester:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """One story with the mutants of one rule that earlier stories have not detected."""
+    """One story with a sound rule and those of its mutants that earlier stories have not detected."""
 
+    rule_name: str
     mutants: list[Mutant]
     story: files.Frame
-
-    @property
-    def rule_name(self) -> str:
-        return self.mutants[0].name
 
     @property
     def mutants_by_name(self) -> dict[str, Mutant]:
@@ -196,6 +193,13 @@ class _Run:
         assert ("SUCCESS" in report) == (not failed), report
         assert self.rule_name not in failed, report
         return [mutant for name, mutant in self.mutants_by_name.items() if name not in failed]
+
+
+def _take_runs(name: str, mutants: list[Mutant], stories: list[files.Frame]) -> list[_Run]:
+    """Take the next story, or all that are left if the rule has no mutant any more, and return their runs."""
+    taken = stories[:1] if mutants else stories[:]
+    del stories[: len(taken)]
+    return [_Run(rule_name=name, mutants=mutants, story=story) for story in taken]
 
 
 def _iter_query_mutants(rule: Rule) -> Iterator[Mutant]:
@@ -246,13 +250,13 @@ def _parse_seconds(duration: str) -> int:
     return sum(int(count) * units[unit] for count, unit in _DURATION.findall(duration))
 
 
-def _iter_frames_about(mutant: Mutant, frame: files.Frame) -> Iterator[files.Frame]:
+def _iter_frames_about(name: str, frame: files.Frame) -> Iterator[files.Frame]:
     """Yield a frame for each of its tests about the rule, reduced to that rule, so that most end at once."""
-    kind, key = ("alert_rule_test", "alertname") if "alert" in mutant.rule else ("promql_expr_test", "expr")
     for test in frame["tests"]:
-        questions = [question for question in test.get(kind, ()) if question[key] == mutant.name]
-        if questions:
-            yield {**frame, "tests": [{**test, kind: questions}]}
+        for kind, key in (("alert_rule_test", "alertname"), ("promql_expr_test", "expr")):
+            questions = [question for question in test.get(kind, ()) if question[key] == name]
+            if questions:
+                yield {**frame, "tests": [{**test, kind: questions}]}
 
 
 def _find_name(rule: Rule) -> str:
@@ -281,7 +285,7 @@ def _count_evaluations(frame: files.Frame) -> float:
 
 def main() -> int:
     every = [mutant for rule in load_rules() for mutant in build_mutants(rule)]
-    alive = MutantTester().find_survivors(every)
+    alive = MutantTester().find_survivors(load_rules())
     totals, left = Counter(mutant.kind for mutant in every), Counter(mutant.kind for mutant in alive)
     for kind, total in sorted(totals.items()):
         print(f"{kind:16} {total - left[kind]:4} of {total} noticed")

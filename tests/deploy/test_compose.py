@@ -35,7 +35,7 @@ def get_flag(name: str, flag_name: str) -> str:
 
 
 def test_the_file_is_valid() -> None:
-    assert schema_faults(FOLDER / "compose.yml", "compose-spec") == ""
+    assert schema_faults("compose-spec", FOLDER / "compose.yml") == ""
 
 
 def has_compose() -> bool:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from support import processes, projects
-from support.real_servers import HANG_SECONDS, environment, eventually
+from support.real_servers import GO_SETTINGS, HANG_SECONDS, environment, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, ROOT / "deploy/stack/stack.py"],
-        env=environment(TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path)),
+        env=environment(TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), **GO_SETTINGS),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

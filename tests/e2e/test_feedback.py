@@ -143,7 +143,7 @@ def test_lost_signal_changes_nothing_and_is_named(world: World, steered: Page) -
     eventually("the signal is believed again", lambda: steered.value("paropt_control_floor") == 7)
 
 
-@of_both
+@of_prometheus
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
 def test_broken_server_changes_nothing_and_is_queried_again(
     world: World, steered: Page, number: signal.Signals

@@ -52,7 +52,6 @@ pid = os.getpid()
 while b"paropt-exporter" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes(): pid = parent(pid)
 pathlib.Path("cmdlines").write_bytes(b"\\n".join(tree(pid)))
 """
-LANES = "lanes: {standard: {strategy: process}}"
 STAGES = """
     name: called, call: "calls:fine"
     name: cached, run: [cat, input], inputs: [input], pass_env: [PASSED]
@@ -82,7 +81,10 @@ cache: {{url: "{url}/cache", write: true}}
     push = f'url: "{url}/own", bearer_token_env: PUSH_TOKEN' if scenario == WARNING else f'url: "{url}/push"'
     stages = STAGES.replace("PYTHON", sys.executable).replace("LITERAL", SECRETS["stage_literal"])
     config = f'push: {{{push}}}\nfeedback: {{interval: 100ms, prometheus: {{url: "{url}/prometheus", timeout: 1s}}}}\n'
-    projects.write(project, stages, lanes=f"{config}{LANES}", calls="def fine(): pass")
+    # Worker processes and their server have command lines and environments of their own; they take a while to start.
+    strategy = "process" if scenario == ERROR else "thread"
+    lanes = f"{config}lanes: {{standard: {{strategy: {strategy}}}}}"
+    projects.write(project, stages, lanes=lanes, calls="def fine(): pass")
     (project / "spy.py").write_text(CMDLINES)
     (project / "input").touch()
     endpoint = url.replace("://", f"://me:{SECRETS['otlp_password']}@")

@@ -26,13 +26,15 @@ def project(tmp_path: Path) -> Path:
     return projects.write(folder, OUTCOME)
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway for all tests: each pushes to groups of its own."""
+    log = tmp_path_factory.mktemp("gateway") / "log"
     address = f"127.0.0.1:{free_port()}"
     url = f"http://{address}"
     # Debian's build would store the pushes in a file of the system, and serve them in the next test.
     flags = (f"--web.listen-address={address}", "--log.level=warn", "--persistence.file=")
-    with server("prometheus-pushgateway", *flags, log=tmp_path / "gateway.log", healthy=f"{url}/-/ready"):
+    with server("prometheus-pushgateway", *flags, log=log, healthy=f"{url}/-/ready"):
         yield url
 
 
@@ -178,8 +180,8 @@ def test_gateway_is_scraped_by_prometheus_with_the_labels_of_the_group(
     project: Path, gateway: str, tmp_path: Path
 ) -> None:
     with prometheus(tmp_path / "prometheus", [gateway.removeprefix("http://")], honor_labels=True) as real:
-        assert once(project, "--push.url", gateway, "--push.instance", "runner") == 0
-        (series,) = eventually("the pushed values", lambda: real.query(SUCCESS))
-    labels = {"job": "paropt", "instance": "runner", "project": "demo", "lane": "standard"}
+        assert once(project, "--push.url", gateway, "--push.instance", "scraped") == 0
+        (series,) = eventually("the pushed values", lambda: real.query(f'{SUCCESS}{{instance="scraped"}}'))
+    labels = {"job": "paropt", "instance": "scraped", "project": "demo", "lane": "standard"}
     assert {name: series["metric"][name] for name in labels} == labels
     assert get(f"{gateway}/-/healthy")[0] == 200

@@ -75,24 +75,24 @@ def most_at_once(calls: list[Call]) -> int:
 
 
 def test_thread_runs_calls_in_named_threads_of_the_exporter_side_by_side(tmp_path: Path) -> None:
-    exporter, calls = calls_of(tmp_path, "--strategy", "thread", "--workers", "4")
-    assert len(calls) == 16
+    exporter, calls = calls_of(tmp_path, "--strategy", "thread", "--workers", "4", stages=WAITING)
+    assert len(calls) == 8
     assert {call.pid for call in calls} == {exporter}
     assert all(call.thread.startswith("paropt-threads") for call in calls)
     assert 1 < most_at_once(calls) <= 4
 
 
 def test_process_runs_calls_in_processes_of_their_own_side_by_side(tmp_path: Path) -> None:
-    exporter, calls = calls_of(tmp_path, "--strategy", "process", "--workers", "4")
-    assert len(calls) == 16
+    exporter, calls = calls_of(tmp_path, "--strategy", "process", "--workers", "4", stages=WAITING)
+    assert len(calls) == 8
     assert exporter not in {call.pid for call in calls}
     assert 1 < len({call.pid for call in calls}) <= 4
     assert 1 < most_at_once(calls) <= 4
 
 
 def test_sequential_never_overlaps(tmp_path: Path) -> None:
-    _, calls = calls_of(tmp_path, "--strategy", "sequential", "--workers", "4")
-    assert len(calls) == 16
+    _, calls = calls_of(tmp_path, "--strategy", "sequential", "--workers", "4", stages=WAITING)
+    assert len(calls) == 8
     assert all(one.ended <= next_one.began for one, next_one in pairwise(calls))
 
 

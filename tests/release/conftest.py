@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+COMMITTED_SECONDS = 1_700_000_000
 Build = Callable[..., Path]
 
 
@@ -21,6 +22,12 @@ def tracked() -> tuple[str, ...]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return tuple(path for path in listed if (ROOT / path).is_file())
+
+
+@pytest.fixture(scope="session")
+def committed_seconds() -> int:
+    """Return the time of the commit that all builds get."""
+    return COMMITTED_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +41,7 @@ def build(tracked: tuple[str, ...]) -> Build:
             if modified_seconds is not None:
                 os.utime(folder / path, (modified_seconds, modified_seconds))
         outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        outside["SOURCE_DATE_EPOCH"] = str(COMMITTED_SECONDS)
         # The venv of these tests is as it should be, whatever the times of the copied files say.
         command = ["make", "dist", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready"]
         made = subprocess.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
-from support.real_servers import HANG_SECONDS, Prometheus, eventually, free_port, get, program, serving
+from support.real_servers import HANG_SECONDS, RARE_COLLECTION, Prometheus, eventually, free_port, get, program, serving
 
 ROOT = Path(__file__).parents[2]
 _SOURCE = ROOT / "deploy/demo"
@@ -85,7 +85,7 @@ def _prometheus(folder: Path, port: int, target: int) -> Iterator[Prometheus]:
         "--log.level=warn",
     ]
     with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=RARE_COLLECTION)
     try:
         server = Prometheus(f"http://127.0.0.1:{port}")
         eventually("Prometheus is ready", lambda: _answers(f"{server.url}/-/ready"))

@@ -25,8 +25,8 @@ def refusal(*command: object) -> str:
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 
 
-def schema_faults(path: Path, schema: str) -> str:
-    """Return the violations of a JSON Schema that check-jsonschema ships; empty if the file is valid."""
+def schema_faults(schema: str, *paths: Path) -> str:
+    """Return the violations of a JSON Schema that check-jsonschema ships; empty if the files are valid."""
     return refusal(
         sys.executable,
         "-m",
@@ -34,5 +34,5 @@ def schema_faults(path: Path, schema: str) -> str:
         "--builtin-schema",
         f"vendor.{schema}",
         "--no-cache",
-        path,
+        *paths,
     )

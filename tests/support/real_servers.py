@@ -24,8 +24,9 @@ _LOOK_AGAIN_SECONDS = 0.05
 _FIRST_PORT, _END_OF_PORTS = 11_000, 32_000  # above the default port of each server, below Linux's ephemeral ports
 _PARTS = 16
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
-# For promtool: garbage collection takes a third of a short process's time; below the limit it never runs.
-RARE_COLLECTION = {**os.environ, "GOGC": "off", "GOMEMLIMIT": "256MiB"}
+# For programs in Go: garbage collection takes a third of a short process's time; below the limit it never runs.
+GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
+RARE_COLLECTION = {**os.environ, **GO_SETTINGS}
 
 
 def program(name: str) -> str:
@@ -88,7 +89,7 @@ class Prometheus:
         """Start it, or restart it with its stored data."""
         assert self._log is not None
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=RARE_COLLECTION)
         eventually("the server is ready", lambda: _answers(f"{self.url}{ready}"))
 
     def signal(self, number: int) -> None:
@@ -128,7 +129,7 @@ class Prometheus:
 def server(name: str, *flags: str, log: Path, healthy: str, status: int = 200) -> Iterator[None]:
     """Run one of Debian's servers until the block ends; it starts once the URL `healthy` answers `status`."""
     with log.open("wb") as output:
-        process = subprocess.Popen([program(name), *flags], stdout=output, stderr=output)
+        process = subprocess.Popen([program(name), *flags], stdout=output, stderr=output, env=RARE_COLLECTION)
     try:
         eventually(f"{name} answers", lambda: _answers(healthy, status))
         yield
