@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.events import Scope, TaskRecord
+from paropt_exporter.events import Scope, Strategy, TaskRecord
 from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from support.cached_project import CachedProject, Failed
+from support.pool_tasks import eventually
 
 TEMPLATE = Commands(steps=(("tests", "{items}"),))
 
@@ -127,3 +130,40 @@ def test_item_with_an_output_restores_its_own(project: CachedProject) -> None:
     assert list_items(ran.tasks) == ["t/b.py"]
     assert (project.root / "t/a.py.report").read_text() == "a"
     assert (project.root / "t/b.py.report").read_text() == "new"
+
+
+def test_item_edited_during_the_run_costs_its_own_result_only(project: CachedProject) -> None:
+    def run_and_edit(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        output = run_items(root, environ, task)
+        if task.item == "t/c.py":
+            (root / "t/b.py").write_text("edited")
+        return output
+
+    project.work["tests"] = run_and_edit
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py", "t/c.py"), inputs=("{item}", "src/**"))
+    assert project.run(stage).said == ["tests: not cached: t/b.py changed during the run"]
+    project.work["tests"] = run_items
+    assert list_items(project.run(stage).tasks) == ["t/b.py"]
+
+
+def test_killed_run_keeps_the_items_that_had_ended_before(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_at_the_last(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        if task.item == "t/c.py":
+            assert eventually(lambda: sum(map(project.store.is_result, project.store.list_files())) == 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run_items(root, environ, task)
+
+    monkeypatch.setattr("paropt_exporter.cache.stage_cache._KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("paropt_exporter.cache.stage_cache._KEEP_RATIO", 0.0)
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py", "t/c.py"), inputs=("{item}", "src/**"))
+    child = os.fork()
+    if not child:
+        project.work["tests"] = die_at_the_last
+        try:
+            project.run(stage, strategy=Strategy.SEQUENTIAL)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert list_items(project.run(stage).tasks) == ["t/c.py"]

@@ -98,6 +98,17 @@ def test_without_a_stage_each_attempt_has_a_line_above_it(kept: Kept) -> None:
     )
 
 
+@pytest.mark.parametrize(("item", "output"), [("1", "first\n"), ("2", "third\n"), ("p", "first\nsecond\nthird\n")])
+def test_exact_name_or_number_means_one_item(tmp_path: Path, item: str, output: str) -> None:
+    made = Kept(tmp_path / "logs")
+    made.begin()
+    made.attempt("unit[0]", b"first\n", item="1 p" if item == "p" else "1", number=0)
+    made.attempt("unit[1]", b"second\n", item="p12", number=1)
+    made.attempt("unit[2]", b"third\n", item="p13", number=2)
+    shown = printed(made.folder, f"unit[{item}]")[0].splitlines(keepends=True)
+    assert "".join(line for line in shown if not line.startswith("---")) == output
+
+
 @pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])
 def test_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
     assert printed(kept.folder, f"unit[{item}]")[0] == "passes\n"

@@ -91,6 +91,19 @@ def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out
         assert stage.other_outputs == ("log/d.txt",)
 
 
+@pytest.mark.parametrize(("inputs", "needed"), [("raw/{item}.csv", ()), ("raw/*.csv", ("raw/*.csv", "raw/**/*.csv"))])
+def test_outputs_that_inputs_name_by_item_belong_to_the_task_of_their_item(
+    tmp_path: Path, inputs: str, needed: tuple[str, ...]
+) -> None:
+    (tmp_path / "paropt.yml").write_text(
+        "stages:\n"
+        "  - {number: 1, name: a, run: 'true', inputs: [x], items: {list: [i]}, outputs: ['raw/{item}.csv']}\n"
+        f"  - {{number: 2, name: b, run: 'true', inputs: ['{inputs}'], items: {{list: [i]}}, needs: [a]}}\n"
+    )
+    planned = build_plan(config.read_config(tmp_path / "paropt.yml", root=tmp_path), "standard")
+    assert next(stage for stage in planned.stages if stage.name == "b").needed_outputs == needed
+
+
 @pytest.mark.parametrize(
     ("inputs", "traced", "declared"),
     [("auto", True, None), ("[auto, 'src/**']", True, ("src/**",)), ("[./auto]", False, ("auto",))],

@@ -30,6 +30,11 @@ def fail(): print("before"); raise ValueError("broken")
 def chain():
     try: fail()
     except ValueError as error: raise KeyError("lost") from error
+def raw():
+    out = sys.stdout.buffer
+    print(sys.stdout.encoding.lower() != "")
+    out.write("\\u00fcber".encode()[:1]); out.write("\\u00fcber".encode()[1:]); out.write(b"\\xff")
+    out.flush()
 def meet(barrier, name):
     print(name, 1); barrier.wait(10); print(name, 2)
 """)
@@ -44,6 +49,16 @@ def test_output_is_kept_in_threads_and_in_processes(root: str) -> None:
         with pool:
             call = pool.submit_named("call", run_call, root, "paropt_sample_calls:Checks.integration", ("a.py",))
             assert call.result(HANG_SECONDS).output == "checking a.py\ncareful\n"
+
+
+def test_bytes_are_part_of_the_output_and_go_to_no_terminal(
+    root: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for pool in (ThreadPool(1), ProcessPool(1)):
+        with pool:
+            call = pool.submit_named("call", run_call, root, "paropt_sample_calls:raw", ())
+            assert call.result(HANG_SECONDS).output == "True\nüber\ufffd"
+    assert capfdbinary.readouterr().out == b""
 
 
 def test_long_output_keeps_its_end(root: str) -> None:

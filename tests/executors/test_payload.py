@@ -6,12 +6,12 @@ import math
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from paropt_exporter.executors.worker.payload import Packer, load_arguments, load_function
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, measure_large
 from support.pool_tasks import HANG_SECONDS
 from support.processes import run_in_forked_child
 
@@ -49,6 +49,20 @@ def test_stateless_function_is_pickled_once_and_kept(source: str) -> None:
     first = packer.pack(task, (), {})[0]
     assert packer.pack(task, (), {})[0] is first
     assert load_function(first)[1]
+
+
+class Queued(NamedTuple):
+    packed: Any
+
+
+def test_queued_tasks_of_a_function_with_large_globals_share_one_pickle() -> None:
+    packer, task = Packer(), defined("TABLE = bytearray(1 << 17)\ndef task(): return len(TABLE)")
+    queue = [Queued(packer.pack(task, (), {}))]
+    first = queue[0].packed[0]
+    assert packer.pack_queued(task, (), {}, queue)[0] is first
+    task.__globals__["TABLE"] = bytearray(1 << 18)
+    changed = packer.pack_queued(task, (), {}, queue)[0]
+    assert load_function(changed)[0]() == 1 << 18
 
 
 @pytest.mark.parametrize("source", STATEFUL)
@@ -148,7 +162,7 @@ def test_value_whose_size_raises_counts_as_small() -> None:
         def __sizeof__(self) -> int:
             raise RuntimeError("no size")
 
-    assert not has_large((Odd(),))
+    assert measure_large((Odd(),)) == 0
 
 
 class Pausing:

@@ -32,6 +32,8 @@ from support.environment import removed_while_copied
 from support.pool_tasks import (
     HANG_SECONDS,
     LIBRARY_LOCK,
+    Large,
+    LargeAndUnpicklable,
     OddError,
     Unloadable,
     Unpicklable,
@@ -640,6 +642,30 @@ def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:
     large = bytes(30_000_000)
     futures = [pool.submit(bytes, large) for _ in range(3)]
     assert [len(future.result(HANG_SECONDS)) for future in futures] == [30_000_000] * 3
+
+
+def test_large_arguments_of_queued_tasks_are_pickled_when_a_worker_gets_them(fifo: Path) -> None:
+    pickled = Large.pickled
+    with ProcessPool(1) as pool:
+        first = pool.submit(Path.read_text, fifo)
+        futures = [pool.submit(str.upper, Large()) for _ in range(20)]  # type: ignore[arg-type]  # a str once pickled
+        assert Large.pickled <= pickled + 1
+        write_fifo(fifo, "go on")
+        assert first.result(HANG_SECONDS) == "go on"
+        assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
+    assert Large.pickled == pickled + 20
+
+
+def test_queued_arguments_that_can_not_be_pickled_fail_their_task_alone(fifo: Path) -> None:
+    with ProcessPool(1) as pool:
+        pool.submit(Path.read_text, fifo)
+        before, bad, behind = pool.submit(nothing), pool.submit(nothing, LargeAndUnpicklable()), pool.submit(double, 2)
+        write_fifo(fifo, "go on")
+        with pytest.raises(UnpicklableError, match=r"nothing: .*can't travel between processes: TypeError: will not"):
+            bad.result(HANG_SECONDS)
+        assert before.exception(HANG_SECONDS) is None
+        assert behind.result(HANG_SECONDS) == 4
+        assert pool.statistics().finished["failure"] == 1
 
 
 def test_fork_during_work_leaves_the_pool_to_its_process(pool: ProcessPool) -> None:

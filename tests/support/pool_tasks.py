@@ -127,6 +127,24 @@ class Unpicklable:
         raise TypeError("will not travel")
 
 
+class Large:
+    """Looks like a large argument. `pickled` counts how often one was pickled."""
+
+    pickled = 0
+
+    def __sizeof__(self) -> int:
+        return 1 << 30
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        Large.pickled += 1
+        return str, ("large",)
+
+
+class LargeAndUnpicklable(Large):
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("will not travel")
+
+
 LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library's may be
 
 

@@ -252,11 +252,8 @@ def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs | RecordedI
     return next((path for path in inputs.list_paths() if written.matches(path)), None)
 
 
-def find_changed_file(before: StageInputs, after: StageInputs) -> str | None:
+def find_changed_file(before: Snapshot, after: Snapshot) -> str | None:
     """Return a file whose state or times differ, or None. A file that was written with its old content differs."""
-    pairs = [(before.shared, after.shared)]
-    pairs += [(before.own.get(index, {}), after.own.get(index, {})) for index in {**before.own, **after.own}]
-    for old, new in pairs:
-        if old != new:
-            return next(path for path in sorted({**old, **new}) if old.get(path) != new.get(path))
-    return None
+    if before == after:
+        return None
+    return next(path for path in sorted({**before, **after}) if before.get(path) != after.get(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -47,12 +48,16 @@ Report = Callable[[StageLookup], None]
 WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
 _END_SECONDS = 60.0  # for the last writes of a run
 _LOOKUP_END_SECONDS = 1.0  # for a lookup whose run has ended
+# How often results of items are kept before their stage has ended: a killed exporter loses so much of them. Keeping
+# compares all inputs of the stage, and takes a twentieth of the time at most.
+_KEEP_SECONDS, _KEEP_RATIO = 10.0, 20.0
 
 
 class _Lookup(Struct):
-    """A stage at the moment before it ran, and the results that wait to be kept."""
+    """A stage at the moment before it ran, and the results that wait to be kept, some of them before its end."""
 
     reading: StageReading
+    keep_seconds: float
     pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)  # the files of the project that its traced tasks read
 
@@ -202,7 +207,7 @@ class StageCache:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
         if given_up.is_set():
             return None
-        self._lookups[stage.name] = _Lookup(reading)
+        self._lookups[stage.name] = self._begin_lookup(reading)
         wanted = _list_missed(reading, found)
         if not wanted:
             return sum_up(reading, found)
@@ -219,6 +224,10 @@ class StageCache:
         )
         waiter.start()
         return None
+
+    def _begin_lookup(self, reading: StageReading) -> _Lookup:
+        keeps_items = reading.has_results_by_item and not reading.stage.traces_inputs
+        return _Lookup(reading, self._clock.monotonic() + _KEEP_SECONDS if keeps_items else math.inf)
 
     def _read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage, without the list of its files if that is recorded and all results are there.
@@ -274,7 +283,7 @@ class StageCache:
             reading = self._read(stage)
         except UnusableFile as error:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
-        self._lookups[stage.name] = _Lookup(reading)
+        self._lookups[stage.name] = self._begin_lookup(reading)
         found = self._load_results(reading, reading.parts)
         needed = _list_missed(reading, found)
         self._release(digest for digest in wanted if digest not in needed)
@@ -445,6 +454,10 @@ class StageCache:
                 self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
                 self._disprove(reading, part, self._expected.get(part))
                 self._release([reading.keys[part].digest])
+        if (began := self._clock.monotonic()) >= lookup.keep_seconds:
+            self._keep_pending(lookup, ended=False)
+            ended = self._clock.monotonic()
+            lookup.keep_seconds = ended + max(_KEEP_SECONDS, _KEEP_RATIO * (ended - began))
 
     def _disprove(self, reading: StageReading, part: StagePart, expected: Entry | None) -> None:
         """Note that a task ended differently with the same traced inputs: a file that it reads was missed."""
@@ -463,7 +476,8 @@ class StageCache:
             log.exception("the cache failed: no result is kept", extra={"stage": name})
         done()
 
-    def _keep_pending(self, lookup: _Lookup) -> None:
+    def _keep_pending(self, lookup: _Lookup, *, ended: bool = True) -> None:
+        """Keep the results of parts whose files have not changed. Those of others stay until the stage has `ended`."""
         pending, lookup.pending = lookup.pending, []
         if not pending:
             return
@@ -471,15 +485,20 @@ class StageCache:
         if lookup.reading.stage.traces_inputs:
             self._get_traced().refresh()
         reading, name = lookup.reading, lookup.reading.stage.name
-        if (why := self._reader.find_change(reading)) is not None:
-            for part, _ in pending:
-                self._notes.add_unkept(name, part.task.item, reading.keys[part].digest, why)
-            self._say(f"{name}: not cached: {why.text}")
-            return
-        for listing in {digest for part, _ in pending for digest in reading.keys[part].listings}:
+        changes = self._reader.find_changes(reading)
+        edited = [part for part, _ in pending if part in changes]
+        if not ended:
+            lookup.pending = [(part, result) for part, result in pending if part in changes]
+        elif edited:
+            for part in edited:
+                self._notes.add_unkept(name, part.task.item, reading.keys[part].digest, changes[part])
+            first, *others = dict.fromkeys(changes[part].text for part in edited)
+            self._say(f"{name}: not cached: {first}" + (f" (and {len(others)} more)" if others else ""))
+        unchanged = [(part, result) for part, result in pending if part not in changes]
+        for listing in {digest for part, _ in unchanged for digest in reading.keys[part].listings}:
             with suppress(StoreUnusable):  # the entry's own write fails too, and says so
                 self._store.add(reading.listings[listing])
-        for part, result in pending:
+        for part, result in unchanged:
             if reading.stage.traces_inputs:
                 kept = self._keep_traced(lookup, part, result)
             else:

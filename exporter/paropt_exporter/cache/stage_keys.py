@@ -71,6 +71,11 @@ class StageReading(Struct, frozen=True, kw_only=True):
     def is_recorded(self) -> bool:
         return isinstance(self.inputs, RecordedInputs)
 
+    @property
+    def has_results_by_item(self) -> bool:
+        """Whether its parts share no output."""
+        return len(self.parts) > 1 and all(ITEM in pattern for pattern in self.stage.outputs)
+
     def list_digests(self) -> list[str]:
         return [key.digest for key in self.keys.values()]
 
@@ -163,19 +168,21 @@ class StageReader:
         path = find_own_input(list_written(reading.stage, os.fspath(self._root)), reading.inputs)
         return None if path is None else Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
 
-    def find_change(self, reading: StageReading) -> Miss | None:
-        """Return why the results of tasks that ran since a reading prove nothing, or None."""
-        stage = reading.stage
-        assert isinstance(reading.inputs, StageInputs)
+    def find_changes(self, reading: StageReading) -> dict[StagePart, Miss]:
+        """Return the parts whose results prove nothing, if they ran since a reading, each with the reason."""
+        stage, before = reading.stage, reading.inputs
+        assert isinstance(before, StageInputs)
         try:
             now = self._read_inputs(stage, reading.parts)
-            if (path := find_changed_file(reading.inputs, now)) is not None:
-                return Miss(CacheReason.EDITED, f"{path} changed during the run")
+            if (path := find_changed_file(before.shared, now.shared)) is not None:
+                return dict.fromkeys(reading.parts, _build_edited(path))
             if self._identify_tools(stage) != reading.tools:
-                return Miss(CacheReason.EDITED, "a tool changed during the run")
+                return dict.fromkeys(reading.parts, _build_edited("a tool"))
         except UnusableFile as error:
-            return Miss(CacheReason.UNCACHEABLE, str(error))
-        return None
+            return dict.fromkeys(reading.parts, Miss(CacheReason.UNCACHEABLE, str(error)))
+        indexes = ((part, part.task.index) for part in reading.parts)
+        own = ((part, find_changed_file(before.own.get(index, {}), now.own.get(index, {}))) for part, index in indexes)
+        return {part: _build_edited(path) for part, path in own if path is not None}
 
     def _read_inputs(self, stage: PlannedStage, parts: Sequence[StagePart]) -> StageInputs:
         if stage.traces_inputs:  # they are known when it has run
@@ -188,6 +195,10 @@ class StageReader:
         return Tools(self._root, self._states).identify(
             steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
         )
+
+
+def _build_edited(name: str) -> Miss:
+    return Miss(CacheReason.EDITED, f"{name} changed during the run")
 
 
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:

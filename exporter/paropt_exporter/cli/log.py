@@ -122,7 +122,7 @@ def _read_lane(folder: Path, run_id: str) -> str:
 
 def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout: TextIO, stderr: TextIO) -> None:
     attempts = reader.read_all()
-    chosen = [attempt for attempt in attempts if choice.matches(attempt)]
+    chosen = _choose_attempts(attempts, choice)
     if not chosen:
         _explain_no_output(attempts, choice, run_id, folder, stderr)
     for attempt in chosen:
@@ -130,6 +130,14 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
         if len(chosen) > 1:
             stdout.write(f"--- {_format_heading(attempt)}\n")
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
+
+
+def _choose_attempts(attempts: list[LoggedAttempt], choice: _Filter) -> list[LoggedAttempt]:
+    """Return the attempts of the item with this name, or with this number, or of all with the word in their names."""
+    own = [attempt for attempt in attempts if replace(choice, failed=False).matches(attempt)]
+    named = [attempt for attempt in own if attempt.item == choice.item]
+    meant = named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
+    return [attempt for attempt in meant if attempt.failed or not choice.failed]
 
 
 def _explain_no_output(

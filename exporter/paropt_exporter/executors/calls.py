@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
 import io
@@ -9,12 +10,15 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from msgspec import Struct
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
@@ -158,6 +162,10 @@ class _OutputTail(io.TextIOBase):
         self._file: BinaryIO | None = None
         self._file_characters = 0
 
+    @property
+    def buffer(self) -> _OutputBytes:
+        return _OutputBytes(self)
+
     def writable(self) -> bool:
         return True
 
@@ -215,6 +223,22 @@ class _OutputTail(io.TextIOBase):
             return "".join(self._parts)[-KEPT_CHARACTERS:]
 
 
+class _OutputBytes(io.BufferedIOBase):
+    """The `buffer` of a tail, for calls that write bytes to `sys.stdout.buffer`."""
+
+    def __init__(self, tail: _OutputTail) -> None:
+        super().__init__()
+        self._tail = tail
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: ReadableBuffer) -> int:
+        self._tail.write(self._decoder.decode(whole := bytes(content)))
+        return len(whole)
+
+
 class _ThreadStream(io.TextIOBase):
     """Replaces sys.stdout or sys.stderr: captured threads write to their own tail, others to the real stream."""
 
@@ -225,6 +249,14 @@ class _ThreadStream(io.TextIOBase):
 
     def _target(self) -> TextIO | _OutputTail:
         return self._tails.get(threading.get_ident(), self.real)
+
+    @property
+    def buffer(self) -> BinaryIO | _OutputBytes:
+        return self._target().buffer
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read-only; TextIOBase has None, which few programs expect
+        return getattr(self.real, "encoding", None) or "utf-8"
 
     def writable(self) -> bool:
         return True

@@ -166,11 +166,16 @@ class StageBuilder:
         )
 
     def _find_outputs_of_others(self, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither."""
+        """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither.
+
+        Outputs that the stage's own inputs name with `{item}` are left out: each task reads the file of its item, and
+        one new file does not run them all.
+        """
         needed = find_reachable(stage.needs, lambda name: self._needs.get(name, ())) - {stage.name}
         written, known = self._written.items(), needed | {stage.name}
+        by_item = _list_inputs_by_item(stage)
         return (
-            tuple(chain.from_iterable(patterns for name, patterns in written if name in needed)),
+            tuple(each for name, patterns in written if name in needed for each in patterns if each not in by_item),
             tuple(chain.from_iterable(patterns for name, patterns in written if name not in known)),
         )
 
@@ -200,10 +205,25 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
 
 def _list_written(stage: Stage) -> tuple[str, ...]:
     """Return the patterns of all files that a stage may write, for any item."""
-    from paropt_exporter.input_files import ANY_PATH, escape_pattern  # here, as below: most stages have no patterns
+    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
 
-    patterns = dict.fromkeys(pattern.replace(ITEM, path) for pattern in stage.outputs for path in ANY_PATH)
-    return (*_join_patterns(stage, tuple(patterns)), *([escape_pattern(stage.file)] if stage.file else []))
+    return (*_join_for_any_item(stage, stage.outputs), *([escape_pattern(stage.file)] if stage.file else []))
+
+
+def _list_inputs_by_item(stage: Stage) -> frozenset[str]:
+    """Return the patterns of the inputs that belong to single items, for any item."""
+    return frozenset(
+        _join_for_any_item(stage, [each for each in stage.inputs or () if ITEM in each and not each.startswith("!")])
+    )
+
+
+def _join_for_any_item(stage: Stage, patterns: Sequence[str]) -> tuple[str, ...]:
+    if not patterns:
+        return ()
+    from paropt_exporter.input_files import ANY_PATH
+
+    filled = dict.fromkeys(pattern.replace(ITEM, path) for pattern in patterns for path in ANY_PATH)
+    return _join_patterns(stage, tuple(filled))
 
 
 def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:

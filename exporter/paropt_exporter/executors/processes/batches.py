@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.worker import wire
-from paropt_exporter.executors.worker.payload import Packed
+from paropt_exporter.executors.worker.payload import Queued, UnpickledArguments
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
 # A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
@@ -25,10 +25,10 @@ _MOST_FUNCTIONS = 10_000
 
 
 class WorkItem(NamedTuple):
-    """A task as it was submitted. It is pickled by then: later changes to the arguments don't reach the worker."""
+    """A task as it was submitted. It is pickled by then, unless its arguments are large and many tasks are queued."""
 
     future: TaskFuture[Any]
-    packed: Packed
+    packed: Queued
     profiled: bool  # travels alone and is measured in full
     queued_seconds: float
     repacked: bool = False
@@ -109,6 +109,6 @@ def put_back(queue: deque[WorkItem], items: list[WorkItem]) -> None:
 
 def _expected_seconds(known: float, item: WorkItem) -> float:
     arguments = item.packed[1]
-    if item.profiled or isinstance(arguments, PickleBuffers):
+    if item.profiled or isinstance(arguments, (PickleBuffers, UnpickledArguments)):
         return _UNKNOWN_SECONDS
     return known + len(arguments) * SECONDS_PER_BYTE

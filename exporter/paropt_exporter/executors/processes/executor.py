@@ -64,7 +64,7 @@ class ProcessPool(Executor):
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
         self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child, run_worker)
         self._scheduler, self._queue = manager.scheduler, manager.scheduler.queue
-        self._pack, self._append = manager.packer.pack, manager.scheduler.queue.append
+        self._pack, self._append = manager.packer.pack_queued, manager.scheduler.queue.append
         # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
         self._finalizer = weakref.finalize(self, manager.close)
         self._finalizer.atexit = False
@@ -79,7 +79,7 @@ class ProcessPool(Executor):
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
         try:
-            packed = self._pack(fn, args, kwargs)
+            packed = self._pack(fn, args, kwargs, self._queue)
         except UnpicklableError as error:
             self._manager.fail_unsubmitted(future, error)
             return future
@@ -119,7 +119,7 @@ class ProcessPool(Executor):
         scheduler = self._scheduler
         if scheduler.closed is not None:
             self._manager.refuse()
-        item = WorkItem(future, self._pack(fn, args, kwargs), profiled, monotonic())
+        item = WorkItem(future, self._manager.packer.pack(fn, args, kwargs), profiled, monotonic())
         self._append(item)
         if scheduler.needs_dispatch:
             self._manager.dispatch(item)

@@ -110,7 +110,9 @@ class ProcessManager:
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch
         if single:
-            whole = connection.send_task(first, items[0].packed, profiled=items[0].profiled)
+            item = items[0]
+            task = self.packer.pickle_arguments(item.packed, item.future.label)
+            whole = connection.send_task(first, task, profiled=item.profiled)
         else:
             whole = connection.send_batch(first, [item.packed for item in items])
         with self.lock:

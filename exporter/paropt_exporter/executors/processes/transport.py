@@ -116,7 +116,7 @@ class WorkerConnection:
             count += 1
         return count
 
-    def send_batch(self, number: int, tasks: list[payload.Packed]) -> bool:
+    def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
         body = marshal.dumps((number, tasks))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])

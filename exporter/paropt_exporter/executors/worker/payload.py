@@ -7,12 +7,12 @@ import pickle
 import sys
 import traceback
 from _thread import RLock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, has_large
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"__main__"  # its definitions travel by value: workers never import the user's __main__
@@ -22,9 +22,30 @@ ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may k
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
+_MOST_QUEUED_BYTES = 1 << 26  # of pickled arguments in a queue, if all tasks' are as large as the present one's
 
 Arguments = bytes | PickleBuffers | tuple[Any, ...]  # a pickle of (positional, keywords), or plain positional ones
 Packed = tuple[bytes, Arguments]
+
+
+class UnpickledArguments:
+    """The large arguments of a queued task, which are pickled when a worker gets it."""
+
+    __slots__ = ("keywords", "positional")
+
+    def __init__(self, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self.positional, self.keywords = positional, keywords
+
+
+Queued = tuple[bytes, Arguments | UnpickledArguments]
+
+
+class QueuedItem(Protocol):
+    """An entry of a pool's queue."""
+
+    @property
+    def packed(self) -> Queued: ...
+
 
 loads = pickle.loads
 _registering = RLock()  # guards: cloudpickle's registry of modules that travel by value
@@ -47,6 +68,8 @@ class Packer:
     """Pickles tasks for the workers of one pool, and caches the pickles of functions that can't change.
 
     The functions of a module that a worker could not import (a test's, a notebook's) travel by value from then on.
+    Behind a queue of some length large arguments are pickled only when a worker gets them: otherwise a hundred tasks
+    with one table of 100 MB would take 10 GB.
     """
 
     def __init__(self) -> None:
@@ -55,23 +78,48 @@ class Packer:
 
     def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
         """Return the function for `load_function`, and the arguments. UnpicklableError if they can't be pickled."""
+        packed, pickled = self.pack_queued(function, arguments, keywords, ())
+        assert not isinstance(pickled, UnpickledArguments)  # there is no queue
+        return packed, pickled
+
+    def pack_queued(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        queue: Sequence[QueuedItem],
+    ) -> Queued:
+        """Return the same for a task behind a queue; its arguments may be left for `pickle_arguments`."""
         known = self._known.get(function) if type(function) in _REMEMBERED else None
         if known is not None and (known[1] is None or known[1].is_valid()):
             packed = known[0]
         else:
-            packed = self._pack_function(function)
+            packed = self._pack_function(function, queue)
         if keywords:
-            return packed, self._pack_arguments(arguments, keywords)
+            return packed, self._pack_arguments(arguments, keywords, queue)
         for value in arguments:
             if not is_plain(value):
-                return packed, self._pack_arguments(arguments, keywords)
+                return packed, self._pack_arguments(arguments, keywords, queue)
         return packed, arguments
 
-    def pack_by_value(self, packed: Packed, missing: str) -> Packed | None:
+    def pickle_arguments(self, queued: Queued, label: str) -> Packed:
+        """Return a task with its arguments pickled. If they can't be, return one that raises the error in a worker."""
+        packed, arguments = queued
+        if not isinstance(arguments, UnpickledArguments):
+            return packed, arguments
+        try:
+            return packed, self._pickle_arguments(arguments.positional, arguments.keywords, large=True)
+        except UnpicklableError as error:
+            return self.pack(_refuse, (f"{label}: {error}",), {})
+
+    def pack_by_value(self, queued: Queued, missing: str) -> Packed | None:
         """Pack a task again for workers that lack module `missing`; None if this process lacks it too."""
         if not self.learn_module(missing):
             return None
-        return self.pack(load_function(packed[0])[0], *load_arguments(packed[1]))
+        packed, arguments = queued
+        if isinstance(arguments, UnpickledArguments):
+            return self.pack(load_function(packed)[0], arguments.positional, arguments.keywords)
+        return self.pack(load_function(packed)[0], *load_arguments(arguments))
 
     def learn_module(self, missing: str) -> bool:
         """Make a module and its submodules travel by value; return False if this process does not have it either."""
@@ -80,8 +128,22 @@ class Packer:
         self._known.clear()
         return bool(known)
 
-    def _pack_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes | PickleBuffers:
-        if not self._modules and has_large((*arguments, *keywords.values())):
+    def _pack_arguments(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any], queue: Sequence[QueuedItem]
+    ) -> bytes | PickleBuffers | UnpickledArguments:
+        large, waiting = measure_large((*arguments, *keywords.values())), len(queue)
+        if large * waiting > _MOST_QUEUED_BYTES:
+            return UnpickledArguments(arguments, keywords)
+        pickled = self._pickle_arguments(arguments, keywords, large=large > 0)
+        size_bytes = len(pickled)
+        if size_bytes * waiting > _MOST_QUEUED_BYTES and size_bytes >= LARGE_BYTES:
+            return UnpickledArguments(arguments, keywords)  # large by their elements: pickled twice, but not held twice
+        return pickled
+
+    def _pickle_arguments(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, large: bool
+    ) -> bytes | PickleBuffers:
+        if large and not self._modules:
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
@@ -90,7 +152,7 @@ class Packer:
                 return pieces
         return self._dumps((arguments, keywords))
 
-    def _pack_function(self, function: Callable[..., Any]) -> bytes:
+    def _pack_function(self, function: Callable[..., Any], queue: Sequence[QueuedItem]) -> bytes:
         key = None if self._is_importable(function) else PickleCacheKey()
         lasts = key is None or (type(function) is FunctionType and key.add_function(function, self._is_importable))
         packed = (ONCE if lasts else _AFRESH) + self._dumps(function)
@@ -98,7 +160,8 @@ class Packer:
             if len(self._known) >= _MOST_CACHED:
                 self._known.clear()
             self._known[function] = packed, key
-        return packed
+            return packed
+        return _find_equal(packed, queue) if len(packed) >= LARGE_BYTES else packed
 
     def _is_importable(self, value: Any) -> bool:
         """Whether a worker can import a function, class or module by its name."""
@@ -125,6 +188,20 @@ class Packer:
         return _dumps_by_value(value, self._modules)
 
 
+def _find_equal(packed: bytes, queue: Sequence[QueuedItem]) -> bytes:
+    """Return the last queued function if it is the same: a queue must not hold a copy of a script's globals a task."""
+    try:
+        last = queue[-1].packed[0]
+    except IndexError:
+        return packed
+    return last if last == packed else packed
+
+
+def _refuse(message: str) -> NoReturn:
+    """Raise the error of arguments that could not be pickled, as the task in whose place this one runs."""
+    raise UnpicklableError(message)
+
+
 def is_plain(value: object) -> bool:
     """Whether a value is immutable and marshal handles it, so that it needs no pickle before it is sent."""
     kind = type(value)
@@ -144,7 +221,7 @@ def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dic
 
 def dumps_result(value: object) -> bytes | PickleBuffers:
     """Pickle a result in a worker."""
-    if has_large((value,)):
+    if measure_large((value,)):
         try:
             pieces = PickleBuffers(value)
         except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error

@@ -34,9 +34,9 @@ class PickleBuffers:
         return b"".join(self.parts)
 
 
-def has_large(values: Iterable[object]) -> bool:
-    """Whether one of the values is large itself, its elements aside."""
+def measure_large(values: Iterable[object]) -> int:
+    """Return the bytes of the values that are large themselves, their elements aside; 0 if none is."""
     try:
-        return any(sys.getsizeof(value) >= LARGE_BYTES for value in values)
+        return sum(size for value in values if (size := sys.getsizeof(value)) >= LARGE_BYTES)
     except Exception:  # noqa: BLE001 -- a user's __sizeof__
-        return False
+        return 0
