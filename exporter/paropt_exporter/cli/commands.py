@@ -414,7 +414,7 @@ def _run_serve(flags: Flags) -> int:
     _check_socket_flags(flags)
     request = ServeRequest(
         addresses=tuple(flags.web_listen_address or ()),
-        web_config=_resolve_path(flags.web_config_file, absolute=False),
+        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=False),
         systemd_socket=flags.web_systemd_socket,
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
@@ -549,20 +549,25 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=_resolve_path(flags.web_config_file, absolute=enter_root),
+        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=_resolve_path(flags.textfile, absolute=True),
+        textfile=_resolve_path("--textfile", flags.textfile, absolute=True),
         reports=_reports(flags),
     )
 
 
-def _resolve_path(path: str | None, *, absolute: bool) -> Path | None:
-    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change."""
+def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
+    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change.
+
+    Raises UsageError for an empty one, as of a variable that is not set, which would be the current folder.
+    """
     if path is None:
         return None
+    if not path:
+        raise UsageError(f"{flag}: the path is empty: correct it, or leave the flag out")
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 
