@@ -232,6 +232,13 @@ def test_quiet_shows_only_failures() -> None:
     ]  # fmt: skip
 
 
+def test_quiet_leaves_out_news_and_keeps_warnings() -> None:
+    watched = Watched(quiet=True)
+    watched.screen.inform("metrics at http://here/metrics")
+    watched.screen.say("the run before was interrupted")
+    assert watched.lines() == ["the run before was interrupted"]
+
+
 def test_failures_are_red_and_foreign_text_sets_no_colour() -> None:
     watched = Watched(color=True)
     lines = watched.lines(replace(samples.stage_ended("unit", result=Result.FAILURE), message="\x1b[32mfine"))

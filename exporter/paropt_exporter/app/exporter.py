@@ -94,7 +94,7 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
     if request.lane != AUTO:
         return request.lane
     lane, why = choose_lane(root, request.affected_ref)
-    screen.say(f"lane {lane}: {why}")
+    screen.inform(f"lane {lane}: {why}")
     return lane
 
 
@@ -212,12 +212,12 @@ class Exporter:
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
-            self._screen.say(note)
+            self._screen.inform(note)
         if self._link is not None and parts.leaves_port(self._request, self._config):
             if self._url:
-                self._screen.say(f"metrics at {self._url}, by `paropt-exporter serve`")
+                self._screen.inform(f"metrics at {self._url}, by `paropt-exporter serve`")
         elif not self._request.once:
-            self._screen.say(f"metrics at {self._url}")
+            self._screen.inform(f"metrics at {self._url}")
         if self._request.watch:
             return self._serve_watch()
         output = None if self._request.once else parts.open_redirected_output()

@@ -452,13 +452,13 @@ def _run_lane(flags: Flags) -> int:
     if once is None:
         once = bool(os.environ.get("CI")) and flags.every is None and not flags.watch
         if once:
-            watching.say("CI is set: ending with the lane (--no-once serves on)")
+            watching.inform("CI is set: ending with the lane (--no-once serves on)")
     with ExitGuard() as guard:
         try:
             _reject_conflicting_flags(flags, once=once)
             request = _build_request(flags, once=once)
             if request.enter_root:
-                watching.say(f"config {request.config_path}")
+                watching.inform(f"config {request.config_path}")
             code = guard.code = run_lane(request, watching)
         finally:
             shown = watching.close(READER_SECONDS)

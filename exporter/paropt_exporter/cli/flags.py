@@ -240,7 +240,10 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
     )
     shown.add_argument(
-        "-q", "--quiet", action="store_true", help="show only failures and the summary; with --list only names"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="show only failures, warnings and the summary; with --list only names",
     )
     run.add_argument("--output", choices=("text", "json"), help="print the summary as text or JSON (default: text)")
     run.add_argument(

@@ -117,6 +117,10 @@ class ConsoleScreen:
     def say(self, sentence: str) -> None:
         self._show_line(sentence)
 
+    def inform(self, sentence: str) -> None:
+        if not self._quiet:
+            self._show_line(sentence)
+
     def show(self, text: str) -> None:
         self._queue_write(lambda: self._write_text(text), text)
 
@@ -397,7 +401,7 @@ def _format_time_of_day(clock: Clock) -> str:
 def open_screen(
     *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, log_flags: str, color: str
 ) -> ConsoleScreen:
-    """Return a screen on stdout and stderr, also for log lines. `quiet`: only failures and the summary."""
+    """Return a screen on stdout and stderr, also for log lines. `quiet`: only failures, warnings and the summary."""
     screen = ConsoleScreen(
         out=sys.stdout,
         err=sys.stderr,
