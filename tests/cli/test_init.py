@@ -44,8 +44,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_written_config_loads_and_passes_check(project: Path) -> None:
     code, out, err = _init(project)
     assert (code, err) == (0, "")
-    told = "2 stages (quality_gates, unit_tests); next: paropt-exporter check"
-    assert out.splitlines()[0] == f"wrote {project / 'paropt.yml'}: {told}"
+    assert out.splitlines()[:3] == [
+        f"wrote {project / 'paropt.yml'}: 2 stages (quality_gates, unit_tests)",
+        "  to run it: paropt-exporter",
+        "  to look for faults after a change: paropt-exporter check",
+    ]
     read = config.read_config(project / "paropt.yml", root=project)
     detected = config.read_config(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
@@ -87,7 +90,9 @@ def test_config_is_written_under_the_given_name(project: Path) -> None:
     (project / "paropt.yml").write_text("mine")
     code, out, _ = _init(project, name="ci.yml", force=True)
     assert code == 0
-    assert out.splitlines()[0].endswith(f"next: paropt-exporter check --config.file {project / 'ci.yml'}")
+    named = f"--config.file {project / 'ci.yml'}"
+    assert f"  to run it: paropt-exporter {named}\n" in out
+    assert f"paropt-exporter check {named}\n" in out
     assert len(config.read_config(project / "ci.yml", root=project).stages) == 2
     assert (project / "paropt.yml").read_text() == "mine"
 
@@ -139,7 +144,7 @@ def test_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     code, out, _ = _init(tmp_path)
     assert (code, out.splitlines()[0]) == (
         0,
-        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found; next: paropt-exporter check",
+        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found",
     )
     assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
@@ -250,6 +255,20 @@ def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> Non
     read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     listing.run(read, lane=None, output="text", names_only=False, stdout=out)
     assert out.getvalue().splitlines()[-1] == "projects below  packages/b"
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_list_keeps_within_the_terminal(tmp_path: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = "pytest -q " + " ".join(f"tests/test_{number}.py" for number in range(20))
+    projects.write(tmp_path, f'name: integration_tests, run: "{command}"')
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    listing.run(read, lane=None, output="text", names_only=False, stdout=out)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines[1:])) <= columns
+    assert lines[-1].endswith("…")
 
 
 def _take_proposals(path: Path) -> None:

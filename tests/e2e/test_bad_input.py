@@ -69,6 +69,8 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
         (["--failed", "--lane", "heavy"], ["--failed", "heavy"]),
         (["--config.file", "nope.yml"], ["nope.yml"]),
         (["--config.file", ""], ["--config.file"]),
+        (["--web.config.file", ""], ["--web.config.file: the path is empty"]),
+        (["--textfile", ""], ["--textfile: the path is empty"]),
         (["--frob"], ["--frob"]),
     ],
     ids=" ".join,

@@ -59,6 +59,16 @@ def test_call_in_the_process_of_a_test_has_the_result_of_the_command(good: Path,
     assert (called.returncode, called.stdout, called.stderr) == (ran.returncode, ran.stdout, ran.stderr)
 
 
+def test_quiet_run_prints_the_summary_alone(good: Path) -> None:
+    (good / "below").mkdir()
+    ran = run(good / "below", "-q", projects.ANY_PORT, CI="true")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("standard succeeded")
+    with serving(good, "-q", projects.ANY_PORT) as command:
+        assert "  metrics  http://" in projects.whole_summary(command)
+        assert projects.messages(good) == ""
+
+
 def test_once_names_no_closed_endpoint(good: Path) -> None:
     ended = run(good, "--once", projects.ANY_PORT)
     assert (ended.returncode, "http://" in ended.stdout) == (0, False)

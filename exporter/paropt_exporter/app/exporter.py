@@ -173,7 +173,7 @@ class Exporter:
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
-        self._reports = parts.build_reports(request, config, screen)
+        self._reports = parts.build_reports(request, config, screen, self._sinks)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -193,12 +193,12 @@ class Exporter:
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
-            self._screen.say(note)
+            self._screen.inform(note)
         if self._link is not None and parts.leaves_port(self._request, self._config):
             if self._url:
-                self._screen.say(f"metrics at {self._url}, by `paropt-exporter serve`")
+                self._screen.inform(f"metrics at {self._url}, by `paropt-exporter serve`")
         elif not self._request.once:
-            self._screen.say(f"metrics at {self._url}")
+            self._screen.inform(f"metrics at {self._url}")
         if self._request.watch:
             return self._serve_watch()
         output = None if self._request.once else parts.open_redirected_output()
@@ -502,6 +502,7 @@ class Exporter:
             control=self._control_state.snapshot(),
             dropped=self._count_dropped(),
             deliveries=self._sinks.count_deliveries(),
+            failing_deliveries=self._sinks.find_failing(),
             web_config_reloads=self._protection.count_reloads(),
             config_reloads=self._file.reloads(),
             last_reload=self._file.last_reload,

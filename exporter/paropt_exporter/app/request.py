@@ -81,6 +81,9 @@ class Screen(Observer, Protocol):
     def say(self, sentence: str) -> None:
         """Show one line."""
 
+    def inform(self, sentence: str) -> None:
+        """Show one line that a quiet screen leaves out."""
+
     def show_commands(self, text: str) -> None:
         """Show lines with commands for GitHub's runner, in which foreign text is escaped."""
 

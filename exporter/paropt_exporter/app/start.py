@@ -80,5 +80,5 @@ def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
     if request.lane != AUTO:
         return request.lane
     lane, why = choose_lane(root, request.affected_ref)
-    screen.say(f"lane {lane}: {why}")
+    screen.inform(f"lane {lane}: {why}")
     return lane

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from paropt_exporter.history import History
     from paropt_exporter.plan import Plan, Selection
     from paropt_exporter.reports import ReportOption
+
+_COMPLETED_RUNS = 20  # as many as `history` lists
 
 
 def run(flags: Flags) -> int:
@@ -44,6 +47,8 @@ def run(flags: Flags) -> int:
             return _run_plan(flags)
         case "cache":
             return _run_cache(flags)
+        case "completion" if flags.words:
+            return _print_words(flags)
         case "completion":
             from paropt_exporter.cli import completion
             from paropt_exporter.cli.flags import build_parser
@@ -108,7 +113,7 @@ def _run_plan(flags: Flags) -> int:
     loaded = _load_config(flags)
     planned = _build_plan(flags, loaded)
     if planned.choice:
-        print(planned.choice, file=sys.stderr)
+        print_message(planned.choice)
     previews = _preview_cache(planned) if getattr(flags, "why", False) else None
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
 
@@ -193,6 +198,21 @@ def _run_list(flags: Flags) -> int:
     )
 
 
+def _print_words(flags: Flags) -> int:
+    """Print names of the project for a completion script, one a line. Raises UsageError for runs without a history."""
+    from paropt_exporter.cli.formatting import format_line
+
+    loaded = _load_config(flags)
+    for kind in flags.words:
+        if kind == "runs":
+            with closing(_open_history(loaded)) as history:
+                words = [each.run_id for each in reversed(history.load_runs(limit=_COMPLETED_RUNS))]
+        else:
+            words = [*loaded.lanes] if kind == "lanes" else [stage.name for stage in loaded.stages]
+        print(*map(format_line, words), sep="\n")
+    return 0
+
+
 def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
     if flags.affected is None:
         return None
@@ -210,7 +230,7 @@ def _keep_affected(flags: Flags, loaded: Config) -> Config:
         affected = choose_affected(loaded, loaded.stages, find_changes(loaded.root, flags.affected or None))
     except UnknownChange as error:
         raise UsageError(f"--affected: {error}") from None
-    print(affected.describe(), file=sys.stderr)
+    print_message(affected.describe())
     return replace(loaded, stages=tuple(stage for stage in loaded.stages if stage.name in affected.reasons))
 
 
@@ -220,7 +240,7 @@ def _choose_lane(flags: Flags, root: Path) -> str:
     lane = _get_lane(flags)
     if lane == AUTO:
         lane, why = choose_lane(root, flags.affected or None)
-        print(f"lane {lane}: {why}", file=sys.stderr)
+        print_message(f"lane {lane}: {why}")
     return lane
 
 
@@ -254,7 +274,7 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
                 "cpu_demands": history.load_cpu_demands(lane),
             }
     except HistoryError as error:
-        print(f"{error}", file=sys.stderr)
+        print_message(f"{error}")
         return {}
 
 
@@ -415,7 +435,7 @@ def _run_serve(flags: Flags) -> int:
     _check_socket_flags(flags)
     request = ServeRequest(
         addresses=tuple(flags.web_listen_address or ()),
-        web_config=_resolve_path(flags.web_config_file, absolute=False),
+        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=False),
         systemd_socket=flags.web_systemd_socket,
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
@@ -452,13 +472,13 @@ def _run_lane(flags: Flags) -> int:
     if once is None:
         once = bool(os.environ.get("CI")) and flags.every is None and not flags.watch
         if once:
-            watching.say("CI is set: ending with the lane (--no-once serves on)")
+            watching.inform("CI is set: ending with the lane (--no-once serves on)")
     with ExitGuard() as guard:
         try:
             _reject_conflicting_flags(flags, once=once)
             request = _build_request(flags, once=once)
             if request.enter_root:
-                watching.say(f"config {request.config_path}")
+                watching.inform(f"config {request.config_path}")
             code = guard.code = run_lane(request, watching)
         finally:
             shown = watching.close(READER_SECONDS)
@@ -536,20 +556,25 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=_resolve_path(flags.web_config_file, absolute=enter_root),
+        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
         push_url=flags.push_url,
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
-        textfile=_resolve_path(flags.textfile, absolute=True),
+        textfile=_resolve_path("--textfile", flags.textfile, absolute=True),
         reports=_reports(flags),
     )
 
 
-def _resolve_path(path: str | None, *, absolute: bool) -> Path | None:
-    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change."""
+def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
+    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change.
+
+    Raises UsageError for an empty one, as of a variable that is not set, which would be the current folder.
+    """
     if path is None:
         return None
+    if not path:
+        raise UsageError(f"{flag}: the path is empty: correct it, or leave the flag out")
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from msgspec import Struct
 
 from paropt_exporter.cli import PROGRAM, format_version
-from paropt_exporter.cli.completion import SHELLS
+from paropt_exporter.cli.completion import SHELLS, WORDS
+from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.errors import EXIT_USAGE
 
@@ -65,12 +66,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
-        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} (see {self.prog} --help)\n")
+        print_message(f"{PROGRAM}: {message} (see {self.prog} --help)")
+        self.exit(EXIT_USAGE)
 
     def _find_misspelled_flag(self) -> str | None:
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
         for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
+            if self.prog == f"{PROGRAM} plan" and flag in build_parser().options and flag not in self.options:
+                return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
             if flag.startswith("--") and flag not in self._option_string_actions:
                 from difflib import get_close_matches  # needed here only
 
@@ -240,7 +244,10 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
     )
     shown.add_argument(
-        "-q", "--quiet", action="store_true", help="show only failures and the summary; with --list only names"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="show only failures, warnings and the summary; with --list only names",
     )
     run.add_argument("--output", choices=("text", "json"), help="print the summary as text or JSON (default: text)")
     run.add_argument(
@@ -362,6 +369,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
+    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
     _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))
@@ -406,6 +414,7 @@ def _add_output_flag(command: Parser, help_text: str = "print text or JSON (defa
 def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
+        metavar="info|prune|verify",
         choices=("info", "prune", "verify"),
         help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
         "ones",

@@ -13,13 +13,14 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
-    count_columns,
     find_columns_of_terminal,
     format_count,
+    format_cut_table,
     format_fitting_table,
     format_line,
-    format_table,
+    format_seconds,
     format_time,
+    wrap_for_terminal,
 )
 from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
@@ -47,7 +48,7 @@ _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % int
 # Left out in this order until the table fits the terminal.
 _DISPENSABLE_OF_RUNS = ("busy", "tasks/s", "failed", "tasks", "started", "lane")
 _DISPENSABLE_OF_FLAKY = ("last", "flaky", "first attempts", "95 % interval", "lane")
-_FEWEST_COLUMNS = 15  # of the last column of such a table
+_DISPENSABLE_OF_COMPARISON = ("result before", "result after", "before")
 _SHOWN_ITEMS = 3
 _MOST_NAMED = 10
 
@@ -65,14 +66,15 @@ def run(
 
     `compare` has two run ids or unambiguous prefixes. Raises UsageError for an unknown run.
     """
+    columns = find_columns_of_terminal(stdout)
     if compare is not None:
         before, after = (_find_run(history, run_id) for run_id in compare)
-        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after)
+        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after, columns)
     elif output == "json":
         # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
-        text = _format_runs(history, lane=lane, limit=limit, columns=find_columns_of_terminal(stdout))
+        text = _format_runs(history, lane=lane, limit=limit, columns=columns)
     stdout.write(text)
     return 0
 
@@ -148,13 +150,14 @@ def _format_runs(history: History, *, lane: str | None, limit: int, columns: int
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
     rows = [_build_run_row(history, summary) for summary in summaries]
-    lines = _format_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
+    lines = format_cut_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [
-        line
+        part
         for name in lanes
         if (trend := history.compute_trend(name, limit=limit))
         for line in _format_trend(name, trend)
+        for part in wrap_for_terminal(line, columns, 2)
     ]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
 
@@ -205,19 +208,20 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
         )
 
 
-def _format_comparison(before: RunSummary, after: RunSummary) -> str:
+def _format_comparison(before: RunSummary, after: RunSummary, columns: int | None) -> str:
     old, new = ({stage.stage: stage for stage in summary.stages} for summary in (before, after))
     rows = [_build_comparison_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     total = (
         "whole run",
-        f"{before.duration_seconds:.1f} s",
-        f"{after.duration_seconds:.1f} s",
+        format_seconds(before.duration_seconds),
+        format_seconds(after.duration_seconds),
         _format_change(before.duration_seconds, after.duration_seconds),
         _format_result(before.result),
         _format_result(after.result),
     )
-    heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
-    return "\n".join([heading, *format_table(_COMPARED_HEADERS, [*rows, total]), ""])
+    heading = wrap_for_terminal(f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}", columns, 2)
+    table = format_fitting_table(_COMPARED_HEADERS, [*rows, total], columns, dispensable=_DISPENSABLE_OF_COMPARISON)
+    return "\n".join([*heading, *table, ""])
 
 
 def _build_comparison_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
@@ -233,9 +237,9 @@ def _build_comparison_row(name: str, before: StageSummary | None, after: StageSu
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    if stage is None:
+    if stage is None or stage.result is Result.SKIP:
         return "-"
-    return "cached" if _is_cached(stage) else f"{stage.duration_seconds:.1f} s"
+    return "cached" if _is_cached(stage) else format_seconds(stage.duration_seconds)
 
 
 def _is_cached(stage: StageSummary) -> bool:
@@ -302,7 +306,9 @@ def run_what_if(
     if output == "json":
         stdout.write(json.dumps(_what_if_to_json(summary, had, seconds, workers), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format_what_if(summary, had, seconds, workers, cores)) + "\n")
+        columns = find_columns_of_terminal(stdout)
+        lines = _format_what_if(summary, had, seconds, workers, cores)
+        stdout.writelines(f"{part}\n" for line in lines for part in wrap_for_terminal(line, columns, 2))
     return 0
 
 
@@ -397,7 +403,7 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
         text = json.dumps(entries, indent=2) + "\n"
     else:
         columns = find_columns_of_terminal(stdout)
-        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config)
+        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config, columns)
     stdout.write(text)
     return 0
 
@@ -405,39 +411,19 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
 def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None, columns: int | None) -> str:
     where = f" of lane {lane}" if lane else ""
     if not found:
-        return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
+        none = f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs"
+        return "\n".join([*wrap_for_terminal(none, columns, 2), ""])
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
     rows = [_build_flaky_row(*each) for each in found.items()]
-    table = _format_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
+    table = format_cut_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
     return "\n".join([heading, "", *table, ""])
-
-
-def _format_table(
-    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
-) -> list[str]:
-    """Return a table for a terminal, whose last column is shortened to what the others leave."""
-    if columns is None:
-        return format_table(headers, rows)
-    brief = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS)) for row in rows]
-    table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
-    room = max(0, columns - max(map(count_columns, table)))
-    shown = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS + room)) for row in rows]
-    return format_fitting_table(headers, shown, columns, dispensable=dispensable)
-
-
-def _cut(text: str, columns: int) -> str:
-    if count_columns(text) <= columns:
-        return text
-    while count_columns(text) >= columns:
-        text = text[:-1]
-    return f"{text}…"
 
 
 def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
     return [each for one in config.stages if one.name == stage for each in one.quarantine]
 
 
-def _format_quarantines(config: Config) -> str:
+def _format_quarantines(config: Config, columns: int | None) -> str:
     """Return a line for each item in quarantine, also of those whose quarantine is over."""
     found = [(stage.name, each) for stage in config.stages for each in stage.quarantine]
     if not found:
@@ -448,7 +434,9 @@ def _format_quarantines(config: Config) -> str:
         f"{', which is over' if is_over(each, today) else ''}"
         for stage, each in found
     ]
-    return "\n".join(["", "in quarantine", *lines, ""])
+    return "\n".join(
+        ["", "in quarantine", *(part for line in lines for part in wrap_for_terminal(line, columns, 4)), ""]
+    )
 
 
 def _build_flaky_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 
 from msgspec import Struct
 
@@ -26,7 +26,7 @@ _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
 _TERMINAL = re.compile(r"\{tty:[^{}:]*:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
-_RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*)(?:[^:="']|=?"[^"]*"|=?'[^']*')*:(?!=)""")
+_RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
@@ -37,18 +37,22 @@ _ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
 _DEEPEST_VARIABLE = 5
+_LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 
 
 class CommandLine(Struct, frozen=True, kw_only=True):
     """A line or the words of a command, and the environment, session, target or job that has it.
 
-    `folder` is the one in which it runs, "" for the project's.
+    `folder` is the one in which it runs, "" for the project's; `before` has the commands that prepare it (tox's
+    commands_pre). `note`: why it is not used, with no text.
     """
 
-    text: str | Words
+    text: str | Words = ""
     group: str = ""
     folder: str = ""
     env: Mapping[str, str] = {}
+    before: str = ""
+    note: str = ""
 
 
 def parse_recipes(text: str) -> dict[str, list[str]]:
@@ -86,14 +90,20 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
     """Replace variables by their values in the file. Those that a command line may set are empty without one."""
+    known: dict[str, str] = {}
 
     def fill(match: re.Match[str]) -> str:
         name = next(filter(None, match.groups()))
         if name in variables and depth < _DEEPEST_VARIABLE:
-            return _fill_variables(variables[name].strip().strip("\"'"), variables, depth + 1)
+            if name not in known:
+                known[name] = _fill_variables(variables[name].strip().strip("\"'"), variables, depth + 1)
+            return known[name]
         return "" if _ARGUMENTS.fullmatch(name) else match[0]
 
-    return _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
+    if len(line) > _LONGEST_LINE:
+        return ""
+    filled = _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
+    return filled if len(filled) <= _LONGEST_LINE else ""
 
 
 def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
@@ -103,11 +113,16 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = {**base, **section}
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
-        for line in section.get("commands", "").replace("\\\n", " ").splitlines():
-            factor = _FACTOR.match(line.strip())
+        before = "; ".join(_iter_tox_lines(whole.get("commands_pre", "")))
+        for line in _iter_tox_lines(section.get("commands", "")):
+            factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
-            text = _fill_tox_line(_FACTOR.sub("", line.strip()))
-            yield CommandLine(text=text, group=group, folder=folder, env=env)
+            text = _fill_tox_line(_FACTOR.sub("", line))
+            yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+def _iter_tox_lines(text: str) -> Iterator[str]:
+    return filter(None, map(str.strip, text.replace("\\\n", " ").splitlines()))
 
 
 def _parse_tox_variables(text: str) -> dict[str, str]:
@@ -137,9 +152,11 @@ def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
         whole = {**base, **raw_yaml.as_mapping(table)}
         folder = _read_folder(whole.get("change_dir"))
         env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
+        prepared = (_iter_tox_words(raw_yaml.as_list(words)) for words in raw_yaml.as_list(whole.get("commands_pre")))
+        before = "; ".join(map(" ".join, prepared))
         for words in raw_yaml.as_list(raw_yaml.as_mapping(table).get("commands")):
             text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
-            yield CommandLine(text=text, group=name, folder=folder, env=env)
+            yield CommandLine(text=text, group=name, folder=folder, env=env, before=before)
 
 
 def _read_folder(value: object) -> str:
@@ -216,12 +233,13 @@ def _parse_noxfile(text: str) -> Iterator[CommandLine]:
         warnings.simplefilter("ignore")  # about escapes in strings
         module = ast.parse(text)
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    read_lists = cache(partial(_read_lists, module=module))
     inside = {id(node): function for function in functions for node in ast.walk(function)}
     elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
     for node in ast.walk(module):
         function = inside.get(id(node))
         if isinstance(node, ast.Call) and _is_session_call(node, "run") and function not in elsewhere:
-            words = _read_words(node.args, _read_lists(function, module))
+            words = _read_words(node.args, read_lists(function))
             if words is not None:
                 yield CommandLine(text=words, group=function.name if function else "", env=_read_variables(node))
 

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
 from msgspec import MsgspecError, Struct, field
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from paropt_exporter import families, files
-from paropt_exporter.aggregation import LastValues, Totals, sum_totals
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals, sum_totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
-from paropt_exporter.serve.messages import Registration, encode, find_fault, registration_decoder
+from paropt_exporter.serve.merging import LiveSeries, keep_counters
+from paropt_exporter.serve.messages import Registration, Sample, build_sample, encode, find_fault, get_value
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds: a file that has just changed may change again unseen.
 _TICK_NANOSECONDS = 50_000_000
+_BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -35,6 +38,21 @@ _Stamp = (
 )  # identity, size and time of a history and its log; None: it is missing
 
 ProjectKey = tuple[str, str]  # the name of the project, the path of its history
+
+
+class _StoredProject(Registration, frozen=True, kw_only=True):
+    """The content of a file.
+
+    `ended`: the counters of processes that have ended. `joined_after`, `before`: of a checkout that joined others, the
+    last run and the totals of its history at that moment.
+    """
+
+    ended: tuple[Sample, ...] = ()
+    joined_after: tuple[int, str] | None = None
+    before: tuple[Sample, ...] = ()
+
+
+_decoder = msgspec.json.Decoder(_StoredProject)
 
 
 class StoredValues(Struct, frozen=True, kw_only=True):
@@ -53,20 +71,29 @@ class RegisteredProject:
     """A project with the last values that could be read of its history.
 
     Totals of histories that were here before, as before `git clean`, are included: in the sum of several checkouts a
-    lower one would look like a counter reset, and `increase()` would count all of them again.
+    lower one would look like a counter reset, and `increase()` would count all of them again. Totals from before this
+    checkout joined others are left out: it may be a copy of one, and `increase()` would take them for new.
     """
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
+        self.ended: LiveSeries = {}  # counters of processes that have ended; replaced, never changed
         self.values = StoredValues()
         self.fault = ""
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
-        self._past = Totals()  # of the histories before the present one
+        self._past = Totals()  # to add: of the histories before the present one, less those before it joined others
+        self.joined_after: tuple[int, str] | None = None
+        self.before = Totals()
 
     @property
     def key(self) -> ProjectKey:
         return self.registration.project, self.registration.history
+
+    def join(self, after: tuple[int, str], before: Totals) -> None:
+        """Count only runs after this one, with totals less these. Call it before the first `refresh`."""
+        self.joined_after, self.before = after, before
+        self.values, self._past = StoredValues(last_run=after), _negate(before)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
         """Read the history if it has changed. Never raises: without a history the last values stay.
@@ -105,12 +132,17 @@ class RegisteredProject:
     def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
         """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
         for other in checkouts:
-            run = other.values.last_run
-            if run is None or not _is_deleted(other.registration.root):
-                continue
-            if _has_held_run(path, self.registration.project, run):
+            if other.was_moved_to(path):
                 other.values = StoredValues(totals=other._past)
                 other.revision += 1
+
+    def was_moved_to(self, path: Path) -> bool:
+        """Return whether this checkout was deleted and its history is now the one at a path. Raises HistoryError."""
+        run = self.values.last_run
+        if run is None or not _is_deleted(self.registration.root):
+            return False
+        with closing(_open_history(path, self.registration.project)) as history:
+            return history.has_held_run(*run)
 
 
 def _add_past(values: StoredValues, past: Totals) -> StoredValues:
@@ -124,9 +156,16 @@ def _add_past(values: StoredValues, past: Totals) -> StoredValues:
     )
 
 
-def _has_held_run(path: Path, project: str, run: tuple[int, str]) -> bool:
-    with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
-        return history.has_held_run(*run)
+def _negate(totals: Totals) -> Totals:
+    histograms = {
+        key: HistogramTotal(buckets=tuple(-count for count in total.buckets), sum=-total.sum)
+        for key, total in totals.histograms.items()
+    }
+    return Totals(counters={key: -number for key, number in totals.counters.items()}, histograms=histograms)
+
+
+def _open_history(path: Path, project: str) -> History:
+    return History(path, project=project, clock=SystemClock(), for_reading=True)
 
 
 def _is_deleted(root: str) -> bool:
@@ -150,8 +189,7 @@ def _read_unchanged(
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
-        opened = History(path, project=project, clock=SystemClock(), for_reading=True)
-        with closing(opened) as history, history.hold_moment():
+        with closing(_open_history(path, project)) as history, history.hold_moment():
             values = StoredValues(
                 totals=history.load_totals(),
                 last=history.load_last_values(),
@@ -200,15 +238,15 @@ class Registry:
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
-            registration = _read_registration(path)
-            if registration is None:
+            stored = _read_file(path)
+            if stored is None:
                 continue
-            if _stamp(Path(registration.history)) is None:
-                log.info("forgot a project without a history", extra={"project": registration.project})
+            if _stamp(Path(stored.history)) is None:
+                log.info("forgot a project without a history", extra={"project": stored.project})
                 with suppress(OSError):
                     path.unlink()
                 continue
-            project = RegisteredProject(registration)
+            project = _restore_project(stored)
             self.projects[project.key] = project
 
     def register(self, registration: Registration) -> RegisteredProject:
@@ -216,7 +254,9 @@ class Registry:
         key = (registration.project, registration.history)
         project = self.projects.get(key)
         if project is None:
-            project = self.projects[key] = RegisteredProject(registration)
+            project = RegisteredProject(registration)
+            self._join_others(project)
+            self.projects[key] = project
         else:
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
@@ -226,13 +266,49 @@ class Registry:
                 return project
             project.registration = registration
         project.revision += 1
-        self._write(registration)
+        self._write(project)
         return project
 
-    def _write(self, registration: Registration) -> None:
+    def _join_others(self, project: RegisteredProject) -> None:
+        """Leave out the runs of a new checkout up to now if others are in the sum already, unless it was moved."""
+        name, path = project.registration.project, Path(project.registration.history)
+        others = [
+            each
+            for each in self.projects.values()
+            if each.registration.project == name and (each.values.last_run or not _is_deleted(each.registration.root))
+        ]
+        if not others or _stamp(path) is None:
+            return
+        with suppress(HistoryError, OSError):  # its first run has opened it: a page without it says why
+            if not any(other.was_moved_to(path) for other in others):
+                found = _read_unchanged(path, name, None)
+                if found is not None and found[0].last_run is not None:
+                    project.join(found[0].last_run, found[0].totals)
+
+    def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
+        """Keep the counters of a process that has ended, also for the next `serve`.
+
+        Without them, the sum with those of processes that go on would fall at a restart, and `rate()` would count these
+        once more.
+        """
+        ended = keep_counters(project.ended, series)
+        if ended != project.ended:
+            project.ended = ended
+            self._write(project)
+
+    def _write(self, project: RegisteredProject) -> None:
+        registration = project.registration
+        before: LiveSeries = {**project.before.counters, **project.before.histograms}
+        stored = _StoredProject(
+            **asdict(registration),
+            ended=_build_samples(project.ended),
+            joined_after=project.joined_after,
+            before=_build_samples(before),
+        )
+        content = encode(stored)
         name = hashlib.sha256(os.fsencode(f"{registration.project}\0{registration.history}")).hexdigest()[:24]
         try:
-            files.replace_file(self._folder / f"{name}{_SUFFIX}", encode(registration), mode=files.PRIVATE_FILE)
+            files.replace_file(self._folder / f"{name}{_SUFFIX}", content, mode=files.PRIVATE_FILE)
         except OSError as error:
             log.warning(
                 "a registration was not stored: after a restart the project is missing until its next run",
@@ -240,17 +316,44 @@ class Registry:
             )
 
 
-def _read_registration(path: Path) -> Registration | None:
+def _restore_project(stored: _StoredProject) -> RegisteredProject:
+    registration = Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__})
+    project = RegisteredProject(registration)
+    project.ended = _read_samples(stored.ended)
+    if stored.joined_after is not None:
+        project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
+    return project
+
+
+def _build_samples(series: LiveSeries) -> tuple[Sample, ...]:
+    return tuple(build_sample(key, value) for key, value in series.items())
+
+
+def _read_samples(samples: Iterable[Sample]) -> LiveSeries:
+    found = ((sample, get_value(sample)) for sample in samples)
+    return {(sample.family, sample.labels): value for sample, value in found if value is not None}
+
+
+def _build_totals(series: LiveSeries) -> Totals:
+    """Return totals, without histograms of a version with other buckets."""
+    histograms = {key: value for key, value in series.items() if isinstance(value, HistogramTotal)}
+    return Totals(
+        counters={key: value for key, value in series.items() if not isinstance(value, HistogramTotal)},
+        histograms={key: value for key, value in histograms.items() if len(value.buckets) == _BUCKETS},
+    )
+
+
+def _read_file(path: Path) -> _StoredProject | None:
     """Return a registration, or None, with a line in the log, for a file that is none of this user."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
             raise ValueError("not a regular file of this user")
         content = files.read_start(path, limit_bytes=_LONGEST_BYTES)
-        registration = registration_decoder.decode(content)
-        if fault := find_fault(registration):
+        stored = _decoder.decode(content)
+        if fault := find_fault(stored):
             raise ValueError(fault)
     except (OSError, ValueError, MsgspecError, RecursionError) as error:
         log.warning("ignored a file that is no registration", extra={"path": str(path), "err": str(error)})
         return None
-    return registration
+    return stored

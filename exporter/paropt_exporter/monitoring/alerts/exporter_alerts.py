@@ -227,22 +227,22 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
 def _build_deliveries_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptDeliveriesFailing",
-        conditions=(Condition(expr=_build_undelivered_query(series), level=Level.WARNING),),
+        conditions=(Condition(expr=f"{series.select_last(families.DELIVERY_FAILING)} == 1", level=Level.WARNING),),
         summary="The final values of runs can't be delivered.",
         title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
         description=(
-            "Within the last 15 minutes the exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed "
-            "to deliver the final values of a run ({{ $labels.target }}), and delivered those of none."
+            "The exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed to deliver the final values "
+            "of its last run ({{ $labels.target }})."
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
-            "A push to the Pushgateway failed after its retries, or the textfile could not be written, and no delivery "
-            "has succeeded since. The next delivery resolves this, and brings the totals of all runs."
+            "A push to the Pushgateway or a report to an OpenTelemetry collector failed after its retries, or the "
+            "textfile could not be written, and no delivery has succeeded since. The next delivery resolves this."
         ),
         impact=(
             "The Pushgateway or the textfile has the values of an earlier run, and so do the alerts and panels that "
-            "use them. The runs themselves are not affected."
+            "use them; the collector lacks the run. The runs themselves are not affected."
         ),
         diagnosis=(
             Query(
@@ -254,17 +254,10 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
             "The log has the error. `pushgateway`: is the URL of `push` or `--push.url` correct and reachable from the "
             "host, and is the password or token valid?",
             "`textfile`: the folder must exist, have free space and be writable for the exporter's user.",
+            "`otlp`: are `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_HEADERS` correct, and does the "
+            "collector accept traces and metrics over HTTP?",
         ),
     )
-
-
-def _build_undelivered_query(series: SeriesSelector) -> str:
-    """Build the query for targets of which a delivery failed and none succeeded."""
-    success, failure = (
-        f"sum without (result) ({series.increase(families.DELIVERIES, '15m', result=result)}) > 0"
-        for result in families.DELIVERY_RESULTS
-    )
-    return f"{failure}\nunless\n{success}"
 
 
 def _build_reload_alert(series: SeriesSelector) -> Alert:
