@@ -18,7 +18,7 @@ HEAVY = frozenset(
     {
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
         "hashlib", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
-        "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
+        "platform", "prometheus_client", "psutil", "pydantic", "random", "requests", "rich", "secrets", "shutil", "ssl",
         "statistics", "subprocess", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "yaml",
         "paropt_exporter.cli.flags", "paropt_exporter.config.model", "paropt_exporter.executors.adaptive.routing",
         "paropt_exporter.executors.calls", "paropt_exporter.exposition.server", "paropt_exporter.exposition.sinks",

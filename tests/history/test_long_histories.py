@@ -70,6 +70,12 @@ def test_query_of_a_long_history_reads_few_runs(paths: dict[int, Path], name: st
     assert 0 < long <= short + listed_runs
 
 
+@pytest.mark.parametrize("name", ["demands", "peaks", "means"])
+def test_query_of_the_last_runs_reads_no_earlier_ones(paths: dict[int, Path], name: str) -> None:
+    short, long = (count_steps(paths[runs], QUERIES[name]) for runs in (SHORT, LONG))
+    assert long == short
+
+
 def test_stage_that_ran_long_ago_keeps_its_expected_duration(paths: dict[int, Path]) -> None:
     with closing(History(paths[LONG], project="shop", clock=StillClock())) as history:
         assert history.load_expected_seconds("standard") == dict.fromkeys((*STAGES, "rare"), 2.0)

@@ -120,17 +120,30 @@ def _dispatch(flags: Flags) -> int:
 
 
 def _import_msgspec() -> None:
-    """Import msgspec without typing_extensions, of which it uses only names that `typing` has too since Python 3.11.
+    """Import msgspec without two modules of which it needs nothing.
 
-    It imports it wherever it is installed, which takes 8 of the 110 ms of a short run: `inspect`, `ast`, `dis`.
+    Of typing_extensions it uses only names that `typing` has too since Python 3.11. It imports it wherever it is
+    installed, which takes 8 of the 110 ms of a short run: `inspect`, `ast`, `dis`. The standard library's uuid asks
+    platform for the system's name, and since Python 3.13 no longer: that takes 2 ms to compile regular expressions.
     """
-    name = "typing_extensions"
-    if name not in sys.modules:
-        sys.modules[name] = None  # type: ignore[assignment]  # the import system's own mark of a missing module
-        try:
-            import msgspec  # noqa: F401
-        finally:
-            del sys.modules[name]
+    from types import SimpleNamespace
+
+    if sys.version_info < (3, 13):
+        _import_with("uuid", "platform", SimpleNamespace(system=lambda: os.uname().sysname))
+    _import_with("msgspec", "typing_extensions", None)  # None: the import system's own mark of a missing module
+
+
+def _import_with(name: str, other: str, stand_in: object) -> None:
+    """Import a module that gets a stand-in for another one, unless that is loaded."""
+    if other in sys.modules:
+        return
+    from importlib import import_module
+
+    sys.modules[other] = stand_in  # type: ignore[assignment]  # any object will do
+    try:
+        import_module(name)
+    finally:
+        del sys.modules[other]
 
 
 def _require_current_folder() -> None:

@@ -291,10 +291,14 @@ def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, 
     """
     runs: list[str] = []
     rounds: set[str] = set()
+    has_shards = False
     for run_id, of_round in connection.execute(query, (project, lane, merged_only, CONSIDERED_RUNS)):
         if of_round in rounds or len(rounds) < EXPECTED_RUNS:
             rounds.add(of_round)
             runs.append(to_text(run_id))
+            has_shards = has_shards or of_round != run_id
+        elif not has_shards:  # those of one split may lie far apart
+            break
     return json.dumps(runs)
 
 

@@ -175,9 +175,13 @@ def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SUFFIX)
-            if name != entry.name and _OURS.fullmatch(name) and entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):  # another process has removed it
-                    yield name, entry.stat(follow_symlinks=False)
+            if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
+                continue
+            try:  # not `suppress`, which takes as long as the rest
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # another process has removed it
+                continue
+            yield name, state
 
 
 def _parse_header(line: bytes) -> Mapping[str, Any] | None:

@@ -21,12 +21,10 @@ the trace there.
 from __future__ import annotations
 
 import _socket as socket  # socket and signal would import enum and others, which double the time of the start
-import fcntl
 import math
 import os
 import resource
 import select
-import termios
 import time
 from _ctypes import call_function, dlopen, dlsym
 
@@ -533,6 +531,9 @@ def _read_core_time(tree: Tree, now: float) -> tuple[float, float, float]:
 
 
 def _count_unread_bytes(channel: socket.socket) -> int:
+    import fcntl  # here: a short command reports only its end
+    import termios
+
     return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
 
 
