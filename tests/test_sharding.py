@@ -79,7 +79,9 @@ def _lanes(draw: st.DrawFn) -> tuple[list[PlannedStage], dict[str, KnownItems]]:
 
 @settings(max_examples=60, deadline=None)
 @given(lane=_lanes(), count=st.integers(1, 9))
-def test_each_item_is_in_exactly_one_shard(lane: tuple[list[PlannedStage], dict[str, KnownItems]], count: int) -> None:
+def test_each_item_is_in_one_shard_and_each_stage_beside_its_needs(
+    lane: tuple[list[PlannedStage], dict[str, KnownItems]], count: int
+) -> None:
     stages, known = lane
     split = split_stages(stages, count, known)
     for stage in stages:
@@ -87,26 +89,9 @@ def test_each_item_is_in_exactly_one_shard(lane: tuple[list[PlannedStage], dict[
         if list_items(stage):
             assert placed == Counter(list_items(stage)), stage.name
         assert any(stage.name in names for names in _names(split))
-
-
-@settings(max_examples=60, deadline=None)
-@given(lane=_lanes(), count=st.integers(1, 9))
-def test_a_shard_has_the_needs_of_its_stages(
-    lane: tuple[list[PlannedStage], dict[str, KnownItems]], count: int
-) -> None:
-    stages, known = lane
-    split = split_stages(stages, count, known)
     for part, names in zip(split.shards, _names(split), strict=True):
         assert all(need in names for stage in part for need in stage.needs)
-
-
-@settings(max_examples=60, deadline=None)
-@given(lane=_lanes(), count=st.integers(1, 9))
-def test_a_stage_is_in_several_shards_only_if_a_split_stage_needs_it(
-    lane: tuple[list[PlannedStage], dict[str, KnownItems]], count: int
-) -> None:
-    stages, known = lane
-    split = split_stages(stages, count, known)
+    # A stage is in several shards only if a split stage needs it.
     for stage in stages:
         shards = [place for place, names in enumerate(_names(split)) if stage.name in names]
         if len(shards) > 1 and not list_items(stage):
@@ -163,11 +148,15 @@ def test_loads_are_within_the_bound_of_longest_first(durations: list[int], count
 
 def test_the_split_is_the_same_in_another_process_with_another_hash_seed_and_locale() -> None:
     script = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_sharding import _stage, split_stages, KnownItems\n"
+        "from paropt_exporter.plan import Commands, KnownItems, PlannedStage, PlannedTask\n"
+        "from paropt_exporter.plan.sharding import split_stages\n"
+        "work = Commands(steps=(('x', '{items}'),))\n"
+        "def stage(name, *items):\n"
+        "    tasks = [PlannedTask(index=n, item=item, work=work) for n, item in enumerate(items)]\n"
+        "    return PlannedStage(number=1, name=name, tasks=tuple(tasks))\n"
         "items = [f'tést {n}' for n in range(50)]\n"
         "known = {'one': KnownItems(seconds={item: n % 7 / 3 for n, item in enumerate(items[:40])})}\n"
-        "print(split_stages([_stage('one', *items), _stage('two', needs=()), _stage('three')], 5, known).digest)\n"
+        "print(split_stages([stage('one', *items), stage('two', None), stage('three', None)], 5, known).digest)\n"
     )
     found = set()
     for seed, locale in (("0", "C"), ("1", "C.UTF-8"), ("2", "POSIX")):

@@ -210,7 +210,7 @@ def test_history_into_a_reader_that_leaves_has_no_traceback(good: Path) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["env -u HOME", "env HOME=/nonexistent", "env PYTHONOPTIMIZE=2", "env NO_COLOR=1 COLUMNS=20", "env TERM=dumb"],
+    ["env -u HOME PYTHONOPTIMIZE=2 NO_COLOR=1 COLUMNS=20", "env HOME=/nonexistent TERM=dumb"],
 )
 def test_bare_environment_is_enough(good: Path, setting: str) -> None:
     ended = shell(good, f"{setting} $P")

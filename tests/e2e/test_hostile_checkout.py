@@ -208,7 +208,7 @@ def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tupl
         os.close(inner)
         inner = deeper
     os.close(inner)
-    assert "internal error" not in run(tmp_path, *command).stderr
+    assert "internal error" not in call_command(tmp_path, *command).stderr
     subprocess.run(["rm", "-rf", str(tmp_path / "tests")], check=True)  # pytest's own way down has an end
 
 

@@ -101,8 +101,10 @@ def test_processes_that_a_call_leaves_end_with_the_call(tmp_path: Path, strategy
     assert projects.stages(one) == {"leaves": ("success", "")}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("strategy", "number"),
+    [("thread", signal.SIGINT), ("thread", signal.SIGTERM), ("process", signal.SIGTERM), ("adaptive", signal.SIGINT)],
+)
 def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
     tmp_path: Path, strategy: str, number: signal.Signals
 ) -> None:

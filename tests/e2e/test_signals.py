@@ -82,8 +82,9 @@ def test_second_signal_kills_commands_that_ignore_the_first(tmp_path: Path, numb
     assert last_run(tmp_path)[0] == "cancellation"
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize(("work", "code"), [("true", 0), ("false", 1)])
+@pytest.mark.parametrize(
+    ("number", "work", "code"), [*((number, "true", 0) for number in SIGNALS), (signal.SIGTERM, "false", 1)]
+)
 def test_signal_while_only_serving_ends_with_the_last_runs_code(
     tmp_path: Path, number: signal.Signals, work: str, code: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from paropt_exporter import families
 from paropt_exporter.cli import generate
 from paropt_exporter.monitoring.options import Options
 from support.real_servers import RARE_COLLECTION, program
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = families.SLA_BREACHED.name, "paropt_sla_broken_by_now"
@@ -62,8 +64,14 @@ def test_the_rules_still_hold(renamed_repository: Path) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    stories = load_yaml((renamed_repository / "alerts/tests/sla-1m.yml").read_text())
+    stories["tests"] = [story for story in stories["tests"] if NEW in str(story["input_series"])]
+    assert stories["tests"]
+    written = renamed_repository / "alerts/played/sla.yml"  # as far from the rules as the others
+    written.parent.mkdir()
+    written.write_text(json.dumps(stories))  # JSON is YAML
     played = subprocess.run(
-        [program("promtool"), "test", "rules", str(renamed_repository / "alerts/tests/sla-1m.yml")],
+        [program("promtool"), "test", "rules", str(written)],
         env=RARE_COLLECTION,
         capture_output=True,
         text=True,

@@ -26,7 +26,7 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         ran = subprocess.run(
-            ["git", "-c", "protocol.file.allow=always", *arguments],
+            ["git", "-c", "protocol.file.allow=always", "-c", "maintenance.auto=false", *arguments],
             cwd=self.root,
             env={**os.environ, **_SETTINGS},
             stdin=subprocess.DEVNULL,

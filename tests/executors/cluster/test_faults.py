@@ -16,8 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-from distributed import Client
-from distributed.core import PooledRPCCall
 
 import soak_cluster
 from paropt_exporter.errors import WorkerDied
@@ -125,6 +123,8 @@ def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluste
 def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
     shared_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from distributed import Client  # here, since it takes a third of a second in each worker of pytest-xdist
+
     pool = open_pool(shared_cluster, tmp_path)
     accepted, closing, queued = threading.Event(), threading.Event(), threading.Event()
     submit = Coordinator.submit
@@ -199,6 +199,8 @@ def test_late_result_of_a_given_up_task_is_dropped_and_counted(own_cluster: Dask
 
 
 def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *arguments: str) -> None:
+    from distributed import Client  # as above
+
     connect: Any = Client  # it has no types
     with connect(cluster.address, set_as_default=False) as client:
         client.run(function, *arguments)
@@ -348,6 +350,8 @@ def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_p
 def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
     own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from distributed.core import PooledRPCCall  # as above
+
     own_cluster.start_worker("a")
     settings = ClusterSettings(
         root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=4.0
