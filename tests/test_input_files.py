@@ -150,6 +150,16 @@ def test_pattern_with_many_wildcards_is_soon_compared_with_a_long_path(pattern: 
     assert patterns.matches("d/" * 100 + "none") is pattern.endswith("/none")
 
 
+@pytest.mark.parametrize(
+    ("path", "matches"),
+    [("out/a", True), ("out/a/b/c", True), ("out/[x]", True), ("../lib/a", True), ("out/ab", False), ("out", False),
+     ("out/a/skip", False), ("other/b.py", True), ("lib/a", False)],
+)  # fmt: skip
+def test_path_is_compared_with_patterns_with_and_without_wildcards(path: str, matches: bool) -> None:
+    patterns = InputPatterns(("./out/a/", "out/[[]x]", "../lib", "other/*.py", "!out/a/skip"))
+    assert patterns.matches(path) is matches
+
+
 def test_patterns_start_in_the_stages_folder() -> None:
     assert join_pattern("web", "src/**") == "web/src/**"
     assert join_pattern("web", "!../setup.py") == "!setup.py"

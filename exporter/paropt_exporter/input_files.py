@@ -88,11 +88,19 @@ class InputPatterns:
         self.patterns = tuple(patterns)
         self._excluding = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
         self._compiled: tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]] | None = None
+        self._split: tuple[frozenset[str], re.Pattern[str], re.Pattern[str]] | None = None
 
     def matches(self, path: str) -> bool:
-        """Return whether a file of this path, which need not exist, is one of the files."""
-        included, excluded, _ = self._compile()
-        return included.fullmatch(path) is not None and excluded.fullmatch(path) is None
+        """Return whether a file of this path, which need not exist, is one of the files.
+
+        Patterns without wildcards, of which a stage of many items has thousands, cost nothing.
+        """
+        if self._split is None:
+            self._split = self._split_patterns()
+        plain, included, excluded = self._split
+        parts = path.split("/")
+        below_plain = any("/".join(parts[:count]) in plain for count in range(1, len(parts) + 1))
+        return (below_plain or included.fullmatch(path) is not None) and excluded.fullmatch(path) is None
 
     def could_find(self, path: str) -> bool:
         """Return whether `find_files` returns a file of this path if it exists, apart from caches and environments."""
@@ -170,6 +178,12 @@ class InputPatterns:
             included = _compile([pattern for pattern in self.patterns if not pattern.startswith("!")])
             self._compiled = included, _compile(excluded), _compile(whole, below=False)
         return self._compiled
+
+    def _split_patterns(self) -> tuple[frozenset[str], re.Pattern[str], re.Pattern[str]]:
+        """Return the paths that patterns without wildcards name, the other patterns, and those of files left out."""
+        named = {pattern: _find_plain_path(pattern) for pattern in self.patterns if not pattern.startswith("!")}
+        others = [pattern for pattern, path in named.items() if path is None]
+        return frozenset(filter(None, named.values())), _compile(others), _compile(self._excluding)
 
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
@@ -311,6 +325,13 @@ def _split_root(pattern: str) -> tuple[str, int]:
     if not rest or "**" in rest or not _WILDCARDS.search(rest[-1]):
         return root, _UNLIMITED_DEPTH
     return root, len(rest)
+
+
+def _find_plain_path(pattern: str) -> str | None:
+    """Return the path of the only file or folder that a pattern names, or None."""
+    path = posixpath.normpath(pattern)
+    names = [_unescape(part) for part in path.split("/")]
+    return None if path == "." or None in names else "/".join(filter(None, names))
 
 
 def _unescape(part: str) -> str | None:

@@ -167,3 +167,14 @@ def test_killed_run_keeps_the_items_that_had_ended_before(
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list_items(project.run(stage).tasks) == ["t/c.py"]
+
+
+def test_item_with_an_unusable_output_costs_its_own_result_only(project: CachedProject) -> None:
+    def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / f"{task.item}.report").write_text("x" * (200_000 if task.item == "t/a.py" else 10))
+        return ""
+
+    project.work["tests"] = write_report
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("{item}.report",))
+    project.run(stage, limit_bytes=100_000)
+    assert list_items(project.run(stage, limit_bytes=100_000).tasks) == ["t/a.py"]

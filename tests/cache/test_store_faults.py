@@ -193,6 +193,23 @@ def test_run_leaves_the_store_within_its_size(project: CachedProject) -> None:
     assert sum(file.size_bytes for file in project.store.list_files()) <= 2 * TEXT.__len__() + 10_000
 
 
+def test_result_larger_than_the_store_costs_no_other_one(project: CachedProject) -> None:
+    small, large = project.build_stage("build", outputs=("dist",)), project.build_stage("large", outputs=("data",))
+    project.work["large"] = write_a_megabyte
+    project.run(small)
+    for _ in range(2):
+        assert project.run(large, limit_bytes=100_000).said == [
+            "large: not cached: its outputs have 1,000,000 bytes, the whole cache 100,000: raise PAROPT_CACHE_SIZE"
+        ]
+    again = project.run(small, large, limit_bytes=100_000)
+    assert (again.is_cached("build"), again.get_reason("large")) == (True, CacheReason.UNCACHEABLE)
+
+
+def write_a_megabyte(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    (root / "data").write_bytes(b"x" * 1_000_000)
+    return ""
+
+
 def test_files_of_the_store_are_listed_only_when_it_may_be_full(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", limit_bytes=3000)
     store.prepare()

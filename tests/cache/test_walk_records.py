@@ -166,6 +166,16 @@ def test_files_of_an_item_count_beside_the_record(project: CachedProject) -> Non
     assert reader.read_recorded(stage) not in (key, None)
 
 
+def test_stage_with_outputs_of_thousands_of_items_is_soon_known(project: CachedProject) -> None:
+    items = tuple(
+        f"day{number}" for number in range(3000)
+    )  # 9 million patterns, if each were compared with all outputs
+    stage = project.build_stage("load", items=items, inputs=("raw/{item}.csv",), outputs=("out/{item}.csv",))
+    reader = Reader(project)
+    assert reader.read_recorded(stage) is None
+    assert reader.read_whole(stage) == reader.read_recorded(stage)
+
+
 def test_changed_output_of_a_needed_stage_is_seen(project: CachedProject) -> None:
     project.write_file("dist/out", "1")
     stage, reader = project.build_stage("lint", needed_outputs=("dist",)), Reader(project)

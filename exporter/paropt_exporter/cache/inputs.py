@@ -68,9 +68,10 @@ def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[Planned
     """Return the states of all files that the tasks depend on. Raises UnusableFile."""
     folder = states.folder
     walked: list[WalkedFolder] = []
+    written = InputPatterns(list_written(stage, folder))
     try:
         shared = _find_shared(folder, stage, walked)
-        own = {task.index: _find_own(folder, stage, task) for task in tasks}
+        own = {task.index: _find_own(folder, stage, task, written) for task in tasks}
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
     except NoGit as error:
@@ -93,8 +94,9 @@ def read_recorded_inputs(
     settings = _find_settings(folder, _get_relative_cwd(folder, stage))
     if not is_unchanged(record, folder, settings):
         return None
+    written = InputPatterns(list_written(stage, folder))
     try:
-        own = {task.index: _find_own(folder, stage, task) for task in tasks}
+        own = {task.index: _find_own(folder, stage, task, written) for task in tasks}
     except OSError:
         return None
     shared = {*list_paths(record)} if any(own.values()) else set()
@@ -127,8 +129,11 @@ def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
     return [InputPatterns(patterns) for patterns in (shared, stage.needed_outputs) if patterns]
 
 
-def _find_own(folder: str, stage: PlannedStage, task: PlannedTask) -> dict[str, os.stat_result]:
-    """Return the files of one task: those of patterns with its item, and files that its command names."""
+def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns) -> dict[str, os.stat_result]:
+    """Return the files of one task: those of patterns with its item, and files that its command names.
+
+    `written`: the files that the stage writes, for all of its items.
+    """
     found: dict[str, os.stat_result] = {}
     items = task.items or ((task.item,) if task.item is not None else ())
     patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
@@ -136,7 +141,7 @@ def _find_own(folder: str, stage: PlannedStage, task: PlannedTask) -> dict[str, 
     names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
     for name in names if patterns else ():
         found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
-    found.update(_iter_named_files(folder, stage, task))
+    found.update(_iter_named_files(folder, stage, task, written))
     return found
 
 
@@ -144,11 +149,12 @@ def _list_left_out(stage: PlannedStage) -> list[str]:
     return [pattern for pattern in stage.inputs or () if pattern.startswith("!")]
 
 
-def _iter_named_files(folder: str, stage: PlannedStage, task: PlannedTask) -> Iterator[FoundFile]:
+def _iter_named_files(
+    folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns
+) -> Iterator[FoundFile]:
     """Yield the project's files that are words of a task's commands, such as a script, except its outputs."""
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    written = InputPatterns(list_written(stage, folder))
     for word in dict.fromkeys(_iter_words(task.work.steps)):
         path = posixpath.normpath(posixpath.join(cwd, word))
         if word.startswith("/"):

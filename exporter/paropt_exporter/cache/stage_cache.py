@@ -22,7 +22,7 @@ from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.keys import KeyLocks, TaskKey
 from paropt_exporter.cache.misses import Miss, Notes, explain_miss
 from paropt_exporter.cache.output_files import NotRestored, find_outputs, keep_outputs, restore_outputs
-from paropt_exporter.cache.result_store import Store, StoreUnusable
+from paropt_exporter.cache.result_store import SIZE_VARIABLE, Store, StoreUnusable
 from paropt_exporter.cache.stage_keys import (
     KeptTask,
     StagePart,
@@ -498,14 +498,18 @@ class StageCache:
         for listing in {digest for part, _ in unchanged for digest in reading.keys[part].listings}:
             with suppress(StoreUnusable):  # the entry's own write fails too, and says so
                 self._store.add(reading.listings[listing])
+        fault: Miss | None = None
         for part, result in unchanged:
             if reading.stage.traces_inputs:
                 kept = self._keep_traced(lookup, part, result)
             else:
                 kept = self._keep_result(reading, part, result, reading.keys[part])
             if isinstance(kept, Miss):
-                self._say(f"{name}: not cached: {kept.text}")
-                break
+                fault = fault or kept
+                if kept.reason is CacheReason.STORE:  # such as a full disk: the others could not be kept either
+                    break
+        if fault is not None:
+            self._say(f"{name}: not cached: {fault.text}")
         if lookup.reads:
             self._notes.save_reads(name, lookup.reads)
 
@@ -540,6 +544,12 @@ class StageCache:
         stage, task = reading.stage, part.task
         try:
             written = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
+            if (size_bytes := sum(state.st_size for _, state in written)) > self._store.limit_bytes:
+                # To keep it would remove all other results, and then it.
+                why = f"its outputs have {size_bytes:,} bytes, the whole cache {self._store.limit_bytes:,}"
+                too_large = Miss(CacheReason.UNCACHEABLE, f"{why}: raise {SIZE_VARIABLE}")
+                self._notes.add_unkept(stage.name, task.item, key.digest, too_large)
+                return too_large
             entry = Entry(
                 key=key.digest,
                 stage=stage.name,
