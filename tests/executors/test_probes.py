@@ -649,9 +649,9 @@ def read_nothing() -> bytes:
 def test_task_that_forbids_its_worker_descriptors_fails_alone(profiled: bool) -> None:
     """It succeeded, and each later task of the worker failed."""
     with ProcessPool(1) as pool:
-        submit = functools.partial(pool.submit_named, "named") if profiled else pool.submit
+        future = pool.submit_named("named", forbid_descriptors) if profiled else pool.submit(forbid_descriptors)
         with pytest.raises(OSError, match=r"the task has set .* \(RLIMIT_NOFILE\) to 0"):
-            submit(forbid_descriptors).result(HANG_SECONDS)
+            future.result(HANG_SECONDS)
         futures = [pool.submit(read_nothing) for _ in range(20)]
         assert [future.result(HANG_SECONDS) for future in futures] == [b""] * 20
 
