@@ -58,6 +58,7 @@ class ThreadGroup:
         self._threads: set[threading.Thread] = set()
         self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
+        self._was_interrupted = False  # then `_threads` may have one that never started
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
 
     def announce(self, name: str) -> None:
@@ -74,6 +75,9 @@ class ThreadGroup:
         except RuntimeError:
             self._threads.discard(thread)
             raise
+        except BaseException:  # an interrupt; raised again
+            self._was_interrupted = True
+            raise
         finally:
             with self._changed:
                 self._starting.pop(name, None)
@@ -84,10 +88,11 @@ class ThreadGroup:
             work()
         finally:
             with self._changed:
-                self._leaving.difference_update([thread for thread in tuple(self._leaving) if not thread.is_alive()])
+                self._leaving.intersection_update(_list_alive(self._leaving))
                 self._leaving.add(threading.current_thread())
                 self._threads.discard(threading.current_thread())
-                self._changed.notify_all()
+                if len(self._threads) <= 1 or self._was_interrupted:  # the one that is left may be the one that joins
+                    self._changed.notify_all()
 
     def forget_thread(self, ident: int) -> None:
         """Remove a thread, so that `join` does not wait for it, even if it does already."""
@@ -124,19 +129,20 @@ class ThreadGroup:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._has_others(me), _left(end)):
                 return False
-            leaving = _list_others(self._leaving, me)
+            leaving = [thread for thread in _list_alive(self._leaving) if thread.ident != me]
         for thread in leaving:
             thread.join(_left(end))
         return not any(thread.is_alive() for thread in leaving)
 
     def _has_others(self, me: int) -> bool:
         """Return whether a thread other than the one whose identifier is `me` starts or works; under the lock."""
-        return any(starter != me for starter in self._starting.values()) or bool(_list_others(self._threads, me))
+        if any(starter != me for starter in self._starting.values()):
+            return True
+        return any(thread.ident != me for thread in _list_alive(self._threads))
 
 
-def _list_others(threads: Iterable[threading.Thread], me: int) -> list[threading.Thread]:
-    """Return the live threads except the one whose identifier is `me`."""
-    return [thread for thread in tuple(threads) if thread.ident != me and thread.is_alive()]
+def _list_alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
+    return [thread for thread in tuple(threads) if thread.is_alive()]
 
 
 def _left(end: float) -> float | None:
