@@ -91,9 +91,11 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 def find_columns_of_terminal(stream: TextIO) -> int | None:
     """Return the width of the terminal; None if the stream is none."""
-    import shutil  # here: for tables only
+    if not stream.isatty():
+        return None
+    import shutil  # here: for terminals only
 
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    return shutil.get_terminal_size().columns
 
 
 def format_fitting_table(

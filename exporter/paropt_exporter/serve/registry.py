@@ -80,6 +80,7 @@ class RegisteredProject:
         self.ended: LiveSeries = {}  # counters of processes that have ended; replaced, never changed
         self.values = StoredValues()
         self.fault = ""
+        self.is_stored = True  # whether the last write of its file succeeded
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
         self._past = Totals()  # to add: of the histories before the present one, less those before it joined others
@@ -131,18 +132,18 @@ class RegisteredProject:
 
     def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
         """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
-        for other in checkouts:
-            if other.was_moved_to(path):
-                other.values = StoredValues(totals=other._past)
-                other.revision += 1
+        for other in _find_moved(path, self.registration.project, checkouts):
+            other.values = StoredValues(totals=other._past)
+            other.revision += 1
 
-    def was_moved_to(self, path: Path) -> bool:
-        """Return whether this checkout was deleted and its history is now the one at a path. Raises HistoryError."""
-        run = self.values.last_run
-        if run is None or not _is_deleted(self.registration.root):
-            return False
-        with closing(_open_history(path, self.registration.project)) as history:
-            return history.has_held_run(*run)
+
+def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]) -> list[RegisteredProject]:
+    """Return the deleted checkouts whose history is the one at a path by now. Raises HistoryError."""
+    deleted = [each for each in checkouts if each.values.last_run and _is_deleted(each.registration.root)]
+    if not deleted:
+        return []
+    with closing(_open_history(path, project)) as history:
+        return [each for each in deleted if each.values.last_run and history.has_held_run(*each.values.last_run)]
 
 
 def _add_past(values: StoredValues, past: Totals) -> StoredValues:
@@ -280,7 +281,7 @@ class Registry:
         if not others or _stamp(path) is None:
             return
         with suppress(HistoryError, OSError):  # its first run has opened it: a page without it says why
-            if not any(other.was_moved_to(path) for other in others):
+            if not _find_moved(path, name, others):
                 found = _read_unchanged(path, name, None)
                 if found is not None and found[0].last_run is not None:
                     project.join(found[0].last_run, found[0].totals)
@@ -310,10 +311,14 @@ class Registry:
         try:
             files.replace_file(self._folder / f"{name}{_SUFFIX}", content, mode=files.PRIVATE_FILE)
         except OSError as error:
-            log.warning(
-                "a registration was not stored: after a restart the project is missing until its next run",
-                extra={"project": registration.project, "err": error.strerror or str(error)},
-            )
+            if project.is_stored:  # one line until the disk has room again
+                log.warning(
+                    "a registration was not stored: after a restart the project is missing until its next run",
+                    extra={"project": registration.project, "err": error.strerror or str(error)},
+                )
+            project.is_stored = False
+        else:
+            project.is_stored = True
 
 
 def _restore_project(stored: _StoredProject) -> RegisteredProject:
