@@ -126,6 +126,20 @@ def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> No
     assert lines[3].startswith("whole run")
 
 
+@pytest.mark.parametrize("columns", [50, 60, 80])
+def test_comparison_keeps_within_the_terminal(history: History, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for run_id in ("20261128T215415-2de05c", "20261128T215416-2de05c"):
+        stage = stage_ended("integration_tests", run_id, seconds=1000.0)
+        for event in (run_started(run_id, stages=("integration_tests",)), stage, run_ended(run_id, stages=(stage,))):
+            history.observe(event)
+    terminal, runs = Terminal(), ("20261128T215415-2de05c", "20261128T215416-2de05c")
+    command.run(history, lane=None, limit=20, output="text", stdout=terminal, compare=runs)
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "change" in terminal.getvalue()
+
+
 def test_unknown_run_lists_the_known_ones(history: History) -> None:
     with pytest.raises(UsageError, match=r"run-7.*run-0, run-1, run-2"):
         printed(history, compare=("run-7", "run-0"))

@@ -252,6 +252,20 @@ def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> Non
     assert out.getvalue().splitlines()[-1] == "projects below  packages/b"
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_list_keeps_within_the_terminal(tmp_path: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = "pytest -q " + " ".join(f"tests/test_{number}.py" for number in range(20))
+    projects.write(tmp_path, f'name: integration_tests, run: "{command}"')
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
+    listing.run(read, lane=None, output="text", names_only=False, stdout=out)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines[1:])) <= columns
+    assert lines[-1].endswith("…")
+
+
 def _take_proposals(path: Path) -> None:
     """Write the proposed keys of a config as if a user had removed the signs before them."""
     path.write_text(re.sub(r"^( *)# (?=(inputs|cache): )", r"\1", path.read_text(), flags=re.MULTILINE))

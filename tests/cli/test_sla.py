@@ -139,3 +139,23 @@ def test_without_a_successful_run_there_is_one_clear_error(tmp_path: Path, histo
         history.observe(event)
     with pytest.raises(UsageError, match="no successful run of lane heavy is known"):
         proposed(tmp_path, history, lane="heavy")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_proposals_keep_within_the_terminal(
+    tmp_path: Path, history: History, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    keep_runs(history, {"lint": [1.0] * 5, "integration_tests": [1000.0] * 5})
+    (tmp_path / "paropt.yml").write_text(f"project: demo\n{FILE.replace('unit', 'integration_tests')}")
+    loaded, terminal = configs.read_config(tmp_path / "paropt.yml", root=tmp_path), Terminal()
+    run_sla(loaded, history, lane=None, rule=RULE, write=False, output="text", stdout=terminal, stderr=io.StringIO())
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert ("median" in lines[0]) is (columns == 80)
+    assert lines[0].endswith("limit now  proposed")

@@ -14,6 +14,7 @@ _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;)]*(?= |$))?")  # durations stay whole
 _WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
 _FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
+_FEWEST_OF_LAST = 15  # columns of the last cells of a table, which are cut
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 
@@ -89,9 +90,11 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 def find_columns_of_terminal(stream: TextIO) -> int | None:
     """Return the width of the terminal; None if the stream is none."""
-    import shutil  # here: for tables only
+    if not stream.isatty():
+        return None
+    import shutil  # here: for terminals only
 
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    return shutil.get_terminal_size().columns
 
 
 def format_fitting_table(
@@ -109,6 +112,28 @@ def format_fitting_table(
         if columns is None or max(map(count_columns, table)) <= columns:
             break
     return table
+
+
+def format_cut_table(
+    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
+) -> list[str]:
+    """Return a table as `format_fitting_table` does, whose last column is cut to the width that the others leave."""
+    if columns is None:
+        return format_table(headers, rows)
+    brief = [(*row[:-1], _cut(row[-1], _FEWEST_OF_LAST)) for row in rows]
+    table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
+    room = max(0, columns - max(map(count_columns, table)))
+    shown = [(*row[:-1], _cut(row[-1], _FEWEST_OF_LAST + room)) for row in rows]
+    return format_fitting_table(headers, shown, columns, dispensable=dispensable)
+
+
+def _cut(text: str, columns: int) -> str:
+    text = format_line(text)
+    if count_columns(text) <= columns:
+        return text
+    while count_columns(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _get_width(character: str) -> int:

@@ -13,13 +13,13 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
-    count_columns,
     find_columns_of_terminal,
     format_count,
+    format_cut_table,
     format_fitting_table,
     format_line,
-    format_table,
     format_time,
+    wrap_for_terminal,
 )
 from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, join_names
 from paropt_exporter.events import Result
@@ -47,7 +47,7 @@ _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % int
 # Left out in this order until the table fits the terminal.
 _DISPENSABLE_OF_RUNS = ("busy", "tasks/s", "failed", "tasks", "started", "lane")
 _DISPENSABLE_OF_FLAKY = ("last", "flaky", "first attempts", "95 % interval", "lane")
-_FEWEST_COLUMNS = 15  # of the last column of such a table
+_DISPENSABLE_OF_COMPARISON = ("result before", "result after", "before")
 _SHOWN_ITEMS = 3
 _MOST_NAMED = 10
 
@@ -65,14 +65,15 @@ def run(
 
     `compare` has two run ids or unambiguous prefixes. Raises UsageError for an unknown run.
     """
+    columns = find_columns_of_terminal(stdout)
     if compare is not None:
         before, after = (_find_run(history, run_id) for run_id in compare)
-        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after)
+        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after, columns)
     elif output == "json":
         # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
     else:
-        text = _format_runs(history, lane=lane, limit=limit, columns=find_columns_of_terminal(stdout))
+        text = _format_runs(history, lane=lane, limit=limit, columns=columns)
     stdout.write(text)
     return 0
 
@@ -148,13 +149,14 @@ def _format_runs(history: History, *, lane: str | None, limit: int, columns: int
     if not summaries:
         return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
     rows = [_build_run_row(history, summary) for summary in summaries]
-    lines = _format_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
+    lines = format_cut_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
     lanes = dict.fromkeys(summary.lane for summary in summaries)
     trends = [
-        line
+        part
         for name in lanes
         if (trend := history.compute_trend(name, limit=limit))
         for line in _format_trend(name, trend)
+        for part in wrap_for_terminal(line, columns, 2)
     ]
     return "\n".join([*lines, *([""] if trends else []), *trends, ""])
 
@@ -205,7 +207,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
         )
 
 
-def _format_comparison(before: RunSummary, after: RunSummary) -> str:
+def _format_comparison(before: RunSummary, after: RunSummary, columns: int | None) -> str:
     old, new = ({stage.stage: stage for stage in summary.stages} for summary in (before, after))
     rows = [_build_comparison_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     total = (
@@ -216,8 +218,11 @@ def _format_comparison(before: RunSummary, after: RunSummary) -> str:
         _format_result(before.result),
         _format_result(after.result),
     )
-    heading = f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}"
-    return "\n".join([heading, *format_table(_COMPARED_HEADERS, [*rows, total]), ""])
+    heading = wrap_for_terminal(f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}", columns, 2)
+    table = format_fitting_table(
+        _COMPARED_HEADERS, [*rows, total], columns, dispensable=_DISPENSABLE_OF_COMPARISON
+    )
+    return "\n".join([*heading, *table, ""])
 
 
 def _build_comparison_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
@@ -408,29 +413,8 @@ def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str |
         return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
     rows = [_build_flaky_row(*each) for each in found.items()]
-    table = _format_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
+    table = format_cut_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
     return "\n".join([heading, "", *table, ""])
-
-
-def _format_table(
-    headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
-) -> list[str]:
-    """Return a table for a terminal, whose last column is shortened to what the others leave."""
-    if columns is None:
-        return format_table(headers, rows)
-    brief = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS)) for row in rows]
-    table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
-    room = max(0, columns - max(map(count_columns, table)))
-    shown = [(*row[:-1], _cut(row[-1], _FEWEST_COLUMNS + room)) for row in rows]
-    return format_fitting_table(headers, shown, columns, dispensable=dispensable)
-
-
-def _cut(text: str, columns: int) -> str:
-    if count_columns(text) <= columns:
-        return text
-    while count_columns(text) >= columns:
-        text = text[:-1]
-    return f"{text}…"
 
 
 def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:

@@ -7,7 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import format_count, format_line, format_table
+from paropt_exporter.cli.formatting import (
+    find_columns_of_terminal,
+    format_count,
+    format_cut_table,
+    format_line,
+    wrap_for_terminal,
+)
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
@@ -45,19 +51,23 @@ def run(
     elif names_only:
         stdout.writelines(f"{format_line(stage.name)}\n" for stage in stages)
     else:
-        stdout.write("\n".join(_format_text(config, lanes, stages, items or {})) + "\n")
+        columns = find_columns_of_terminal(stdout)
+        stdout.write("\n".join(_format_text(config, lanes, stages, items or {}, columns)) + "\n")
     return 0
 
 
 def _format_text(
-    config: Config, lanes: dict[str, Lane], stages: Sequence[Stage], items: Mapping[str, int]
+    config: Config, lanes: dict[str, Lane], stages: Sequence[Stage], items: Mapping[str, int], columns: int | None
 ) -> Iterator[str]:
     yield f"{format_line(config.project)}: {config.path or 'no paropt.yml, built-in stages'}"
     yield ""
-    yield from format_table(_LANE_HEADERS, [_build_lane_row(name, lane, stages) for name, lane in lanes.items()])
+    lane_rows = [_build_lane_row(name, lane, stages) for name, lane in lanes.items()]
+    yield from format_cut_table(_LANE_HEADERS, lane_rows, columns, dispensable=())
     yield ""
-    yield from format_table(_STAGE_HEADERS, [_build_stage_row(stage, items) for stage in stages])
-    yield from (f"note  {format_line(note)}" for note in config.notes)
+    stage_rows = [_build_stage_row(stage, items) for stage in stages]
+    yield from format_cut_table(_STAGE_HEADERS, stage_rows, columns, dispensable=("needs", "number"))
+    for note in config.notes:
+        yield from wrap_for_terminal(f"note  {format_line(note)}", columns, 6)
     if projects := [str(folder) for folder in find_projects_below(config.root) if has_config(config.root / folder)]:
         yield f"projects below  {format_line(', '.join(projects))}"
 

@@ -17,7 +17,13 @@ import msgspec
 from paropt_exporter import logs
 from paropt_exporter.app import READER_SECONDS
 from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
-from paropt_exporter.cli.formatting import format_count
+from paropt_exporter.cli.formatting import (
+    find_columns_of_terminal,
+    format_count,
+    format_cut_table,
+    format_line,
+    wrap_for_terminal,
+)
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.errors import UsageError
 from paropt_exporter.serve.messages import (
@@ -34,6 +40,8 @@ from paropt_exporter.serve.runtime_folder import connect
 _ANSWER_SECONDS = 5.0
 _RECEIVED_BYTES = 1 << 16
 _MOST_NAMED = 5
+_RUN_HEADERS = ("RUN", "HELD", "SHARE", "WANTED", "WAITS")
+_DISPENSABLE = ("HELD", "WANTED", "SHARE")  # left out in this order until the table fits the terminal
 
 
 def run_serve(request: ServeRequest, environ: MutableMapping[str, str]) -> int:
@@ -64,7 +72,7 @@ def run_status(environ: MutableMapping[str, str], *, output: str, stdout: TextIO
     if output == "json":
         stdout.write(msgspec.json.format(msgspec.json.encode(status)).decode() + "\n")
     else:
-        stdout.write(format_status(status))
+        stdout.write(format_status(status, find_columns_of_terminal(stdout)))
     return 0
 
 
@@ -97,8 +105,11 @@ def _receive_line(connection: socket.socket) -> bytes:
             return lines[0]
 
 
-def format_status(status: Status) -> str:
-    """Return the status as text: a line for the machine, one for each run, then the idle projects."""
+def format_status(status: Status, columns: int | None = None) -> str:
+    """Return the status as text: a line for the machine, one for each run, then the idle projects.
+
+    `columns`: the width of the terminal, or None. Names of projects and folders may have any characters.
+    """
     held = sum(run.cores_held for run in status.runs)
     lines = [
         f"serve {status.version} (pid {status.pid}) at {status.url}",
@@ -106,19 +117,17 @@ def format_status(status: Status) -> str:
         f" {format_count(len(status.projects), 'project')}",
     ]
     if status.runs:
-        width = max(len(_name(run)) for run in status.runs)
-        lines += ["", f"{'RUN':<{width}}  HELD  SHARE  WANTED  WAITS"]
-        lines += [_format_run(run, width) for run in sorted(status.runs, key=_name)]
-    idle = [project for project in status.projects if not project.runs]
-    if idle:
-        lines += ["", "idle: " + ", ".join(f"{project.project} ({project.root})" for project in idle)]
-    lines += [
-        f"{project.project}: its history can't be read: {project.fault}" for project in status.projects if project.fault
-    ]
+        rows = [_build_row(run) for run in sorted(status.runs, key=_name)]
+        lines += ["", *format_cut_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE)]
+    closing = [f"{each.project}: its history can't be read: {each.fault}" for each in status.projects if each.fault]
+    if idle := [project for project in status.projects if not project.runs]:
+        lines.append("")
+        closing.insert(0, "idle: " + ", ".join(f"{project.project} ({project.root})" for project in idle))
+    lines += [part for line in closing for part in wrap_for_terminal(format_line(line), columns, 6)]
     return "\n".join(lines) + "\n"
 
 
-def _format_run(run: RunStatus, width: int) -> str:
+def _build_row(run: RunStatus) -> tuple[str, ...]:
     share = f"{run.cores_granted:5.1f}" if run.limited else " none"
     waits = ""
     if run.waits_for:
@@ -126,7 +135,7 @@ def _format_run(run: RunStatus, width: int) -> str:
         more = len(holders) - _MOST_NAMED
         named = ", ".join(holders[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         waits = f"{run.waiting_seconds:.0f} s for {named}"
-    return f"{_name(run):<{width}}  {run.cores_held:4.1f}  {share}  {run.cores_wanted:6.1f}  {waits}".rstrip()
+    return _name(run), f"{run.cores_held:4.1f}", share, f"{run.cores_wanted:6.1f}", waits
 
 
 def _name(run: RunStatus) -> str:

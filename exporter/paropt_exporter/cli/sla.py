@@ -12,7 +12,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cli.config_edit import write_config
-from paropt_exporter.cli.formatting import format_count, format_seconds, format_table
+from paropt_exporter.cli.formatting import (
+    find_columns_of_terminal,
+    format_count,
+    format_fitting_table,
+    format_seconds,
+    wrap_for_terminal,
+)
 from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES, Sla
@@ -26,6 +32,7 @@ FEWEST_RUNS = 5  # fewer runs say little about slow ones
 MOST_RUNS = 100
 _TOTAL = "(total)"
 _HEADERS = ("lane", "stage", "runs", "median", "quantile", "limit now", "proposed")
+_DISPENSABLE = ("median", "runs", "quantile", "lane")  # left out in this order until the table fits the terminal
 _STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # (up to this duration, a multiple of this step)
 
 
@@ -84,7 +91,7 @@ def run_sla(
     if output == "json":
         stdout.write(json.dumps([_proposal_to_json(each, rule) for each in proposals], indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format(proposals, rule)) + "\n")
+        stdout.write("\n".join(_format(proposals, rule, find_columns_of_terminal(stdout))) + "\n")
     if write:
         changes = _build_changes(config, proposals)
         if not changes:
@@ -140,13 +147,15 @@ def _to_yaml(limit: Sla) -> object:
     return Replacement({"max": format_duration(limit.max), **more}) if more else format_duration(limit.max)
 
 
-def _format(proposals: Sequence[Proposal], rule: Rule) -> Iterator[str]:
-    yield from format_table(_HEADERS, [_format_row(each, rule) for each in proposals])
+def _format(proposals: Sequence[Proposal], rule: Rule, columns: int | None) -> Iterator[str]:
+    rows = [_format_row(each, rule) for each in proposals]
+    yield from format_fitting_table(_HEADERS, rows, columns, dispensable=_DISPENSABLE)
     yield ""
-    yield (
+    meaning = (
         f"proposed: the {100 * rule.quantile:g}% quantile (nearest rank) of up to {MOST_RUNS} latest successful runs, "
         f"plus {100 * rule.margin:g}%, rounded up"
     )
+    yield from wrap_for_terminal(meaning, columns, 2)
     if any(each.seconds is None for each in proposals):
         yield f"none with fewer than {FEWEST_RUNS} successful runs"
 
