@@ -44,8 +44,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_written_config_loads_and_passes_check(project: Path) -> None:
     code, out, err = _init(project)
     assert (code, err) == (0, "")
-    told = "2 stages (quality_gates, unit_tests); next: paropt-exporter check"
-    assert out.splitlines()[0] == f"wrote {project / 'paropt.yml'}: {told}"
+    assert out.splitlines()[:3] == [
+        f"wrote {project / 'paropt.yml'}: 2 stages (quality_gates, unit_tests)",
+        "  to run it: paropt-exporter",
+        "  to look for faults after a change: paropt-exporter check",
+    ]
     read = config.read_config(project / "paropt.yml", root=project)
     detected = config.read_config(None, root=project)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
@@ -87,7 +90,9 @@ def test_config_is_written_under_the_given_name(project: Path) -> None:
     (project / "paropt.yml").write_text("mine")
     code, out, _ = _init(project, name="ci.yml", force=True)
     assert code == 0
-    assert out.splitlines()[0].endswith(f"next: paropt-exporter check --config.file {project / 'ci.yml'}")
+    named = f"--config.file {project / 'ci.yml'}"
+    assert f"  to run it: paropt-exporter {named}\n" in out
+    assert f"paropt-exporter check {named}\n" in out
     assert len(config.read_config(project / "ci.yml", root=project).stages) == 2
     assert (project / "paropt.yml").read_text() == "mine"
 
@@ -139,7 +144,7 @@ def test_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     code, out, _ = _init(tmp_path)
     assert (code, out.splitlines()[0]) == (
         0,
-        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found; next: paropt-exporter check",
+        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found",
     )
     assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 

@@ -91,7 +91,9 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
-    print(f"wrote {path}: {_describe_stages(detected)}; next: paropt-exporter check{named}", file=stdout)
+    print(f"wrote {path}: {_describe_stages(detected)}", file=stdout)
+    print(f"  to run it: paropt-exporter{named}", file=stdout)
+    print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
         print(f"  {note}", file=stdout)
