@@ -458,6 +458,22 @@ def test_counters_of_killed_runs_add_up(tmp_path: Path, served: Served) -> None:
         assert count_submitted(page) == 3.0 * number
 
 
+def test_counters_of_ended_runs_outlast_a_restart(tmp_path: Path, served: Served) -> None:
+    """If the sum fell, `rate()` would count those of the run that goes on once more."""
+    (tmp_path / "history.db").touch()
+    one, other = (build_hello(register(tmp_path), lane="standard", limited=True) for _ in range(2))
+    page = ServePage(served.hub.take_views)
+    with open_session(served, one, 5.0), open_session(served, other, 3.0) as client:
+        eventually("both are counted", lambda: count_submitted(page) == 8.0)
+        client.sendall(encode(messages.Bye()))
+        eventually("the other one has ended", lambda: len(served.status().runs) == 1)
+        served.hub.close()
+    served.start()
+    page = ServePage(served.hub.take_views)
+    with open_session(served, one, 6.0):
+        eventually("it is back", lambda: count_submitted(page) == 9.0)
+
+
 def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_beside_it(
     tmp_path: Path, served: Served
 ) -> None:

@@ -41,7 +41,7 @@ from paropt_exporter.serve.messages import (
     find_fault,
 )
 from paropt_exporter.serve.page import ProjectView, Series
-from paropt_exporter.serve.registry import ProjectKey, RegisteredProject, Registry
+from paropt_exporter.serve.registry import RegisteredProject, Registry
 from paropt_exporter.serve.runtime_folder import read_peer_user
 from paropt_exporter.serve.sessions import Session, Sessions, is_live_process, sum_shares
 
@@ -102,10 +102,9 @@ class Hub:
         self._clock = clock
         self._beat = beat
         self._most_runs = most_runs
-        self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _ended, _lost
+        self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _lost
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
-        self._ended: dict[ProjectKey, LiveSeries] = {}
         self._lost: dict[str, Session] = {}  # by process: without a connection, and not known to have ended
         self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
         self._clients: set[_Client] = set()
@@ -137,9 +136,9 @@ class Hub:
             by_name: dict[str, list[RegisteredProject]] = {}
             for project in self._registry.projects.values():
                 by_name.setdefault(project.registration.project, []).append(project)
-            live: dict[str, list[LiveSeries]] = {name: [] for name in by_name}
-            for key, ended in self._ended.items():
-                live[key[0]].append(dict(ended))
+            live: dict[str, list[LiveSeries]] = {
+                name: [project.ended for project in checkouts] for name, checkouts in by_name.items()
+            }
             for lost in self._lost.values():
                 live[lost.project.registration.project].append(dict(lost.series))
             for run in self._sessions.list_open():
@@ -248,7 +247,7 @@ class Hub:
             for session in self._sessions.list_open():
                 session.repeat_grant()
             for lost in [each for each in self._lost.values() if not is_live_process(each.hello.pid)]:
-                self._keep(self._lost.pop(lost.hello.process))
+                self._registry.keep_counters(lost.project, self._lost.pop(lost.hello.process).series)
 
     def _decide(self) -> None:
         self._must_decide = False
@@ -391,7 +390,7 @@ class Hub:
                 session.series = keep_counters({}, session.series)
                 self._lost[session.hello.process] = session
             else:
-                self._keep(session)
+                self._registry.keep_counters(session.project, session.series)
             name = session.project.registration.project
             self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
             self._sessions.remove(session)
@@ -399,11 +398,6 @@ class Hub:
             if not self._closing:
                 self._beat(self._sessions.list_runs_with_shares(self._clock.monotonic()))
         self._must_decide = not self._closing
-
-    def _keep(self, session: Session) -> None:
-        """Keep the counters of a process that has ended; the caller holds the lock."""
-        key = session.project.key
-        self._ended[key] = keep_counters(self._ended.get(key, {}), session.series)
 
 
 _SHARE_FAMILIES = (

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter._version import __version__
-from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine import MachineShare, MachineUsage
 from paropt_exporter.errors import ParoptError
@@ -34,10 +33,10 @@ from paropt_exporter.serve.messages import (
     LineBuffer,
     Refusal,
     Registration,
-    Sample,
     State,
     Usage,
     Welcome,
+    build_sample,
     decode_from_serve,
     encode,
 )
@@ -245,8 +244,8 @@ class Link:
             changed = [(key, value) for key, value in series.items() if self._sent.get(key) != value]
             gone = self._sent.keys() - series.keys()
             samples = (
-                *(_build_sample(key, value) for key, value in changed),
-                *(_build_sample(key, None) for key in gone),
+                *(build_sample(key, value) for key, value in changed),
+                *(build_sample(key, None) for key in gone),
             )
             self._sent = dict(series)
             self._send(State(run_id=self._run.run_id if self._run is not None else "", samples=samples))
@@ -451,13 +450,6 @@ def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hell
         limited=limited,
         process=os.urandom(_PROCESS_BYTES).hex(),
     )
-
-
-def _build_sample(key: tuple[str, Labels], value: Value | None) -> Sample:
-    family, labels = key
-    if isinstance(value, HistogramTotal):
-        return Sample(family=family, labels=labels, value=value.buckets, sum=value.sum)
-    return Sample(family=family, labels=labels, value=value)
 
 
 def _encode_bytes(memory_bytes: float) -> float:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
+from paropt_exporter.aggregation import HistogramTotal, SeriesKey
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.metrics.event_state import LaneLabels
+from paropt_exporter.metrics.page import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +95,21 @@ class Sample(Struct, frozen=True, kw_only=True, array_like=True):
     labels: tuple[str, ...]
     value: float | tuple[float, ...] | None
     sum: float = 0.0
+
+
+def build_sample(key: SeriesKey, value: Value | None) -> Sample:
+    """Return a series with its value, None if it has ended, as a sample."""
+    family, labels = key
+    if isinstance(value, HistogramTotal):
+        return Sample(family=family, labels=labels, value=value.buckets, sum=value.sum)
+    return Sample(family=family, labels=labels, value=value)
+
+
+def get_value(sample: Sample) -> Value | None:
+    """Return a sample's value, None if its series has ended."""
+    if isinstance(sample.value, tuple):
+        return HistogramTotal(buckets=sample.value, sum=sample.sum)
+    return sample.value
 
 
 class State(Struct, frozen=True, kw_only=True, tag="state"):
@@ -175,7 +192,6 @@ FromServe = Welcome | Refusal | Grant | Status
 _encoder = msgspec.json.Encoder()
 _from_run: msgspec.json.Decoder[FromRun] = msgspec.json.Decoder(FromRun)
 _from_serve: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
-registration_decoder: msgspec.json.Decoder[Registration] = msgspec.json.Decoder(Registration)
 
 
 def encode(message: Struct) -> bytes:

@@ -1,4 +1,4 @@
-"""Keep the registered projects in files of the runtime folder, and read their histories."""
+"""Keep the registered projects, and the counters of their ended runs, in files of the runtime folder; read histories."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
 from msgspec import MsgspecError, Struct, field
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from paropt_exporter import families, files
 from paropt_exporter.aggregation import LastValues, Totals, sum_totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
-from paropt_exporter.serve.messages import Registration, encode, find_fault, registration_decoder
+from paropt_exporter.serve.merging import LiveSeries, keep_counters
+from paropt_exporter.serve.messages import Registration, Sample, build_sample, encode, find_fault, get_value
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,15 @@ _Stamp = (
 )  # identity, size and time of a history and its log; None: it is missing
 
 ProjectKey = tuple[str, str]  # the name of the project, the path of its history
+
+
+class _StoredProject(Registration, frozen=True, kw_only=True):
+    """The content of a file. `ended`: the counters of processes that have ended."""
+
+    ended: tuple[Sample, ...] = ()
+
+
+_decoder = msgspec.json.Decoder(_StoredProject)
 
 
 class StoredValues(Struct, frozen=True, kw_only=True):
@@ -58,8 +69,10 @@ class RegisteredProject:
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
+        self.ended: LiveSeries = {}  # counters of processes that have ended; replaced, never changed
         self.values = StoredValues()
         self.fault = ""
+        self.is_stored = True  # whether the last write of its file succeeded
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
         self._past = Totals()  # of the histories before the present one
@@ -200,15 +213,15 @@ class Registry:
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
-            registration = _read_registration(path)
-            if registration is None:
+            stored = _read_file(path)
+            if stored is None:
                 continue
-            if _stamp(Path(registration.history)) is None:
-                log.info("forgot a project without a history", extra={"project": registration.project})
+            if _stamp(Path(stored.history)) is None:
+                log.info("forgot a project without a history", extra={"project": stored.project})
                 with suppress(OSError):
                     path.unlink()
                 continue
-            project = RegisteredProject(registration)
+            project = _restore_project(stored)
             self.projects[project.key] = project
 
     def register(self, registration: Registration) -> RegisteredProject:
@@ -226,31 +239,57 @@ class Registry:
                 return project
             project.registration = registration
         project.revision += 1
-        self._write(registration)
+        self._write(project)
         return project
 
-    def _write(self, registration: Registration) -> None:
+    def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
+        """Keep the counters of a process that has ended, also for the next `serve`.
+
+        Without them, the sum with those of processes that go on would fall at a restart, and `rate()` would count these
+        once more.
+        """
+        ended = keep_counters(project.ended, series)
+        if ended != project.ended:
+            project.ended = ended
+            self._write(project)
+
+    def _write(self, project: RegisteredProject) -> None:
+        registration = project.registration
+        ended = tuple(build_sample(key, value) for key, value in project.ended.items())
+        content = encode(_StoredProject(**asdict(registration), ended=ended))
         name = hashlib.sha256(os.fsencode(f"{registration.project}\0{registration.history}")).hexdigest()[:24]
         try:
-            files.replace_file(self._folder / f"{name}{_SUFFIX}", encode(registration), mode=files.PRIVATE_FILE)
+            files.replace_file(self._folder / f"{name}{_SUFFIX}", content, mode=files.PRIVATE_FILE)
         except OSError as error:
-            log.warning(
-                "a registration was not stored: after a restart the project is missing until its next run",
-                extra={"project": registration.project, "err": error.strerror or str(error)},
-            )
+            if project.is_stored:  # one line until the disk has room again
+                log.warning(
+                    "a registration was not stored: after a restart the project is missing until its next run",
+                    extra={"project": registration.project, "err": error.strerror or str(error)},
+                )
+            project.is_stored = False
+        else:
+            project.is_stored = True
 
 
-def _read_registration(path: Path) -> Registration | None:
+def _restore_project(stored: _StoredProject) -> RegisteredProject:
+    registration = Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__})
+    project = RegisteredProject(registration)
+    ended = {(sample.family, sample.labels): get_value(sample) for sample in stored.ended}
+    project.ended = {key: value for key, value in ended.items() if value is not None}
+    return project
+
+
+def _read_file(path: Path) -> _StoredProject | None:
     """Return a registration, or None, with a line in the log, for a file that is none of this user."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
             raise ValueError("not a regular file of this user")
         content = files.read_start(path, limit_bytes=_LONGEST_BYTES)
-        registration = registration_decoder.decode(content)
-        if fault := find_fault(registration):
+        stored = _decoder.decode(content)
+        if fault := find_fault(stored):
             raise ValueError(fault)
     except (OSError, ValueError, MsgspecError, RecursionError) as error:
         log.warning("ignored a file that is no registration", extra={"path": str(path), "err": str(error)})
         return None
-    return registration
+    return stored

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.metrics.page import Labels, Value
 from paropt_exporter.serve.fair_shares import (
     Machine,
@@ -21,7 +20,7 @@ from paropt_exporter.serve.fair_shares import (
     decide_shares,
     find_waits,
 )
-from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage
+from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage, get_value
 
 if TYPE_CHECKING:
     from paropt_exporter.serve.registry import RegisteredProject
@@ -87,13 +86,11 @@ class Session:
     def update_series(self, state: State) -> None:
         """Apply the changed series of the run."""
         for sample in state.samples:
-            key = (sample.family, sample.labels)
-            if sample.value is None:
+            key, value = (sample.family, sample.labels), get_value(sample)
+            if value is None:
                 self.series.pop(key, None)
-            elif isinstance(sample.value, tuple):
-                self.series[key] = HistogramTotal(buckets=sample.value, sum=sample.sum)
             else:
-                self.series[key] = sample.value
+                self.series[key] = value
 
 
 def _bytes(grant: Grant) -> float:
