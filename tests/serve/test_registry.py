@@ -252,6 +252,36 @@ def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path
     assert count_runs(project) == known + 1
 
 
+def refresh_all(registry: Registry) -> float:
+    """Read all histories; return the runs of all checkouts together."""
+    checkouts = tuple(registry.projects.values())
+    for project in checkouts:
+        project.refresh(checkouts)
+    return sum(map(count_runs, checkouts))
+
+
+@pytest.mark.parametrize("scraped", [True, False])
+def test_runs_that_a_copied_checkout_shares_count_once(folder: Path, tmp_path: Path, scraped: bool) -> None:
+    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+    for number in range(3):
+        record_run(one, f"shared-{number}")
+    registry = Registry(folder)
+    registry.register(register(one, "fast"))
+    if scraped:
+        assert refresh_all(registry) == 3
+    shutil.copytree(one.parent, other.parent)
+    record_run(one, "of-one")
+    record_run(other, "before-it-joins")
+    registry.register(register(other, "fast"))
+    record_run(other, "of-the-other")
+    assert refresh_all(registry) == 5
+    assert refresh_all(Registry(folder)) == 5
+    shutil.rmtree(other.parent)
+    record_run(other, "of-a-clean-checkout")
+    assert refresh_all(registry) == 6
+    assert refresh_all(Registry(folder)) == 5  # without the runs of the history that was removed
+
+
 def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     places = [tmp_path / name for name in ("a", "b")]

@@ -1,4 +1,4 @@
-"""Keep the registered projects, and the counters of their ended runs, in files of the runtime folder; read histories."""
+"""Keep the registered projects in files of the runtime folder, and read their histories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msgspec import MsgspecError, Struct, field
 from msgspec.structs import asdict, replace
 
 from paropt_exporter import families, files
-from paropt_exporter.aggregation import LastValues, Totals, sum_totals
+from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals, sum_totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
@@ -30,6 +30,7 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds: a file that has just changed may change again unseen.
 _TICK_NANOSECONDS = 50_000_000
+_BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -40,9 +41,15 @@ ProjectKey = tuple[str, str]  # the name of the project, the path of its history
 
 
 class _StoredProject(Registration, frozen=True, kw_only=True):
-    """The content of a file. `ended`: the counters of processes that have ended."""
+    """The content of a file.
+
+    `ended`: the counters of processes that have ended. `joined_after`, `before`: of a checkout that joined others, the
+    last run and the totals of its history at that moment.
+    """
 
     ended: tuple[Sample, ...] = ()
+    joined_after: tuple[int, str] | None = None
+    before: tuple[Sample, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(_StoredProject)
@@ -64,7 +71,8 @@ class RegisteredProject:
     """A project with the last values that could be read of its history.
 
     Totals of histories that were here before, as before `git clean`, are included: in the sum of several checkouts a
-    lower one would look like a counter reset, and `increase()` would count all of them again.
+    lower one would look like a counter reset, and `increase()` would count all of them again. Totals from before this
+    checkout joined others are left out: it may be a copy of one, and `increase()` would take them for new.
     """
 
     def __init__(self, registration: Registration) -> None:
@@ -75,11 +83,18 @@ class RegisteredProject:
         self.is_stored = True  # whether the last write of its file succeeded
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
-        self._past = Totals()  # of the histories before the present one
+        self._past = Totals()  # to add: of the histories before the present one, less those before it joined others
+        self.joined_after: tuple[int, str] | None = None
+        self.before = Totals()
 
     @property
     def key(self) -> ProjectKey:
         return self.registration.project, self.registration.history
+
+    def join(self, after: tuple[int, str], before: Totals) -> None:
+        """Count only runs after this one, with totals less these. Call it before the first `refresh`."""
+        self.joined_after, self.before = after, before
+        self.values, self._past = StoredValues(last_run=after), _negate(before)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
         """Read the history if it has changed. Never raises: without a history the last values stay.
@@ -117,13 +132,18 @@ class RegisteredProject:
 
     def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
         """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
-        for other in checkouts:
-            run = other.values.last_run
-            if run is None or not _is_deleted(other.registration.root):
-                continue
-            if _has_held_run(path, self.registration.project, run):
-                other.values = StoredValues(totals=other._past)
-                other.revision += 1
+        for other in _find_moved(path, self.registration.project, checkouts):
+            other.values = StoredValues(totals=other._past)
+            other.revision += 1
+
+
+def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]) -> list[RegisteredProject]:
+    """Return the deleted checkouts whose history is the one at a path by now. Raises HistoryError."""
+    deleted = [each for each in checkouts if each.values.last_run and _is_deleted(each.registration.root)]
+    if not deleted:
+        return []
+    with closing(_open_history(path, project)) as history:
+        return [each for each in deleted if each.values.last_run and history.has_held_run(*each.values.last_run)]
 
 
 def _add_past(values: StoredValues, past: Totals) -> StoredValues:
@@ -137,9 +157,16 @@ def _add_past(values: StoredValues, past: Totals) -> StoredValues:
     )
 
 
-def _has_held_run(path: Path, project: str, run: tuple[int, str]) -> bool:
-    with closing(History(path, project=project, clock=SystemClock(), for_reading=True)) as history:
-        return history.has_held_run(*run)
+def _negate(totals: Totals) -> Totals:
+    histograms = {
+        key: HistogramTotal(buckets=tuple(-count for count in total.buckets), sum=-total.sum)
+        for key, total in totals.histograms.items()
+    }
+    return Totals(counters={key: -number for key, number in totals.counters.items()}, histograms=histograms)
+
+
+def _open_history(path: Path, project: str) -> History:
+    return History(path, project=project, clock=SystemClock(), for_reading=True)
 
 
 def _is_deleted(root: str) -> bool:
@@ -163,8 +190,7 @@ def _read_unchanged(
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
-        opened = History(path, project=project, clock=SystemClock(), for_reading=True)
-        with closing(opened) as history, history.hold_moment():
+        with closing(_open_history(path, project)) as history, history.hold_moment():
             values = StoredValues(
                 totals=history.load_totals(),
                 last=history.load_last_values(),
@@ -229,7 +255,9 @@ class Registry:
         key = (registration.project, registration.history)
         project = self.projects.get(key)
         if project is None:
-            project = self.projects[key] = RegisteredProject(registration)
+            project = RegisteredProject(registration)
+            self._join_others(project)
+            self.projects[key] = project
         else:
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
@@ -241,6 +269,22 @@ class Registry:
         project.revision += 1
         self._write(project)
         return project
+
+    def _join_others(self, project: RegisteredProject) -> None:
+        """Leave out the runs of a new checkout up to now if others are in the sum already, unless it was moved."""
+        name, path = project.registration.project, Path(project.registration.history)
+        others = [
+            each
+            for each in self.projects.values()
+            if each.registration.project == name and (each.values.last_run or not _is_deleted(each.registration.root))
+        ]
+        if not others or _stamp(path) is None:
+            return
+        with suppress(HistoryError, OSError):  # its first run has opened it: a page without it says why
+            if not _find_moved(path, name, others):
+                found = _read_unchanged(path, name, None)
+                if found is not None and found[0].last_run is not None:
+                    project.join(found[0].last_run, found[0].totals)
 
     def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
         """Keep the counters of a process that has ended, also for the next `serve`.
@@ -255,8 +299,14 @@ class Registry:
 
     def _write(self, project: RegisteredProject) -> None:
         registration = project.registration
-        ended = tuple(build_sample(key, value) for key, value in project.ended.items())
-        content = encode(_StoredProject(**asdict(registration), ended=ended))
+        before: LiveSeries = {**project.before.counters, **project.before.histograms}
+        stored = _StoredProject(
+            **asdict(registration),
+            ended=_build_samples(project.ended),
+            joined_after=project.joined_after,
+            before=_build_samples(before),
+        )
+        content = encode(stored)
         name = hashlib.sha256(os.fsencode(f"{registration.project}\0{registration.history}")).hexdigest()[:24]
         try:
             files.replace_file(self._folder / f"{name}{_SUFFIX}", content, mode=files.PRIVATE_FILE)
@@ -274,9 +324,28 @@ class Registry:
 def _restore_project(stored: _StoredProject) -> RegisteredProject:
     registration = Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__})
     project = RegisteredProject(registration)
-    ended = {(sample.family, sample.labels): get_value(sample) for sample in stored.ended}
-    project.ended = {key: value for key, value in ended.items() if value is not None}
+    project.ended = _read_samples(stored.ended)
+    if stored.joined_after is not None:
+        project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
     return project
+
+
+def _build_samples(series: LiveSeries) -> tuple[Sample, ...]:
+    return tuple(build_sample(key, value) for key, value in series.items())
+
+
+def _read_samples(samples: Iterable[Sample]) -> LiveSeries:
+    found = ((sample, get_value(sample)) for sample in samples)
+    return {(sample.family, sample.labels): value for sample, value in found if value is not None}
+
+
+def _build_totals(series: LiveSeries) -> Totals:
+    """Return totals, without histograms of a version with other buckets."""
+    histograms = {key: value for key, value in series.items() if isinstance(value, HistogramTotal)}
+    return Totals(
+        counters={key: value for key, value in series.items() if not isinstance(value, HistogramTotal)},
+        histograms={key: value for key, value in histograms.items() if len(value.buckets) == _BUCKETS},
+    )
 
 
 def _read_file(path: Path) -> _StoredProject | None:
