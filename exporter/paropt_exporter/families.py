@@ -56,7 +56,7 @@ RESULTS = tuple(result.value for result in Result)
 SEVERITIES = tuple(severity.value for severity in Severity)
 TASK_RESULTS = tuple(result.value for result in Result if result is not Result.SKIP)  # a skipped task has no attempt
 RUN_RESULTS = (Result.SUCCESS.value, Result.FAILURE.value, Result.CANCELLATION.value)
-DELIVERY_TARGETS = ("pushgateway", "textfile")
+DELIVERY_TARGETS = ("pushgateway", "textfile", "otlp")
 DELIVERY_RESULTS = ("success", "failure")
 RELOAD_RESULTS = ("success", "failure")
 CACHE_RESULTS = ("hit", "miss")
@@ -310,7 +310,12 @@ OBSERVATIONS_DROPPED = _counter(
     "paropt_observations_dropped_total", "Records that an observer failed to process.", "observer"
 )
 DELIVERIES = _counter(
-    "paropt_deliveries_total", "Attempts to push or write the final values of a run.", "target", "result"
+    "paropt_deliveries_total", "Attempts to push, write or send the final values of a run.", "target", "result"
+)
+DELIVERY_FAILING = _gauge(
+    "paropt_delivery_failing",
+    "1 if the last delivery of a run's final values failed, 0 if it succeeded; absent before the first one.",
+    "target",
 )
 WEB_CONFIG_RELOADS = _counter(
     "paropt_exporter_web_config_reloads_total",
@@ -386,6 +391,7 @@ CLOSED_VALUES: dict[Family, dict[str, tuple[str, ...]]] = {
     CONTROL_QUERY_ERRORS: {"kind": QUERY_ERRORS},
     CACHE_LOOKUPS: {"result": CACHE_RESULTS, "reason": CACHE_REASONS},
     DELIVERIES: {"target": DELIVERY_TARGETS, "result": DELIVERY_RESULTS},
+    DELIVERY_FAILING: {"target": DELIVERY_TARGETS},
     WEB_CONFIG_RELOADS: {"result": RELOAD_RESULTS},
     CONFIG_RELOADS: {"result": RELOAD_RESULTS},
     BOTTLENECK: {"kind": STAGE_BOTTLENECKS},

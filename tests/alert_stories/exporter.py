@@ -206,42 +206,42 @@ def _iter_dropped_stories() -> Iterator[Story]:
 def _iter_deliveries_stories() -> Iterator[Story]:
     alert = "ParoptDeliveriesFailing"
     labels = {**TARGET, "target": "pushgateway"}
-    success, failure = (series(families.DELIVERIES, labels, result=each) for each in families.DELIVERY_RESULTS)
+    failing = series(families.DELIVERY_FAILING, labels)
     firing = Firing(
         severity="warning",
         labels=labels,
         description=(
-            "Within the last 15 minutes the exporter on build-1:10178 (project shop) failed to deliver the final "
-            "values of a run (pushgateway), and delivered those of none."
+            "The exporter on build-1:10178 (project shop) failed to deliver the final values of its last run "
+            "(pushgateway)."
         ),
     )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given={failure: "0x29 1x30", success: "6x1 7x58"},
-        then={"29m": (), "30m": (firing,), "44m": (firing,), "45m": ()},
+        # A lane that runs each half hour: the next run's delivery resolves it.
+        given={failing: "0x4 1x30 0x10"},
+        then={"4m": (), "5m": (firing,), "35m": (firing,), "36m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # The next run's delivery resolves it.
-        given={failure: "0x4 1x40", success: "7x9 8x35"},
-        then={"9m": (firing,), "10m": (), "19m": ()},
+        # It ends with the exporter.
+        given={failing: "0x4 1x4 stale"},
+        then={"9m": (firing,), "13m": (firing,), "20m": ()},
     )
-    other = {**labels, "target": "textfile"}
     yield Story(
         alert=alert,
         shows=Shows.SILENCE,
         given={
-            failure: "7x40",
-            series(families.DELIVERIES, other, result="success"): "0x4 1x35",
-            series(families.DELIVERIES, other, result="failure"): "0x8 1x31",
+            failing: "0x40",
+            series(families.DELIVERIES, labels, result="failure"): "7x40",
+            series(families.DELIVERY_FAILING, {**labels, "target": "otlp"}): "_x20 0x20",
         },
-        then={"5m": (), "10m": (), "19m": (), "40m": ()},
+        then={"5m": (), "25m": (), "40m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
-        given={failure: "0x4 1x4 stale _ 0x30", success: "0x8 stale _ 0x30"},
-        then={"9m": (firing,), "12m": (firing,), "20m": ()},
+        given={failing: "0x4 1x4 stale _x2 1x20"},
+        then={"9m": (firing,), "12m": (firing,), "20m": (firing,)},
     )

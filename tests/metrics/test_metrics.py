@@ -125,6 +125,7 @@ def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **argument
     metrics = make_metrics(
         read_snapshot=lambda: Snapshot(
             pools=(POOL,),
+            failing_deliveries={"textfile": True},
             live=live(),
             backlogs={"commands": (2, 4.0)},
             dropped={"history": 0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,20 @@ class Broken:
         raise DeliveryError("no answer")
 
 
-def written(folder: Path, *texts: str, others: dict[str, RunReport] | None = None) -> tuple[str, ...]:
-    reports = Reports(parse(texts, {}), config=None, top=folder, others=others)
+class Working(Broken):
+    """A report that arrives."""
+
+    def report(self, run: FinishedRun) -> None:
+        pass
+
+
+def written(
+    folder: Path,
+    *texts: str,
+    others: dict[str, RunReport] | None = None,
+    count_delivery: Callable[[bool], None] = lambda _: None,
+) -> tuple[str, ...]:
+    reports = Reports(parse(texts, {}), config=None, top=folder, others=others, count_delivery=count_delivery)
     bounds = Bounds(minimum=1, maximum=2, start=1)
     reports.begin(
         Plan(project="shop", lane="standard", strategy=Strategy.ADAPTIVE, workers=bounds, stages=(), root=folder)
@@ -73,6 +86,14 @@ def test_a_report_that_goes_to_no_file_costs_a_line_of_the_log_only(
     assert written(tmp_path, "otlp", f"json={tmp_path}/a.json", others={"otlp": Broken()}) == ()
     assert [record.getMessage() for record in caplog.records] == ["a report was not made"]
     assert (tmp_path / "a.json").exists()
+
+
+def test_deliveries_by_otlp_are_counted_and_other_reports_are_not(tmp_path: Path) -> None:
+    failed = list[bool]()
+    for report in (Broken(), Working()):
+        others: dict[str, RunReport] = {"otlp": report, "github": report}
+        written(tmp_path, "otlp", "github", f"json={tmp_path}/a.json", others=others, count_delivery=failed.append)
+    assert failed == [True, False]
 
 
 ON_GITHUB = {"GITHUB_ACTIONS": "true"}

@@ -42,6 +42,13 @@ def test_progress_of_the_last_ended_run_stays_until_the_next_one_begins() -> Non
     assert merge_series([ended, {(name, stage): 0.0}]) == {(families.STAGE_PROGRESS, stage): 0.0}
 
 
+def test_failing_delivery_of_the_last_ended_run_stays_until_the_next_delivery() -> None:
+    name, target = families.DELIVERY_FAILING.name, ("textfile",)
+    ended = keep_counters(keep_counters({}, {(name, target): 0.0}), {(name, target): 1.0})
+    assert merge_series([ended, series(size=1)])[families.DELIVERY_FAILING, target] == 1.0
+    assert merge_series([ended, {(name, target): 0.0}])[families.DELIVERY_FAILING, target] == 0.0
+
+
 def test_refused_config_of_one_run_counts_for_the_project() -> None:
     successful, loaded = (families.CONFIG_RELOAD_SUCCESSFUL, ()), (families.CONFIG_RELOAD_SUCCESS, ())
     refused: LiveSeries = {(successful[0].name, ()): 0.0, (loaded[0].name, ()): 100.0}

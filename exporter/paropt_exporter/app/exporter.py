@@ -192,7 +192,7 @@ class Exporter:
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
-        self._reports = parts.build_reports(request, config, screen)
+        self._reports = parts.build_reports(request, config, screen, self._sinks)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
         self._page = WatchedPage(self._metrics, signals.wake)
@@ -521,6 +521,7 @@ class Exporter:
             control=self._control_state.snapshot(),
             dropped=self._count_dropped(),
             deliveries=self._sinks.count_deliveries(),
+            failing_deliveries=self._sinks.find_failing(),
             web_config_reloads=self._protection.count_reloads(),
             config_reloads=self._file.reloads(),
             last_reload=self._file.last_reload,

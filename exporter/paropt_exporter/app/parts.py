@@ -89,8 +89,11 @@ def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | No
     return TaskLogs(LogFolder(find_log_folder(config.history_path), limits, clock=clock, lives=past.is_alive))
 
 
-def build_reports(request: Request, config: Config, screen: Screen) -> Reports | None:
-    """Return the requested reports. Raises UsageError if one needs an extra that is not installed."""
+def build_reports(request: Request, config: Config, screen: Screen, sinks: Sinks) -> Reports | None:
+    """Return the requested reports, of which OTLP is counted in `sinks`.
+
+    Raises UsageError if one needs an extra that is not installed.
+    """
     if not request.reports:
         return None
     from paropt_exporter.reports import Reports, model, reporting
@@ -102,7 +105,13 @@ def build_reports(request: Request, config: Config, screen: Screen) -> Reports |
     if reporting.OTLP in kinds:
         others[reporting.OTLP] = _otlp()
     top = model.find_top_folder(config.root, os.environ)
-    return Reports(request.reports, config=config.path, top=top, others=others)
+    return Reports(
+        request.reports,
+        config=config.path,
+        top=top,
+        others=others,
+        count_delivery=lambda failed: sinks.count(deliveries.OTLP, failed=failed),
+    )
 
 
 def _github(screen: Screen) -> RunReport:

@@ -12,22 +12,23 @@ from paropt_exporter.errors import DeliveryError
 
 log = logging.getLogger(__name__)
 
-PUSHGATEWAY, TEXTFILE = families.DELIVERY_TARGETS
+PUSHGATEWAY, TEXTFILE, OTLP = families.DELIVERY_TARGETS
 _SUCCESS, _FAILURE = families.DELIVERY_RESULTS
 
 Deliver = Callable[[bytes], None]
 
 
 class Sinks:
-    """The sinks of each run's final page: a function for each target of `families.DELIVERY_TARGETS`.
+    """The sinks of each run's final page: a function for each target. Counts deliveries by others, such as OTLP, too.
 
     Guarantees: a target that fails is logged and counted, and the others are served all the same.
     """
 
     def __init__(self, targets: Mapping[str, Deliver]) -> None:
         self._targets = dict(targets)
-        self._lock = Lock()  # guards: _counts, which a scrape reads
-        self._counts = dict.fromkeys(product(targets, families.DELIVERY_RESULTS), 0)
+        self._lock = Lock()  # guards: _counts and _failing, which a scrape reads
+        self._counts = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
+        self._failing: dict[str, bool] = {}
 
     def deliver(self, page: Callable[[], bytes]) -> frozenset[str]:
         """Deliver one page in text format to all targets; return those that failed. Blocks until each has finished."""
@@ -36,9 +37,19 @@ class Sinks:
         final = page()
         failed = frozenset(target for target in self._targets if not self._deliver_to(target, final))
         for target in self._targets:
-            with self._lock:
-                self._counts[target, _FAILURE if target in failed else _SUCCESS] += 1
+            self.count(target, failed=target in failed)
         return failed
+
+    def count(self, target: str, *, failed: bool) -> None:
+        """Count a delivery."""
+        with self._lock:
+            self._counts[target, _FAILURE if failed else _SUCCESS] += 1
+            self._failing[target] = failed
+
+    def find_failing(self) -> Mapping[str, bool]:
+        """Return whether the last delivery to each target failed, without targets that had none."""
+        with self._lock:
+            return dict(self._failing)
 
     def count_deliveries(self) -> Mapping[tuple[str, str], int]:
         """Return the number of deliveries by (target, result)."""

@@ -52,6 +52,7 @@ SCRAPE_FAMILIES = (
     families.HOST_MEMORY_LIMIT,
     families.OBSERVATIONS_DROPPED,
     families.DELIVERIES,
+    families.DELIVERY_FAILING,
     families.WEB_CONFIG_RELOADS,
     families.CONFIG_RELOADS,
     families.CONFIG_RELOAD_SUCCESSFUL,
@@ -87,9 +88,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of an exporter at a scrape, apart from its events.
 
     `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to
-    take; `deliveries` the numbers of delivered final values, by (target, result); `web_config_reloads` and
-    `config_reloads` those of changed web configs and of a changed paropt.yml, by result; `last_reload` is that of
-    paropt.yml.
+    take; `deliveries` the numbers of delivered final values, by (target, result); `failing_deliveries` whether the last
+    one failed, by target; `web_config_reloads` and `config_reloads` those of changed web configs and of a changed
+    paropt.yml, by result; `last_reload` is that of paropt.yml.
     """
 
     pools: tuple[PoolStatistics, ...] = ()
@@ -98,6 +99,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     control: ControlView = field(default_factory=ControlView)
     dropped: Mapping[str, int] = field(default_factory=dict)
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    failing_deliveries: Mapping[str, bool] = field(default_factory=dict)
     web_config_reloads: Mapping[str, int] = field(default_factory=dict)
     config_reloads: Mapping[str, int] = field(default_factory=dict)
     last_reload: LastReload = field(default_factory=LastReload)
@@ -115,6 +117,8 @@ def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> I
         yield families.OBSERVATIONS_DROPPED, (observer,), count
     for delivery, count in {**_NO_DELIVERIES, **snapshot.deliveries}.items():
         yield families.DELIVERIES, delivery, count
+    for target, failing in snapshot.failing_deliveries.items():
+        yield families.DELIVERY_FAILING, (target,), float(failing)
     for result, count in {**_NO_RELOADS, **snapshot.web_config_reloads}.items():
         yield families.WEB_CONFIG_RELOADS, (result,), count
     for result, count in {**_NO_RELOADS, **snapshot.config_reloads}.items():

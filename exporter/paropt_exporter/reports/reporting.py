@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -80,10 +80,15 @@ class Reports:
         config: Path | None,
         top: Path,
         others: Mapping[str, RunReport] | None = None,
+        count_delivery: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """`others`: the reports that go to no file, by their kind. `top`: the repository's top folder."""
+        """`others`: the reports that go to no file, by their kind. `top`: the repository's top folder.
+
+        `count_delivery` is called with each result of OTLP: whether it failed.
+        """
         self._wanted = wanted
         self._others = others or {}
+        self._count_delivery = count_delivery
         self._collector = Collector(config=config, top=top)
 
     def begin(self, plan: Plan) -> Plan:
@@ -106,6 +111,7 @@ class Reports:
 
     def _make_report(self, option: ReportOption, run: FinishedRun) -> str:
         """Make one report; return why its file could not be written, or ""."""
+        why = ""
         try:
             if option.path is not None:
                 write_file(option.path, _render(option.kind, run))
@@ -116,6 +122,8 @@ class Reports:
             if option.path is not None:
                 return f"the report {option} could not be written: {why}"
             log.warning("a report was not made", extra={"report": str(option), "err": why})
+        if option.kind == OTLP:
+            self._count_delivery(bool(why))
         return ""
 
 

@@ -63,7 +63,9 @@ _LOWEST = (
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,
 )
-_NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE)  # of the run that began last
+_NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE, families.DELIVERY_FAILING)  # of the run that began last
+# Of ended processes these stay, too, until another one replaces them.
+_KEPT_GAUGES = (families.POOL_EPOCH, families.STAGE_PROGRESS, families.DELIVERY_FAILING)
 
 _Rule = Callable[[Value, Value], Value]
 
@@ -101,7 +103,7 @@ _RULES: dict[str, tuple[Family, _Rule]] = {
     )
     for family in group
 }
-_KEPT_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, families.POOL_EPOCH, families.STAGE_PROGRESS))
+_KEPT_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, *_KEPT_GAUGES))
 
 
 def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], Value]:
@@ -126,7 +128,7 @@ def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], V
 
 
 def keep_counters(ended: LiveSeries, series: LiveSeries) -> dict[tuple[str, Labels], Value]:
-    """Return the counters and progress of ended processes together with those of one that ends now."""
+    """Return the counters and kept gauges of ended processes together with those of one that ends now."""
     kept = dict(ended)
     for key, value in series.items():
         if key[0] in _KEPT_NAMES and _fits(_RULES[key[0]][0], key[1], value):

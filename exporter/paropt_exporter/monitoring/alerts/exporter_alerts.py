@@ -228,22 +228,22 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
 def _build_deliveries_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptDeliveriesFailing",
-        conditions=(Condition(expr=_build_undelivered_query(series), level=Level.WARNING),),
+        conditions=(Condition(expr=f"{series.select_last(families.DELIVERY_FAILING)} == 1", level=Level.WARNING),),
         summary="The final values of runs do not arrive where they are sent.",
         title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
         description=(
-            "Within the last 15 minutes the exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed "
-            "to deliver the final values of a run ({{ $labels.target }}), and delivered those of none."
+            "The exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed to deliver the final values "
+            "of its last run ({{ $labels.target }})."
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
-            "A push to the Pushgateway, or the writing of the textfile, failed after its retries, and none has "
-            "succeeded since. A run whose values were delivered after a failure resolves it: totals are in both."
+            "A push to the Pushgateway, the writing of the textfile, or a report to an OpenTelemetry collector failed "
+            "after its retries, and none has succeeded since. The next run whose values arrive resolves it."
         ),
         impact=(
             "The Pushgateway or the textfile has the values of an earlier run, and so have alerts and panels that read "
-            "them from there. The work was not hurt."
+            "them from there; the collector lacks the run. The work was not hurt."
         ),
         diagnosis=(
             Query(
@@ -255,17 +255,10 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
             "The log names the error. `pushgateway`: is the URL of `push` or `--push.url` right, reachable from the "
             "host, its password or token valid?",
             "`textfile`: the folder must exist, have space and let this user write.",
+            "`otlp`: are `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_HEADERS` right, and does the collector "
+            "take traces and metrics by HTTP?",
         ),
     )
-
-
-def _build_undelivered_query(series: SeriesSelector) -> str:
-    """Build the query for targets of which a delivery failed and none succeeded."""
-    success, failure = (
-        f"sum without (result) ({series.increase(families.DELIVERIES, '15m', result=result)}) > 0"
-        for result in families.DELIVERY_RESULTS
-    )
-    return f"{failure}\nunless\n{success}"
 
 
 def _build_reload_alert(series: SeriesSelector) -> Alert:

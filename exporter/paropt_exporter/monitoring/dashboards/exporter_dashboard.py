@@ -113,8 +113,8 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bars(
         "Do the final values of short runs arrive?",
-        "Deliveries to a Pushgateway or a text file, in each interval. Failures: check the address, or the folder's "
-        "permissions; the run itself is not touched.",
+        "Deliveries to a Pushgateway, a text file or an OpenTelemetry collector, in each interval. Failures: check the "
+        "address, or the folder's permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.increase(names.DELIVERIES)})", legend="{{target}} {{result}}"),
         colours={f"{target} failure": Colour.BAD for target in names.DELIVERY_TARGETS}
         | {f"{target} success": Colour.GOOD for target in names.DELIVERY_TARGETS},
