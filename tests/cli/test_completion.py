@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.cli import completion
 from paropt_exporter.cli.flags import build_parser
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
 from support import projects
+from support.event_samples import run_started
 
 ASK = """
 source ./script
@@ -33,9 +37,17 @@ def folder(tmp_path: Path) -> Path:
     with (tmp_path / "script").open("w") as script:
         completion.run("bash", build_parser(), stdout=script)
     (tmp_path / "mine.yml").touch()
-    projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')
+    write_project(tmp_path)
     (tmp_path / "results").mkdir()
     return tmp_path
+
+
+def write_project(folder: Path) -> None:
+    """Write a project with two stages, the lanes `quick` and `nightly`, and a history of two runs."""
+    projects.write(folder, 'name: lint, run: "true"\nname: unit, run: "true"', lanes="lanes: {quick: {}, nightly: {}}")
+    with closing(History(folder / ".paropt/history.db", project="demo", clock=SystemClock())) as history:
+        for run_id in ("2026a", "2026b"):
+            history.observe(run_started(run_id))
 
 
 @pytest.mark.parametrize(
@@ -44,15 +56,36 @@ def folder(tmp_path: Path) -> Path:
         (["--push"], {"--push.url", "--push.fail", "--push.instance"}),
         (["--strategy", ""], {"thread", "process", "hybrid", "adaptive", "sequential"}),
         (["--config.file", "mi"], {"mine.yml"}),
-        (["--textfile", ""], {"results"}),
+        (["--textfile", ""], {"results", ".paropt"}),
         (["hist"], {"history"}),
         (["completion", ""], {*completion.SHELLS}),
         (["history", "--output", ""], {"text", "json"}),
         (["--skip", ""], {"lint", "unit"}),
         (["un"], {"unit"}),
         (["lint", "un"], {"unit"}),
+        (["--lane", ""], {"docs", "standard", "heavy", "quick", "nightly"}),
+        (["sla", "--lane", "ni"], {"nightly"}),
+        (["--report", ""], {"junit=", "gitlab=", "json=", "trace=", "github", "otlp", "none"}),
+        (["history", "--compare", "2026a", ""], {"2026a", "2026b"}),
+        (["log", ""], {"2026a", "2026b", "lint", "unit"}),
     ],
-    ids=["flag", "choice", "file", "folder", "command", "argument", "command's choice", "stage", "word", "second word"],
+    ids=[
+        "flag",
+        "choice",
+        "file",
+        "folder",
+        "command",
+        "argument",
+        "command's choice",
+        "stage",
+        "word",
+        "second word",
+        "lane",
+        "command's lane",
+        "report",
+        "run",
+        "run or stage",
+    ],
 )
 def test_bash_completes_flags_values_files_and_commands(folder: Path, words: list[str], expected: set[str]) -> None:
     asked = subprocess.run(
@@ -64,6 +97,23 @@ def test_bash_completes_flags_values_files_and_commands(folder: Path, words: lis
         check=True,
     )
     assert set(asked.stdout.split()) == expected
+
+
+@pytest.mark.parametrize("words", [["--lane", ""], ["history", "--run", ""], ["log", ""], ["--skip", ""]])
+def test_config_that_can_not_be_read_completes_nothing(folder: Path, words: list[str]) -> None:
+    (folder / "paropt.yml").write_text("lanes: [")
+    asked = subprocess.run(
+        ["bash", "-c", ASK, "bash", *words],
+        cwd=folder,
+        env={**os.environ, **WITH_COMMAND},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout.split() == []
+    assert asked.stderr.splitlines() == [
+        "complete -o bashdefault -F _shtab_paropt_exporter_without_space paropt-exporter"
+    ]
 
 
 def fish(folder: Path, line: str) -> set[str]:
@@ -94,11 +144,14 @@ def fish(folder: Path, line: str) -> set[str]:
         ("history --output ", {"text", "json"}),
         ("--stage ", {"lint", "unit"}),
         ("lint un", {"unit"}),
+        ("--lane q", {"quick"}),
+        ("--report ", {"junit=", "gitlab=", "json=", "trace=", "github", "otlp", "none"}),
+        ("history --run ", {"2026a", "2026b"}),
     ],
-    ids=["flag", "choice", "command", "command's choice", "stage", "word"],
+    ids=["flag", "choice", "command", "command's choice", "stage", "word", "lane", "report", "run"],
 )
 def test_fish_completes_flags_values_commands_and_stages(tmp_path: Path, line: str, expected: set[str]) -> None:
-    projects.write(tmp_path, 'name: lint, run: "true"\nname: unit, run: "true"')
+    write_project(tmp_path)
     assert fish(tmp_path, line) == expected
 
 
@@ -121,6 +174,15 @@ def test_zsh_proposes_stages_as_words_and_registers_when_sourced() -> None:
     assert after_commands.startswith("  _shtab_paropt_exporter_stages\n}\n")
     assert "        *) _shtab_paropt_exporter_stages ;;\n      esac" in script  # behind a first stage
     assert "zsh_eval_context[-1] == (eval|file)" in script
+
+
+def test_zsh_asks_for_names_when_it_completes_them() -> None:
+    """A command in the options would run when the script is sourced, in another folder."""
+    script = render("zsh")
+    (lane, *_) = (line for line in script.splitlines() if line.startswith('  "--lane['))
+    assert lane.endswith(':lane:_shtab_paropt_exporter_lanes"')
+    assert "_shtab_paropt_exporter_lanes() {\n" in script
+    assert "paropt-exporter" not in script.partition("_shtab_paropt_exporter_options=(")[2].partition("\n)\n")[0]
 
 
 def test_tcsh_proposes_stages_as_first_and_as_further_words() -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Plan, Selection
     from paropt_exporter.reports import ReportOption
 
+_COMPLETED_RUNS = 20  # as many as `history` lists
+
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
@@ -43,6 +45,8 @@ def run(flags: Flags) -> int:
             return _run_plan(flags)
         case "cache":
             return _run_cache(flags)
+        case "completion" if flags.words:
+            return _print_words(flags)
         case "completion":
             from paropt_exporter.cli import completion
             from paropt_exporter.cli.flags import build_parser
@@ -190,6 +194,21 @@ def _run_list(flags: Flags) -> int:
         names_only=flags.quiet,
         stdout=sys.stdout,
     )
+
+
+def _print_words(flags: Flags) -> int:
+    """Print names of the project for a completion script, one a line. Raises UsageError for runs without a history."""
+    from paropt_exporter.cli.formatting import format_line
+
+    loaded = _load_config(flags)
+    for kind in flags.words:
+        if kind == "runs":
+            with closing(_open_history(loaded)) as history:
+                words = [each.run_id for each in reversed(history.load_runs(limit=_COMPLETED_RUNS))]
+        else:
+            words = [*loaded.lanes] if kind == "lanes" else [stage.name for stage in loaded.stages]
+        print(*map(format_line, words), sep="\n")
+    return 0
 
 
 def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:

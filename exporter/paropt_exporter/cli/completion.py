@@ -1,4 +1,4 @@
-"""`paropt-exporter completion`: print a script that completes the command line in a shell."""
+"""`paropt-exporter completion`: print a script that completes the command line in a shell, or the words it asks for."""
 
 from __future__ import annotations
 
@@ -8,52 +8,99 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
-_STAGES = "paropt-exporter --list -q 2>/dev/null"
-_TCSH_STAGES = "paropt-exporter --list -q 2>&-"  # through sh: tcsh can't redirect stderr alone; a / would end the list
+WORDS = ("lanes", "runs", "stages")  # of the project at hand
+_ASK = "paropt-exporter completion bash --words"
+# The commands that print the words for a flag's value, one a line, by the value's name in the help.
+_COMMANDS = {
+    "STAGE": ("stages", "paropt-exporter --list -q"),
+    "LANE": ("lanes", f"{_ASK} lanes"),
+    "RUN": ("runs", f"{_ASK} runs"),
+    "RUN|STAGE[ITEM]": ("runs_and_stages", f"{_ASK} stages runs"),
+}
 _ZSH_COMMANDS = re.compile(r"(  _describe '[^\n]* commands' _commands\n)\}\n")
-_ZSH_STAGES = rf"""\1  {{prefix}}_stages
-}}}}
-
-{{prefix}}_stages() {{{{
-  local -a _stages=(${{{{(f)"$({_STAGES})"}}}})
-  _describe 'stages' _stages
-}}}}
-"""
+# After `=` follows a file's name. The function of shtab can't say so: it is called in a sub-shell.
+_BASH_WITHOUT_SPACE = """
+{prefix}_without_space() {{
+  {prefix} "$@"
+  [[ ${{COMPREPLY[0]-}} != *= ]] || compopt -o nospace
+}}
+complete -o bashdefault -F {prefix}_without_space {program}"""
 
 
 def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
     """Print the script for a shell: `source <(paropt-exporter completion bash)`."""
     import shtab
 
-    stages: dict[str, Any] = {**shtab.cmd(_STAGES), "tcsh": f'`sh -c "{_TCSH_STAGES}"`'}
-    _complete_values(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "STAGE": stages})
-    script = shtab.complete(parser, shell=shell)
     prefix = shtab.wordify(f"_shtab_{parser.prog}")
-    print(_complete_words(script, shell, prefix, parser.prog, stages), file=stdout)
+    kinds: dict[str, Any] = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "KIND[=FILE]": _build_report_kinds(prefix)}
+    for value, (noun, command) in _COMMANDS.items():
+        kinds[value] = _build_words(f"{prefix}_{noun}", command)
+    _complete_values(parser, kinds)
+    script = shtab.complete(parser, shell=shell)
+    print(_complete_words(script, shell, prefix, parser.prog, kinds["STAGE"]), file=stdout)
     return 0
+
+
+def _build_words(function: str, command: str) -> dict[str, Any]:
+    """Return shtab's description of the words that a command prints; of none if it fails."""
+    import shtab
+
+    words: dict[str, Any] = shtab.cmd(f"{command} 2>/dev/null")
+    zsh = f"""\
+{function}() {{
+  local -a _found=(${{(f)"$({command} 2>/dev/null)"}})
+  _describe '{function.rpartition("exporter_")[2]}' _found
+}}"""
+    # Through sh: tcsh can't redirect stderr alone. A / would end its list.
+    tcsh = f'`sh -c "{command} 2>&-"`'
+    return {**words, "zsh": function, "tcsh": tcsh, "preamble": {**words["preamble"], "zsh": zsh}}
+
+
+def _build_report_kinds(prefix: str) -> dict[str, Any]:
+    """Return shtab's description of the values of `--report`."""
+    import shtab
+
+    from paropt_exporter.reports.reporting import KINDS, KINDS_WITH_FILE
+
+    with_file = " ".join(f"{kind}=" for kind in KINDS_WITH_FILE)
+    others = " ".join(kind for kind in KINDS if kind not in KINDS_WITH_FILE)
+    words: dict[str, Any] = shtab.cmd(f"echo {with_file} {others}")
+    zsh = f"{prefix}_reports() {{\n  compadd -S '' -- {with_file}\n  compadd -- {others}\n}}"
+    return {
+        **words,
+        "zsh": f"{prefix}_reports",
+        "tcsh": f"({with_file} {others})",
+        "fish": f"{with_file} {others}",
+        "preamble": {**words["preamble"], "zsh": zsh},
+    }
 
 
 def _complete_words(script: str, shell: str, prefix: str, program: str, stages: Mapping[str, Any]) -> str:
     """Add stages to the words that the script completes: shtab knows the commands alone."""
     match shell:
         case "bash":
-            return f"{script}\n{prefix}_pos_0_COMPGEN={stages['bash']}"
+            without_space = _BASH_WITHOUT_SPACE.format(prefix=prefix, program=program)
+            return f"{script}\n{prefix}_pos_0_COMPGEN={stages['bash']}{without_space}"
         case "fish":
             return f"{script}\ncomplete -c {program} -n {prefix}_using -ka '{stages['fish']}' -d stage"
         case "zsh":
             script = script.replace("zsh_eval_context[-1] == eval ", "zsh_eval_context[-1] == (eval|file) ")  # `source`
-            return _ZSH_COMMANDS.sub(_ZSH_STAGES.format(prefix=prefix), script, count=1).replace(
-                "\n      esac", f"\n        *) {prefix}_stages ;;\n      esac"
+            return _ZSH_COMMANDS.sub(rf"\1  {stages['zsh']}\n}}\n", script, count=1).replace(
+                "\n      esac", f"\n        *) {stages['zsh']} ;;\n      esac"
             )
-    first = re.sub(r"'p/1/\((.*?)\)/'", lambda found: f"""'p/1/`sh -c "echo {found[1]}; {_TCSH_STAGES}"`/'""", script)
+    before, quote, after = stages["tcsh"].partition('"')
+    first = re.sub(r"'p/1/\((.*?)\)/'", rf"'p/1/{before}{quote}echo \1; {after}/'", script)
     return first.replace("'p/*/()/'", f"'p/*/{stages['tcsh']}/'")
 
 
 def _complete_values(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
-    """Complete the values that a flag's help calls FILE, DIR or STAGE."""
+    """Complete the values that a flag's help calls by a name of `kinds`."""
     for action in parser._actions:  # argparse has no public list of its flags; shtab reads this one too
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_values(command, kinds)
-        elif isinstance(action.metavar, str) and action.metavar in kinds:
-            action.complete = kinds[action.metavar]  # type: ignore[attr-defined]  # shtab's own protocol
+            continue
+        metavar = action.metavar or action.dest.upper()
+        name = metavar if isinstance(metavar, str) else metavar[0]
+        if name in kinds:
+            action.complete = kinds[name]  # type: ignore[attr-defined]  # shtab's own protocol

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from msgspec import Struct
 
 from paropt_exporter.cli import PROGRAM, format_version
-from paropt_exporter.cli.completion import SHELLS
+from paropt_exporter.cli.completion import SHELLS, WORDS
 from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.errors import EXIT_USAGE
 
@@ -365,6 +365,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
+    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
     _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
     _add_history_flags(add("history", "list past runs and compare them"))

@@ -24,7 +24,7 @@ from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, R
 log = logging.getLogger(__name__)
 
 JUNIT, GITHUB, GITLAB, JSON, TRACE, OTLP, NONE = KINDS = ("junit", "github", "gitlab", "json", "trace", "otlp", "none")
-_WITH_FILE = (JUNIT, GITLAB, JSON, TRACE)
+KINDS_WITH_FILE = (JUNIT, GITLAB, JSON, TRACE)
 _OUTPUT_CHARACTERS = 16 * 1024  # of a failed attempt in a report
 _MOST_OUTPUT_CHARACTERS = 8 * 1024 * 1024  # of all attempts of a run together
 _MOST_FINDINGS = 200  # of an attempt: more than any page of any consumer shows
@@ -219,7 +219,7 @@ def _parse_option(text: str) -> ReportOption:
     kind, equals, name = text.partition("=")
     if kind not in KINDS:
         raise UsageError(f"--report: there is no kind {kind!r}: choose from {', '.join(KINDS)}")
-    if kind not in _WITH_FILE:
+    if kind not in KINDS_WITH_FILE:
         if equals:
             raise UsageError(f"--report: {kind} goes to no file: give --report {kind}")
         return ReportOption(kind)
