@@ -191,6 +191,27 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tox.ini", "[testenv]\ncommands_pre =\n    python build.py\n    pip install x\ncommands = pytest tests\n"),
+        (
+            "tox.toml",
+            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
+            "commands = [['pytest', 'tests']]\n",
+        ),
+    ],
+)
+def test_preparation_of_the_tests_by_tox_costs_a_note(project: Path, name: str, text: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="")
+    (project / name).write_text(text)
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
+    told = "runs `python build.py; pip install x` before the tests (commands_pre): "
+    assert f"unit_tests: {name} {told}add it to the stage's steps if they need it" in detected.notes
+
+
 @pytest.mark.parametrize("setting", ["[tool.ruff]\nfix = true\n", "[tool.ruff]\nline-length = 9\nfix-only = true\n"])
 def test_a_linter_that_is_configured_to_change_files_only_checks(project: Path, setting: str) -> None:
     _install(project.parent / "bin", "ruff")

@@ -198,7 +198,6 @@ repos:
     hooks:
       - {id: black, args: [--line-length=100]}
       - {id: mypy, files: "^(src/|testing/)", args: [--strict]}
-      - {id: flake8, exclude: "^docs/"}
       - {id: isort, stages: [manual]}
       - id: trailing-whitespace
   - repo: local
@@ -212,6 +211,27 @@ repos:
         ("mypy", "--strict", "src", "testing"),
         ("pyright", "src"),
     )
+
+
+@pytest.mark.parametrize(
+    ("hook", "why"),
+    [
+        ('{id: flake8, exclude: "^docs/"}', "no command line can name its files (exclude: ^docs/)"),
+        ('{id: mypy, files: "^(a|b)[.]py$"}', "no command line can name its files (files: ^(a|b)[.]py$)"),
+        (f'{{id: black, exclude: "{"a|" * 99}"}}', f"no command line can name its files (exclude: {'a|' * 29}a…)"),
+    ],
+)
+def test_hook_whose_files_no_command_can_name_costs_a_note(hook: str, why: str) -> None:
+    name = hook.removeprefix("{id: ").partition(",")[0]
+    found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{hook}]}}]\n"})
+    assert (found.commands, found.notes) == ((), (f".pre-commit-config.yaml: the hook {name} is not used: {why}",))
+
+
+def test_files_that_all_hooks_skip_cost_a_note() -> None:
+    found = _find({".pre-commit-config.yaml": "exclude: ^docs/\nrepos: [{repo: a, hooks: [{id: black}]}]\n"})
+    assert [each.words for each in found.commands] == [("black", "--check", ".")]
+    told = ".pre-commit-config.yaml: its hooks skip ^docs/ (exclude); the stages check these files, too"
+    assert found.notes == (told,)
 
 
 def test_tests_are_those_of_the_first_environment_for_them() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import format_count
+from paropt_exporter.cli.formatting import format_count, format_line
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -96,7 +96,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
     for note in detected.notes:
-        print(f"  {note}", file=stdout)
+        print(f"  {format_line(note)}", file=stdout)
     return 0
 
 
@@ -110,7 +110,7 @@ def render_config(detected: DetectedStages, root: Path) -> str:
     """Return the text of paropt.yml for the stages that were detected in `root`."""
     proposals = _propose_caching(detected.stages, root) if detected.stages else {}
     stages = "".join(_render_stage(stage, proposals.get(stage.name)) for stage in detected.stages) or _EXAMPLE
-    left_out = "".join(f"  # {note}\n" for note in detected.notes)
+    left_out = "".join(f"  # {format_line(note)}\n" for note in detected.notes)
     linters = [stage.name for stage in detected.stages if stage.name in _DOCS_STAGES]
     docs = _DOCS.format(", ".join(linters)) if linters else ""
     return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL

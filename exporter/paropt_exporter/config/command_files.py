@@ -42,13 +42,16 @@ _DEEPEST_VARIABLE = 5
 class CommandLine(Struct, frozen=True, kw_only=True):
     """A line or the words of a command, and the environment, session, target or job that has it.
 
-    `folder` is the one in which it runs, "" for the project's.
+    `folder` is the one in which it runs, "" for the project's; `before` has the commands that prepare it (tox's
+    commands_pre). `note`: why it is not used, with no text.
     """
 
-    text: str | Words
+    text: str | Words = ""
     group: str = ""
     folder: str = ""
     env: Mapping[str, str] = {}
+    before: str = ""
+    note: str = ""
 
 
 def parse_recipes(text: str) -> dict[str, list[str]]:
@@ -103,11 +106,16 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = {**base, **section}
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
-        for line in section.get("commands", "").replace("\\\n", " ").splitlines():
-            factor = _FACTOR.match(line.strip())
+        before = "; ".join(_iter_tox_lines(whole.get("commands_pre", "")))
+        for line in _iter_tox_lines(section.get("commands", "")):
+            factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
-            text = _fill_tox_line(_FACTOR.sub("", line.strip()))
-            yield CommandLine(text=text, group=group, folder=folder, env=env)
+            text = _fill_tox_line(_FACTOR.sub("", line))
+            yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+def _iter_tox_lines(text: str) -> Iterator[str]:
+    return filter(None, map(str.strip, text.replace("\\\n", " ").splitlines()))
 
 
 def _parse_tox_variables(text: str) -> dict[str, str]:
@@ -137,9 +145,11 @@ def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
         whole = {**base, **raw_yaml.as_mapping(table)}
         folder = _read_folder(whole.get("change_dir"))
         env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
+        prepared = (_iter_tox_words(raw_yaml.as_list(words)) for words in raw_yaml.as_list(whole.get("commands_pre")))
+        before = "; ".join(map(" ".join, prepared))
         for words in raw_yaml.as_list(raw_yaml.as_mapping(table).get("commands")):
             text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
-            yield CommandLine(text=text, group=name, folder=folder, env=env)
+            yield CommandLine(text=text, group=name, folder=folder, env=env, before=before)
 
 
 def _read_folder(value: object) -> str:

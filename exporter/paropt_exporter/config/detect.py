@@ -190,7 +190,19 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
         commands = [("python3", *words[1:]) if words[0] == "python" else words for words in commands]
     programs = ("pytest" if _count_start(words) else words[0] for words in commands)
     program = next((each for each in programs if not project.has_program(each)), None)
-    return ([], [_describe_missing_program(program)]) if program is not None else (commands, [])
+    if program is not None:
+        return [], [_describe_missing_program(program)]
+    return commands, _describe_preparation(project) if kind.name == "unit_tests" else []
+
+
+def _describe_preparation(project: Project) -> list[str]:
+    """Return a note on the commands that the project runs before its tests, which a stage does not run."""
+    own = project.own_tests[:1]
+    return [
+        f"{each.file} runs `{each.before}` before the tests (commands_pre): add it to the stage's steps if they need it"
+        for each in own
+        if each.before
+    ]
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:

@@ -26,12 +26,19 @@ _HOOKS: dict[str, tuple[Words, Words]] = {
 }
 _USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules")}  # of a hook that gives none
 _CHANGES = frozenset({"--fix", "--exit-non-zero-on-fix", "--unsafe-fixes", "--show-fixes", "--in-place", "-i"})
+_LONGEST_PATTERN = 60  # in a note
 _FOLDERS = re.compile(r"\^\(?((?:[\w.-]+/\|?)+)\)?(?:\.\*)?(?:\\\.pyi?\$)?")  # such as ^src/, ^(src/|tests/).*\.py$
 
 
 def parse_hooks(text: str) -> Iterator[CommandLine]:
-    """Yield the command of each linter and type checker among the hooks, and of hooks that are commands already."""
-    for repository in map(raw_yaml.as_mapping, raw_yaml.as_list(raw_yaml.as_mapping(_read(text)).get("repos"))):
+    """Yield the command of each linter and type checker among the hooks, and of hooks that are commands already.
+
+    Of a hook whose files a command line can't name there is a note.
+    """
+    config = raw_yaml.as_mapping(_read(text))
+    if pattern := config.get("exclude"):
+        yield CommandLine(note=f"its hooks skip {_shorten(pattern)} (exclude); the stages check these files, too")
+    for repository in map(raw_yaml.as_mapping, raw_yaml.as_list(config.get("repos"))):
         for hook in map(raw_yaml.as_mapping, raw_yaml.as_list(repository.get("hooks"))):
             name, entry = hook.get("id"), hook.get("entry")
             if "manual" in raw_yaml.as_list(hook.get("stages")):
@@ -39,19 +46,27 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
             if isinstance(entry, str) and hook.get("pass_filenames") is False:
                 yield CommandLine(text=" ".join([entry, *raw_yaml.list_words(hook.get("args"))]), group=GROUP)
             elif isinstance(name, str) and name in _HOOKS:
-                yield CommandLine(text=_build_command(name, hook), group=GROUP)
+                yield _build_command(name, hook)
 
 
 def _read(text: str) -> object:
     return Document(text).value if text else None
 
 
-def _build_command(name: str, hook: Mapping[str, object]) -> Words:
-    """Return the command of a hook, or none if it checks files that a command line can't name."""
+def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
+    """Return the command of a hook, or a note if it checks files that a command line can't name."""
     start, everything = _HOOKS[name]
-    if hook.get("exclude") or (hook.get("files") and not _FOLDERS.fullmatch(str(hook["files"]))):
-        return ()
     folders = _FOLDERS.fullmatch(str(hook.get("files") or ""))
+    for key, fits in (("exclude", False), ("files", folders is not None)):
+        if hook.get(key) and not fits:
+            pattern = _shorten(hook[key])
+            return CommandLine(note=f"the hook {name} is not used: no command line can name its files ({key}: {pattern})")
     targets = tuple(folder for folder in folders[1].rstrip("|").split("|")) if folders else everything
     given = raw_yaml.list_words(hook["args"]) if "args" in hook else _USUAL_ARGUMENTS.get(name, ())
-    return (*start, *(word for word in given if word not in _CHANGES), *(target.rstrip("/") for target in targets))
+    kept = (word for word in given if word not in _CHANGES)
+    return CommandLine(text=(*start, *kept, *(target.rstrip("/") for target in targets)), group=GROUP)
+
+
+def _shorten(pattern: object) -> str:
+    line = " ".join(str(pattern).split())
+    return line if len(line) <= _LONGEST_PATTERN else f"{line[: _LONGEST_PATTERN - 1]}…"

@@ -50,7 +50,7 @@ class ProjectCommand(Struct, frozen=True, kw_only=True):
     """A command as words. `python` has those that start a module or script, such as `python -m`.
 
     `group` is the environment, session, target or job of `file` that has it; `folder` the one in which it runs, "" for
-    the project's; `env` the variables that are set for it.
+    the project's; `env` the variables that are set for it; `before` the commands that prepare it.
     """
 
     words: Words
@@ -59,6 +59,7 @@ class ProjectCommand(Struct, frozen=True, kw_only=True):
     folder: str = ""
     python: Words = ()
     env: tuple[tuple[str, str], ...] = ()
+    before: str = ""
 
     @property
     def runs_tests(self) -> bool:
@@ -69,7 +70,7 @@ class ProjectCommand(Struct, frozen=True, kw_only=True):
 
 
 class ProjectCommands(Struct, frozen=True, kw_only=True):
-    """Commands in the order of the files; notes name unreadable files."""
+    """Commands in the order of the files; notes name unreadable files, and hooks that are left out."""
 
     commands: tuple[ProjectCommand, ...]
     notes: tuple[str, ...]
@@ -120,6 +121,7 @@ def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] =
             notes.append(f"{name} can't be parsed, and is not used: {error.faults[0].message}")
         else:
             commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name)))
+            notes += [f"{name}: {line.note}" for line in lines if line.note]
     return ProjectCommands(commands=tuple(commands), notes=tuple(notes))
 
 
@@ -160,7 +162,9 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
             continue
         if _OPERATORS.isdisjoint(words):
             known = tuple((name, value) for name, value in env.items() if not _SUBSTITUTION.search(value))
-            yield ProjectCommand(words=words, file=file, group=line.group, folder=folder, python=python, env=known)
+            yield ProjectCommand(
+                words=words, file=file, group=line.group, folder=folder, python=python, env=known, before=line.before
+            )
 
 
 def _split(line: str) -> Words:
