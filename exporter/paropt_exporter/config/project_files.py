@@ -1,0 +1,383 @@
+"""Read the files of one project: which tools it uses, and where its sources, tests, scripts and targets are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatch
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
+from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
+from paropt_exporter.config.pytest_arguments import drop_reports
+from paropt_exporter.config.pytest_options import read_pytest_options
+from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
+
+_MOST_WORKFLOWS = 20
+_MOST_TEST_FILES = 50  # that are read
+_LARGEST_BYTES = 1_000_000  # configuration files are smaller
+_MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
+_LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
+_SHELL_WORDS = frozenset(
+    {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
+)
+_MARKERS = {
+    "ruff": ("ruff.toml", ".ruff.toml"),
+    "flake8": (".flake8",),
+    "mypy": ("mypy.ini", ".mypy.ini"),
+    "pyright": ("pyrightconfig.json",),
+    "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
+}
+_NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
+_INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+# Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
+# file for all results.
+_WHOLE_RUN = re.compile(
+    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
+    r"xdist)(?![\w])"
+)
+_COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
+_NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
+_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
+
+
+class Project:
+    """The files of one project, read on demand. An unreadable file counts as missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def uses(self, tool: str) -> bool:
+        """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
+        if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
+            return True
+        return re.search(rf"(?<![\w-]){re.escape(tool)}(?![\w-])", self._mentions) is not None
+
+    def has_program(self, name: str) -> bool:
+        """Return whether a stage would find a program: in the virtual environment, or on PATH."""
+        return shutil.which(name, path=self._path) is not None
+
+    def find_missing_program(self, target: str) -> str | None:
+        """Return the first program of a make target's recipe that is not installed."""
+        for line in self.targets[target]:
+            word = line.lstrip("@-+ ").partition(" ")[0]
+            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in _SHELL_WORDS and not self.has_program(word):
+                return word
+        return None
+
+    def has_files(self, arguments: Words) -> bool:
+        """Return whether all paths among the arguments exist."""
+        paths = (word.partition("::")[0] for word in arguments if "/" in word and not word.startswith("-"))
+        return all((self._root / path).exists() for path in paths)
+
+    def has_path(self, word: str) -> bool:
+        return (self._root / word).exists()
+
+    @cached_property
+    def _path(self) -> str:
+        found = build_environment(self._root, os.environ)
+        return found.get("PATH") or os.environ.get("PATH", os.defpath)
+
+    @cached_property
+    def commands(self) -> ProjectCommands:
+        """The commands that the project runs on itself."""
+        found = self._list_files(".github/workflows/*.y*ml")
+        workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
+        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
+
+    @cached_property
+    def own_tests(self) -> tuple[ProjectCommand, ...]:
+        """The commands with which the project runs its tests in one folder, if they can run here."""
+        found = self.commands.find_tests()
+        same = [each for each in found if (each.folder, each.env) == (found[0].folder, found[0].env)]
+        return tuple(same) if all(map(self._can_run, same)) else ()
+
+    def _can_run(self, command: ProjectCommand) -> bool:
+        folder = self._root / command.folder
+        words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
+        paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
+        inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
+        return inside and folder.is_dir() and all((folder / path).exists() for path in paths if "/" in path)
+
+    def leave_out_environment(self, tool: str, arguments: Words) -> Words:
+        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+
+        ruff stays out by itself, unless its configuration replaces the usual exclusions.
+        """
+        inside = find_virtual_environment(self._root, {})
+        enters = tool == "flake8" or (tool == "ruff" and re.search(r"^exclude\s*=", self._ruff_settings, re.MULTILINE))
+        whole = "." in arguments or not any(map(self.has_path, arguments))
+        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """The reasons why files of the project are not used."""
+        _, reason = self._package
+        return (reason,) if reason else ()
+
+    @cached_property
+    def _package(self) -> tuple[dict[str, object], str]:
+        """The content of package.json, and the reason if it can't be used, otherwise ""."""
+        try:
+            return raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}")), ""
+        except (ValueError, RecursionError) as error:
+            return {}, f"package.json can't be parsed, and is not used: {describe_error(error)}"
+
+    @cached_property
+    def ruff_checks_only(self) -> Words:
+        """An option if ruff's configuration makes `ruff check` change files, which others read at the same time."""
+        fixes = re.search(r"^fix(-only)?\s*=\s*true", self._ruff_settings, re.MULTILINE) is not None
+        return ("--no-fix",) if fixes else ()
+
+    @cached_property
+    def _ruff_settings(self) -> str:
+        own = self._read_text("ruff.toml") or self._read_text(".ruff.toml")
+        if own:
+            return own
+        found = re.search(r"^\[tool\.ruff\](.*?)(?=^\[|\Z)", self._read_text("pyproject.toml"), re.M | re.S)
+        return found[1] if found else ""
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
+        if (self._root / "src").is_dir():
+            return ("src",)
+        packages = [folder.name for folder in self._list_folders(self._root) if (folder / "__init__.py").is_file()]
+        holders = [
+            folder.name for folder in self._list_folders(self._root)
+            if any((inner / "__init__.py").is_file() for inner in self._list_folders(folder))
+        ]  # fmt: skip
+        return tuple(packages or holders or (".",))
+
+    @cached_property
+    def unit_tests(self) -> str | None:
+        """The folder of the unit tests, `.` for files at the top, None without any test file."""
+        named = self._test_paths
+        if len(named) == 1 and (self._root / named[0]).is_dir():
+            return named[0].rstrip("/")
+        inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
+        inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
+        found = [path.relative_to(self._root).as_posix() for pattern in inner for path in self._list_files(pattern)]
+        for folder in ("tests/unit", "tests", "test", "testing", *found):
+            if self._has_tests(self._root / folder):
+                return folder
+        return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def _test_paths(self) -> list[str]:
+        """The paths and patterns of `testpaths` that stay inside the project."""
+        named = self._pytest_options.get("testpaths", "").split()
+        return [path for path in named if not path.startswith("/") and ".." not in path.split("/")]
+
+    @cached_property
+    def has_test_paths(self) -> bool:
+        """Whether pytest's configuration names the folders of the tests, and one of them exists."""
+        return any(
+            self._list_files(path) if set("*?[") & set(path) else (self._root / path).exists()
+            for path in self._test_paths
+        )
+
+    @cached_property
+    def has_tests(self) -> bool:
+        return self.has_test_paths or self.unit_tests is not None
+
+    @cached_property
+    def unit_test_files(self) -> str | None:
+        """A glob for exactly the files that pytest collects from the unit tests, or None if one pytest should run them.
+
+        There is one if the project runs its tests with pytest-xdist, so that they are known to run apart, there are
+        many, pytest's default names apply, no folder is left out, and no option is about the run as a whole.
+        """
+        folder = self.unit_tests
+        if folder is None or "python_files" in self._pytest_options or len(self._test_paths) > 1:
+            return None
+        if not self.uses("pytest-xdist") or self._count_test_bytes(folder) < _LARGE_SUITE_BYTES:
+            return None
+        if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        start = self._root / folder
+        if self._has_collection_rules(start):
+            return None
+        flat = [*start.glob("test_*.py")]
+        nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
+        # Globs skip hidden folders.
+        nested = [path for path in nested if not any(part.startswith(".") for part in path.parts)]
+        left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
+        kept = [path for path in nested if not _is_in(path, left_out)]
+        if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
+            return None
+        prefix = "" if folder == "." else f"{folder}/"
+        if not kept:
+            return f"{prefix}test_*.py"
+        return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
+
+    @cached_property
+    def xdist_processes(self) -> str | None:
+        """With how many processes of pytest-xdist the project runs a large suite, or None if it is not installed."""
+        processes = self.commands.find_xdist_processes()
+        if processes is None or self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return None
+        return processes if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else None
+
+    @cached_property
+    def _has_xdist(self) -> bool:
+        """Whether pytest-xdist lies beside the pytest that a stage would run."""
+        pytest = shutil.which("pytest", path=self._path)
+        return pytest is not None and any(Path(pytest).parent.parent.glob("lib/python*/*-packages/xdist"))
+
+    def _count_test_bytes(self, folder: str) -> int:
+        try:
+            return sum(path.stat().st_size for path in (self._root / folder).rglob("test_*.py"))
+        except (OSError, RecursionError):
+            return 0
+
+    def _has_collection_rules(self, folder: Path) -> bool:
+        """Return whether a conftest.py filters the collected files. A file on the command line ignores that filter."""
+        inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
+        return any(_COLLECTION_RULES.search(self._read_text(str(path))) for path in (Path("conftest.py"), *inside))
+
+    @cached_property
+    def _pytest_options(self) -> dict[str, str]:
+        return read_pytest_options(self._read_text)
+
+    @cached_property
+    def integration_tests(self) -> str | None:
+        """The folder of the integration tests."""
+        return next((folder for folder in _INTEGRATION if self._has_tests(self._root / folder)), None)
+
+    def drop_reports(self, arguments: Words) -> Words:
+        """Return pytest's arguments without those that only change its output."""
+        return drop_reports(arguments, keep_coverage=self._limits_coverage)
+
+    @cached_property
+    def _limits_coverage(self) -> bool:
+        """Whether the tests fail if they cover too little."""
+        names = (".coveragerc", "pyproject.toml", "setup.cfg", "tox.ini")
+        limit = re.compile(r"^\s*fail_under\s*=|--cov-fail-under", re.MULTILINE)
+        calls = (word for words in self.commands.find("pytest") for word in words)
+        return any(map(limit.search, (*map(self._read_text, names), *calls)))
+
+    @cached_property
+    def has_unittests(self) -> bool:
+        """Whether the tests are for the standard library's unittest."""
+        if self.unit_tests is None or self.uses("pytest"):
+            return False
+        text = "\n".join(map(self._read_text, islice(self._find_test_files(self.unit_tests), _MOST_TEST_FILES)))
+        return "import unittest" in text and "import pytest" not in text
+
+    def _find_test_files(self, folder: str) -> Iterator[str]:
+        with suppress(OSError, RecursionError):  # folders nested too deeply
+            for path in (self._root / folder).rglob("test_*.py"):
+                yield str(path.relative_to(self._root))
+
+    @cached_property
+    def unittest_folders(self) -> Words:
+        """The arguments with which unittest finds the tests."""
+        if self.unit_tests is None or self.unit_tests == ".":
+            return ()
+        top = ("-t", ".") if (self._root / self.unit_tests / "__init__.py").is_file() else ()
+        return ("discover", "-s", self.unit_tests, *top)
+
+    @cached_property
+    def mypy_targets(self) -> Words:
+        """What to call mypy with: nothing if its configuration lists files."""
+        return () if self.mypy_has_targets else self.sources
+
+    @cached_property
+    def mypy_has_targets(self) -> bool:
+        """Whether mypy's configuration lists the files to check."""
+        return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
+
+    @cached_property
+    def scripts(self) -> dict[str, str]:
+        """The npm scripts of package.json, by name."""
+        described, _ = self._package
+        placeholder = "no test specified"  # `npm init` writes such a script, which always fails
+        return {
+            name: line for name, line in raw_yaml.as_mapping(described.get("scripts")).items()
+            if isinstance(line, str) and placeholder not in line
+        }  # fmt: skip
+
+    @cached_property
+    def lacks_node_modules(self) -> bool:
+        """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
+        described, _ = self._package
+        needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
+        folders = (self._root, *self._root.absolute().parents)
+        return needs and not any((folder / "node_modules").is_dir() for folder in folders)
+
+    @cached_property
+    def script_runner(self) -> str:
+        """pnpm or yarn if the project has its lock file, otherwise npm."""
+        return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
+
+    @cached_property
+    def targets(self) -> dict[str, list[str]]:
+        """The lines of each target of the Makefile, or none if it calls paropt-exporter: it would call itself."""
+        text = next((text for name in MAKEFILES if (text := self._read_text(name))), "")
+        if "paropt-exporter" in text or "paropt_exporter" in text:
+            return {}
+        return parse_recipes(text)
+
+    @cached_property
+    def _mentions(self) -> str:
+        requirements = sorted(path.name for path in self._list_files("*requirements*.txt"))
+        requirements += sorted(f"requirements/{path.name}" for path in self._list_files("requirements/*.txt"))
+        texts = "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
+        return re.sub(r"(^|\s)#.*", "", texts)  # comments
+
+    @cached_property
+    def _mypy_section(self) -> str:
+        own = self._read_text("mypy.ini") or self._read_text(".mypy.ini")
+        if own:
+            return own
+        for name, header in (("pyproject.toml", r"^\[tool\.mypy\]"), ("setup.cfg", r"^\[mypy\]")):
+            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._read_text(name), re.MULTILINE | re.DOTALL)
+            if match:
+                return match[1]
+        return ""
+
+    def _has_tests(self, folder: Path) -> bool:
+        try:
+            return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
+        except (OSError, RecursionError):  # folders nested too deeply
+            return False
+
+    def _list_folders(self, folder: Path) -> list[Path]:
+        try:
+            inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+        except OSError:
+            return []
+        return [path for path in inside if path.name not in _NO_SOURCES and not (path / "pyvenv.cfg").exists()]
+
+    def _list_files(self, pattern: str) -> list[Path]:
+        try:
+            return [*self._root.glob(pattern)]
+        except OSError:
+            return []
+
+    def _read_text(self, name: str) -> str:
+        path = self._root / name
+        try:
+            if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
+                return ""
+            return path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+def _is_in(path: Path, folders: Sequence[str]) -> bool:
+    """Return whether a file is in one of these folders, each a pattern of a name or a path with a slash."""
+    places = [folder.rstrip("/") for folder in folders]
+    return any(
+        path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])
+        for place in places
+    )
