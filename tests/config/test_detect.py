@@ -192,6 +192,27 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
 
 
 @pytest.mark.parametrize(
+    ("hook", "stage", "command"),
+    [
+        ("{id: bandit}", "security_scan", ("bandit", "-q", "-f", "custom", "-r", "src")),
+        ("{id: bandit, args: [-c, pyproject.toml]}", "security_scan", ("bandit", "-c", "pyproject.toml", "-r", "src")),
+        ("{id: bandit, args: [-r, src]}", "security_scan", ("bandit", "-r", "src")),
+        ("{id: mypy, args: [--config-file, my.ini]}", "type_checking", ("mypy", "--config-file", "my.ini", "src")),
+        ("{id: mypy, args: [-p, pkg]}", "type_checking", ("mypy", "-p", "pkg")),
+        ("{id: ruff-format, args: [--check]}", "quality_gates", ("ruff", "format", "--check", ".")),
+    ],
+)
+def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
+    project: Path, hook: str, stage: str, command: tuple[str, ...]
+) -> None:
+    _install(project.parent / "bin", "bandit", "mypy", "ruff")
+    _write(project, src__a_dot_py="", pyproject_dot_toml="", my_dot_ini="")
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: a, hooks: [{hook}]}}]\n")
+    (found,) = (each for each in detect_stages(project).stages if each.name == stage)
+    assert command in (found.run, *(found.steps or ()))
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("tox.ini", "[testenv]\ncommands_pre =\n    python build.py\n    pip install x\ncommands = pytest tests\n"),
@@ -373,6 +394,40 @@ def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> No
 def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, mypy_dot_ini="\n" * 500_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 500_000, a_dot_py="")
+    began = time.process_time()
+    detect_stages(project)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("long", [" or ".join(["test_a"] * 50), "a/" + "b" * 300])
+def test_word_that_is_too_long_for_a_file_is_none(project: Path, long: str) -> None:
+    _install(project.parent / "bin", "pytest", "mypy")
+    commands = f"pytest -k '{long}'\n    mypy '{long}'"
+    _write(project, tests__test_a_dot_py="", tox_dot_ini=f"[testenv]\ncommands =\n    {commands}\n")
+    assert "unit_tests" in _commands(detect_stages(project))
+
+
+def _repeat_variables() -> str:
+    lines = [f"V{number} = " + f"$(V{number + 1})" * 1000 for number in range(4)]
+    return "\n".join([*lines, "V4 = x", "test:", "\tpytest $(V0)"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Makefile", "a" * 100_000),
+        ("Makefile", _repeat_variables()),
+        ("scripts/test", f"pytest{' ' * 200_000}x"),
+        (".coveragerc", "\n" * 200_000),
+        ("noxfile.py", "def test(session):\n" + "    session.run('pytest', 'tests', x)\n" * 5000),
+    ],
+    ids=["long name", "nested variables", "spaces", "empty lines", "many calls"],
+)
+def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands = pytest tests\n")
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text(text)
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5

@@ -203,6 +203,7 @@ repos:
   - repo: local
     hooks:
       - {id: types, entry: uv run pyright src, language: system, pass_filenames: false}
+      - {id: tests, entry: pytest, args: [-m, not slow], language: system, pass_filenames: false}
 """
     assert _read(".pre-commit-config.yaml", text) == (
         ("ruff", "check", "."),
@@ -210,6 +211,7 @@ repos:
         ("black", "--check", "--line-length=100", "."),
         ("mypy", "--strict", "src", "testing"),
         ("pyright", "src"),
+        ("pytest", "-m", "not slow"),
     )
 
 

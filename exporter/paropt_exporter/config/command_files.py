@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 
 from msgspec import Struct
 
@@ -26,7 +26,7 @@ _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
 _TERMINAL = re.compile(r"\{tty:[^{}:]*:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
-_RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*)(?:[^:="']|=?"[^"]*"|=?'[^']*')*:(?!=)""")
+_RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
@@ -37,6 +37,7 @@ _ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
 _DEEPEST_VARIABLE = 5
+_LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 
 
 class CommandLine(Struct, frozen=True, kw_only=True):
@@ -89,14 +90,20 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
     """Replace variables by their values in the file. Those that a command line may set are empty without one."""
+    known: dict[str, str] = {}
 
     def fill(match: re.Match[str]) -> str:
         name = next(filter(None, match.groups()))
         if name in variables and depth < _DEEPEST_VARIABLE:
-            return _fill_variables(variables[name].strip().strip("\"'"), variables, depth + 1)
+            if name not in known:
+                known[name] = _fill_variables(variables[name].strip().strip("\"'"), variables, depth + 1)
+            return known[name]
         return "" if _ARGUMENTS.fullmatch(name) else match[0]
 
-    return _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
+    if len(line) > _LONGEST_LINE:
+        return ""
+    filled = _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
+    return filled if len(filled) <= _LONGEST_LINE else ""
 
 
 def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
@@ -226,12 +233,13 @@ def _parse_noxfile(text: str) -> Iterator[CommandLine]:
         warnings.simplefilter("ignore")  # about escapes in strings
         module = ast.parse(text)
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    read_lists = cache(partial(_read_lists, module=module))
     inside = {id(node): function for function in functions for node in ast.walk(function)}
     elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
     for node in ast.walk(module):
         function = inside.get(id(node))
         if isinstance(node, ast.Call) and _is_session_call(node, "run") and function not in elsewhere:
-            words = _read_words(node.args, _read_lists(function, module))
+            words = _read_words(node.args, read_lists(function))
             if words is not None:
                 yield CommandLine(text=words, group=function.name if function else "", env=_read_variables(node))
 

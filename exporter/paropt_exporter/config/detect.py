@@ -23,6 +23,11 @@ from paropt_exporter.config.values import Items, Stage
 _MOST_CALLS = 8  # of one tool in a stage
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
+_VALUES_OF_MYPY = frozenset(
+    {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
+    | {"--enable-error-code", "--disable-error-code", "--follow-imports"}
+)
+_RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _SCRIPT_RUNNERS = frozenset({"npm", "pnpm", "yarn", "make"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
@@ -298,11 +303,14 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         case "black" | "isort":
             return _find_first(files, lambda words: bool(_ONLY_CHECKS.intersection(words)) and _has_targets(words))
         case "mypy":
-            calls = _find_first(files, _has_targets)
+            calls = _find_first(files, _names_targets_of_mypy)
             if calls and not (project.mypy_has_targets and any(() in each for each in files)):
                 return calls
-            plain = _find_first(files, lambda words: not _has_targets(words))[:1]
+            plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
             return [(*words, *project.mypy_targets) for words in plain]
+        case "bandit":
+            calls = _find_first(files, lambda words: not _RECURSIVE.isdisjoint(words))
+            return calls or [(*words, "-r", *project.sources) for words in _find_first(files, bool)[:1]]
         case "flake8" | "pyright" | "basedpyright":
             return next(filter(None, files), [])[:_MOST_CALLS]
         case "ty" | "pyrefly":
@@ -327,6 +335,12 @@ def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> li
 
 def _has_targets(arguments: Words) -> bool:
     return any(not word.startswith("-") for word in arguments)
+
+
+def _names_targets_of_mypy(arguments: Words) -> bool:
+    """Return whether a word is neither an option nor the value of one, as in `--config-file mypy.ini`."""
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return any(not word.startswith("-") and before not in _VALUES_OF_MYPY for before, word in pairs)
 
 
 def _mentions_word(text: str, word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 
 from paropt_exporter.config import raw_yaml
@@ -44,7 +45,7 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
             if "manual" in raw_yaml.as_list(hook.get("stages")):
                 continue
             if isinstance(entry, str) and hook.get("pass_filenames") is False:
-                yield CommandLine(text=" ".join([entry, *raw_yaml.list_words(hook.get("args"))]), group=GROUP)
+                yield CommandLine(text=f"{entry} {shlex.join(raw_yaml.list_words(hook.get('args')))}", group=GROUP)
             elif isinstance(name, str) and name in _HOOKS:
                 yield _build_command(name, hook)
 
@@ -60,10 +61,12 @@ def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
     for key, fits in (("exclude", False), ("files", folders is not None)):
         if hook.get(key) and not fits:
             pattern = _shorten(hook[key])
-            return CommandLine(note=f"the hook {name} is not used: no command line can name its files ({key}: {pattern})")
+            return CommandLine(
+                note=f"the hook {name} is not used: no command line can name its files ({key}: {pattern})"
+            )
     targets = tuple(folder for folder in folders[1].rstrip("|").split("|")) if folders else everything
     given = raw_yaml.list_words(hook["args"]) if "args" in hook else _USUAL_ARGUMENTS.get(name, ())
-    kept = (word for word in given if word not in _CHANGES)
+    kept = (word for word in given if word not in _CHANGES and word not in start)
     return CommandLine(text=(*start, *kept, *(target.rstrip("/") for target in targets)), group=GROUP)
 
 

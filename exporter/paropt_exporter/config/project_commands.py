@@ -27,7 +27,7 @@ _PYTHON = re.compile(r"(?:\{envpython\}|(?:.*/)?python[\d.]*|py|\$[({]PYTHON\d?[
 _IN_ENVIRONMENT = re.compile(r"(?:[\w./-]*/)?\.?v?env/bin/([\w.-]+)")  # venv/bin/pytest
 _SUBSTITUTION = re.compile(r"[{}$`]")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_SEPARATOR = re.compile(r"\s*(?:&&|;)\s*")
+_SEPARATOR = re.compile(r"&&|;")
 _OPERATORS = frozenset({"|", "||", "&", ">", ">>", "<", "2>&1"})
 _PROCESSES = re.compile(rf"(?<!\S){command_files.PROCESSES.pattern}(?!\S)")
 

@@ -76,10 +76,10 @@ class Project:
     def has_files(self, arguments: Words) -> bool:
         """Return whether all paths among the arguments exist."""
         paths = (word.partition("::")[0] for word in arguments if "/" in word and not word.startswith("-"))
-        return all((self._root / path).exists() for path in paths)
+        return all(map(self.has_path, paths))
 
     def has_path(self, word: str) -> bool:
-        return (self._root / word).exists()
+        return _exists(self._root / word)
 
     @cached_property
     def _path(self) -> str:
@@ -105,7 +105,7 @@ class Project:
         words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
         paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
         inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
-        return inside and folder.is_dir() and all((folder / path).exists() for path in paths if "/" in path)
+        return inside and _is_folder(folder) and all(_exists(folder / path) for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
         """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
@@ -161,7 +161,7 @@ class Project:
     def unit_tests(self) -> str | None:
         """The folder of the unit tests, `.` for files at the top, None without any test file."""
         named = self._test_paths
-        if len(named) == 1 and (self._root / named[0]).is_dir():
+        if len(named) == 1 and _is_folder(self._root / named[0]):
             return named[0].rstrip("/")
         inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
         inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
@@ -181,8 +181,7 @@ class Project:
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
         return any(
-            self._list_files(path) if set("*?[") & set(path) else (self._root / path).exists()
-            for path in self._test_paths
+            self._list_files(path) if set("*?[") & set(path) else self.has_path(path) for path in self._test_paths
         )
 
     @cached_property
@@ -261,7 +260,7 @@ class Project:
     def _limits_coverage(self) -> bool:
         """Whether the tests fail if they cover too little."""
         names = (".coveragerc", "pyproject.toml", "setup.cfg", "tox.ini")
-        limit = re.compile(r"^\s*fail_under\s*=|--cov-fail-under", re.MULTILINE)
+        limit = re.compile(r"^[^\S\n]*fail_under\s*=|--cov-fail-under", re.MULTILINE)
         calls = (word for words in self.commands.find("pytest") for word in words)
         return any(map(limit.search, (*map(self._read_text, names), *calls)))
 
@@ -372,6 +371,15 @@ class Project:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+
+# Path's own methods raise OSError for a word that is too long for a name, such as an expression after -k.
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _is_in(path: Path, folders: Sequence[str]) -> bool:
