@@ -132,6 +132,16 @@ def told(history: History, pool: str | None = None, output: str = "text") -> str
     return stdout.getvalue()
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_explanation_keeps_within_the_terminal(history: History, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    history.observe(decision(RUN, decide_lane_size(RUN)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    explain.run_explain(history, pool=None, output="text", stdout=terminal)
+    assert max(map(len, terminal.getvalue().splitlines())) <= columns
+
+
 def test_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     text = told(history)

@@ -56,6 +56,13 @@ def test_curve_and_the_settings_are_printed_and_the_config_stays(tmp_path: Path)
     assert not (tmp_path / ".paropt").exists(), "a measurement is no run of the lane"
 
 
+def test_curve_keeps_within_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "find_columns_of_terminal", lambda _: 80)
+    _, stdout, _ = profiled(tmp_path, WAITS)
+    assert max(map(len, stdout.splitlines())) <= 80
+    assert "##" in stdout
+
+
 def test_recommendation_is_written_and_comments_stay(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").touch(mode=0o640)
     _, _, stderr = profiled(tmp_path, WAITS.replace("workers: 2", "workers: {max: 4}"), sizes=(2,), write=True)

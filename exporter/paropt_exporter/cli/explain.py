@@ -14,7 +14,7 @@ from paropt_exporter.autoscaling.decisions import (
     describe_decision,
     replay,
 )
-from paropt_exporter.cli.formatting import format_time
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_time, wrap_for_terminal
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _Key = tuple[str, str, bool]  # pool, kind, and whether the action is hold
 EXIT_DIFFERENT = 1  # of `replay`
+_INDENT = 21  # of lines that continue a sentence, which begins with a time
 _KINDS = ("run", "stream", "target", "band")  # decisions about a size first, about its bounds last
 
 
@@ -43,8 +44,15 @@ def run_explain(history: History, *, pool: str | None, output: str, stdout: Text
     if output == "json":
         stdout.write(json.dumps([_decision_to_json(decision) for decision in chosen], indent=2) + "\n")
     else:
-        sums = [line for decision in chosen for line in _explain_decision(decision)]
-        stdout.write("\n".join([*map(_format_sentence, chosen), "", *sums]) + "\n")
+        columns = find_columns_of_terminal(stdout)
+        sentences = [part for each in chosen for part in wrap_for_terminal(_format_sentence(each), columns, _INDENT)]
+        sums = [
+            part
+            for decision in chosen
+            for line in _explain_decision(decision)
+            for part in wrap_for_terminal(line, columns, len(line) - len(line.lstrip()) + 4)
+        ]
+        stdout.write("\n".join([*sentences, "", *sums]) + "\n")
     return 0
 
 

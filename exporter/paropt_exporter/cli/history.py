@@ -219,9 +219,7 @@ def _format_comparison(before: RunSummary, after: RunSummary, columns: int | Non
         _format_result(after.result),
     )
     heading = wrap_for_terminal(f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}", columns, 2)
-    table = format_fitting_table(
-        _COMPARED_HEADERS, [*rows, total], columns, dispensable=_DISPENSABLE_OF_COMPARISON
-    )
+    table = format_fitting_table(_COMPARED_HEADERS, [*rows, total], columns, dispensable=_DISPENSABLE_OF_COMPARISON)
     return "\n".join([*heading, *table, ""])
 
 
@@ -307,7 +305,9 @@ def run_what_if(
     if output == "json":
         stdout.write(json.dumps(_what_if_to_json(summary, had, seconds, workers), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format_what_if(summary, had, seconds, workers, cores)) + "\n")
+        columns = find_columns_of_terminal(stdout)
+        lines = _format_what_if(summary, had, seconds, workers, cores)
+        stdout.writelines(f"{part}\n" for line in lines for part in wrap_for_terminal(line, columns, 2))
     return 0
 
 
@@ -402,7 +402,7 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
         text = json.dumps(entries, indent=2) + "\n"
     else:
         columns = find_columns_of_terminal(stdout)
-        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config)
+        text = _format_flaky_stages(ordered, lane, columns) + _format_quarantines(config, columns)
     stdout.write(text)
     return 0
 
@@ -410,7 +410,8 @@ def run_flaky(history: History, config: Config, *, lane: str | None, output: str
 def _format_flaky_stages(found: Mapping[tuple[str, str], Flakiness], lane: str | None, columns: int | None) -> str:
     where = f" of lane {lane}" if lane else ""
     if not found:
-        return f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs\n"
+        none = f"no stage{where} has failed and passed with the same files in its last {FLAKY_RUNS} runs"
+        return "\n".join([*wrap_for_terminal(none, columns, 2), ""])
     heading = f"{format_count(len(found), 'flaky stage')}{where}, by the last {FLAKY_RUNS} runs of each lane"
     rows = [_build_flaky_row(*each) for each in found.items()]
     table = format_cut_table(_FLAKY_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_FLAKY)
@@ -421,7 +422,7 @@ def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
     return [each for one in config.stages if one.name == stage for each in one.quarantine]
 
 
-def _format_quarantines(config: Config) -> str:
+def _format_quarantines(config: Config, columns: int | None) -> str:
     """Return a line for each item in quarantine, also of those whose quarantine is over."""
     found = [(stage.name, each) for stage in config.stages for each in stage.quarantine]
     if not found:
@@ -432,7 +433,9 @@ def _format_quarantines(config: Config) -> str:
         f"{', which is over' if is_over(each, today) else ''}"
         for stage, each in found
     ]
-    return "\n".join(["", "in quarantine", *lines, ""])
+    return "\n".join(
+        ["", "in quarantine", *(part for line in lines for part in wrap_for_terminal(line, columns, 4)), ""]
+    )
 
 
 def _build_flaky_row(place: tuple[str, str], flaky: Flakiness) -> tuple[str, ...]:

@@ -49,7 +49,9 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
     else:
         stdout.write(to_text(plan, columns=find_columns_of_terminal(stdout), hits=_find_hits(previews)))
     if previews is not None and output != "json":
-        stdout.writelines(f"{line}\n" for line in _format_previews(plan, previews))
+        columns = find_columns_of_terminal(stdout)
+        for line in _format_previews(plan, previews):
+            stdout.writelines(f"{part}\n" for part in wrap_for_terminal(line, columns, _CLOSING_INDENT))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
 

@@ -13,6 +13,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.cli.config_edit import edit_config, write_config
+from paropt_exporter.cli.formatting import find_columns_of_terminal, wrap_for_terminal
 from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError
 from paropt_exporter.events import RunRecord, Strategy
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
     from paropt_exporter.plan import Plan
 
-_HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task", "")
+_HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task")
 _BAR_CHARACTERS = 30
+_INDENT = 13  # of lines that continue the recommendation
 _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
 _ONE_SIZE = "a stage of one task says nothing about its lane: split its work (items)"
 
@@ -71,7 +73,8 @@ def run(
     if output == "json":
         stdout.write(json.dumps(_to_json(wanted, points, advice), indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format_text(wanted, points, advice)) + "\n")
+        columns = find_columns_of_terminal(stdout)
+        stdout.write("\n".join(_format_text(wanted, points, advice, columns)) + "\n")
     if write and advice is not None:
         write_config(config, {"lanes": {wanted.lane: advice.settings}}, by_hand=_by_hand(wanted.lane))
         stderr.write(f"{config.path}: lane {wanted.lane} has these settings now\n")
@@ -153,25 +156,34 @@ def _build_settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
     return {**changed, "workers": bounds.start if bounds.fixed else workers}
 
 
-def _format_text(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | None) -> Iterator[str]:
+def _format_text(
+    wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | None, columns: int | None
+) -> Iterator[str]:
     yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
     yield ""
-    slowest = max(point.seconds for point in points)
-    rows = [_HEADERS, *(_build_row(point, times, slowest) for point, times in stage_profiler.iter_speed_ups(points))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        yield "  ".join([*cells, row[-1]]).rstrip()
+    yield from _iter_table(points, columns)
     yield ""
     if advice is None:
-        yield f"recommended  nothing: {_ONE_SIZE}"
+        yield from wrap_for_terminal(f"recommended  nothing: {_ONE_SIZE}", columns, _INDENT)
         return
-    yield f"recommended  {_format_reason(advice.found)}"
-    yield f"             lanes: {format_flow({wanted.lane: dict(advice.settings)})}"
+    yield from wrap_for_terminal(f"recommended  {_format_reason(advice.found)}", columns, _INDENT)
+    yield f"{'':{_INDENT}}lanes: {format_flow({wanted.lane: dict(advice.settings)})}"
 
 
-def _build_row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
-    bar = "#" * max(1, round(_BAR_CHARACTERS * point.seconds / slowest)) if slowest > 0 else ""
+def _iter_table(points: Sequence[Point], columns: int | None) -> Iterator[str]:
+    """Yield a row for each point, with a bar as long as the terminal leaves room for, if there is any."""
+    measured = [*stage_profiler.iter_speed_ups(points)]
+    rows = [_HEADERS, *(_build_row(point, times) for point, times in measured)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    slowest = max(point.seconds for point in points)
+    room = _BAR_CHARACTERS if columns is None else min(_BAR_CHARACTERS, columns - sum(widths) - 2 * len(widths))
+    lengths = [max(1, round(room * point.seconds / slowest)) if slowest > 0 < room else 0 for point, _ in measured]
+    for row, length in zip(rows, [0, *lengths], strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join([*cells, "#" * length]).rstrip()
+
+
+def _build_row(point: Point, times: float) -> tuple[str, ...]:
     return (
         point.strategy.value,
         str(point.workers),
@@ -180,7 +192,6 @@ def _build_row(point: Point, times: float, slowest: float) -> tuple[str, ...]:
         f"{times:.1f}x",
         f"{point.cores:.1f}",
         f"{point.memory_peak_bytes / 1e6:.0f} MB",
-        bar,
     )
 
 
