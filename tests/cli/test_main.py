@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter._version import __version__
-from paropt_exporter.cli import commands, flags, main
+from paropt_exporter.cli import commands, flags, main, streams
 from paropt_exporter.errors import ConfigError, HistoryError, UsageError
 
 
@@ -54,6 +55,18 @@ def test_unknown_flag_is_named_instead_of_its_value(
     with pytest.raises(SystemExit):
         main.main(arguments)
     assert capsys.readouterr().err.startswith(f"paropt-exporter: {said} (")
+
+
+@pytest.mark.parametrize("arguments", [["--lnae", "docs"], ["--config.file", "no-such-file-in-this-folder.yml"]])
+def test_error_breaks_between_words_on_a_terminal(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams.LineStream, "columns", 50)
+    with contextlib.suppress(SystemExit):
+        main.main(arguments)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert len(first) <= 50
+    assert others and all(line.startswith("  ") and len(line) <= 50 for line in others)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.cli.screen import ConsoleScreen
+from paropt_exporter.cli.streams import LineStream
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.executors.commands.output import Capture
@@ -230,6 +231,12 @@ def test_quiet_shows_only_failures() -> None:
     assert watched.lines(samples.stage_ended("lint"), failed(output="why\n"), bad) == [
         "--- lint", "why", "---", "unit failed after 2.0 s: exit 1",
     ]  # fmt: skip
+
+
+def test_sentence_breaks_between_words_on_a_terminal(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LineStream, "columns", 40)
+    watched.screen.say("state: lint failed; unit_tests and integration_tests passed")
+    assert watched.lines() == ["state: lint failed; unit_tests", "         and integration_tests passed"]
 
 
 def test_quiet_leaves_out_news_and_keeps_warnings() -> None:

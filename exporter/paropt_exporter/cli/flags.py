@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS, WORDS
+from paropt_exporter.cli.streams import print_error
 from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.errors import EXIT_USAGE
 
@@ -65,7 +66,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
-        self.exit(EXIT_USAGE, f"{PROGRAM}: {message} (see {self.prog} --help)\n")
+        print_error(f"{PROGRAM}: {message} (see {self.prog} --help)")
+        self.exit(EXIT_USAGE)
 
     def _find_misspelled_flag(self) -> str | None:
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
@@ -410,6 +412,7 @@ def _add_output_flag(command: Parser, help_text: str = "print text or JSON (defa
 def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
+        metavar="info|prune|verify",
         choices=("info", "prune", "verify"),
         help="info: show its folder and size; prune: remove the results that were not used for longest; verify: "
         "remove damaged ones",

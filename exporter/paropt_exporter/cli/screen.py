@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
 from paropt_exporter.cli import summary
-from paropt_exporter.cli.formatting import format_count, format_line, format_seconds
+from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, wrap_for_terminal
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
+_TIME_COLUMNS = 9  # of the time of day and a space before each line
 _SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
 _SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
 
@@ -115,11 +116,13 @@ class ConsoleScreen:
         return self._out_writer.wait(timeout_seconds) and shown
 
     def say(self, sentence: str) -> None:
-        self._show_line(sentence)
+        columns = None if self._json_logs else self._err.columns
+        lines = wrap_for_terminal(f"{'':{_TIME_COLUMNS}}{sentence}", columns, _TIME_COLUMNS)
+        self._show_line("\n".join(lines)[_TIME_COLUMNS:])
 
     def inform(self, sentence: str) -> None:
         if not self._quiet:
-            self._show_line(sentence)
+            self.say(sentence)
 
     def show(self, text: str) -> None:
         self._queue_write(lambda: self._write_text(text), text)

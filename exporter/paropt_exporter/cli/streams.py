@@ -131,6 +131,15 @@ class LineStream:
         discard_output(self._stream)
 
 
+def print_error(text: str) -> None:
+    """Print a message to stderr if that is open. On a terminal, its lines break between words."""
+    from paropt_exporter.cli.formatting import wrap_for_terminal  # here: few commands fail
+
+    stream = LineStream(sys.stderr)
+    columns = stream.columns
+    stream.write_line("\n".join(part for line in text.split("\n") for part in wrap_for_terminal(line, columns, 2)))
+
+
 def _occupy_standard_descriptors() -> None:
     """Open closed standard descriptors. Otherwise the next opened file gets one, and children write into it."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
