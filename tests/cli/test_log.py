@@ -45,7 +45,8 @@ class Kept:
         stage = label.partition("[")[0]
         sink = self.logs.open_sink(stage, number, label, item, attempt)
         assert sink is not None
-        sink.write(output)
+        if output:
+            sink.write(output)
         sink.close(lambda: output)
         if result is not None:
             self.logs.observe(task(stage, number=number, attempt=attempt, result=result))
@@ -116,6 +117,15 @@ def test_failed_leaves_out_successful_attempts(kept: Kept) -> None:
     out = printed(kept.folder, failed=True)[0]
     assert out.count("---") == 2
     assert "passes" not in out
+
+
+def test_failed_attempt_without_output_is_named(kept: Kept) -> None:
+    kept.begin("20261129T101112-0a1b2c")
+    kept.attempt("lint", b"", result=Result.FAILURE)
+    kept.end("20261129T101112-0a1b2c")
+    out, err = printed(kept.folder, failed=True)
+    assert out == ""
+    assert err.startswith("run 20261129T101112-0a1b2c: no output of lint, failure after ")
 
 
 def test_failed_reports_that_nothing_failed(kept: Kept) -> None:

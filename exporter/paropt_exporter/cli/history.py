@@ -18,6 +18,7 @@ from paropt_exporter.cli.formatting import (
     format_cut_table,
     format_fitting_table,
     format_line,
+    format_seconds,
     format_time,
     wrap_for_terminal,
 )
@@ -212,8 +213,8 @@ def _format_comparison(before: RunSummary, after: RunSummary, columns: int | Non
     rows = [_build_comparison_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     total = (
         "whole run",
-        f"{before.duration_seconds:.1f} s",
-        f"{after.duration_seconds:.1f} s",
+        format_seconds(before.duration_seconds),
+        format_seconds(after.duration_seconds),
         _format_change(before.duration_seconds, after.duration_seconds),
         _format_result(before.result),
         _format_result(after.result),
@@ -236,9 +237,9 @@ def _build_comparison_row(name: str, before: StageSummary | None, after: StageSu
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    if stage is None:
+    if stage is None or stage.result is Result.SKIP:
         return "-"
-    return "cached" if _is_cached(stage) else f"{stage.duration_seconds:.1f} s"
+    return "cached" if _is_cached(stage) else format_seconds(stage.duration_seconds)
 
 
 def _is_cached(stage: StageSummary) -> bool:

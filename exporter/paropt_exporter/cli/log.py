@@ -129,6 +129,8 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
         output = clean_output(reader.read_output(attempt))
         if len(chosen) > 1:
             stdout.write(f"--- {_format_heading(attempt)}\n")
+        elif not output:
+            stderr.write(f"run {run_id}: no output of {_format_heading(attempt)}\n")
         stdout.write(output if output.endswith("\n") or not output else f"{output}\n")
 
 
