@@ -93,7 +93,7 @@ def measure(
     all of them alike. Raises ProfilingFailed at the first run that does not succeed.
     """
     wanted = [(plan, size) for plan in plans for size in workers]
-    tell(f"1 run to warm up, then {runs} rounds of {len(wanted)}")
+    tell(f"1 run to warm up, then {runs} round{'' if runs == 1 else 's'} of {len(wanted)}")
     _run_trial(plans[0], workers[-1], execute)
     trials: dict[tuple[Strategy, int], list[Trial]] = {}
     for number in range(1, runs + 1):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
@@ -111,7 +112,7 @@ def _run_plan(flags: Flags) -> int:
     loaded = _load_config(flags)
     planned = _build_plan(flags, loaded)
     if planned.choice:
-        print(planned.choice, file=sys.stderr)
+        print_message(planned.choice)
     previews = _preview_cache(planned) if getattr(flags, "why", False) else None
     return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
 
@@ -228,7 +229,7 @@ def _keep_affected(flags: Flags, loaded: Config) -> Config:
         affected = choose_affected(loaded, loaded.stages, find_changes(loaded.root, flags.affected or None))
     except UnknownChange as error:
         raise UsageError(f"--affected: {error}") from None
-    print(affected.describe(), file=sys.stderr)
+    print_message(affected.describe())
     return replace(loaded, stages=tuple(stage for stage in loaded.stages if stage.name in affected.reasons))
 
 
@@ -238,7 +239,7 @@ def _choose_lane(flags: Flags, root: Path) -> str:
     lane = _get_lane(flags)
     if lane == AUTO:
         lane, why = choose_lane(root, flags.affected or None)
-        print(f"lane {lane}: {why}", file=sys.stderr)
+        print_message(f"lane {lane}: {why}")
     return lane
 
 
@@ -272,7 +273,7 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
                 "cpu_demands": history.load_cpu_demands(lane),
             }
     except HistoryError as error:
-        print(f"{error}", file=sys.stderr)
+        print_message(f"{error}")
         return {}
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS, WORDS
-from paropt_exporter.cli.streams import print_error
+from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.errors import EXIT_USAGE
 
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
-        print_error(f"{PROGRAM}: {message} (see {self.prog} --help)")
+        print_message(f"{PROGRAM}: {message} (see {self.prog} --help)")
         self.exit(EXIT_USAGE)
 
     def _find_misspelled_flag(self) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import format_count, format_line
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, format_line, wrap_for_terminal
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -95,8 +95,9 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     print(f"  to run it: paropt-exporter{named}", file=stdout)
     print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is this machine's own, and git ignores it", file=stdout)
+    columns = find_columns_of_terminal(stdout)
     for note in detected.notes:
-        print(f"  {format_line(note)}", file=stdout)
+        print(*wrap_for_terminal(f"  {format_line(note)}", columns, 4), sep="\n", file=stdout)
     return 0
 
 

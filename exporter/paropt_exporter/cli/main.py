@@ -80,7 +80,7 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             sys.stdout, sys.stderr = ours  # a call may have replaced them, even by None
         return _flush_output(code)
     except ParoptError as error:
-        streams.print_error(
+        streams.print_message(
             "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
         )
         return error.exit_code
@@ -93,11 +93,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         if flags.log_level == "debug":
             raise
         if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-            streams.print_error(
+            streams.print_message(
                 f"{PROGRAM}: the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
             )
             return EXIT_INTERNAL
-        streams.print_error(
+        streams.print_message(
             f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
         )
         return EXIT_INTERNAL
@@ -150,6 +150,6 @@ def _flush_output(code: int) -> int:
         from paropt_exporter.errors import EXIT_INTERNAL
 
         streams.discard_output(sys.stdout)
-        streams.print_error(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
+        streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
         return EXIT_INTERNAL
     return code

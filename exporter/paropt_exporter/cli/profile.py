@@ -13,7 +13,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.cli.config_edit import edit_config, write_config
-from paropt_exporter.cli.formatting import find_columns_of_terminal, wrap_for_terminal
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, wrap_for_terminal
 from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError
 from paropt_exporter.events import RunRecord, Strategy
@@ -159,7 +159,7 @@ def _build_settings(found: Recommendation, lane: Lane) -> dict[str, Any]:
 def _format_text(
     wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | None, columns: int | None
 ) -> Iterator[str]:
-    yield f"{wanted.stage} of lane {wanted.lane}, the median of {wanted.runs} runs each"
+    yield f"{wanted.stage} of lane {wanted.lane}, the median of {format_count(wanted.runs, 'run')} each"
     yield ""
     yield from _iter_table(points, columns)
     yield ""

@@ -131,7 +131,7 @@ class LineStream:
         discard_output(self._stream)
 
 
-def print_error(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message to stderr if that is open. On a terminal, its lines break between words."""
     from paropt_exporter.cli.formatting import wrap_for_terminal  # here: few commands fail
 
