@@ -46,6 +46,10 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (["--lane", "docs", "--zzz=1"], "there is no flag --zzz"),
         (["history", "--zzz"], "there is no flag --zzz"),
         (["plan", "--lnae", "docs"], "there is no flag --lnae: did you mean --lane?"),
+        (
+            ["plan", "--affected"],
+            "plan has no --affected: `paropt-exporter --dry-run --affected …` shows the plan of such a run",
+        ),
         (["history", "--whatif", "2"], "there is no flag --whatif: did you mean --what-if?"),
     ],
 )

@@ -73,6 +73,8 @@ class Parser(argparse.ArgumentParser):
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
         for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
+            if self.prog == f"{PROGRAM} plan" and flag in build_parser().options and flag not in self.options:
+                return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
             if flag.startswith("--") and flag not in self._option_string_actions:
                 from difflib import get_close_matches  # needed here only
 
