@@ -222,6 +222,22 @@ def _stuck() -> Iterator[Story]:
         },
         then={"16m": (), "30m": ()},
     )
+    ended = series(families.RUN_LAST_COMPLETION, LANE)
+    waits = stage("waits", running="1x40", cpu="100x40", progress="0x40")
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # The last run ended at 10m, and the next one hangs from its start.
+        given={**waits, ended: "600x9 1200x30"},
+        then={"29m": (), "30m": (firing("waits"),), "39m": (firing("waits"),)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        # Runs of five minutes, each of which begins when the one before has ended: no scrape sees the end of one.
+        given={**waits, ended: "0x4 300x4 600x4 900x4 1200x4 1500x4 1800x4 2100x4"},
+        then={"16m": (), "30m": (), "39m": ()},
+    )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,

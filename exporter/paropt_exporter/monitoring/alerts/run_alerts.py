@@ -137,8 +137,8 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, and none "
-            "of its tasks has ended. It waits for something that does not come."
+            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, none of its "
+            "tasks has ended, and neither has a run of its lane. It waits for something that does not come."
         ),
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
@@ -166,11 +166,17 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_stage_query(series: SeriesSelector) -> str:
-    """Build the query for running stages that use no CPU and complete no task."""
+    """Build the query for running stages that use no CPU and complete no task.
+
+    Of a lane that is run again as soon as it ends, each scrape may see a running stage without progress: it is not
+    stuck if runs end.
+    """
     return (
         f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
-        f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0"
+        f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0\n"
+        "unless on (job, instance, project, lane)\n"
+        f"changes({series.select_now(families.RUN_LAST_COMPLETION)}[{series.window}]) > 0"
     )
 
 
