@@ -344,6 +344,13 @@ def _overdue() -> Iterator[Story]:
             "46m": (never,),
         },
     )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # Of a shorter interval than two and a half minutes, five minutes count.
+        given=lane("often", success="0x60", every="60x60"),
+        then={"10m": (), "11m": (firing("often"),)},
+    )
     never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
     late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
     yield Story(
@@ -373,6 +380,8 @@ def _overdue() -> Iterator[Story]:
         given={
             **lane("in_time", success="600x29 1800x30"),
             **lane("failed_once", failures="1x60"),
+            # Each evaluation comes 20 s after the end of a run.
+            **lane("longer_than_its_interval", success="0 40+60x58", every="5x60"),
             **lane("not_repeated", success="0x60", failures="5x60", every=""),
         },
         then={"30m": (), "40m": ()},

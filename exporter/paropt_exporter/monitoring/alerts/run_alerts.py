@@ -19,6 +19,8 @@ _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
 _FLAKY_RATIO = "0.01"  # one failure in a hundred: rare enough to be doubted, frequent enough to be met
 _FLAKY_ATTEMPTS = "1.5"  # two: one alone may be the machine's fault. `increase` extrapolates
+# Runs that take longer than a short interval succeed in turn, and each evaluation may come between two of them.
+_SHORTEST_OVERDUE_SECONDS = "300"
 _ENOUGH_RUNS = 5  # an average of fewer runs is not comparable
 
 
@@ -338,8 +340,8 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning=(
-            "The lane runs with `--every`. Its last success is older than two full periods, or at least two runs have "
-            "ended and none has succeeded."
+            "The lane runs with `--every`. Its last success is older than two full periods and five minutes, or at "
+            "least two runs have ended and none has succeeded."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
@@ -368,7 +370,7 @@ def _build_overdue_query(series: SeriesSelector) -> str:
     succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
     unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
     return (
-        f"time() - {succeeded} > 2 * {interval}\n"
+        f"time() - {succeeded} > clamp_min(2 * {interval}, {_SHORTEST_OVERDUE_SECONDS})\n"
         f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
         f"unless\n{succeeded}"
     )
