@@ -229,22 +229,37 @@ def _iter_deliveries_stories() -> Iterator[Story]:
         severity="warning",
         labels=labels,
         description=(
-            "Within the last 15 minutes the exporter on build-1:10178 (project shop) failed to deliver the final "
-            "values of a run (pushgateway), and delivered those of none."
+            "The exporter on build-1:10178 (project shop) failed to deliver the final values of a run (pushgateway), "
+            "and has delivered those of none since."
         ),
     )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given={failure: "0x29 1x30", success: "6x1 7x58"},
-        then={"29m": (), "30m": (firing,), "44m": (firing,), "45m": ()},
+        given={failure: "0x29 1x70", success: "6x1 7x98"},
+        then={"29m": (), "30m": (firing,), "44m": (firing,), "100m": (firing,)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # Soon after a success.
+        given={failure: "0x8 1x60", success: "0x4 1x64"},
+        then={"9m": (), "19m": (), "20m": (firing,), "60m": (firing,)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # Without another delivery it ends after a day.
+        step="4m",
+        given={failure: "0x2 1x400", success: "7x403"},
+        then={"8m": (), "12m": (firing,), "12h": (firing,), "24h8m": (firing,), "24h12m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
         # The next run's delivery resolves it.
         given={failure: "0x4 1x40", success: "7x9 8x35"},
-        then={"9m": (firing,), "10m": (), "19m": ()},
+        then={"9m": (firing,), "10m": (), "19m": (), "30m": ()},
     )
     other = {**labels, "target": "textfile"}
     yield Story(
@@ -252,14 +267,14 @@ def _iter_deliveries_stories() -> Iterator[Story]:
         shows=Shows.SILENCE,
         given={
             failure: "7x40",
-            series(families.DELIVERIES, other, result="success"): "0x4 1x35",
+            series(families.DELIVERIES, other, result="success"): "0x8 1x31",
             series(families.DELIVERIES, other, result="failure"): "0x8 1x31",
         },
-        then={"5m": (), "10m": (), "19m": (), "40m": ()},
+        then={"5m": (), "9m": (), "20m": (), "40m": ()},
     )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
-        given={failure: "0x4 1x4 stale _ 0x30", success: "0x8 stale _ 0x30"},
-        then={"9m": (firing,), "12m": (firing,), "20m": ()},
+        given={failure: "0x4 1x4 stale _ 0x30", success: "0x8 stale _ 0x20 1x9"},
+        then={"9m": (firing,), "12m": (firing,), "31m": (firing,), "32m": ()},
     )

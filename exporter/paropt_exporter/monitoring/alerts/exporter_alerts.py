@@ -5,10 +5,10 @@ from __future__ import annotations
 from paropt_exporter import families
 from paropt_exporter.monitoring.alerts import questions
 from paropt_exporter.monitoring.alerts.rules import POOL, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.selectors import REMEMBERED, WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.alerts.selectors import BRIDGE, REMEMBERED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
-_DOWN = "ParoptExporterDown"
+_DOWN, _DELIVERIES_FAILING = "ParoptExporterDown", "ParoptDeliveriesFailing"
 _GAP_OF_PROMETHEUS = "1h"  # in which it reads its log again, or is upgraded
 
 
@@ -232,19 +232,20 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
 
 def _build_deliveries_alert(series: SeriesSelector) -> Alert:
     return Alert(
-        name="ParoptDeliveriesFailing",
+        name=_DELIVERIES_FAILING,
         conditions=(Condition(expr=_build_undelivered_query(series), level=Level.WARNING),),
         summary="The final values of runs do not arrive where they are sent.",
         title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
         description=(
-            "Within the last 15 minutes the exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed "
-            "to deliver the final values of a run ({{ $labels.target }}), and delivered those of none."
+            "The exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed to deliver the final values "
+            "of a run ({{ $labels.target }}), and has delivered those of none since."
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning=(
             "A push to the Pushgateway, or the writing of the textfile, failed after its retries, and none has "
-            "succeeded since. A run whose values were delivered after a failure resolves it: totals are in both."
+            "succeeded since. A run whose values were delivered after a failure resolves it: totals are in both. "
+            "Otherwise it ends a day after the last failure."
         ),
         impact=(
             "The Pushgateway or the textfile has the values of an earlier run, and so have alerts and panels that read "
@@ -265,12 +266,21 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_undelivered_query(series: SeriesSelector) -> str:
-    """Build the query for targets of which a delivery failed and none succeeded."""
-    success, failure = (
-        f"sum without (result) ({series.increase(families.DELIVERIES, '15m', result=result)}) > 0"
-        for result in families.DELIVERY_RESULTS
+    """Build the query for targets of which a delivery failed and none has succeeded since.
+
+    The next run of a lane may begin hours after the failure, which is no success.
+    """
+    success, failure = families.DELIVERY_RESULTS
+    return (
+        f"(\n  {_count_deliveries(series, failure, '15m')}\nor\n  {_count_deliveries(series, failure, REMEMBERED)}\n"
+        "and on (job, instance, project, target)\n"
+        f"  {series.select_firing(_DELIVERIES_FAILING, BRIDGE)}\n)\n"
+        f"unless\n{_count_deliveries(series, success, '15m')}"
     )
-    return f"{failure}\nunless\n{success}"
+
+
+def _count_deliveries(series: SeriesSelector, result: str, over: str) -> str:
+    return f"sum without (result) ({series.increase(families.DELIVERIES, over, result=result)}) > 0"
 
 
 def _build_reload_alert(series: SeriesSelector) -> Alert:
