@@ -84,6 +84,11 @@ def test_a_dashboard_has_a_stable_uid_and_links_to_the_others(dashboard: dict[st
     assert (link["type"], link["tags"], link["keepTime"], link["includeVars"]) == ("dashboards", ["paropt"], True, True)
 
 
+def test_marks_are_of_alerts_that_notify() -> None:
+    (marks,) = FILES["dashboards/overview.json"]["annotations"]["list"]
+    assert 'severity!="info"' in marks["expr"]
+
+
 @each_dashboard
 def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
     text = json.dumps(dashboard)
