@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter import families as names
 from support.generated import load_dashboards
 
 FILES = load_dashboards()
@@ -53,6 +54,13 @@ def test_job_and_instance_allow_one_several_or_all(dashboard: dict[str, Any], na
     assert (variable["label"], variable["type"]) == (name.capitalize(), "query")
     assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (True, True, ".+")
     assert variable["current"]["value"] == ["$__all"]
+
+
+@pytest.mark.parametrize("name", ["overview", "lane"])
+def test_jobs_and_instances_of_pushed_lanes_can_be_chosen(name: str) -> None:
+    """A Pushgateway has a lane's series, and none of an exporter."""
+    variables = get_variables(FILES[f"dashboards/{name}.json"])
+    assert all(names.STAGE_INFO.name in variables[label]["query"] for label in ("job", "instance"))
 
 
 @each_dashboard
