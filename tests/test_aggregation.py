@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import aggregation, families
-from paropt_exporter.events import Bottleneck, Event, Result
+from paropt_exporter.events import Bottleneck, Event, Result, Scope, Severity
 from support.event_samples import (
     CRITICAL,
     LIMIT,
@@ -123,6 +123,14 @@ def test_warning_is_no_breach() -> None:
 
 def test_skipped_stage_keeps_values_of_its_last_run() -> None:
     assert {name for name, _ in left(stage_ended(result=Result.SKIP))} == {families.STAGE_LAST_RESULT.name}
+
+
+def test_stage_that_was_skipped_as_unchanged_breaks_no_limit_any_more() -> None:
+    cached = replace(stage_ended(sla=None), scope=Scope.CACHED, tasks_cached=1)
+    for severity in Severity:
+        assert left(cached)[families.SLA_BREACHED.name, (*LINT, severity.value)] == 0.0
+    in_part = replace(cached, tasks=2)
+    assert families.SLA_BREACHED.name not in {name for name, _ in left(in_part)}
 
 
 def test_only_a_success_changes_the_last_success() -> None:

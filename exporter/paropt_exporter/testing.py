@@ -141,7 +141,7 @@ class FakeWorkers:
     """Pools for an engine under test. `scripts` maps a stage to the scripts of its attempts, in order.
 
     The last script of a stage repeats. `sizes` limits pools by name (default: 1000). `started` lists the started
-    attempts as (time, label), in order.
+    attempts as (time, label), in order. `gil_bound` has the stages whose functions compute in Python.
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class FakeWorkers:
         self.started: list[tuple[float, str]] = []
         self.attempts: list[FakeRunning] = []
         self.peak = 0
+        self.gil_bound: set[str] = set()
         self._clock = clock
         self._inbox = inbox
         self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}
@@ -200,8 +201,8 @@ class FakeWorkers:
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
         return ()
 
-    def is_gil_bound(self, stage: str) -> bool:  # noqa: ARG002 -- the protocol has it
-        return False
+    def is_gil_bound(self, stage: str) -> bool:
+        return stage in self.gil_bound
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         return ()

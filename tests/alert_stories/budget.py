@@ -48,9 +48,9 @@ def _iter_pair_stories(rate: float, long: str, short: str, severity: str, step: 
     longest = _SECONDS[short] // 2
 
     def lane(
-        name: str, *, checks: str = "200", broken: str = over, lately: str = over, every: int = 0
+        name: str, *, checks: str = "200", broken: str = over, lately: str = over, every: str = ""
     ) -> dict[str, str]:
-        interval = {series(families.RUN_INTERVAL, {**TARGET, "lane": name}): f"{every}x200"} if every else {}
+        interval = {series(families.RUN_INTERVAL, {**TARGET, "lane": name}): every} if every else {}
         return {
             format_series(recording.select_checks(RECORDED, long), _lane_labels(name)): f"{checks}x200",
             format_series(recording.select_violations(RECORDED, long), _lane_labels(name)): f"{broken}x200",
@@ -75,7 +75,7 @@ def _iter_pair_stories(rate: float, long: str, short: str, severity: str, step: 
         step=f"{step}m",
         given={
             **lane("busy"),
-            **lane("just_often_enough", every=longest),
+            **lane("just_often_enough", every=f"{longest}x200"),
             **lane("just_enough_checks", checks="100"),
         },
         # The short span ends after its own length, and the alert is kept for as long again.
@@ -89,9 +89,23 @@ def _iter_pair_stories(rate: float, long: str, short: str, severity: str, step: 
             **lane("slow_burn", broken=under),
             **lane("over_by_now", lately=under),
             **lane("too_few_checks", checks="99"),
-            **lane("seldom", every=longest + 1),
+            **lane("seldom", every=f"{longest + 1}x200"),
+            **lane("seldom_and_restarted", every=f"{longest + 1}x1 _ {longest + 1}x200"),
         },
-        then={"0m": (), "30m": ()},
+        then={"0m": (), f"{2 * step}m": (), "30m": ()},
+    )
+    # Its interval is known for five minutes more.
+    known = 2 * step + 5
+    yield Story(
+        alert=_BURN,
+        shows=Shows.FIRING,
+        step=f"{step}m",
+        given=lane("repeated_no_more", every=f"{longest + 1}x1 stale"),
+        then={
+            "0m": (),
+            f"{known - step}m": (),
+            f"{known}m": (_build_burn_firing("repeated_no_more", percent, long, short, severity),),
+        },
     )
 
 

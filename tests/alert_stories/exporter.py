@@ -87,13 +87,7 @@ def _exporter(host: str, *, up: str, serves_on: str) -> dict[str, str]:
 
 def _iter_down_stories() -> Iterator[Story]:
     alert = "ParoptExporterDown"
-    firing = Firing(
-        severity="warning",
-        labels=_target("build-1"),
-        description=(
-            "build-1 of job ci has not answered for 5 minutes. It is one of those that serve until they are stopped."
-        ),
-    )
+    firing = _down("build-1")
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
@@ -110,19 +104,43 @@ def _iter_down_stories() -> Iterator[Story]:
         },
         then={"10m": (), "30m": ()},
     )
+    until_it_answers, gap, long_gap, found = map(_down, ("until_it_answers", "gap", "long_gap", "found"))
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        # After a day, an exporter that is down is no longer reported.
         step="5m",
-        given=_exporter("build-1", up="1x1 0x300", serves_on="1x1 stale"),
-        then={"24h": (firing,), "24h10m": ()},
+        given={
+            **_exporter("until_it_answers", up="1x1 0x300 1x40", serves_on="1x1 stale _x300 1x40"),
+            # Prometheus was down for half an hour, for two and a half, for 22 and for 25.
+            **_exporter("gap", up="1x1 0x300 stale _x5 0x40", serves_on="1x1 stale"),
+            **_exporter("long_gap", up="1x1 0x300 stale _x29 0x9", serves_on="1x1 stale"),
+            **_exporter("found", up="1x1 stale _x264 0x80", serves_on="1x1 stale"),
+            **_exporter("forgotten", up="1x1 stale _x300 0x40", serves_on="1x1 stale"),
+        },
+        then={
+            "22h15m": (until_it_answers, gap, long_gap),
+            "22h20m": (until_it_answers, gap, long_gap, found),
+            "25h10m": (until_it_answers, gap, long_gap, found),
+            "25h15m": (found,),
+            "25h50m": (gap, found),
+            "27h55m": (gap, found),
+        },
     )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
         given=_exporter("build-1", up="1x4 0x4 1x4 0x20", serves_on="1x4 stale _x3 1x4 stale"),
         then={"9m": (), "10m": (), "19m": (), "20m": (firing,)},
+    )
+
+
+def _down(host: str) -> Firing:
+    return Firing(
+        severity="warning",
+        labels=_target(host),
+        description=(
+            f"{host} of job ci has not answered for 5 minutes. It is one of those that serve until they are stopped."
+        ),
     )
 
 

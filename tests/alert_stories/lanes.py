@@ -222,6 +222,22 @@ def _stuck() -> Iterator[Story]:
         },
         then={"16m": (), "30m": ()},
     )
+    ended = series(families.RUN_LAST_COMPLETION, LANE)
+    waits = stage("waits", running="1x40", cpu="100x40", progress="0x40")
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # The last run ended at 10m, and the next one hangs from its start.
+        given={**waits, ended: "600x9 1200x30"},
+        then={"29m": (), "30m": (firing("waits"),), "39m": (firing("waits"),)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        # Runs of five minutes, each of which begins when the one before has ended: no scrape sees the end of one.
+        given={**waits, ended: "0x4 300x4 600x4 900x4 1200x4 1500x4 1800x4 2100x4"},
+        then={"16m": (), "30m": (), "39m": ()},
+    )
     yield Story(
         alert=alert,
         shows=Shows.RESTART,
@@ -328,6 +344,13 @@ def _overdue() -> Iterator[Story]:
             "46m": (never,),
         },
     )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # Of a shorter interval than two and a half minutes, five minutes count.
+        given=lane("often", success="0x60", every="60x60"),
+        then={"10m": (), "11m": (firing("often"),)},
+    )
     never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
     late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
     yield Story(
@@ -357,6 +380,8 @@ def _overdue() -> Iterator[Story]:
         given={
             **lane("in_time", success="600x29 1800x30"),
             **lane("failed_once", failures="1x60"),
+            # Each evaluation comes 20 s after the end of a run.
+            **lane("longer_than_its_interval", success="0 40+60x58", every="5x60"),
             **lane("not_repeated", success="0x60", failures="5x60", every=""),
         },
         then={"30m": (), "40m": ()},

@@ -264,7 +264,9 @@ def _find_name(rule: Rule) -> str:
 
 
 def _rename_rule(rule: Rule, name: str) -> Rule:
-    return {**rule, "alert" if "alert" in rule else "record": name}
+    """Return the rule with another name, by which it finds its own alerts, too."""
+    expr = rule["expr"].replace(f'alertname="{_find_name(rule)}"', f'alertname="{name}"')
+    return {**rule, "alert" if "alert" in rule else "record": name, "expr": expr}
 
 
 def _belongs_to(expected: Mapping[str, Any], rule: Rule) -> bool:

@@ -208,22 +208,24 @@ def _at_maximum() -> Iterator[Story]:
 def _memory() -> Iterator[Story]:
     alert = "ParoptMemoryPressure"
 
-    def host(name: str, left: str, limit: str = "16000000000x60") -> dict[str, str]:
-        labels = {label: value for label, value in _on(name).items() if label != "pool"}
+    def host(name: str, left: str, limit: str = "16000000000x60", *, project: str = "shop") -> dict[str, str]:
+        labels = {"job": "ci", "instance": name, "project": project}
         return {series(families.HOST_MEMORY, labels): left, series(families.HOST_MEMORY_LIMIT, labels): limit}
 
     firing = Firing(
         severity="warning",
-        labels={"job": "ci", "instance": "full", "project": "shop"},
+        labels={"job": "ci", "instance": "full"},
         description=(
-            "full (project shop) has had less than 10 % of its memory left for 5 minutes, now 9.375%; its cgroup's "
-            "limit counts."
+            "full of job ci has had less than 10 % of its memory left for 5 minutes, now 9.375%; its cgroup's limit "
+            "counts."
         ),
     )
+    left = "8000000000x4 1500000000x14 8000000000x20"
     yield Story(
         alert=alert,
         shows=Shows.FIRING,
-        given=host("full", "8000000000x4 1500000000x14 8000000000x20"),
+        # `serve` has the host's memory for each project.
+        given={**host("full", left), **host("full", left, project="wiki")},
         then={"9m": (), "10m": (firing,), "19m": (firing,), "20m": ()},
     )
     yield Story(alert=alert, shows=Shows.SILENCE, given=host("roomy", "1700000000x60"), then={"10m": (), "30m": ()})

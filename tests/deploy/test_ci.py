@@ -29,7 +29,10 @@ STEPS: list[dict[str, Any]] = GITHUB["jobs"]["checks"]["steps"]
 # The script of the lane step, and the environment of a CI runner's shell.
 LANES = {
     "github": (LANE_STEP, {"GITHUB_REPOSITORY": "acme/shop"}),
-    "gitlab": (GITLAB["checks"]["script"][0], {"CI_PROJECT_PATH": "acme/shop"}),
+    "gitlab": (
+        "\n".join(GITLAB["checks"]["script"]),
+        {"CI_PROJECT_PATH": "acme/shop", "CI_COMMIT_BRANCH": "main", "CI_DEFAULT_BRANCH": "main"},
+    ),
 }
 every_lane = pytest.mark.parametrize("which", LANES)
 
@@ -97,6 +100,18 @@ def test_the_lane_is_run_and_pushed_under_the_name_of_the_repository(which: str,
     assert ran(script, tmp_path, PUSHGATEWAY_URL=gateway, **variables) == 0
     samples = projects.scraped(f"{gateway}/metrics")
     assert ("paropt_run_last_success_timestamp_seconds", "acme/shop", "paropt", "standard") in samples
+
+
+def test_only_the_default_branch_is_pushed(tmp_path: Path, gateway: str) -> None:
+    """Branches have histories of their own: in one group of the gateway their totals would go up and down."""
+    projects.write(tmp_path, 'name: good, run: "true"')
+    script, variables = LANES["gitlab"]
+    for branch in ("feature", ""):  # a pipeline of a merge request has no branch
+        assert ran(script, tmp_path, PUSHGATEWAY_URL=gateway, **{**variables, "CI_COMMIT_BRANCH": branch}) == 0
+    assert not [key for key in projects.scraped(f"{gateway}/metrics") if key[0].startswith("paropt_")]
+    (step,) = (step for step in STEPS if step.get("name") == "lane")
+    (condition, *_) = step["env"]["PUSHGATEWAY_URL"].split(" && ")
+    assert condition == "${{ github.ref_name == github.event.repository.default_branch"
 
 
 @every_lane

@@ -124,3 +124,13 @@ def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == folder
     assert (FOLDER / inside[folder] / home.name).is_file()
+
+
+def test_grafana_reads_nothing_but_dashboards() -> None:
+    """It searches the folders below its own, too."""
+    inside = "/var/lib/grafana/dashboards"
+    outside = (FOLDER / collect_mounts("grafana")[inside]).resolve()
+    hidden = {outside / Path(path).relative_to(inside) for path in SERVICES["grafana"]["tmpfs"] if inside in path}
+    read = [path for path in outside.rglob("*.json") if not hidden & {*path.parents}]
+    assert sorted(path.name for path in read) == ["exporter.json", "lane.json", "overview.json", "pools.json"]
+    assert all("title" in load_yaml(path.read_text()) for path in read)

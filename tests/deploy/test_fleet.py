@@ -102,6 +102,13 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
     assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
 
 
+@pytest.mark.parametrize("name", ["part.yml", "part-remote-write.yml"])
+def test_both_servers_of_a_pair_send_the_same_alerts(name: str) -> None:
+    config = load_yaml((FOLDER / name).read_text())
+    assert config["global"]["external_labels"].keys() == {recording.PART, recording.COPY}
+    assert config["alerting"]["alert_relabel_configs"] == [{"regex": recording.COPY, "action": "labeldrop"}]
+
+
 def test_the_example_for_kubernetes_discovers_pods() -> None:
     """The keys and values of Prometheus' documentation, since promtool can't check them here."""
     (scrape,) = load_yaml((FOLDER / "kubernetes.yml").read_text())["scrape_configs"]

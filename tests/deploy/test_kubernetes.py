@@ -103,8 +103,12 @@ def test_mounted_volumes_exist(kind: str) -> None:
     assert pod["serviceAccountName"] in named("ServiceAccount")
 
 
-def test_history_and_cached_results_fit_their_volume() -> None:
-    (container,), (claim,) = iter_pods()["Deployment"]["containers"], named("PersistentVolumeClaim").values()
+@every_pod
+def test_history_outlives_the_pod_and_fits_its_volume_with_cached_results(kind: str) -> None:
+    pod = iter_pods()[kind]
+    (container,) = pod["containers"]
+    (name,) = [each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"] if each["name"] == "history"]
+    claim = named("PersistentVolumeClaim")[name]
     (cache,) = [each["value"] for each in container["env"] if each["name"] == result_store.SIZE_VARIABLE]
     history = config.read_config(FOLDER / "paropt.yml", root=FOLDER).history.keep.size
     assert parse_size(cache) + history <= parse_size(f"{claim['spec']['resources']['requests']['storage']}B")

@@ -46,6 +46,14 @@ def test_it_is_stopped_by_sigterm_to_the_exporter_alone(service: Path) -> None:
 
 
 @every_service
+def test_a_stop_during_a_run_is_no_failure(service: Path) -> None:
+    """Interrupted by SIGTERM, a run ends with 143, which systemd counts as a failure."""
+    found = settings(service)
+    is_lane = "--lane" in shlex.split(found["ExecStart"])
+    assert found.get("SuccessExitStatus", "0") == ("143" if is_lane else "0")
+
+
+@every_service
 def test_its_output_folders_are_writable(service: Path) -> None:
     found = settings(service)
     writable = found["ReadWritePaths"].split()

@@ -74,6 +74,13 @@ def test_full_pool_delays_only_its_own_stages() -> None:
     assert bench.starts == {"a": 0, "c": 0, "b": 1}
 
 
+@pytest.mark.parametrize(("pool", "found"), [("threads", ["gil_bound"]), ("processes", [])])
+def test_computing_stage_is_a_bottleneck_in_threads_only(pool: str, found: list[str]) -> None:
+    bench = Bench(plan(stage("a", tasks=2, pool=pool)))
+    bench.workers.gil_bound.add("a")
+    assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
+
+
 def test_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
     bench = Bench(plan(stage("a", tasks=5), workers=2))
     record = bench.run()

@@ -525,7 +525,8 @@ class Run:
         state.attempts.remove(attempt)
         self._resources.end_task(state.plan, attempt.running.pool, attempt.running.label)
         record = self._build_task_record(attempt)
-        state.gil_bound = state.gil_bound or self._workers.is_gil_bound(state.name)
+        in_thread = record.pool == THREADS  # the strategy adaptive has moved others to processes
+        state.gil_bound = state.gil_bound or (in_thread and self._workers.is_gil_bound(state.name))
         state.add_record(record)
         if len(self._timings) <= MOST_TASKS:
             self._timings.append(build_timing(record))

@@ -191,6 +191,28 @@ def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None:
+    where = "paropt-exporter: How many don't answer? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    series = {
+        'up{job="paropt",instance="once"}': "1 0x9",
+        'paropt_exporter_serves_on{job="paropt",instance="once",project="shop"}': "0 stale",
+        'up{job="paropt",instance="down"}': "1 0x9",
+        'paropt_exporter_serves_on{job="paropt",instance="down",project="shop"}': "1 stale",
+    }
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [
+                {"expr": asked, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_no_query_divides_by_0_in_a_quiet_window() -> None:
     """0 / 0 is NaN: a lane without a run, or a pool whose first worker starts slowly, must have no value instead."""
     unguarded = [

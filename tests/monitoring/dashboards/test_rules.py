@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter import families as names
 from support.generated import load_dashboards
 
 FILES = load_dashboards()
@@ -55,6 +56,13 @@ def test_job_and_instance_allow_one_several_or_all(dashboard: dict[str, Any], na
     assert variable["current"]["value"] == ["$__all"]
 
 
+@pytest.mark.parametrize("name", ["overview", "lane"])
+def test_jobs_and_instances_of_pushed_lanes_can_be_chosen(name: str) -> None:
+    """A Pushgateway has a lane's series, and none of an exporter."""
+    variables = get_variables(FILES[f"dashboards/{name}.json"])
+    assert all(names.STAGE_INFO.name in variables[label]["query"] for label in ("job", "instance"))
+
+
 @each_dashboard
 def test_variables_refresh_with_the_time_range(dashboard: dict[str, Any]) -> None:
     for variable in dashboard["templating"]["list"][1:]:
@@ -82,6 +90,11 @@ def test_a_dashboard_has_a_stable_uid_and_links_to_the_others(dashboard: dict[st
     assert dashboard["refresh"] == "30s"
     (link,) = dashboard["links"]
     assert (link["type"], link["tags"], link["keepTime"], link["includeVars"]) == ("dashboards", ["paropt"], True, True)
+
+
+def test_marks_are_of_alerts_that_notify() -> None:
+    (marks,) = FILES["dashboards/overview.json"]["annotations"]["list"]
+    assert 'severity!="info"' in marks["expr"]
 
 
 @each_dashboard

@@ -8,6 +8,9 @@ from paropt_exporter.monitoring.alerts.rules import POOL, Alert, Board, Conditio
 from paropt_exporter.monitoring.alerts.selectors import REMEMBERED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
+_DOWN = "ParoptExporterDown"
+_GAP_OF_PROMETHEUS = "1h"  # in which it reads its log again, or is upgraded
+
 
 def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
     """Return the alerts of this module."""
@@ -105,12 +108,8 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
 
 def _build_down_alert(series: SeriesSelector) -> Alert:
     return Alert(
-        name="ParoptExporterDown",
-        conditions=(
-            Condition(
-                expr=f"up == 0\nand on (job, instance)\n{_build_expected_query(series)}", level=Level.WARNING, hold="5m"
-            ),
-        ),
+        name=_DOWN,
+        conditions=(Condition(expr=_build_down_query(series), level=Level.WARNING, hold="5m"),),
         summary="An exporter does not answer.",
         title="Exporter {{ $labels.instance }} of job {{ $labels.job }} does not answer.",
         description=(
@@ -120,8 +119,8 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance"),
         meaning=(
-            "The target is configured, had a paropt-exporter within the last day, and its scrapes fail. Exporters that "
-            "end with their lane (`--once`) are left out."
+            "The target is configured, had a paropt-exporter within the day before, and its scrapes fail. Exporters "
+            "that end with their lane (`--once`) are left out."
         ),
         impact="Its lanes don't run, or run unobserved: no other alert covers this host.",
         diagnosis=(
@@ -144,6 +143,12 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
             "It was removed for good: remove the target from Prometheus' configuration.",
         ),
     )
+
+
+def _build_down_query(series: SeriesSelector) -> str:
+    """Build the query for exporters that are down: from an alert on, until they answer or are no target any more."""
+    reported = series.select_firing(_DOWN, _GAP_OF_PROMETHEUS, lacking=(families.PROJECT,))
+    return f"up == 0\nand on (job, instance)\n(\n  {_build_expected_query(series)}\nor\n  {reported}\n)"
 
 
 def _build_expected_query(series: SeriesSelector) -> str:

@@ -201,22 +201,23 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
         name="ParoptMemoryPressure",
         conditions=(
             Condition(
+                # `serve` has the host's memory for each project.
                 expr=(
-                    f"{series.select_last(families.HOST_MEMORY)}\n/\n{series.select_last(families.HOST_MEMORY_LIMIT)}\n"
-                    f"< {_MEMORY_RATIO}"
+                    f"min without (project) (\n  {series.select_last(families.HOST_MEMORY)}\n/\n"
+                    f"  {series.select_last(families.HOST_MEMORY_LIMIT)}\n)\n< {_MEMORY_RATIO}"
                 ),
                 level=Level.WARNING,
                 hold="5m",
             ),
         ),
         summary="A host that runs lanes is almost out of memory.",
-        title="Host {{ $labels.instance }} of {{ $labels.project }} is almost out of memory.",
+        title="Host {{ $labels.instance }} of job {{ $labels.job }} is almost out of memory.",
         description=(
-            "{{ $labels.instance }} (project {{ $labels.project }}) has had less than 10 % of its memory left for 5 "
-            "minutes, now {{ $value | humanizePercentage }}; its cgroup's limit counts."
+            "{{ $labels.instance }} of job {{ $labels.job }} has had less than 10 % of its memory left for 5 minutes, "
+            "now {{ $value | humanizePercentage }}; its cgroup's limit counts."
         ),
         board=Board.POOLS,
-        link=("job", "instance", "project"),
+        link=("job", "instance"),
         meaning="Of the memory that the exporter and its tasks may use (machine or cgroup) less than 10 % is left.",
         impact="The controller adds no workers, and the kernel may kill one: its task then fails with `error`.",
         diagnosis=(

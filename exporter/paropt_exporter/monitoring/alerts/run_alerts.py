@@ -19,6 +19,8 @@ _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
 _FLAKY_RATIO = "0.01"  # one failure in a hundred: rare enough to be doubted, frequent enough to be met
 _FLAKY_ATTEMPTS = "1.5"  # two: one alone may be the machine's fault. `increase` extrapolates
+# Runs that take longer than a short interval succeed in turn, and each evaluation may come between two of them.
+_SHORTEST_OVERDUE_SECONDS = "300"
 _ENOUGH_RUNS = 5  # an average of fewer runs is not comparable
 
 
@@ -137,8 +139,8 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, and none "
-            "of its tasks has ended. It waits for something that does not come."
+            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, none of its "
+            "tasks has ended, and neither has a run of its lane. It waits for something that does not come."
         ),
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
@@ -166,11 +168,17 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_stage_query(series: SeriesSelector) -> str:
-    """Build the query for running stages that use no CPU and complete no task."""
+    """Build the query for running stages that use no CPU and complete no task.
+
+    Of a lane that is run again as soon as it ends, each scrape may see a running stage without progress: it is not
+    stuck if runs end.
+    """
     return (
         f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
-        f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0"
+        f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0\n"
+        "unless on (job, instance, project, lane)\n"
+        f"changes({series.select_now(families.RUN_LAST_COMPLETION)}[{series.window}]) > 0"
     )
 
 
@@ -335,8 +343,8 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning=(
-            "The lane runs with `--every`. Its last success is older than two intervals, or at least two runs have "
-            "ended and none has succeeded."
+            "The lane runs with `--every`. Its last success is older than two intervals and than five minutes, or at "
+            "least two runs have ended and none has succeeded."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
@@ -365,7 +373,7 @@ def _build_overdue_query(series: SeriesSelector) -> str:
     succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
     unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
     return (
-        f"time() - {succeeded} > 2 * {interval}\n"
+        f"time() - {succeeded} > clamp_min(2 * {interval}, {_SHORTEST_OVERDUE_SECONDS})\n"
         f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
         f"unless\n{succeeded}"
     )

@@ -382,7 +382,7 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
         ratio = f"{recording.select_violations(series, span)} / {recording.select_checks(series, span)}"
         return f"{ratio} > {rate} * {_compute_allowed_ratio(series)}"
 
-    intervals = f"max {WITHOUT_REPLICA} ({series.select_now(families.RUN_INTERVAL)})"
+    intervals = f"max {WITHOUT_REPLICA} ({series.select_last(families.RUN_INTERVAL)})"
     return Condition(
         expr=(
             f"(\n  {burns_fast(long)}\nand\n  {burns_fast(short)}\nand\n"

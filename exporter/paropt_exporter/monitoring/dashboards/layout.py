@@ -25,7 +25,6 @@ from grafanalib.core import (
 )
 from msgspec import Struct
 
-from paropt_exporter import families
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.dashboards.panels import DATASOURCE
 from paropt_exporter.monitoring.dashboards.scales import Colour
@@ -169,12 +168,15 @@ def _build_datasource_variable(uid: str | None) -> Template:
 
 
 def _iter_variables(variables: Sequence[Variable], scope: Scope) -> Iterator[Template]:
-    """Yield the variables; each lists the values within the choices before it. job and instance list all exporters."""
-    build = families.BUILD_INFO
+    """Yield the variables; each lists the values within the choices before it.
+
+    job and instance list those of the first variable's metric: what a Pushgateway has of a lane is no exporter.
+    """
+    shown = variables[0].of
     selector = f"{{{scope.selector}}}" if scope.selector else ""
-    yield _build_multi_variable("job", f"label_values({build.name}{selector}, job)", all_value=_ANY)
+    yield _build_multi_variable("job", f"label_values({shown.name}{selector}, job)", all_value=_ANY)
     narrowed = ",".join([*([scope.selector] if scope.selector else []), 'job=~"$job"'])
-    yield _build_multi_variable("instance", f"label_values({build.name}{{{narrowed}}}, instance)", all_value=_ANY)
+    yield _build_multi_variable("instance", f"label_values({shown.name}{{{narrowed}}}, instance)", all_value=_ANY)
     before: list[str] = []
     for variable in variables:
         chosen = [name for name in before if name in variable.of.label_names]

@@ -275,9 +275,11 @@ def _round_ratio(share: float) -> str:
 
 def _build_alert_annotation(scope: Scope) -> Annotation:
     own = f"{scope.selector}," if scope.selector else ""
+    # Alerts of severity info are about how a lane is built, and fire for weeks: their marks would hide the others.
+    shown = 'alertname=~"Paropt.+",alertstate="firing",severity!="info"'
     return Annotation(
         name="Alerts",
-        expr=f'max by (alertname, severity) (ALERTS{{{own}alertname=~"Paropt.+",alertstate="firing"}})',
+        expr=f"max by (alertname, severity) (ALERTS{{{own}{shown}}})",
         title="{{alertname}} ({{severity}})",
         colour=Colour.BAD,
     )

@@ -66,8 +66,11 @@ class Scope(Struct, frozen=True, kw_only=True):
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 
     def select_target(self, name: str) -> str:
-        """Return a metric that Prometheus adds for each target, only of those that were exporters within a day."""
-        exporters = f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)})"
+        """Return a metric that Prometheus adds for each target, only of those that were exporters within a day.
+
+        Exporters that end with their lane (--once) are left out: they rightly don't answer for most of the time.
+        """
+        exporters = f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)}) == 1"
         return f"({name}{{{self.build_matchers()}}} and on (job, instance) {exporters})"
 
     def select_process(self, name: str) -> str:
