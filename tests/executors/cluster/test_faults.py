@@ -216,13 +216,15 @@ def test_message_that_exits_where_it_is_loaded_costs_its_worker_only(
     own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(EXIT_VARIABLE, "1")
-    own_cluster.start_worker("liar")
+    liar = own_cluster.start_worker("liar")
     pool = open_pool(own_cluster, tmp_path, size=1)
     try:
         assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, send_exits)
         with pytest.raises(WorkerDied, match=r"told: lost: the worker liar on .* has gone"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
+        liar.kill()  # after a second the pool would take it again, for the next task too
+        eventually("the pool has no worker", lambda: pool.live == 0)
         own_cluster.start_worker("honest", folder="other-host")
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
