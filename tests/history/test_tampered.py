@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -129,34 +129,34 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def iter_tampered(template: Path, folder: Path, value: object) -> Iterator[tuple[Path, str]]:
+    """Yield a history and its column for each one whose values can be replaced by this one."""
+    for table, column in columns(template):
+        path = folder / f"{table}-{column}.db"
+        path.write_bytes(template.read_bytes())
+        try:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                changed = connection.execute(f"UPDATE {table} SET {column} = ?", (value,)).rowcount
+        except sqlite3.IntegrityError:
+            continue  # SQLite itself refuses it
+        if changed:
+            yield path, f"{table}.{column}"
+        path.unlink()
+
+
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_a_tampered_cell_causes_no_internal_error_or_escape_sequence(
     template: Path, tmp_path: Path, value: object
 ) -> None:
-    for table, column in columns(template):
-        path = tmp_path / f"{table}-{column}.db"
-        path.write_bytes(template.read_bytes())
-        try:
-            with closing(sqlite3.connect(path)) as connection, connection:
-                connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
-        except sqlite3.IntegrityError:
-            continue  # SQLite itself refuses it
-        assert not ACTING.search(run_commands(path, tmp_path)), (table, column)
-        path.unlink()
+    for path, column in iter_tampered(template, tmp_path, value):
+        assert not ACTING.search(run_commands(path, tmp_path)), column
 
 
 @pytest.mark.parametrize("value", VALUES[:3], ids=range(3))
 def test_a_run_on_a_tampered_history_recovers_or_reports_one_line(
     template: Path, tmp_path: Path, value: object
 ) -> None:
-    for table, column in columns(template):
-        path = tmp_path / f"{table}-{column}.db"
-        path.write_bytes(template.read_bytes())
-        try:
-            with closing(sqlite3.connect(path)) as connection, connection:
-                connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
-        except sqlite3.IntegrityError:
-            continue
+    for path, _ in iter_tampered(template, tmp_path, value):
         with closing(History(path, project="shop", clock=StillClock())) as past:
             with suppress(HistoryError):
                 past.mark_interrupted_runs()

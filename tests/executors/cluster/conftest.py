@@ -14,7 +14,7 @@ from support.dask_clusters import DaskCluster, open_pool
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its three processes take 7 % of a core while they rest
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
     try:

@@ -236,7 +236,8 @@ def test_malformed_message_costs_its_worker_and_a_line(
         run_on_workers(own_cluster, send_malformed, kind)
         with pytest.raises(WorkerDied, match=r"told: lost: the worker liar on .* has gone"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
-        liar.kill()
+        liar.kill()  # after a second the pool would take it again, for the next task too
+        eventually("the pool has no worker", lambda: pool.live == 0)
         own_cluster.start_worker("honest", folder="other-host")
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
