@@ -28,6 +28,7 @@ from paropt_exporter.cache.stage_keys import (
     StagePart,
     StageReader,
     StageReading,
+    group_parts,
     list_outputs,
     miss_all,
     sum_up,
@@ -58,6 +59,7 @@ class _Lookup(Struct):
 
     reading: StageReading
     keep_seconds: float
+    parts: Mapping[int, Sequence[StagePart]]  # by the index of their task
     pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)  # the files of the project that its traced tasks read
 
@@ -227,7 +229,8 @@ class StageCache:
 
     def _begin_lookup(self, reading: StageReading) -> _Lookup:
         keeps_items = reading.has_results_by_item and not reading.stage.traces_inputs
-        return _Lookup(reading, self._clock.monotonic() + _KEEP_SECONDS if keeps_items else math.inf)
+        keep_seconds = self._clock.monotonic() + _KEEP_SECONDS if keeps_items else math.inf
+        return _Lookup(reading, keep_seconds, group_parts(reading.parts))
 
     def _read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage, without the list of its files if that is recorded and all results are there.
@@ -443,7 +446,7 @@ class StageCache:
         if lookup is None:
             return
         reading = lookup.reading
-        ran = [part for part in reading.parts if part.owner == task.index and _covers(task, part.task)]
+        ran = [part for part in lookup.parts[task.index] if _covers(task, part.task)]
         rest_seconds = max(0.0, result.seconds - sum(result.item_seconds.values()))  # such as the start of the program
         for part in ran:
             if result.succeeded:

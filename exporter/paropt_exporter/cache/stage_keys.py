@@ -220,6 +220,14 @@ def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
     return tuple(parts)
 
 
+def group_parts(parts: Iterable[StagePart]) -> dict[int, list[StagePart]]:
+    """Return the parts of each task by its index."""
+    grouped: dict[int, list[StagePart]] = {}
+    for part in parts:
+        grouped.setdefault(part.owner, []).append(part)
+    return grouped
+
+
 def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[str, ...]:
     """Return the patterns of a task's outputs, with the file of its output."""
     patterns: list[str] = []
