@@ -656,12 +656,17 @@ def test_large_arguments_of_queued_tasks_are_pickled_when_a_worker_gets_them(fif
     assert Large.pickled == pickled + 20
 
 
-def test_queued_arguments_that_can_not_be_pickled_fail_their_task_alone(fifo: Path) -> None:
+@pytest.mark.parametrize("error", [TypeError("will not travel"), SystemExit(3)])
+def test_queued_arguments_that_can_not_be_pickled_fail_their_task_alone(fifo: Path, error: BaseException) -> None:
     with ProcessPool(1) as pool:
         pool.submit(Path.read_text, fifo)
-        before, bad, behind = pool.submit(nothing), pool.submit(nothing, LargeAndUnpicklable()), pool.submit(double, 2)
+        before, bad, behind = (
+            pool.submit(nothing),
+            pool.submit(nothing, LargeAndUnpicklable(error)),
+            pool.submit(double, 2),
+        )
         write_fifo(fifo, "go on")
-        with pytest.raises(UnpicklableError, match=r"nothing: .*can't travel between processes: TypeError: will not"):
+        with pytest.raises(UnpicklableError, match=rf"nothing: .*can't .*: {type(error).__name__}: {error}"):
             bad.result(HANG_SECONDS)
         assert before.exception(HANG_SECONDS) is None
         assert behind.result(HANG_SECONDS) == 4

@@ -141,8 +141,11 @@ class Large:
 
 
 class LargeAndUnpicklable(Large):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def __reduce__(self) -> NoReturn:
-        raise TypeError("will not travel")
+        raise self.error
 
 
 LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library's may be

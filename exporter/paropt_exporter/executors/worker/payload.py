@@ -111,6 +111,10 @@ class Packer:
             return packed, self._pickle_arguments(arguments.positional, arguments.keywords, large=True)
         except UnpicklableError as error:
             return self.pack(_refuse, (f"{label}: {error}",), {})
+        except KeyboardInterrupt:
+            raise  # of a thread that submits
+        except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code; an exit would end a worker's thread
+            return self.pack(_refuse, (f"{label}: its arguments can't be pickled: {describe(error)}",), {})
 
     def pack_by_value(self, queued: Queued, missing: str) -> Packed | None:
         """Pack a task again for workers that lack module `missing`; None if this process lacks it too."""
