@@ -714,7 +714,7 @@ def test_interpreter_exit_finishes_tasks_and_keeps_the_exit_code(name: str) -> N
     found = script(f"""
 pools = [make(max_workers=1) for make in (ThreadPool, ProcessPool, AdaptivePool)]
 for pool in pools:
-    for n in range(3): pool.submit(print, type(pool).__name__, n, flush=True)
+    for n in range(3): pool.submit(os.write, 1, f"{{type(pool).__name__}} {{n}}\\n".encode())
 {end}
 """)
     expected = [f"{kind} {n}" for kind in ("AdaptivePool", "ProcessPool", "ThreadPool") for n in range(3)]
