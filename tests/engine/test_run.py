@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from paropt_exporter.engine import StageCounts
+from paropt_exporter.engine import run as engine_run
 from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.stage import compute_alone_seconds
 from paropt_exporter.events import (
     Result,
     RunRecord,
@@ -472,17 +474,17 @@ def test_stage_that_becomes_ready_takes_over_the_slot_of_its_need(monkeypatch: p
         counts.append(len(demand.running) + sum(count for *_, count in demand.ready))
         measured.set()
 
-    def end_and_measure(name: str) -> bool:
-        if name == "a":
+    def end_and_measure(record: TaskRecord, *, gil_bound: bool) -> float:
+        if record.stage == "a":
             threading.Thread(target=measure).start()
             measured.wait(0.05)  # it has the chance to measure too early
-        return False
+        return compute_alone_seconds(record, gil_bound=gil_bound)
 
     def start_measured(planned: PlannedStage, *task: Any) -> RunningAttempt:
         assert planned.name == "a" or measured.wait(10)
         return start(planned, *task)
 
-    monkeypatch.setattr(bench.workers, "is_gil_bound", end_and_measure)
+    monkeypatch.setattr(engine_run, "compute_alone_seconds", end_and_measure)
     monkeypatch.setattr(bench.workers, "start", start_measured)
     bench.run()
     assert counts == [1]

@@ -169,7 +169,7 @@ def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path
     wanted = {
         "paropt-exporter: Which builds run? A": 1,
         "paropt-pools: How many cores do the pools use? B": 4,
-        "runbook: ParoptLaneSaturated: Are there cores left (share in use of those allowed)?": 0.5,
+        "runbook: ParoptLaneSaturated: Are there cores left (ratio in use of those allowed)?": 0.5,
     }
     asked = {
         one.where: fill_template(one.expression).replace(f"[{RULES.rate_window}]", "[5m]") for one in list_questions()
