@@ -309,7 +309,7 @@ def test_a_flood_of_guesses_locks_out_no_new_scraper(
         assert endpoint.ask(secure=False)[0].status == 401  # meanwhile the others are served
         go.set()
         assert scraper.recv(12) == b"HTTP/1.1 200"
-        assert compared[1] == PASSWORD.encode()
+        assert PASSWORD.encode() in compared[:2]  # at most the guess that was being compared came first
         assert all(guess.recv(12) == b"HTTP/1.1 401" for guess in guesses)
 
 
