@@ -92,19 +92,24 @@ def test_reset_replaces_the_tokens_of_a_killed_client(server: Jobserver, client:
 
 
 @pytest.mark.parametrize(
-    ("before", "kept"),
+    ("before", "kept", "definitions"),
     [
-        ("", ""),
-        ("-k --no-print-directory", "-k --no-print-directory "),
-        ("-j8 --jobserver-auth=3,4 -k", "-k "),
-        (" -j --jobserver-auth=fifo:/tmp/GMfifo12 -- CC=gcc", "-- CC=gcc "),
-        ("--jobserver-fds=3,4 -j", ""),
-        ("kj --output-sync", "kj --output-sync "),
+        ("", "", ""),
+        ("-k --no-print-directory", "-k --no-print-directory ", ""),
+        ("-j8 --jobserver-auth=3,4 -k", "-k ", ""),
+        (" -j --jobserver-auth=fifo:/tmp/GMfifo12 -- CC=gcc", "", " -- CC=gcc"),
+        ("k -- CC=gcc FLAGS=-a\\ -j4", "k ", " -- CC=gcc FLAGS=-a\\ -j4"),
+        ("--jobserver-fds=3,4 -j", "", ""),
+        ("kj --output-sync", "kj --output-sync ", ""),
     ],
 )
-def test_user_flags_stay_and_another_servers_flags_go(server: Jobserver, before: str, kept: str) -> None:
+def test_user_flags_stay_and_another_servers_flags_go(
+    server: Jobserver, before: str, kept: str, definitions: str
+) -> None:
+    """Flags after the definitions of variables would be ignored."""
     flags = server.build_environment({"MAKEFLAGS": before}, 4)["MAKEFLAGS"]
-    assert re.fullmatch(re.escape(kept) + rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+", flags)
+    ours = rf"-j4 --jobserver-auth=fifo:/proc/{os.getpid()}/fd/\d+"
+    assert re.fullmatch(re.escape(kept) + ours + re.escape(definitions), flags)
 
 
 def observation(

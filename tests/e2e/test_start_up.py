@@ -25,7 +25,7 @@ HEAVY = frozenset(
         "paropt_exporter.history.recovery", "paropt_exporter.metrics.client", "paropt_exporter.metrics.formats",
         "paropt_exporter.plan.batches",
     }
-)  # fmt: skip
+) - ({"glob"} if sys.version_info >= (3, 13) else set())  # fmt: skip  # there pathlib loads it
 # The supervisor needs none of these, and they take most of the time of loading.
 LATER = frozenset(
     {

@@ -15,12 +15,16 @@ ENOUGH_THREADS = 7  # main, stdout, stderr, endpoint, orders, and one worker for
 # root is exempt from RLIMIT_NPROC, so the system's refusal is played by what starts Python's threads.
 LIMITED = """
 import _thread, os, sys, threading
-start, most = _thread.start_new_thread, int(sys.argv[1])
-def limited(*arguments):
-    if len(os.listdir("/proc/self/task")) >= most:
-        raise RuntimeError("can't start new thread")
-    return start(*arguments)
-_thread.start_new_thread = threading._start_new_thread = limited
+most = int(sys.argv[1])
+def limit(start):
+    def limited(*arguments, **keywords):
+        if len(os.listdir("/proc/self/task")) >= most:
+            raise RuntimeError("can't start new thread")
+        return start(*arguments, **keywords)
+    return limited
+_thread.start_new_thread = threading._start_new_thread = limit(_thread.start_new_thread)
+if sys.version_info >= (3, 13):
+    _thread.start_joinable_thread = threading._start_joinable_thread = limit(_thread.start_joinable_thread)
 from paropt_exporter.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """

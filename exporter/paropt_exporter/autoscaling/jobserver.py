@@ -22,6 +22,7 @@ VARIABLE = "MAKEFLAGS"
 _TOKEN = b"+"  # as make writes it; clients take any byte
 _OLDEST_MAKE = (4, 4)  # older versions fail at the flag
 _OTHER_SERVER = re.compile(r"(?:^|\s+)(?:--jobserver-(?:auth|fds)=\S+|-j\s*\d*(?=\s|$))")
+_DEFINITIONS = re.compile(r"(?:^|\s)--\s.*", re.DOTALL)  # the end of MAKEFLAGS: variables, as of `make CC=clang`
 _MAKE_TIMEOUT_SECONDS = 10.0
 
 
@@ -45,9 +46,11 @@ class Jobserver:
 
     def build_environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
         """Return the environment that makes a command a client; the user's flags stay, those of another server go."""
-        kept = _OTHER_SERVER.sub("", environ.get(VARIABLE, "")).strip()
+        given = environ.get(VARIABLE, "")
+        found = _DEFINITIONS.search(given)
+        flags, definitions = (given[: found.start()], found[0].strip()) if found else (given, "")
         ours = f"-j{slots} --jobserver-auth=fifo:/proc/{os.getpid()}/fd/{self._reader}"
-        return {VARIABLE: f"{kept} {ours}" if kept else ours}
+        return {VARIABLE: " ".join(filter(None, (_OTHER_SERVER.sub("", flags).strip(), ours, definitions)))}
 
     def offer(self, count: int) -> None:
         """Set the number of tokens to `count`."""

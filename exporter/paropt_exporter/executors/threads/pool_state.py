@@ -104,7 +104,12 @@ class ThreadPoolState:
 
     def _wake_idle(self) -> None:
         """Wake the last worker that became idle, if there is one; under the lock."""
-        worker = next(reversed(self._idle), None)
+        while True:
+            try:
+                worker = next(reversed(self._idle), None)
+                break
+            except RuntimeError:  # a garbage collection or a signal handler in between has changed it
+                continue
         if worker is not None:
             worker.wake()  # before it leaves the list: an interrupt in between must not leave it asleep in none
             self._idle.pop(worker, None)
