@@ -524,7 +524,7 @@ def test_interrupt_anywhere_in_submit_loses_no_worker() -> None:
             interrupted = interrupted_at(line, lambda: pool.submit(double, 1), threads)
             assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
             line += 1
-    assert line > 10  # there were as many places
+    assert line > 5  # there were as many places, and more if a worker had to be woken
 
 
 def list_innermost(pool: ThreadPool) -> list[str]:
