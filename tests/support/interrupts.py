@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         return trace
 
     before = sys.gettrace()
+    gc.collect()
+    gc.disable()  # the finalizer of an earlier pool runs the package's code too
     sys.settrace(trace)
     try:
         call()
@@ -39,4 +42,5 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
     return False
