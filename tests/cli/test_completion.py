@@ -50,6 +50,18 @@ def write_project(folder: Path) -> None:
             history.observe(run_started(run_id))
 
 
+def complete_in_bash(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the completion of the last word; stdout has the words that bash offers."""
+    return subprocess.run(
+        ["bash", "-c", ASK, "bash", *words],
+        cwd=folder,
+        env={**os.environ, **WITH_COMMAND},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -88,28 +100,13 @@ def write_project(folder: Path) -> None:
     ],
 )
 def test_bash_completes_flags_values_files_and_commands(folder: Path, words: list[str], expected: set[str]) -> None:
-    asked = subprocess.run(
-        ["bash", "-c", ASK, "bash", *words],
-        cwd=folder,
-        env={**os.environ, **WITH_COMMAND},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(asked.stdout.split()) == expected
+    assert set(complete_in_bash(folder, words).stdout.split()) == expected
 
 
 @pytest.mark.parametrize("words", [["--lane", ""], ["history", "--run", ""], ["log", ""], ["--skip", ""]])
 def test_config_that_can_not_be_read_completes_nothing(folder: Path, words: list[str]) -> None:
     (folder / "paropt.yml").write_text("lanes: [")
-    asked = subprocess.run(
-        ["bash", "-c", ASK, "bash", *words],
-        cwd=folder,
-        env={**os.environ, **WITH_COMMAND},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    asked = complete_in_bash(folder, words)
     assert asked.stdout.split() == []
     assert asked.stderr.splitlines() == [
         "complete -o bashdefault -F _shtab_paropt_exporter_without_space paropt-exporter"
