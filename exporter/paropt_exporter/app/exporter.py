@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import config as configs
@@ -44,37 +45,33 @@ _HISTORY = "history"  # the observer that must not drop records
 _FIXED_SECTIONS = ("project", "web", "push", "feedback", "dask", "history")
 
 
-def run_exporter(
-    request: Request,
-    config: configs.Config,
-    lane: str,
-    *,
-    as_read: configs.Config,
-    host: HostConfig,
-    file: ConfigFile,
-    screen: Screen,
-    signals: Signals,
-    clock: Clock,
-) -> int:
+class LaneSetup(Struct, frozen=True, kw_only=True):
+    """What the exporter of a lane starts with.
+
+    `config` has the host's settings applied, `config_as_read` has not. `file` tells when the config was changed.
+    """
+
+    request: Request
+    lane: str
+    config: configs.Config
+    config_as_read: configs.Config
+    host: HostConfig
+    file: ConfigFile
+    screen: Screen
+    signals: Signals
+    clock: Clock
+
+
+def run_exporter(setup: LaneSetup) -> int:
     """Open the history, end what a killed exporter left behind, run the lane and return the exit code."""
+    say = setup.screen.say
     with ExitStack() as stack:
-        history = stack.enter_context(closing(parts.open_history(config, clock)))
+        history = stack.enter_context(closing(parts.open_history(setup.config, setup.clock)))
         for interrupted in history.mark_interrupted_runs():
-            screen.say(_format_interrupted(interrupted))
-        if orphans := supervisor_client.end_orphans(config.root):
-            screen.say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
-        exporter = Exporter(
-            request,
-            config,
-            lane,
-            as_read=as_read,
-            host=host,
-            file=file,
-            history=history,
-            screen=screen,
-            signals=signals,
-            clock=clock,
-        )
+            say(_format_interrupted(interrupted))
+        if orphans := supervisor_client.end_orphans(setup.config.root):
+            say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
+        exporter = Exporter(setup, history)
         stack.callback(exporter.close)
         return exporter.serve()
 
@@ -126,27 +123,15 @@ class Exporter:
     event before the endpoint shows it.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        config: configs.Config,
-        lane: str,
-        *,
-        as_read: configs.Config,
-        host: HostConfig,
-        file: ConfigFile,
-        history: History,
-        screen: Screen,
-        signals: Signals,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, setup: LaneSetup, history: History) -> None:
+        request, config, lane, clock, say = setup.request, setup.config, setup.lane, setup.clock, setup.screen.say
         self._request = request
-        self._config, self._config_as_read, self._host = config, as_read, host
-        self._file = file
+        self._config, self._config_as_read, self._host = config, setup.config_as_read, setup.host
+        self._file = setup.file
         self._lane = lane
         self._history = history
-        self._screen = screen
-        self._signals = signals
+        self._screen = setup.screen
+        self._signals = setup.signals
         self._clock = clock
         self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(
@@ -165,7 +150,7 @@ class Exporter:
         plan = self._planner.plan()
         _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
-        self._link = parts.register_with_serve(request, config, plan, clock, screen.say)
+        self._link = parts.register_with_serve(request, config, plan, clock, say)
         if self._link is not None and parts.leaves_port(request, config):
             # Without a port this process has nothing to serve after its lane.
             once = request.every_seconds is None and not request.watch
@@ -173,11 +158,11 @@ class Exporter:
         self._control_state = parts.build_control_state(config, plan, self._feedback)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
-        self._reports = parts.build_reports(request, config, screen, self._sinks)
+        self._reports = parts.build_reports(request, config, setup.screen, self._sinks)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
-        self._page = WatchedPage(self._metrics, signals.wake)
-        self._server = parts.start_endpoint(request, config, self._page, self._protection, screen.say, self._link)
+        self._page = WatchedPage(self._metrics, setup.signals.wake)
+        self._server = parts.start_endpoint(request, config, self._page, self._protection, say, self._link)
         if self._link is not None:
             self._link.collect = self._collect_series
         self._order_socket = parts.open_order_socket(config, plan, self._control_state)

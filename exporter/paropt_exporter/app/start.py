@@ -51,21 +51,22 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         if is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
             stack.enter_context(supervisor_client.SUPERVISOR.keep_running())
         # Only now: the supervisor's process starts meanwhile, on another core.
-        from paropt_exporter.app.exporter import run_exporter
+        from paropt_exporter.app.exporter import LaneSetup, run_exporter
 
         gc.freeze()  # no collection looks at the modules
         gc.enable()
-        return run_exporter(
-            request,
-            config,
-            lane,
-            as_read=as_read,
+        setup = LaneSetup(
+            request=request,
+            lane=lane,
+            config=config,
+            config_as_read=as_read,
             host=host,
             file=file,
             screen=screen,
             signals=signals,
             clock=clock,
         )
+        return run_exporter(setup)
 
 
 def is_sure_to_run_commands(request: Request, strategy: Strategy, stages: Iterable[Stage]) -> bool:
