@@ -233,7 +233,10 @@ def test_preparation_of_the_tests_by_tox_costs_a_note(project: Path, name: str, 
     assert f"unit_tests: {name} {told}add it to the stage's steps if they need it" in detected.notes
 
 
-@pytest.mark.parametrize("setting", ["[tool.ruff]\nfix = true\n", "[tool.ruff]\nline-length = 9\nfix-only = true\n"])
+@pytest.mark.parametrize(
+    "setting",
+    ["[tool.ruff]\nfix = true\n", "[tool.ruff]\nline-length = 9\nfix-only = true\n", "[tool]\nruff.fix = true\n"],
+)
 def test_a_linter_that_is_configured_to_change_files_only_checks(project: Path, setting: str) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, pyproject_dot_toml=setting)

@@ -18,7 +18,7 @@ from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
 from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
-from paropt_exporter.config.pytest_options import read_pytest_options
+from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 
 _MOST_WORKFLOWS = 20
@@ -113,7 +113,7 @@ class Project:
         ruff stays out by itself, unless its configuration replaces the usual exclusions.
         """
         inside = find_virtual_environment(self._root, {})
-        enters = tool == "flake8" or (tool == "ruff" and re.search(r"^exclude\s*=", self._ruff_settings, re.MULTILINE))
+        enters = tool == "flake8" or (tool == "ruff" and "exclude" in self._ruff_options)
         whole = "." in arguments or not any(map(self.has_path, arguments))
         return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
 
@@ -134,16 +134,12 @@ class Project:
     @cached_property
     def ruff_checks_only(self) -> Words:
         """An option if ruff's configuration makes `ruff check` change files, which others read at the same time."""
-        fixes = re.search(r"^fix(-only)?\s*=\s*true", self._ruff_settings, re.MULTILINE) is not None
+        fixes = "true" in (self._ruff_options.get("fix"), self._ruff_options.get("fix-only"))
         return ("--no-fix",) if fixes else ()
 
     @cached_property
-    def _ruff_settings(self) -> str:
-        own = self._read_text("ruff.toml") or self._read_text(".ruff.toml")
-        if own:
-            return own
-        found = re.search(r"^\[tool\.ruff\](.*?)(?=^\[|\Z)", self._read_text("pyproject.toml"), re.M | re.S)
-        return found[1] if found else ""
+    def _ruff_options(self) -> dict[str, str]:
+        return read_tool_options("ruff", self._read_text)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -245,7 +241,7 @@ class Project:
 
     @cached_property
     def _pytest_options(self) -> dict[str, str]:
-        return read_pytest_options(self._read_text)
+        return read_tool_options("pytest", self._read_text)
 
     @cached_property
     def integration_tests(self) -> str | None:
@@ -293,7 +289,7 @@ class Project:
     @cached_property
     def mypy_has_targets(self) -> bool:
         """Whether mypy's configuration lists the files to check."""
-        return re.search(r"^[^\S\n]*(files|packages|modules)[^\S\n]*=", self._mypy_section, re.MULTILINE) is not None
+        return not {"files", "packages", "modules"}.isdisjoint(read_tool_options("mypy", self._read_text))
 
     @cached_property
     def scripts(self) -> dict[str, str]:
@@ -332,17 +328,6 @@ class Project:
         requirements += sorted(f"requirements/{path.name}" for path in self._list_files("requirements/*.txt"))
         texts = "\n".join(self._read_text(name) for name in (*_MENTIONS, *requirements[:20]))
         return re.sub(r"(^|\s)#.*", "", texts)  # comments
-
-    @cached_property
-    def _mypy_section(self) -> str:
-        own = self._read_text("mypy.ini") or self._read_text(".mypy.ini")
-        if own:
-            return own
-        for name, header in (("pyproject.toml", r"^\[tool\.mypy\]"), ("setup.cfg", r"^\[mypy\]")):
-            match = re.search(header + r"(.*?)(?=^\[|\Z)", self._read_text(name), re.MULTILINE | re.DOTALL)
-            if match:
-                return match[1]
-        return ""
 
     def _has_tests(self, folder: Path) -> bool:
         try:

@@ -82,7 +82,7 @@ def _read_addopts(folder: Path) -> str:
 
     Raises OSError if a file can't be read or is too long for a configuration.
     """
-    from paropt_exporter.config.pytest_options import read_pytest_options
+    from paropt_exporter.config.tool_options import read_tool_options
 
     def read(name: str) -> str:
         try:
@@ -93,7 +93,7 @@ def _read_addopts(folder: Path) -> str:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return text.decode(errors="replace")
 
-    return read_pytest_options(read).get("addopts", "")
+    return read_tool_options("pytest", read).get("addopts", "")
 
 
 if TYPE_CHECKING:
