@@ -251,6 +251,40 @@ def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
     assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\nFalse\n", "")
 
 
+SCRIPT_WITH_SLOTS = """
+from dataclasses import dataclass
+from paropt_exporter import ProcessPool
+
+@dataclass(slots=True)
+class Point:
+    x: int
+
+class Base:
+    __slots__ = "name"
+
+class Named(Base):
+    __slots__ = ("__hidden",)
+    def __init__(self, name):
+        self.name, self.__hidden = name, 2 * name
+    def read(self):
+        return self.name, self.__hidden
+
+def move(point, named):
+    return Point(point.x + 1), Named(named.name + 1), hasattr(point, "__dict__"), hasattr(named, "__dict__")
+
+with ProcessPool(1) as pool:
+    point, named, *have_dicts = pool.submit(move, Point(1), Named(1)).result()
+    print(point, type(point) is Point, named.read(), type(named) is Named, have_dicts)
+"""
+
+
+def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
+    """cloudpickle drops the slots, so that the worker's instances came back with a dict that the class has not."""
+    command = [sys.executable, "-c", SCRIPT_WITH_SLOTS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("Point(x=2) True (2, 4) True [False, False]\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool

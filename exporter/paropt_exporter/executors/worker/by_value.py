@@ -46,6 +46,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
         reduced = super().reducer_override(value)
         if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced
+        if reduced[0] is cloudpickle.cloudpickle._make_skeleton_class and "__slots__" in vars(value):
+            reduced[1][3]["__slots__"] = value.__slots__  # in the class's namespace: the worker's class has them too
         if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
             reduced = _wrap_setter(reduced, initializer_globals.set_state)
         return _wrap_setter(reduced, main_module.set_state) if main_module.defines(value) else reduced
