@@ -285,6 +285,45 @@ def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
     assert (ended.stdout, ended.stderr) == ("Point(x=2) True (2, 4) True [False, False]\n", "")
 
 
+SCRIPT_THAT_SPAWNS = """
+import multiprocessing
+from dataclasses import dataclass
+from paropt_exporter import ProcessPool
+
+@dataclass
+class Point:
+    x: int
+
+offset = 0
+
+def set_offset(value):
+    global offset
+    offset = value
+
+def move(point):
+    return Point(point.x + offset)
+
+def use_pool():
+    with ProcessPool(1, initializer=set_offset, initargs=(5,)) as pool:
+        moved = pool.submit(move, Point(1)).result()
+        print(moved, type(moved) is Point, pool.submit(move, Point(2)).result(), flush=True)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=use_pool)
+    child.start()
+    child.join()
+"""
+
+
+def test_pool_in_a_spawned_child_runs_functions_of_the_script(tmp_path: Path) -> None:
+    """There the script is the module `__mp_main__`, which a worker can't import either."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT_THAT_SPAWNS)
+    command = [sys.executable, str(script)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("Point(x=6) True Point(x=7)\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool

@@ -12,10 +12,11 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneT
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
+from paropt_exporter.executors.worker import main_module
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
-_MAIN = b"__main__"  # its definitions travel by value: workers never import the user's __main__
+_MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
 _MOST_CACHED = 1000
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # whose equality is identity, or nearly
 ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
@@ -179,7 +180,7 @@ class Packer:
         return found is value
 
     def _has_module(self, module: str | None) -> bool:
-        return module in sys.modules and module != "__main__" and module not in self._modules
+        return module in sys.modules and module not in main_module.NAMES and module not in self._modules
 
     def _dumps(self, value: object) -> bytes:
         if not self._modules:
@@ -287,7 +288,8 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
     else:
         from paropt_exporter.executors.worker.by_value import dumps as to_bytes
     with _registering:
-        registered = modules & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
+        wanted = modules | main_module.list_spawned()
+        registered = wanted & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
         try:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
