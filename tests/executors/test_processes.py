@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import multiprocessing
 import os
@@ -22,13 +23,15 @@ from typing import Any
 import pytest
 
 import paropt_exporter
+from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
-from paropt_exporter.executors import ProcessPool, TaskFuture
+from paropt_exporter.executors import ProcessPool, TaskFuture, processes
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
-from support.command_scripts import read_fifo, write_fifo
+from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.environment import removed_while_copied
+from support.interrupts import interrupted_at
 from support.pool_tasks import (
     HANG_SECONDS,
     LIBRARY_LOCK,
@@ -733,6 +736,23 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
             owner.wait(0.05)
     owner.communicate()
     assert eventually(lambda: not is_alive(grandchild))
+
+
+def test_batch_that_the_system_refuses_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux refuses one without memory for it. The worker and the pool waited for each other."""
+    send, refused = socket.socket.sendmsg, threading.Event()
+
+    def refuse_once(connection: socket.socket, *arguments: Any) -> int:
+        if refused.is_set():
+            return send(connection, *arguments)
+        refused.set()
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with ProcessPool(1) as pool:
+        worker = pool.submit(os.getpid).result(HANG_SECONDS)
+        monkeypatch.setattr(socket.socket, "sendmsg", refuse_once)
+        assert pool.submit(os.getpid).result(HANG_SECONDS) != worker
+        assert refused.is_set()
 
 
 def test_pool_survives_the_death_of_its_fork_server(pool: ProcessPool) -> None:
