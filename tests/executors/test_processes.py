@@ -392,6 +392,29 @@ def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
     assert pool.statistics().finished["cancellation"] == 1
 
 
+def test_task_that_is_stopped_as_another_thread_submits_it_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An AdaptivePool submits its queued tasks from other threads."""
+    log, mark, future = tmp_path / "log", TaskFuture.mark_failed, TaskFuture[None]()
+    log.touch()
+    with ProcessPool(1) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+        submit = threading.Thread(target=pool.submit_future, args=(future, append, (str(log), "run"), {}))
+
+        def submit_first(stopped: TaskFuture[Any], error: BaseException) -> bool:
+            if not submit.ident:
+                submit.start()
+                assert eventually(lambda: pool.statistics().queued == 1 or stopped.running())
+            return mark(stopped, error)
+
+        monkeypatch.setattr(TaskFuture, "mark_failed", submit_first)
+        assert pool.stop(future, TaskStopped("stop"))
+        submit.join(HANG_SECONDS)
+    assert isinstance(future.exception(0), TaskStopped)
+    assert log.read_text() == ""
+
+
 def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
     """Both continue a fork server that a task has stopped, under a lock."""
     servers, ended = ForkServers(), threading.Event()

@@ -425,12 +425,19 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
-        # A task that is in no pool's list was submitted directly, is queued here, or has ended.
+        # A task that is neither in the backlog nor in a pool's list was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
+            queued = any(task.future is future for tasks in self._backlog.values() for task in tasks)
             pool_name, _ = self._submitted.get(future, (direct, ""))
-            pool = self._pools.get(pool_name)
-        return future.force_exception(error) if pool is None else pool.stop(future, error, grace_seconds=grace_seconds)
+            pool = None if queued else self._pools.get(pool_name)
+            failed = pool is None and future.mark_failed(error)  # under the lock, so that no pool gets it meanwhile
+        if pool is not None:
+            return pool.stop(future, error, grace_seconds=grace_seconds)
+        if failed:
+            future.notify_waiters()
+        self.dispatch()
+        return failed
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""

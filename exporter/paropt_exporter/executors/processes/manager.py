@@ -183,15 +183,17 @@ class ProcessManager:
             queued = self.scheduler.find_queued(future) if stopped is None else None
             if queued is not None:
                 self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
+            # Otherwise it has ended, or another thread is about to submit it: under the lock, no worker begins it.
+            failed = queued is None and stopped is None and future.mark_failed(error)
         self._finish(actions)
         if queued is not None:
             stopped = future.fail_queued(error)
             with self.lock:
                 self.scheduler.settle_unbegun(stopped=False)
-        elif stopped is None:
-            stopped = future.force_exception(error)
+        elif failed:
+            future.notify_waiters()
         self.dispatch()
-        return stopped
+        return failed if stopped is None else stopped
 
     # Events from workers' threads
 
