@@ -237,6 +237,18 @@ def test_stopping_a_task_under_process_strategy_ends_its_worker(tmp_path: Path) 
         assert pool.statistics()[0].deaths == {"stopped": 1}
 
 
+def test_large_arguments_are_pickled_for_free_workers_only_under_process_strategy(tmp_path: Path) -> None:
+    """A hundred tasks with one table of 100 MB took 10 GB."""
+    fifo, pickled = make_fifo(tmp_path), Large.pickled
+    with AdaptivePool(Strategy.PROCESS, 1) as pool:
+        first = pool.submit(Path.read_text, fifo)
+        futures = [pool.submit(str.upper, Large()) for _ in range(20)]  # type: ignore[arg-type]  # a str once pickled
+        assert Large.pickled == pickled + 1
+        write_fifo(fifo, "go on")
+        assert first.result(HANG_SECONDS) == "go on"
+        assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
+
+
 def test_stopped_task_of_the_backlog_is_begun_by_no_worker_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +196,11 @@ class AdaptiveScheduler:
     def _choose_direct_pool(self, task: QueuedTask) -> PoolName | None:
         if self.closed or self._strategy is Strategy.SEQUENTIAL:
             return None
-        if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
-            return THREADS if self._strategy is Strategy.THREAD else PROCESSES
+        if self._strategy is Strategy.THREAD:
+            return THREADS
+        if self._strategy is Strategy.PROCESS:
+            # Large arguments stay unpickled until a worker is free, and later tasks stay behind them.
+            return None if self._backlog or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
         # The label of a profiled task is not its function's.
         return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
