@@ -761,6 +761,20 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(grandchild))
 
 
+def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        fifo, pool = make_fifo(tmp_path, str(line)), ProcessPool(1)
+        futures: list[Future[Any]] = [pool.submit(Path.read_text, fifo)]
+        with open_fifo(fifo):
+            futures += [pool.submit(nothing) for _ in range(3)]
+            interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), processes)  # type: ignore[misc]
+        pool.shutdown()
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        line += 1
+    assert line > 20
+
+
 def test_batch_that_the_system_refuses_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Linux refuses one without memory for it. The worker and the pool waited for each other."""
     send, refused = socket.socket.sendmsg, threading.Event()

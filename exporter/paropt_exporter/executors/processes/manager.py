@@ -100,12 +100,17 @@ class ProcessManager:
             elif type(action) is Kill:
                 lifetime.FORK_SERVERS.end(action.pid, action.grace_seconds)
             elif type(action) is Cancel:
-                if action.item.future.cancel():  # not if `stop` has settled it
-                    action.item.future.set_running_or_notify_cancel()
-                with self.lock:
-                    self.scheduler.settle_unbegun(stopped=False)
+                self._cancel(action.item)
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
+
+    def _cancel(self, item: WorkItem) -> None:
+        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
+        if item.future.cancel():  # not if a worker has begun it
+            item.future.start_running(0.0)  # tells waiting threads of the cancellation
+            with self.lock:
+                if self.scheduler.withdraw(item):
+                    self.scheduler.settle_unbegun(stopped=False)
 
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch

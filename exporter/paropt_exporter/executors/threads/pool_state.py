@@ -313,16 +313,15 @@ class ThreadPoolState:
             if not self.closed:
                 self.closed = self.needs_wake = True
                 self._refusal = RuntimeError(refusal)
-            free = sum(worker.task is None for worker in self._workers)
-            queued = self._take_queued(keep=free) if cancel_futures else []
+            queued = self._list_unbegun() if cancel_futures else []
             idle = tuple(self._idle)
+        for item in queued:
+            self._cancel_queued(item)
         # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
         for worker in idle:
             worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
         for worker in idle:
             worker.wake()
-        for item in queued:
-            self._cancel_item(item)
 
     def join(self) -> None:
         self._threads.join()
@@ -349,27 +348,36 @@ class ThreadPoolState:
 
     def cancel_shared(self, shared: SharedWorkItem) -> None:
         if shared.count_pending():
-            self._cancel_item(shared)
+            count = shared.cancel_pending()
+            with self.lock:
+                self.counters.exited.cancelled += count
 
-    def _take_queued(self, *, keep: int = 0) -> list[WorkItem | SharedWorkItem]:
-        """Empty the queue, except for `keep` tasks that free workers are about to take: these count as started."""
-        kept: list[WorkItem | SharedWorkItem] = []
-        taken: list[WorkItem | SharedWorkItem] = []
+    def _list_unbegun(self) -> list[WorkItem | SharedWorkItem]:
+        """Return the queued tasks, except those that free workers are about to take: these count as started."""
+        free = sum(worker.task is None for worker in self._workers)
+        unbegun = []
+        for item in self.work_queue.copy():
+            if isinstance(item, tuple) and free:
+                free -= 1
+            else:
+                unbegun.append(item)
+        return unbegun
+
+    def _cancel_queued(self, item: WorkItem | SharedWorkItem) -> None:
+        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
+        if not isinstance(item, tuple):
+            self.cancel_shared(item)
+        elif item[0].cancel():  # not if a worker has begun it
+            item[0].start_running(0.0)  # tells waiting threads of the cancellation
+            with self.lock, contextlib.suppress(ValueError):  # a worker has taken it, and counts it
+                self.work_queue.remove(item)
+                self.counters.exited.cancelled += 1
+
+    def _take_queued(self) -> list[WorkItem | SharedWorkItem]:
+        taken = []
         while self.work_queue:
-            item = self.work_queue.popleft()
-            (kept if isinstance(item, tuple) and len(kept) < keep else taken).append(item)
-        self.work_queue.extend(kept)
+            taken.append(self.work_queue.popleft())
         return taken
-
-    def _cancel_item(self, item: WorkItem | SharedWorkItem) -> None:
-        if isinstance(item, tuple):
-            count = 1
-            if item[0].cancel():  # not if `stop` has settled it
-                item[0].set_running_or_notify_cancel()
-        else:
-            count = item.cancel_pending()
-        with self.lock:
-            self.counters.exited.cancelled += count
 
     def _fail_items(self, items: list[WorkItem | SharedWorkItem], error: BaseException) -> None:
         for item in items:
@@ -379,7 +387,7 @@ class ThreadPoolState:
                     self.counters.exited.errors += failed
                     self.counters.exited.cancelled += not failed
             else:
-                self._cancel_item(item)
+                self.cancel_shared(item)
 
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
         if not future.force_exception(error):
