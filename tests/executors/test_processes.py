@@ -775,6 +775,22 @@ def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None
     assert line > 20
 
 
+@pytest.mark.usefixtures("kept_fork_server")
+def test_interrupted_resize_adds_its_workers_later() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ProcessPool(1)
+        interrupted = interrupted_at(line, lambda pool=pool: pool.resize(2), executors)  # type: ignore[misc]
+        pool.resize(2)
+        assert eventually(lambda pool=pool: pool.live == 2), line  # type: ignore[misc]
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 20
+
+
 def test_batch_that_the_system_refuses_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Linux refuses one without memory for it. The worker and the pool waited for each other."""
     send, refused = socket.socket.sendmsg, threading.Event()

@@ -567,6 +567,23 @@ def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
     assert line > 20
 
 
+def test_interrupted_resize_adds_its_workers_later() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool, meeting = ThreadPool(1), threading.Barrier(2)
+        interrupted = interrupted_at(line, lambda pool=pool: pool.resize(2), executors)  # type: ignore[misc]
+        pool.resize(2)
+        futures = [pool.submit(meeting.wait, HANG_SECONDS) for _ in range(2)]
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        assert all(future.exception() is None for future in futures), line
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 20
+
+
 def test_idle_pool_uses_no_cpu() -> None:
     with ThreadPool(16) as pool:
         assert eventually(lambda: pool.statistics().idle == 16)

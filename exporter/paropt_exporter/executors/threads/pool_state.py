@@ -117,23 +117,27 @@ class ThreadPoolState:
     def _start_missing(self) -> None:
         """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
         self._threads.clear_shortage()
-        while (worker := self._add_worker()) is not None:
-            try:
+        try:
+            while (worker := self._add_worker()) is not None:
                 self._threads.start(worker.name, partial(self._run_worker, worker))
-            except RuntimeError as error:
-                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
-                if self._continue_without(worker):
-                    return
+        except BaseException as error:
+            has_workers = self._drop_unstarted()
+            if not isinstance(error, RuntimeError):  # an interrupt
+                raise
+            log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
+            if not has_workers:
                 raise
         self._update_must_check_exit()
 
-    def _continue_without(self, worker: Worker) -> bool:
-        """Drop a worker whose thread the system refused, to retry later; return whether there are other workers."""
+    def _drop_unstarted(self) -> bool:
+        """Drop the workers that this thread could not start, to retry later; return whether there are others."""
         with self.lock:
-            self._workers.remove(worker)
+            names = self._threads.withdraw_unstarted(worker.name for worker in self._workers)
+            self._workers = [worker for worker in self._workers if worker.name not in names]
             self._threads.note_shortage()
             self._update_must_check_exit()
             self._wake_idle()  # idle workers wait with a timeout from now on, and retry
+            self.needs_wake = self.needs_wake or not (self._workers or self._abandoned)  # then the next task retries
             return bool(self._workers)
 
     def _add_worker(self) -> Worker | None:
