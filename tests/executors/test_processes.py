@@ -761,6 +761,25 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(grandchild))
 
 
+def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path) -> None:
+    """The terminal interrupts the standard executor's workers too; ours have sessions of their own."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import start_grandchild
+with ProcessPool(1) as pool:
+    pool.submit(start_grandchild, {str(fifo)!r})
+    pool.submit(print, "begun").result()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    grandchild = int(read_fifo(fifo))
+    owner.send_signal(signal.SIGINT)
+    printed, _ = owner.communicate(timeout=HANG_SECONDS)
+    assert (printed, owner.returncode) == (b"", -signal.SIGINT)
+    assert eventually(lambda: not is_alive(grandchild))
+
+
 def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None:
     line, interrupted = 1, True
     while interrupted:
