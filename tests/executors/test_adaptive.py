@@ -15,9 +15,10 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
-from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, adaptive, thread_only
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from support.command_scripts import make_fifo, read_fifo, write_fifo
+from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
 
 
@@ -173,6 +174,19 @@ def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
         release.set()
         ended.join(HANG_SECONDS)
         assert not ended.is_alive()
+
+
+def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        release, pool = threading.Event(), AdaptivePool(Strategy.SEQUENTIAL)
+        futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
+        interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), adaptive)  # type: ignore[misc]
+        release.set()
+        pool.shutdown()
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        line += 1
+    assert line > 20
 
 
 def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:

@@ -557,12 +557,11 @@ class AdaptiveScheduler:
             if not self.closed:
                 self.closed, self.refusal = True, refusal
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
-            if cancel_futures:
-                self._backlog.clear()
             self.changed.notify_all()
         for task in left:
-            if task.future.cancel():  # not if `stop` has settled it
-                task.future.set_running_or_notify_cancel()
+            if task.future.cancel():  # not if `stop` has settled it, or it was submitted to a pool
+                task.future.start_running(monotonic())  # tells waiting threads of the cancellation
+        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the next task's end does
         self._close_pools(cancel_futures=cancel_futures)
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:
