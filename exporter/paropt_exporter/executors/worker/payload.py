@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
 from paropt_exporter.executors.worker import main_module
-from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large, share_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
@@ -152,10 +152,10 @@ class Packer:
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
-                return self._dumps((arguments, keywords))
+                return share_large(self._dumps((arguments, keywords)))
             if _MAIN not in pieces and not _has_connections(pieces):
                 return pieces
-        return self._dumps((arguments, keywords))
+        return share_large(self._dumps((arguments, keywords)))
 
     def _pack_function(self, function: Callable[..., Any], queue: Sequence[QueuedItem]) -> bytes:
         key = None if self._is_importable(function) else PickleCacheKey()
@@ -230,10 +230,10 @@ def dumps_result(value: object) -> bytes | PickleBuffers:
         try:
             pieces = PickleBuffers(value)
         except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
-            return dumps(value)
+            return share_large(dumps(value))
         if not _has_connections(pieces):
             return pieces
-    return dumps(value)
+    return share_large(dumps(value))
 
 
 def dumps(value: object) -> bytes:
