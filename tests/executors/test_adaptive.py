@@ -16,7 +16,7 @@ import pytest
 from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
-from paropt_exporter.executors import adaptive as adaptive_package
+from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at
@@ -182,9 +182,8 @@ def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
     while interrupted:
         release, pool = threading.Event(), AdaptivePool(Strategy.SEQUENTIAL)
         futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
-        interrupted = interrupted_at(
-            line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), adaptive_package
-        )  # type: ignore[misc]
+        shutdown = partial(pool.shutdown, wait=False, cancel_futures=True)
+        interrupted = interrupted_at(line, shutdown, package)
         release.set()
         pool.shutdown()
         assert wait(futures, HANG_SECONDS).not_done == set(), line
