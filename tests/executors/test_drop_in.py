@@ -253,11 +253,20 @@ def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
 
 SCRIPT_WITH_SLOTS = """
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 from paropt_exporter import ProcessPool
 
 @dataclass(slots=True)
 class Point:
     x: int
+
+class Pair(NamedTuple):
+    left: int
+
+class Box(Generic[TypeVar("T")]):
+    __slots__ = ("value", "__weakref__")
+    def __init__(self, value):
+        self.value = value
 
 class Base:
     __slots__ = "name"
@@ -275,6 +284,7 @@ def move(point, named):
 with ProcessPool(1) as pool:
     point, named, *have_dicts = pool.submit(move, Point(1), Named(1)).result()
     print(point, type(point) is Point, named.read(), type(named) is Named, have_dicts)
+    print(pool.submit(lambda: Box(Pair(1))).result().value)
 """
 
 
@@ -282,7 +292,10 @@ def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
     """cloudpickle drops the slots, so that the worker's instances came back with a dict that the class has not."""
     command = [sys.executable, "-c", SCRIPT_WITH_SLOTS]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-    assert (ended.stdout, ended.stderr) == ("Point(x=2) True (2, 4) True [False, False]\n", "")
+    assert (ended.stdout, ended.stderr) == (
+        "Point(x=2) True (2, 4) True [False, False]\nPair(left=1)\n",
+        "",
+    )
 
 
 SCRIPT_THAT_SPAWNS = """
