@@ -8,6 +8,7 @@ import sys
 import traceback
 from _thread import RLock
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NoReturn, Protocol
 
@@ -369,6 +370,7 @@ def _iter_code(code: CodeType) -> Iterator[CodeType]:
             yield from _iter_code(constant)
 
 
+@lru_cache(_MOST_CACHED)  # a function with state is looked at for each task
 def _sets_globals(code: CodeType) -> bool:
     import dis
 
