@@ -15,10 +15,12 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
-from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
+from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from support.command_scripts import make_fifo, read_fifo
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, say_and_wait, spin
+from support.command_scripts import make_fifo, read_fifo, write_fifo
+from support.interrupts import interrupted_at
+from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
 
 
 def test_each_strategy_uses_its_pools() -> None:
@@ -175,6 +177,20 @@ def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
         assert not ended.is_alive()
 
 
+def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        release, pool = threading.Event(), AdaptivePool(Strategy.SEQUENTIAL)
+        futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
+        shutdown = partial(pool.shutdown, wait=False, cancel_futures=True)
+        interrupted = interrupted_at(line, shutdown, package)
+        release.set()
+        pool.shutdown()
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        line += 1
+    assert line > 20
+
+
 def test_shutdown_finishes_submitted_tasks_and_refuses_new_ones() -> None:
     pool = AdaptivePool()
     futures = [pool.submit(double, number) for number in range(100)]
@@ -235,6 +251,40 @@ def test_stopping_a_task_under_process_strategy_ends_its_worker(tmp_path: Path) 
         assert future.exception(HANG_SECONDS) is error
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
         assert pool.statistics()[0].deaths == {"stopped": 1}
+
+
+def test_large_arguments_are_pickled_for_free_workers_only_under_process_strategy(tmp_path: Path) -> None:
+    """A hundred tasks with one table of 100 MB took 10 GB."""
+    fifo, pickled = make_fifo(tmp_path), Large.pickled
+    with AdaptivePool(Strategy.PROCESS, 1) as pool:
+        first = pool.submit(Path.read_text, fifo)
+        futures = [pool.submit(str.upper, Large()) for _ in range(20)]  # type: ignore[arg-type]  # a str once pickled
+        assert Large.pickled == pickled + 1
+        write_fifo(fifo, "go on")
+        assert first.result(HANG_SECONDS) == "go on"
+        assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
+
+
+def test_stopped_task_of_the_backlog_is_begun_by_no_worker_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, fifo, mark = tmp_path / "log", make_fifo(tmp_path), TaskFuture.mark_failed
+    log.touch()
+    with AdaptivePool(Strategy.PROCESS, 1) as pool:
+        first = pool.submit(Path.read_text, fifo)
+        ahead, queued = (pool.submit(append, str(log), Large()) for _ in range(2))  # type: ignore[arg-type]  # as above
+
+        def end_tasks_ahead(future: TaskFuture[Any], error: BaseException) -> bool:
+            if future is queued and not first.done():
+                write_fifo(fifo, "go on")
+                first.result(HANG_SECONDS)
+                ahead.result(HANG_SECONDS)
+            return mark(future, error)
+
+        monkeypatch.setattr(TaskFuture, "mark_failed", end_tasks_ahead)
+        assert pool.stop(queued, TaskStopped("stop"))
+    assert isinstance(queued.exception(0), TaskStopped)
+    assert log.read_text() == "large\n"
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

@@ -251,6 +251,92 @@ def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
     assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\nFalse\n", "")
 
 
+SCRIPT_WITH_SLOTS = """
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+from paropt_exporter import ProcessPool
+
+@dataclass(slots=True)
+class Point:
+    x: int
+
+class Pair(NamedTuple):
+    left: int
+
+class Box(Generic[TypeVar("T")]):
+    __slots__ = ("value", "__weakref__")
+    def __init__(self, value):
+        self.value = value
+
+class Base:
+    __slots__ = "name"
+
+class Named(Base):
+    __slots__ = ("__hidden",)
+    def __init__(self, name):
+        self.name, self.__hidden = name, 2 * name
+    def read(self):
+        return self.name, self.__hidden
+
+def move(point, named):
+    return Point(point.x + 1), Named(named.name + 1), hasattr(point, "__dict__"), hasattr(named, "__dict__")
+
+with ProcessPool(1) as pool:
+    point, named, *have_dicts = pool.submit(move, Point(1), Named(1)).result()
+    print(point, type(point) is Point, named.read(), type(named) is Named, have_dicts)
+    print(pool.submit(lambda: Box(Pair(1))).result().value)
+"""
+
+
+def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
+    """cloudpickle drops the slots, so that the worker's instances came back with a dict that the class has not."""
+    command = [sys.executable, "-c", SCRIPT_WITH_SLOTS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == (
+        "Point(x=2) True (2, 4) True [False, False]\nPair(left=1)\n",
+        "",
+    )
+
+
+SCRIPT_THAT_SPAWNS = """
+import multiprocessing
+from dataclasses import dataclass
+from paropt_exporter import ProcessPool
+
+@dataclass
+class Point:
+    x: int
+
+offset = 0
+
+def set_offset(value):
+    global offset
+    offset = value
+
+def move(point):
+    return Point(point.x + offset)
+
+def use_pool():
+    with ProcessPool(1, initializer=set_offset, initargs=(5,)) as pool:
+        moved = pool.submit(move, Point(1)).result()
+        print(moved, type(moved) is Point, pool.submit(move, Point(2)).result(), flush=True)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=use_pool)
+    child.start()
+    child.join()
+"""
+
+
+def test_pool_in_a_spawned_child_runs_functions_of_the_script(tmp_path: Path) -> None:
+    """There the script is the module `__mp_main__`, which a worker can't import either."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT_THAT_SPAWNS)
+    command = [sys.executable, str(script)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("Point(x=6) True Point(x=7)\n", "")
+
+
 SCRIPT_WITH_CACHES = """
 from functools import cache, lru_cache
 from paropt_exporter import ProcessPool

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from paropt_exporter.executors.worker.payload import Packer, load_arguments, load_function
+from paropt_exporter.executors.worker.payload import Packer, dumps_result, load_arguments, load_function
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, measure_large
 from support.pool_tasks import HANG_SECONDS
 from support.processes import run_in_forked_child
@@ -135,6 +135,18 @@ def test_mutable_arguments_are_copied_when_packed() -> None:
 LARGE = bytes(range(256)) * 1024
 
 
+class Hidden:
+    """Like a view of an array, it holds data that its size leaves out."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hidden) and self.data == other.data
+
+    __hash__ = None  # type: ignore[assignment]  # as an array has none
+
+
 @pytest.mark.parametrize("value", [LARGE, bytearray(LARGE), "ü" * 100_000, [LARGE], {"a": LARGE, "b": [1, 2]}])
 def test_large_values_arrive_unchanged(value: object) -> None:
     assert load_arguments(Packer().pack(len, (value, 1), {"key": value})[1]) == ((value, 1), {"key": value})
@@ -148,6 +160,15 @@ def test_large_bytes_are_not_copied_but_mutable_buffers_are() -> None:
     packed = Packer().pack(len, (changing,), {})[1]
     changing[0] = 255
     assert load_arguments(packed)[0] == (LARGE,)
+
+
+@pytest.mark.parametrize("value", [[LARGE, LARGE[1:], LARGE[2:]], Hidden(3 * LARGE)], ids=["elements", "hidden"])
+def test_arguments_and_results_that_do_not_look_large_go_through_shared_memory(value: object) -> None:
+    """The data of views and of polars' tables are not part of their objects' size."""
+    assert measure_large((value,)) == 0
+    for packed in (Packer().pack(len, (value,), {})[1], dumps_result(value)):
+        assert isinstance(packed, PickleBuffers)
+    assert load_arguments(Packer().pack(len, (value,), {})[1]) == ((value,), {})
 
 
 def test_definitions_of_main_travel_by_value_beside_large_bytes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import multiprocessing
 import os
@@ -22,13 +23,15 @@ from typing import Any
 import pytest
 
 import paropt_exporter
+from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
-from paropt_exporter.executors import ProcessPool, TaskFuture
+from paropt_exporter.executors import ProcessPool, TaskFuture, processes
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
-from support.command_scripts import read_fifo, write_fifo
+from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.environment import removed_while_copied
+from support.interrupts import interrupted_at
 from support.pool_tasks import (
     HANG_SECONDS,
     LIBRARY_LOCK,
@@ -389,6 +392,29 @@ def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
     assert pool.statistics().finished["cancellation"] == 1
 
 
+def test_task_that_is_stopped_as_another_thread_submits_it_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An AdaptivePool submits its queued tasks from other threads."""
+    log, mark, future = tmp_path / "log", TaskFuture.mark_failed, TaskFuture[None]()
+    log.touch()
+    with ProcessPool(1) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+        submit = threading.Thread(target=pool.submit_future, args=(future, append, (str(log), "run"), {}))
+
+        def submit_first(stopped: TaskFuture[Any], error: BaseException) -> bool:
+            if not submit.ident:
+                submit.start()
+                assert eventually(lambda: pool.statistics().queued == 1 or stopped.running())
+            return mark(stopped, error)
+
+        monkeypatch.setattr(TaskFuture, "mark_failed", submit_first)
+        assert pool.stop(future, TaskStopped("stop"))
+        submit.join(HANG_SECONDS)
+    assert isinstance(future.exception(0), TaskStopped)
+    assert log.read_text() == ""
+
+
 def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
     """Both continue a fork server that a task has stopped, under a lock."""
     servers, ended = ForkServers(), threading.Event()
@@ -733,6 +759,73 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
             owner.wait(0.05)
     owner.communicate()
     assert eventually(lambda: not is_alive(grandchild))
+
+
+def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path) -> None:
+    """The terminal interrupts the standard executor's workers too; ours have sessions of their own."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.executors import ProcessPool
+from support.pool_tasks import start_grandchild
+with ProcessPool(1) as pool:
+    pool.submit(start_grandchild, {str(fifo)!r})
+    pool.submit(print, "begun").result()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    grandchild = int(read_fifo(fifo))
+    owner.send_signal(signal.SIGINT)
+    printed, _ = owner.communicate(timeout=HANG_SECONDS)
+    assert (printed, owner.returncode) == (b"", -signal.SIGINT)
+    assert eventually(lambda: not is_alive(grandchild))
+
+
+@pytest.mark.usefixtures("kept_fork_server")
+def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        fifo, pool = make_fifo(tmp_path, str(line)), ProcessPool(1)
+        futures: list[Future[Any]] = [pool.submit(Path.read_text, fifo)]
+        with open_fifo(fifo):
+            futures += [pool.submit(nothing) for _ in range(3)]
+            interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), processes)  # type: ignore[misc]
+        pool.shutdown()
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        line += 3  # each takes a third of a second on a busy machine
+    assert line > 20
+
+
+@pytest.mark.usefixtures("kept_fork_server")
+def test_interrupted_resize_adds_its_workers_later() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ProcessPool(1)
+        interrupted = interrupted_at(line, lambda pool=pool: pool.resize(2), executors)  # type: ignore[misc]
+        pool.resize(2)
+        assert eventually(lambda pool=pool: pool.live == 2), line  # type: ignore[misc]
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 20
+
+
+def test_batch_that_the_system_refuses_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux refuses one without memory for it. The worker and the pool waited for each other."""
+    send, refused = socket.socket.sendmsg, threading.Event()
+
+    def refuse_once(connection: socket.socket, *arguments: Any) -> int:
+        if refused.is_set():
+            return send(connection, *arguments)
+        refused.set()
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with ProcessPool(1) as pool:
+        worker = pool.submit(os.getpid).result(HANG_SECONDS)
+        monkeypatch.setattr(socket.socket, "sendmsg", refuse_once)
+        assert pool.submit(os.getpid).result(HANG_SECONDS) != worker
+        assert refused.is_set()
 
 
 def test_pool_survives_the_death_of_its_fork_server(pool: ProcessPool) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs, threads
 from paropt_exporter.executors.adaptive.scheduler import measure_so_far
@@ -547,6 +548,40 @@ def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:
         assert not again.is_alive(), line
         line += 1
     assert line > 10
+
+
+def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool, release = ThreadPool(1), threading.Event()
+        futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
+        assert eventually(futures[0].running)
+        interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), threads)  # type: ignore[misc]
+        release.set()
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        line += 1
+    assert line > 20
+
+
+def test_interrupted_resize_adds_its_workers_later() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        pool, meeting = ThreadPool(1), threading.Barrier(2)
+        interrupted = interrupted_at(line, lambda pool=pool: pool.resize(2), executors)  # type: ignore[misc]
+        pool.resize(2)
+        futures = [pool.submit(meeting.wait, HANG_SECONDS) for _ in range(2)]
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        assert all(future.exception() is None for future in futures), line
+        again = threading.Thread(target=pool.shutdown)
+        again.start()
+        again.join(HANG_SECONDS)
+        assert not again.is_alive(), line
+        line += 1
+    assert line > 20
 
 
 def test_idle_pool_uses_no_cpu() -> None:

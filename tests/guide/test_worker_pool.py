@@ -16,7 +16,7 @@ import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
 from paropt_exporter.executors import thread_only
-from support.pool_tasks import burn_in_child
+from support.pool_tasks import burn_in_child, eventually
 
 HANG_SECONDS = 60.0
 EVERY_STRATEGY = tuple(ParallelizationStrategy)
@@ -557,9 +557,14 @@ def test_more_workers_than_work_are_under_used(make: Make) -> None:
 
 
 def test_one_worker_with_a_queue_is_saturated(make: Make) -> None:
-    pool = make(ParallelizationStrategy.THREAD_POOL, 1)
-    for _ in range(4):
-        pool.submit_stage(2, "queued", threading.Event().wait, 0.15)
+    pool, first, last = make(ParallelizationStrategy.THREAD_POOL, 1), threading.Event(), threading.Event()
+    for event in (first, last):
+        pool.submit_stage(2, "queued", event.wait, HANG_SECONDS)
+    submitted_seconds = pool.metrics.total_duration_seconds
+    assert eventually(lambda: pool.metrics.total_duration_seconds > submitted_seconds + 0.1)
+    first.set()
+    assert eventually(lambda: pool.metrics.worker_utilization > 95)  # the thread may have waited for its first task
+    last.set()
     pool.wait_all(HANG_SECONDS)
     assert any("while tasks waited" in sentence for sentence in pool.metrics.bottlenecks)
     assert any("more than 1 workers" in advice for advice in pool.metrics.recommendations)

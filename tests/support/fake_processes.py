@@ -271,8 +271,10 @@ class FakePool:
                         process.end(-15)
             elif isinstance(action, Cancel):
                 if action.item.future.cancel():
-                    action.item.future.set_running_or_notify_cancel()
-                self.scheduler.settle_unbegun(stopped=False)
+                    action.item.future.start_running(self.now)
+                    yield False
+                    if self.scheduler.withdraw(action.item):
+                        self.scheduler.settle_unbegun(stopped=False)
             elif isinstance(action, Fail):
                 self.scheduler.settle_unbegun(stopped=action.item.future.force_exception(action.error))
 

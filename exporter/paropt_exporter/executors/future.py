@@ -167,6 +167,10 @@ class TaskFuture(Future[T]):
 
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the outcome of the task will be; return False if the task has ended."""
+        return self.mark_failed(error) and self.notify_waiters()
+
+    def mark_failed(self, error: BaseException) -> bool:
+        """Do the part of `force_exception` that runs no code of the user; `notify_waiters` follows if it is True."""
         self._wait_for_claim()
         with self._condition:
             if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
@@ -174,7 +178,23 @@ class TaskFuture(Future[T]):
             self._progress = _STOPPED
             self._exception = error
             self._state = FINISHED
-        return self._notify_waiters()
+            return True
+
+    def notify_waiters(self) -> bool:
+        """Tell waiting threads that the future has settled, and call its callbacks; return True."""
+        with self._condition:
+            for waiter in self._waiters:
+                if self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
+        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
+            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
+                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
+        return True
 
     def fail_queued(self, error: BaseException) -> bool:
         """Fail a task that no worker will take; return False if it was cancelled or stopped before."""
@@ -216,26 +236,11 @@ class TaskFuture(Future[T]):
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
-        return self._notify_waiters() and not fails
+        return self.notify_waiters() and not fails
 
     def _notify_late_waiters(self) -> bool:
         """Notify threads that created the condition after the check of `settle_result`: they may be waiting."""
-        return self._own_condition is None or self._notify_waiters()
-
-    def _notify_waiters(self) -> bool:
-        with self._condition:
-            for waiter in self._waiters:
-                if self._exception is None:
-                    waiter.add_result(self)
-                else:
-                    waiter.add_exception(self)
-            self._condition.notify_all()
-        try:
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
-        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
-            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
-                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
-        return True
+        return self._own_condition is None or self.notify_waiters()
 
     def _wait(self, timeout: float | None) -> None:
         with self._condition:

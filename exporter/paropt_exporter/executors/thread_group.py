@@ -16,14 +16,14 @@ class PoolThread(threading.Thread):
     A thread that a task starts inherits the flag. The interpreter would not wait for it at its end.
     """
 
-    _runs = False
+    runs = False
 
     @property
     def daemon(self) -> bool:  # type: ignore[override]  # the flag is set once, by the constructor
-        return not (self._runs and threading.get_ident() == self.ident)
+        return not (self.runs and threading.get_ident() == self.ident)
 
     def run(self) -> None:
-        self._runs = True
+        self.runs = True
         super().run()
 
 
@@ -58,7 +58,6 @@ class ThreadGroup:
         self._threads: set[threading.Thread] = set()
         self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
-        self._was_interrupted = False  # then `_threads` may have one that never started
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
 
     def announce(self, name: str) -> None:
@@ -69,21 +68,39 @@ class ThreadGroup:
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
         thread = PoolThread(target=self._run, args=(work,), name=name, daemon=True)
-        self._threads.add(thread)
         try:
+            self._threads.add(thread)
             thread.start()
         except RuntimeError:
             self._threads.discard(thread)
             raise
         except BaseException:  # an interrupt; raised again
-            self._was_interrupted = True
+            with self._changed:
+                if not thread.runs:
+                    self._threads.discard(thread)  # if it starts after all, it does nothing
             raise
         finally:
             with self._changed:
                 self._starting.pop(name, None)
                 self._changed.notify_all()
 
+    def withdraw_unstarted(self, names: Iterable[str]) -> set[str]:
+        """Return those of the names whose threads the calling thread was to start and, due to an error, has not.
+
+        They are not announced any more.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            unstarted = {name for name in names if self._starting.get(name, me) == me}
+            for name in [name for name, starter in self._starting.items() if starter == me]:
+                del self._starting[name]
+            self._changed.notify_all()
+            return unstarted.difference(thread.name for thread in tuple(self._threads))
+
     def _run(self, work: Callable[[], None]) -> None:
+        with self._changed:
+            if threading.current_thread() not in self._threads:
+                return
         try:
             work()
         finally:
@@ -91,7 +108,7 @@ class ThreadGroup:
                 self._leaving.intersection_update(_list_alive(self._leaving))
                 self._leaving.add(threading.current_thread())
                 self._threads.discard(threading.current_thread())
-                if len(self._threads) <= 1 or self._was_interrupted:  # the one that is left may be the one that joins
+                if len(self._threads) <= 1:  # the one that is left may be the one that joins
                     self._changed.notify_all()
 
     def forget_thread(self, ident: int) -> None:

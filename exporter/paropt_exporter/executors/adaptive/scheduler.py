@@ -32,6 +32,7 @@ from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +196,11 @@ class AdaptiveScheduler:
     def _choose_direct_pool(self, task: QueuedTask) -> PoolName | None:
         if self.closed or self._strategy is Strategy.SEQUENTIAL:
             return None
-        if self._strategy in (Strategy.THREAD, Strategy.PROCESS):
-            return THREADS if self._strategy is Strategy.THREAD else PROCESSES
+        if self._strategy is Strategy.THREAD:
+            return THREADS
+        if self._strategy is Strategy.PROCESS:
+            # Large arguments stay unpickled until a worker is free, and later tasks stay behind them.
+            return None if self._backlog or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
         # The label of a profiled task is not its function's.
         return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
@@ -425,12 +429,19 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
-        # A task that is in no pool's list was submitted directly, is queued here, or has ended.
+        # A task that is neither in the backlog nor in a pool's list was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
+            queued = any(task.future is future for tasks in self._backlog.values() for task in tasks)
             pool_name, _ = self._submitted.get(future, (direct, ""))
-            pool = self._pools.get(pool_name)
-        return future.force_exception(error) if pool is None else pool.stop(future, error, grace_seconds=grace_seconds)
+            pool = None if queued else self._pools.get(pool_name)
+            failed = pool is None and future.mark_failed(error)  # under the lock, so that no pool gets it meanwhile
+        if pool is not None:
+            return pool.stop(future, error, grace_seconds=grace_seconds)
+        if failed:
+            future.notify_waiters()
+        self.dispatch()
+        return failed
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""
@@ -546,12 +557,11 @@ class AdaptiveScheduler:
             if not self.closed:
                 self.closed, self.refusal = True, refusal
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
-            if cancel_futures:
-                self._backlog.clear()
             self.changed.notify_all()
         for task in left:
-            if task.future.cancel():  # not if `stop` has settled it
-                task.future.set_running_or_notify_cancel()
+            if task.future.cancel():  # not if `stop` has settled it, or it was submitted to a pool
+                task.future.start_running(monotonic())  # tells waiting threads of the cancellation
+        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the next task's end does
         self._close_pools(cancel_futures=cancel_futures)
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:

@@ -22,6 +22,7 @@ from paropt_exporter.executors.worker import main_module
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -177,6 +178,14 @@ class ProcessPool(Executor):
         """
         self._manager.close(cancel_futures=True)
         self._manager.end_workers(_TERM_GRACE_SECONDS)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, which does not reach the workers, end them as `terminate_workers` does."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, trace)
 
     def __repr__(self) -> str:
         return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"

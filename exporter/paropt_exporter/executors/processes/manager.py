@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from typing import Any, NoReturn
@@ -100,12 +101,17 @@ class ProcessManager:
             elif type(action) is Kill:
                 lifetime.FORK_SERVERS.end(action.pid, action.grace_seconds)
             elif type(action) is Cancel:
-                if action.item.future.cancel():  # not if `stop` has settled it
-                    action.item.future.set_running_or_notify_cancel()
-                with self.lock:
-                    self.scheduler.settle_unbegun(stopped=False)
+                self._cancel(action.item)
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
+
+    def _cancel(self, item: WorkItem) -> None:
+        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
+        if item.future.cancel():  # not if a worker has begun it
+            item.future.start_running(0.0)  # tells waiting threads of the cancellation
+            with self.lock:
+                if self.scheduler.withdraw(item):
+                    self.scheduler.settle_unbegun(stopped=False)
 
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch
@@ -183,15 +189,17 @@ class ProcessManager:
             queued = self.scheduler.find_queued(future) if stopped is None else None
             if queued is not None:
                 self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
+            # Otherwise it has ended, or another thread is about to submit it: under the lock, no worker begins it.
+            failed = queued is None and stopped is None and future.mark_failed(error)
         self._finish(actions)
         if queued is not None:
             stopped = future.fail_queued(error)
             with self.lock:
                 self.scheduler.settle_unbegun(stopped=False)
-        elif stopped is None:
-            stopped = future.force_exception(error)
+        elif failed:
+            future.notify_waiters()
         self.dispatch()
-        return stopped
+        return failed if stopped is None else stopped
 
     # Events from workers' threads
 
@@ -325,34 +333,36 @@ class ProcessManager:
         self._threads.clear_shortage()
         try:
             while (worker := self._add_worker()) is not None:
-                self._start_thread(worker)
-        except (OSError, RuntimeError) as error:
+                self._threads.start(worker.name, partial(self._run_thread, worker))
+        except BaseException as error:
+            has_workers = self._drop_unstarted()
+            if not isinstance(error, (OSError, RuntimeError)):  # an interrupt
+                raise
             log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
-            with self.lock:
-                self._threads.note_shortage()
-                if not self.scheduler.workers:
-                    raise
-                self._wake(self.scheduler.workers[0])  # its thread asks again
+            if not has_workers:
+                raise
 
     def _add_worker(self) -> Worker | None:
         with self.lock:
             worker = self.scheduler.add_worker()
-            if worker is None:
-                return None
-            try:
+            if worker is not None:
                 self._wakers[worker] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            except OSError:
-                self.scheduler.remove_worker(worker)
-                raise
-            self._threads.announce(worker.name)
+                self._threads.announce(worker.name)
             return worker
 
-    def _start_thread(self, worker: Worker) -> None:
-        try:
-            self._threads.start(worker.name, lambda: self._run_thread(worker))
-        except RuntimeError:
-            self._remove(worker)
-            raise
+    def _drop_unstarted(self) -> bool:
+        """Drop the workers that this thread could not start, to retry later; return whether there are others."""
+        with self.lock:
+            workers = tuple(self.scheduler.workers)
+            names = self._threads.withdraw_unstarted(worker.name for worker in workers)
+            for worker in [worker for worker in workers if worker.name in names]:
+                self._remove(worker)
+            self._threads.note_shortage()
+            if self.scheduler.workers:
+                self._wake(self.scheduler.workers[0])  # its thread asks again
+            else:
+                self.scheduler.needs_dispatch = True  # the next task does
+            return bool(self.scheduler.workers)
 
     def _run_thread(self, worker: Worker) -> None:
         try:
@@ -363,7 +373,9 @@ class ProcessManager:
     def _remove(self, worker: Worker) -> None:
         with self.lock:
             self.scheduler.remove_worker(worker)
-            os.close(self._wakers.pop(worker))
+            waker = self._wakers.pop(worker, None)
+            if waker is not None:  # the system may have refused it
+                os.close(waker)
 
     # Beginning and end of workers and pool
 

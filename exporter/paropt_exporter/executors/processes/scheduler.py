@@ -14,7 +14,7 @@ Each method is an event. It changes the state and returns actions for the manage
 
     Send     a batch of tasks to a worker       Dismiss  a worker, which exits after its tasks
     Kill     a worker and its process group     Wake     a worker's thread
-    Cancel   a task that was not begun          Fail     a task that was not begun
+    Cancel   a task, and withdraw it            Fail     a task that was not begun
 
 Guarantees:
   * Only this module writes the state of the workers and the queue, and callers hold the manager's lock. Exceptions,
@@ -534,11 +534,11 @@ class Scheduler:
         """Accept no more tasks. Workers exit once the queue is empty. A later call keeps the first refusal.
 
         `cancel_queued`: cancel the queued tasks, except as many as there are workers without one: those are about to
-        take them, or to start with them, and count as begun.
+        take them, or to start with them, and count as begun. The others stay in the queue until they are cancelled.
         """
         self.closed = self.closed or refusal
         self.needs_dispatch = True
-        left = self._take_queued(keep=self._count_free_workers()) if cancel_queued else []
+        left = list(self.queue)[self._count_free_workers() :] if cancel_queued else []
         idle, self.idle = self.idle, []
         if not self.queue:
             idle += [worker for worker in self.workers if worker.ready_seconds is None]
@@ -551,7 +551,7 @@ class Scheduler:
             return []
         self.closed = self.closed or error
         self.needs_dispatch = True
-        left = self._take_queued()
+        left = [self.queue.popleft() for _ in range(len(self.queue))]
         dismissed = [self._dismiss(worker) for worker in self.workers if not worker.leaving]
         return [*dismissed, *(Fail(item, error) for item in left)]
 
@@ -647,10 +647,6 @@ class Scheduler:
 
     def _count_free_workers(self) -> int:
         return sum(not worker.batches and not worker.leaving for worker in self.workers)
-
-    def _take_queued(self, *, keep: int = 0) -> list[WorkItem]:
-        """Empty the queue, except for its first tasks."""
-        return [self.queue.pop() for _ in range(len(self.queue) - keep)][::-1]
 
 
 def _numbers_of(future: TaskFuture[Any], tasks: dict[int, WorkItem]) -> list[int]:

@@ -141,7 +141,8 @@ class WorkerConnection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            return True  # it has died: the worker's thread learns it from the status pipe
+            self.dismiss()  # usually it has died; otherwise it exits without these tasks, and others get them
+            return True
         for part in parts:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
@@ -158,6 +159,7 @@ class WorkerConnection:
             except BlockingIOError:
                 break
             except OSError:
+                self.dismiss()  # as in `_send`
                 self._outbox.clear()
                 break
             self._outbox[0] = self._outbox[0][sent:]

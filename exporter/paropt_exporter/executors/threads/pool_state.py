@@ -117,23 +117,27 @@ class ThreadPoolState:
     def _start_missing(self) -> None:
         """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
         self._threads.clear_shortage()
-        while (worker := self._add_worker()) is not None:
-            try:
+        try:
+            while (worker := self._add_worker()) is not None:
                 self._threads.start(worker.name, partial(self._run_worker, worker))
-            except RuntimeError as error:
-                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
-                if self._continue_without(worker):
-                    return
+        except BaseException as error:
+            has_workers = self._drop_unstarted()
+            if not isinstance(error, RuntimeError):  # an interrupt
+                raise
+            log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
+            if not has_workers:
                 raise
         self._update_must_check_exit()
 
-    def _continue_without(self, worker: Worker) -> bool:
-        """Drop a worker whose thread the system refused, to retry later; return whether there are other workers."""
+    def _drop_unstarted(self) -> bool:
+        """Drop the workers that this thread could not start, to retry later; return whether there are others."""
         with self.lock:
-            self._workers.remove(worker)
+            names = self._threads.withdraw_unstarted(worker.name for worker in self._workers)
+            self._workers = [worker for worker in self._workers if worker.name not in names]
             self._threads.note_shortage()
             self._update_must_check_exit()
             self._wake_idle()  # idle workers wait with a timeout from now on, and retry
+            self.needs_wake = self.needs_wake or not (self._workers or self._abandoned)  # then the next task retries
             return bool(self._workers)
 
     def _add_worker(self) -> Worker | None:
@@ -313,16 +317,15 @@ class ThreadPoolState:
             if not self.closed:
                 self.closed = self.needs_wake = True
                 self._refusal = RuntimeError(refusal)
-            free = sum(worker.task is None for worker in self._workers)
-            queued = self._take_queued(keep=free) if cancel_futures else []
+            queued = self._list_unbegun() if cancel_futures else []
             idle = tuple(self._idle)
+        for item in queued:
+            self._cancel_queued(item)
         # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
         for worker in idle:
             worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
         for worker in idle:
             worker.wake()
-        for item in queued:
-            self._cancel_item(item)
 
     def join(self) -> None:
         self._threads.join()
@@ -349,27 +352,36 @@ class ThreadPoolState:
 
     def cancel_shared(self, shared: SharedWorkItem) -> None:
         if shared.count_pending():
-            self._cancel_item(shared)
+            count = shared.cancel_pending()
+            with self.lock:
+                self.counters.exited.cancelled += count
 
-    def _take_queued(self, *, keep: int = 0) -> list[WorkItem | SharedWorkItem]:
-        """Empty the queue, except for `keep` tasks that free workers are about to take: these count as started."""
-        kept: list[WorkItem | SharedWorkItem] = []
-        taken: list[WorkItem | SharedWorkItem] = []
+    def _list_unbegun(self) -> list[WorkItem | SharedWorkItem]:
+        """Return the queued tasks, except those that free workers are about to take: these count as started."""
+        free = sum(worker.task is None for worker in self._workers)
+        unbegun = []
+        for item in self.work_queue.copy():
+            if isinstance(item, tuple) and free:
+                free -= 1
+            else:
+                unbegun.append(item)
+        return unbegun
+
+    def _cancel_queued(self, item: WorkItem | SharedWorkItem) -> None:
+        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
+        if not isinstance(item, tuple):
+            self.cancel_shared(item)
+        elif item[0].cancel():  # not if a worker has begun it
+            item[0].start_running(0.0)  # tells waiting threads of the cancellation
+            with self.lock, contextlib.suppress(ValueError):  # a worker has taken it, and counts it
+                self.work_queue.remove(item)
+                self.counters.exited.cancelled += 1
+
+    def _take_queued(self) -> list[WorkItem | SharedWorkItem]:
+        taken = []
         while self.work_queue:
-            item = self.work_queue.popleft()
-            (kept if isinstance(item, tuple) and len(kept) < keep else taken).append(item)
-        self.work_queue.extend(kept)
+            taken.append(self.work_queue.popleft())
         return taken
-
-    def _cancel_item(self, item: WorkItem | SharedWorkItem) -> None:
-        if isinstance(item, tuple):
-            count = 1
-            if item[0].cancel():  # not if `stop` has settled it
-                item[0].set_running_or_notify_cancel()
-        else:
-            count = item.cancel_pending()
-        with self.lock:
-            self.counters.exited.cancelled += count
 
     def _fail_items(self, items: list[WorkItem | SharedWorkItem], error: BaseException) -> None:
         for item in items:
@@ -379,7 +391,7 @@ class ThreadPoolState:
                     self.counters.exited.errors += failed
                     self.counters.exited.cancelled += not failed
             else:
-                self._cancel_item(item)
+                self.cancel_shared(item)
 
     def stop(self, future: TaskFuture[Any], error: BaseException) -> bool:
         if not future.force_exception(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+from abc import ABCMeta
 from collections import ChainMap
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 from paropt_exporter.executors.worker import initializer_globals, main_module
 
 _WITH_SETTER = 6  # items of a reduction whose last one sets the state: that of a function or class
+_PLAIN_METACLASSES = (type, ABCMeta)  # others, and typing.NamedTuple, may take no `__slots__`
 _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
 
 
@@ -46,6 +48,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
         reduced = super().reducer_override(value)
         if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced
+        if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
+            reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
         if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
             reduced = _wrap_setter(reduced, initializer_globals.set_state)
         return _wrap_setter(reduced, main_module.set_state) if main_module.defines(value) else reduced

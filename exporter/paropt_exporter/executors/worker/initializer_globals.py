@@ -11,6 +11,8 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
+from paropt_exporter.executors.worker import main_module
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,8 @@ _kept: dict[str, dict[str, Any]] = {}  # by module; written once in a worker, be
 
 def belongs_to_module(function: FunctionType) -> bool:
     """Return whether the function's globals are a module's, loaded or by value in this worker, and not an `exec`'s."""
-    return _BY_VALUE in function.__globals__ or _belongs_to_loaded_module(function)
+    spawned = function.__module__ == main_module.SPAWNED  # multiprocessing has copied the globals to the module
+    return spawned or _BY_VALUE in function.__globals__ or _belongs_to_loaded_module(function)
 
 
 def _belongs_to_loaded_module(function: FunctionType) -> bool:

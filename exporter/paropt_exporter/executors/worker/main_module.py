@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from types import FunctionType
     from typing import Any
 
+SPAWNED = "__mp_main__"  # the program's `__main__` in children that multiprocessing has spawned
+NAMES = ("__main__", SPAWNED)
 _MARK = "__paropt_worker__"  # a name in the `__main__` of a worker
 _named: list[str] = []  # the names in a worker's `__main__` that the present tasks have brought
 
@@ -28,9 +30,14 @@ def is_worker() -> bool:
     return _MARK in vars(sys.modules["__main__"])
 
 
+def list_spawned() -> set[str]:
+    """Return the name of `__main__` if multiprocessing has spawned this process: cloudpickle would import it."""
+    return {SPAWNED} if sys.modules["__main__"].__name__ == SPAWNED else set()
+
+
 def defines(value: FunctionType | type) -> bool:
     """Return whether `__main__` has a function or class under its own name."""
-    return value.__module__ == "__main__" and vars(sys.modules["__main__"]).get(value.__qualname__) is value
+    return value.__module__ in NAMES and vars(sys.modules["__main__"]).get(value.__qualname__) is value
 
 
 def set_state(value: FunctionType | type, state: tuple[Callable[[Any, Any], object], Any]) -> None:

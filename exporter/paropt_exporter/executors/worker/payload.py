@@ -8,14 +8,16 @@ import sys
 import traceback
 from _thread import RLock
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
-from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large
+from paropt_exporter.executors.worker import main_module
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large, share_large
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
-_MAIN = b"__main__"  # its definitions travel by value: workers never import the user's __main__
+_MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
 _MOST_CACHED = 1000
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # whose equality is identity, or nearly
 ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
@@ -151,10 +153,10 @@ class Packer:
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
-                return self._dumps((arguments, keywords))
+                return share_large(self._dumps((arguments, keywords)))
             if _MAIN not in pieces and not _has_connections(pieces):
                 return pieces
-        return self._dumps((arguments, keywords))
+        return share_large(self._dumps((arguments, keywords)))
 
     def _pack_function(self, function: Callable[..., Any], queue: Sequence[QueuedItem]) -> bytes:
         key = None if self._is_importable(function) else PickleCacheKey()
@@ -179,7 +181,7 @@ class Packer:
         return found is value
 
     def _has_module(self, module: str | None) -> bool:
-        return module in sys.modules and module != "__main__" and module not in self._modules
+        return module in sys.modules and module not in main_module.NAMES and module not in self._modules
 
     def _dumps(self, value: object) -> bytes:
         if not self._modules:
@@ -229,10 +231,10 @@ def dumps_result(value: object) -> bytes | PickleBuffers:
         try:
             pieces = PickleBuffers(value)
         except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
-            return dumps(value)
+            return share_large(dumps(value))
         if not _has_connections(pieces):
             return pieces
-    return dumps(value)
+    return share_large(dumps(value))
 
 
 def dumps(value: object) -> bytes:
@@ -287,7 +289,8 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
     else:
         from paropt_exporter.executors.worker.by_value import dumps as to_bytes
     with _registering:
-        registered = modules & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
+        wanted = modules | main_module.list_spawned()
+        registered = wanted & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
         try:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
@@ -367,6 +370,7 @@ def _iter_code(code: CodeType) -> Iterator[CodeType]:
             yield from _iter_code(constant)
 
 
+@lru_cache(_MOST_CACHED)  # a function with state is looked at for each task
 def _sets_globals(code: CodeType) -> bool:
     import dis
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 
 LARGE_BYTES = 1 << 16  # from here on pickle writes an object's bytes unframed (FRAME_SIZE_TARGET)
+_SHARED_BYTES = 1 << 19  # of a whole pickle, from which on a socket takes up to three times as long
 _LONGEST_FRAME_BYTES = 3 << 16  # of a frame; a longer part is the content of one object
 
 
@@ -18,6 +19,13 @@ class PickleBuffers:
     def __init__(self, value: object) -> None:
         self.parts: list[bytes] = []
         pickle.Pickler(self, pickle.HIGHEST_PROTOCOL).dump(value)
+
+    @classmethod
+    def wrap(cls, packed: bytes) -> PickleBuffers:
+        """Return a pickle of one part."""
+        made = cls.__new__(cls)
+        made.parts = [packed]
+        return made
 
     def write(self, part: bytes | bytearray | pickle.PickleBuffer) -> None:
         """Take a part from the pickler; a mutable one is copied."""
@@ -32,6 +40,11 @@ class PickleBuffers:
 
     def join(self) -> bytes:
         return b"".join(self.parts)
+
+
+def share_large(packed: bytes) -> bytes | PickleBuffers:
+    """Return a pickle that is large by the elements of its value as one that goes through shared memory."""
+    return PickleBuffers.wrap(packed) if len(packed) >= _SHARED_BYTES else packed
 
 
 def measure_large(values: Iterable[object]) -> int:
