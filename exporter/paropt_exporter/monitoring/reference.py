@@ -48,8 +48,9 @@ _RUN_RESULTS = (
     "A run is a `failure` if a stage failed, erred or timed out, or if a critical SLA was broken, and a `cancellation`",
     "if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is never a `skip`.",
     "",
-    f"`{families.RUN_DURATION.name}` has only whole runs: no runs of some stages, of failed items, with arguments",
-    "([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)), or with a [cached](cache.md) task.",
+    f"`{families.RUN_DURATION.name}` has only whole runs: no cancellations, no runs of some stages, of failed items or",
+    "with arguments ([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)), none with a",
+    "[cached](cache.md) task.",
 )
 _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BUILD_INFO: "Build",
