@@ -8,7 +8,14 @@ from grafanalib.core import Panel
 
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.dashboards.layout import STAT_HEIGHT, DashboardSpec, Section, Variable, build_section
-from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
+from paropt_exporter.monitoring.dashboards.panels import (
+    MOST_LINES,
+    Dash,
+    Query,
+    build_bars,
+    build_stat,
+    build_time_series,
+)
 from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
@@ -168,10 +175,11 @@ def _iter_share_panels(scope: Scope) -> Iterator[Panel]:
     granted, wanted = scope.select(names.SERVE_CORES_GRANTED), scope.select(names.SERVE_CORES_WANTED)
     yield build_time_series(
         "Which projects have the cores?",
-        "Cores that `serve` lets each project's runs use, and (dashed) all that they could use. Dashed far above: runs "
-        "wait for each other; give the machine more cores, or start them at other times.",
+        f"Cores that `serve` lets each project's runs use, of the {MOST_LINES} with most, and (dashed) all that they "
+        "could use. Dashed far above: runs wait for each other; give the machine more cores, or start them at other "
+        "times.",
         [
-            Query(expr=f"sum by (project) ({granted})", legend="{{project}}"),
+            Query(expr=f"topk({MOST_LINES}, sum by (project) ({granted}))", legend="{{project}}"),
             Query(expr=f"sum({wanted})", legend="wanted by all", dash=Dash.LIMIT),
         ],
         Scale(unit="short"),
