@@ -130,6 +130,7 @@ def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **argument
             backlogs={"commands": (2, 4.0)},
             dropped={"history": 0},
             control=CONTROL,
+            web_config_successful=True,
             last_reload=LastReload(success_timestamp_seconds=1_700_000_000.0),
         ),
         bounds={"commands": (1, 8)},
@@ -185,7 +186,6 @@ def test_a_stage_without_a_limit_has_no_sla_families() -> None:
     assert read_value(metrics, families.SLA_LIMIT, lane="standard", stage="unit") is None
 
 
-def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
 def test_stage_without_a_limit_has_none_after_its_run_either() -> None:
     metrics = make_metrics()
     for event in (stage_started("unit", sla=None), stage_ended("unit", sla=None)):
@@ -210,6 +210,7 @@ def test_stage_whose_limit_is_removed_between_two_runs_has_none_in_the_next() ->
     assert "paropt_sla_breached{" not in _page(metrics)
 
 
+def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
     metrics = make_metrics()
     metrics.observe(stage_started())
     assert read_value(metrics, families.STAGE_RUNNING, **LINT) == 1

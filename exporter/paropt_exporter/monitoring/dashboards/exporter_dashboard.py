@@ -132,11 +132,14 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
     )
+    projects = f"sum(1 - {scope.select(names.CONFIG_RELOAD_SUCCESSFUL)})"
+    # `serve` has its web config for each project.
+    web = f"sum(1 - min by (job, instance) ({scope.select(names.WEB_CONFIG_RELOAD_SUCCESSFUL)}))"
     yield build_stat(
         "How many changed configs are refused?",
-        "Exporters that go on with an earlier paropt.yml, since the present one has faults. `paropt-exporter check` "
-        "names each fault.",
-        Query(expr=f"sum(1 - {scope.select(names.CONFIG_RELOAD_SUCCESSFUL)})"),
+        "Exporters that go on with an earlier paropt.yml or web config, since the present one has faults. "
+        "`paropt-exporter check` names those of paropt.yml, the log those of the web config.",
+        Query(expr=f"{projects} + {web} or {projects} or {web}"),
         none_is_good(),
         no_value="no exporter",
     )
