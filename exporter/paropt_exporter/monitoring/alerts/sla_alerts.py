@@ -204,8 +204,8 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
         link=STAGE.labels,
         meaning=(
             "The stage is running and passed `sla.warn_at` of its limit (80 % by default) half a minute ago, but not "
-            "the limit, or did so in a run of the last 15 minutes. Stages with limits of up to two and a half minutes "
-            "reach the limit earlier than that: `paropt_sla_warnings_total` counts theirs."
+            "the limit, or did so in a run of the last 15 minutes. A stage whose limit is under five minutes usually "
+            "ends before that is seen: `paropt_sla_warnings_total` counts all."
         ),
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
