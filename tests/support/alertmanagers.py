@@ -72,7 +72,7 @@ class Alertmanager:
 def alertmanager(folder: Path, *, own_receivers: bool = False, **times: str) -> Iterator[Alertmanager]:
     """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and similar keys.
 
-    With `own_receivers` it sends what it would send to PagerDuty and Slack: the bodies of notifications are theirs.
+    With `own_receivers` the bodies of notifications are those for PagerDuty and Slack.
     """
     folder.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{free_port()}"
