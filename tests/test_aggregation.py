@@ -84,11 +84,14 @@ def test_run_counts_with_duration_and_check() -> None:
 
 
 def test_tasks_of_a_run_count_where_its_duration_does() -> None:
-    """Of a run of a part of the lane, or with a cached task, neither counts: their ratio is the lane's throughput."""
+    """Of a run of a part of the lane, with a cached task, or that was interrupted, neither counts.
+
+    Their ratio is the lane's throughput.
+    """
     whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
     cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
     assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
-    for run in (cached, replace(whole, partial=True)):
+    for run in (cached, replace(whole, partial=True), replace(whole, result=Result.CANCELLATION)):
         assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 

@@ -94,15 +94,19 @@ def test_lowest_limit_of_all_ancestors_counts(root: Path) -> None:
     assert host.count_cpus(root) == 0.1
 
 
-def test_available_memory_counts_inactive_cache_as_free(root: Path) -> None:
+def test_available_memory_counts_cached_files_as_free(root: Path) -> None:
+    """A build that reads its files again and again has most of them in `active_file`, up to the group's limit."""
     v2(
         root,
         memory__max=f"{256 << 20}\n",
-        memory__current=f"{200 << 20}\n",
-        memory__stat=f"anon 1\ninactive_file {100 << 20}\n",
+        memory__current=f"{250 << 20}\n",
+        memory__stat=(
+            f"anon {60 << 20}\nfile {180 << 20}\nshmem {10 << 20}\nactive_anon {60 << 20}\n"
+            f"inactive_file {70 << 20}\nactive_file {100 << 20}\nslab_reclaimable {5 << 20}\nslab_unreclaimable 1\n"
+        ),
     )
     assert host.read_total_memory_bytes(root, machine) == 256 << 20
-    assert host.read_available_memory_bytes(root, machine) == 156 << 20
+    assert host.read_available_memory_bytes(root, machine) == 181 << 20
 
 
 def test_cgroup_v1_memory_is_read_alike(root: Path) -> None:
@@ -110,7 +114,7 @@ def test_cgroup_v1_memory_is_read_alike(root: Path) -> None:
         root,
         memory__limit_in_bytes=f"{GIB}\n",
         memory__usage_in_bytes=f"{GIB >> 1}\n",
-        memory__stat=f"total_inactive_file {GIB >> 2}\n",
+        memory__stat=f"inactive_file 1\ntotal_inactive_file {GIB >> 3}\ntotal_active_file {GIB >> 3}\n",
     )
     assert host.read_total_memory_bytes(root, machine) == GIB
     assert host.read_available_memory_bytes(root, machine) == GIB - (GIB >> 2)

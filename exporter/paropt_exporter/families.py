@@ -322,6 +322,11 @@ WEB_CONFIG_RELOADS = _counter(
     "Changes of the web config that were loaded, or refused as invalid or as less protection.",
     "result",
 )
+WEB_CONFIG_RELOAD_SUCCESSFUL = _gauge(
+    "paropt_web_config_last_reload_successful",
+    "1 if the web config was loaded when it was last read, 0 if its change was refused and the config before stays in "
+    "force; absent without a web config.",
+)
 CONFIG_RELOADS = _counter(
     "paropt_exporter_config_reloads_total",
     "Changes of paropt.yml that were loaded between two runs (--every, --watch), or refused as faulty.",

@@ -10,6 +10,10 @@ from pathlib import Path
 _CGROUPS = "sys/fs/cgroup"
 _READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
+# Fields of memory.stat that the kernel gives back under pressure, as in MemAvailable: cached files, inodes and names.
+# v1 has no figure of the last two.
+_RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
+_RECLAIMABLE_V1 = ("total_active_file", "total_inactive_file")
 
 
 def count_cpus(root: Path = Path("/")) -> float:
@@ -89,9 +93,9 @@ def _read_cpu_quota(folder: str) -> float | None:
 
 
 def _read_memory_left(folder: str) -> int | None:
-    for limit_name, used_name, cache_name in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    for limit_name, used_name, reclaimable in (
+        ("memory.max", "memory.current", _RECLAIMABLE),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", _RECLAIMABLE_V1),
     ):
         try:
             limit, used = int(_read(f"{folder}/{limit_name}")), int(_read(f"{folder}/{used_name}"))
@@ -99,17 +103,13 @@ def _read_memory_left(folder: str) -> int | None:
             continue
         if limit >= _UNLIMITED_BYTES:
             return None
-        # The kernel gives inactive cache back under pressure.
-        return limit - max(0, used - _read_field(f"{folder}/memory.stat", cache_name))
+        return limit - max(0, used - _sum_fields(f"{folder}/memory.stat", reclaimable))
     return None
 
 
-def _read_field(path: str, name: str) -> int:
-    for line in _read(path).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0
+def _sum_fields(path: str, names: tuple[str, ...]) -> int:
+    fields = (line.partition(" ") for line in _read(path).splitlines())
+    return sum(int(value) for name, _, value in fields if name in names)
 
 
 def _read_memory_limit(folder: str) -> int | None:

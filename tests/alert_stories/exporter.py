@@ -53,6 +53,7 @@ def iter_stories() -> Iterator[Story]:
         hold_minutes=5,
         bad=0,
     )
+    yield from _iter_web_reload_stories()
     yield from held.iter_stories(
         "ParoptHistoryUnreadable",
         series(families.SERVE_HISTORY_READABLE, TARGET),
@@ -72,6 +73,29 @@ def iter_stories() -> Iterator[Story]:
     yield from _iter_absent_stories()
     yield from _iter_dropped_stories()
     yield from _iter_deliveries_stories()
+
+
+def _iter_web_reload_stories() -> Iterator[Story]:
+    alert, (flag, other) = "ParoptWebConfigReloadFailed", _build_web_reload_flags()
+    firing = Firing(
+        severity="warning",
+        labels=without(TARGET, "project"),
+        description=(
+            "build-1:10178 of job ci has refused its changed web config for 5 minutes, and serves with the one before."
+        ),
+    )
+    yield from held.iter_stories(alert, flag, firing, others=[], hold_minutes=5, bad=0)
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # `serve` has the flag for each project, one of which comes later: that is one alert.
+        given={flag: "1x4 0x29 1x9", other: "_x20 0x14 1x9"},
+        then={"9m": (), "10m": (firing,), "30m": (firing,), "35m": ()},
+    )
+
+
+def _build_web_reload_flags() -> list[str]:
+    return [series(families.WEB_CONFIG_RELOAD_SUCCESSFUL, {**TARGET, "project": name}) for name in ("shop", "docs")]
 
 
 def _target(host: str) -> dict[str, str]:

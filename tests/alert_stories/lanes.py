@@ -33,7 +33,7 @@ def iter_stories() -> Iterator[Story]:
     yield from _bottleneck(
         "ParoptStageGilBound",
         "gil_bound",
-        "warning",
+        "info",
         f"{_WHERE} is CPU-bound Python in threads: they take turns on one core.",
     )
     yield from held.iter_stories(

@@ -95,11 +95,13 @@ def _near() -> Iterator[Story]:
         return {series(families.SLA_DEADLINE, STAGE): deadline, series(families.SLA_NEAR, STAGE): near}
 
     def firing(left: str) -> Firing:
-        past = "runs and is past its warning threshold"
         return Firing(
             severity="warning",
             labels=STAGE,
-            description=f"{_WHERE} {past}: {left} are left to its limit.",
+            description=(
+                f"{_WHERE} has run past its warning threshold for 30s, to within {left} of its limit. This resolves "
+                "15 minutes after it was last that close."
+            ),
             value=left,
         )
 
@@ -109,14 +111,22 @@ def _near() -> Iterator[Story]:
         every="15s",
         shows=Shows.FIRING,
         given=running("_ 660.5x20", "0x9 1x9 0x9"),
-        then={"9m": (), "10m": (firing("1m 0s"),), "11m": (firing("500ms"),), "11m15s": (), "12m": ()},
+        then={
+            "9m": (),
+            "10m15s": (),
+            "10m30s": (firing("30.5s"),),
+            "11m": (firing("500ms"),),
+            "11m15s": (firing("500ms"),),
+            "26m": (firing("500ms"),),
+            "26m15s": (),
+        },
     )
     yield Story(
         alert=alert,
         every="15s",
         shows=Shows.SILENCE,
         given=running("_ 660x8 stale", "0x9 1x4 0x9"),
-        then={"1m": (), "9m": (), "10m": ()},
+        then={"1m": (), "9m": (), "10m": (), "10m30s": (), "11m": ()},
     )
     yield Story(
         alert=alert,
@@ -124,7 +134,7 @@ def _near() -> Iterator[Story]:
         shows=Shows.RESTART,
         given=running("_ 660x7 stale _ 1260x20", "0x7 stale _ 0x9 1x9"),
         # The run that the restart ended no longer counts; the one that starts at 11m has its own warning.
-        then={"10m": (), "19m": (), "20m": (firing("1m 0s"),)},
+        then={"10m": (), "19m": (), "20m15s": (), "20m30s": (firing("30s"),)},
     )
 
 

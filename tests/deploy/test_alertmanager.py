@@ -10,6 +10,7 @@ import pytest
 
 from alert_stories.model import ALERTS
 from paropt_exporter.monitoring.alerts.rules import Level
+from support.alertmanagers import alertmanager
 from support.real_servers import program
 from support.yaml_documents import load_yaml
 
@@ -46,6 +47,38 @@ def test_inhibitions_name_existing_alerts() -> None:
     named = re.findall(r"Paropt\w+", CONFIG.read_text().partition("inhibit_rules:")[2].partition("receivers:")[0])
     assert named
     assert set(named) <= set(ALERTS)
+
+
+def test_notifications_say_what_fires_with_its_links(tmp_path: Path) -> None:
+    def build_alert(stage: str, severity: str, **more: str) -> dict[str, object]:
+        labels = {"alertname": "Paropt", "job": "ci", "project": "shop", "lane": "standard", "stage": stage}
+        texts = {
+            "summary": f"{stage} broke.",
+            "description": f"Why {stage}.",
+            "runbook_url": f"https://r.example/#{stage}",
+        }
+        return {"labels": {**labels, "severity": severity}, "annotations": texts, **more}
+
+    with alertmanager(tmp_path, own_receivers=True, group_wait="0s", group_interval="1s") as manager:
+        manager.post(build_alert("lint", "warning"))
+        chat = manager.next().body["attachments"][0]
+        assert chat["title"] == "firing: ci shop standard"
+        assert chat["text"].strip() == "*lint broke.* Why lint.\n<https://r.example/#lint|runbook>"
+        manager.post(build_alert("types", "critical"), build_alert("unit", "critical"))
+        page = manager.next().body
+        if page["payload"]["summary"] == "types broke.":  # the second came a moment later
+            page = manager.next().body
+        assert page["payload"]["summary"] == "types broke. And 1 more."
+        assert page["payload"]["severity"] == "critical"
+        both = "Why types. https://r.example/#types Why unit. https://r.example/#unit"
+        assert page["payload"]["custom_details"]["alerts"].strip() == both
+        manager.post(build_alert("types", "critical", endsAt="2020-01-01T00:00:00Z"))
+        page = manager.next().body
+        assert (page["event_action"], page["payload"]["summary"]) == ("trigger", "unit broke.")
+        assert page["payload"]["custom_details"]["alerts"].strip() == "Why unit. https://r.example/#unit"
+        manager.post(build_alert("unit", "critical", endsAt="2020-01-01T00:00:00Z"))
+        page = manager.next().body
+        assert (page["event_action"], page["payload"]["summary"]) == ("resolve", "unit broke.")
 
 
 def test_projects_of_one_job_are_notified_apart() -> None:

@@ -103,10 +103,14 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["part.yml", "part-remote-write.yml"])
-def test_both_servers_of_a_pair_send_the_same_alerts(name: str) -> None:
+def test_parts_send_the_same_alerts_from_both_servers_and_none_that_they_can_not_know(name: str) -> None:
     config = load_yaml((FOLDER / name).read_text())
     assert config["global"]["external_labels"].keys() == {recording.PART, recording.COPY}
-    assert config["alerting"]["alert_relabel_configs"] == [{"regex": recording.COPY, "action": "labeldrop"}]
+    assert config["alerting"]["alert_relabel_configs"] == [
+        {"regex": recording.COPY, "action": "labeldrop"},
+        {"source_labels": ["alertname"], "regex": "ParoptExporterAbsent", "action": "drop"},
+    ]
+    assert "ParoptExporterAbsent" in {alert.name for alert in rule_files.build_alerts(Options())}
 
 
 def test_the_example_for_kubernetes_discovers_pods() -> None:

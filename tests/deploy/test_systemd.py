@@ -23,11 +23,15 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 every_service = pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 
 
-def settings(path: Path) -> dict[str, str]:
+def read_unit(path: Path) -> configparser.RawConfigParser:
     unit = configparser.RawConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
     unit.optionxform = str  # type: ignore[assignment, method-assign]  # keys are written with capitals
     unit.read(path)
-    return dict(unit["Service"])
+    return unit
+
+
+def settings(path: Path) -> dict[str, str]:
+    return dict(read_unit(path)["Service"])
 
 
 @every_service
@@ -51,6 +55,15 @@ def test_a_stop_during_a_run_is_no_failure(service: Path) -> None:
     found = settings(service)
     is_lane = "--lane" in shlex.split(found["ExecStart"])
     assert found.get("SuccessExitStatus", "0") == ("143" if is_lane else "0")
+
+
+@pytest.mark.parametrize(
+    "service", [path for path in SERVICES if "Restart" in settings(path)], ids=lambda path: path.name
+)
+def test_no_number_of_restarts_ends_the_socket(service: Path) -> None:
+    """systemd's default limit, five starts within ten seconds, would let the unit and its socket fail for good."""
+    unit, seconds = read_unit(service)["Unit"], float(settings(service)["RestartSec"].removesuffix("s"))
+    assert unit.get("StartLimitIntervalSec") == "0" or seconds * 5 > 10
 
 
 @every_service

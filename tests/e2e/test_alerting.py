@@ -47,8 +47,8 @@ def watched(
     folder: Path, rules: Path, *, every: str = "3s", group_wait: str = "1s"
 ) -> Iterator[tuple[Prometheus, Alertmanager]]:
     """Run the project's lane again and again, with a Prometheus and an Alertmanager that look at it."""
-    times = {"group_wait": group_wait, "group_interval": "1s"}
-    with serving(folder, projects.ANY_PORT, f"--every={every}"), alertmanager(folder / "alertmanager", **times) as told:
+    running = alertmanager(folder / "alertmanager", group_wait=group_wait, group_interval="1s")
+    with serving(folder, projects.ANY_PORT, f"--every={every}"), running as told:
         target = projects.url(folder).removeprefix("http://").removesuffix("/metrics")
         with prometheus(folder / "prometheus", [target], alerting=told_by(told.address, rules)) as real:
             yield real, told

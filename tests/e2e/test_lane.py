@@ -102,8 +102,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 ONLY_WHILE_RUNNING = (families.SLA_DEADLINE,)
 
 
-# These are tested with sinks, `--deadline` and `serve`.
-ELSEWHERE = (families.DELIVERY_FAILING, families.RUN_DEADLINE, families.RUN_PREDICTED_END, *families.SERVE_FAMILIES)
+# These are tested with sinks, a web config, `--deadline` and `serve`.
+ELSEWHERE = (
+    families.DELIVERY_FAILING,
+    families.WEB_CONFIG_RELOAD_SUCCESSFUL,
+    families.RUN_DEADLINE,
+    families.RUN_PREDICTED_END,
+    *families.SERVE_FAMILIES,
+)
 
 
 def test_every_family_of_the_catalogue_is_there(seen: Seen) -> None:

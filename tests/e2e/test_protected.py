@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from paropt_exporter import families
 from support import projects
 from support.real_servers import (
     HANG_SECONDS,
@@ -69,6 +70,18 @@ def test_config_names_the_web_config_from_its_own_folder(tmp_path: Path) -> None
     with serving(tmp_path, projects.ANY_PORT) as command:
         assert "https://127.0.0.1:" in projects.whole_summary(command)
         command.stop()
+
+
+def test_page_says_whether_the_changed_web_config_was_refused(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "true"')
+    key = (families.WEB_CONFIG_RELOAD_SUCCESSFUL.name,)
+    web_config(tmp_path, "http_server_config: {headers: {X-Frame-Options: deny}}")
+    with projects.served(tmp_path, "--web.config.file=web.yml") as address:
+        assert projects.scraped(address)[key] == 1
+        web_config(tmp_path, "http_server_config: {}")
+        assert projects.scraped(address)[key] == 0
+        web_config(tmp_path, "http_server_config: {headers: {X-Frame-Options: sameorigin}}")
+        assert projects.scraped(address)[key] == 1
 
 
 def test_socket_that_systemd_opened_is_served(tmp_path: Path) -> None:

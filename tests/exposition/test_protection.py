@@ -187,6 +187,16 @@ def test_an_emptied_file_keeps_the_protection(tmp_path: Path) -> None:
     assert file.count_reloads() == {"success": 0, "failure": 4}
 
 
+def test_refused_reload_is_over_when_the_file_is_loaded_again(tmp_path: Path) -> None:
+    users = f"basic_auth_users: {{alice: {HASH}}}"
+    file = ProtectionFile(web_config(tmp_path, users))
+    assert file.was_reload_successful()
+    for text, successful in (("x: [", False), ("", False), (users, True)):
+        web_config(tmp_path, text)
+        file.get_protection()
+        assert file.was_reload_successful() is successful
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -100,6 +100,13 @@ def test_a_page_is_compressed_for_clients_that_accept_gzip(server_factory: Calla
     assert gzip.decompress(body) == PAGE
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_caches_learn_which_headers_choose_the_page(server_factory: Callable[..., Server], encoding: str) -> None:
+    """A proxy that caches pages must not give OpenMetrics to a client that asked for text."""
+    response, _ = ask(server_factory(), **{"Accept-Encoding": encoding})
+    assert response.headers["Vary"] == "Accept, Accept-Encoding"
+
+
 def test_head_gets_no_body(server_factory: Callable[..., Server]) -> None:
     response, body = ask(server_factory(), method="HEAD")
     assert (response.status, response.headers["Content-Length"], body) == (200, str(len(PAGE)), b"")

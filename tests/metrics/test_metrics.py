@@ -130,6 +130,7 @@ def make_populated(live: Callable[[], tuple[LiveStage, ...]] = tuple, **argument
             backlogs={"commands": (2, 4.0)},
             dropped={"history": 0},
             control=CONTROL,
+            web_config_successful=True,
             last_reload=LastReload(success_timestamp_seconds=1_700_000_000.0),
         ),
         bounds={"commands": (1, 8)},
@@ -183,6 +184,30 @@ def test_a_stage_without_a_limit_has_no_sla_families() -> None:
     metrics = make_metrics()
     assert read_value(metrics, families.SLA_CHECKS, lane="standard", stage="unit") is None
     assert read_value(metrics, families.SLA_LIMIT, lane="standard", stage="unit") is None
+
+
+def test_stage_without_a_limit_has_none_after_its_run_either() -> None:
+    metrics = make_metrics()
+    for event in (stage_started("unit", sla=None), stage_ended("unit", sla=None)):
+        metrics.observe(event)
+    assert read_value(metrics, families.STAGE_RUNS, lane="standard", stage="unit", result="success") == 1
+    assert 'paropt_sla_breached{lane="standard",project="shop",severity="normal",stage="unit"}' not in _page(metrics)
+
+
+def test_limit_that_was_removed_does_not_come_back_from_history() -> None:
+    """The counters and the flag of a former limit would stay as they are, and an alert on the flag would never end."""
+    unit = ("standard", "unit")
+    totals = Totals(counters={(families.SLA_CHECKS.name, unit): 7.0})
+    last = LastValues(gauges={(families.SLA_BREACHED.name, (*unit, "normal")): 1.0})
+    page = _page(make_metrics(totals=totals, last=last))
+    assert [line for line in page.splitlines() if line.startswith("paropt_sla_") and 'stage="unit"' in line] == []
+
+
+def test_stage_whose_limit_is_removed_between_two_runs_has_none_in_the_next() -> None:
+    metrics = make_metrics()
+    reconfigured(metrics, StageLabels(name="lint", number=2, pool="commands"))
+    metrics.observe(stage_ended(sla=None))
+    assert "paropt_sla_breached{" not in _page(metrics)
 
 
 def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.exposition.protection import ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.metrics.event_state import StageLabels
@@ -13,6 +14,7 @@ from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.page import ProjectView, ServePage
 from paropt_exporter.serve.registry import RegisteredProject
 from support.event_samples import run_ended, run_started, stage_ended
+from support.secured import web_config
 from support.serve_process import check_page, sum_series
 
 
@@ -26,9 +28,10 @@ def record_checkout(root: Path, *stages: str, interval_seconds: float | None = N
     return RegisteredProject(Registration(project="shop", root=str(root), history=str(path), lanes=(lane,)))
 
 
-def render(*checkouts: RegisteredProject) -> str:
+def render(*checkouts: RegisteredProject, protection: ProtectionSource | None = None) -> str:
     view = ProjectView(name="shop", checkouts=checkouts, live=(), shares={})
-    text = ServePage(lambda: (view,), process_metrics=False).render_page(openmetrics=False).decode()
+    page = ServePage(lambda: (view,), protection=protection, process_metrics=False)
+    text = page.render_page(openmetrics=False).decode()
     check_page(text)
     return text
 
@@ -43,3 +46,13 @@ def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:
     repeating = record_checkout(tmp_path / "a", "lint", interval_seconds=60.0)
     page = render(repeating, record_checkout(tmp_path / "b", "lint"))
     assert sum_series(page, "paropt_run_interval_seconds") == 60.0
+
+
+def test_refused_web_config_is_on_the_page(tmp_path: Path) -> None:
+    checkout = record_checkout(tmp_path / "a", "lint")
+    assert "paropt_web_config_last_reload_successful" not in render(checkout)
+    file = ProtectionFile(web_config(tmp_path, "http_server_config: {headers: {X-Frame-Options: deny}}"))
+    assert '\nparopt_web_config_last_reload_successful{project="shop"} 1.0\n' in render(checkout, protection=file)
+    web_config(tmp_path, "")
+    file.get_protection()
+    assert '\nparopt_web_config_last_reload_successful{project="shop"} 0.0\n' in render(checkout, protection=file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,18 +56,30 @@ class Alertmanager:
             return True
         return False
 
+    def post(self, *alerts: Mapping[str, object]) -> None:
+        """Send alerts, as Prometheus does."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://{self.address}/api/v2/alerts", json.dumps(alerts).encode(), headers)
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS):
+            pass
+
     def states(self) -> dict[str, str]:
         with urllib.request.urlopen(f"http://{self.address}/api/v2/alerts", timeout=HANG_SECONDS) as answer:
             return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in json.load(answer)}
 
 
 @contextmanager
-def alertmanager(folder: Path, **times: str) -> Iterator[Alertmanager]:
-    """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and similar keys."""
+def alertmanager(folder: Path, *, own_receivers: bool = False, **times: str) -> Iterator[Alertmanager]:
+    """Run it on the routing example, with webhooks for receivers; `times` replaces `group_wait` and similar keys.
+
+    With `own_receivers` the bodies of notifications are those for PagerDuty and Slack.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{free_port()}"
     with _webhook() as (url, arrived):
-        (folder / "alertmanager.yml").write_text(yaml.safe_dump(_config(url, times)))
+        config = _build_config(times)
+        config["receivers"] = (_redirect if own_receivers else _replace)(config["receivers"], url, folder)
+        (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
         with server(
             "prometheus-alertmanager",
             f"--config.file={folder / 'alertmanager.yml'}",
@@ -86,15 +98,31 @@ def told_by(address: str, rules: Path) -> dict[str, object]:
     return {"rule_files": [str(rules)], "alerting": {"alertmanagers": managers}}
 
 
-def _config(url: str, times: dict[str, str]) -> dict[str, Any]:
+def _build_config(times: dict[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = load_yaml(ROUTING.read_text())
     for route in (config["route"], *config["route"]["routes"]):
         route.update({key: value for key, value in times.items() if key in route})
-    config["receivers"] = [
-        {"name": one["name"], **({"webhook_configs": [{"url": f"{url}/{one['name']}"}]} if len(one) > 1 else {})}
-        for one in config["receivers"]
-    ]
     return config
+
+
+def _replace(receivers: list[dict[str, Any]], url: str, _: Path) -> list[dict[str, Any]]:
+    """Return webhooks in place of receivers."""
+    return [
+        {"name": one["name"], **({"webhook_configs": [{"url": f"{url}/{one['name']}"}]} if len(one) > 1 else {})}
+        for one in receivers
+    ]
+
+
+def _redirect(receivers: list[dict[str, Any]], url: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the receivers with our address and key."""
+    (folder / "key").write_text("0" * 32)
+    for receiver in receivers:
+        for pager in receiver.get("pagerduty_configs", ()):
+            pager |= {"routing_key_file": str(folder / "key"), "url": f"{url}/{receiver['name']}"}
+        for chat in receiver.get("slack_configs", ()):
+            del chat["api_url_file"]
+            chat["api_url"] = f"{url}/{receiver['name']}"
+    return receivers
 
 
 @contextmanager
@@ -105,7 +133,7 @@ def _webhook() -> Iterator[tuple[str, Queue[Notification]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             arrived.put(Notification(receiver=self.path.strip("/"), body=body, arrived_timestamp_seconds=time.time()))
-            self.send_response(200)
+            self.send_response(202 if "event_action" in body else 200)  # PagerDuty's answer
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...

@@ -489,6 +489,7 @@ class Exporter:
             deliveries=self._sinks.count_deliveries(),
             failing_deliveries=self._sinks.find_failing(),
             web_config_reloads=self._protection.count_reloads(),
+            web_config_successful=self._protection.was_reload_successful(),
             config_reloads=self._file.reloads(),
             last_reload=self._file.last_reload,
         )

@@ -68,9 +68,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
             beat=lock.beat,
             awaited=lock.awaited,
         )
-        page = ServePage(
-            hub.take_views, count_web_reloads=protection.count_reloads, process_metrics=request.process_metrics
-        )
+        page = ServePage(hub.take_views, protection=protection, process_metrics=request.process_metrics)
         endpoint = Endpoint(
             web,
             page,

@@ -46,6 +46,9 @@ class ProtectionSource(Protocol):
     def count_reloads(self) -> Mapping[str, int]:
         """Return how many changed web configs were loaded and refused, by result; empty without a web config."""
 
+    def was_reload_successful(self) -> bool | None:
+        """Return whether the web config was loaded when it was last read; None without one."""
+
 
 class NoProtection:
     """Plain HTTP for all clients."""
@@ -56,6 +59,9 @@ class NoProtection:
     def count_reloads(self) -> Mapping[str, int]:
         return {}
 
+    def was_reload_successful(self) -> bool | None:
+        return None
+
 
 class ProtectionFile:
     """The protection that a web config file defines.
@@ -65,7 +71,8 @@ class ProtectionFile:
     * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
       (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. Its certificates
       are reloaded all the same when they change.
-    Not thread-safe, except for `count_reloads`: only the serving thread calls `get_protection`.
+    Not thread-safe, except for `count_reloads` and `was_reload_successful`: only the serving thread calls
+    `get_protection`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,6 +80,7 @@ class ProtectionFile:
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
+        self._was_successful = True
         self._config, self._protection = self._load()
         self._held_files: tuple[Path, ...] = self._files[1:]  # the certificates of `_config`
         self._held_stamps: _Stamp = self._stamps[1:]
@@ -94,11 +102,15 @@ class ProtectionFile:
         """Return how many changed files were loaded and refused, by result; from any thread."""
         return dict(self._reloads)
 
+    def was_reload_successful(self) -> bool:
+        """Return whether the file was loaded when it was last read; from any thread."""
+        return self._was_successful
+
     def _reload(self) -> None:
         try:
             config, protection = self._load()
         except Exception as error:  # the boundary of a file that others edit: no content of it may stop the endpoint
-            self._reloads[_FAILURE] += 1
+            self._count(_FAILURE)
             log.error(
                 "the changed web config is invalid: the previous one stays in force",
                 extra={"err": str(error)},
@@ -107,17 +119,21 @@ class ProtectionFile:
             self._renew_certificates()
             return
         if lost := find_weakened_keys(self._config, config):
-            self._reloads[_FAILURE] += 1
+            self._count(_FAILURE)
             log.warning(
                 "the changed web config protects less and was refused: the previous one stays in force until a restart",
                 extra={"file": str(self._path), "lost": ", ".join(lost)},
             )
             self._renew_certificates()
             return
-        self._reloads[_SUCCESS] += 1
+        self._count(_SUCCESS)
         self._config, self._protection = config, protection
         self._held_files, self._held_stamps = self._files[1:], self._stamps[1:]
         log.info("the changed web config is in force", extra={"file": str(self._path)})
+
+    def _count(self, result: str) -> None:
+        self._reloads[result] += 1
+        self._was_successful = result == _SUCCESS
 
     def _renew_certificates(self) -> None:
         """Reload changed certificates of the config in force, also while its file has a refused one: they expire."""

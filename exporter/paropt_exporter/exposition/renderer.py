@@ -91,7 +91,7 @@ class Renderer:
 
 
 def _build_response(scrape: Scrape, body: bytes, compressed: bytes) -> Response:
-    vary = ("Vary", "Accept-Encoding")
+    vary = ("Vary", "Accept, Accept-Encoding")
     if scrape.gzip:
         headers = (("Content-Encoding", "gzip"), vary)
         return Response(body=compressed, content_type=scrape.choice.content_type, headers=headers)

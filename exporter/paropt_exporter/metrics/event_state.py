@@ -128,7 +128,9 @@ class EventState:
             for increment in aggregation.iter_increments(event):
                 self._add((increment.family, increment.labels), increment.amount)
             for setting in aggregation.iter_gauge_values(event):
-                self._set((setting.family, setting.labels), setting.value)
+                series = setting.family, setting.labels
+                if self._is_in_config(series):
+                    self._set(series, setting.value)
             self._update_live_series(event)
 
     def reconfigure(
@@ -186,7 +188,7 @@ class EventState:
 
         def find_series(name: str, values: Labels) -> Series | None:
             family = _FAMILIES_BY_NAME.get(name)
-            if family is None or len(values) != len(family.labels):
+            if family is None or len(values) != len(family.labels) or not self._is_in_config((family, values)):
                 return None
             return (family, values) if _get_place(family, values) in known else None
 
@@ -196,6 +198,10 @@ class EventState:
         for (name, values), total in totals.histograms.items():
             if (series := find_series(name, values)) is not None:
                 self._histograms[series] = _Histogram(total)
+
+    def _is_in_config(self, series: Series) -> bool:
+        """Return False for a series of a limit that the config has no more; events and history set those, too."""
+        return series[0] not in _CONFIG_FAMILIES or self._numbers.get(series) is not None
 
     def _add(self, series: Series, amount: float) -> None:
         if series[0].kind is Kind.HISTOGRAM:

@@ -54,6 +54,7 @@ SCRAPE_FAMILIES = (
     families.DELIVERIES,
     families.DELIVERY_FAILING,
     families.WEB_CONFIG_RELOADS,
+    families.WEB_CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOADS,
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,
@@ -83,7 +84,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to
     take; `deliveries` the numbers of delivered final values, by (target, result); `failing_deliveries` whether the last
     one failed, by target; `web_config_reloads` and `config_reloads` those of changed web configs and of a changed
-    paropt.yml, by result; `last_reload` is that of paropt.yml.
+    paropt.yml, by result; `last_reload` is that of paropt.yml. `web_config_successful` says whether the web config was
+    loaded when it was last read; None without one.
     """
 
     pools: tuple[PoolStatistics, ...] = ()
@@ -94,6 +96,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
     failing_deliveries: Mapping[str, bool] = field(default_factory=dict)
     web_config_reloads: Mapping[str, int] = field(default_factory=dict)
+    web_config_successful: bool | None = None
     config_reloads: Mapping[str, int] = field(default_factory=dict)
     last_reload: LastReload = field(default_factory=LastReload)
 
@@ -114,6 +117,8 @@ def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> I
         yield families.DELIVERY_FAILING, (target,), float(failing)
     for result, count in {**_NO_RELOADS, **snapshot.web_config_reloads}.items():
         yield families.WEB_CONFIG_RELOADS, (result,), count
+    if snapshot.web_config_successful is not None:
+        yield families.WEB_CONFIG_RELOAD_SUCCESSFUL, (), float(snapshot.web_config_successful)
     for result, count in {**_NO_RELOADS, **snapshot.config_reloads}.items():
         yield families.CONFIG_RELOADS, (result,), count
     yield families.CONFIG_RELOAD_SUCCESSFUL, (), float(snapshot.last_reload.successful)

@@ -17,7 +17,8 @@ Made from `exporter/paropt_exporter/families.py` by `make generate`; a change he
 
 Every metric has the label `project`: the config's `project`, or the name of the config's folder. The values of other
 labels come from the config, or are listed below. Counters, histograms and 0/1 gauges of known label sets start at 0;
-timestamps are absent until they are known. Only stages and lanes with a limit have the metrics of SLAs.
+timestamps are absent until they are known. Only stages and lanes with a limit have the metrics of SLAs. A flag is 1 for
+what its name says: `…_successful` if all is well, `…_failing` if it is not.
 
 Totals marked *resumes* continue from the run history when the exporter restarts. The others start with the process, at
 `{families.POOL_EPOCH.name}`. The history commits a total before it is exported.
@@ -48,8 +49,9 @@ _RUN_RESULTS = (
     "A run is a `failure` if a stage failed, erred or timed out, or if a critical SLA was broken, and a `cancellation`",
     "if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is never a `skip`.",
     "",
-    f"`{families.RUN_DURATION.name}` has only whole runs: no runs of some stages, of failed items, with arguments",
-    "([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)), or with a [cached](cache.md) task.",
+    f"`{families.RUN_DURATION.name}` has only whole runs: no cancellations, no runs of some stages, of failed items or",
+    "with arguments ([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)), none with a",
+    "[cached](cache.md) task.",
 )
 _CHAPTERS = {  # by the first family of each chapter, in the order of `families`
     families.BUILD_INFO: "Build",

@@ -12,6 +12,7 @@ from msgspec import Struct
 from paropt_exporter import families, host
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, sum_totals
+from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
@@ -48,11 +49,11 @@ class ServePage:
         self,
         take_views: Callable[[], Sequence[ProjectView]],
         *,
-        count_web_reloads: Callable[[], Mapping[str, int]] = dict,
+        protection: ProtectionSource | None = None,
         process_metrics: bool = True,
     ) -> None:
         self._take_views = take_views
-        self._count_web_reloads = count_web_reloads
+        self._protection = protection or NoProtection()
         self._revision = read_revision()
         self._process_metrics = process_metrics
         self._lock = Lock()  # guards: all below
@@ -87,8 +88,10 @@ class ServePage:
             series[families.HOST_MEMORY, ()] = available
         if limit := host.read_total_memory_bytes():
             series[families.HOST_MEMORY_LIMIT, ()] = limit
-        for result, count in {**_NO_RELOADS, **self._count_web_reloads()}.items():
+        for result, count in {**_NO_RELOADS, **self._protection.count_reloads()}.items():
             series[families.WEB_CONFIG_RELOADS, (result,)] = count
+        if (successful := self._protection.was_reload_successful()) is not None:
+            series[families.WEB_CONFIG_RELOAD_SUCCESSFUL, ()] = float(successful)
         return series
 
     def _iter_lines(self, *, openmetrics: bool) -> Iterator[bytes]:

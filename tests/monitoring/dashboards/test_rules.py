@@ -176,6 +176,16 @@ def test_counters_are_queried_as_increases() -> None:
         assert all(window == "$__rate_interval" for window in windows), expression
 
 
+def test_charts_of_all_projects_or_hosts_show_only_the_first() -> None:
+    """With 500 projects, a line for each lane would be a thousand lines."""
+    charts = [panel for panel in PANELS if panel["type"] == "timeseries"]
+    of_many = [
+        t["expr"] for panel in charts for t in panel["targets"] if re.search(r"by \((project|instance)", t["expr"])
+    ]
+    assert of_many
+    assert [expression for expression in of_many if not re.search(r"\b(topk|bottomk)\(", expression)] == []
+
+
 @each_dashboard
 def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, Any]) -> None:
     """After a stage is selected, no panel may show all stages."""

@@ -23,6 +23,7 @@ def build_exporter_alerts(options: Options) -> tuple[Alert, ...]:
         _build_dropped_alert(series),
         _build_deliveries_alert(series),
         _build_reload_alert(series),
+        _build_web_reload_alert(series),
         _build_history_alert(series),
     )
 
@@ -302,6 +303,45 @@ def _build_reload_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "The log and `paropt-exporter check` name each fault with its line. Correct the file. It is read before "
             "the next run, or at once after SIGHUP if the exporter has no terminal.",
+        ),
+    )
+
+
+def _build_web_reload_alert(series: SeriesSelector) -> Alert:
+    # `serve` has its web config for each project.
+    successful = f"min without (project) ({series.select_last(families.WEB_CONFIG_RELOAD_SUCCESSFUL)})"
+    return Alert(
+        name="ParoptWebConfigReloadFailed",
+        conditions=(Condition(expr=f"{successful} == 0", level=Level.WARNING, hold="5m"),),
+        summary="An exporter refused a changed web config.",
+        title="Exporter {{ $labels.instance }} of job {{ $labels.job }} refused a changed web config.",
+        description=(
+            "{{ $labels.instance }} of job {{ $labels.job }} has refused its changed web config for 5 minutes, and "
+            "serves with the one before."
+        ),
+        board=Board.EXPORTER,
+        link=("job", "instance"),
+        meaning=(
+            "The file of `--web.config.file` has changed, and is invalid or protects less than the config in use. "
+            "Certificates and keys are still reloaded when they are replaced."
+        ),
+        impact=(
+            "Passwords and certificate authorities that the file adds or removes don't count yet: a password that was "
+            "withdrawn still works. The exporter would not start with an invalid file."
+        ),
+        diagnosis=(
+            Query(
+                question="How many changes were loaded and refused within a day?",
+                expr=(
+                    "sum by (instance, result) "
+                    f"(max without (project) ({series.increase(families.WEB_CONFIG_RELOADS, '1d')}))"
+                ),
+            ),
+        ),
+        mitigation=(
+            "The log names the fault, or the protection that the file lacks. `promtool check web-config` checks the "
+            "file. Correct it: the next scrape loads it.",
+            "If it protects less on purpose: restart the exporter.",
         ),
     )
 

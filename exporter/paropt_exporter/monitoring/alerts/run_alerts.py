@@ -248,7 +248,7 @@ def _build_quantile_query(series: SeriesSelector, quantile: str) -> str:
 def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptStageGilBound",
-        conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "gil_bound", Level.WARNING),),
+        conditions=(build_bottleneck_condition(series, families.BOTTLENECK, "gil_bound", Level.INFO),),
         summary="A stage computes in threads, which share one core.",
         title=f"Stage {STAGE.name} computes in threads, which share one core.",
         description=f"Stage {STAGE.place} is CPU-bound Python in threads: they take turns on one core.",

@@ -27,6 +27,8 @@ _LONGEST_PAIR_SECONDS = 3 * 86_400
 _VALUE = "{{ $value | humanizeDuration }}"  # in a template: the limit, or the time that is left
 # A stage near its limit breaks it in one run and keeps it in the next: one page for all of them, until it keeps it.
 _KEPT_AFTER_BREACH = "15m"
+# A running stage that ends sooner has ended before a notification arrives.
+_RUNNING_HOLD = "30s"
 
 
 def build_sla_alerts(options: Options) -> tuple[Alert, ...]:
@@ -187,13 +189,24 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
     running_near = f"{series.select_now(families.SLA_DEADLINE)} and {series.select_now(families.SLA_NEAR)} == 1"
     return Alert(
         name="ParoptSlaLimitNear",
-        conditions=(Condition(expr=f"({running_near}) - time() > 0", level=Level.WARNING),),
+        conditions=(
+            Condition(
+                expr=f"({running_near}) - time() > 0", level=Level.WARNING, hold=_RUNNING_HOLD, keep=_KEPT_AFTER_BREACH
+            ),
+        ),
         summary="A running stage is close to its limit.",
-        title=f"Stage {STAGE.name} is {_VALUE} from its limit.",
-        description=f"Stage {STAGE.place} runs and is past its warning threshold: {_VALUE} are left to its limit.",
+        title=f"Stage {STAGE.name} comes within {_VALUE} of its limit.",
+        description=(
+            f"Stage {STAGE.place} has run past its warning threshold for {_RUNNING_HOLD}, to within {_VALUE} of its "
+            "limit. This resolves 15 minutes after it was last that close."
+        ),
         board=Board.LANE,
         link=STAGE.labels,
-        meaning="The stage is running and has passed `sla.warn_at` of its limit (80 % by default), but not the limit.",
+        meaning=(
+            "The stage is running and passed `sla.warn_at` of its limit (80 % by default) half a minute ago, but not "
+            "the limit, or did so in a run of the last 15 minutes. A stage whose limit is under five minutes usually "
+            "ends before that is seen: `paropt_sla_warnings_total` counts all."
+        ),
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
             Query(
@@ -221,7 +234,9 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptSlaBreachPredicted",
         conditions=(
-            Condition(expr=f"{series.select_now(families.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold="30s"),
+            Condition(
+                expr=f"{series.select_now(families.SLA_PREDICTED_BREACH)} == 1", level=Level.WARNING, hold=_RUNNING_HOLD
+            ),
         ),
         summary="A running stage is expected to break its SLA.",
         title=f"Stage {STAGE.name} is expected to break its SLA.",

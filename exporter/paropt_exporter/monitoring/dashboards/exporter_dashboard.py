@@ -8,7 +8,14 @@ from grafanalib.core import Panel
 
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.dashboards.layout import STAT_HEIGHT, DashboardSpec, Section, Variable, build_section
-from paropt_exporter.monitoring.dashboards.panels import Dash, Query, build_bars, build_stat, build_time_series
+from paropt_exporter.monitoring.dashboards.panels import (
+    MOST_LINES,
+    Dash,
+    Query,
+    build_bars,
+    build_stat,
+    build_time_series,
+)
 from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
 from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
@@ -125,11 +132,14 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.increase(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
     )
+    projects = f"sum(1 - {scope.select(names.CONFIG_RELOAD_SUCCESSFUL)})"
+    # `serve` has its web config for each project.
+    web = f"sum(1 - min by (job, instance) ({scope.select(names.WEB_CONFIG_RELOAD_SUCCESSFUL)}))"
     yield build_stat(
         "How many changed configs are refused?",
-        "Exporters that go on with an earlier paropt.yml, since the present one has faults. `paropt-exporter check` "
-        "names each fault.",
-        Query(expr=f"sum(1 - {scope.select(names.CONFIG_RELOAD_SUCCESSFUL)})"),
+        "Exporters that go on with an earlier paropt.yml or web config, since the present one has faults. "
+        "`paropt-exporter check` names those of paropt.yml, the log those of the web config.",
+        Query(expr=f"{projects} + {web} or {projects} or {web}"),
         none_is_good(),
         no_value="no exporter",
     )
@@ -168,10 +178,11 @@ def _iter_share_panels(scope: Scope) -> Iterator[Panel]:
     granted, wanted = scope.select(names.SERVE_CORES_GRANTED), scope.select(names.SERVE_CORES_WANTED)
     yield build_time_series(
         "Which projects have the cores?",
-        "Cores that `serve` lets each project's runs use, and (dashed) all that they could use. Dashed far above: runs "
-        "wait for each other; give the machine more cores, or start them at other times.",
+        f"Cores that `serve` lets each project's runs use, of the {MOST_LINES} with most, and (dashed) all that they "
+        "could use. Dashed far above: runs wait for each other; give the machine more cores, or start them at other "
+        "times.",
         [
-            Query(expr=f"sum by (project) ({granted})", legend="{{project}}"),
+            Query(expr=f"topk({MOST_LINES}, sum by (project) ({granted}))", legend="{{project}}"),
             Query(expr=f"sum({wanted})", legend="wanted by all", dash=Dash.LIMIT),
         ],
         Scale(unit="short"),

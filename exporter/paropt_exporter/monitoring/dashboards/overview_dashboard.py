@@ -20,6 +20,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
     build_section,
 )
 from paropt_exporter.monitoring.dashboards.panels import (
+    MOST_LINES,
     Dash,
     Query,
     build_bar_gauge,
@@ -132,20 +133,22 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
     ended = f"sum by (project, lane) ({scope.rate(names.RUNS, result=('success', 'failure'))})"
     yield build_time_series(
         "Which lane's runs fail?",
-        "The share of each lane's runs that failed. One lane: its code or its tools. Many at once: a host, the network "
-        "or a shared resource.",
-        [Query(expr=f"{failed} / ({ended} > 0)", legend=_LANE)],
+        f"The share of each lane's runs that failed, of the {MOST_LINES} lanes with the highest. One lane: its code or "
+        "its tools. Many at once: a host, the network or a shared resource.",
+        [Query(expr=f"topk({MOST_LINES}, {failed} / ({ended} > 0))", legend=_LANE)],
         Scale(unit="percentunit", maximum=1),
     )
     total, count = (f"sum by (project, lane) ({scope.rate(names.RUN_DURATION, part=p)})" for p in ("sum", "count"))
+    longest = f"topk({MOST_LINES}, {total} / ({count} > 0))"
     yield build_time_series(
         "How long does a run take, against its limit?",
-        "The mean duration of each lane's whole runs, without those that skipped cached tasks; dashed: its total "
-        "limit. When it nears the limit, open the lane's dashboard and see which stage grew.",
+        "The mean duration of each lane's whole runs, without those that skipped cached tasks, of the "
+        f"{MOST_LINES} longest lanes; dashed: its total limit. When it nears the limit, open the lane's dashboard and "
+        "see which stage grew.",
         [
-            Query(expr=f"{total} / ({count} > 0)", legend=_LANE),
+            Query(expr=longest, legend=_LANE),
             Query(
-                expr=f"max by (project, lane) ({scope.select(names.LANE_SLA_LIMIT)})",
+                expr=f"max by (project, lane) ({scope.select(names.LANE_SLA_LIMIT)}) and {longest}",
                 legend=f"{_LANE} limit",
                 dash=Dash.LIMIT,
             ),
@@ -157,10 +160,15 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
 def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "Whose limits break, and when?",
-        f"Stage runs that broke their SLA in the {scope.recorded_window} before, by lane, as a recording rule counts "
-        "them. A burst is an event: look at what changed then. A steady trickle is a limit that is too tight, or a "
-        "stage that grew.",
-        [Query(expr=f"sum by (project, lane) ({scope.select_recorded(names.SLA_VIOLATIONS)})", legend=_LANE)],
+        f"Stage runs that broke their SLA in the {scope.recorded_window} before, as a recording rule counts them, of "
+        f"the {MOST_LINES} lanes with most. A burst is an event: look at what changed then. A steady trickle is a "
+        "limit that is too tight, or a stage that grew.",
+        [
+            Query(
+                expr=f"topk({MOST_LINES}, sum by (project, lane) ({scope.select_recorded(names.SLA_VIOLATIONS)}))",
+                legend=_LANE,
+            )
+        ],
         Scale(unit="short", decimals=0),
     )
     yield build_bar_gauge(
@@ -219,16 +227,21 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum by (project, pool) ({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
     yield build_time_series(
         "Are the pools used?",
-        "Busy worker time over worker time that was there. Under 50 % for long: pools are too large. Near 100 % with "
-        "tasks waiting: too small, or the machine is.",
-        [Query(expr=f"{busy} / ({slots} > 0)", legend="{{project}} {{pool}}")],
+        f"Busy worker time over worker time that was there, of the {MOST_LINES} busiest pools. Under 50 % for long: "
+        "pools are too large. Near 100 % with tasks waiting: too small, or the machine is.",
+        [Query(expr=f"topk({MOST_LINES}, {busy} / ({slots} > 0))", legend="{{project}} {{pool}}")],
         Scale(unit="percentunit", maximum=1),
     )
     yield build_time_series(
         "Does work wait for workers?",
-        "Tasks that could run and wait for a worker. A queue that never empties: raise the pool's maximum, if the "
-        "machine has room.",
-        [Query(expr=f"sum by (project, pool) ({scope.select(names.POOL_QUEUE_DEPTH)})", legend="{{project}} {{pool}}")],
+        f"Tasks that could run and wait for a worker, of the {MOST_LINES} pools with most. A queue that never empties: "
+        "raise the pool's maximum, if the machine has room.",
+        [
+            Query(
+                expr=f"topk({MOST_LINES}, sum by (project, pool) ({scope.select(names.POOL_QUEUE_DEPTH)}))",
+                legend="{{project}} {{pool}}",
+            )
+        ],
         Scale(unit="short", decimals=0),
     )
     yield build_time_series(

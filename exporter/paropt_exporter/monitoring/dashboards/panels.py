@@ -26,6 +26,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 MOST_POINTS = 240
 STAGE_POINTS = 120
 COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
+MOST_LINES = 20  # of a chart of all lanes, pools or projects: more can't be told apart, and a fleet has thousands
 _LAST = "lastNotNull"
 # Grafana gives all names the width of the one with most letters, at 12 pixels: shorter names of wider letters are cut.
 _NAME_PIXELS = 10
