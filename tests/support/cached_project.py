@@ -20,7 +20,7 @@ from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolAttempt
 from paropt_exporter.events import CacheReason, Measurement, PoolUse, Result, RunningTask, StageRecord, TaskRecord
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.plan import Commands, Plan, PlannedStage, PlannedTask, order_stages
 from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.testing import Recorder
