@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from support.random_edits import RandomEdits
 from support.traced_edits import TracedEdits
 

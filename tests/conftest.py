@@ -64,13 +64,3 @@ def kept_supervisor() -> Iterator[None]:
 
     with SUPERVISOR.keep_running():
         yield
-
-
-@pytest.fixture(scope="module")
-def kept_fork_server() -> Iterator[None]:
-    """Keep one fork server for all tests of a module: each pool of processes alone starts and ends one."""
-    from paropt_exporter.executors import ProcessPool
-
-    with ProcessPool(1) as pool:
-        pool.submit(int).result(60)
-        yield

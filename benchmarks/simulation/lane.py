@@ -9,11 +9,11 @@ from functools import cached_property, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from paropt_exporter.autoscaling import Controller, ControlState
-from paropt_exporter.autoscaling.controller import TICK_SECONDS, KnownStages
+from paropt_exporter.autoscaling.controller import TICK_SECONDS, Controller, KnownStages
 from paropt_exporter.autoscaling.host_readings import HostReadings
+from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
-from paropt_exporter.engine import Admission, Demand, StageCounts
+from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.what_if import ListScheduler, StartedTask
 from paropt_exporter.events import Decision, RunningTask

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.pool_controller import steer as steer
     from paropt_exporter.errors import ParoptError as ParoptError
     from paropt_exporter.errors import WorkerDied as WorkerDied
-    from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
-    from paropt_exporter.executors.processes import ProcessPool as ProcessPool
+    from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool
+    from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool
     from paropt_exporter.executors.threads import ThreadPool as ThreadPool
     from paropt_exporter.guide.lane_types import LaneType as LaneType
     from paropt_exporter.guide.lane_types import detect_lane as detect_lane
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AdaptivePool": "paropt_exporter.executors.adaptive",
+    "AdaptivePool": "paropt_exporter.executors.adaptive.adaptive_pool",
     "AdaptiveWorkerPool": "paropt_exporter.guide.worker_pool",
     "LaneType": "paropt_exporter.guide.lane_types",
     "ParallelizationDashboard": "paropt_exporter.guide.pool_metrics",
@@ -66,7 +66,7 @@ _HOMES = {
     "ParallelizationStrategy": "paropt_exporter.guide.strategies",
     "ParoptError": "paropt_exporter.errors",
     "PoolCollector": "paropt_exporter.metrics.collector",
-    "ProcessPool": "paropt_exporter.executors.processes",
+    "ProcessPool": "paropt_exporter.executors.processes.executor",
     "SLATarget": "paropt_exporter.guide.sla_manager",
     "StageCollector": "paropt_exporter.guide.stage_collector",
     "StageMetrics": "paropt_exporter.guide.pool_metrics",

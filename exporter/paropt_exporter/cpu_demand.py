@@ -62,6 +62,14 @@ def task_cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     return min(1.0, wanted) if wall_seconds < BRIEF_SECONDS else wanted
 
 
+def compute_undelayed_seconds(time: CoreTime, wall_seconds: float) -> float:
+    """Return how long work would have taken with the machine to itself, without its wait for a core.
+
+    The wait is a sum over its processes and may exceed the duration, so its CPU time is the minimum.
+    """
+    return max(min(time.run_seconds, wall_seconds), wall_seconds - time.wait_seconds)
+
+
 class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 

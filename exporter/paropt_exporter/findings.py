@@ -71,12 +71,12 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     return ()
 
 
-def choose_excerpt(output: str, most: int = MOST_FINDINGS) -> list[str]:
-    """Return an output's first `most` findings and a count of the others; without any, its first and last lines."""
+def choose_excerpt(output: str) -> list[str]:
+    """Return an output's first findings and a count of the others; without any, its first and last lines."""
     found = find_findings(output)
     if found:
-        left = len(found) - most
-        return [*(finding.text for finding in found[:most]), *([f"… {left} more"] if left > 0 else [])]
+        left = len(found) - MOST_FINDINGS
+        return [*(finding.text for finding in found[:MOST_FINDINGS]), *([f"… {left} more"] if left > 0 else [])]
     return _choose_head_and_tail([line.strip() for line in output.splitlines() if line.strip()])
 
 

@@ -123,6 +123,7 @@ def _long() -> Iterator[Stored]:
     yield Stored(
         name="weeks and months are the sum of their hours",
         step="1h",
+        every="30h",
         given={format_series(_stored(select, "1h"), _LANE_LEVEL): "2x800" for select in (*_BUDGET, *_THROUGHPUT)},
         then=(
             *(("750h", _stored(select, "30d"), _LANE_LEVEL, 2 * 721) for select in _BUDGET),
@@ -132,6 +133,7 @@ def _long() -> Iterator[Stored]:
     yield Stored(
         name="hours and days are the sum of their windows",
         step="5m",
+        every="1h",
         given={format_series(_stored(select, "5m"), _LANE_LEVEL): "2x900" for select in (*_BUDGET, *_THROUGHPUT)},
         then=(
             *(("73h", _stored(select, "1d"), _LANE_LEVEL, 2 * 289) for select in _BUDGET),

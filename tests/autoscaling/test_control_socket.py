@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling import ControlState, Override, control_socket
+from paropt_exporter.autoscaling import control_socket
 from paropt_exporter.autoscaling.control_socket import (
     FOLDER,
     ControlRequest,
@@ -22,6 +22,7 @@ from paropt_exporter.autoscaling.control_socket import (
     open_control_socket,
     send_request,
 )
+from paropt_exporter.autoscaling.state import ControlState, Override
 from paropt_exporter.plan import Bounds
 
 HANG_SECONDS = 30.0

@@ -8,13 +8,13 @@ from threading import Event as Flag
 
 import pytest
 
-from paropt_exporter.autoscaling import Controller, ControlState, Override
 from paropt_exporter.autoscaling.controller import (
     IDLE_TICK_SECONDS,
     QUIET_SECONDS,
     QUIET_TICK_SECONDS,
     TICK_SECONDS,
     ConcurrencyMeter,
+    Controller,
     KnownStages,
     PeakMeter,
     get_pause_seconds,
@@ -22,8 +22,9 @@ from paropt_exporter.autoscaling.controller import (
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
+from paropt_exporter.autoscaling.state import ControlState, Override
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.engine import Admission, Demand, StageCounts
+from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import FakeClock, Recorder

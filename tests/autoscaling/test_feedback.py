@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.autoscaling.bounds_controller import LaneReadings
 from paropt_exporter.autoscaling.feedback import (
     SIGNAL,
@@ -23,6 +22,7 @@ from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.autoscaling.signals.client import QueryFailed
 from paropt_exporter.autoscaling.signals.local_counters import Rates
+from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.config import values
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.plan import Bounds

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cache.misses import Notes
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, Failed, print_sources
@@ -111,3 +112,10 @@ def test_turbo_4036_stage_behind_one_that_writes_other_outputs_names_them(projec
     )
     project.run(*stages)
     assert project.run(*stages).stages["use"].cache_note == "dist/out changed"
+
+
+def test_notes_on_an_item_named_reads_and_on_the_files_that_its_stage_read_are_apart(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "demo")
+    notes.save_reads("lint", ["a.py"])
+    notes.add_key("lint", "reads", "key")
+    assert (notes.load("lint", "reads").keys, notes.load_reads("lint")) == (("key",), ("a.py",))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.supervisor.seccomp import find_refusal
 from support.random_edits import RandomEdits
 from support.traced_edits import TracedEdits

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from paropt_exporter.cache.preview import preview_plan
 from paropt_exporter.cache.traced_results import PROOFS
 from paropt_exporter.events import CacheReason
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.supervisor.seccomp import find_refusal
 from paropt_exporter.plan import Commands
 from paropt_exporter.plan.batches import build_task

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.autoscaling import ControlState
 from paropt_exporter.autoscaling.control_socket import FOLDER, ControlRequest, ControlSocket
+from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.cli import steering
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Bounds

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.editing import CannotEdit, edit_text
+from support.yaml_documents import load_yaml
 
 WORKERS = {"workers": {"min": 1, "max": 16, "start": 4}}
 
@@ -156,4 +157,4 @@ def test_only_the_set_values_change_in_any_layout(
     had = lane.get("workers")
     workers = {**(had if isinstance(had, dict) else {}), **WORKERS["workers"]}
     after = {**before, "lanes": {**lanes, "standard": {**lane, "workers": workers}}}
-    assert yaml.safe_load(in_lane(text)) == after
+    assert load_yaml(in_lane(text)) == after

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from paropt_exporter import config, plan
 from paropt_exporter.errors import ConfigError
 from support import configs
+from support.yaml_documents import load_yaml
 
 BASE = """\
 project: demo
@@ -80,7 +81,7 @@ def test_good_file_with_cuts_and_insertions_is_read_or_refused(
 @QUIET
 @given(st.data())
 def test_good_file_with_any_value_in_any_place_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    root = yaml.safe_load(BASE)
+    root = load_yaml(BASE)
     node = root
     while True:
         keys = [*node] if isinstance(node, dict) else [*range(len(node))]

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
+from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.outcome import read_future
+from paropt_exporter.engine.run import Run
+from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.errors import LONGEST_MESSAGE_CHARACTERS, TaskStopped, WorkerDied
 from paropt_exporter.events import Measurement, Result, RunRecord, Strategy, TaskRecord
 from paropt_exporter.executors.calls import KEPT_CHARACTERS
-from paropt_exporter.executors.commands import CommandOutcome
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.plan import THREADS, Bounds, Call, PlannedStage, PlannedTask
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paropt_exporter.engine import Admission, MachineShare, MachineUsage
+from paropt_exporter.engine.interfaces import Admission, MachineShare, MachineUsage
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import Script

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from paropt_exporter.engine import PoolWorkers, Run
 from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.run import Run
+from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.events import Result, TaskRecord
 from paropt_exporter.plan import THREADS, Call, PlannedStage, PlannedTask
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Script

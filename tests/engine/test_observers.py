@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from paropt_exporter.engine import Observers, Run
 from paropt_exporter.engine.inbox import BURST_SECONDS
-from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.interfaces import Observers, RunningAttempt
+from paropt_exporter.engine.run import Run
 from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageStarted, TaskRecord
 from paropt_exporter.plan import PlannedStage, PlannedTask
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script

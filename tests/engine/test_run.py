@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.engine import StageCounts
 from paropt_exporter.engine import run as engine_run
-from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.interfaces import RunningAttempt, StageCounts
 from paropt_exporter.engine.stage import compute_alone_seconds
 from paropt_exporter.events import (
     Result,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.executors.commands import CommandOutcome, CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, open_fifo, python, run, shell
 from support.real_servers import eventually

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.events import Result
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from support.command_scripts import (
     HANG_SECONDS,
     make_fifo,

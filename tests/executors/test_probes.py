@@ -35,8 +35,6 @@ from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, d
 
 Pool = ThreadPool | ProcessPool | AdaptivePool
 
-pytestmark = pytest.mark.usefixtures("kept_fork_server")
-
 KINDS: dict[str, Callable[[], Pool]] = {
     "threads": lambda: ThreadPool(2),
     "processes": lambda: ProcessPool(2),

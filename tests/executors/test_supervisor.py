@@ -17,7 +17,7 @@ import pytest
 
 import paropt_exporter
 from paropt_exporter.events import Result
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess
@@ -58,7 +58,7 @@ def supervisor_of(pool: CommandPool) -> int:
 EXPORTER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 pool = CommandPool(1)
 script = "trap '' TERM HUP; (setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID) > $1; sleep 600"
 pool.submit_commands("task", [["sh", "-c", script, "sh", sys.argv[2]]], cwd="/")

@@ -391,7 +391,7 @@ def test_traced_command_can_trace_no_others(pool: CommandPool, tmp_path: Path) -
 
 NESTED_POOL = """
 import sys
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 with CommandPool(1) as pool:
     outcome = pool.submit_commands("t", [["cat", sys.argv[1]]], cwd="/", traced=True).result(60)
 print(outcome.output, outcome.result, outcome.trace.problems)

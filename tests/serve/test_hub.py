@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.engine import MachineShare, MachineUsage
+from paropt_exporter.engine.interfaces import MachineShare, MachineUsage
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.serve import link as link_module

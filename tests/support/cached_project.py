@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -20,14 +19,13 @@ from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolAttempt
 from paropt_exporter.events import CacheReason, Measurement, PoolUse, Result, RunningTask, StageRecord, TaskRecord
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.plan import Commands, Plan, PlannedStage, PlannedTask, order_stages
 from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.testing import Recorder
 from support import lanes
 
 Work = Callable[[Path, Mapping[str, str], PlannedTask], str]
-OLD_NS = 1_600_000_000_000_000_000
 
 
 class Failed(Exception):
@@ -229,11 +227,6 @@ class CachedProject:
             cache.close()
         records = {record.stage: record for record in recorder.of(StageRecord)}
         return Ran(records, recorder.of(TaskRecord), workers.ran, self.says)
-
-    def age_files(self) -> None:
-        """Make all files look old, as those of a checkout that is not being edited are. Their ctime stays new."""
-        for path in self.root.rglob("*"):
-            os.utime(path, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
 
 
 def print_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.executors.commands import CommandOutcome, CommandPool
+if TYPE_CHECKING:  # worker processes import this module with the functions of tests
+    from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 
 HANG_SECONDS = 30.0  # a guard against hanging: no wait takes nearly as long
 

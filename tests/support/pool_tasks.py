@@ -18,11 +18,11 @@ HANG_SECONDS = 30.0  # generous: only a hang takes longer
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Wait until a condition is true, and return whether it was before the deadline."""
-    pause, end = threading.Event(), time.monotonic() + HANG_SECONDS
+    pause, began = threading.Event(), time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        if (waited := time.monotonic() - began) > HANG_SECONDS:
             return False
-        pause.wait(0.005)
+        pause.wait(min(max(0.005, waited / 20), 0.05))
     return True
 
 

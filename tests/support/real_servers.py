@@ -20,7 +20,7 @@ from threading import Event
 from typing import Any
 
 HANG_SECONDS = 60.0
-_LOOK_AGAIN_SECONDS = 0.05
+_LOOK_AGAIN_SECONDS, _MOST_LOOK_AGAIN_SECONDS = 0.05, 0.25  # a look at a page costs both sides milliseconds
 _FIRST_PORT, _END_OF_PORTS = 11_000, 32_000  # above the default port of each server, below Linux's ephemeral ports
 _PARTS = 16
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
@@ -68,11 +68,11 @@ def environment(**more: str) -> dict[str, str]:
 
 def eventually(what: str, look: Any) -> Any:
     """Poll until the answer is true: a real server sends no notification."""
-    deadline, pause = time.monotonic() + HANG_SECONDS, Event()
-    while time.monotonic() < deadline:
+    began, pause = time.monotonic(), Event()
+    while (waited := time.monotonic() - began) < HANG_SECONDS:
         if answer := look():
             return answer
-        pause.wait(_LOOK_AGAIN_SECONDS)
+        pause.wait(min(max(_LOOK_AGAIN_SECONDS, waited / 20), _MOST_LOOK_AGAIN_SECONDS))
     raise AssertionError(f"never happened: {what}")
 
 

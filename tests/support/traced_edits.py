@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.plan import PlannedStage
 from paropt_exporter.plan.stage_environment import build_command_environment
 from support.cached_project import Ran

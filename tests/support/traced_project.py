@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter.cache.traced_results import PROOFS
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.plan import PlannedStage
 from support.cached_project import CachedProject, Ran
 from support.command_scripts import shell

@@ -19,11 +19,13 @@ from paropt_exporter.app import parts
 from paropt_exporter.app.config_file import ConfigFile
 from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import READER_SECONDS, Request, Screen
-from paropt_exporter.autoscaling import Controller
-from paropt_exporter.autoscaling.controller import DEADLINE, KnownStages
+from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownStages
 from paropt_exporter.clock import Clock
 from paropt_exporter.config.host_config import HostConfig
-from paropt_exporter.engine import Observer, Observers, PoolWorkers, QueueInbox, Run, get_pool_names
+from paropt_exporter.engine.inbox import QueueInbox
+from paropt_exporter.engine.interfaces import Observer, Observers
+from paropt_exporter.engine.run import Run
+from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors.base import PROFILES_NAME

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from paropt_exporter.app.request import Request, Screen
-from paropt_exporter.autoscaling import ControlState, Override
 from paropt_exporter.autoscaling.control_socket import ControlSocket, open_control_socket
 from paropt_exporter.autoscaling.host_readings import HostReadings
+from paropt_exporter.autoscaling.state import ControlState, Override
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.config.host_config import HostConfig
-from paropt_exporter.engine import get_pool_names
+from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.exposition import deliveries, listeners
@@ -34,7 +34,7 @@ from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_f
 
 if TYPE_CHECKING:
     from paropt_exporter.app.redirected_output import RedirectedOutput
-    from paropt_exporter.autoscaling import Feedback
+    from paropt_exporter.autoscaling.feedback import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.cache.remote import RemoteCache
     from paropt_exporter.cache.stage_cache import StageCache
@@ -136,7 +136,7 @@ def build_feedback(config: Config, clock: Clock) -> Feedback | None:
     settings = config.feedback
     if settings.prometheus is None or settings.source == "local":
         return None
-    from paropt_exporter.autoscaling import Feedback  # here: only these lanes need `requests`
+    from paropt_exporter.autoscaling.feedback import Feedback  # here: only these lanes need `requests`
 
     return Feedback(settings, settings.prometheus, project=config.project, root=config.root, clock=clock)
 

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
-from paropt_exporter.autoscaling import ControlState
+from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.config import Config
-from paropt_exporter.engine import get_pool_names
+from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History

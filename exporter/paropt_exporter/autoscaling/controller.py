@@ -39,7 +39,7 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
 from paropt_exporter.autoscaling.signals.local_counters import CounterSample, ServiceTimes
 from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import Admission, Demand, StageCounts
+from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, Event, RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS

@@ -145,15 +145,9 @@ class PoolController:
         clock: Clock | None = None,
         host: HostReadings | None = None,
         emit: Callable[[Decision], None] | None = None,
-        known_service_seconds: float = 0.0,
     ) -> None:
         self._pools = [
-            _ManagedPool(
-                settings=settings,
-                counters=CounterHistory(known_service_seconds=known_service_seconds),
-                state=PoolSizingState(),
-            )
-            for settings in pools
+            _ManagedPool(settings=settings, counters=CounterHistory(), state=PoolSizingState()) for settings in pools
         ]
         self._clock = clock or SystemClock()
         self._host = host or HostReadings()

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 from paropt_exporter import descriptors, host
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import PoolWorkers, QueueInbox, Run
+from paropt_exporter.engine.inbox import QueueInbox
+from paropt_exporter.engine.run import Run
+from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan

@@ -23,8 +23,8 @@ from paropt_exporter.input_files import FoundFile
 
 log = logging.getLogger(__name__)
 
-# size, mtime_ns, ctime_ns, inode, mode, state; of a link also the entry of the file that it leads to.
-Entry = tuple[Any, ...]
+Stamp = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, mode
+Entry = tuple[Any, ...]  # a stamp, and the state; of a link also the entry of the file that it leads to
 Snapshot = dict[str, Entry]  # by path
 
 ABSENT: Entry = (0, 0, 0, 0, 0, "-")
@@ -41,6 +41,10 @@ _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 class UnusableFile(Exception):
     """A file has no state that could be compared: it is a pipe, unreadable, or changes while it is read."""
+
+
+def get_stamp(status: os.stat_result) -> Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_mode
 
 
 def get_state(entry: Entry) -> str:
@@ -124,7 +128,7 @@ class FileStates:
         try:
             state = os.stat(path)
             known = self._known.get(name)
-            found = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode)
+            found = get_stamp(state)
             if known is not None and known[:5] == found and name not in self._racy:
                 return get_state(known)
             now_ns = self._read_clock_ns()
@@ -182,7 +186,7 @@ class FileStates:
             target = os.readlink(full)
         except OSError as error:
             raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
-        own = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode, f"l {target}")
+        own = (*get_stamp(state), f"l {target}")
         try:
             end = os.stat(full)
         except OSError:  # it leads nowhere, or in a circle
@@ -196,8 +200,7 @@ class FileStates:
 
     def _take_target(self, name: str, full: str, state: os.stat_result) -> Entry:
         entry = self._known.get(name)
-        found = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode)
-        if entry is None or entry[:5] != found or name in self._racy:
+        if entry is None or entry[:5] != get_stamp(state) or name in self._racy:
             return self._read_file(name, full)
         return entry
 
@@ -271,13 +274,6 @@ def _hash_file(full: str) -> Entry | None:
             return None
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         after = os.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    ):
+    if get_stamp(before) != get_stamp(after):
         return None
-    kind = "x" if after.st_mode & 0o111 else "f"
-    return (
-        after.st_size, after.st_mtime_ns, after.st_ctime_ns, after.st_ino, after.st_mode, f"{kind} {digest}",
-    )  # fmt: skip
+    return (*get_stamp(after), f"{'x' if after.st_mode & 0o111 else 'f'} {digest}")

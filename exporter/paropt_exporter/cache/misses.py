@@ -50,7 +50,7 @@ class Notes:
         """Return the notes on a task; empty ones if they are missing or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(files.read_file(self._find(stage, item), _LARGEST_NOTE_BYTES))
-            unkept = values.get("unkept")
+            unkept = values["unkept"]
             return TaskNotes(
                 keys=tuple(map(str, values["keys"])),
                 unkept_key=str(unkept[0]) if unkept else "",
@@ -70,17 +70,14 @@ class Notes:
     def load_reads(self, stage: str) -> tuple[str, ...]:
         """Return the files of the project that the stage's last traced run read; none if there was none."""
         with suppress(OSError, ValueError, TypeError):
-            return tuple(map(str, json.loads(files.read_file(self._find_reads(stage), _LARGEST_READS_BYTES))))
+            return tuple(map(str, json.loads(files.read_file(self._find(stage), _LARGEST_READS_BYTES))))
         return ()
 
     def save_reads(self, stage: str, paths: Iterable[str]) -> None:
         """Note the files of the project that a traced run of a stage read."""
         with suppress(OSError):
             content = json.dumps(sorted(paths)[:_MOST_READS]).encode()
-            files.replace_file(self._find_reads(stage), content, mode=files.PRIVATE_FILE)
-
-    def _find_reads(self, stage: str) -> Path:
-        return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, "reads"])))[:32]
+            files.replace_file(self._find(stage), content, mode=files.PRIVATE_FILE)
 
     def _save(self, stage: str, item: str | None, notes: TaskNotes) -> None:
         unkept = [notes.unkept_key, notes.unkept.reason, notes.unkept.text] if notes.unkept is not None else None
@@ -88,9 +85,9 @@ class Notes:
             content = json.dumps({"keys": notes.keys, "unkept": unkept}).encode()
             files.replace_file(self._find(stage, item), content, mode=files.PRIVATE_FILE)
 
-    def _find(self, stage: str, item: str | None) -> Path:
-        name = os.fsencode(json.dumps([self._project, stage, item]))
-        return self._folder / hash_bytes(name)[:32]
+    def _find(self, stage: str, *item: str | None) -> Path:
+        """Return the file of a task, or without an item that of the files which the stage read."""
+        return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, *item])))[:32]
 
 
 def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping[str, bytes]) -> Miss:

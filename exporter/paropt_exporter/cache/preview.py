@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -113,6 +112,6 @@ def _preview_part(reading: StageReading, part: StagePart, store: Store, notes: N
 
 def _read_secret(store: Store) -> bytes:
     try:
-        return files.read_file(Path(store.secret_path), 1024)
+        return files.read_file(store.secret_path, 1024)
     except OSError:
         return b""

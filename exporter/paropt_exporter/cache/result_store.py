@@ -83,43 +83,16 @@ class Store:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.written_bytes = 0
-        self._ac = os.path.join(folder, _LAYOUT, "ac")
-        self._cas = os.path.join(folder, _LAYOUT, "cas")
-        self._sets = os.path.join(folder, _LAYOUT, "sets")
-
-    @property
-    def index_folder(self) -> Path:
-        return self.folder / _LAYOUT / "index"
-
-    @property
-    def lock_path(self) -> Path:
-        return self.folder / _LAYOUT / "lock"
-
-    @property
-    def last_folder(self) -> Path:
-        return self.folder / _LAYOUT / "last"
-
-    @property
-    def secret_path(self) -> Path:
-        return self.folder / _LAYOUT / "secret"
-
-    @property
-    def size_path(self) -> Path:
-        return self.folder / _LAYOUT / "size"
+        top = folder / _LAYOUT
+        self.index_folder, self.last_folder = top / "index", top / "last"
+        self.lock_path, self.secret_path, self._size_path = top / "lock", top / "secret", top / "size"
+        self._ac, self._cas, self._sets = (os.path.join(top, name) for name in ("ac", "cas", "sets"))
 
     def prepare(self) -> None:
         """Create the folders. Raises StoreUnusable."""
         try:
             files.make_private_folders(self.folder)
-            for name in (
-                "",
-                _LAYOUT,
-                f"{_LAYOUT}/index",
-                f"{_LAYOUT}/last",
-                f"{_LAYOUT}/ac",
-                f"{_LAYOUT}/cas",
-                f"{_LAYOUT}/sets",
-            ):
+            for name in ("", _LAYOUT, *(f"{_LAYOUT}/{part}" for part in ("index", "last", "ac", "cas", "sets"))):
                 folder = self.folder / name
                 folder.mkdir(files.PRIVATE_FOLDER, exist_ok=True)
                 state = folder.stat()
@@ -210,21 +183,20 @@ class Store:
 
     def verify(self, digest: str) -> bool:
         """Return whether a content is there and whole; remove a damaged one."""
-        found = _begin_content_digest()
         try:
-            path = _place(self._cas, digest)
-            with files.open_for_reading(Path(path), follow_links=False) as source:
-                while chunk := source.read(_CHUNK_BYTES):
-                    found.update(chunk)
+            for _ in self._iter_chunks(digest):
+                pass
         except (OSError, BadEntry):
-            return False
-        if found.hexdigest() != digest:
-            self._discard(path)
             return False
         return True
 
     def copy(self, digest: str, target: BinaryIO) -> None:
         """Write a content to a file. Raises BadEntry if it is missing or damaged, and OSError."""
+        for chunk in self._iter_chunks(digest):
+            target.write(chunk)
+
+    def _iter_chunks(self, digest: str) -> Iterator[bytes]:
+        """Yield a content; remove it at its end if it is damaged. Raises BadEntry and OSError as `copy` does."""
         path = _place(self._cas, digest)
         try:
             source = files.open_for_reading(Path(path), follow_links=False)
@@ -236,7 +208,7 @@ class Store:
         with source:
             while chunk := source.read(_CHUNK_BYTES):
                 found.update(chunk)
-                target.write(chunk)
+                yield chunk
         if found.hexdigest() != digest:
             self._discard(path)
             raise BadEntry("a content of the cache is damaged")
@@ -263,7 +235,8 @@ class Store:
         path = _place(self._cas, digest)
         found, size_bytes = _begin_content_digest(), 0
         try:
-            temporary = _make_temporary(path)
+            folder, name = _make_parent(path)
+            temporary = os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
             try:
                 with open(temporary, "xb") as target:
                     for chunk in chunks:
@@ -332,7 +305,7 @@ class Store:
     def _load_size(self) -> tuple[int, float] | None:
         """Return the size in bytes as it is known, and when all files were listed; None if that is too long ago."""
         with suppress(OSError, ValueError):
-            size, listed = files.read_file(self.size_path, 1024).split()
+            size, listed = files.read_file(self._size_path, 1024).split()
             if 0.0 <= time.time() - float(listed) < _SCANNED_SECONDS:
                 return int(size), float(listed)
         return None
@@ -340,7 +313,7 @@ class Store:
     def _save_size(self, size_bytes: int, listed_timestamp_seconds: float) -> None:
         with suppress(OSError):  # without it the next run lists the files
             content = f"{size_bytes} {int(listed_timestamp_seconds)}".encode()
-            files.replace_file(self.size_path, content, mode=files.PRIVATE_FILE)
+            files.replace_file(self._size_path, content, mode=files.PRIVATE_FILE)
 
     def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
         """Remove the files that were not used for the longest time, if the store is larger than its limit.
@@ -385,14 +358,8 @@ class Store:
 
     def _write(self, path: str, content: bytes) -> None:
         try:
-            temporary = _make_temporary(path)
-            try:
-                with open(temporary, "xb") as file:
-                    file.write(content)
-                os.rename(temporary, path)
-            finally:
-                with suppress(OSError):
-                    os.unlink(temporary)
+            _make_parent(path)
+            files.replace_file(Path(path), content)
         except OSError as error:
             raise StoreUnusable(_describe("the result is not kept", error, path)) from None
         self.written_bytes += len(content)
@@ -426,10 +393,11 @@ def _read_whole(path: str, limit_bytes: int) -> bytes:
     return content
 
 
-def _make_temporary(path: str) -> str:
+def _make_parent(path: str) -> tuple[str, str]:
+    """Make the folder of a file. Return it and the file's name."""
     folder, name = os.path.split(path)
     os.makedirs(folder, mode=files.PRIVATE_FOLDER, exist_ok=True)
-    return os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
+    return folder, name
 
 
 def _begin_content_digest() -> hashlib._Hash:

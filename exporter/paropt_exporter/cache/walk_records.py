@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any
 
-from paropt_exporter.cache.file_states import Entry, Snapshot
+from paropt_exporter.cache.file_states import Snapshot, Stamp, get_stamp
 from paropt_exporter.input_files import FoundFile, WalkedFolder
 
-Stamp = tuple[int, ...]  # size, mtime_ns, ctime_ns, inode, mode, as an entry of the index begins
 # Its path with a slash; its names; which are files of the list; which are others; which of the others are folders.
 _Folder = tuple[str, list[str], bytes, bytes, bytes]
 # The digest of the list of files; each folder; the stamps of its files, in their order; those of single paths, None:
@@ -25,10 +24,6 @@ Record = tuple[str, list[_Folder], bytes, dict[str, Stamp | None]]
 
 _STAMP_LENGTH = 5
 _REGULAR = 6  # parts of the entry of a regular file; that of a link has one more
-
-
-def get_stamp(state: os.stat_result) -> Stamp:
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode
 
 
 def build_record(
@@ -61,12 +56,8 @@ def build_record(
             folders.append((prefix, [entry.name for entry in entries], bytes(are_files), are_others, are_folders))
     except OverflowError:  # an inode of 64 bits
         return None
-    singles.update((path, _get_single(entry)) for path, entry in left.items())
+    singles.update((path, None if entry[5] == "-" else entry[:_STAMP_LENGTH]) for path, entry in left.items())
     return listing, folders, stamps.tobytes(), singles
-
-
-def _get_single(entry: Entry) -> Stamp | None:
-    return None if entry[5] == "-" else tuple(entry[:_STAMP_LENGTH])
 
 
 def is_unchanged(record: Record, folder: str, settings: Iterable[FoundFile]) -> bool:

@@ -338,12 +338,14 @@ def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
 
 
 def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    everywhere = _build_global_flags(defaults=False)
+
     def add(name: str, help_text: str) -> Parser:
         return commands.add_parser(
             name,
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
-            parents=[_build_global_flags(defaults=False)],
+            parents=[everywhere],
             allow_abbrev=False,
         )
 

@@ -66,7 +66,6 @@ class ConsoleScreen:
         again: str = "--failed",
         log_flags: str = "log --failed",
         color: Callable[[bool], bool] = lambda _: False,
-        clock: Clock | None = None,
         refresh_seconds: float = 0.25,
     ) -> None:
         self._out = LineStream(out)
@@ -82,7 +81,7 @@ class ConsoleScreen:
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
-        self._clock = clock or SystemClock()
+        self._clock = SystemClock()
         self._refresh_seconds = refresh_seconds
         self._table: _LiveTable | None = None  # only the thread that writes to `err` uses it
         self._tell_shown: Callable[[], None] | None = None

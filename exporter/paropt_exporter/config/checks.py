@@ -12,6 +12,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -460,7 +461,7 @@ def _check_command(place: Location, command: object, *, shell: bool) -> Iterator
 
 def _check_line(place: Location, line: str) -> Iterator[Fault]:
     try:
-        words = shlex.split(line)
+        words = _split_line(line)
     except ValueError as error:
         yield Fault(
             location=place, message=f"the line can't be split into words ({str(error).lower()}): close the quote"
@@ -581,7 +582,12 @@ def _split_words(command: object) -> list[str]:
     """Return a command's words. A line that can't be split counts as one word here; `_check_line` reports it."""
     if isinstance(command, str):
         try:
-            return shlex.split(command)
+            return _split_line(command)
         except ValueError:
             return [command]
     return raw_yaml.list_words(command)
+
+
+@lru_cache(maxsize=16)  # the checks of a stage split its lines one after another
+def _split_line(line: str) -> list[str]:
+    return shlex.split(line)

@@ -24,19 +24,13 @@ class Fault(Struct, frozen=True, kw_only=True):
     on_key: bool = False
 
 
-class PlacedFault(Struct, frozen=True, kw_only=True):
+class PlacedFault(Struct, frozen=True, kw_only=True, order=True):
     """A fault with its line and column, from 1, and its path, such as `stages[2].sla.max`."""
 
     line: int
     column: int
     path: str
     message: str
-
-    def __lt__(self, other: PlacedFault) -> bool:
-        return self._get_sort_key() < other._get_sort_key()
-
-    def _get_sort_key(self) -> tuple[int, int, str, str]:
-        return self.line, self.column, self.path, self.message
 
     def format(self, file: str) -> str:
         return f"{file}:{self.line}:{self.column}: {self.path}: {self.message}"

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from paropt_exporter import files
+from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.errors import join_names
 from paropt_exporter.events import ItemRecord, Result
@@ -199,7 +200,7 @@ def _compute_times(outcome: Outcome) -> tuple[float, float]:
     if measured is None or measured.ended_seconds <= measured.started_seconds:
         return 1.0, 0.0
     duration = measured.ended_seconds - measured.started_seconds
-    undelayed = max(duration - measured.run_delay_seconds, min(measured.cpu_seconds, duration))
+    undelayed = compute_undelayed_seconds(CoreTime(measured.cpu_seconds, measured.run_delay_seconds), duration)
     return undelayed / duration, duration
 
 

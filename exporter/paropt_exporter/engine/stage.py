@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from paropt_exporter.cpu_demand import CoreTime, task_cpu_demand
+from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
-from paropt_exporter.plan.stage_graph import map_dependents
+from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
 from paropt_exporter.sla import Watch
 
 if TYPE_CHECKING:
@@ -472,13 +472,12 @@ def _names_items(record: TaskRecord) -> bool:
 def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return how long an attempt would have taken with the machine to itself, without its wait for a core.
 
-    The delay is a sum over a command's processes, so the CPU time is the minimum. In threads no delay shows the wait
-    for the interpreter's lock, so work that only computes would have taken its CPU time.
+    In threads no delay shows the wait for the interpreter's lock, so work that only computes would have taken its CPU
+    time.
     """
-    least = min(record.cpu_seconds, record.duration_seconds)
     if gil_bound and record.pool == THREADS:
-        return least
-    return max(least, record.duration_seconds - record.run_delay_seconds)
+        return min(record.cpu_seconds, record.duration_seconds)
+    return compute_undelayed_seconds(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
 
 
 def build_timing(record: TaskRecord) -> TaskTiming:
@@ -668,21 +667,10 @@ def measure_demand(
 
 def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
     """Return the longest chain of dependent tasks in seconds; stages may be in any order."""
-    by_name = {state.name: state for state in states}
-    known: dict[str, float] = {}
-    for first in by_name:
-        stack = [first]
-        while stack:
-            state = by_name[stack[-1]]
-            needs = [need for need in state.plan.needs if need in by_name]
-            if open_needs := [need for need in needs if need not in known]:
-                stack += open_needs
-                continue
-            known[state.name] = state.estimate_longest_task_seconds(now) + max(
-                (known[need] for need in needs), default=0.0
-            )
-            stack.pop()
-    return max(known.values(), default=0.0)
+    needs = {state.name: state.plan.needs for state in states}
+    seconds = {state.name: state.estimate_longest_task_seconds(now) for state in states}
+    chains: dict[str, float] = {}
+    return max((measure_chain(name, needs, seconds, chains) for name in needs), default=0.0)
 
 
 def _compute_rescue_size(states: Iterable[StageState], now: float, size: int) -> int:

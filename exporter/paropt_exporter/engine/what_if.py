@@ -10,12 +10,13 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, starmap
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
@@ -255,13 +256,9 @@ def _build_task(stage: str, attempts: Sequence[TaskTiming]) -> RecordedTask:
     cpu = sum(task.cpu_seconds for task in attempts)
     if any(task.gil_bound for task in attempts):  # no clock measures the wait for the interpreter's lock: it computes
         return RecordedTask(stage=stage, seconds=cpu, cpu_demand=1.0, gil_bound=True)
-    seconds = sum(_compute_alone_seconds(task) for task in attempts)
+    times = ((CoreTime(task.cpu_seconds, task.run_delay_seconds), task.duration_seconds) for task in attempts)
+    seconds = sum(starmap(compute_undelayed_seconds, times))
     return RecordedTask(stage=stage, seconds=seconds, cpu_demand=cpu / seconds if seconds > 0 else 0.0)
-
-
-def _compute_alone_seconds(task: TaskTiming) -> float:
-    # The delay is a sum over a command's processes and may exceed its duration; its CPU time is the minimum.
-    return max(min(task.cpu_seconds, task.duration_seconds), task.duration_seconds - task.run_delay_seconds)
 
 
 def _compute_rates(tasks: Sequence[RecordedTask], cores: float, other_threads: float) -> list[float]:

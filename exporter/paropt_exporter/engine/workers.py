@@ -603,7 +603,7 @@ def _count_tasks_for(plan: Plan, pool: str) -> int:
 
 def _create_call_pool(name: str, size: int) -> CallPool:
     if name == PROCESSES:
-        from paropt_exporter.executors.processes import ProcessPool  # a lane of commands never loads it
+        from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
 
         return ProcessPool(size)
     return ThreadPool(size, thread_name_prefix="paropt-threads")

@@ -10,13 +10,13 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers have no need of typing
 
 if TYPE_CHECKING:
-    from paropt_exporter.executors.adaptive import AdaptivePool as AdaptivePool
-    from paropt_exporter.executors.adaptive import Router as Router
-    from paropt_exporter.executors.adaptive import thread_only as thread_only
-    from paropt_exporter.executors.commands import CommandOutcome as CommandOutcome
-    from paropt_exporter.executors.commands import CommandPool as CommandPool
+    from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool
+    from paropt_exporter.executors.adaptive.routing import Router as Router
+    from paropt_exporter.executors.adaptive.routing import thread_only as thread_only
+    from paropt_exporter.executors.commands.command_pool import CommandOutcome as CommandOutcome
+    from paropt_exporter.executors.commands.command_pool import CommandPool as CommandPool
     from paropt_exporter.executors.future import TaskFuture as TaskFuture
-    from paropt_exporter.executors.processes import ProcessPool as ProcessPool
+    from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool
     from paropt_exporter.executors.threads import ThreadPool as ThreadPool
 
 __all__ = [
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AdaptivePool": "paropt_exporter.executors.adaptive",
-    "CommandOutcome": "paropt_exporter.executors.commands",
-    "CommandPool": "paropt_exporter.executors.commands",
-    "ProcessPool": "paropt_exporter.executors.processes",
-    "Router": "paropt_exporter.executors.adaptive",
+    "AdaptivePool": "paropt_exporter.executors.adaptive.adaptive_pool",
+    "CommandOutcome": "paropt_exporter.executors.commands.command_pool",
+    "CommandPool": "paropt_exporter.executors.commands.command_pool",
+    "ProcessPool": "paropt_exporter.executors.processes.executor",
+    "Router": "paropt_exporter.executors.adaptive.routing",
     "TaskFuture": "paropt_exporter.executors.future",
     "ThreadPool": "paropt_exporter.executors.threads",
-    "thread_only": "paropt_exporter.executors.adaptive",
+    "thread_only": "paropt_exporter.executors.adaptive.routing",
 }
 
 if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any

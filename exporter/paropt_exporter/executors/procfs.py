@@ -122,11 +122,6 @@ def _read_children(process: int | str, thread: int | str) -> list[str]:
     return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
 
 
-def read_environment(process: int | str) -> list[str]:
-    """Return a process's environment at its start; empty if it has exited or belongs to another user."""
-    return read_file(f"/proc/{process}/environ").decode("latin-1").split("\0")
-
-
 def read_limit(process: int | str, name: bytes) -> int:
     """Return a soft limit of a process by its name in /proc/PID/limits; 0 if it has none, or has exited."""
     for line in read_file(f"/proc/{process}/limits").splitlines():
@@ -137,7 +132,10 @@ def read_limit(process: int | str, name: bytes) -> int:
 
 
 def read_variables(process: int | str, name: str) -> list[str]:
-    """Return the entries of a variable in a process's environment at its start, each as `name=value`."""
+    """Return the entries of a variable in a process's environment at its start, each as `name=value`.
+
+    Empty if it has exited or belongs to another user.
+    """
     content = read_file(f"/proc/{process}/environ")
     beginning = f"{name}=".encode()
     if beginning not in content:  # in most processes, which need not be split
@@ -189,6 +187,15 @@ def read_memory_bytes(process: int | str = "self") -> int:
         return int(_read(f"/proc/{process}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
+
+
+def add_descendants(roots: set[str], parents: dict[str, str]) -> set[str]:
+    """Return processes with all their descendants; `parents`: the parent of each process that counts."""
+    found, before = set(roots), 0
+    while before < len(found):
+        before = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found
 
 
 def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:

@@ -318,14 +318,15 @@ def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[st
 
 
 def load_decisions(
-    connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float, limit: int
+    connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float
 ) -> tuple[Decision, ...]:
-    """Return the last `limit` decisions since `since_seconds` of wall time, oldest first."""
+    """Return the last decisions since `since_seconds` of wall time, as many as are kept, oldest first."""
     query = """
     SELECT pool, action, reason, old_size, new_size, at_ts, terms, run_id, situation, choice FROM decisions
     WHERE project = :project AND (:pool IS NULL OR pool = :pool) AND at_ts >= :since ORDER BY id DESC LIMIT :limit
     """
-    found = connection.execute(query, {"project": project, "pool": pool, "since": since_seconds, "limit": limit})
+    values = {"project": project, "pool": pool, "since": since_seconds, "limit": retention.KEEP_DECISIONS}
+    found = connection.execute(query, values)
     return tuple(
         Decision(
             pool=to_text(name),

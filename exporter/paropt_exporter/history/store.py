@@ -16,7 +16,6 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, repair, retention, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
-from paropt_exporter.history.retention import KEEP_DECISIONS
 from paropt_exporter.history.run_lock import RunLocks
 from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
 
@@ -257,11 +256,9 @@ class History:
 
         return self._query(failures.find_failures, self._project, lane, stages)
 
-    def load_decisions(
-        self, *, pool: str | None = None, since_seconds: float = 0.0, limit: int = KEEP_DECISIONS
-    ) -> tuple[Decision, ...]:
+    def load_decisions(self, *, pool: str | None = None, since_seconds: float = 0.0) -> tuple[Decision, ...]:
         """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
-        return self._query(queries.load_decisions, self._project, pool=pool, since_seconds=since_seconds, limit=limit)
+        return self._query(queries.load_decisions, self._project, pool=pool, since_seconds=since_seconds)
 
     def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""

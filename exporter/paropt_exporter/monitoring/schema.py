@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +15,7 @@ _PLAIN_URL = rf"^https?://{_HOST}(?::[0-9]{{1,5}})?(?:/{_SEGMENT})*$"
 _SHOWABLE_URL = r"^https?://[^\s/@?#]+(?:/[^\s?#]*)?$"  # no user, no query: it stands in logs
 
 
+@cache
 def render_schema() -> str:
     """Return the schema of `paropt.yml`, with all keys, their descriptions, and values as users write them."""
     from paropt_exporter.config.model import File

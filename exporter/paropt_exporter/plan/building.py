@@ -20,7 +20,7 @@ from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStag
 
 if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
-    from paropt_exporter.config import Config, Lane, Stage
+    from paropt_exporter.config import Config, Stage, Workers
     from paropt_exporter.plan.affected import AffectedStages
     from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 
@@ -76,7 +76,8 @@ def build_plan(
     affected = None if affected_by is None else _choose_affected(config, members, affected_by)
     partial = bool(selection or given or (affected and affected.left_out))
     members = _narrow_stages(members, affected, only, lane)
-    size = _choose_bounds(chosen, strategy, workers)
+    given_size = None if strategy is Strategy.SEQUENTIAL else workers
+    size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = today or _find_today(members)
     names = frozenset(stage.name for stage in members)
     builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
@@ -155,7 +156,9 @@ def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
 def parse_bounds(text: str) -> Bounds:
     """Read the value of --workers: auto, a number, or bounds like `1-16`; UsageError for anything else."""
     if text.strip() == "auto":
-        return _choose_automatic_bounds()
+        from paropt_exporter.config.values import Workers
+
+        return _resolve_bounds(Workers(), Strategy.ADAPTIVE)
     first, dash, last = text.strip().partition("-")
     numbers = [
         int(part) for part in (first, last if dash else first) if part.isascii() and part.isdigit() and len(part) < 5
@@ -167,11 +170,10 @@ def parse_bounds(text: str) -> Bounds:
     )
 
 
-def _choose_automatic_bounds() -> Bounds:
+def _resolve_bounds(workers: Workers, strategy: Strategy) -> Bounds:
     from paropt_exporter.config.defaults import resolve_workers
-    from paropt_exporter.config.values import Workers
 
-    minimum, maximum, start = resolve_workers(Workers(), Strategy.ADAPTIVE, host.count_cpu_workers())
+    minimum, maximum, start = resolve_workers(workers, strategy, host.count_cpu_workers())
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
@@ -291,17 +293,6 @@ def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
         return replace(stage, slots=1)
     fault = f"it needs {stage.slots} slots, and the lane has at most {size.maximum} workers: raise its workers"
     return replace(stage, tasks=(), fault=fault)
-
-
-def _choose_bounds(lane: Lane, strategy: Strategy, override: Bounds | None) -> Bounds:
-    from paropt_exporter.config.defaults import resolve_workers
-
-    if strategy is Strategy.SEQUENTIAL:
-        return Bounds(minimum=1, maximum=1, start=1)
-    if override is not None:
-        return override
-    minimum, maximum, start = resolve_workers(lane.workers, strategy, host.count_cpu_workers())
-    return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
 def _cut_items(

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError, join_names
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
 
 QUANTILE = 0.9
@@ -94,6 +94,8 @@ class _Choice:
         self._work_seconds = 0.0
         self._chain_seconds = 0.0
         self._chains: dict[str, float] = {}
+        self._needs = {name: stage.needs for name, stage in stages.items()}
+        self._seconds = {name: stage.seconds for name, stage in stages.items()}
 
     @property
     def bound_seconds(self) -> float:
@@ -104,7 +106,7 @@ class _Choice:
         for name in names:
             more = self._list_missing(name)
             work = self._work_seconds + sum(self._stages[each].work_seconds for each in more)
-            chain = max(self._chain_seconds, self._measure_chain(name))
+            chain = max(self._chain_seconds, measure_chain(name, self._needs, self._seconds, self._chains))
             if self._compute_bound(work, chain) <= deadline_seconds:
                 self.taken |= more
                 self._work_seconds, self._chain_seconds = work, chain
@@ -119,19 +121,6 @@ class _Choice:
             return each in self._stages and each not in self.taken
 
         return find_reachable(filter(is_missing, [name]), lambda each: filter(is_missing, self._stages[each].needs))
-
-    def _measure_chain(self, name: str) -> float:
-        """Return the seconds of the longest chain of needs that ends with a stage."""
-        waiting = [name]
-        while waiting:
-            stage = self._stages[waiting[-1]]
-            needs = [need for need in stage.needs if need in self._stages]
-            if more := [need for need in needs if need not in self._chains]:
-                waiting += more
-                continue
-            self._chains[stage.name] = stage.seconds + max((self._chains[need] for need in needs), default=0.0)
-            waiting.pop()
-        return self._chains[name]
 
 
 def _measure(stage: PlannedStage, past: Mapping[str, StagePast], hits: Collection[str]) -> _Stage | None:

@@ -32,6 +32,25 @@ def map_dependents(needs: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return dependents
 
 
+def measure_chain(
+    name: str, needs: Mapping[str, Iterable[str]], seconds: Mapping[str, float], chains: dict[str, float]
+) -> float:
+    """Return the seconds of the longest chain of needs that ends with a stage.
+
+    `needs` and `seconds` have the stages that count; `chains` has those that were measured before, and gets more.
+    """
+    waiting = [name]
+    while waiting:
+        last = waiting[-1]
+        wanted = [need for need in needs[last] if need in needs]
+        if more := [need for need in wanted if need not in chains]:
+            waiting += more
+            continue
+        chains[last] = seconds[last] + max((chains[need] for need in wanted), default=0.0)
+        waiting.pop()
+    return chains[name]
+
+
 def order_stages(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
     """Set `remaining_seconds` and sort by it, the longest first, ties by number: the order of a run."""
     remaining = _compute_remaining(stages)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from paropt_exporter import files
 from paropt_exporter._version import __version__
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine import MachineShare, MachineUsage
+from paropt_exporter.engine.interfaces import MachineShare, MachineUsage
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.metrics.event_state import LaneLabels
 from paropt_exporter.metrics.page import Labels, Value

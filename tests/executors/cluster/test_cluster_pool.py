@@ -12,7 +12,7 @@ from paropt_exporter.errors import CallFailed, UnpicklableError, WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
-from paropt_exporter.executors.commands import CommandPool
+from paropt_exporter.executors.commands.command_pool import CommandPool
 from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
 from support.real_servers import eventually

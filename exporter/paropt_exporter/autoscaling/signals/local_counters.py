@@ -20,7 +20,6 @@ _CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each s
 _KEPT_SECONDS = 600.0  # for comparison with the longest window of queries
 SATURATION_RATIO = 0.85  # beyond it work seems to sleep, since it waits for cores: demands measured then may only rise
 STEADY_COMPLETIONS = 30
-_FEW_COMPLETIONS = 5
 _SERVICE_CHANGE_RATIO = 0.33  # four sigmas of 30 tasks whose durations vary by half of their mean
 
 
@@ -72,14 +71,13 @@ class CounterHistory:
     step shows within two seconds.
     """
 
-    def __init__(self, *, known_service_seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         self._counts: list[CounterSample] = []
         # Columns of the samples, which are searched each second.
         self._moments: list[float] = []
         self._submitted: list[float] = []
         self._finished: list[float] = []
         self._since = -math.inf
-        self._known_service_seconds = known_service_seconds
         self._cpu_demand: float | None = None
         self._services = ServiceTimes()
 
@@ -180,16 +178,13 @@ class CounterHistory:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
     def _estimate_service_seconds(self, last: CounterSample, since: CounterSample) -> float:
-        """Return S over the load's window, or over the last 30 tasks if that differs much.
-
-        With few tasks it is at least the known value of earlier runs.
-        """
+        """Return S over the load's window, or over the last 30 tasks if that differs much."""
         lately = self._find_recent_start(last)
-        recent, ended = _compute_service_seconds(lately, last), last.finished - lately.finished
+        recent = _compute_service_seconds(lately, last)
         if since.moment < lately.moment:
             whole = _compute_service_seconds(since, last)
             recent = whole if abs(recent - whole) <= _SERVICE_CHANGE_RATIO * whole else recent
-        return recent if ended >= _FEW_COMPLETIONS else max(recent, self._known_service_seconds)
+        return recent
 
     def _find_recent_start(self, last: CounterSample) -> CounterSample:
         """Return the sample since which 30 tasks have ended, at least two seconds ago."""

@@ -15,7 +15,7 @@ from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Queu
 from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.mapping import map_in_order
-from paropt_exporter.executors.processes import ProcessPool
+from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.processes.scheduler import MOST_WORKERS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 

@@ -29,7 +29,7 @@ from paropt_exporter.executors.adaptive.routing import (
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
-from paropt_exporter.executors.processes import ProcessPool
+from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker.pickle_buffers import measure_large

@@ -339,7 +339,7 @@ class Agent(WorkerPlugin):
     def _get_calls(self) -> Any:
         with self.lock:
             if self._calls is None:
-                from paropt_exporter.executors.processes import ProcessPool  # many lanes have commands only
+                from paropt_exporter.executors.processes.executor import ProcessPool  # many lanes have commands only
 
                 self._calls = ProcessPool(self._threads)
             return self._calls

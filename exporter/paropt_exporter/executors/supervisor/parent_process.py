@@ -87,13 +87,9 @@ class ParentProcess:
         if not self._kills or self.is_exiting:
             return []
         found = list_living()
-        parents = {pid: fields[1] for pid, fields in found}
         ours = {pid for pid, fields in found if self._known.get(pid) == fields[19] or self._is_marked(pid)}
-        count = -1
-        while count != len(ours):
-            count = len(ours)
-            ours |= {pid for pid, parent in parents.items() if parent in ours}
-        return [int(pid) for pid in ours - {str(os.getpid()), self._pid} if not _is_resource_tracker(pid)]
+        family = procfs.add_descendants(ours, {pid: fields[1] for pid, fields in found})
+        return [int(pid) for pid in family - {str(os.getpid()), self._pid} if not _is_resource_tracker(pid)]
 
     def _is_gone(self) -> bool:
         return self.handle < 0 or bool(select.select([self.handle], [], [], 0)[0])
@@ -103,7 +99,7 @@ class ParentProcess:
         return fields is not None and fields[19] == self._known[pid]
 
     def _is_marked(self, pid: str) -> bool:
-        return bool(self._mark) and self._mark in procfs.read_environment(pid)
+        return bool(self._mark) and self._mark in procfs.read_variables(pid, RUN_MARK)
 
 
 def _is_resource_tracker(pid: str) -> bool:

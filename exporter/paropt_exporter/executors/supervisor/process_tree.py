@@ -194,7 +194,7 @@ class ProcessTable:
         self,
         list_pids: Callable[[], list[str]] = procfs.list_pids,
         read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
-        read_environment: Callable[[str], list[str]] = procfs.read_environment,
+        read_environment: Callable[[str], list[str]] = lambda pid: procfs.read_variables(pid, MARK),
         list_children: Callable[[str], list[str]] = lambda pid: procfs.list_child_pids(pid, threads=1),
         read_limit: Callable[[str], int] = lambda pid: procfs.read_limit(pid, _LIMIT_NAME),
     ) -> None:
@@ -383,11 +383,5 @@ def list_descendants() -> list[int]:
     """Return all live descendants of this process, a subreaper: without a child it has none."""
     if not has_children():
         return []
-    parents = {pid: fields[1] for pid, fields in list_living()}
     me = str(os.getpid())
-    below = {me}
-    count = 0
-    while count < len(below):
-        count = len(below)
-        below |= {pid for pid, parent in parents.items() if parent in below}
-    return [int(pid) for pid in below - {me}]
+    return [int(pid) for pid in procfs.add_descendants({me}, {pid: fields[1] for pid, fields in list_living()}) - {me}]

@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+from paropt_exporter.executors import procfs
 from paropt_exporter.executors.worker import imports, loop
 
 CONTROL = 3  # the descriptor of the control socket
@@ -223,7 +224,7 @@ class _ForkServer:
         exiting = self._exiting.get(worker)
         known = self._statuses.keys() | self._kept.keys()
         known = known.union(*(other.orphans for other in self._exiting.values()))
-        for pid in _list_children() - known:
+        for pid in procfs.list_children("self") - known:  # none without /proc: groups are ended all the same
             if exiting is None:
                 self._kept[pid] = worker
                 continue
@@ -304,14 +305,6 @@ def _kill_processes(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _list_children() -> set[int]:
-    try:
-        with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123 -- Path is not worth its import here
-            return set(map(int, file.read().split()))
-    except OSError:
-        return set()  # no /proc: process groups are ended all the same
-
-
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(group, number)
@@ -326,15 +319,10 @@ def _is_group_alive(group: int) -> bool:
 
 
 def _list_descendants(root: int) -> list[int]:
-    parents = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 -- Path is not worth its import here
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 -- as above
-                parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {root})
+    """Return all descendants of a process, zombies too."""
+    stats = {pid: procfs.read_stat(pid) for pid in procfs.list_pids() if pid.isdigit()}
+    parents = {pid: fields[1] for pid, fields in stats.items() if fields is not None}
+    return [int(pid) for pid in procfs.add_descendants({str(root)}, parents) - {str(root)}]
 
 
 def _become_worker(files: list[int]) -> None:

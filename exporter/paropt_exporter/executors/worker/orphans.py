@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+from paropt_exporter.executors import procfs
+
 LOOK_SECONDS = 10.0  # between two calls: how long an owner has to ask for a child's exit status
 
 
@@ -23,10 +25,7 @@ class Orphans:
     def reap(self, now: float) -> bool:
         """Reap the zombies that were there at the last call too; return whether there were any."""
         self.due_seconds = now + LOOK_SECONDS
-        try:
-            zombies = frozenset(_list_zombies())
-        except OSError:
-            return False  # no /proc: they stay until the worker exits
+        zombies = frozenset(filter(_is_zombie, procfs.list_children("self")))  # none without /proc
         left = (zombies & self._seen) - _list_owned() if zombies & self._seen else ()
         for pid in left:
             with contextlib.suppress(ChildProcessError):
@@ -35,26 +34,9 @@ class Orphans:
         return bool(left)
 
 
-def _list_zombies() -> list[int]:
-    found = []
-    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 -- Path is not worth its import in a worker
-        with contextlib.suppress(OSError):
-            found += [
-                int(pid) for pid in _read_file(f"/proc/self/task/{thread}/children").split() if _is_zombie(int(pid))
-            ]
-    return found
-
-
 def _is_zombie(pid: int) -> bool:
-    try:
-        return _read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"Z"
-    except OSError:
-        return False
-
-
-def _read_file(path: str) -> bytes:
-    with open(path, "rb") as file:  # noqa: PTH123 -- as above
-        return file.read()
+    fields = procfs.read_stat(pid)
+    return fields is not None and fields[0] == "Z"
 
 
 def _list_owned() -> set[int]:

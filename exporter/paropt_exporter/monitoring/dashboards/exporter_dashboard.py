@@ -18,7 +18,7 @@ from paropt_exporter.monitoring.dashboards.panels import (
 )
 from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, more_is_worse, none_is_good
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
 
 VARIABLES = (Variable(label="project", of=names.BUILD_INFO),)
 _HOST = "{{instance}}"
@@ -106,7 +106,7 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
             Column(source="version", title="Version", width=80),
             Column(source="revision", title="Revision", width=110),
             Column(source="python", title="Python", width=80),
-            build_hosts_column("A"),
+            HOSTS_COLUMN,
         ],
     )
 

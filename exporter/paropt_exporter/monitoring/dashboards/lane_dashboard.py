@@ -40,7 +40,7 @@ from paropt_exporter.monitoring.dashboards.scales import (
     yes_or_no,
 )
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
 
 VARIABLES = (
     # Lanes of one name in two projects are two lanes, and their stages have the same names as a rule.
@@ -243,7 +243,7 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
         [
             Column(source="stage", title="Stage"),
             Column(source="kind", title="Kind", width=90),
-            build_hosts_column("A"),
+            HOSTS_COLUMN,
         ],
     )
     yield build_stat(

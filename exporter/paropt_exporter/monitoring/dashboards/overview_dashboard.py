@@ -40,7 +40,7 @@ from paropt_exporter.monitoring.dashboards.scales import (
     none_is_good,
 )
 from paropt_exporter.monitoring.dashboards.scope import DASHBOARD_RANGE, Scope
-from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -74,7 +74,7 @@ def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
         "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
         "host that is missing, and start it again.",
         Query(expr=f"avg({up})"),
-        less_is_worse("percentunit", good=1, watch=0.9),
+        less_is_worse(good=1, watch=0.9),
         no_value="no target",
     )
     yield build_success_rate(
@@ -107,7 +107,7 @@ def _iter_objective_panels(scope: Scope) -> Iterator[Panel]:
         f"Of all finished stages that were held against their SLA; the objective is {objective}. Below it: see which "
         "limits break, then make the stage faster (items, processes) or its limit true.",
         Query(expr=kept),
-        less_is_worse("percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target)),
+        less_is_worse(good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target)),
         no_value="no rule or check",
     )
     yield build_gauge(
@@ -116,7 +116,7 @@ def _iter_objective_panels(scope: Scope) -> Iterator[Panel]:
         "happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes that "
         "burn it.",
         Query(expr=f"clamp_min(1 - (1 - {kept}) / {_round_ratio(1 - scope.sla_target)}, 0)"),
-        less_is_worse("percentunit", good=0.5, watch=0.2, maximum=1),
+        less_is_worse(good=0.5, watch=0.2, maximum=1),
         no_value="no rule or check",
     )
 
@@ -176,9 +176,7 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
         f"The share of SLA checks that each lane kept in the time shown; the objective is "
         f"{_format_percent(scope.sla_target)}. Begin with the shortest bar.",
         Query(expr=f"bottomk(10, {_build_kept_ratio_query(scope, 'project', 'lane')})", legend=_LANE),
-        less_is_worse(
-            "percentunit", good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1
-        ),
+        less_is_worse(good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1),
         no_value="no rule or check",
     )
 
@@ -201,7 +199,7 @@ def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
         "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
         "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
         {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.select(names.BOTTLENECK)} == 1))"},
-        [*_build_place_columns()[:-1], Column(source="kind", title="Kind", width=90), build_hosts_column("A")],
+        [*_build_place_columns()[:-1], Column(source="kind", title="Kind", width=90), HOSTS_COLUMN],
     )
 
 

@@ -280,7 +280,7 @@ def build_success_rate(scope: Scope, advice: str) -> Panel:
         "Which share of runs succeeds?",
         f"Of the runs that ended in the time shown; interrupted ones don't count. {advice}",
         Query(expr=f"sum({good}) / (sum({ended}) > 0)"),
-        less_is_worse("percentunit", good=0.95, watch=0.8),
+        less_is_worse(good=0.95, watch=0.8),
         no_value="no run",
     )
 

@@ -31,7 +31,7 @@ from paropt_exporter.monitoring.dashboards.panels import (
 )
 from paropt_exporter.monitoring.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
 from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.tables import Column, build_hosts_column, build_table
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.POOL_SIZE),
@@ -206,7 +206,7 @@ def _build_bounds_panel(scope: Scope) -> Panel:
             Column(source="pool", title="Pool", width=95),
             Column(source="mode", title="Mode", width=60),
             Column(source="source", title="Source", width=70),
-            build_hosts_column("A"),
+            HOSTS_COLUMN,
         ],
     )
 

@@ -83,10 +83,10 @@ def more_is_worse(
     return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum, decimals=decimals)
 
 
-def less_is_worse(unit: str, *, good: float, watch: float, maximum: float | None = None) -> Scale:
-    """Return a scale that is bad below `watch` and good from `good` on."""
+def less_is_worse(*, good: float, watch: float, maximum: float | None = None) -> Scale:
+    """Return a scale for ratios that is bad below `watch` and good from `good` on."""
     steps = (Step(value=watch, colour=Colour.WATCH), Step(value=good, colour=Colour.GOOD))
-    return Scale(unit=unit, below=Colour.BAD, steps=steps, maximum=maximum)
+    return Scale(unit="percentunit", below=Colour.BAD, steps=steps, maximum=maximum)
 
 
 def limit_at(limit: float) -> Scale:
@@ -94,9 +94,9 @@ def limit_at(limit: float) -> Scale:
     return Scale(unit="percentunit", steps=(Step(value=limit, colour=Colour.BAD),), drawn=True)
 
 
-def none_is_good(unit: str = "short") -> Scale:
+def none_is_good() -> Scale:
     """Return a scale for counts that should be 0."""
-    return Scale(unit=unit, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
+    return Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
 
 
 def yes_or_no(yes: str, no: str, *, yes_is_good: bool) -> Scale:

@@ -20,9 +20,7 @@ class Column(Struct, frozen=True, kw_only=True):
     width: int | None = None
 
 
-def build_hosts_column(source: str) -> Column:
-    """Return the column with the number of hosts."""
-    return Column(source=source, title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
+HOSTS_COLUMN = Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
 
 
 def build_table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
