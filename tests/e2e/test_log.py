@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,18 @@ def test_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     assert call_command(folder, "log", "call").stdout.startswith("called\n")
     failed = call_command(folder, "log", "--failed").stdout
     assert "ValueError: no" in failed and "a is tried" not in failed
+
+
+def test_latest_output_is_that_of_the_run_that_began_last(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: lint, run: "echo $WHICH", shell: true')
+    for which in ("first", "second"):
+        assert run(folder, "--once", projects.ANY_PORT, WHICH=which).returncode == 0
+    first, _ = sorted((folder / ".paropt" / "logs").iterdir())
+    future = first.name.replace("20", "21", 1)
+    first.rename(first.with_name(future))
+    with closing(sqlite3.connect(folder / ".paropt" / "history.db", isolation_level=None)) as history:
+        history.execute("UPDATE runs SET run_id = ? WHERE run_id = ?", (Path(future).stem, first.stem))
+    assert call_command(folder, "log").stdout == "second\n"
 
 
 def test_output_up_to_the_kill_of_an_exporter_can_be_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import gc
 import os
 import shlex
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from paropt_exporter.app import Request
     from paropt_exporter.cache.preview import Preview
     from paropt_exporter.changes import ChangeFinder
@@ -349,7 +351,15 @@ def _run_log(flags: Flags) -> int:
         lives=RunLocks(loaded.history_path.parent / "runs").is_alive,
         stdout=sys.stdout,
         stderr=sys.stderr,
+        load_sequences=lambda runs: _load_sequences(loaded, runs),
     )
+
+
+def _load_sequences(loaded: Config, runs: list[str]) -> Mapping[str, int]:
+    """Return the order in which runs began; without a history that can be read there is none."""
+    with suppress(HistoryError, UsageError), closing(_open_history(loaded)) as history:
+        return history.load_sequences(runs)
+    return {}
 
 
 def _run_decisions(flags: Flags) -> int:

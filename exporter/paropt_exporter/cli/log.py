@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TextIO
@@ -56,13 +56,15 @@ def run(
     stdout: TextIO,
     stderr: TextIO,
     wait: Callable[[float], object] | None = None,
+    load_sequences: Callable[[list[str]], Mapping[str, int]] = lambda _: {},
 ) -> int:
     """Print the requested output from the logs in `folder`. Returns 0. With `follow` it blocks until the run has ended.
 
-    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds. Raises
-    UsageError if the run or the stage has no log.
+    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds.
+    `load_sequences` returns the order in which runs began, of those that the history has. Raises UsageError if the run
+    or the stage has no log.
     """
-    run_id, stage = _resolve_words(folder, wanted)
+    run_id, stage = _resolve_words(folder, wanted, load_sequences)
     name, _, item = stage.partition("[")
     choice = _Filter(name, item.removesuffix("]"), wanted.failed)
     try:
@@ -79,7 +81,9 @@ def run(
     return 0
 
 
-def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
+def _resolve_words(
+    folder: Path, wanted: LogRequest, load_sequences: Callable[[list[str]], Mapping[str, int]]
+) -> tuple[str, str]:
     """Return the run and the stage that the words name, with "" for all stages."""
     if len(wanted.words) > 2:
         raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
@@ -88,6 +92,7 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
         raise UsageError(f"no logs yet in {folder}: run a lane first (`history: {{logs: false}}` keeps none)")
     if wanted.lane is not None and not (runs := [each for each in runs if _read_lane(folder, each) == wanted.lane]):
         raise UsageError(f"no log of a run of lane {wanted.lane}")
+    runs = _move_latest_to_end(runs, load_sequences(runs))
     words = list(wanted.words)
     if not words:
         return runs[-1], ""
@@ -99,6 +104,17 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
             f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
         )
     return runs[-1], words[0]
+
+
+def _move_latest_to_end(runs: list[str], sequences: Mapping[str, int]) -> list[str]:
+    """Put the run that began last at the end: by name it may be another one of its second, or of a clock set back.
+
+    A run that the history lacks is newer, if its name is last.
+    """
+    if runs[-1] not in sequences:
+        return runs
+    latest = max(sequences, key=sequences.__getitem__)
+    return [*(each for each in runs if each != latest), latest]
 
 
 def _find_run(word: str, runs: list[str]) -> str | None:
