@@ -71,6 +71,7 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
         (["--config.file", ""], ["--config.file"]),
         (["--web.config.file", ""], ["--web.config.file: the path is empty"]),
         (["--textfile", ""], ["--textfile: the path is empty"]),
+        (["--push.url", ""], ["--push.url: the URL is empty"]),
         (["--frob"], ["--frob"]),
     ],
     ids=" ".join,
