@@ -220,6 +220,40 @@ def test_keys_of_a_terminal_run_all_or_failed_stages_and_quit(folder: Path) -> N
         os.close(controller)
 
 
+def test_keys_are_the_shells_while_it_is_in_the_background(folder: Path) -> None:
+    projects.write(folder, _TWO)
+    controller, terminal = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "bash", "--norc", "--noprofile", "-i"],
+        cwd=folder, env=environment(PS1="$ "), stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = bytearray()
+
+    def has_ended_after_q() -> bool:
+        os.write(controller, b"q")
+        while select.select([controller], [], [], 0)[0]:
+            shown.extend(os.read(controller, 1 << 16))
+        return b"ended with 0" in shown
+
+    try:
+        os.write(controller, f"{installed_command()} {projects.ANY_PORT} --watch > /dev/null\n".encode())
+        read_until(controller, shown, b"q quits", 1)
+        os.write(controller, b"\x1a")
+        read_until(controller, shown, b"Stopped", 1)
+        os.write(controller, b"bg\n")
+        os.write(controller, b"echo $((40 + 2)) typed\n")
+        read_until(controller, shown, b"42 typed", 1)
+        os.write(controller, b"jobs\n")
+        read_until(controller, shown, b"Running", 1)
+        os.write(controller, b'fg; echo "ended with $?"\n')
+        eventually("the key q is read", has_ended_after_q)
+    finally:
+        shell.kill()
+        shell.wait(HANG_SECONDS)
+        os.close(controller)
+
+
 def read_until(controller: int, shown: bytearray, text: bytes, count: int) -> None:
     """Read what the terminal shows until a text has come so often."""
     while shown.count(text) < count:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import sys
 import termios
 import threading
 import tty
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -50,6 +52,8 @@ _STEP_MS = 50
 _TIMEOUT_MS = 500
 _TIMEOUTS_PER_SCAN = 60  # half a minute: an overflow of the kernel's queue loses no change for longer
 _POLL_SECONDS = 2.0  # without inotify
+_FOREGROUND_SECONDS = 0.5  # between two looks whether the shell has given the terminal back
+_LOCAL_MODES = 3  # their place in what `tcgetattr` returns
 # Folders that tools fill by themselves. A file in them still counts if a stage's `inputs` name it, with the next scan.
 QUIET_FOLDERS = frozenset(
     {
@@ -274,7 +278,10 @@ def _format_names(names: Sequence[str], word: str) -> str:
 
 
 class Keys:
-    """`with Keys(on_key):` calls `on_key` for each key, and gives the terminal its settings back at the end."""
+    """`with Keys(on_key):` calls `on_key` for each key, and gives the terminal its settings back at the end.
+
+    In the background (Ctrl-Z, `bg`) it neither reads keys, which are the shell's, nor changes the terminal.
+    """
 
     def __init__(self, on_key: Callable[[str], None]) -> None:
         self._on_key = on_key
@@ -294,20 +301,38 @@ class Keys:
     ) -> None:
         os.write(self._writer, b"\0")
         self._thread.join()
-        termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
+        if has_keys():
+            termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
         os.close(self._reader)
         os.close(self._writer)
 
     def _read(self) -> None:
+        # A read in the background is an error then: it would stop the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
         while True:
-            ready, _, _ = select.select([self._terminal, self._reader], [], [])
+            places = [self._reader]
+            if has_keys():
+                self._turn_echo_off()
+                places.append(self._terminal)
+            ready, _, _ = select.select(places, [], [], _FOREGROUND_SECONDS)
             if self._reader in ready:
                 return
-            pressed = os.read(self._terminal, 64)
+            if self._terminal not in ready or not has_keys():
+                continue
+            try:
+                pressed = os.read(self._terminal, 64)
+            except OSError:  # in the background by now, or the terminal is closed
+                continue
             if not pressed:
                 return  # the terminal is closed
             for key in pressed.decode(errors="replace"):
                 self._on_key(key)
+
+    def _turn_echo_off(self) -> None:
+        """Read single keys again after the shell had the terminal."""
+        with suppress(termios.error):  # the terminal is closed
+            if termios.tcgetattr(self._terminal)[_LOCAL_MODES] & termios.ICANON:
+                tty.setcbreak(self._terminal, termios.TCSANOW)  # keeps keys that were pressed meanwhile
 
 
 def has_keys() -> bool:
