@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -159,10 +161,44 @@ def test_all_files_of_a_repository_without_a_commit_are_new(tmp_path: Path) -> N
     assert find_changes(tmp_path).paths == {"a", "b"}
 
 
-@pytest.mark.parametrize("ref", ["nowhere", "--upload-pack=touch", "HEAD^{blob}", "old.py"])
+@pytest.mark.parametrize("ref", ["nowhere", "v1.0", "old.py"])
 def test_unknown_ref_is_one_clear_error(repository: Repository, ref: str) -> None:
     with pytest.raises(UnknownChange, match=r"there is no commit .* here: git fetch origin .*, or name another one"):
         changed(repository, ref)
+
+
+@pytest.mark.parametrize("ref", ["HEAD~99", "HEAD^{blob}", "--upload-pack=touch"])
+def test_unknown_expression_suggests_no_fetch_of_it(repository: Repository, ref: str) -> None:
+    with pytest.raises(UnknownChange, match=r"there is no commit .* here: name another one, --affected REF"):
+        changed(repository, ref)
+
+
+def test_branch_that_only_the_remote_has_is_named_in_full(repository: Repository, tmp_path: Path) -> None:
+    clone = repository.clone(tmp_path / "clone", "--branch=feature")
+    with pytest.raises(UnknownChange, match=r"no commit 'main' here, but origin/main: --affected origin/main"):
+        find_changes(clone.root, "main")
+
+
+@pytest.mark.parametrize("ref", [None, "origin/main", "HEAD~1"])
+@pytest.mark.parametrize("has_main", [False, True])
+def test_fetch_in_the_error_helps_in_a_shallow_clone_of_one_branch(
+    repository: Repository, tmp_path: Path, ref: str | None, has_main: bool
+) -> None:
+    repository.commit(ours="1")
+    repository.commit(last="1")
+    repository.git("switch", "--quiet", "main")
+    repository.commit(theirs="1")
+    repository.commit(more="1")
+    clone = repository.clone(tmp_path / "clone", "--depth=1", "--branch=feature")
+    if has_main:
+        clone.git("fetch", "--quiet", "--depth=1", "origin", "main:refs/remotes/origin/main")
+    with pytest.raises(UnknownChange, match="shallow") as refused:
+        find_changes(clone.root, ref)
+    command = re.search(r"git (fetch [^,(]+)", str(refused.value))
+    assert command is not None
+    clone.git(*shlex.split(command[1]))
+    expected = {"last"} if ref == "HEAD~1" else {"ours", "last"}
+    assert find_changes(clone.root, ref or "origin/main").paths == expected
 
 
 def test_nx_26553_shallow_clone_is_one_clear_error_with_the_command(repository: Repository, tmp_path: Path) -> None:
