@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.changes import UnknownChange, find_changes
+from paropt_exporter.changes import Changes, UnknownChange, find_changes
 from paropt_exporter.input_files import InputPatterns
 from support.repositories import Repository
 
@@ -247,3 +247,30 @@ def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnknownChange, match="git is not installed"):
         find_changes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ("src",), ("src/**",), ("src/*.py",), ("**/*.py",), ("*",), ("src/a.py", "docs"), ("../lib/**",), (".",),
+        ("src/**", "!src/b"), ("src[*]/x",), ("nothing/**",), ("sr?/a.py",),
+    ],
+)  # fmt: skip
+def test_match_is_the_first_of_all_changed_paths_that_match(patterns: tuple[str, ...]) -> None:
+    paths = {
+        "a.py", "docs", "docs/a.md", "src-old/a.py", "src.txt", "src/a.py", "src/b/c.py", "src*/x", "src0", "../lib/a",
+        "../libs/a", "../src/a.py",
+    }  # fmt: skip
+    compiled = InputPatterns(patterns)
+    expected = min(filter(compiled.matches, paths), default=None)
+    assert Changes(paths=frozenset(paths)).find_match(compiled) == expected
+
+
+def test_changed_paths_far_from_the_patterns_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand stages looked at each of 20,000 changed files for minutes."""
+    looked_at = []
+    patterns = InputPatterns(("packages/b/**",))
+    monkeypatch.setattr(patterns, "matches", lambda path: looked_at.append(path))
+    paths = {f"packages/{package}/{number}.py" for package in "abc" for number in range(10)}
+    assert Changes(paths=frozenset(paths)).find_match(patterns) is None
+    assert {path.split("/")[1] for path in looked_at} == {"b"}

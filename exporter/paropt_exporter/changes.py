@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 import subprocess
+from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+_AFTER_SLASH = "0"  # the character after "/"
 _SUBMODULE = b"160000"  # its mode in a diff
 _COMMIT = compile_later("[0-9a-f]{40,64}")
 _NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression has one of them
@@ -41,10 +43,23 @@ class Changes(Struct, frozen=True, kw_only=True):
 
     def find_match(self, patterns: InputPatterns) -> str | None:
         """Return the first changed path that is one of the files, or a submodule that may contain one; None if none."""
-        matching = (path for path in sorted(self.paths) if patterns.matches(path))
-        return next(matching, None) or next(
-            (folder for folder in sorted(self.folders) if patterns.may_match_in(folder)), None
-        )
+        ordered = _sort(self.paths)
+        near = (path for root in patterns.list_roots() for path in _list_near(ordered, root))
+        found = min(filter(patterns.matches, near), default=None)
+        return found or next((folder for folder in sorted(self.folders) if patterns.may_match_in(folder)), None)
+
+
+@lru_cache(maxsize=4)
+def _sort(paths: frozenset[str]) -> list[str]:
+    """Return the paths in order. Each stage asks for them."""
+    return sorted(paths)
+
+
+def _list_near(ordered: list[str], root: str) -> list[str]:
+    """Return the paths in a folder or of a file, with some others: of 20,000 few concern one of a thousand stages."""
+    if root == ".":
+        return ordered
+    return ordered[bisect_left(ordered, root) : bisect_left(ordered, f"{root}{_AFTER_SLASH}")]
 
 
 class ChangeFinder:
