@@ -106,6 +106,26 @@ def test_outputs_of_a_stage_do_not_start_it(folder: Path) -> None:
     assert count_runs(folder, "build") == 2
 
 
+def test_own_output_and_reports_in_the_project_start_nothing(folder: Path) -> None:
+    projects.write(folder, 'name: all, run: "echo run >> ../all.runs", shell: true')
+    command = [installed_command(), projects.ANY_PORT, "--watch", "--report", "junit=report.xml"]
+    with (folder / "out.txt").open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        states = (line for line in process.stderr if "state: " in line)
+        assert "all passed" in next(states)
+        (folder / "src/a.py").write_text("2")
+        assert "all passed" in next(states)
+        assert (count_runs(folder, "all"), (folder / "report.xml").exists()) == (2, True)
+    finally:
+        process.terminate()
+        process.communicate(timeout=HANG_SECONDS)
+
+
 def test_stage_that_writes_its_own_inputs_comes_to_rest(folder: Path) -> None:
     projects.write(
         folder, 'name: bad, run: "date +%s%N > docs/made.md; echo run >> ../bad.runs", shell: true, inputs: [docs]'

@@ -227,6 +227,7 @@ class Exporter:
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
+            own_files=parts.find_own_files(self._request),
         )
         with ExitStack() as stack:
             folder, say = str(self._config.root), self._screen.say

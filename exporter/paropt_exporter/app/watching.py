@@ -29,7 +29,14 @@ from paropt_exporter.changes import Changes
 from paropt_exporter.errors import join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
-from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
+from paropt_exporter.input_files import (
+    FoundFile,
+    InputPatterns,
+    NoGit,
+    escape_pattern,
+    list_git_files,
+    walk_folder,
+)
 from paropt_exporter.plan import Selection, choose_stages
 from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
 from paropt_exporter.plan.stage_graph import find_reachable
@@ -75,8 +82,13 @@ class Watch:
         interrupt: Callable[[frozenset[str], str], None],
         wake: Callable[[], None],
         say: Callable[[str], None],
+        own_files: Sequence[Path] = (),
     ) -> None:
-        """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs."""
+        """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs.
+
+        `own_files`: those in which this process writes its output and reports. They are no inputs.
+        """
+        self._own_files = own_files
         self._lane = lane
         self._selection = selection
         self._interrupt = interrupt
@@ -97,7 +109,7 @@ class Watch:
     def reconfigure(self, config: Config) -> None:
         """Continue with the stages of a changed config, and run all of them."""
         stages, _ = choose_stages(config, self._lane, self._selection)
-        inputs = InputChanges(config, stages)
+        inputs = InputChanges(config, stages, self._own_files)
         with self._lock:
             self._config = config
             self._stages: Sequence[Stage] = stages
@@ -427,8 +439,8 @@ class InputChanges:
     Outputs and the `file` of each stage are no inputs here: a stage would start itself. Not thread-safe.
     """
 
-    def __init__(self, config: Config, stages: Sequence[Stage]) -> None:
-        """Read the inputs; blocks while large ones are read for the first time."""
+    def __init__(self, config: Config, stages: Sequence[Stage], own_files: Sequence[Path] = ()) -> None:
+        """Read the inputs; blocks while large ones are read for the first time. `own_files` are no inputs either."""
         self._config = config
         self._stages = stages
         self._folder = str(config.root)
@@ -436,7 +448,10 @@ class InputChanges:
             stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
             for stage in stages
         }
-        self._outputs = InputPatterns([each for stage in config.stages for each in list_output_patterns(stage)])
+        top = os.path.realpath(config.root)
+        ours = [escape_pattern(os.path.relpath(os.path.realpath(path), top)) for path in own_files]
+        of_stages = [each for stage in config.stages for each in list_output_patterns(stage)]
+        self._outputs = InputPatterns([*ours, *of_stages])
         self._files = FileStates(self._folder)
         self._known: dict[str, str] = {}
         self.scan()
