@@ -223,7 +223,8 @@ class ConsoleScreen:
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
-        self._output_cut = self._output_cut or bool(cut and not where and record.result.bad)
+        is_whole = shown == lines and not is_cut(record.output)
+        self._output_cut = self._output_cut or (not is_whole and not where and record.result.bad)
         self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
