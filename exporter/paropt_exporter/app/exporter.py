@@ -543,8 +543,8 @@ class Exporter:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
         missing = self._count_dropped()[_HISTORY]
         lost, self._missing_before = missing - self._missing_before, missing
-        if unwritten := self._describe_unwritten(missed, lost) or "; ".join(unreported):
-            self._screen.say(f"exit code {EXIT_INTERNAL}: {unwritten}")
+        if unwritten := [*filter(None, [self._describe_unwritten(missed, lost)]), *unreported]:
+            self._screen.say(f"exit code {EXIT_INTERNAL}: {'; '.join(unwritten)}")
             return EXIT_INTERNAL
         if record.critical_sla:
             return EXIT_CRITICAL_SLA
