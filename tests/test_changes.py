@@ -238,6 +238,15 @@ def test_folder_that_git_ignores_is_one_clear_error(repository: Repository) -> N
         changed(repository, folder="work")
 
 
+def test_repository_of_another_user_is_an_error_with_gits_remedy(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    remedy = rf"dubious ownership in repository at '.*': git config --global --add safe\.directory {repository.root}"
+    with pytest.raises(UnknownChange, match=remedy):
+        find_changes(repository.root)
+
+
 def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownChange, match="the changed files are unknown: not a git repository"):
         find_changes(tmp_path)
