@@ -53,6 +53,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["--log.format", "xml"], ["'xml'", "logfmt"]),
         (["--output", "yaml"], ["'yaml'", "json"]),
         (["--lan", "docs"], ["--lan:", "--lane?"]),
+        (["--affected="], ["--affected: the commit is empty"]),
     ],
     ids=" ".join,
 )
