@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.changes import UnknownChange, find_changes
+from paropt_exporter.changes import Changes, UnknownChange, find_changes
 from paropt_exporter.input_files import InputPatterns
 from support.repositories import Repository
 
@@ -159,10 +161,44 @@ def test_all_files_of_a_repository_without_a_commit_are_new(tmp_path: Path) -> N
     assert find_changes(tmp_path).paths == {"a", "b"}
 
 
-@pytest.mark.parametrize("ref", ["nowhere", "--upload-pack=touch", "HEAD^{blob}", "old.py"])
+@pytest.mark.parametrize("ref", ["nowhere", "v1.0", "old.py"])
 def test_unknown_ref_is_one_clear_error(repository: Repository, ref: str) -> None:
     with pytest.raises(UnknownChange, match=r"there is no commit .* here: git fetch origin .*, or name another one"):
         changed(repository, ref)
+
+
+@pytest.mark.parametrize("ref", ["HEAD~99", "HEAD^{blob}", "--upload-pack=touch"])
+def test_unknown_expression_suggests_no_fetch_of_it(repository: Repository, ref: str) -> None:
+    with pytest.raises(UnknownChange, match=r"there is no commit .* here: name another one, --affected REF"):
+        changed(repository, ref)
+
+
+def test_branch_that_only_the_remote_has_is_named_in_full(repository: Repository, tmp_path: Path) -> None:
+    clone = repository.clone(tmp_path / "clone", "--branch=feature")
+    with pytest.raises(UnknownChange, match=r"no commit 'main' here, but origin/main: --affected origin/main"):
+        find_changes(clone.root, "main")
+
+
+@pytest.mark.parametrize("ref", [None, "origin/main", "HEAD~1"])
+@pytest.mark.parametrize("has_main", [False, True])
+def test_fetch_in_the_error_helps_in_a_shallow_clone_of_one_branch(
+    repository: Repository, tmp_path: Path, ref: str | None, has_main: bool
+) -> None:
+    repository.commit(ours="1")
+    repository.commit(last="1")
+    repository.git("switch", "--quiet", "main")
+    repository.commit(theirs="1")
+    repository.commit(more="1")
+    clone = repository.clone(tmp_path / "clone", "--depth=1", "--branch=feature")
+    if has_main:
+        clone.git("fetch", "--quiet", "--depth=1", "origin", "main:refs/remotes/origin/main")
+    with pytest.raises(UnknownChange, match="shallow") as refused:
+        find_changes(clone.root, ref)
+    command = re.search(r"git (fetch [^,(]+)", str(refused.value))
+    assert command is not None
+    clone.git(*shlex.split(command[1]))
+    expected = {"last"} if ref == "HEAD~1" else {"ours", "last"}
+    assert find_changes(clone.root, ref or "origin/main").paths == expected
 
 
 def test_nx_26553_shallow_clone_is_one_clear_error_with_the_command(repository: Repository, tmp_path: Path) -> None:
@@ -202,6 +238,15 @@ def test_folder_that_git_ignores_is_one_clear_error(repository: Repository) -> N
         changed(repository, folder="work")
 
 
+def test_repository_of_another_user_is_an_error_with_gits_remedy(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    remedy = rf"dubious ownership in repository at '.*': git config --global --add safe\.directory {repository.root}"
+    with pytest.raises(UnknownChange, match=remedy):
+        find_changes(repository.root)
+
+
 def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownChange, match="the changed files are unknown: not a git repository"):
         find_changes(tmp_path)
@@ -211,3 +256,30 @@ def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnknownChange, match="git is not installed"):
         find_changes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ("src",), ("src/**",), ("src/*.py",), ("**/*.py",), ("*",), ("src/a.py", "docs"), ("../lib/**",), (".",),
+        ("src/**", "!src/b"), ("src[*]/x",), ("nothing/**",), ("sr?/a.py",),
+    ],
+)  # fmt: skip
+def test_match_is_the_first_of_all_changed_paths_that_match(patterns: tuple[str, ...]) -> None:
+    paths = {
+        "a.py", "docs", "docs/a.md", "src-old/a.py", "src.txt", "src/a.py", "src/b/c.py", "src*/x", "src0", "../lib/a",
+        "../libs/a", "../src/a.py",
+    }  # fmt: skip
+    compiled = InputPatterns(patterns)
+    expected = min(filter(compiled.matches, paths), default=None)
+    assert Changes(paths=frozenset(paths)).find_match(compiled) == expected
+
+
+def test_changed_paths_far_from_the_patterns_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand stages looked at each of 20,000 changed files for minutes."""
+    looked_at = []
+    patterns = InputPatterns(("packages/b/**",))
+    monkeypatch.setattr(patterns, "matches", lambda path: looked_at.append(path))
+    paths = {f"packages/{package}/{number}.py" for package in "abc" for number in range(10)}
+    assert Changes(paths=frozenset(paths)).find_match(patterns) is None
+    assert {path.split("/")[1] for path in looked_at} == {"b"}

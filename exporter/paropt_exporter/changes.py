@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import posixpath
 import subprocess
+from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from msgspec import Struct
 
 from paropt_exporter.git import describe_git_error, is_ignored, run_git
 from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.lazy_patterns import compile_later
 
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+_AFTER_SLASH = "0"  # the character after "/"
 _SUBMODULE = b"160000"  # its mode in a diff
+_COMMIT = compile_later("[0-9a-f]{40,64}")
+_NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression has one of them
+# With all branches: the clone of a single one gets no other branch without a refspec, however deep it is.
+_FETCH_ALL = "git fetch --unshallow origin '+refs/heads/*:refs/remotes/origin/*'"
+_IN_CI = "(in GitHub's checkout action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
 
 
 class UnknownChange(Exception):
@@ -35,10 +43,23 @@ class Changes(Struct, frozen=True, kw_only=True):
 
     def find_match(self, patterns: InputPatterns) -> str | None:
         """Return the first changed path that is one of the files, or a submodule that may contain one; None if none."""
-        matching = (path for path in sorted(self.paths) if patterns.matches(path))
-        return next(matching, None) or next(
-            (folder for folder in sorted(self.folders) if patterns.may_match_in(folder)), None
-        )
+        ordered = _sort(self.paths)
+        near = (path for root in patterns.list_roots() for path in _list_near(ordered, root))
+        found = min(filter(patterns.matches, near), default=None)
+        return found or next((folder for folder in sorted(self.folders) if patterns.may_match_in(folder)), None)
+
+
+@lru_cache(maxsize=4)
+def _sort(paths: frozenset[str]) -> list[str]:
+    """Return the paths in order. Each stage asks for them."""
+    return sorted(paths)
+
+
+def _list_near(ordered: list[str], root: str) -> list[str]:
+    """Return the paths in a folder or of a file, with some others: of 20,000 few concern one of a thousand stages."""
+    if root == ".":
+        return ordered
+    return ordered[bisect_left(ordered, root) : bisect_left(ordered, f"{root}{_AFTER_SLASH}")]
 
 
 class ChangeFinder:
@@ -108,10 +129,7 @@ def _find_base(root: Path, ref: str | None) -> tuple[str, str]:
         if (commit := _resolve(root, branch)) is not None:
             return _merge_base(root, commit, branch)
     if _is_shallow(root):
-        raise UnknownChange(
-            "the clone is shallow and has no main branch to compare with: git fetch --unshallow (in GitHub's checkout "
-            "action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
-        )
+        raise UnknownChange(f"the clone is shallow and has no main branch to compare with: {_FETCH_ALL} {_IN_CI}")
     raise UnknownChange("there is no main branch to compare with: name a commit, --affected REF")
 
 
@@ -128,8 +146,8 @@ def _merge_base(root: Path, commit: str, name: str) -> tuple[str, str]:
     except subprocess.CalledProcessError:
         if _is_shallow(root):
             raise UnknownChange(
-                f"the clone is too shallow to contain the commit at which this branch left {name}: "
-                "git fetch --unshallow (in GitHub's checkout action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
+                f"the clone is too shallow to contain the commit at which this branch left {name}: {_FETCH_ALL} "
+                f"{_IN_CI}"
             ) from None
         raise UnknownChange(f"{name} and HEAD have no commit in common: name another one, --affected REF") from None
     return base, f"{name} ({base[:7]})"
@@ -144,10 +162,21 @@ def _resolve(root: Path, ref: str) -> str | None:
 
 
 def _describe_missing(root: Path, name: str) -> str:
-    remote = name.removeprefix("origin/")
-    if _is_shallow(root):
-        return f"the shallow clone has no commit {name!r}: git fetch --unshallow origin {remote}"
-    return f"there is no commit {name!r} here: git fetch origin {remote}, or name another one, --affected REF"
+    """Return why a commit can't be found, with the `git fetch` after which it can."""
+    shallow = _is_shallow(root)
+    missing = f"the shallow clone has no commit {name!r}" if shallow else f"there is no commit {name!r} here"
+    fetch = "git fetch --unshallow" if shallow else "git fetch"
+    if name.startswith("-") or not _NOT_IN_NAMES.isdisjoint(name):
+        return f"{missing}: {f'{fetch}, or ' if shallow else ''}name another one, --affected REF"
+    if _resolve(root, f"origin/{name}") is not None:
+        return f"{missing}, but origin/{name}: --affected origin/{name}"
+    if name.startswith("origin/"):
+        what = f"{name.removeprefix('origin/')}:refs/remotes/{name}"
+    elif _COMMIT.fullmatch(name):
+        what = name
+    else:
+        what = f"{name} and use --affected FETCH_HEAD"  # such a fetch makes no branch and no tag
+    return f"{missing}: {fetch} origin {what}, or name another one, --affected REF"
 
 
 def _is_shallow(root: Path) -> bool:

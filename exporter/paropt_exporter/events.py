@@ -454,7 +454,10 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 class LiveStage(Struct, frozen=True, kw_only=True):
-    """A running stage, measured up to now. `cpu_seconds` is of attempts that have not ended yet."""
+    """A running stage, measured up to now. `cpu_seconds` and `cores` are of attempts that have not ended yet.
+
+    `cores`: how many cores these have used on average, each since its start.
+    """
 
     lane: str
     stage: str
@@ -466,6 +469,7 @@ class LiveStage(Struct, frozen=True, kw_only=True):
     sla: SlaLimit | None = None
     predicted_end_timestamp_seconds: float | None = None
     elapsed_seconds: float = 0.0
+    cores: float = 0.0
 
     @property
     def near_limit(self) -> bool:

@@ -47,7 +47,7 @@ def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> 
 
 
 def describe_git_error(error: Exception) -> str:
-    """Return the reason why git failed, in one line."""
+    """Return the reason why git failed, in one line, with the command that git names as the remedy."""
     import subprocess
 
     match error:
@@ -56,7 +56,10 @@ def describe_git_error(error: Exception) -> str:
         case subprocess.TimeoutExpired(timeout=seconds):
             return f"git did not answer within {seconds:.0f} s"
         case subprocess.CalledProcessError(stderr=bytes() as text) if text.strip():
-            return text.decode(errors="replace").strip().splitlines()[0].removeprefix("fatal: ")[:200]
+            first, *others = text.decode(errors="replace").strip().splitlines()
+            # For a repository of another user, as in a container job of CI: git config --global --add safe.directory
+            remedy = next((line.strip() for line in others if line.strip().startswith("git config ")), "")
+            return ": ".join(filter(None, (first.removeprefix("fatal: ")[:200], remedy[:200])))
     return str(error)
 
 

@@ -8,6 +8,7 @@ from shutil import rmtree
 
 import pytest
 
+from paropt_exporter import changes
 from support import projects
 from support.in_process import call_command
 from support.real_servers import run
@@ -200,6 +201,23 @@ def test_changed_items_are_the_changed_files_that_exist(repository: Repository) 
     assert run(repository.root, "--once", projects.ANY_PORT).returncode == 0
     found = (repository.root / "src/out").read_text().split(",")
     assert sorted(found[:-1]) == ["./-c.py", "a.py", "b.py", "deep/ünï cöde.py"]
+
+
+def test_stages_with_changed_items_share_one_look_at_git(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def find_and_count(root: Path, ref: str | None = None) -> changes.Changes:
+        looks.append(root)
+        return changes.Changes(paths=frozenset({"src/a.py"}))
+
+    monkeypatch.setattr(changes, "find_changes", find_and_count)
+    line = 'name: {}, run: "true {{items}}", items: {{changed: "**/*.py"}}'
+    projects.write(repository.root, "\n".join(map(line.format, "abc")))
+    planned = json.loads(call_command(repository.root, "--dry-run", "--output", "json").stdout)
+    assert [task["items"] for stage in planned["stages"] for task in stage["tasks"]] == [["src/a.py"]] * 3
+    assert len(looks) == 1
 
 
 def test_changed_items_follow_the_ref_of_affected(repository: Repository) -> None:

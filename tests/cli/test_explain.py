@@ -293,7 +293,7 @@ def test_fields_of_a_later_version_are_no_difference(history: History) -> None:
     choice = json.loads(serialize_decision(decide_pool_size(STREAM)))
     del choice["state"]["trial"], choice["reason"]
     history.observe(replace(decision(STREAM, decide_pool_size(STREAM)), choice=json.dumps(choice)))
-    text = "1 decisions: 0 identical, 1 identical except for fields that were not recorded, 0 different\n"
+    text = "1 decision: 0 identical, 1 identical except for fields that were not recorded, 0 different\n"
     assert replayed(history) == (0, text)
     assert json.loads(replayed(history, "json")[1])["agreeing"] == 1
 

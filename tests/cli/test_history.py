@@ -56,12 +56,13 @@ class Terminal(StringIO):
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@pytest.mark.parametrize("result", [Result.FAILURE, Result.CANCELLATION])
 def test_list_of_runs_keeps_within_the_terminal(
-    history: History, columns: int, monkeypatch: pytest.MonkeyPatch
+    history: History, columns: int, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     run_id = "20261128T215415-2de05c"
-    ended = replace(run_ended(run_id, result=Result.FAILURE), reason="ä" * 70)
+    ended = replace(run_ended(run_id, result=result), reason="ä" * 70)
     for event in (run_started(run_id), ended):
         history.observe(event)
     terminal = Terminal()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import logs
 from paropt_exporter.cli import screen as screens
@@ -166,6 +167,46 @@ def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted
     assert "stage_49" in written
     assert "stage_50" not in written
     assert "…  25 more running" in written
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_table_has_the_time_and_cores_that_were_measured_whatever_the_wall_clock_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, looks = threading.Event(), count()
+
+    def live() -> tuple[LiveStage, ...]:
+        if next(looks) > 2:
+            drawn.set()
+        return (replace(row("lint"), elapsed_seconds=12.0, cores=1.5, cpu_seconds=0.1),)
+
+    with terminal(monkeypatch) as told:  # the stage began in another year
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), live)
+        assert drawn.wait(60)
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        assert re.search(r"lint +12 s +1\.5 cores", told())
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_cursor_stays_visible_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-Z and kill -9 the shell had none."""
+    drawn, looks = threading.Event(), count()
+
+    def live() -> tuple[LiveStage, ...]:
+        if next(looks) > 2:
+            drawn.set()
+        return (row("lint"),)
+
+    with terminal(monkeypatch) as told:
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(stage("lint")), live)
+        assert drawn.wait(60)
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        written = told()
+    assert written.index("\x1b[?25l") < written.index("\x1b[?25h") < written.rindex("lint")
 
 
 @pytest.mark.usefixtures("logger_as_before")

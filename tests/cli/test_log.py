@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,7 +71,12 @@ def kept(tmp_path: Path) -> Kept:
 
 
 def printed(
-    folder: Path, *words: str, wait: Callable[[float], object] | None = None, lives: bool = False, **wanted: object
+    folder: Path,
+    *words: str,
+    wait: Callable[[float], object] | None = None,
+    lives: bool = False,
+    begun: Sequence[str] = (),
+    **wanted: object,
 ) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     code = log.run(
@@ -81,6 +86,7 @@ def printed(
         stdout=out,
         stderr=err,
         wait=wait,
+        load_sequences=lambda runs: {run_id: begun.index(run_id) for run_id in runs if run_id in begun},
     )
     assert code == 0
     return out.getvalue(), err.getvalue()
@@ -122,6 +128,16 @@ def test_run_is_named_by_its_id_or_the_beginning_of_it(kept: Kept, words: tuple[
 
 def test_latest_run_of_a_lane_is_chosen(kept: Kept) -> None:
     assert printed(kept.folder, lane="docs")[0] == "old\n"
+
+
+def test_latest_run_is_the_one_that_began_last_whatever_the_clock_says(kept: Kept) -> None:
+    assert printed(kept.folder, begun=(NEW, OLD))[0] == "old\n"
+    assert printed(kept.folder, "lint", begun=(NEW, OLD))[0] == "old\n"
+    assert printed(kept.folder, "latest", "lint", begun=(OLD, NEW))[0] == "fine\n"
+
+
+def test_latest_run_is_the_one_that_a_full_disk_kept_out_of_the_history(kept: Kept) -> None:
+    assert printed(kept.folder, "lint", begun=(OLD,))[0] == "fine\n"
 
 
 def test_failed_leaves_out_successful_attempts(kept: Kept) -> None:

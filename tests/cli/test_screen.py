@@ -87,6 +87,15 @@ def test_the_summary_says_where_the_whole_output_is_if_it_was_cut(watched: Watch
     assert "  output   paropt-exporter log --failed\n" in watched.out.getvalue()
 
 
+@pytest.mark.parametrize("output", ["x" * 2000, "[about 9 bytes before this are left out]\nlast"])
+def test_the_summary_names_the_log_if_a_line_or_the_beginning_was_cut(watched: Watched, output: str) -> None:
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    watched.lines(failed(output=output))
+    watched.screen.end_run(replace(samples.run_ended(), result=Result.FAILURE), metrics_url="", keeps_output=True)
+    assert watched.screen.close(HANG_SECONDS)
+    assert "  output   paropt-exporter log --failed\n" in watched.out.getvalue()
+
+
 @pytest.mark.parametrize(("lines", "keeps_output"), [(3, True), (100, False)])
 def test_the_summary_names_no_log_that_would_not_help(watched: Watched, lines: int, keeps_output: bool) -> None:
     watched.screen.begin_run(plan(stage("lint")), tuple)

@@ -60,7 +60,7 @@ def test_stalled_reader_blocks_no_writer_and_gets_the_count_of_dropped_lines(rea
     assert not reader.writer.is_idle
     reader.reading.set()
     assert reader.writer.wait(HANG_SECONDS)
-    assert reader.lines == ["stalled", "0", "1", "2", "3", "6 lines not shown: their reader was too slow"]
+    assert reader.lines == ["stalled", "0", "1", "2", "3", "6 lines not shown: the reader was too slow"]
 
 
 def test_line_after_dropped_ones_follows_their_count(reader: Reader) -> None:
@@ -70,7 +70,7 @@ def test_line_after_dropped_ones_follows_their_count(reader: Reader) -> None:
     reader.writer.put(lambda: reader.put("after"))  # when there is room again
     reader.reading.set()
     assert reader.writer.wait(HANG_SECONDS)
-    assert reader.lines == ["stalled", "long", "1 lines not shown: their reader was too slow", "after"]
+    assert reader.lines == ["stalled", "long", "1 line not shown: the reader was too slow", "after"]
 
 
 def test_text_larger_than_the_bound_is_written_to_an_empty_queue(reader: Reader) -> None:

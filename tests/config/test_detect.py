@@ -467,6 +467,14 @@ def test_root_of_several_projects_names_them_instead_of_missing_tools(project: P
     )
 
 
+def test_project_below_that_has_a_config_is_to_be_run_not_initialized(project: Path) -> None:
+    _write(project, a__paropt_dot_yml="stages: []", b__pyproject_dot_toml="")
+    assert detect_stages(project).notes == (
+        "a is a project of its own: run `paropt-exporter` there",
+        "b is a project of its own: run `paropt-exporter init` there",
+    )
+
+
 def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")

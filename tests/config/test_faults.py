@@ -128,6 +128,8 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"name": '"a\\nb"'}, "is not a name"),
         ({"name": "x" * 101}, "a name has at most 100 characters, this one has 101"),
         ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
+        ({"cmd": "x"}, "stages[0].cmd: unknown key 'cmd': did you mean 'run'?"),
+        ({"depends_on": "[x]"}, "stages[0].depends_on: unknown key 'depends_on': did you mean 'needs'?"),
         ({"file": '"a\\0b"'}, "stages[0].file: a NUL character is not allowed"),
     ],
     ids=str,

@@ -12,7 +12,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.cache.result_store import open_store
-from paropt_exporter.config import model, values
+from paropt_exporter.config import model, parsed_configs, values
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.errors import ConfigError
 from support import configs
@@ -260,3 +260,17 @@ def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     parsed = ParsedConfigs({"XDG_CACHE_HOME": str(tmp_path / "cache")})
     parsed.store(Path("/shop/paropt.yml"), b"content", values.File(), cores=2, memory_bytes=0)
     assert find(parsed) is None
+
+
+def test_schema_is_kept_until_the_program_changes(
+    home: Path, parsed: ParsedConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parsed.find_schema() is None
+    parsed.store_schema("{}")
+    assert parsed.find_schema() == "{}"
+    (entry,) = (home / ".cache/paropt-exporter/configs").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(parsed_configs, "__version__", "0.0.1")
+        assert parsed.find_schema() is None
+    entry.write_bytes(entry.read_bytes()[:-1])
+    assert parsed.find_schema() is None

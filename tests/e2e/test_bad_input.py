@@ -53,6 +53,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["--log.format", "xml"], ["'xml'", "logfmt"]),
         (["--output", "yaml"], ["'yaml'", "json"]),
         (["--lan", "docs"], ["--lan:", "--lane?"]),
+        (["--affected="], ["--affected: the commit is empty"]),
     ],
     ids=" ".join,
 )
@@ -71,6 +72,7 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
         (["--config.file", ""], ["--config.file"]),
         (["--web.config.file", ""], ["--web.config.file: the path is empty"]),
         (["--textfile", ""], ["--textfile: the path is empty"]),
+        (["--push.url", ""], ["--push.url: the URL is empty"]),
         (["--frob"], ["--frob"]),
     ],
     ids=" ".join,

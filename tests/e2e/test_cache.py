@@ -167,6 +167,19 @@ def test_store_in_the_way_costs_a_miss_and_one_line(project: Path) -> None:
     assert "lint" in done.stdout and "the cache is not used" in done.stdout
 
 
+def test_result_whose_file_could_not_be_written_is_not_kept(project: Path) -> None:
+    """It was a hit after that, which restored the part that a full disk had taken."""
+    projects.write(project, 'name: told, run: "echo told", file: told.txt, inputs: [src/**]')
+    (project / "told.txt").mkdir()
+    assert "cannot write the output to" in run_once(project).stderr
+    (project / "told.txt").rmdir()
+    assert "told cached" not in run_once(project).stderr
+    assert (project / "told.txt").read_text() == "told\n"
+    (project / "told.txt").unlink()
+    assert "told cached" in run_once(project).stderr
+    assert (project / "told.txt").read_text() == "told\n"
+
+
 def test_read_only_store_serves_hits_and_a_miss_costs_no_result(project: Path) -> None:
     """Also root, which may write anywhere else, has to obey the permissions here."""
     run_once(project)

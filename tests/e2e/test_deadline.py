@@ -46,6 +46,12 @@ def test_run_without_some_stages_is_not_green(folder: Path) -> None:
     assert (last["result"], last["partial"], set(projects.stages(last))) == ("cancellation", True, {"quick"})
 
 
+def test_run_without_some_stages_names_the_command_that_runs_them(folder: Path) -> None:
+    """It named --failed, after which nothing had failed."""
+    ran = run(folder, "--once", projects.ANY_PORT, "--deadline", find_deadline(folder), "-j1")
+    assert ran.stdout.endswith("  again    paropt-exporter --lane standard\n")
+
+
 def test_failure_wins_over_left_out_stages(folder: Path) -> None:
     deadline, config = find_deadline(folder), (folder / "paropt.yml").read_text()
     (folder / "paropt.yml").write_text(config.replace('run: "true"', 'run: "false"'))

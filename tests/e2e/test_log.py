@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ STAGES = """
     name: long, run: "seq 1 200000", shell: true
 """
 CHECK = "#!/bin/sh\necho $1 is tried\ntest $1 != b\n"
+_FULL = "paropt-exporter: cannot write to standard output: No space left on device\n"
 CALLS = "def work():\n    print('called')\n    raise ValueError('no')\n"
 
 
@@ -39,6 +42,18 @@ def test_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     assert call_command(folder, "log", "call").stdout.startswith("called\n")
     failed = call_command(folder, "log", "--failed").stdout
     assert "ValueError: no" in failed and "a is tried" not in failed
+
+
+def test_latest_output_is_that_of_the_run_that_began_last(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: lint, run: "echo $WHICH", shell: true')
+    for which in ("first", "second"):
+        assert run(folder, "--once", projects.ANY_PORT, WHICH=which).returncode == 0
+    first, _ = sorted((folder / ".paropt" / "logs").iterdir())
+    future = first.name.replace("20", "21", 1)
+    first.rename(first.with_name(future))
+    with closing(sqlite3.connect(folder / ".paropt" / "history.db", isolation_level=None)) as history:
+        history.execute("UPDATE runs SET run_id = ? WHERE run_id = ?", (Path(future).stem, first.stem))
+    assert call_command(folder, "log").stdout == "second\n"
 
 
 def test_output_up_to_the_kill_of_an_exporter_can_be_read(tmp_path: Path) -> None:
@@ -63,6 +78,20 @@ def test_follow_shows_a_run_until_it_ends(tmp_path: Path) -> None:
             assert following.stdout.read() == "slow | after\n"
             assert following.wait(HANG_SECONDS) == 0
         assert command.stop() == 0
+
+
+@pytest.mark.parametrize(("target", "code", "errors"), [("| head -n 1", 0, ""), ("> /dev/full", 3, _FULL)])
+def test_log_into_a_reader_that_leaves_or_a_full_disk_blames_no_log(
+    tmp_path: Path, target: str, code: int, errors: str
+) -> None:
+    folder = projects.write(tmp_path, 'name: long, run: "seq 1 200000", shell: true')
+    assert run(folder, "--once", projects.ANY_PORT).returncode == 0
+    ended = subprocess.run(
+        f"{installed_command()} log {target}", shell=True, cwd=folder, env=environment(), capture_output=True,
+        text=True, timeout=HANG_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == code
+    assert ended.stderr == errors
 
 
 def test_log_that_can_not_be_written_costs_one_line_and_no_result(tmp_path: Path) -> None:

@@ -110,6 +110,16 @@ def test_report_that_can_not_be_written_makes_exit_code_3_with_one_line(tmp_path
     assert (folder / "report.json").exists()
 
 
+def test_report_that_can_not_be_written_is_named_beside_a_fault_of_the_history(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: lint, run: "true"')
+    (tmp_path / ".paropt").write_text("in the way of the history")
+    ended = run(tmp_path, "--once", projects.ANY_PORT, "--report", "junit=.paropt/report.xml")
+    assert ended.returncode == 3
+    assert re.search(
+        r"exit code 3: history .*; the report junit=.* could not be written: Not a directory", ended.stderr
+    )
+
+
 @pytest.mark.parametrize("report", ["xml=a", "junit"])
 def test_faulty_report_option_is_rejected_before_anything_runs(tmp_path: Path, report: str) -> None:
     folder = projects.write(tmp_path, 'name: good, run: "touch ran"')

@@ -106,6 +106,26 @@ def test_outputs_of_a_stage_do_not_start_it(folder: Path) -> None:
     assert count_runs(folder, "build") == 2
 
 
+def test_own_output_and_reports_in_the_project_start_nothing(folder: Path) -> None:
+    projects.write(folder, 'name: all, run: "echo run >> ../all.runs", shell: true')
+    command = [installed_command(), projects.ANY_PORT, "--watch", "--report", "junit=report.xml"]
+    with (folder / "out.txt").open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        states = (line for line in process.stderr if "state: " in line)
+        assert "all passed" in next(states)
+        (folder / "src/a.py").write_text("2")
+        assert "all passed" in next(states)
+        assert (count_runs(folder, "all"), (folder / "report.xml").exists()) == (2, True)
+    finally:
+        process.terminate()
+        process.communicate(timeout=HANG_SECONDS)
+
+
 def test_stage_that_writes_its_own_inputs_comes_to_rest(folder: Path) -> None:
     projects.write(
         folder, 'name: bad, run: "date +%s%N > docs/made.md; echo run >> ../bad.runs", shell: true, inputs: [docs]'
@@ -217,6 +237,40 @@ def test_keys_of_a_terminal_run_all_or_failed_stages_and_quit(folder: Path) -> N
         if process.poll() is None:
             process.kill()
             process.wait(HANG_SECONDS)
+        os.close(controller)
+
+
+def test_keys_are_the_shells_while_it_is_in_the_background(folder: Path) -> None:
+    projects.write(folder, _TWO)
+    controller, terminal = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "bash", "--norc", "--noprofile", "-i"],
+        cwd=folder, env=environment(PS1="$ "), stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = bytearray()
+
+    def has_ended_after_q() -> bool:
+        os.write(controller, b"q")
+        while select.select([controller], [], [], 0)[0]:
+            shown.extend(os.read(controller, 1 << 16))
+        return b"ended with 0" in shown
+
+    try:
+        os.write(controller, f"{installed_command()} {projects.ANY_PORT} --watch > /dev/null\n".encode())
+        read_until(controller, shown, b"q quits", 1)
+        os.write(controller, b"\x1a")
+        read_until(controller, shown, b"Stopped", 1)
+        os.write(controller, b"bg\n")
+        os.write(controller, b"echo $((40 + 2)) typed\n")
+        read_until(controller, shown, b"42 typed", 1)
+        os.write(controller, b"jobs\n")
+        read_until(controller, shown, b"Running", 1)
+        os.write(controller, b'fg; echo "ended with $?"\n')
+        eventually("the key q is read", has_ended_after_q)
+    finally:
+        shell.kill()
+        shell.wait(HANG_SECONDS)
         os.close(controller)
 
 

@@ -448,6 +448,16 @@ def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:
     ]
 
 
+def test_live_cores_are_those_of_the_running_attempts_since_their_own_start() -> None:
+    """Over the time of their stage they were the fewer, the more tasks had ended before them."""
+    script = [Script(seconds=10, cpu_seconds=10), Script(seconds=10, cpu_seconds=5)]
+    bench = Bench(plan(stage("a", tasks=2), workers=1), {"a": script})
+    seen: list[float] = []
+    bench.inbox.at(15.0, lambda: seen.append(bench.engine.snapshot_stages()[0].cores))
+    bench.run()
+    assert seen == [1.0]
+
+
 def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller measures in a thread of its own: it offered the slot of a starting task to make's jobs."""
     bench = Bench(plan(stage("a", tasks=2), stage("b", needs=("a",))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandPool, classify_result
-from paropt_exporter.executors.commands.command_task import StepResult
+from paropt_exporter.executors.commands.command_task import StepResult, build_refusal, explain_shortage
 from paropt_exporter.executors.commands.output import OutputFile
 from support.command_scripts import HANG_SECONDS, make_fifo, open_fifo, python, read_fifo, run, shell
 from support.environment import removed_while_copied
@@ -385,3 +386,10 @@ def test_internal_error_fails_only_its_task(pool: CommandPool) -> None:
     assert outcome.result is Result.ERROR
     assert outcome.message.startswith("internal error: TypeError")
     assert run(pool, ["true"]).result is Result.SUCCESS
+
+
+def test_lack_of_processes_names_the_limits_of_a_user_and_of_a_container() -> None:
+    error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    assert "(ulimit -u, or a cgroup's pids.max)" in explain_shortage(error)
+    refusal = build_refusal(["sh"], errno.EAGAIN, program=Path("/bin/sh"), entered=True)
+    assert "(ulimit -u, or a cgroup's pids.max)" in str(refusal)

@@ -58,7 +58,7 @@ def test_long_output_keeps_its_end_from_the_start_of_a_line() -> None:
 def test_missing_bytes_are_counted() -> None:
     text = captured(*[b"x" * 999 + b"\n"] * 1000)
     kept = text.partition("\n")[2]
-    assert text.startswith(f"[about {1_000_000 - TEXT_CHARACTERS} bytes before this are not kept]\n")
+    assert text.startswith(f"[about {1_000_000 - TEXT_CHARACTERS} bytes before this are left out]\n")
     assert len(kept) <= TEXT_CHARACTERS
 
 

@@ -538,6 +538,20 @@ def test_a_stage_that_only_ever_failed_has_never_succeeded(history: History) -> 
     assert history.find_never_succeeded("standard") == {"unit"}
 
 
+def test_stage_without_items_in_a_failed_run_is_no_failure(history: History) -> None:
+    """`items: {changed: ...}` has none in most runs, and `--failed` ran it again and again."""
+    good, bad = stage_ended("lint", "r1"), stage_ended("unit", "r1", result=Result.FAILURE)
+    skipped = stage_ended("types", "r1", result=Result.SKIP)
+    empty = replace(skipped, message="no items: no changed file matches **/*.py")
+    keep(history, run_started("r1", stages=LANE), good, bad, empty, run_ended("r1", result=Result.FAILURE))
+    found = history.find_failures("standard", LANE)
+    assert found is not None
+    assert (found.stages, found.succeeded) == (frozenset({"unit"}), ("lint", "types"))
+    keep(history, run_started("r2", stages=LANE), *(replace(each, run_id="r2") for each in (good, bad, skipped)))
+    keep(history, run_ended("r2", result=Result.FAILURE))
+    assert history.find_failures("standard", LANE).stages == {"unit", "types"}  # type: ignore[union-attr]
+
+
 def test_stage_with_one_failing_item_of_many_has_an_expected_duration(history: History) -> None:
     results = {f"test_{n}.py": Result.FAILURE if n == 0 else Result.SUCCESS for n in range(34)}
     items = tuple(ItemRecord(item=item, result=result, seconds=0.1) for item, result in results.items())

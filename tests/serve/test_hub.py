@@ -209,7 +209,7 @@ def test_run_too_many_is_refused_with_the_reason_and_the_status_is_shown(tmp_pat
     served.hub.close()
     served.start(most_runs=1)
     first = Link(served.folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
-    with pytest.raises(Refused, match="it has 1 runs already"):
+    with pytest.raises(Refused, match="it has 1 run already"):
         Link(served.folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
     assert len(served.status().runs) == 1
     first.close()

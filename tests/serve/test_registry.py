@@ -282,6 +282,30 @@ def test_runs_that_a_copied_checkout_shares_count_once(folder: Path, tmp_path: P
     assert refresh_all(Registry(folder)) == 5  # without the runs of the history that was removed
 
 
+@pytest.mark.parametrize("later", ["", "of-one", "of-the-other"])
+def test_history_that_is_replaced_by_a_siblings_copy_counts_the_siblings_runs_once(
+    folder: Path, tmp_path: Path, later: str
+) -> None:
+    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+    registry = Registry(folder)
+    for number, history in enumerate((one, other, one, other)):
+        record_run(history, f"run-{number}")
+        registry.register(register(history, "fast"))
+        refresh_all(registry)
+    total = refresh_all(registry)
+    shutil.copy(one, other)
+    if later:
+        record_run(one if later == "of-one" else other, later)
+        total += later == "of-one"  # what a checkout has run before it joins others does not count
+    assert refresh_all(registry) == total
+    record_run(other, "next")
+    registry.register(register(other, "fast"))
+    assert refresh_all(registry) == total + 1
+    restarted = refresh_all(Registry(folder))
+    record_run(other, "after-the-restart")
+    assert refresh_all(Registry(folder)) == restarted + 1
+
+
 def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     places = [tmp_path / name for name in ("a", "b")]

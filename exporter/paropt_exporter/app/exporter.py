@@ -214,6 +214,7 @@ class Exporter:
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
+            own_files=parts.find_own_files(self._request),
         )
         with ExitStack() as stack:
             folder, say = str(self._config.root), self._screen.say
@@ -530,8 +531,8 @@ class Exporter:
             return EXIT_SIGNAL_BASE + (self._signals.number or 0)
         missing = self._count_dropped()[_HISTORY]
         lost, self._missing_before = missing - self._missing_before, missing
-        if unwritten := self._describe_unwritten(missed, lost) or "; ".join(unreported):
-            self._screen.say(f"exit code {EXIT_INTERNAL}: {unwritten}")
+        if unwritten := [*filter(None, [self._describe_unwritten(missed, lost)]), *unreported]:
+            self._screen.say(f"exit code {EXIT_INTERNAL}: {'; '.join(unwritten)}")
             return EXIT_INTERNAL
         if record.critical_sla:
             return EXIT_CRITICAL_SLA

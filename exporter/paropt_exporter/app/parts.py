@@ -33,6 +33,8 @@ from paropt_exporter.serve.runtime_folder import SOCKET_NAME, find_folder
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from paropt_exporter.app.redirected_output import RedirectedOutput
     from paropt_exporter.autoscaling.feedback import Feedback
     from paropt_exporter.autoscaling.jobserver import Jobserver
@@ -78,6 +80,13 @@ def open_redirected_output() -> RedirectedOutput:
     from paropt_exporter.app.redirected_output import RedirectedOutput
 
     return RedirectedOutput()
+
+
+def find_own_files(request: Request) -> list[Path]:
+    """Return the files in which this process writes its output and its reports."""
+    from paropt_exporter.app.redirected_output import find_redirected_files
+
+    return [*find_redirected_files(), *(option.path for option in request.reports if option.path is not None)]
 
 
 def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:

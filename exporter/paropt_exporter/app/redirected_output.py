@@ -54,6 +54,11 @@ class RedirectedOutput:
                 self._failed = True
 
 
+def find_redirected_files() -> list[Path]:
+    """Return the regular files to which stdout and stderr of this process go."""
+    return [target.path for target in _find_targets(STANDARD)]
+
+
 def _find_targets(descriptors: Sequence[int]) -> list[_Target]:
     """Return the regular files behind the descriptors, each once."""
     found: dict[Path, list[int]] = {}

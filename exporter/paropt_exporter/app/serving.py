@@ -79,7 +79,9 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         stack.callback(endpoint.close)
         hub.start(endpoint.url)
         stack.callback(hub.close)
-        say(f"metrics at {endpoint.url}, runs register in {folder}, {len(registry.projects)} projects known")
+        known = len(registry.projects)
+        projects = "1 project" if known == 1 else f"{known} projects"
+        say(f"metrics at {endpoint.url}, runs register in {folder}, {projects} known")
         while not signals.wait(None):
             signals.take_reload()  # SIGHUP: the web config is read for each connection anyway
         return 0

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import sys
 import termios
 import threading
 import tty
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -27,7 +29,14 @@ from paropt_exporter.changes import Changes
 from paropt_exporter.errors import join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
-from paropt_exporter.input_files import FoundFile, InputPatterns, NoGit, list_git_files, walk_folder
+from paropt_exporter.input_files import (
+    FoundFile,
+    InputPatterns,
+    NoGit,
+    escape_pattern,
+    list_git_files,
+    walk_folder,
+)
 from paropt_exporter.plan import Selection, choose_stages
 from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
 from paropt_exporter.plan.stage_graph import find_reachable
@@ -50,6 +59,8 @@ _STEP_MS = 50
 _TIMEOUT_MS = 500
 _TIMEOUTS_PER_SCAN = 60  # half a minute: an overflow of the kernel's queue loses no change for longer
 _POLL_SECONDS = 2.0  # without inotify
+_FOREGROUND_SECONDS = 0.5  # between two looks whether the shell has given the terminal back
+_LOCAL_MODES = 3  # their place in what `tcgetattr` returns
 # Folders that tools fill by themselves. A file in them still counts if a stage's `inputs` name it, with the next scan.
 QUIET_FOLDERS = frozenset(
     {
@@ -71,8 +82,13 @@ class Watch:
         interrupt: Callable[[frozenset[str], str], None],
         wake: Callable[[], None],
         say: Callable[[str], None],
+        own_files: Sequence[Path] = (),
     ) -> None:
-        """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs."""
+        """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs.
+
+        `own_files`: those in which this process writes its output and reports. They are no inputs.
+        """
+        self._own_files = own_files
         self._lane = lane
         self._selection = selection
         self._interrupt = interrupt
@@ -93,7 +109,7 @@ class Watch:
     def reconfigure(self, config: Config) -> None:
         """Continue with the stages of a changed config, and run all of them."""
         stages, _ = choose_stages(config, self._lane, self._selection)
-        inputs = InputChanges(config, stages)
+        inputs = InputChanges(config, stages, self._own_files)
         with self._lock:
             self._config = config
             self._stages: Sequence[Stage] = stages
@@ -274,7 +290,10 @@ def _format_names(names: Sequence[str], word: str) -> str:
 
 
 class Keys:
-    """`with Keys(on_key):` calls `on_key` for each key, and gives the terminal its settings back at the end."""
+    """`with Keys(on_key):` calls `on_key` for each key, and gives the terminal its settings back at the end.
+
+    In the background (Ctrl-Z, `bg`) it neither reads keys, which are the shell's, nor changes the terminal.
+    """
 
     def __init__(self, on_key: Callable[[str], None]) -> None:
         self._on_key = on_key
@@ -294,20 +313,38 @@ class Keys:
     ) -> None:
         os.write(self._writer, b"\0")
         self._thread.join()
-        termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
+        if has_keys():
+            termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
         os.close(self._reader)
         os.close(self._writer)
 
     def _read(self) -> None:
+        # A read in the background is an error then: it would stop the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
         while True:
-            ready, _, _ = select.select([self._terminal, self._reader], [], [])
+            places = [self._reader]
+            if has_keys():
+                self._turn_echo_off()
+                places.append(self._terminal)
+            ready, _, _ = select.select(places, [], [], _FOREGROUND_SECONDS)
             if self._reader in ready:
                 return
-            pressed = os.read(self._terminal, 64)
+            if self._terminal not in ready or not has_keys():
+                continue
+            try:
+                pressed = os.read(self._terminal, 64)
+            except OSError:  # in the background by now, or the terminal is closed
+                continue
             if not pressed:
                 return  # the terminal is closed
             for key in pressed.decode(errors="replace"):
                 self._on_key(key)
+
+    def _turn_echo_off(self) -> None:
+        """Read single keys again after the shell had the terminal."""
+        with suppress(termios.error):  # the terminal is closed
+            if termios.tcgetattr(self._terminal)[_LOCAL_MODES] & termios.ICANON:
+                tty.setcbreak(self._terminal, termios.TCSANOW)  # keeps keys that were pressed meanwhile
 
 
 def has_keys() -> bool:
@@ -402,8 +439,8 @@ class InputChanges:
     Outputs and the `file` of each stage are no inputs here: a stage would start itself. Not thread-safe.
     """
 
-    def __init__(self, config: Config, stages: Sequence[Stage]) -> None:
-        """Read the inputs; blocks while large ones are read for the first time."""
+    def __init__(self, config: Config, stages: Sequence[Stage], own_files: Sequence[Path] = ()) -> None:
+        """Read the inputs; blocks while large ones are read for the first time. `own_files` are no inputs either."""
         self._config = config
         self._stages = stages
         self._folder = str(config.root)
@@ -411,7 +448,10 @@ class InputChanges:
             stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
             for stage in stages
         }
-        self._outputs = InputPatterns([each for stage in config.stages for each in list_output_patterns(stage)])
+        top = os.path.realpath(config.root)
+        ours = [escape_pattern(os.path.relpath(os.path.realpath(path), top)) for path in own_files]
+        of_stages = [each for stage in config.stages for each in list_output_patterns(stage)]
+        self._outputs = InputPatterns([*ours, *of_stages])
         self._files = FileStates(self._folder)
         self._known: dict[str, str] = {}
         self.scan()

@@ -424,6 +424,8 @@ def _find_interpreter(path: str) -> str:
 def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     """Return the files that a stage's last traced run read and that its inputs leave out, sorted."""
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
+    if not reads:
+        return []  # as of most stages: the outputs of thousands of stages would be listed for each of them
     declared = InputPatterns(list_input_patterns(stage))
     outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
     words = " ".join(str(command) for command in (stage.run, *(stage.steps or ())))

@@ -56,7 +56,7 @@ def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str
     from paropt_exporter import config as configs
 
     try:
-        return configs.read_config(path, root=root), []
+        return configs.load_config(path, root=root, environ=os.environ), []
     except ConfigError as error:
         sound = configs.read_valid_parts(path, root=root) if path is not None else None
         return sound, [*error.faults]

@@ -6,7 +6,7 @@ import gc
 import os
 import shlex
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from paropt_exporter.app import Request
     from paropt_exporter.cache.preview import Preview
     from paropt_exporter.changes import ChangeFinder
@@ -349,7 +351,15 @@ def _run_log(flags: Flags) -> int:
         lives=RunLocks(loaded.history_path.parent / "runs").is_alive,
         stdout=sys.stdout,
         stderr=sys.stderr,
+        load_sequences=lambda runs: _load_sequences(loaded, runs),
     )
+
+
+def _load_sequences(loaded: Config, runs: list[str]) -> Mapping[str, int]:
+    """Return the order in which runs began; without a history that can be read there is none."""
+    with suppress(HistoryError, UsageError), closing(_open_history(loaded)) as history:
+        return history.load_sequences(runs)
+    return {}
 
 
 def _run_decisions(flags: Flags) -> int:
@@ -558,7 +568,7 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
         web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
-        push_url=flags.push_url,
+        push_url=_require_url("--push.url", flags.push_url),
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
         textfile=_resolve_path("--textfile", flags.textfile, absolute=True),
@@ -576,6 +586,13 @@ def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None
     if not path:
         raise UsageError(f"{flag}: the path is empty: correct it, or leave the flag out")
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
+
+
+def _require_url(flag: str, url: str | None) -> str | None:
+    """Return a flag's URL. Raises UsageError for an empty one, which would mean that of the config."""
+    if url == "":
+        raise UsageError(f"{flag}: the URL is empty: correct it, or leave the flag out")
+    return url
 
 
 def _build_selection(flags: Flags) -> Selection:

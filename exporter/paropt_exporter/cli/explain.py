@@ -14,7 +14,7 @@ from paropt_exporter.autoscaling.decisions import (
     describe_decision,
     replay,
 )
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_time, wrap_for_terminal
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, format_time, wrap_for_terminal
 from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _format_replay(
 ) -> Iterator[str]:
     more = count - same - partial - len(different)
     but = f"{more} identical except for fields that were not recorded, " if more else ""
-    yield f"{count} decisions: {same} identical, {but}{len(different)} different"
+    yield f"{format_count(count, 'decision')}: {same} identical, {but}{len(different)} different"
     if partial:
         yield f"  {partial} can't be compared: the history has only a part of their stages"
     for decision, again in different:

@@ -217,7 +217,8 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--affected",
         nargs="?",
-        const="",
+        const=False,  # the flag without a commit
+        type=_parse_ref,
         metavar="REF",
         help="run only stages whose inputs changed since the branch left REF (default: the main branch), and the "
         "stages that they need; uncommitted and untracked files count; a word after the flag is REF",
@@ -588,6 +589,13 @@ def _add_generate_flags(generate: Parser) -> None:
         help="grafana: plain files; provisioning, configmap or prometheus-operator: files wrapped for these (default: "
         "grafana)",
     )
+
+
+def _parse_ref(text: str) -> str:
+    """Refuse an empty commit, as of a variable that is not set: it would mean the main branch."""
+    if not text:
+        raise argparse.ArgumentTypeError("the commit is empty: correct it, or leave it out")
+    return text
 
 
 def _parse_ratio(text: str) -> float:

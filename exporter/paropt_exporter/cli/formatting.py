@@ -123,8 +123,9 @@ def format_cut_table(
         return format_table(headers, rows)
     brief = [(*row[:-1], _cut(row[-1], _FEWEST_OF_LAST)) for row in rows]
     table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
-    room = max(0, columns - max(map(count_columns, table)))
-    shown = [(*row[:-1], _cut(row[-1], _FEWEST_OF_LAST + room)) for row in rows]
+    # Without the dispensable columns it may still be too wide for a narrow terminal.
+    width = max(1, _FEWEST_OF_LAST + columns - max(map(count_columns, table)))
+    shown = [(*row[:-1], _cut(row[-1], width)) for row in rows]
     return format_fitting_table(headers, shown, columns, dispensable=dispensable)
 
 

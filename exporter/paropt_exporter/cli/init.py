@@ -190,14 +190,27 @@ _HEAD_BYTES = 1000  # of a config; the reference to the schema is at its top
 def write_schema(root: Path) -> None:
     """Write this version's schema for the project in `root` unless it is up to date. Raises OSError."""
     from paropt_exporter.history import database
-    from paropt_exporter.monitoring import schema
 
-    path, text = root / SCHEMA, schema.render_schema()
+    path, text = root / SCHEMA, _load_schema()
     root.stat()  # raises for a missing folder, which is not created
     files.make_folder(path.parent)
     database.keep_out_of_git(path.parent)
     if not _has_content(path, text.encode()):
         write_file(path, text)
+
+
+def _load_schema() -> str:
+    """Return the schema as an earlier command has kept it, or render it."""
+    from paropt_exporter.config.parsed_configs import ParsedConfigs
+
+    kept = ParsedConfigs(os.environ)
+    text = kept.find_schema()
+    if text is None:
+        from paropt_exporter.monitoring import schema
+
+        text = schema.render_schema()
+        kept.store_schema(text)
+    return text
 
 
 def refresh_schema(config_path: Path) -> None:

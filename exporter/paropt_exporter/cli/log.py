@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import format_line, format_seconds
+from paropt_exporter.cli.streams import find_write_error
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.executors.commands.output import clean_output
 from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
@@ -56,13 +57,15 @@ def run(
     stdout: TextIO,
     stderr: TextIO,
     wait: Callable[[float], object] | None = None,
+    load_sequences: Callable[[list[str]], Mapping[str, int]] = lambda _: {},
 ) -> int:
     """Print the requested output from the logs in `folder`. Returns 0. With `follow` it blocks until the run has ended.
 
-    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds. Raises
-    UsageError if the run or the stage has no log.
+    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds.
+    `load_sequences` returns the order in which runs began, of those that the history has. Raises UsageError if the run
+    or the stage has no log.
     """
-    run_id, stage = _resolve_words(folder, wanted)
+    run_id, stage = _resolve_words(folder, wanted, load_sequences)
     name, _, item = stage.partition("[")
     choice = _Filter(name, item.removesuffix("]"), wanted.failed)
     try:
@@ -73,13 +76,17 @@ def run(
             else:
                 _print(reader, choice, run_id, folder, stdout, stderr)
     except OSError as error:
+        if error is find_write_error(stdout):
+            raise
         raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"the log of run {run_id} is damaged: {error}") from None
     return 0
 
 
-def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
+def _resolve_words(
+    folder: Path, wanted: LogRequest, load_sequences: Callable[[list[str]], Mapping[str, int]]
+) -> tuple[str, str]:
     """Return the run and the stage that the words name, with "" for all stages."""
     if len(wanted.words) > 2:
         raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
@@ -88,6 +95,7 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
         raise UsageError(f"no logs yet in {folder}: run a lane first (`history: {{logs: false}}` keeps none)")
     if wanted.lane is not None and not (runs := [each for each in runs if _read_lane(folder, each) == wanted.lane]):
         raise UsageError(f"no log of a run of lane {wanted.lane}")
+    runs = _move_latest_to_end(runs, load_sequences(runs))
     words = list(wanted.words)
     if not words:
         return runs[-1], ""
@@ -99,6 +107,17 @@ def _resolve_words(folder: Path, wanted: LogRequest) -> tuple[str, str]:
             f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
         )
     return runs[-1], words[0]
+
+
+def _move_latest_to_end(runs: list[str], sequences: Mapping[str, int]) -> list[str]:
+    """Put the run that began last at the end: by name it may be another one of its second, or of a clock set back.
+
+    A run that the history lacks is newer, if its name is last.
+    """
+    if runs[-1] not in sequences:
+        return runs
+    latest = max(sequences, key=sequences.__getitem__)
+    return [*(each for each in runs if each != latest), latest]
 
 
 def _find_run(word: str, runs: list[str]) -> str | None:

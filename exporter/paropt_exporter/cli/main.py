@@ -93,6 +93,8 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         streams.discard_output(sys.stdout)
         return EXIT_BROKEN_PIPE
     except Exception as error:  # the boundary: a bug of ours is one line, or a traceback at level debug
+        if error is streams.find_write_error(ours[0]):
+            return _give_up_output(error)
         if isinstance(error, OSError) and (code := _flush_output(0)):
             return code
         if flags.log_level == "debug":
@@ -167,9 +169,14 @@ def _flush_output(code: int) -> int:
         streams.discard_output(sys.stdout)
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        from paropt_exporter.errors import EXIT_INTERNAL
-
-        streams.discard_output(sys.stdout)
-        streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
-        return EXIT_INTERNAL
+        return _give_up_output(error)
     return code
+
+
+def _give_up_output(error: OSError) -> int:
+    from paropt_exporter.cli import streams
+    from paropt_exporter.errors import EXIT_INTERNAL
+
+    streams.discard_output(sys.stdout)
+    streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
+    return EXIT_INTERNAL

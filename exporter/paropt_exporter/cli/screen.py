@@ -222,7 +222,8 @@ class ConsoleScreen:
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
-        self._output_cut = self._output_cut or bool(cut and not where and record.result.bad)
+        is_whole = shown == lines and not is_cut(record.output)
+        self._output_cut = self._output_cut or (not is_whole and not where and record.result.bad)
         self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
@@ -290,7 +291,7 @@ class ConsoleScreen:
         if self._err.is_terminal and not self._json_logs:
             console = _build_console(colored=self._err_colored)
             if console.is_terminal and not console.is_dumb_terminal:  # on others rich shows no table
-                self._table = _LiveTable(live, self._clock, console)
+                self._table = _LiveTable(live, console)
                 self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
                 return
         self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
@@ -312,11 +313,10 @@ class _LiveTable:
     Only one thread uses it. Others may print to stderr at the same time.
     """
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], clock: Clock, console: Console) -> None:
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], console: Console) -> None:
         from rich.live import Live
 
         self._stages = live
-        self._clock = clock
         self._rows: tuple[LiveStage, ...] = ()
         self._console = console
         self._view = Live(
@@ -327,6 +327,7 @@ class _LiveTable:
             redirect_stdout=False,
         )
         self._view.start()
+        console.show_cursor()  # rich hides it: after Ctrl-Z or kill -9 the shell would have none
 
     def print(self, text: str, color: str = "") -> None:
         self._rows = self._stages()
@@ -347,25 +348,23 @@ class _LiveTable:
         from rich.table import Table as RichTable
 
         table = RichTable.grid(padding=(0, 2))
-        now = self._clock.wall()
         room = self._console.height // 2  # the other half shows ended stages
         for stage in self._rows[:room]:
-            table.add_row(*_build_cells(stage, now), style="yellow" if _is_near_its_limit(stage, now) else "none")
+            table.add_row(*_build_cells(stage), style="yellow" if _is_near_its_limit(stage) else "none")
         if left := len(self._rows[room:]):
             table.add_row("…", f"{left} more running")
         return table
 
 
-def _build_cells(stage: LiveStage, now: float) -> tuple[str, ...]:
-    elapsed = now - stage.started_timestamp_seconds
+def _build_cells(stage: LiveStage) -> tuple[str, ...]:
     done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
     limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
-    share = f"{stage.cpu_seconds / elapsed:.1f} cores" if elapsed > 1 else ""
-    return "·", visible(stage.stage), done, f"{elapsed:.0f} s", limit, share
+    share = f"{stage.cores:.1f} cores" if stage.elapsed_seconds > 1 else ""
+    return "·", visible(stage.stage), done, f"{stage.elapsed_seconds:.0f} s", limit, share
 
 
-def _is_near_its_limit(stage: LiveStage, now: float) -> bool:
-    return stage.sla is not None and now - stage.started_timestamp_seconds >= stage.sla.warn_seconds
+def _is_near_its_limit(stage: LiveStage) -> bool:
+    return stage.sla is not None and stage.elapsed_seconds >= stage.sla.warn_seconds
 
 
 def _build_console(*, colored: bool) -> Console:

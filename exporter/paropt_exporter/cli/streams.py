@@ -46,9 +46,14 @@ class VisibleStream:
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
+        self.write_error: OSError | None = None
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(_disarm(visible(text)))
+        try:
+            self.rich_proxied_file.write(_disarm(visible(text)))
+        except OSError as error:
+            self.write_error = error
+            raise
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -62,6 +67,11 @@ class VisibleStream:
 def get_raw_stream(stream: TextIO) -> TextIO:
     """Return the stream behind a VisibleStream, for code that writes escapes and escapes foreign text itself."""
     return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
+
+
+def find_write_error(stream: TextIO) -> OSError | None:
+    """Return the last error of writing to a stream, to tell it apart from one of a file that is read meanwhile."""
+    return stream.write_error if isinstance(stream, VisibleStream) else None
 
 
 def _disarm(text: str) -> str:

@@ -250,7 +250,9 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iter
     if log:
         yield "output", log
     if run.result is not Result.SUCCESS:
-        yield "again", again
+        # After a deadline --failed would leave out the stages that the run has left out.
+        is_incomplete = run.result is Result.CANCELLATION and not run.interrupted
+        yield "again", again.removesuffix(" --failed") if is_incomplete else again
 
 
 def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:

@@ -101,7 +101,8 @@ class BackgroundWriter:
 
     def _take_drop_notice(self) -> _Job:
         count, self._dropped_lines = self._dropped_lines, 0
-        return _Job(lambda: self._say(f"{count:,} lines not shown: their reader was too slow"), 0, 0)
+        lines = "1 line" if count == 1 else f"{count:,} lines"
+        return _Job(lambda: self._say(f"{lines} not shown: the reader was too slow"), 0, 0)
 
     def _run(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.config.command_files import Words
-from paropt_exporter.config.locate import find_projects_below
+from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_files import Project
 from paropt_exporter.config.pytest_arguments import selects_tests
@@ -129,9 +129,11 @@ def detect_stages(root: Path) -> DetectedStages:
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
     if not stages:
+        below = find_projects_below(root)[:_MOST_PROJECTS]
+        commands = ["paropt-exporter" if has_config(root / folder) else "paropt-exporter init" for folder in below]
         notes = [
-            f"{folder} is a project of its own: run `paropt-exporter init` there"
-            for folder in find_projects_below(root)[:_MOST_PROJECTS]
+            f"{folder} is a project of its own: run `{command}` there"
+            for folder, command in zip(below, commands, strict=True)
         ] or notes
     return DetectedStages(stages=tuple(sorted(stages, key=lambda stage: stage.number)), notes=tuple(notes))
 

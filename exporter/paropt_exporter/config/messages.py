@@ -36,6 +36,15 @@ _BOUNDS = {
 }
 
 
+# Keys of a stage or task in make-like runners and in CI systems, whose names are not similar.
+_KEYS_OF_OTHERS = {
+    "after": "needs", "depends_on": "needs", "dependencies": "needs", "deps": "needs",
+    "cmd": "run", "command": "run", "script": "run", "cmds": "steps", "commands": "steps",
+    "dir": "cwd", "directory": "cwd", "working-directory": "cwd", "workdir": "cwd",
+    "environment": "env", "matrix": "items", "sources": "inputs", "generates": "outputs", "desc": "description",
+}  # fmt: skip
+
+
 _SECRET_KEYS = frozenset(
     {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
 )
@@ -52,7 +61,9 @@ def iter_faults(error: ValidationError, document: Document, model: type[BaseMode
             yield Fault(location=location[:-1], message=f"the key {location[-1]!r} is missing")
         elif kind == "extra_forbidden":
             known = _list_keys(model, location[:-1])
-            message = f"unknown key {format_value(location[-1])}{suggest_name(location[-1], known)}"
+            ours = _KEYS_OF_OTHERS.get(str(location[-1]).lower())
+            hint = f": did you mean {ours!r}?" if ours in known else suggest_name(location[-1], known)
+            message = f"unknown key {format_value(location[-1])}{hint}"
             yield Fault(location=location, message=message, on_key=True)
         else:
             on_key = location[-1:] == ("[key]",)

@@ -512,7 +512,8 @@ class Run:
         result = KeptResult(
             succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items, trace=outcome.trace
         )
-        self._cache.keep(state.plan, attempt.task, result)
+        if state.plan.output_file is None or outcome.output_path is not None:  # otherwise its file is not whole
+            self._cache.keep(state.plan, attempt.task, result)
         if state.ready or state.resting or len(state.attempts) > 1:
             return False
         self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt)))

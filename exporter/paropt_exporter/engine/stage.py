@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.outcome import Outcome
 
 _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
+_LEAST_AGE_SECONDS = 1.0  # of an attempt, for its cores: its CPU time is measured about once a second
 # The stage gets the first of these results that one of its tasks has.
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
@@ -439,7 +440,9 @@ class StageState(Struct, eq=False):
     ) -> LiveStage:
         """Return the running stage; `usage` has CPU seconds and memory by the label of running attempts."""
         remaining = self.estimate_remaining_seconds(now)
-        used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in tuple(self.attempts)]
+        attempts = tuple(self.attempts)
+        used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in attempts]
+        ages = [max(now - attempt.started_seconds, _LEAST_AGE_SECONDS) for attempt in attempts]
         return LiveStage(
             lane=lane,
             stage=self.name,
@@ -451,6 +454,7 @@ class StageState(Struct, eq=False):
             sla=self.plan.sla,
             predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
             elapsed_seconds=self.get_elapsed_seconds(now),
+            cores=sum(cpu / age for (cpu, _), age in zip(used, ages, strict=True)),
         )
 
 

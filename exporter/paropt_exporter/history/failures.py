@@ -33,8 +33,8 @@ def find_failures(connection: sqlite3.Connection, project: str, lane: str, stage
     """Return the stages of a lane that failed or did not run in its last runs; None if no run of the lane has ended.
 
     The last run that planned a stage decides its state, unless that run gave it arguments. If that was one shard of a
-    split, the last runs of its other shards decide too. In a run that was not successful, a skipped stage and a stage
-    without a record count as failures too.
+    split, the last runs of its other shards decide too. In a run that was not successful, a stage without a record and
+    a skipped stage count as failures too, but not one without items.
     """
     query = """
     SELECT run_id, result, planned, shard, split FROM runs
@@ -118,8 +118,11 @@ def _load_stages_with_arguments(connection: sqlite3.Connection, run_id: str) -> 
 
 
 def _load_succeeded_stages(connection: sqlite3.Connection, run_id: str) -> frozenset[str]:
-    query = "SELECT stage FROM stages WHERE run_id = ? AND result = ?"
-    return frozenset(to_text(stage) for (stage,) in connection.execute(query, (run_id, Result.SUCCESS.value)))
+    query = """
+    SELECT stage FROM stages WHERE run_id = ? AND (result = ? OR (result = ? AND message LIKE 'no items:%'))
+    """
+    values = (run_id, Result.SUCCESS.value, Result.SKIP.value)
+    return frozenset(to_text(stage) for (stage,) in connection.execute(query, values))
 
 
 def _load_failed_items(connection: sqlite3.Connection, run_id: str, stage: str) -> frozenset[str]:

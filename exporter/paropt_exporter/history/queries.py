@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from paropt_exporter import families
@@ -105,6 +105,13 @@ def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, st
     lanes = retention.list_lanes(connection, project)  # each has an index of its runs
     of_lanes = [connection.execute(query, (project, lane)).fetchone() for lane in lanes]
     return max(((to_count(sequence), to_text(run_id)) for sequence, run_id in of_lanes), default=None)
+
+
+def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequence[str]) -> Mapping[str, int]:
+    """Return the sequences of those of the runs that the project's history has."""
+    query = "SELECT run_id, sequence FROM runs WHERE project = ? AND run_id IN (SELECT value FROM json_each(?))"
+    found = connection.execute(query, (project, json.dumps(run_ids)))
+    return {to_text(run_id): to_count(sequence) for run_id, sequence in found}
 
 
 def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, run_id: str) -> bool:

@@ -169,6 +169,10 @@ class History:
         """Return the sequence and the id of the run that began last; None before the first one."""
         return self._query(queries.load_last_run, self._project)
 
+    def load_sequences(self, run_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return the sequences of those of the runs that are recorded, in which they began."""
+        return self._query(queries.load_sequences, self._project, run_ids)
+
     def has_held_run(self, sequence: int, run_id: str) -> bool:
         """Return whether this history has recorded a run, even if the run was removed since."""
         return self._query(queries.has_held_run, self._project, sequence, run_id)

@@ -142,6 +142,8 @@ def _find_linked_match(root: Path, patterns: InputPatterns, changes: Changes) ->
         links = [*patterns.iter_links(os.fspath(root))]
     except OSError:  # a folder that can't be read has no links to follow
         return None
+    if not links:
+        return None
     return next((path for path in sorted(changes.paths) if _is_linked(path, links, patterns)), None)
 
 

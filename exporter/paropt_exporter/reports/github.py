@@ -188,7 +188,8 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
     findings = [finding for task in stage.failed_tasks for finding in task.last.findings]
     if not findings:
         return
-    yield f"<details><summary>{_escape_cell(stage.record.stage)}: {len(findings)} findings</summary>"
+    count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    yield f"<details><summary>{_escape_cell(stage.record.stage)}: {count}</summary>"
     yield ""
     yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
     if (left := len(findings) - _MOST_FINDINGS) > 0:

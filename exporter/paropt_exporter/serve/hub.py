@@ -330,7 +330,7 @@ class Hub:
     def _admit(self, client: _Client, hello: Hello) -> None:
         reason = _find_refusal_reason(hello)
         if not reason and len(self._sessions.list_open()) >= self._most_runs:
-            reason = f"it has {self._most_runs:,} runs already"
+            reason = f"it has {self._most_runs:,} run{'' if self._most_runs == 1 else 's'} already"
         if reason:
             self._send(client, Refusal(reason=reason))
             client.closes = True

@@ -107,7 +107,7 @@ class RegisteredProject:
         if stamp is not None and stamp == self._stamp:
             return
         try:
-            if self._read(path):
+            if self._read(path, checkouts := tuple(checkouts)):
                 self._drop_moved(path, checkouts)
             fault = ""
         except (HistoryError, OSError) as error:
@@ -116,7 +116,7 @@ class RegisteredProject:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
 
-    def _read(self, path: Path) -> bool:
+    def _read(self, path: Path, checkouts: Iterable[RegisteredProject]) -> bool:
         """Read the history; return whether it is another one than the last time."""
         known = self.values.last_run
         found = _read_unchanged(path, self.registration.project, known)
@@ -126,9 +126,26 @@ class RegisteredProject:
         values, stamp, is_same = found
         if not is_same:
             self._past = self.values.totals
+            if values.last_run is not None and self._is_copy(path, values.last_run, checkouts):
+                self.joined_after, self.before, self.is_stored = values.last_run, values.totals, False
+                self._past = sum_totals((self._past, _negate(values.totals)))
         self.values, self._stamp = _add_past(values, self._past), stamp
         self.revision += 1
         return known is None or not is_same
+
+    def _is_copy(self, path: Path, last_run: tuple[int, str], checkouts: Iterable[RegisteredProject]) -> bool:
+        """Return whether the history at a path is that of another checkout too, whose runs are in the sum already."""
+        for other in checkouts:
+            if other is self or other.values.last_run is None or _is_deleted(other.registration.root):
+                continue
+            for place, run in (
+                (Path(other.registration.history), last_run),
+                (path, other.values.last_run),
+            ):
+                with suppress(HistoryError, OSError), closing(_open_history(place, self.registration.project)) as there:
+                    if there.has_held_run(*run):
+                        return True
+        return False
 
     def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
         """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
@@ -263,7 +280,7 @@ class Registry:
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
             registration = replace(registration, lanes=tuple(lanes.values()), bounds=bounds)
-            if registration == known:
+            if registration == known and project.is_stored:
                 return project
             project.registration = registration
         project.revision += 1

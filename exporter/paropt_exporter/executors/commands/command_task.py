@@ -44,6 +44,9 @@ _MAX_SILENCE_SECONDS = 5.0
 _MAX_OVERDUE_SECONDS = 10.0  # to end a step after SIGKILL was due: the supervisor gives up after 5 s
 _READ_BYTES = 1 << 16
 _NO_FILE = "no such file"
+_NO_PROCESSES = (
+    "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
+)
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
 _PROGRAMS = 256  # whose possible paths are in a cache
 
@@ -433,7 +436,7 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
         errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
         errno.ENOEXEC: "no program of this machine, and no script with a first line such as '#!/bin/sh': add one",
         errno.E2BIG: "its arguments and environment are too long for the system: pass fewer at once",
-        errno.EAGAIN: "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)",
+        errno.EAGAIN: _NO_PROCESSES,
         errno.ENOMEM: "the system is out of memory: use fewer workers",
     }.get(code, os.strerror(code))
     return CannotRun(f"cannot run {name!r}: {meaning}")
@@ -521,7 +524,7 @@ class ResourceShortage:
 def explain_shortage(error: OSError) -> str:
     """Return what is missing to start a command through the supervisor, and the remedy."""
     if error.errno == errno.EAGAIN:
-        return "the system allows no more processes: use fewer workers or raise the limit (ulimit -u)"
+        return _NO_PROCESSES
     if error.errno in SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
     if error.filename == sys.executable:

@@ -140,7 +140,7 @@ class Capture:
         missing = self._dropped_bytes + len(whole) - len(kept)
         if not missing:
             return kept
-        return f"{_CUT}{missing} bytes before this are not kept]\n{_drop_cut_line(kept)}"
+        return f"{_CUT}{missing} bytes before this are left out]\n{_drop_cut_line(kept)}"
 
     def close(self) -> None:
         """Write the rest to the file and close it, and close the sink."""
