@@ -22,6 +22,8 @@ class SLATarget:
     warning_threshold: float = 0.8
 
     def __post_init__(self) -> None:
+        if isinstance(self.max_duration_seconds, str):  # "30s", as in paropt.yml
+            raise TypeError(f"max_duration_seconds is {self.max_duration_seconds!r}: expected a number of seconds")
         if not (math.isfinite(self.max_duration_seconds) and self.max_duration_seconds > 0):
             raise ValueError(f"max_duration_seconds is {self.max_duration_seconds!r}: expected a number over 0")
         if not 0 < self.warning_threshold <= 1:
