@@ -54,7 +54,7 @@ _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - number: 1
-    name: hello                  # nothing was found in this folder; put your own commands here
+    name: hello                  # no tool was found that is installed; put your own commands here
     run: echo "edit paropt.yml"
 """
 _TAIL = """
@@ -191,12 +191,12 @@ def _format_word(word: str) -> str:
 
 
 def _describe_stages(detected: DetectedStages) -> str:
-    names = ", ".join(stage.name for stage in detected.stages)
-    return (
-        f"{format_count(len(detected.stages), 'stage')} ({names})"
-        if names
-        else "no tool was found: put your own commands in place of the stage hello"
-    )
+    if detected.stages:
+        names = ", ".join(stage.name for stage in detected.stages)
+        return f"{format_count(len(detected.stages), 'stage')} ({names})"
+    if detected.lacks_programs:
+        return "the project's tools are not installed here: install them, then run init --force"
+    return "no tool was found: put your own commands in place of the stage hello"
 
 
 SCHEMA = ".paropt/paropt.schema.json"  # where editors find it without a network
