@@ -145,7 +145,7 @@ def test_unknown_run_lists_the_known_ones(history: History) -> None:
         printed(history, compare=("run-7", "run-0"))
 
 
-def test_run_of_an_empty_history_is_answered_with_what_is_there(tmp_path: Path) -> None:
+def test_run_of_an_empty_history_says_that_there_is_none(tmp_path: Path) -> None:
     empty = History(tmp_path / "empty.db", project="shop", clock=StillClock())
     with closing(empty), pytest.raises(UsageError, match=r"^no runs yet$"):
         printed(empty, compare=("a", "b"))
