@@ -29,6 +29,8 @@ _ROWS = 60
 _COLUMNS = (80, 200)
 _END = r"  again .*\n"  # the summary's last line
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich's SVG would load fonts from the network
+_CLIP = re.compile(r'(-clip-terminal">\s*<rect [^>]*height=")([\d.]+)')
+_DESCENT = 6.0  # of the last line, which rich's clip cuts off: an underscore would look like a space
 
 CONFIG = """\
 lanes:
@@ -166,7 +168,8 @@ def draw(captured: str, columns: int, name: str) -> str:
     """Return the SVG of a screen."""
     console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(captured), soft_wrap=True)
-    return _FONT.sub("", console.export_svg(title="", unique_id=name))
+    svg = _FONT.sub("", console.export_svg(title="", unique_id=name))
+    return _CLIP.sub(lambda match: f"{match[1]}{float(match[2]) + _DESCENT:.1f}", svg)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -57,8 +58,17 @@ def paint(text: str, color: str) -> str:
 def paint_summary(text: str) -> str:
     """Return a summary with coloured lines, by its headline and the marks of its stages."""
     first, *rest = text.split("\n")
-    headline = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
-    return "\n".join([paint(first, headline), *(paint(line, _choose_color(line)) for line in rest)])
+    color = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
+    # The headline may be wrapped. Lines of stages begin with a mark, or spaces in its place.
+    headline = [first, *takewhile(lambda line: line[3:4] not in " ", rest if any(map(_is_stage, rest)) else ())]
+    others = rest[len(headline) - 1 :]
+    return "\n".join(
+        [*(paint(line, color) for line in headline), *(paint(line, _choose_color(line)) for line in others)]
+    )
+
+
+def _is_stage(line: str) -> bool:
+    return line[:2] == "  " and line[3:4] == " "
 
 
 def _choose_color(line: str) -> str:

@@ -45,6 +45,17 @@ def test_summary_has_the_colours_of_its_worst_news() -> None:
     ]
 
 
+def test_wrapped_headline_has_one_colour() -> None:
+    lines = paint_summary(
+        "standard failed · 2 stages in 6 s (one after\n  another 12 s: 1.9x)\n    scan  1 s\n  pools  a"
+    ).split("\n")
+    assert lines[:2] == [
+        "\x1b[31mstandard failed · 2 stages in 6 s (one after\x1b[0m",
+        "\x1b[31m  another 12 s: 1.9x)\x1b[0m",
+    ]
+    assert lines[2:] == ["    scan  1 s", "  pools  a"]
+
+
 @pytest.mark.parametrize(
     ("flags", "env", "colored"),
     [

@@ -146,6 +146,12 @@ def test_unknown_run_lists_the_known_ones(history: History) -> None:
         printed(history, compare=("run-7", "run-0"))
 
 
+def test_run_of_an_empty_history_says_that_there_is_none(tmp_path: Path) -> None:
+    empty = History(tmp_path / "empty.db", project="shop", clock=StillClock())
+    with closing(empty), pytest.raises(UsageError, match=r"^no runs yet$"):
+        printed(empty, compare=("a", "b"))
+
+
 def test_lane_without_runs_gets_a_sentence(history: History) -> None:
     assert printed(history, lane="docs") == "no runs of lane docs yet\n"
     assert printed(history, lane="docs", output="json") == "[]\n"

@@ -144,9 +144,26 @@ def test_empty_folder_gets_an_example_that_runs(tmp_path: Path) -> None:
     code, out, _ = _init(tmp_path)
     assert (code, out.splitlines()[0]) == (
         0,
-        f"wrote {tmp_path}/paropt.yml: one example stage, no tool was found",
+        f"wrote {tmp_path}/paropt.yml: no tool was found: put your own commands in place of the stage hello",
     )
     assert check.run(tmp_path / "paropt.yml", tmp_path, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_project_whose_tools_are_not_installed_says_so(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"scripts": {"lint": "eslint ."}, "devDependencies": {"eslint": "9"}}')
+    code, out, _ = _init(tmp_path)
+    said = "the project's tools are not installed here: install them, then run init --force"
+    assert (code, out.splitlines()[0]) == (0, f"wrote {tmp_path}/paropt.yml: {said}")
+
+
+def test_config_above_that_no_longer_applies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "paropt.yml").write_text("mine")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    code, out, _ = _init(Path())
+    assert code == 0
+    assert "  ../paropt.yml no longer applies in this folder\n" in out
 
 
 def test_existing_config_stays_without_force(tmp_path: Path) -> None:

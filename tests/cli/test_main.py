@@ -51,6 +51,13 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
             "plan has no --affected: `paropt-exporter --dry-run --affected …` shows the plan of such a run",
         ),
         (["history", "--whatif", "2"], "there is no flag --whatif: did you mean --what-if?"),
+        (["-once"], "there is no flag -once: did you mean --once?"),
+        (["unit_tests", "-k", "x"], "there is no flag -k: write arguments for the stages' commands after --"),
+        (["history", "-n", "3"], "there is no flag -n"),
+        (
+            ["plan", "unit_tests"],
+            "plan takes no stage: `paropt-exporter --dry-run unit_tests` shows the plan of such a run",
+        ),
     ],
 )
 def test_unknown_flag_is_named_instead_of_its_value(

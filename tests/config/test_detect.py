@@ -100,6 +100,13 @@ def test_active_virtual_environment_needs_no_path(project: Path, monkeypatch: py
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
+@pytest.mark.parametrize("recipe", ["mypy --version", "sh -c 'cd typing && mypy --config-file a && mypy --strict .'"])
+def test_calls_that_print_or_are_in_quotes_are_not_the_projects(project: Path, recipe: str) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n", Makefile=f"types-of-tests:\n\t{recipe}\n", a_dot_py="")
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", ".")}
+
+
 def test_mypy_is_called_bare_where_its_configuration_says_what_to_check(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, pyproject_dot_toml="[tool.mypy]\nfiles = ['a']\n[tool.other]\n")

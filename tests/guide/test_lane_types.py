@@ -29,6 +29,11 @@ def test_lane_follows_what_changed(paths: list[str], lane: LaneType) -> None:
     assert detect_lane(paths) is lane
 
 
+def test_a_text_in_place_of_paths_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"paths is 'README.md': expected a list of paths"):
+        detect_lane("README.md")
+
+
 @pytest.mark.parametrize("lane", [LaneType.STANDARD, LaneType.HEAVY, "heavy"])
 def test_lane_that_was_asked_for_is_taken(lane: LaneType | str) -> None:
     assert detect_lane(["README.md"], asked=lane) is LaneType(lane)

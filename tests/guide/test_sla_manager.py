@@ -152,3 +152,8 @@ def test_changed_limit_keeps_its_warning_threshold() -> None:
     sla.update_sla(9, 5)
     assert sla.slas[2] == SLATarget(2, 40, critical=True, warning_threshold=0.5)
     assert sla.slas[9] == SLATarget(9, 5)
+
+
+def test_limit_as_paropt_yml_writes_it_is_refused() -> None:
+    with pytest.raises(TypeError, match="max_duration_seconds is '30s': expected a number of seconds"):
+        SLATarget(2, max_duration_seconds="30s")  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ def _iter_programs(stage: Stage) -> Iterator[str]:
 def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
     if "/" not in program:
         if _search_path(program, folder, path) is None:
-            yield f"{program!r} is not on PATH: install it, or correct the command"
+            yield f"{program!r} is not on PATH: {_suggest_remedy(program)}"
         return
     file = folder / program
     if file.is_dir():
@@ -157,6 +157,14 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
         yield f"there is no program {program!r}: install it, or correct the path"
     elif not os.access(file, os.X_OK):
         yield f"{program!r} may not be executed: chmod +x it"
+
+
+def _suggest_remedy(program: str) -> str:
+    if re.match(r"[A-Za-z_]\w*=", program):
+        return "set variables under `env`, or add `shell: true`"
+    if " " in program:
+        return "a list has the words of one command; several commands are `steps`"
+    return "install it, or correct the command"
 
 
 def _search_path(program: str, folder: Path, path: str) -> str | None:

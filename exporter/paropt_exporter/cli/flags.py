@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,18 +23,21 @@ _MOST = 2**31 - 1  # SQLite's integers end at 2**63
 _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
        {PROGRAM} COMMAND [flags]"""
 _DESCRIPTION = """\
-Run a lane's stages in parallel on pools that size themselves, and export them to Prometheus.
+Run a lane's stages in parallel on pools that size themselves, and export
+them to Prometheus.
 
-STAGE is a stage's name or number, or a glob ('*_tests'). The stages that it needs run too. Without STAGE the whole
-lane runs. Use --stage for a stage that is named like a command. Arguments after -- replace {args} in the commands
-of the stages.
+STAGE is a stage's name or number, or a glob ('*_tests'). The stages that it
+needs run too. Without STAGE the whole lane runs. Use --stage for a stage that
+is named like a command. Arguments after -- replace {args} in the commands of
+the stages.
 
 Start with: paropt-exporter init"""
 _EPILOG = """\
 exit codes, the first that applies:
   129, 130, 143  interrupted during a run by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
   2              wrong usage or config
-  3              internal error, history or report not written, or push failed with --push.fail
+  3              internal error, history or report not written, or push failed
+                 with --push.fail
   4              critical SLA violation
   1              a stage failed
   5              stages left out or stopped by --deadline
@@ -50,7 +54,10 @@ class Parser(argparse.ArgumentParser):
         self._given = tuple(sys.argv[1:] if args is None else args)
         flags, unknown = super().parse_known_args(args, namespace)
         if unknown and self.prog != PROGRAM:  # a sub-command: otherwise the message would point to the help of all
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            words = " ".join(unknown)
+            if self.prog == f"{PROGRAM} plan" and not words.startswith("-"):
+                self.error(f"plan takes no stage: `{PROGRAM} --dry-run {words}` shows the plan of such a run")
+            self.error(f"unrecognized arguments: {words}")
         return flags, unknown
 
     @property
@@ -76,11 +83,23 @@ class Parser(argparse.ArgumentParser):
             if self.prog == f"{PROGRAM} plan" and flag in build_parser().options and flag not in self.options:
                 return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
             if flag.startswith("--") and flag not in self._option_string_actions:
-                from difflib import get_close_matches  # needed here only
-
-                near = get_close_matches(flag, self._option_string_actions, n=1)
-                return f"there is no flag {flag}" + (f": did you mean {near[0]}?" if near else "")
+                near = self._find_near_flag(flag)
+                return f"there is no flag {flag}" + (f": did you mean {near}?" if near else "")
+            if re.match("-[A-Za-z]", flag) and flag[:2] not in self._option_string_actions:
+                return f"there is no flag {flag}" + self._suggest_for_short_flag(flag)
         return None
+
+    def _suggest_for_short_flag(self, flag: str) -> str:
+        """Return the remedy for a flag with one dash: a long flag, or the place of the arguments of commands."""
+        near = self._find_near_flag(f"-{flag}") if len(flag) > 2 else None
+        if near:
+            return f": did you mean {near}?"
+        return f": write arguments for the stages' commands after {DASHES}" if self.prog == PROGRAM else ""
+
+    def _find_near_flag(self, flag: str) -> str | None:
+        from difflib import get_close_matches  # needed here only
+
+        return next(iter(get_close_matches(flag, self._option_string_actions, n=1)), None)
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -369,6 +388,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
         "shell",
+        metavar="|".join(SHELLS),
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )

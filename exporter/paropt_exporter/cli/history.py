@@ -128,7 +128,8 @@ def _find_run(history: History, run_id: str) -> RunSummary:
     found = history.find_run(run_id)
     if found is None:
         known = ", ".join(each.run_id for each in history.load_runs(limit=_KNOWN_RUNS))
-        raise UsageError(f"no run, or more than one, matches {run_id!r}; the latest are {known or 'none'}")
+        said = f"no run, or more than one, matches {run_id!r}; the latest are {known}"
+        raise UsageError(said if known else _describe_empty(history).rstrip())
     return found
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, format_line, wrap_for_terminal
+from paropt_exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -53,7 +54,7 @@ _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - number: 1
-    name: hello                  # nothing was found in this folder; put your own commands here
+    name: hello                  # no tool was found that is installed; put your own commands here
     run: echo "edit paropt.yml"
 """
 _TAIL = """
@@ -83,6 +84,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
             f"no tool is used here, but there are projects below: run init in {named} (or here, --force)", file=stderr
         )
         return 2
+    above = _find_config_above(path.parent)
     try:
         write_schema(path.parent)
         write_file(path, render_config(detected, path.parent))
@@ -95,6 +97,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     print(f"  to run it: paropt-exporter{named}", file=stdout)
     print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
     print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
+    if above is not None:
+        print(f"  {above} no longer applies in this folder", file=stdout)
     columns = find_columns_of_terminal(stdout)
     for note in detected.notes:
         print(*wrap_for_terminal(f"  {format_line(note)}", columns, 4), sep="\n", file=stdout)
@@ -105,6 +109,16 @@ def _find_existing(path: Path) -> str | None:
     """Return the name of an existing config, in any spelling, or None."""
     names = sorted(_SPELLINGS | {path.name}) if path.name in _SPELLINGS else [path.name]
     return next((name for name in names if os.path.lexists(path.with_name(name))), None)
+
+
+def _find_config_above(folder: Path) -> Path | None:
+    """Return the config of a folder above that applies in this one, relative to it, or None."""
+    from paropt_exporter.config.locate import discover, is_above
+
+    with suppress(UsageError):  # a faulty one does not apply
+        found = discover(None, {"HOME": os.environ.get("HOME", "")}, folder=folder)
+        return found if is_above(found) else None
+    return None
 
 
 def render_config(detected: DetectedStages, root: Path) -> str:
@@ -177,10 +191,12 @@ def _format_word(word: str) -> str:
 
 
 def _describe_stages(detected: DetectedStages) -> str:
-    names = ", ".join(stage.name for stage in detected.stages)
-    return (
-        f"{format_count(len(detected.stages), 'stage')} ({names})" if names else "one example stage, no tool was found"
-    )
+    if detected.stages:
+        names = ", ".join(stage.name for stage in detected.stages)
+        return f"{format_count(len(detected.stages), 'stage')} ({names})"
+    if detected.lacks_programs:
+        return "the project's tools are not installed here: install them, then run init --force"
+    return "no tool was found: put your own commands in place of the stage hello"
 
 
 SCHEMA = ".paropt/paropt.schema.json"  # where editors find it without a network

@@ -132,4 +132,4 @@ def _format_work(stage: Stage) -> str:
 
 def _shorten_description(text: str) -> str:
     line = format_line(" ".join(text.split()))
-    return line if len(line) <= _LONGEST_DESCRIPTION else f"{line[: _LONGEST_DESCRIPTION - 3]}..."
+    return line if len(line) <= _LONGEST_DESCRIPTION else f"{line[: _LONGEST_DESCRIPTION - 1]}…"

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
     format_count,
-    format_fitting_table,
+    format_cut_table,
     format_line,
     format_seconds,
     wrap_for_terminal,
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
-_LONGEST_WORK = 60
+_LONGEST_WORK = 100
 _MOST_MISSES = 20  # lines of one stage
 _MOST_STAGES = 6  # of a shard, in its line
 _NOTHING = "nothing to run in this shard"
 _NO_MEMORY_BOUND = 1 << 62
 # Left out in this order until the table fits the terminal.
-_DISPENSABLE = ("work", "order", "pool", "number", "needs", "limit", "tasks")
+_DISPENSABLE = ("pool", "order", "number", "needs", "work", "limit", "tasks")
 _CLOSING_INDENT = 11  # of lines that continue another one below the table
 
 
@@ -66,7 +66,7 @@ def to_text(plan: Plan, *, columns: int | None = None, hits: frozenset[str] = fr
         _build_row(place, stage, cached=stage.name in hits) for place, stage in enumerate(_list_runnable(plan), start=1)
     ]
     table = (
-        format_fitting_table(_HEADERS, rows, columns, dispensable=_DISPENSABLE)
+        format_cut_table(_HEADERS, rows, columns, dispensable=_DISPENSABLE)
         if rows or plan.shard is None
         else [_NOTHING]
     )
@@ -290,7 +290,7 @@ def _format_work(stage: PlannedStage) -> str:
         return "-"
     shown = format_line(" && ".join(_format_steps(stage.tasks[0].work)))
     more = f"  (+{len(stage.tasks) - 1})" if len(stage.tasks) > 1 else ""
-    return (shown if len(shown) <= _LONGEST_WORK else shown[: _LONGEST_WORK - 3] + "...") + more
+    return (shown if len(shown) <= _LONGEST_WORK else f"{shown[: _LONGEST_WORK - 1]}…") + more
 
 
 def _format_steps(work: Work) -> list[str]:

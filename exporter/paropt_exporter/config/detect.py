@@ -37,10 +37,14 @@ _OF_TOOLS = re.compile(
 
 
 class DetectedStages(Struct, frozen=True, kw_only=True):
-    """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out."""
+    """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out.
+
+    `lacks_programs`: a tool is left out because it is not installed.
+    """
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+    lacks_programs: bool = False
 
 
 def join_items(stage: Stage) -> Stage:
@@ -115,11 +119,13 @@ def detect_stages(root: Path) -> DetectedStages:
     project = Project(root)
     stages: list[Stage] = []
     notes: list[str] = [*project.commands.notes, *project.notes]
+    lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
         script, no_script = _choose_script(project, kind, work)
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
         missing += no_script + (no_target if not missing else [])
+        lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
         if script is not None and work:  # tools of two languages are two stages, which run side by side
             stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
         work = work or [each for each in (script, target) if each is not None]
@@ -135,7 +141,8 @@ def detect_stages(root: Path) -> DetectedStages:
             f"{folder} is a project of its own: run `{command}` there"
             for folder, command in zip(below, commands, strict=True)
         ] or notes
-    return DetectedStages(stages=tuple(sorted(stages, key=lambda stage: stage.number)), notes=tuple(notes))
+    ordered = tuple(sorted(stages, key=lambda stage: stage.number))
+    return DetectedStages(stages=ordered, notes=tuple(notes), lacks_programs=lacks_programs)
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful

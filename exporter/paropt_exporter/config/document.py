@@ -21,6 +21,14 @@ _STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
 )
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TRUE = frozenset({"yes", "true", "on"})
+_REMEDIES = (  # by a part of the parser's message
+    ("mapping values are not allowed", "quote a value with ': ' in it, and indent keys alike"),
+    ("while parsing a flow", "quote a value with {, }, [, ] or a comma in it, and close each bracket"),
+    ("while parsing a block collection", "indent the keys of an entry alike"),
+    ("while parsing a block mapping", "quote the whole value, and indent keys alike"),
+    ("while scanning an alias", "quote a value that begins with *"),
+    ("cannot start any token", "quote a value that begins with @, ` or %"),
+)
 
 
 class WrittenInt(int):
@@ -249,7 +257,8 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
         return "a second document (---) begins here: a config is one document"
     if error.problem and error.problem.startswith("found undefined alias"):
         return "invalid YAML: an alias (*) that no anchor (&) defines"  # its name may be a secret that begins with *
-    return f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
+    said = f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
+    return said + next((f": {remedy}" for part, remedy in _REMEDIES if part in said), "")
 
 
 def _format_tag(node: yaml.Node) -> str:

@@ -28,7 +28,8 @@ _IN_ENVIRONMENT = re.compile(r"(?:[\w./-]*/)?\.?v?env/bin/([\w.-]+)")  # venv/bi
 _SUBSTITUTION = re.compile(r"[{}$`]")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")
-_OPERATORS = frozenset({"|", "||", "&", ">", ">>", "<", "2>&1"})
+_OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
+_ONLY_PRINTS = frozenset({"--version", "--help"})
 _PROCESSES = re.compile(rf"(?<!\S){command_files.PROCESSES.pattern}(?!\S)")
 
 # Environments, sessions, targets and jobs that run the tests, and others that may run them too.
@@ -148,7 +149,7 @@ def _take_tests(commands: Iterable[ProjectCommand]) -> tuple[ProjectCommand, ...
 def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
     """Yield a line's commands. Those that need a shell, or a substitution outside of an option, are left out."""
     folder = line.folder
-    for text in _SEPARATOR.split(line.text) if isinstance(line.text, str) else (line.text,):
+    for text in _split_commands(line.text) if isinstance(line.text, str) else (line.text,):
         words = _split(text) if isinstance(text, str) else text
         if words[:1] == ("cd",):
             folder = " ".join(words[1:])
@@ -160,11 +161,22 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
         words, python = _drop_python(_drop_runner(words))
         if not words or words[0].startswith(("-", "#")) or any(map(_SUBSTITUTION.search, words)):
             continue
-        if _OPERATORS.isdisjoint(words):
+        if _OPERATORS.isdisjoint(words) and _ONLY_PRINTS.isdisjoint(words[1:]):
             known = tuple((name, value) for name, value in env.items() if not _SUBSTITUTION.search(value))
             yield ProjectCommand(
                 words=words, file=file, group=line.group, folder=folder, python=python, env=known, before=line.before
             )
+
+
+def _split_commands(line: str) -> Sequence[str]:
+    """Return the commands of a line, or the line itself if one of its separators is in quotes, as after `sh -c`."""
+    parts = _SEPARATOR.split(line)
+    try:
+        for part in parts:
+            shlex.split(part, comments=True)
+    except ValueError:
+        return (line,)
+    return parts
 
 
 def _split(line: str) -> Words:

@@ -23,6 +23,8 @@ def detect_lane(paths: Iterable[str] | None = None, asked: LaneType | str | None
     `asked` overrides the choice. Raises UsageError for the docs lane if other files than documents changed. Git may
     block for 20 s.
     """
+    if isinstance(paths, str):  # its letters would be paths
+        raise TypeError(f"paths is {paths!r}: expected a list of paths")
     if asked is None:
         lane, _ = lanes.choose_lane(Path.cwd()) if paths is None else lanes.classify_change(paths)
         return LaneType(lane)

@@ -22,7 +22,12 @@ class SLATarget:
     warning_threshold: float = 0.8
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_duration_seconds) and self.max_duration_seconds > 0):
+        try:
+            good = math.isfinite(self.max_duration_seconds) and self.max_duration_seconds > 0
+        except TypeError:  # such as "30s", which paropt.yml may have
+            expected = "expected a number of seconds"
+            raise TypeError(f"max_duration_seconds is {self.max_duration_seconds!r}: {expected}") from None
+        if not good:
             raise ValueError(f"max_duration_seconds is {self.max_duration_seconds!r}: expected a number over 0")
         if not 0 < self.warning_threshold <= 1:
             raise ValueError(f"warning_threshold is {self.warning_threshold!r}: expected a ratio over 0, at most 1")
