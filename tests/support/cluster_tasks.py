@@ -122,4 +122,4 @@ def lose_temporary_folder() -> None:
     """Take the folder for temporary files from the agent of this worker; for the worker's own process."""
     import tempfile
 
-    tempfile.tempdir = "/nonexistent"
+    tempfile.tempdir = "/proc/nonexistent"  # which nothing can make

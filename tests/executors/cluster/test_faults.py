@@ -255,7 +255,7 @@ def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_
     try:
         assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, lose_temporary_folder)
-        with pytest.raises(FileNotFoundError, match="/nonexistent"):
+        with pytest.raises(FileNotFoundError, match="/proc/nonexistent"):
             pool.submit_commands("told", [["true"]], options=options).result(WAIT_SECONDS)
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert not any(pool.statistics().deaths.values())
@@ -275,6 +275,25 @@ def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: 
         assert not any(pool.statistics().deaths.values())
     finally:
         pool.kill_workers(0.0)
+
+
+def test_second_coordinator_connects_while_tasks_of_the_first_keep_all_threads(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    own_cluster.start_worker("only")
+    first = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        long, _ = start_sleeper(first, tmp_path, "long")
+        second = open_pool(own_cluster, tmp_path, size=1)
+        try:
+            queued = second.submit_commands("queued", [["true"]])
+            assert second.live == 1
+            assert first.stop(long, grace_seconds=0.0)  # type: ignore[arg-type]
+            assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
+        finally:
+            second.kill_workers(0.0)
+    finally:
+        first.kill_workers(0.0)
 
 
 def test_closed_pool_leaves_no_process(shared_cluster: DaskCluster, tmp_path: Path) -> None:

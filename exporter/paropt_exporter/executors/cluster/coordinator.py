@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from paropt_exporter._version import __version__
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, work_items, workers
@@ -94,14 +95,15 @@ class Coordinator:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._beginning: Future[Any] = Future()  # of the last run
+        self._has_begun = False  # whether a run has
         self._broken = ""
         self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
         self.deaths: Counter[str] = Counter()
         self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
-        self._prepare = dask_client.build_by_value(_prepare)
-        self._serve_slot = dask_client.build_by_value(_serve_slot)
+        self._load_agent = dask_client.Source(_load_agent)
+        self._serve_slot = dask_client.Source(_serve_slot)
 
     # From any thread
 
@@ -366,15 +368,19 @@ class Coordinator:
     async def _prepare_worker(self, address: str, number: int) -> None:
         """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
         key = f"paropt-lease-{self._session}-{number}"
-        lease = self._submit_pinned(address, key, self._prepare, (self._session, number, key, self._root))
+        # The worker holds this key from its arrival on; others' tasks may keep all threads, so that it runs much later.
+        lease = self._submit_pinned(address, key, (eval, "None"))
         try:
-            worker = await self._begin_session(address, number, lease)
+            facts = await asyncio.wait_for(self._prepare_agent(address, number, key), _PREPARE_SECONDS)
+            worker = await self._begin_session(address, number, lease, facts)
         except (FutureCancelled, OSError):  # it has gone, or its scheduler has
+            lease.release()
             self._loop.call_later(_RELIST_SECONDS, self._relist)
             return
         except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
+            lease.release()
             if self._preparing.get(address) == number:
-                self._reject(address, to_one_line(describe(error)))
+                self._reject(address, _explain(error))
             return
         finally:
             counts = self._preparing.get(address) == number
@@ -389,10 +395,18 @@ class Coordinator:
             self._ready.set()
         self._adjust()
 
-    async def _begin_session(self, address: str, number: int, lease: Any) -> RemoteWorker:
-        facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
-        if isinstance(facts, str):
-            raise ClusterError(facts)
+    async def _prepare_agent(self, address: str, number: int, lease: str) -> WorkerFacts:
+        """Begin a session with the agent of a worker, which first loads it outside of its event loop."""
+        call = transfers.call_worker
+        found = await call(self._client, address, asyncio.to_thread, *self._load_agent.build_call(__version__))
+        if isinstance(found, str):
+            raise ClusterError(found)
+        if fault := workers.find_version_fault(workers.read_versions(), found, needs_git=False):
+            raise ClusterError(fault)
+        facts: WorkerFacts = await call(self._client, address, agent.prepare, self._session, number, lease, self._root)
+        return facts
+
+    async def _begin_session(self, address: str, number: int, lease: Any, facts: WorkerFacts) -> RemoteWorker:
         info = (await self._client.scheduler.identity(n_workers=-1))["workers"].get(address)
         if info is None:
             raise OSError(f"the worker at {address} has gone")
@@ -418,7 +432,7 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 -- the others may be fit
             if self._workers.get(worker.address) is worker:
                 self._drop(worker)
-                self._reject(worker.address, f"{worker.facts.host}: {to_one_line(describe(error))}")
+                self._reject(worker.address, f"{worker.facts.host}: {_explain(error)}")
             return False
         worker.fit = True
         self._adjust()
@@ -464,13 +478,20 @@ class Coordinator:
 
     async def _begin_run(self, programs: tuple[str, ...]) -> None:
         self._programs = programs
+        if self._broken:
+            raise ClusterError(self._broken)
+        if self._has_begun:  # the faults of a run before may be over, such as a full disk
+            self._unfit.clear()
+            await self._list_workers()
+        self._has_begun = True
         if self._uploads is not None:
             await self._uploads.take(self._client, tuple(self._workers.values()))
         await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
         while (self._workers or self._preparing) and not any(worker.fit for worker in self._workers.values()):
             await asyncio.sleep(_PREPARING_SECONDS)  # one that has just come may be fit
         if not self._workers:
-            raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            raise ClusterError(f"dask: no worker can take tasks: {reasons or 'all have gone'}")
         rows = [(worker.label, worker.differences) for worker in self._workers.values()]
         for line in workers.format_differences(rows):
             log.warning(line)
@@ -581,7 +602,7 @@ class Coordinator:
     async def _hold_slot(self, worker: RemoteWorker) -> None:
         """Run a Dask task on a worker that runs batches there until none is left."""
         key = f"{agent.SLOT_PREFIX}-{self._session}-{worker.number}-{next(self._keys)}"
-        slot = self._submit_pinned(worker.address, key, self._serve_slot, (self._session, worker.number))
+        slot = self._submit_pinned(worker.address, key, self._serve_slot.build_call(self._session, worker.number))
         why = ""
         try:
             await slot
@@ -602,10 +623,8 @@ class Coordinator:
         else:
             self._serve_slots(worker)
 
-    def _submit_pinned(self, address: str, key: str, function: Any, args: tuple[Any, ...]) -> Any:
-        return self._client.submit(
-            function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
-        )
+    def _submit_pinned(self, address: str, key: str, call: tuple[Any, ...]) -> Any:
+        return self._client.submit(*call, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False)
 
     def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
         """Take the answers of a worker. Raises some exception if they make no sense."""
@@ -722,6 +741,10 @@ class Coordinator:
             task.cancel()
 
 
+def _explain(error: Exception) -> str:
+    return to_one_line(str(error) if isinstance(error, ClusterError) else describe(error))
+
+
 def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
     """Return the reply to a task; one that is unreadable or makes no sense becomes an error."""
     try:
@@ -749,14 +772,18 @@ def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
 
 
-def _prepare(session: str, number: int, lease: str, root: str) -> object:
+def _load_agent(version: str) -> object:
+    """Import the agent if it has this version. Return the version that a worker has, or the reason why it has none."""
     try:
-        from paropt_exporter.executors.cluster.agent import prepare
+        from paropt_exporter._version import __version__
+
+        if __version__ == version:
+            import paropt_exporter.executors.cluster.agent  # noqa: F401 -- the next call finds it loaded
     except ImportError as error:
         import sys
 
         return f"{error}: install paropt-exporter[dask] for {sys.executable} of this worker"
-    return prepare(session, number, lease, root)
+    return {"paropt-exporter": __version__}
 
 
 def _serve_slot(session: str, number: int) -> None:
