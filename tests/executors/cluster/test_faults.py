@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
+from paropt_exporter.executors.cluster import coordinator
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -349,6 +351,31 @@ def test_lost_scheduler_fails_running_tasks_and_then_the_queue(own_cluster: Dask
         pool.kill_workers(0.0)
 
 
+def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a scheduler that hangs as it starts: Dask's client would wait for it without end."""
+    monkeypatch.setattr(coordinator, "_HANDSHAKE_SECONDS", 0.5)
+    own_cluster.start_worker("a")
+    scheduler = own_cluster.scheduler
+    assert scheduler is not None
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=2.0
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        scheduler.kill()
+        with (
+            socket.create_server(("127.0.0.1", scheduler.port)),
+            pytest.raises(ClusterError, match="the scheduler has been away for 2 s"),
+        ):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.kill_workers(0.0)
+
+
 def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:
     own_cluster.start_worker("a")
     pool = open_pool(own_cluster, tmp_path, size=1)
@@ -382,7 +409,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
 
     def refuse_once(call: Any, name: str) -> Any:
         """Fail the first question for workers, as if the scheduler had gone again."""
-        caller: Any = sys._getframe(2).f_code.co_name
+        caller: Any = sys._getframe(3).f_code.co_name
         if name != "identity" or caller != "_watch_connection" or refused.is_set():
             return identify(call, name)
         refused.set()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,28 @@ def test_scheduler_that_is_not_there_is_one_line() -> None:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ClusterError, match=rf"^dask.scheduler: no answer from {address}: ConnectionRefusedError"):
             check_address(address, tls=None, insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        (b"", "the scheduler does not answer within 0.5 s$"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Dask scheduler of this version answers there: [^\n]+$"),
+    ],
+    ids=["nothing", "http"],
+)
+def test_server_that_is_no_scheduler_is_one_line(tmp_path: Path, greeting: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        settings = ClusterSettings(root=tmp_path, scheduler=address, shared_root=str(tmp_path), reconnect_seconds=0.5)
+        with ThreadPoolExecutor(1) as executor:
+            connecting = executor.submit(ClusterPool, settings, 1)
+            connections = [server.accept()[0] for _ in range(2)]  # that of the check, that of Dask
+            connections[1].sendall(greeting)
+            with pytest.raises(ClusterError, match=f"^dask: {address}: {message}"):
+                connecting.result(WAIT_SECONDS)
+            for each in connections:
+                each.close()
 
 
 def test_scheduler_file_gives_the_address(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut 
 _PREPARE_SECONDS = 60.0
 _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
+_HANDSHAKE_SECONDS = 5.0  # for which the client, which has no limit for it, may wait longer for a scheduler
 _CLOSE_SECONDS = 3.0
 _KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
 
@@ -261,13 +262,21 @@ class Coordinator:
             address, security = dask_client.read_address(settings), dask_client.build_security(settings.tls)
             await asyncio.to_thread(dask_client.check_address, address, tls=settings.tls, insecure=settings.insecure)
         make: Any = Client
+        self._client = make(
+            address, security=security, asynchronous=True, set_as_default=False,
+            timeout=settings.reconnect_seconds, heartbeat_interval="2s",
+        )  # fmt: skip
         try:
-            self._client = await make(
-                address, security=security, asynchronous=True, set_as_default=False,
-                timeout=settings.reconnect_seconds, heartbeat_interval="2s",
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 -- Dask raises OSError, TypeError, ValueError and others
+            await asyncio.wait_for(self._client, settings.reconnect_seconds)  # Dask waits for a handshake without end
+        except TimeoutError:
+            raise ClusterError(
+                f"dask: {address}: the scheduler does not answer within {settings.reconnect_seconds:g} s"
+            ) from None
+        except OSError as error:
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
+        except Exception as error:  # noqa: BLE001 -- TypeError, ValueError, MemoryError and others
+            told = to_one_line(describe(error))
+            raise ClusterError(f"dask: {address}: no Dask scheduler of this version answers there: {told}") from None
         self._subscribe()
         self._adjust()
         if not await self._list_workers():
@@ -285,13 +294,20 @@ class Coordinator:
     async def _list_workers(self) -> bool:
         """Welcome the workers that are there; return False if the scheduler has gone meanwhile."""
         try:
-            identity = await self._client.scheduler.identity(n_workers=-1)
+            found = await self._ask_for_workers()
         except OSError:
             return False
-        for address in identity["workers"]:
+        for address in found:
             if address not in self._unfit:
                 self._welcome(address)
         return True
+
+    async def _ask_for_workers(self) -> dict[str, Any]:
+        """Return what the scheduler says of its workers, by address. Raises OSError, also if it does not answer."""
+        asked = self._client.scheduler.identity(n_workers=-1)
+        identity = await asyncio.wait_for(asked, self._settings.reconnect_seconds)
+        found: dict[str, Any] = identity["workers"]
+        return found
 
     async def _wait_for_worker(self, address: str) -> None:
         fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
@@ -320,7 +336,7 @@ class Coordinator:
 
         The client looks for it for `reconnect_seconds`. Workers kill the tasks of a client that has gone.
         """
-        connected = True
+        connected, heard_seconds = True, monotonic()
         while not self._closing:
             await asyncio.sleep(_CONNECTION_SECONDS)
             status = self._client.status
@@ -330,7 +346,10 @@ class Coordinator:
             elif status != "running":
                 connected = False
                 self._lose_all()
-            if status == "closed" and not self._closing:
+            if status == "running":
+                heard_seconds = monotonic()
+            silent = monotonic() - heard_seconds > self._settings.reconnect_seconds + _HANDSHAKE_SECONDS
+            if (status == "closed" or silent) and not self._closing:
                 self._fail_queue(
                     f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or "
                     "Kubernetes must restart it, and its workers too"
@@ -407,7 +426,7 @@ class Coordinator:
         return facts
 
     async def _begin_session(self, address: str, number: int, lease: Any, facts: WorkerFacts) -> RemoteWorker:
-        info = (await self._client.scheduler.identity(n_workers=-1))["workers"].get(address)
+        info = (await self._ask_for_workers()).get(address)
         if info is None:
             raise OSError(f"the worker at {address} has gone")
         stream = await open_stream(
