@@ -113,6 +113,19 @@ def test_config_that_can_not_be_read_completes_nothing(folder: Path, words: list
     ]
 
 
+@pytest.mark.parametrize("words", [["--skip", ""], ["t"], ["--lane", ""], ["history", "--run", ""], ["log", ""]])
+def test_name_that_a_shell_would_expand_is_not_completed(folder: Path, words: list[str]) -> None:
+    """Names of a checkout and of its history may be those of a stranger: the Tab key must run nothing."""
+    name = "t$(touch ran)"
+    projects.write(folder, f'name: "{name}", run: "true"\nname: tests, run: "true"', lanes=f'lanes: {{"{name}": {{}}}}')
+    with closing(History(folder / ".paropt/history.db", project="demo", clock=SystemClock())) as history:
+        history.observe(run_started(name))
+    asked = complete_in_bash(folder, words)
+    assert asked.stdout.split()  # the other names
+    assert "touch" not in asked.stdout
+    assert not (folder / "ran").exists()
+
+
 def fish(folder: Path, line: str) -> set[str]:
     """Return fish's proposals for a command line, with the command on PATH for names of stages."""
     program = shutil.which("fish")
@@ -186,5 +199,5 @@ def test_tcsh_proposes_stages_as_first_and_as_further_words() -> None:
     lines = [line.strip().removesuffix(" \\") for line in render("tcsh").splitlines()]
     (first,) = (line for line in lines if line.startswith("'p/1/"))
     assert first.startswith("'p/1/`sh -c \"echo init check ")
-    assert lines[-1] == "'p/*/`sh -c \"paropt-exporter --list -q 2>&-\"`/'"
+    assert lines[-1] == "'p/*/`sh -c \"paropt-exporter completion bash --words stages 2>&-\"`/'"
     assert all(line.count("/") == 3 for line in (first, lines[-1]))  # tcsh ends the proposals at the next one

@@ -165,7 +165,10 @@ def test_pytest_finds_the_folders_that_its_configuration_names(project: Path, na
     assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q")}
 
 
-@pytest.mark.parametrize(("value", "found"), [(".", True), ("ch*", True), ("none", False), ("..", False), ("/", False)])
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(".", True), ("ch*", True), ("none", False), ("..", False), ("/", False), ("**ecks", False)],
+)
 def test_folders_of_tests_may_be_patterns_inside_the_project(project: Path, value: str, found: bool) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, checks__check_one_dot_py="", pytest_dot_ini=f"[pytest]\ntestpaths = {value}\n")

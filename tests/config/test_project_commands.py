@@ -54,6 +54,22 @@ def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, .
     assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == (words,)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", '[tool.tox.env_run_base]\nset_env = {A = "1", %s = "2"}\ncommands = [["pytest"]]\n'),
+        ("noxfile.py", 'session.run("pytest", env={"A": "1", %s: "2"})\n'),
+        (".github/workflows/ci.yml", '{"on": push, jobs: {a: {steps: [{run: pytest, env: {A: "1", %s: "2"}}]}}}\n'),
+    ],
+    ids=["tox", "nox", "workflow"],
+)
+def test_variable_whose_name_is_no_name_is_left_out(name: str, text: str) -> None:
+    """`init` writes the names as they are: this one would add a stage to the paropt.yml."""
+    evil = r'"A: b}\n  - {number: 9, name: evil, run: touch ran}\n  # {"'
+    (command,) = _find({name: text % evil}, [name] if "workflows" in name else []).commands
+    assert command.env == (("A", "1"),)
+
+
 @pytest.mark.parametrize("line", ["{env:RUN:pytest}", "mypy {envsitepackagesdir}", "- pytest", "a | b", "pytest 'x"])
 def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
     assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == ()

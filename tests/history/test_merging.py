@@ -257,6 +257,14 @@ def test_a_report_gives_the_durations_of_items_that_succeeded(tmp_path: Path) ->
     assert _load_items(tmp_path / "all.db") == {"a": 7.0, "flaky": 2.0}
 
 
+def test_case_is_read_once_however_deeply_its_suite_is_nested(tmp_path: Path) -> None:
+    """A file of 3 MB with nested suites took a minute: each case was read for all suites around it."""
+    suite = '<testsuite name="unit" timestamp="2023-11-14T22:15:00">'
+    case = '<testcase name="a" classname="unit" time="7.000" />'
+    (tmp_path / "junit.xml").write_text(f"<testsuites>{suite * 50}{case}{'</testsuite>' * 50}</testsuites>")
+    assert [row["item"] for row in read_source(tmp_path / "junit.xml", "shop").items] == ["a"]
+
+
 def test_the_newest_of_report_and_history_wins(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(REPORT)
     target = _keep(tmp_path / "all.db", *_build_run("r1", {"a": 1.0, "b": 1.0}))

@@ -16,6 +16,7 @@ from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.lanes import AUTO, STANDARD
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
+from paropt_exporter.lazy_patterns import compile_later
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from paropt_exporter.reports import ReportOption
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
+# Words that mean themselves in each shell: bash expands words that it completes, so it would run a `$(...)` in them.
+_PLAIN_WORD = compile_later(r"[\w@%+=:,./-]+")
 
 
 def run(flags: Flags) -> int:
@@ -201,9 +204,10 @@ def _run_list(flags: Flags) -> int:
 
 
 def _print_words(flags: Flags) -> int:
-    """Print names of the project for a completion script, one a line. Raises UsageError for runs without a history."""
-    from paropt_exporter.cli.formatting import format_line
+    """Print names of the project for a completion script, one a line, without those that a shell would expand.
 
+    Raises UsageError for runs without a history.
+    """
     loaded = _load_config(flags)
     for kind in flags.words:
         if kind == "runs":
@@ -211,7 +215,7 @@ def _print_words(flags: Flags) -> int:
                 words = [each.run_id for each in reversed(history.load_runs(limit=_COMPLETED_RUNS))]
         else:
             words = [*loaded.lanes] if kind == "lanes" else [stage.name for stage in loaded.stages]
-        print(*map(format_line, words), sep="\n")
+        print(*filter(_PLAIN_WORD.fullmatch, words), sep="\n")
     return 0
 
 

@@ -12,7 +12,7 @@ WORDS = ("lanes", "runs", "stages")  # of the project at hand
 _ASK = "paropt-exporter completion bash --words"
 # The commands that print the words for a flag's value, one a line, by the value's name in the help.
 _COMMANDS = {
-    "STAGE": ("stages", "paropt-exporter --list -q"),
+    "STAGE": ("stages", f"{_ASK} stages"),
     "LANE": ("lanes", f"{_ASK} lanes"),
     "RUN": ("runs", f"{_ASK} runs"),
     "RUN|STAGE[ITEM]": ("runs_and_stages", f"{_ASK} stages runs"),

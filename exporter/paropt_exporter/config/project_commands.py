@@ -26,7 +26,8 @@ _TAKE_A_WORD = frozenset(
 _PYTHON = re.compile(r"(?:\{envpython\}|(?:.*/)?python[\d.]*|py|\$[({]PYTHON\d?[)}])")
 _IN_ENVIRONMENT = re.compile(r"(?:[\w./-]*/)?\.?v?env/bin/([\w.-]+)")  # venv/bin/pytest
 _SUBSTITUTION = re.compile(r"[{}$`]")
-_VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_]\w*")  # any other one would be text of its own in a paropt.yml
+_VARIABLE = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")
 _OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
 _ONLY_PRINTS = frozenset({"--version", "--help"})
@@ -162,7 +163,11 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
         if not words or words[0].startswith(("-", "#")) or any(map(_SUBSTITUTION.search, words)):
             continue
         if _OPERATORS.isdisjoint(words) and _ONLY_PRINTS.isdisjoint(words[1:]):
-            known = tuple((name, value) for name, value in env.items() if not _SUBSTITUTION.search(value))
+            known = tuple(
+                (name, value)
+                for name, value in env.items()
+                if _NAME.fullmatch(name) and not _SUBSTITUTION.search(value)
+            )
             yield ProjectCommand(
                 words=words, file=file, group=line.group, folder=folder, python=python, env=known, before=line.before
             )

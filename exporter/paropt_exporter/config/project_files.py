@@ -345,7 +345,7 @@ class Project:
     def _list_files(self, pattern: str) -> list[Path]:
         try:
             return [*self._root.glob(pattern)]
-        except OSError:
+        except (OSError, ValueError):  # such as `**name`, which is no pattern for pathlib
             return []
 
     def _read_text(self, name: str) -> str:

@@ -23,6 +23,7 @@ _FAILED, _NO_TESTS = 1, 5  # pytest's exit codes for failed tests, and for no te
 _SHOWN_ITEMS = 3
 _MOST_REPORT_BYTES = 64 << 20  # 300,000 test cases; parsing takes a second, in which the lane starts nothing
 _LONGEST_TEST_SECONDS = 1e6
+_LONGEST_NAME, _MOST_PARTS = 1000, 40  # of a test: to look one up takes time with the square of its parts
 # pytest's message if it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
 _LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch; a shorter test hardly unbalances it
@@ -243,6 +244,8 @@ def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str
     differently.
     """
     name = f"{case.get('classname', '')}.{case.get('name', '').partition('[')[0]}".strip(".")
+    if len(name) > _LONGEST_NAME or name.count(".") >= _MOST_PARTS:
+        return None, ""
     for end in _iter_ends(name):
         for beginning in _iter_beginnings(end):
             item = by_name.get(beginning)

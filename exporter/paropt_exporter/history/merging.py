@@ -209,13 +209,13 @@ def _read_report(path: Path, project: str) -> Source:
 
 
 def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
-    """Yield a row for each item that succeeded. A suite of another program has other class names, and gives none."""
+    """Yield a row for each item of a suite that succeeded. That of another program has other class names: no rows."""
     stage, began = suite.get("name"), suite.get("timestamp")  # type: ignore[attr-defined]  # an element
     if not stage or not began:
         return
     seen = datetime.fromisoformat(began)
     seen_ts = (seen if seen.tzinfo is not None else seen.replace(tzinfo=UTC)).timestamp()
-    for case in suite.iter("testcase"):  # type: ignore[attr-defined]
+    for case in suite.findall("testcase"):  # type: ignore[attr-defined]  # of its own: suites may be nested deeply
         item, seconds = case.get("name"), float(case.get("time") or 0.0)
         bad = any(child.tag in ("failure", "error", "skipped") for child in case)
         if case.get("classname") != stage or bad or not item or item == stage:

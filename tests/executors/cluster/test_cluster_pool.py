@@ -126,6 +126,18 @@ def test_statistics_add_up_at_rest(pool: ClusterPool) -> None:
     assert 0 < statistics.busy_seconds <= statistics.slot_seconds
 
 
+def test_wide_task_keeps_no_more_workers_busy_than_there_are(pool: ClusterPool, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    wide = RemoteTaskOptions(slots=8)
+    future = pool.submit_commands("wide", [["sh", "-c", f"echo > {fifo}; read x < {fifo}"]], options=wide)
+    fifo.read_text()
+    statistics = pool.statistics()
+    fifo.write_text("go\n")
+    assert future.result(WAIT_SECONDS).result is Result.SUCCESS
+    assert (statistics.live, statistics.busy) == (2, 1)
+
+
 def test_smaller_target_lets_running_tasks_finish(pool: ClusterPool) -> None:
     pool.resize(1, reason="demand")
     futures = [pool.submit_commands("t", [["true"]]) for _ in range(3)]

@@ -10,6 +10,7 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.dask_client import HostedCluster
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from support.real_servers import eventually
 
@@ -27,6 +28,17 @@ def adapts():
 
 def fails():
     raise RuntimeError("no credentials")
+
+class Flaky:
+    scheduler_address = "tcp://127.0.0.1:1"
+
+    def scale(self, count):
+        if count == 1:
+            raise OSError("no answer")
+        open("scaled", "w").write(str(count))
+
+    def close(self):
+        open("closed", "w").close()
 """
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -69,6 +81,29 @@ def test_cluster_of_a_factory_grows_to_8_and_shrinks_around_a_busy_worker(pool: 
     assert (outcome.result, outcome.output) == (Result.SUCCESS, "through\n")
     assert pool.statistics().deaths == {}
     assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+
+
+def test_cluster_that_can_not_be_sized_now_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A server that does not answer for a moment must not end the workers, and their tasks."""
+    monkeypatch.chdir(project)
+    hosted = HostedCluster(ClusterSettings(root=project, factory="clusters:Flaky", start_timeout_seconds=60.0))
+    try:
+        hosted.scale(1)
+        hosted.scale(2)
+        eventually("the second order was obeyed", (project / "scaled").exists)
+        assert not (project / "closed").exists()
+    finally:
+        hosted.close()
+    assert (project / "closed").exists()
+    assert 'the cluster can\'t obey {"scale": 1}: OSError: no answer' in capfd.readouterr().err
+
+
+def test_local_cluster_takes_no_modules_from_the_current_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "tornado.py").write_text("raise ImportError('a module of the project')")
+    monkeypatch.chdir(project)
+    HostedCluster(ClusterSettings(root=project, start_timeout_seconds=60.0)).close()
 
 
 @pytest.mark.parametrize(

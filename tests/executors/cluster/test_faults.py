@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
+from paropt_exporter.executors.cluster import coordinator
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -255,7 +257,7 @@ def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_
     try:
         assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, lose_temporary_folder)
-        with pytest.raises(FileNotFoundError, match="/nonexistent"):
+        with pytest.raises(FileNotFoundError, match="/proc/nonexistent"):
             pool.submit_commands("told", [["true"]], options=options).result(WAIT_SECONDS)
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert not any(pool.statistics().deaths.values())
@@ -275,6 +277,25 @@ def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: 
         assert not any(pool.statistics().deaths.values())
     finally:
         pool.kill_workers(0.0)
+
+
+def test_second_coordinator_connects_while_tasks_of_the_first_keep_all_threads(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    own_cluster.start_worker("only")
+    first = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        long, _ = start_sleeper(first, tmp_path, "long")
+        second = open_pool(own_cluster, tmp_path, size=1)
+        try:
+            queued = second.submit_commands("queued", [["true"]])
+            assert second.live == 1
+            assert first.stop(long, grace_seconds=0.0)  # type: ignore[arg-type]
+            assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
+        finally:
+            second.kill_workers(0.0)
+    finally:
+        first.kill_workers(0.0)
 
 
 def test_closed_pool_leaves_no_process(shared_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -330,6 +351,31 @@ def test_lost_scheduler_fails_running_tasks_and_then_the_queue(own_cluster: Dask
         pool.kill_workers(0.0)
 
 
+def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a scheduler that hangs as it starts: Dask's client would wait for it without end."""
+    monkeypatch.setattr(coordinator, "_HANDSHAKE_SECONDS", 0.5)
+    own_cluster.start_worker("a")
+    scheduler = own_cluster.scheduler
+    assert scheduler is not None
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=2.0
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        scheduler.kill()
+        with (
+            socket.create_server(("127.0.0.1", scheduler.port)),
+            pytest.raises(ClusterError, match="the scheduler has been away for 2 s"),
+        ):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.kill_workers(0.0)
+
+
 def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:
     own_cluster.start_worker("a")
     pool = open_pool(own_cluster, tmp_path, size=1)
@@ -363,7 +409,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
 
     def refuse_once(call: Any, name: str) -> Any:
         """Fail the first question for workers, as if the scheduler had gone again."""
-        caller: Any = sys._getframe(2).f_code.co_name
+        caller: Any = sys._getframe(3).f_code.co_name
         if name != "identity" or caller != "_watch_connection" or refused.is_set():
             return identify(call, name)
         refused.set()

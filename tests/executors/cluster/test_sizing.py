@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize
 from support.cluster_workers import build_worker
 
@@ -75,6 +77,22 @@ def test_draining_worker_takes_tasks_again_if_the_target_grows() -> None:
     size.adjust(1, workers, 1.0)
     size.adjust(2, workers, 2.0)
     assert all(worker.takes_tasks for worker in workers)
+
+
+@pytest.mark.parametrize("target", [3, 2])
+def test_cluster_is_asked_again_for_workers_that_have_ended(target: int) -> None:
+    cluster = RecordedCluster()
+    size = ClusterSize(cluster, idle_seconds=10.0)
+    workers = [build_worker(name) for name in "abc"]
+    size.adjust(3, workers, 0.0)
+    size.adjust(3, workers[:1], 20.0)
+    assert size.get_next_check() == 30.0
+    size.adjust(target, workers[:1], 30.0)
+    size.adjust(target, workers[:1], 59.0)  # they may be on their way
+    assert cluster.orders == [3, target]
+    size.adjust(target, workers[:target], 90.0)
+    assert cluster.orders == [3, target]
+    assert size.get_next_check() is None
 
 
 def test_last_worker_is_never_ended() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -199,6 +201,47 @@ def test_two_sessions_on_a_host_have_copies_of_their_own(tmp_path: Path) -> None
     assert later.files == first.files  # with the files that it has
     later.close()
     other.close()
+
+
+def test_exporters_at_the_same_time_have_repositories_of_their_own(project: Path, tmp_path: Path) -> None:
+    first = Repository(project, tmp_path / "ours.git")
+    second = Repository(project, tmp_path / "ours.git")
+    assert first.take() == second.take()
+    assert (tmp_path / "ours-1.git/index").is_file()
+    del first
+    write(project / "a.py", "changed\n")
+    (tmp_path / "ours-1.git/index").unlink()
+    Repository(project, tmp_path / "ours.git").take()  # uses the first one again
+    assert not (tmp_path / "ours-1.git/index").exists()
+
+
+def test_lock_of_a_killed_git_stops_no_later_run(project: Path, tmp_path: Path) -> None:
+    repository, tree = Repository(project, tmp_path / "ours.git"), HostTree(tmp_path / "scratch", "p", "s")
+    install(repository, tree, tmp_path)
+    tree.close()
+    del repository
+    for folder in (tmp_path / "ours.git", tree.place / "git"):
+        (folder / "index.lock").touch()
+    write(project / "a.py", "changed\n")
+    later = HostTree(tmp_path / "scratch", "p", "t")
+    install(Repository(project, tmp_path / "ours.git"), later, tmp_path)
+    assert (tree.files / "a.py").read_text() == "changed\n"
+    later.close()
+
+
+def test_git_holds_the_lock_of_its_repository_too(tmp_path: Path) -> None:
+    """It may run on after the program that started it was killed."""
+    os.mkfifo(tmp_path / "fifo")
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    words = ("-c", "alias.waits=!cat fifo", "waits")
+    git = threading.Thread(target=run_git, args=words, kwargs={"cwd": tmp_path, "lock": lock})
+    git.start()
+    with (tmp_path / "fifo").open("w"), (tmp_path / "lock").open() as again:  # it runs
+        os.close(lock)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    git.join()
 
 
 def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:

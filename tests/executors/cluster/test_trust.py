@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import trustme
 
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
-from paropt_exporter.executors.cluster.dask_client import check_address, read_address
+from paropt_exporter.executors.cluster.dask_client import Source, check_address, read_address
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
 from support.dask_clusters import DaskCluster
+from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -85,6 +89,28 @@ def test_scheduler_that_is_not_there_is_one_line() -> None:
             check_address(address, tls=None, insecure=False)
 
 
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        (b"", "the scheduler does not answer within 0.5 s$"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Dask scheduler of this version answers there: [^\n]+$"),
+    ],
+    ids=["nothing", "http"],
+)
+def test_server_that_is_no_scheduler_is_one_line(tmp_path: Path, greeting: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        settings = ClusterSettings(root=tmp_path, scheduler=address, shared_root=str(tmp_path), reconnect_seconds=0.5)
+        with ThreadPoolExecutor(1) as executor:
+            connecting = executor.submit(ClusterPool, settings, 1)
+            connections = [server.accept()[0] for _ in range(2)]  # that of the check, that of Dask
+            connections[1].sendall(greeting)
+            with pytest.raises(ClusterError, match=f"^dask: {address}: {message}"):
+                connecting.result(WAIT_SECONDS)
+            for each in connections:
+                each.close()
+
+
 def test_scheduler_file_gives_the_address(tmp_path: Path) -> None:
     file = tmp_path / "scheduler.json"
     settings = ClusterSettings(root=tmp_path, scheduler_file=file)
@@ -100,6 +126,52 @@ def test_cluster_without_workers_is_one_line(own_cluster: DaskCluster, tmp_path:
     )
     with pytest.raises(ClusterError, match=r"^dask: no worker at tcp://\S+ can take tasks: none came within 0.2 s$"):
         ClusterPool(settings, 1)
+
+
+def test_worker_of_another_version_is_refused_in_one_line(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    """Its agent may have another form, so the version is compared first."""
+    package = tmp_path / "other/paropt_exporter"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "_version.py").write_text('__version__ = "0.0.1"\n')
+    path = os.pathsep.join((str(package.parent), str(Path(__file__).parents[2])))
+    own_cluster.start_worker("other", env={"PYTHONPATH": path}, prefix=["env"])
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=5.0
+    )
+    with pytest.raises(ClusterError, match=r"can take tasks: \S+: it has paropt-exporter 0.0.1, this is [^\n]*$"):
+        ClusterPool(settings, 1)
+
+
+def test_worker_gets_no_byte_code_which_another_python_has_not() -> None:
+    function, *arguments = pickle.loads(pickle.dumps(Source(double).build_call(4)))
+    assert function is eval
+    assert function(*arguments) == 8
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_worker_whose_disk_was_of_no_use_is_tried_again_for_the_next_run(
+    own_cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_cluster.start_worker("good", folder="good")
+    pool = ClusterPool(ClusterSettings(root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path)), 2)
+    try:
+        pool.begin_run(())
+        fault = tmp_path / "bad/dask-scratch-space/paropt"
+        fault.parent.mkdir(parents=True)
+        fault.write_text("a file where the agent needs a folder")
+        own_cluster.start_worker("bad", folder="bad")
+        pool.begin_run(())
+        eventually("the worker was refused", lambda: "a worker can't take tasks" in caplog.messages)
+        assert "its scratch folder can't be used: FileExistsError" in caplog.records[-1].__dict__["err"]
+        fault.unlink()
+        pool.begin_run(())
+        eventually("both take tasks", lambda: pool.live == 2)
+    finally:
+        pool.kill_workers(0.0)
 
 
 def test_worker_whose_disk_is_of_no_use_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
-from paropt_exporter.executors.cluster import transfers
+from paropt_exporter.executors.cluster import host_files, transfers
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.file_sync import choose_destination
+from paropt_exporter.executors.cluster.messages import RemoteFile
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.commands.output import OutputFile
@@ -210,6 +211,38 @@ def test_files_of_a_task_beyond_the_limit_fail_it_in_one_line(shared_cluster: Da
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
         pool.kill_workers(0.0)
+
+
+def test_too_many_outputs_fail_their_task_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_files, "MOST_OUTPUTS", 2)
+    for name in "ab":
+        (project / name).touch()
+    assert len(host_files.find_outputs(str(project), ["?"], 0.0)) == 2
+    (project / "c").touch()
+    with pytest.raises(OSError, match=r"^its outputs are 3 files, more than 2: name fewer, or pack them$"):
+        host_files.find_outputs(str(project), ["?"], 0.0)
+
+
+def test_reply_carries_small_files_up_to_a_size(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_files, "MOST_INLINE_BYTES", 3)
+    for name in "abc":
+        (project / name).write_text(name * (2 if name < "c" else 1))
+    assert [each.content for each in host_files.find_outputs(str(project), ["?"], 0.0)] == [b"aa", None, b"c"]
+
+
+def test_output_that_another_task_removes_meanwhile_costs_no_task(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = host_files.read_small
+
+    def remove_first(path: Path, **facts: Any) -> RemoteFile:
+        (project / "a").unlink(missing_ok=True)
+        return read(path, **facts)
+
+    monkeypatch.setattr(host_files, "read_small", remove_first)
+    for name in "ab":
+        (project / name).touch()
+    assert [each.name for each in host_files.find_outputs(str(project), ["?"], 0.0)] == ["b"]
 
 
 def test_missing_program_is_named_before_the_run(

@@ -22,7 +22,7 @@ from msgspec import Struct, field
 
 from paropt_exporter import host
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import TaskStopped, UnpicklableError, describe
+from paropt_exporter.errors import TaskStopped, UnpicklableError, describe, to_one_line
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
@@ -44,6 +44,7 @@ from paropt_exporter.executors.cluster.messages import (
     WorkerFacts,
     WorkerUsage,
 )
+from paropt_exporter.executors.cluster.settings import ClusterError
 from paropt_exporter.executors.cluster.workers import GIT, read_versions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
@@ -55,11 +56,9 @@ VENV = "VIRTUAL_ENV"
 SLOT_PREFIX = "paropt-slot"
 LINGER_SECONDS = 0.2  # for which a slot without work keeps its thread: the next task starts without the scheduler
 _HOLD_SECONDS = 5.0  # after which a slot lets tasks of others have its thread
-_SETUP_SECONDS = 30.0
 _MOST_KEPT = 1000  # functions in a worker process
 _SHORTEST_MEASURED_SECONDS = 0.001  # of the process pool
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
-_setup_lock = threading.Lock()  # guards: the installation of the agent
 
 
 class _Session(Struct):
@@ -405,21 +404,20 @@ class Agent(WorkerPlugin):
 # The functions below are what the coordinator calls by name, on any worker.
 
 
-def prepare(session: str, number: int, lease: str, root: str) -> WorkerFacts:
+async def prepare(session: str, number: int, lease: str, root: str, *, dask_worker: Any) -> WorkerFacts:
     """Install the agent if it is not there, begin a session, and return facts about the worker."""
-    worker: Any = get_worker()
-    with _setup_lock:
-        if NAME not in worker.plugins:
-            added = asyncio.run_coroutine_threadsafe(
-                worker.plugin_add(Agent(), name=NAME, catch_errors=False), worker.loop.asyncio_loop
-            )
-            added.result(_SETUP_SECONDS)
-    worker.plugins[NAME].begin_session(session, number, lease, root)
+    if NAME not in dask_worker.plugins:  # another coordinator's call can't come in between: `setup` waits for nothing
+        await dask_worker.plugin_add(Agent(), name=NAME, catch_errors=False)
+    try:
+        host_key = await asyncio.to_thread(_get_host_key, dask_worker)
+    except OSError as error:  # to the coordinator one would mean that the worker has gone
+        raise ClusterError(f"its scratch folder can't be used: {to_one_line(describe(error))}") from None
+    dask_worker.plugins[NAME].begin_session(session, number, lease, root)
     return WorkerFacts(
-        worker_id=worker.id,
+        worker_id=dask_worker.id,
         host=socket.gethostname(),
-        host_key=_get_host_key(worker),
-        threads=worker.state.nthreads,
+        host_key=host_key,
+        threads=dask_worker.state.nthreads,
         cores=host.count_cpus(),
         memory_available_bytes=host.read_available_memory_bytes(),
         versions={**read_versions(), GIT: "yes" if shutil.which("git") else ""},

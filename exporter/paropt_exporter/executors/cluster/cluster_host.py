@@ -46,7 +46,10 @@ def main() -> None:
             file=answers,
         )
         for line in sys.stdin:
-            _obey(cluster, json.loads(line))
+            try:
+                _obey(cluster, json.loads(line))
+            except Exception as error:  # noqa: BLE001 -- a server that can't be reached now; the workers there go on
+                sys.stderr.write(f"the cluster can't obey {line.strip()}: {type(error).__name__}: {error}\n")
     finally:
         with contextlib.suppress(Exception):
             cluster.close()

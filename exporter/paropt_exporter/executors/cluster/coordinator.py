@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from paropt_exporter._version import __version__
 from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, work_items, workers
@@ -53,6 +54,7 @@ _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut 
 _PREPARE_SECONDS = 60.0
 _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
+_HANDSHAKE_SECONDS = 5.0  # for which the client, which has no limit for it, may wait longer for a scheduler
 _CLOSE_SECONDS = 3.0
 _KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
 
@@ -94,14 +96,15 @@ class Coordinator:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._beginning: Future[Any] = Future()  # of the last run
+        self._has_begun = False  # whether a run has
         self._broken = ""
         self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
         self.deaths: Counter[str] = Counter()
         self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
-        self._prepare = dask_client.build_by_value(_prepare)
-        self._serve_slot = dask_client.build_by_value(_serve_slot)
+        self._load_agent = dask_client.Source(_load_agent)
+        self._serve_slot = dask_client.Source(_serve_slot)
 
     # From any thread
 
@@ -259,13 +262,21 @@ class Coordinator:
             address, security = dask_client.read_address(settings), dask_client.build_security(settings.tls)
             await asyncio.to_thread(dask_client.check_address, address, tls=settings.tls, insecure=settings.insecure)
         make: Any = Client
+        self._client = make(
+            address, security=security, asynchronous=True, set_as_default=False,
+            timeout=settings.reconnect_seconds, heartbeat_interval="2s",
+        )  # fmt: skip
         try:
-            self._client = await make(
-                address, security=security, asynchronous=True, set_as_default=False,
-                timeout=settings.reconnect_seconds, heartbeat_interval="2s",
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 -- Dask raises OSError, TypeError, ValueError and others
+            await asyncio.wait_for(self._client, settings.reconnect_seconds)  # Dask waits for a handshake without end
+        except TimeoutError:
+            raise ClusterError(
+                f"dask: {address}: the scheduler does not answer within {settings.reconnect_seconds:g} s"
+            ) from None
+        except OSError as error:
             raise ClusterError(f"dask: {address}: {to_one_line(describe(error))}") from None
+        except Exception as error:  # noqa: BLE001 -- TypeError, ValueError, MemoryError and others
+            told = to_one_line(describe(error))
+            raise ClusterError(f"dask: {address}: no Dask scheduler of this version answers there: {told}") from None
         self._subscribe()
         self._adjust()
         if not await self._list_workers():
@@ -283,13 +294,20 @@ class Coordinator:
     async def _list_workers(self) -> bool:
         """Welcome the workers that are there; return False if the scheduler has gone meanwhile."""
         try:
-            identity = await self._client.scheduler.identity(n_workers=-1)
+            found = await self._ask_for_workers()
         except OSError:
             return False
-        for address in identity["workers"]:
+        for address in found:
             if address not in self._unfit:
                 self._welcome(address)
         return True
+
+    async def _ask_for_workers(self) -> dict[str, Any]:
+        """Return what the scheduler says of its workers, by address. Raises OSError, also if it does not answer."""
+        asked = self._client.scheduler.identity(n_workers=-1)
+        identity = await asyncio.wait_for(asked, self._settings.reconnect_seconds)
+        found: dict[str, Any] = identity["workers"]
+        return found
 
     async def _wait_for_worker(self, address: str) -> None:
         fixed, started = self._settings.worker_timeout_seconds, self._settings.start_timeout_seconds
@@ -318,7 +336,7 @@ class Coordinator:
 
         The client looks for it for `reconnect_seconds`. Workers kill the tasks of a client that has gone.
         """
-        connected = True
+        connected, heard_seconds = True, monotonic()
         while not self._closing:
             await asyncio.sleep(_CONNECTION_SECONDS)
             status = self._client.status
@@ -328,7 +346,10 @@ class Coordinator:
             elif status != "running":
                 connected = False
                 self._lose_all()
-            if status == "closed" and not self._closing:
+            if status == "running":
+                heard_seconds = monotonic()
+            silent = monotonic() - heard_seconds > self._settings.reconnect_seconds + _HANDSHAKE_SECONDS
+            if (status == "closed" or silent) and not self._closing:
                 self._fail_queue(
                     f"dask: the scheduler has been away for {self._settings.reconnect_seconds:g} s: systemd or "
                     "Kubernetes must restart it, and its workers too"
@@ -366,15 +387,19 @@ class Coordinator:
     async def _prepare_worker(self, address: str, number: int) -> None:
         """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
         key = f"paropt-lease-{self._session}-{number}"
-        lease = self._submit_pinned(address, key, self._prepare, (self._session, number, key, self._root))
+        # The worker holds this key from its arrival on; others' tasks may keep all threads, so that it runs much later.
+        lease = self._submit_pinned(address, key, (eval, "None"))
         try:
-            worker = await self._begin_session(address, number, lease)
+            facts = await asyncio.wait_for(self._prepare_agent(address, number, key), _PREPARE_SECONDS)
+            worker = await self._begin_session(address, number, lease, facts)
         except (FutureCancelled, OSError):  # it has gone, or its scheduler has
+            lease.release()
             self._loop.call_later(_RELIST_SECONDS, self._relist)
             return
         except Exception as error:  # noqa: BLE001 -- whatever it lacks, the others may be fit
+            lease.release()
             if self._preparing.get(address) == number:
-                self._reject(address, to_one_line(describe(error)))
+                self._reject(address, _explain(error))
             return
         finally:
             counts = self._preparing.get(address) == number
@@ -389,11 +414,19 @@ class Coordinator:
             self._ready.set()
         self._adjust()
 
-    async def _begin_session(self, address: str, number: int, lease: Any) -> RemoteWorker:
-        facts: WorkerFacts | str = await asyncio.wait_for(lease, _PREPARE_SECONDS)
-        if isinstance(facts, str):
-            raise ClusterError(facts)
-        info = (await self._client.scheduler.identity(n_workers=-1))["workers"].get(address)
+    async def _prepare_agent(self, address: str, number: int, lease: str) -> WorkerFacts:
+        """Begin a session with the agent of a worker, which first loads it outside of its event loop."""
+        call = transfers.call_worker
+        found = await call(self._client, address, asyncio.to_thread, *self._load_agent.build_call(__version__))
+        if isinstance(found, str):
+            raise ClusterError(found)
+        if fault := workers.find_version_fault(workers.read_versions(), found, needs_git=False):
+            raise ClusterError(fault)
+        facts: WorkerFacts = await call(self._client, address, agent.prepare, self._session, number, lease, self._root)
+        return facts
+
+    async def _begin_session(self, address: str, number: int, lease: Any, facts: WorkerFacts) -> RemoteWorker:
+        info = (await self._ask_for_workers()).get(address)
         if info is None:
             raise OSError(f"the worker at {address} has gone")
         stream = await open_stream(
@@ -418,7 +451,7 @@ class Coordinator:
         except Exception as error:  # noqa: BLE001 -- the others may be fit
             if self._workers.get(worker.address) is worker:
                 self._drop(worker)
-                self._reject(worker.address, f"{worker.facts.host}: {to_one_line(describe(error))}")
+                self._reject(worker.address, f"{worker.facts.host}: {_explain(error)}")
             return False
         worker.fit = True
         self._adjust()
@@ -464,13 +497,20 @@ class Coordinator:
 
     async def _begin_run(self, programs: tuple[str, ...]) -> None:
         self._programs = programs
+        if self._broken:
+            raise ClusterError(self._broken)
+        if self._has_begun:  # the faults of a run before may be over, such as a full disk
+            self._unfit.clear()
+            await self._list_workers()
+        self._has_begun = True
         if self._uploads is not None:
             await self._uploads.take(self._client, tuple(self._workers.values()))
         await asyncio.gather(*(self._fit(worker) for worker in tuple(self._workers.values())))
         while (self._workers or self._preparing) and not any(worker.fit for worker in self._workers.values()):
             await asyncio.sleep(_PREPARING_SECONDS)  # one that has just come may be fit
         if not self._workers:
-            raise ClusterError(f"dask: no worker can take tasks: {'; '.join(dict.fromkeys(self._unfit.values()))}")
+            reasons = "; ".join(dict.fromkeys(self._unfit.values()))
+            raise ClusterError(f"dask: no worker can take tasks: {reasons or 'all have gone'}")
         rows = [(worker.label, worker.differences) for worker in self._workers.values()]
         for line in workers.format_differences(rows):
             log.warning(line)
@@ -581,7 +621,7 @@ class Coordinator:
     async def _hold_slot(self, worker: RemoteWorker) -> None:
         """Run a Dask task on a worker that runs batches there until none is left."""
         key = f"{agent.SLOT_PREFIX}-{self._session}-{worker.number}-{next(self._keys)}"
-        slot = self._submit_pinned(worker.address, key, self._serve_slot, (self._session, worker.number))
+        slot = self._submit_pinned(worker.address, key, self._serve_slot.build_call(self._session, worker.number))
         why = ""
         try:
             await slot
@@ -602,10 +642,8 @@ class Coordinator:
         else:
             self._serve_slots(worker)
 
-    def _submit_pinned(self, address: str, key: str, function: Any, args: tuple[Any, ...]) -> Any:
-        return self._client.submit(
-            function, *args, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False
-        )
+    def _submit_pinned(self, address: str, key: str, call: tuple[Any, ...]) -> Any:
+        return self._client.submit(*call, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False)
 
     def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
         """Take the answers of a worker. Raises some exception if they make no sense."""
@@ -722,6 +760,10 @@ class Coordinator:
             task.cancel()
 
 
+def _explain(error: Exception) -> str:
+    return to_one_line(str(error) if isinstance(error, ClusterError) else describe(error))
+
+
 def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
     """Return the reply to a task; one that is unreadable or makes no sense becomes an error."""
     try:
@@ -749,14 +791,18 @@ def _log_unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     log.debug("an error in the event loop", extra={"err": f"{context.get('message')}: {context.get('exception')}"})
 
 
-def _prepare(session: str, number: int, lease: str, root: str) -> object:
+def _load_agent(version: str) -> object:
+    """Import the agent if it has this version. Return the version that a worker has, or the reason why it has none."""
     try:
-        from paropt_exporter.executors.cluster.agent import prepare
+        from paropt_exporter._version import __version__
+
+        if __version__ == version:
+            import paropt_exporter.executors.cluster.agent  # noqa: F401 -- the next call finds it loaded
     except ImportError as error:
         import sys
 
         return f"{error}: install paropt-exporter[dask] for {sys.executable} of this worker"
-    return prepare(session, number, lease, root)
+    return {"paropt-exporter": __version__}
 
 
 def _serve_slot(session: str, number: int) -> None:

@@ -6,9 +6,9 @@ The scheduler gets functions that it can read without this package.
 from __future__ import annotations
 
 import base64
-import builtins
 import contextlib
 import importlib.util
+import inspect
 import json
 import logging
 import pickle
@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 from paropt_exporter.errors import describe, to_one_line
@@ -97,15 +96,18 @@ def silence_logs() -> None:
         logging.getLogger(f"distributed.{name}").setLevel(_ABOVE_ALL)
 
 
-def build_by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a copy of a function that travels as code, since a scheduler may lack this package.
+class Source:
+    """A function that travels as text: a scheduler may lack this package, and another Python has other byte code.
 
     The function must import everything that it uses.
     """
-    copied = FunctionType(function.__code__, {"__builtins__": builtins}, function.__name__)
-    copied.__module__ = "__main__"
-    copied.__qualname__ = f"paropt_{function.__name__}"
-    return copied
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._text = f"{inspect.getsource(function)}\nresult = {function.__name__}(*arguments)\n"
+
+    def build_call(self, *arguments: object) -> tuple[Any, ...]:
+        """Return a function that each Python has, and arguments with which it calls the one of the source."""
+        return eval, "exec(source, names) or names['result']", {"source": self._text, "names": {"arguments": arguments}}
 
 
 def _build_context(tls: TlsFiles) -> ssl.SSLContext:
@@ -146,7 +148,7 @@ class HostedCluster:
         self._what = f"dask.cluster: {settings.factory}" if settings.factory else "strategy dask: a local cluster"
         self._lock = threading.Lock()  # guards: writing to the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "paropt_exporter.executors.cluster.cluster_host", json.dumps(options)],
+            [sys.executable, "-P", "-m", "paropt_exporter.executors.cluster.cluster_host", json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if settings.factory else subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+from paropt_exporter.errors import describe, to_one_line
 from paropt_exporter.executors.cluster import agent, transfers
 from paropt_exporter.executors.cluster.messages import RemoteFile, TaskReply
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
@@ -52,7 +53,10 @@ class Uploads:
 
         Meanwhile the workers' hosts restore the files of the last one.
         """
-        repository = await asyncio.to_thread(self._open_repository)
+        try:
+            repository = await asyncio.to_thread(self._open_repository)
+        except OSError as error:
+            raise ClusterError(f"dask: no snapshot of the files: {to_one_line(describe(error))}") from None
         hosts = {worker.host_key: worker for worker in workers}
         # A host that fails here fails again when it receives the files, with the reason.
         restoring = asyncio.gather(
@@ -72,11 +76,19 @@ class Uploads:
         _, known, path = await transfers.call_worker(
             client, worker.address, agent.open_tree, self._session, self._snapshot.folder, self._project
         )
-        running = self._hosts.get(worker.host_key)
-        if running is None or (running.done() and (running.cancelled() or running.exception() is not None)):
-            running = asyncio.get_running_loop().create_task(self._send(client, worker, known, path))
-            self._hosts[worker.host_key] = running
-        await asyncio.shield(running)
+        while True:
+            running = self._hosts.get(worker.host_key)
+            is_own = running is None or (running.done() and (running.cancelled() or running.exception() is not None))
+            if running is None or is_own:
+                running = asyncio.get_running_loop().create_task(self._send(client, worker, known, path))
+                self._hosts[worker.host_key] = running
+            try:
+                await asyncio.shield(running)
+            except (OSError, ClusterError):
+                if is_own:
+                    raise  # otherwise the other worker may have ended
+            else:
+                return
 
     async def _restore(self, client: Any, worker: RemoteWorker, folder: str) -> None:
         call = transfers.call_worker
@@ -89,12 +101,9 @@ class Uploads:
         assert snapshot is not None and repository is not None
         base = known if await asyncio.to_thread(repository.has, known) else ""
         if base not in self._packs:
-            self._packs[base] = await asyncio.to_thread(repository.pack, snapshot, base)
-        (commit, pack), most = self._packs[base], self._settings.upload_max_bytes
-        if len(pack) > most:
-            raise ClusterError(
-                f"dask.upload: {len(pack):,} bytes are more than max, {most:,}: ignore files, or raise it"
-            )
+            most = self._settings.upload_max_bytes
+            self._packs[base] = await asyncio.to_thread(repository.pack, snapshot, base, most_bytes=most)
+        commit, pack = self._packs[base]
         call = transfers.call_worker
         async with self._locks[worker.host_key]:
             try:

@@ -12,14 +12,16 @@ from pathlib import Path
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.messages import RemoteFile
 from paropt_exporter.executors.cluster.settings import ClusterError
-from paropt_exporter.executors.cluster.snapshot import run_git
-from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.executors.cluster.snapshot import INDEX_LOCK, run_git
+from paropt_exporter.input_files import FoundFile, InputPatterns
 
 _MOST_TREES = 100  # of one project on one host: each coordinator that runs at the same time has its own
 _OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "gc.auto=0")
 INLINE_BYTES = 256 << 10  # a file up to this size travels in the reply
+MOST_INLINE_BYTES = 64 << 20  # of all files in a reply: further ones are fetched, one after another
 _CLOCK_TICK_SECONDS = 0.02  # times of files are as coarse as the kernel's clock
 MOST_OUTPUTS = 10_000
+_LIST_ATTEMPTS = 10  # while files vanish
 
 
 class HostTree:
@@ -34,7 +36,7 @@ class HostTree:
         """Find the copy of the session, or a free one. Raises OSError."""
         for number in range(_MOST_TREES):
             self.place = _make_private(folder, f"{project}-{number}")
-            lock = _lock(self.place / "lock", session)
+            lock = _lock(self.place, session)
             if lock is not None:
                 self._lock = lock
                 break
@@ -89,7 +91,7 @@ class HostTree:
 
     def _git(self, *words: str, stdin: bytes = b"", bare: bool = False) -> None:
         where = () if bare else ("--git-dir", str(self._git_dir), "--work-tree", str(self.files))
-        done = run_git(*_OPTIONS, *where, *words, cwd=self.files, stdin=stdin)
+        done = run_git(*_OPTIONS, *where, *words, cwd=self.files, stdin=stdin, lock=self._lock)
         if done.returncode:
             raise OSError(f"git {words[0]}: {to_one_line(done.stderr.decode('utf-8', 'replace'))}")
 
@@ -120,12 +122,13 @@ def _make_private(folder: Path, name: str) -> Path:
     return made
 
 
-def _lock(path: Path, session: str) -> int | None:
+def _lock(place: Path, session: str) -> int | None:
     """Lock a copy for a session that has it already or that finds it free; None: another session has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (place / "git" / INDEX_LOCK).unlink(missing_ok=True)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, session.encode(), 0)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -138,23 +141,42 @@ def _lock(path: Path, session: str) -> int | None:
 
 
 def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tuple[RemoteFile, ...]:
-    """Return the regular files that match the patterns and changed since a moment of the wall clock."""
+    """Return the regular files that match the patterns and changed since a moment of the wall clock.
+
+    Raises OSError if there are more than MOST_OUTPUTS.
+    """
     if not patterns:
         return ()
     since = since_seconds - _CLOCK_TICK_SECONDS
     found = [
         (name, stat.S_IMODE(status.st_mode))
-        for name, status in InputPatterns(tuple(patterns)).find_files(root)
+        for name, status in _list_files(root, patterns)
         if stat.S_ISREG(status.st_mode) and status.st_mtime >= since
     ]
-    return tuple(read_small(Path(root) / name, name=name, mode=mode) for name, mode in found[:MOST_OUTPUTS])
+    if len(found) > MOST_OUTPUTS:
+        raise OSError(f"its outputs are {len(found):,} files, more than {MOST_OUTPUTS:,}: name fewer, or pack them")
+    read, room_bytes = [], MOST_INLINE_BYTES
+    for name, mode in found:
+        with contextlib.suppress(FileNotFoundError):  # another task has removed it
+            file = read_small(Path(root) / name, name=name, mode=mode, most_bytes=min(INLINE_BYTES, room_bytes))
+            room_bytes -= len(file.content or b"")
+            read.append(file)
+    return tuple(read)
 
 
-def read_small(path: Path, *, name: str = "", mode: int = 0o600) -> RemoteFile:
-    """Return a file, with its content if it is small. Raises OSError."""
+def _list_files(root: str, patterns: Sequence[str]) -> list[FoundFile]:
+    """Return the files that match; again if another task has removed one meanwhile. Raises OSError."""
+    for _ in range(_LIST_ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return InputPatterns(tuple(patterns)).find_files(root)
+    return InputPatterns(tuple(patterns)).find_files(root)
+
+
+def read_small(path: Path, *, name: str = "", mode: int = 0o600, most_bytes: int = INLINE_BYTES) -> RemoteFile:
+    """Return a file, with its content if it has at most `most_bytes`. Raises OSError."""
     with path.open("rb") as file:
-        content = file.read(INLINE_BYTES + 1)
-    return RemoteFile(str(path), name, mode, content if len(content) <= INLINE_BYTES else None)
+        content = file.read(most_bytes + 1)
+    return RemoteFile(str(path), name, mode, content if len(content) <= most_bytes else None)
 
 
 def take_temporary(path: Path | None) -> RemoteFile | None:

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 1 ms
 AHEAD_SECONDS = 1.0  # a worker gets a batch ahead only of tasks shorter than this
 _MOST_IN_BATCH = 1000
+_ASK_AGAIN_SECONDS = 30.0  # Dask takes a worker for lost after 15 s (distributed.deploy.lost-worker-timeout)
 
 
 class Cluster(Protocol):
@@ -34,8 +35,8 @@ class ClusterSize:
         grow:    scale(n) ............................................ workers come seconds or minutes later
         shrink:  surplus for `idle_seconds` ──> draining ──idle──> scale_down(names)
 
-    Guarantees: a busy worker is never ended; a draining one takes tasks again if the target grows in time. Where the
-    cluster can't end workers by name, it shrinks only while all are idle.
+    Guarantees: a busy worker is never ended; a draining one takes tasks again if the target grows in time; the cluster
+    is asked again for workers that have ended. Where it can't end workers by name, it shrinks only while all are idle.
     """
 
     def __init__(self, cluster: Cluster, idle_seconds: float) -> None:
@@ -43,6 +44,8 @@ class ClusterSize:
         self._cluster = cluster
         self._idle_seconds = idle_seconds
         self._surplus_since: float | None = None
+        self._asked_seconds = 0.0
+        self._lacks_workers = False
         self._has_warned = False
 
     def adjust(self, target: int, workers: Iterable[RemoteWorker], now: float) -> tuple[RemoteWorker, ...]:
@@ -50,13 +53,14 @@ class ClusterSize:
         present = tuple(workers)
         threads = max((worker.facts.threads for worker in present), default=1)
         wanted = max(1, math.ceil(target / threads))
+        self._lacks_workers = len(present) < wanted
+        if wanted > self.asked or (self._lacks_workers and now >= self._asked_seconds + _ASK_AGAIN_SECONDS):
+            self.asked, self._asked_seconds = wanted, now
+            self._cluster.scale(wanted)
         if wanted >= self.asked:
             self._surplus_since = None
             for worker in present:
                 worker.draining = False
-            if wanted > self.asked:
-                self.asked = wanted
-                self._cluster.scale(wanted)
             return ()
         if self._surplus_since is None:
             self._surplus_since = now
@@ -65,8 +69,10 @@ class ClusterSize:
         return self._shrink(wanted, present) if self._cluster.can_scale_down else self._shrink_idle(wanted, present)
 
     def get_next_check(self) -> float | None:
-        """Return the moment at which a surplus has lasted long enough; None: there is none."""
-        return None if self._surplus_since is None else self._surplus_since + self._idle_seconds
+        """Return the moment at which a surplus or a lack of workers has lasted long enough; None: there is neither."""
+        if self._surplus_since is not None:
+            return self._surplus_since + self._idle_seconds
+        return self._asked_seconds + _ASK_AGAIN_SECONDS if self._lacks_workers else None
 
     def _shrink(self, wanted: int, present: tuple[RemoteWorker, ...]) -> tuple[RemoteWorker, ...]:
         surplus = min(self.asked - wanted, len(present) - 1)

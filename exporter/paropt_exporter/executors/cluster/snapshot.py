@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from msgspec import Struct
 
@@ -17,8 +22,10 @@ from paropt_exporter.executors.cluster.settings import ClusterError
 
 _ADD_ATTEMPTS = 10  # while files change under git
 _CHANGED = ("unable to stat", "short read", "No such file or directory")  # git's messages of files that change
+_MOST_PLACES = 100  # of one project: each exporter that runs at the same time has its own
 _MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
 _SUBMODULE_MODE = "160000"
+INDEX_LOCK = "index.lock"  # a git that was killed leaves it, and no later one works until it is removed
 _IDENTITY = ("-c", "user.name=paropt", "-c", "user.email=paropt@localhost", "-c", "commit.gpgSign=false")
 _QUIET = tuple(
     word
@@ -36,15 +43,20 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 class Repository:
-    """Our own git repository beside the history. Its index remembers which files have not changed since.
+    """Our own git repository in the user's cache. Its index remembers which files have not changed since.
 
+    Guarantee: no other exporter, and no git that a killed one has left running, uses the repository at the same time.
     Blocking: `take` reads the changed files, `pack` the objects that a host lacks.
     """
 
     def __init__(self, root: Path, place: Path) -> None:
-        """`root`: the config's folder. `place`: where the repository is, or will be made."""
+        """`root`: the config's folder. `place`: where the repository is, or will be made; if it is in use, beside it.
+
+        Raises OSError.
+        """
         self._root = root
-        self._place = place
+        self._place, self._lock = _claim_place(place)
+        weakref.finalize(self, os.close, self._lock)
         self._top, self._theirs = _find_repository(root)
         self.folder = os.path.relpath(root, self._top)
         self._submodules: tuple[str, ...] | None = None
@@ -68,18 +80,27 @@ class Repository:
         """Whether a snapshot is still here, so that a host which has it can get the difference."""
         return bool(commit) and self._run("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
-    def pack(self, snapshot: Snapshot, base: str = "") -> tuple[str, bytes]:
+    def pack(self, snapshot: Snapshot, base: str = "", *, most_bytes: int = sys.maxsize) -> tuple[str, bytes]:
         """Return a commit of a snapshot, and a thin pack of its objects that the commit `base` lacks.
 
-        `base` is the parent: git makes a pack thin only by the parents of the packed commits.
+        `base` is the parent: git makes a pack thin only by the parents of the packed commits. Raises ClusterError, also
+        for a pack of more than `most_bytes`, which is not read.
         """
         parents = ("-p", base) if base else ()
         commit = self._git(*_IDENTITY, "commit-tree", snapshot.tree, *parents, "-m", "snapshot").strip()
         wanted = f"{commit}\n^{base}\n" if base else f"{commit}\n"
-        packed = self._run("pack-objects", "--thin", "--revs", "--stdout", "-q", "--delta-base-offset", text=wanted)
-        if packed.returncode:
-            raise ClusterError(f"dask: git can't pack the files: {_read_error(packed)}")
-        return commit, packed.stdout
+        words = ("pack-objects", "--thin", "--revs", "--stdout", "-q", "--delta-base-offset")
+        with tempfile.TemporaryFile(dir=self._place) as file:
+            packed = self._run(*words, text=wanted, stdout=file)
+            if packed.returncode:
+                raise ClusterError(f"dask: git can't pack the files: {_read_error(packed)}")
+            size = os.fstat(file.fileno()).st_size
+            if size > most_bytes:
+                raise ClusterError(
+                    f"dask.upload: {size:,} bytes are more than max, {most_bytes:,}: ignore files, or raise it"
+                )
+            file.seek(0)
+            return commit, file.read()
 
     def _add(self, *words: str) -> None:
         """Add files to the index; again if one vanished or shrank after git had listed it."""
@@ -90,7 +111,7 @@ class Repository:
         self._check("add", done)
 
     def _create(self) -> None:
-        files.make_private_folders(self._place.parent.parent, self._place.parent, self._place)
+        files.make_private_folders(self._place)
         self._git("init", "--quiet", "--bare", str(self._place), at_home=False)
         if self._theirs is not None and "\n" not in str(self._theirs):  # a line of the file is a path
             alternates = self._place / "objects" / "info" / "alternates"
@@ -120,22 +141,52 @@ class Repository:
         if done.returncode:
             raise ClusterError(f"dask: git {command} failed in {self._root}: {_read_error(done)}")
 
-    def _run(self, *words: str, text: str = "", at_home: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def _run(
+        self, *words: str, text: str = "", at_home: bool = True, stdout: IO[bytes] | int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[bytes]:
         where = ("--git-dir", str(self._place), "--work-tree", str(self._top)) if at_home else ()
-        return run_git(*_QUIET, *where, *words, cwd=self._top, stdin=text.encode())
+        return run_git(*_QUIET, *where, *words, cwd=self._top, stdin=text.encode(), stdout=stdout, lock=self._lock)
 
 
-def run_git(*words: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run git without the variables of a git that may have started this program. Raises ClusterError without git."""
+def run_git(
+    *words: str, cwd: Path, stdin: bytes = b"", stdout: IO[bytes] | int = subprocess.PIPE, lock: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git without the variables of a git that may have started this program. Raises ClusterError without git.
+
+    git holds `lock`, a descriptor, too: its file stays locked until git has ended, also if this program is killed.
+    """
     env = {name: value for name, value in copy_environment().items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
-            ["git", *words], cwd=cwd, env={**env, "LC_ALL": "C"}, input=stdin, capture_output=True, check=False
+            ["git", *words],
+            cwd=cwd,
+            env={**env, "LC_ALL": "C"},
+            input=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            pass_fds=() if lock is None else (lock,),
         )
     except FileNotFoundError:
         raise ClusterError(
             "dask: there is no git here, which the files travel by: install it, or set dask.shared"
         ) from None
+
+
+def _claim_place(place: Path) -> tuple[Path, int]:
+    """Return a place that no other process uses, and the descriptor of its lock. Raises OSError."""
+    files.make_private_folders(place.parent.parent, place.parent)
+    for number in range(_MOST_PLACES):
+        own = place if not number else place.with_name(f"{place.stem}-{number}{place.suffix}")
+        descriptor = files.open_regular(own.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        (own / INDEX_LOCK).unlink(missing_ok=True)
+        return own, descriptor
+    raise OSError(f"all {_MOST_PLACES} repositories beside {place} are in use")
 
 
 def _find_repository(root: Path) -> tuple[Path, Path | None]:

@@ -44,8 +44,7 @@ class RemoteWorker(Struct, eq=False):
     unanswered: dict[int, SentBatch] = field(default_factory=dict)  # by attempt, also of items that were given up
     batches: int = 0
     served_slots: int = 0  # Dask tasks that run batches, or that will
-    taken_slots: int = 0  # by batches
-    busy_slots: int = 0  # of the items
+    taken_slots: int = 0  # by batches, of which one may be ahead
     memory_available_bytes: int = 0  # of its host
     draining: bool = False
     fit: bool = True  # it has the files of this run
@@ -59,16 +58,12 @@ class RemoteWorker(Struct, eq=False):
             item.worker = self
             self.items[item.task.attempt] = item
             self.unanswered[item.task.attempt] = batch
-            self.busy_slots += item.slots
         self.batches += 1
         self.taken_slots += batch.slots
 
     def take_item(self, attempt: int) -> WorkItem | None:
         """Remove an item that is about to settle; None if it was removed before."""
-        item = self.items.pop(attempt, None)
-        if item is not None:
-            self.busy_slots -= item.slots
-        return item
+        return self.items.pop(attempt, None)
 
     def end_attempt(self, attempt: int) -> None:
         """Note that a reply has been handled. The last one of a batch frees its slots."""
@@ -79,6 +74,10 @@ class RemoteWorker(Struct, eq=False):
         if not batch.missing:
             self.batches -= 1
             self.taken_slots -= batch.slots
+
+    @property
+    def busy_slots(self) -> int:
+        return min(self.taken_slots, self.facts.threads)
 
     @property
     def takes_tasks(self) -> bool:
