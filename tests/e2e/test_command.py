@@ -195,8 +195,9 @@ def test_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> N
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--version", "--help", "plan"])
+@pytest.mark.parametrize("arguments", ["--version", "--help", "plan", "completion bash"])
 def test_full_disk_exits_3_with_one_line(good: Path, arguments: str, unbuffered: str) -> None:
+    """The script of `completion` is larger than the buffer of the stream."""
     ended = shell(good, f"PYTHONUNBUFFERED={unbuffered} {installed_command()} {arguments} >/dev/full")
     assert ended.returncode == 3
     assert ended.stderr == "paropt-exporter: cannot write to standard output: No space left on device\n"

@@ -41,14 +41,19 @@ class VisibleStream:
 
     Commands print everything through it, so that foreign text can control neither the terminal nor the runner. Only
     rich, whose own escapes must reach the terminal, writes to the stream behind it, which it finds as
-    `rich_proxied_file`.
+    `rich_proxied_file`. `fault` is the error of the last write that failed.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
+        self.fault: OSError | None = None
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(_disarm(visible(text)))
+        try:
+            self.rich_proxied_file.write(_disarm(visible(text)))
+        except OSError as error:
+            self.fault = error
+            raise
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -62,6 +67,11 @@ class VisibleStream:
 def get_raw_stream(stream: TextIO) -> TextIO:
     """Return the stream behind a VisibleStream, for code that writes escapes and escapes foreign text itself."""
     return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
+
+
+def is_write_error(error: BaseException, stream: TextIO) -> bool:
+    """Return whether a write to the stream raised this error."""
+    return isinstance(stream, VisibleStream) and stream.fault is error
 
 
 def _disarm(text: str) -> str:
