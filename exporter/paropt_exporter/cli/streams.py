@@ -159,7 +159,8 @@ def _occupy_standard_descriptors() -> None:
 
 def _make_usable(stream: TextIO | None) -> TextIO:
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- it lives as long as the process
+        # It lives as long as the process.
+        return open(os.devnull, "w", encoding="utf-8", errors=_FALLBACK)  # noqa: PTH123
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):
