@@ -421,10 +421,10 @@ def test_number_in_place_of_a_strategy_is_refused() -> None:
 
 
 def test_strategy_is_given_by_its_name_too() -> None:
-    with AdaptivePool("sequential", 8) as pool:  # type: ignore[arg-type]
+    with AdaptivePool("sequential", 8) as pool:
         assert pool.submit(nothing).result(HANG_SECONDS) is None
         with pytest.raises(ValueError, match="fastest"):
-            AdaptivePool("fastest")  # type: ignore[arg-type]
+            AdaptivePool("fastest")
 
 
 def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:
