@@ -42,6 +42,14 @@ def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     assert "--config.file" in shown.stdout
 
 
+@pytest.mark.parametrize("command", [(), ("plan",)])
+def test_help_has_no_escapes_where_colors_are_forced(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Python 3.14 colours the help of argparse, and our streams show escapes as text."""
+    shown = call_command(tmp_path, *command, "--help", FORCE_COLOR="1")
+    assert shown.stdout.startswith("usage: paropt-exporter ")
+    assert "x1b" not in shown.stdout
+
+
 def test_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "paropt_exporter", "--version"], capture_output=True, text=True, check=True
