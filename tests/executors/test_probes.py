@@ -829,6 +829,7 @@ pool = ThreadPool(1)
 pool.submit(fork_and_return)
 joining = threading.Thread(target=pool.shutdown)
 joining.start()
+joining.join()  # after the main thread Python 3.12.0 and 3.12.1 fork no more
 """
     found = script(code)
     assert (found.stdout, found.stderr) == ("0\n", "")
