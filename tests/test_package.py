@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,15 @@ import pytest
 import paropt_exporter
 from paropt_exporter import executors, guide
 
+ROOT = Path(__file__).parents[1]
+# Packages by the names that are imported, where these differ.
+DISTRIBUTIONS = {
+    "google": "opentelemetry-exporter-otlp-proto-http",  # its protobuf
+    "opentelemetry": "opentelemetry-sdk",
+    "prometheus_client": "prometheus-client",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 HEAVY = {"pydantic", "yaml", "rich", "requests", "grafanalib", "prometheus_client", "cloudpickle", "psutil", "sqlite3"}
 
 
@@ -64,6 +75,25 @@ def find_missing_imports(source: Path) -> Iterator[str]:
 def test_every_import_at_run_time_finds_its_name() -> None:
     sources = sorted(Path(str(paropt_exporter.__file__)).parent.rglob("*.py"))
     assert [line for source in sources for line in find_missing_imports(source)] == []
+
+
+def iter_imported_packages(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module).partition(".")[0]
+
+
+def test_every_imported_package_is_declared() -> None:
+    """One that another package brings may come in a version that does not suffice, as urllib3 1 did with requests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = sum(project["optional-dependencies"].values(), project["dependencies"])
+    declared = {re.split("[<>=]", requirement)[0] for requirement in listed}
+    sources = Path(str(paropt_exporter.__file__)).parent.rglob("*.py")
+    imported = {name for source in sources for name in iter_imported_packages(source)}
+    others = imported - sys.stdlib_module_names - {"paropt_exporter", "_typeshed"}
+    assert {DISTRIBUTIONS.get(name, name) for name in others} - declared == set()
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

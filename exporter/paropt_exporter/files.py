@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -19,10 +19,32 @@ OWN_FOLDER = ".paropt"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
 _MAX_DEPTH = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
 _DEFAULT_FILE = 0o666  # less the umask, as for any file that a program writes
+_NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
 
 class UnexpectedFileType(OSError):
     """A link, a pipe, a device or a folder stands where a regular file or a folder of this program should be."""
+
+
+def find_cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return this program's folder in the user's cache folder: $XDG_CACHE_HOME, otherwise .cache in the home folder.
+
+    The XDG specification ignores relative paths. A user without a home folder gets a path that can't be made.
+    """
+    base = Path(environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        home = Path(environ.get("HOME", ""))
+        base = (home if home.is_absolute() else _find_home()) / ".cache"
+    return base / "paropt-exporter"
+
+
+def _find_home() -> Path:
+    import pwd  # here: nearly every environment has HOME
+
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:  # the user of a container may have no entry
+        return _NO_HOME
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:

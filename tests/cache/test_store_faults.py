@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import resource
 import shutil
 import signal
@@ -242,6 +243,16 @@ def test_folder_of_the_store_follows_the_environment(tmp_path: Path) -> None:
     assert find_store_folder({"PAROPT_CACHE_DIR": "/a/b"}) == Path("/a/b")
     assert find_store_folder({"XDG_CACHE_HOME": "/a", "HOME": "/h"}) == Path("/a/paropt-exporter")
     assert find_store_folder({"XDG_CACHE_HOME": "relative", "HOME": "/h"}) == Path("/h/.cache/paropt-exporter")
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "relative"}])
+def test_user_without_a_home_folder_gets_no_folder_in_the_project(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder named `~`, or `relative`, was made in the project, with all results in it."""
+    assert find_store_folder(environ) == Path(pwd.getpwuid(os.geteuid()).pw_dir, ".cache/paropt-exporter")
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 2)  # the user of a container may have no entry
+    assert find_store_folder(environ) == Path("/nonexistent/.cache/paropt-exporter")
 
 
 def test_invalid_size_is_one_clear_error() -> None:

@@ -49,7 +49,7 @@ def test_closed_streams_accept_everything(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stderr", None)
     prepare_streams()
     assert sys.stdout.write("unheard") > 0
-    assert sys.stderr.write("unheard") > 0
+    assert sys.stderr.write("unheard, and no UTF-8: \udcff") > 0
     sys.stdout.close()
     sys.stderr.close()
 

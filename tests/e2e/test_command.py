@@ -42,6 +42,14 @@ def test_every_command_has_help(tmp_path: Path, command: list[str]) -> None:
     assert "--config.file" in shown.stdout
 
 
+@pytest.mark.parametrize("command", [(), ("plan",)])
+def test_help_has_no_escapes_where_colors_are_forced(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Python 3.14 colours the help of argparse, and our streams show escapes as text."""
+    shown = call_command(tmp_path, *command, "--help", FORCE_COLOR="1")
+    assert shown.stdout.startswith("usage: paropt-exporter ")
+    assert "x1b" not in shown.stdout
+
+
 def test_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "paropt_exporter", "--version"], capture_output=True, text=True, check=True
@@ -195,8 +203,9 @@ def test_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> N
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--version", "--help", "plan"])
+@pytest.mark.parametrize("arguments", ["--version", "--help", "plan", "completion bash"])
 def test_full_disk_exits_3_with_one_line(good: Path, arguments: str, unbuffered: str) -> None:
+    """The script of `completion` is larger than the buffer of the stream."""
     ended = shell(good, f"PYTHONUNBUFFERED={unbuffered} {installed_command()} {arguments} >/dev/full")
     assert ended.returncode == 3
     assert ended.stderr == "paropt-exporter: cannot write to standard output: No space left on device\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -209,3 +211,9 @@ def test_child_that_was_forked_while_another_thread_pickled_can_pickle() -> None
     finally:
         value.goes_on.set()
         thread.join(HANG_SECONDS)
+
+
+def test_functions_travel_where_a_comparison_of_bytes_with_text_is_an_error() -> None:
+    """Python's own -bb; their code has both."""
+    code = "from paropt_exporter.executors.worker import by_value; by_value.dumps(lambda: 1, 5)"
+    subprocess.run([sys.executable, "-bb", "-c", code], check=True, timeout=HANG_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -858,3 +859,11 @@ def test_totals_are_read_from_a_file_that_can_not_grow(path: Path) -> None:
     )
     assert ran.stdout == "True True\n", ran.stderr
     assert ran.stderr.count("cannot write the history") == 1
+
+
+def test_every_upsert_names_its_key() -> None:
+    """SQLite knows `ON CONFLICT DO UPDATE` without columns since 3.35 only: RHEL 9 and Debian 11 have 3.34."""
+    folder = Path(families.__file__).parent / "history"
+    found = re.findall(r"ON CONFLICT.*", "".join(path.read_text() for path in sorted(folder.glob("*.py"))))
+    assert found
+    assert [clause for clause in found if not clause.startswith("ON CONFLICT (")] == []

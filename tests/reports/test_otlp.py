@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -180,3 +183,30 @@ def test_redirect_is_an_error_and_not_followed(
         with pytest.raises(DeliveryError, match=f"redirects to {elsewhere.address}/login"):
             report.report(finished(stage("unit", 1, attempt("unit"))))
     assert elsewhere.visits == []
+
+
+PROGRAM = """
+import sys, types
+from paropt_exporter.cli.main import main
+name = "{name}"
+sys.modules[name] = {module}
+sys.exit(main(["--once", "--report", "otlp", "--web.listen-address", "127.0.0.1:0"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "fault"),
+    [
+        ("opentelemetry.context", "None", "missing"),
+        ("opentelemetry.trace.propagation.tracecontext", "types.ModuleType(name)", "too old"),
+    ],
+)
+def test_missing_or_old_packages_are_one_clear_error(tmp_path: Path, name: str, module: str, fault: str) -> None:
+    (tmp_path / "paropt.yml").write_text('stages: [{number: 1, name: a, run: "true"}]')
+    command = [sys.executable, "-c", PROGRAM.format(name=name, module=module)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(
+        f"paropt-exporter: --report otlp: the module {name} is {fault}: pip install --upgrade "
+    )
+    assert ended.stderr.count("\n") == 1

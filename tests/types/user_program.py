@@ -34,6 +34,7 @@ from paropt_exporter import (
     detect_lane,
     steer,
 )
+from paropt_exporter.events import PoolStatistics
 from paropt_exporter.executors import CommandOutcome, CommandPool, Router, TaskFuture, thread_only
 
 
@@ -82,6 +83,8 @@ def adaptive() -> None:
         assert_type(pool.router, Router)
         assert_type(pool.pools(), tuple[ThreadPool | ProcessPool, ...])
         pool.submit(count)  # type: ignore[call-arg]
+    assert_type(AdaptivePool("hybrid").statistics(), tuple[PoolStatistics, ...])
+    AdaptivePool(8)  # type: ignore[arg-type]
 
 
 def commands() -> None:

@@ -132,10 +132,11 @@ def _github(screen: Screen) -> RunReport:
 def _otlp() -> RunReport:
     try:
         from paropt_exporter.reports import otlp
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        fault = "missing" if isinstance(error, ModuleNotFoundError) else "too old"
         raise UsageError(
-            f"--report otlp: there is no module {error.name}: "
-            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+            f"--report otlp: the module {error.name} is {fault}: "
+            "pip install --upgrade opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
         ) from None
     return otlp.OtlpReport(os.environ)
 

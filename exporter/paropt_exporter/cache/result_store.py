@@ -54,10 +54,7 @@ def find_store_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder of the store: PAROPT_CACHE_DIR, or `paropt-exporter` in the user's cache folder."""
     if named := environ.get(FOLDER_VARIABLE):
         return Path(named).absolute()
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
-    return Path(base, "paropt-exporter")
+    return files.find_cache_folder(environ)
 
 
 def open_store(environ: Mapping[str, str]) -> Store:

@@ -50,6 +50,10 @@ class Parser(argparse.ArgumentParser):
 
     _given: tuple[str, ...] = ()
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.color = False  # from Python 3.14 on argparse colours its help, and our streams would escape that
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the types of argparse
         self._given = tuple(sys.argv[1:] if args is None else args)
         flags, unknown = super().parse_known_args(args, namespace)

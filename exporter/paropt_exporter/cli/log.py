@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import format_line, format_seconds
-from paropt_exporter.cli.streams import find_write_error
+from paropt_exporter.cli.streams import is_write_error
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.executors.commands.output import clean_output
 from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
@@ -76,7 +76,7 @@ def run(
             else:
                 _print(reader, choice, run_id, folder, stdout, stderr)
     except OSError as error:
-        if error is find_write_error(stdout):
+        if is_write_error(error, stdout):
             raise
         raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
     except (ValueError, TypeError, OverflowError) as error:

@@ -55,8 +55,8 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         flags = _parse_flags(given)
     except SystemExit as ended:  # argparse has printed its help or a usage error
         raise SystemExit(_flush_output(int(ended.code or 0))) from None
-    except OSError:  # argparse of some Python versions passes on an error of its help
-        if code := _flush_output(0):
+    except OSError as error:  # argparse of some Python versions passes on an error of its help
+        if code := _flush_output(0, error):
             raise SystemExit(code) from None
         raise
     return _run_guarded(flags, ours)
@@ -93,9 +93,7 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         streams.discard_output(sys.stdout)
         return EXIT_BROKEN_PIPE
     except Exception as error:  # the boundary: a bug of ours is one line, or a traceback at level debug
-        if error is streams.find_write_error(ours[0]):
-            return _give_up_output(error)
-        if isinstance(error, OSError) and (code := _flush_output(0)):
+        if isinstance(error, OSError) and (code := _flush_output(0, error)):
             return code
         if flags.log_level == "debug":
             raise
@@ -157,11 +155,13 @@ def _require_current_folder() -> None:
         raise UsageError("the current folder no longer exists: change to another one") from None
 
 
-def _flush_output(code: int) -> int:
-    """Flush standard output, and return the exit code, or another one if that fails."""
+def _flush_output(code: int, raised: OSError | None = None) -> int:
+    """Flush standard output, and return the exit code, or another one if that fails or a write to it has `raised`."""
     from paropt_exporter.cli import streams
 
     try:
+        if raised is not None and streams.is_write_error(raised, sys.stdout):  # of more than the buffer holds
+            raise raised
         sys.stdout.flush()
     except BrokenPipeError:
         from paropt_exporter.errors import EXIT_BROKEN_PIPE
@@ -169,14 +169,9 @@ def _flush_output(code: int) -> int:
         streams.discard_output(sys.stdout)
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        return _give_up_output(error)
+        from paropt_exporter.errors import EXIT_INTERNAL
+
+        streams.discard_output(sys.stdout)
+        streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
+        return EXIT_INTERNAL
     return code
-
-
-def _give_up_output(error: OSError) -> int:
-    from paropt_exporter.cli import streams
-    from paropt_exporter.errors import EXIT_INTERNAL
-
-    streams.discard_output(sys.stdout)
-    streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
-    return EXIT_INTERNAL

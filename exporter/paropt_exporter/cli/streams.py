@@ -41,18 +41,18 @@ class VisibleStream:
 
     Commands print everything through it, so that foreign text can control neither the terminal nor the runner. Only
     rich, whose own escapes must reach the terminal, writes to the stream behind it, which it finds as
-    `rich_proxied_file`.
+    `rich_proxied_file`. `fault` is the error of the last write that failed.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
-        self.write_error: OSError | None = None
+        self.fault: OSError | None = None
 
     def write(self, text: str) -> int:
         try:
             self.rich_proxied_file.write(_disarm(visible(text)))
         except OSError as error:
-            self.write_error = error
+            self.fault = error
             raise
         return len(text)
 
@@ -69,9 +69,9 @@ def get_raw_stream(stream: TextIO) -> TextIO:
     return stream.rich_proxied_file if isinstance(stream, VisibleStream) else stream
 
 
-def find_write_error(stream: TextIO) -> OSError | None:
-    """Return the last error of writing to a stream, to tell it apart from one of a file that is read meanwhile."""
-    return stream.write_error if isinstance(stream, VisibleStream) else None
+def is_write_error(error: BaseException, stream: TextIO) -> bool:
+    """Return whether a write to the stream raised this error."""
+    return isinstance(stream, VisibleStream) and stream.fault is error
 
 
 def _disarm(text: str) -> str:
@@ -159,7 +159,8 @@ def _occupy_standard_descriptors() -> None:
 
 def _make_usable(stream: TextIO | None) -> TextIO:
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- it lives as long as the process
+        # It lives as long as the process.
+        return open(os.devnull, "w", encoding="utf-8", errors=_FALLBACK)  # noqa: PTH123
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):

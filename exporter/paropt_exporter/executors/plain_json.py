@@ -27,6 +27,7 @@ else:
 
             strict = True
             object_hook = object_pairs_hook = None
+            array_hook = None  # from Python 3.15 on
             parse_float, parse_int, parse_constant = float, int, float
             memo = {}  # noqa: RUF012 -- the scanner's own
 

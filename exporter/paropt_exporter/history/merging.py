@@ -287,7 +287,7 @@ def _rank_family(rows: Sequence[Row]) -> tuple[float, list[tuple[str, float]]]:
 def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> None:
     statement = """
     INSERT INTO totals (project, family, labels, part, value) VALUES (:project, :family, :labels, :part, :value)
-    ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+    ON CONFLICT (project, family, labels, part) DO UPDATE SET value = max(value, excluded.value)
     """
     for source in sources:
         connection.executemany(statement, source.totals)
@@ -297,7 +297,7 @@ def _merge_latest(connection: sqlite3.Connection, sources: Sequence[Source], new
     """Take the last values of the source whose new run ended last; values without a new run only fill gaps."""
     statement = """
     INSERT INTO latest (project, family, labels, value) VALUES (:project, :family, :labels, :value)
-    ON CONFLICT DO {}
+    ON CONFLICT (project, family, labels) DO {}
     """
     ends = [(_find_last_end(source, new), source) for source in sources]
     for end, source in sorted(ends, key=lambda each: each[0]):

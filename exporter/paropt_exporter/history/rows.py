@@ -33,7 +33,7 @@ INFINITY = "+Inf"
 
 _ADD_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET value = value + excluded.value
+ON CONFLICT (project, family, labels, part) DO UPDATE SET value = value + excluded.value
 """
 _STORE_SHOWN_CPU = """
 UPDATE stages SET shown_cpu_total = max(coalesce(shown_cpu_total, 0), ?) WHERE run_id = ? AND stage = ?
@@ -41,18 +41,19 @@ UPDATE stages SET shown_cpu_total = max(coalesce(shown_cpu_total, 0), ?) WHERE r
 _RAISE_TOTAL = """
 INSERT INTO totals (project, family, labels, part, value)
   SELECT ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL
-ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+ON CONFLICT (project, family, labels, part) DO UPDATE SET value = max(value, excluded.value)
 """
 _SET_LATEST = """
 INSERT INTO latest (project, family, labels, value) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET value = excluded.value
+ON CONFLICT (project, family, labels) DO UPDATE SET value = excluded.value
 """
 
 
 # A mean in which each run weighs twice as much as the one before: precise enough to cut batches, with one row an item.
 _STORE_DURATION = """
 INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
+ON CONFLICT (project, stage, item)
+  DO UPDATE SET seconds = (seconds + excluded.seconds) / 2, seen_ts = excluded.seen_ts
 """
 _STORE_SHARD_DURATION = """
 INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
@@ -60,7 +61,7 @@ INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
       coalesce((coalesce(known.seconds, items.seconds) + new.seconds) / 2, new.seconds), new.seen_ts FROM
     (SELECT ? AS project, ? AS stage, ? AS item, ? AS seconds, ? AS seen_ts) AS new
     LEFT JOIN shard_items AS known USING (project, stage, item) LEFT JOIN items USING (project, stage, item) WHERE true
-ON CONFLICT DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
+ON CONFLICT (project, stage, item) DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
 """
 START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 

@@ -112,7 +112,11 @@ class OtlpReport:
         self._make_spans(run)
         self._count_run(run)
         with _capture_complaints() as complaints:
-            sent = self._send()
+            try:
+                sent = self._send()
+            except requests.RequestException as error:  # newer exporters log it
+                complaints.append(" ".join(str(error).split()))
+                sent = False
         if not sent:
             complaint = complaints[-1] if complaints else "the collector did not take it"
             raise DeliveryError(hide_secrets(complaint, _list_secrets(self._environment)))

@@ -34,7 +34,7 @@ class AdaptivePool(Executor):
 
     def __init__(
         self,
-        strategy: Strategy = Strategy.ADAPTIVE,
+        strategy: Strategy | str = Strategy.ADAPTIVE,
         max_workers: int | None = None,
         *,
         start: int | None = None,
@@ -148,8 +148,8 @@ class AdaptivePool(Executor):
         return tuple(task for pool in self.pools() for task in pool.running())
 
 
-def _check_strategy(strategy: Strategy) -> Strategy:
-    """Return the strategy, given by its name too. Raises TypeError for a number of workers in its place."""
+def _check_strategy(strategy: str) -> Strategy:
+    """Return the strategy of this name. Raises TypeError for a number of workers in its place."""
     if not isinstance(strategy, str):
         raise TypeError(f"strategy {strategy!r}: expected a Strategy; give a number as max_workers={strategy!r}")
     return Strategy(strategy)

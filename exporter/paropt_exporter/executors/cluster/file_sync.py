@@ -21,6 +21,7 @@ from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.cluster.work_items import LocalFiles
 from paropt_exporter.executors.cluster.workers import RemoteWorker
 from paropt_exporter.executors.commands.output import RAW_BYTES, append
+from paropt_exporter.files import find_cache_folder
 from paropt_exporter.input_files import InputPatterns
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class Uploads:
 
     def _open_repository(self) -> Repository:
         if self._repository is None:
-            self._repository = Repository(self._settings.root, find_cache() / f"{self._project}.git")
+            place = find_cache_folder(os.environ) / "snapshots" / f"{self._project}.git"
+            self._repository = Repository(self._settings.root, place)
         return self._repository
 
     def _take(self, repository: Repository) -> Snapshot:
@@ -127,12 +129,6 @@ class Uploads:
             self._has_warned = True
             log.warning("submodules do not travel to the workers", extra={"submodules": ", ".join(snapshot.submodules)})
         return snapshot
-
-
-def find_cache() -> Path:
-    """Return the folder for the repositories of snapshots."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "paropt-exporter" / "snapshots"
 
 
 async def fetch_files(

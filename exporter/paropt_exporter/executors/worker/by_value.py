@@ -22,7 +22,10 @@ _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code h
 def _reduce_code(code: CodeType) -> Any:
     """Reduce code with the file that it was compiled from: workers read the same files, and tracebacks quote them."""
     function, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    named = tuple(code.co_filename if value == _PLACEHOLDER else value for value in arguments)
+    # The arguments have bytes too, whose comparison with a text raises BytesWarning under -bb.
+    named = tuple(
+        code.co_filename if isinstance(value, str) and value == _PLACEHOLDER else value for value in arguments
+    )
     return function, named, *rest
 
 
