@@ -152,6 +152,11 @@ def join_names(names: Sequence[str], most: int = 10) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun, such as 1 stage or 2 stages."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def to_one_line(text: str) -> str:
     """Return the text as a message of one line, cut to the longest length of a message."""
     return " ".join(shorten(text).split())

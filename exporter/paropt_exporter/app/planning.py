@@ -14,7 +14,7 @@ from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine.workers import get_pool_names
-from paropt_exporter.errors import NothingFailed, UsageError, join_names
+from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
 from paropt_exporter.plan import Plan, PlannedStage, Selection
@@ -207,7 +207,7 @@ def format_failures(plan: Plan, failed: Failures) -> str:
 
 def _format_item_count(stage: PlannedStage) -> str:
     count = sum(max(1, len(task.items)) for task in stage.tasks)
-    return "1 failed item" if count == 1 else f"{count} failed items"
+    return format_count(count, "failed item")
 
 
 def share_jobserver(plan: Plan, jobserver: Jobserver | None) -> Plan:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from paropt_exporter import descriptors, host
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, format_count
 from paropt_exporter.exposition import listeners
 from paropt_exporter.exposition.endpoint import Endpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile
@@ -79,8 +79,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         stack.callback(endpoint.close)
         hub.start(endpoint.url)
         stack.callback(hub.close)
-        known = len(registry.projects)
-        projects = "1 project" if known == 1 else f"{known} projects"
+        projects = format_count(len(registry.projects), "project")
         say(f"metrics at {endpoint.url}, runs register in {folder}, {projects} known")
         while not signals.wait(None):
             signals.take_reload()  # SIGHUP: the web config is read for each connection anyway

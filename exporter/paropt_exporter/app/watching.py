@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.changes import Changes
-from paropt_exporter.errors import join_names
+from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
 from paropt_exporter.input_files import (
@@ -199,7 +199,7 @@ class Watch:
             files = self._inputs.count
         words = sorted(by_word, key=lambda word: (word == "passed", word))
         parts = [f"{_format_names(by_word[word], word)} {word}" for word in words]
-        return f"state: {'; '.join(parts)} · watching {files} file{'' if files == 1 else 's'}"
+        return f"state: {'; '.join(parts)} · watching {format_count(files, 'file')}"
 
     @property
     def has_failures(self) -> bool:

@@ -36,6 +36,7 @@ from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservati
 from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Decision
 
 if TYPE_CHECKING:
@@ -297,11 +298,8 @@ BY_ACTION: Mapping[str, Mapping[str, str]] = MappingProxyType({"up": _MORE, "dow
 def format_sentence(decision: Decision) -> str:
     """Return a decision with its reason in one sentence; a reason of another version stands as it was recorded."""
     why = BY_ACTION.get(decision.action, {}).get(decision.reason, decision.reason)
+    workers = format_count(decision.new_size, "worker")
     if decision.old_size == decision.new_size:
-        return f"{decision.pool} stayed at {_format_workers(decision.new_size)}, because {why}."
+        return f"{decision.pool} stayed at {workers}, because {why}."
     verb = "grew" if decision.new_size > decision.old_size else "shrank"
-    return f"{decision.pool} {verb} from {decision.old_size} to {_format_workers(decision.new_size)}, because {why}."
-
-
-def _format_workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
+    return f"{decision.pool} {verb} from {decision.old_size} to {workers}, because {why}."

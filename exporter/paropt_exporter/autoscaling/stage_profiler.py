@@ -13,7 +13,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers
-from paropt_exporter.errors import ParoptError
+from paropt_exporter.errors import ParoptError, format_count
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 
@@ -95,14 +95,15 @@ def measure(
     all of them alike. Raises ProfilingFailed at the first run that does not succeed.
     """
     wanted = [(plan, size) for plan in plans for size in workers]
-    tell(f"1 run to warm up, then {runs} round{'' if runs == 1 else 's'} of {len(wanted)}")
+    tell(f"1 run to warm up, then {format_count(runs, 'round')} of {len(wanted)}")
     _run_trial(plans[0], workers[-1], execute)
     trials: dict[tuple[Strategy, int], list[Trial]] = {}
     for number in range(1, runs + 1):
         for plan, size in wanted:
             trial = _run_trial(plan, size, execute)
             trials.setdefault((plan.strategy, size), []).append(trial)
-            tell(f"round {number} of {runs}: {plan.strategy.value}, {_format_workers(size)}: {trial.seconds:.2f} s")
+            tried = f"{plan.strategy.value}, {format_count(size, 'worker')}"
+            tell(f"round {number} of {runs}: {tried}: {trial.seconds:.2f} s")
     return tuple(
         Point(strategy=strategy, workers=size, trials=tuple(measured)) for (strategy, size), measured in trials.items()
     )
@@ -171,14 +172,10 @@ def _run_trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> T
     sized = replace(plan, workers=Bounds(minimum=size, maximum=size, start=size))
     (stage,) = execute(sized).stages
     if stage.result is not Result.SUCCESS:
+        tried = f"{format_count(size, 'worker')}, {plan.strategy.value}"
         raise ProfilingFailed(
-            f"stage {stage.stage} can't be profiled: with {_format_workers(size)}, {plan.strategy.value}, it ended as "
-            f"{stage.result.value}: {stage.message}"
+            f"stage {stage.stage} can't be profiled: with {tried}, it ended as {stage.result.value}: {stage.message}"
         )
     return Trial(
         seconds=stage.duration_seconds, cpu_seconds=stage.cpu_seconds, memory_peak_bytes=stage.memory_peak_bytes
     )
-
-
-def _format_workers(size: int) -> str:
-    return f"{size} worker{'' if size == 1 else 's'}"

@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from paropt_exporter.cli.formatting import format_count
+from paropt_exporter.errors import format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.cache.result_store import Store

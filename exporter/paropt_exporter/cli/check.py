@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import init
-from paropt_exporter.cli.formatting import format_count, format_faults
-from paropt_exporter.errors import ConfigError, UsageError
+from paropt_exporter.cli.formatting import format_faults
+from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from paropt_exporter.autoscaling.decisions import (
     describe_decision,
     replay,
 )
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, format_time, wrap_for_terminal
-from paropt_exporter.errors import UsageError
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_time, wrap_for_terminal
+from paropt_exporter.errors import UsageError, format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.events import Decision

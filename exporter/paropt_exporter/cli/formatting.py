@@ -1,4 +1,4 @@
-"""Format counts, durations, aligned columns and foreign text for several commands."""
+"""Format durations, aligned columns and foreign text for several commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+from paropt_exporter.errors import format_count
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
 
@@ -15,11 +16,6 @@ _WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of T
 _FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _FEWEST_OF_LAST = 15  # columns of the last cells of a table, which are cut
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
-
-
-def format_count(count: int, noun: str) -> str:
-    """Return a count with its noun, such as 1 stage or 2 stages."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def format_faults(faults: Sequence[str]) -> list[str]:

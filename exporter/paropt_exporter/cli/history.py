@@ -14,7 +14,6 @@ from msgspec import to_builtins
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
-    format_count,
     format_cut_table,
     format_fitting_table,
     format_line,
@@ -22,7 +21,7 @@ from paropt_exporter.cli.formatting import (
     format_time,
     wrap_for_terminal,
 )
-from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, join_names
+from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, format_count, join_names
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
 from paropt_exporter.history.values import INVALID_VALUE_ERRORS
@@ -197,10 +196,9 @@ def _add_cached(notes: str, summary: RunSummary) -> str:
 
 
 def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
-    runs = "run" if trend.earlier_runs == 1 else "runs"
     yield (
         f"trend of {lane}: {trend.latest:.2f} tasks/s in the latest run, "
-        f"{trend.average:.2f} on average over {trend.earlier_runs} earlier {runs}"
+        f"{trend.average:.2f} on average over {format_count(trend.earlier_runs, 'earlier run')}"
     )
     if trend.degraded:
         yield (

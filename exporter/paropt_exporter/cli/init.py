@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_count, format_line, wrap_for_terminal
-from paropt_exporter.errors import UsageError
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_line, wrap_for_terminal
+from paropt_exporter.errors import UsageError, format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
-    format_count,
     format_cut_table,
     format_line,
     wrap_for_terminal,
@@ -17,6 +16,7 @@ from paropt_exporter.cli.formatting import (
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
+from paropt_exporter.errors import format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage

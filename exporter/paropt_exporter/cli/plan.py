@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
-    format_count,
     format_cut_table,
     format_line,
     format_seconds,
     wrap_for_terminal,
 )
 from paropt_exporter.config.credentials import HIDDEN
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from paropt_exporter import logs
 from paropt_exporter.cli import summary
-from paropt_exporter.cli.formatting import format_count, format_line, format_seconds, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_line, format_seconds, wrap_for_terminal
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine.interfaces import Stop
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import (
     Decision,
     Event,

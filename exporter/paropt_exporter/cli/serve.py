@@ -19,13 +19,12 @@ from paropt_exporter.app import READER_SECONDS
 from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
-    format_count,
     format_cut_table,
     format_line,
     wrap_for_terminal,
 )
 from paropt_exporter.cli.writer import BackgroundWriter
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, format_count
 from paropt_exporter.serve.messages import (
     AskStatus,
     BadMessage,

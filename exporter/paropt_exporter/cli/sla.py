@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from paropt_exporter.cli.config_edit import write_config
 from paropt_exporter.cli.formatting import (
     find_columns_of_terminal,
-    format_count,
     format_fitting_table,
     format_seconds,
     wrap_for_terminal,
@@ -22,7 +21,7 @@ from paropt_exporter.cli.formatting import (
 from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES, Sla
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane

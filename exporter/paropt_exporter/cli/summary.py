@@ -10,12 +10,12 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli.formatting import (
     count_columns,
-    format_count,
     format_line,
     format_seconds,
     pad_text,
     wrap_for_terminal,
 )
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
 from paropt_exporter.plan import Flakiness
 

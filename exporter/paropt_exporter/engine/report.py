@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.engine.interfaces import Stop
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
 from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.plan.structure import Commands
@@ -293,7 +294,7 @@ def _try_fewer_workers(_: Bottleneck, run: RecordedRun) -> str:
     enough = 1 + bisect_left(range(1, run.size), True, key=lambda size: run.estimate_seconds(size) <= most_seconds)
     if enough >= run.size:
         return ""
-    return f"{enough} worker{'' if enough == 1 else 's'} would have taken {run.estimate_seconds(enough):.1f} s too"
+    return f"{format_count(enough, 'worker')} would have taken {run.estimate_seconds(enough):.1f} s too"
 
 
 def _try_processes(found: Bottleneck, run: RecordedRun) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.engine import report
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Bottleneck, Measurement, Result, StageRecord
 from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
 from paropt_exporter.guide.strategies import ParallelizationStrategy
@@ -259,7 +260,7 @@ def _find_waiting_stages(
 
 def _describe_fallbacks(fallbacks: Sequence[ThreadFallback]) -> Iterator[tuple[str, str]]:
     for each in fallbacks:
-        tasks = f"{each.tasks} task{'' if each.tasks == 1 else 's'}"
+        tasks = format_count(each.tasks, "task")
         yield (
             f"{each.function} can't be sent to a process: {tasks} ran in threads ({each.reason})",
             f"{each.function}: pass data instead of the bound object, or give that object a __reduce__",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.plan import Plan
@@ -188,7 +189,7 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
     findings = [finding for task in stage.failed_tasks for finding in task.last.findings]
     if not findings:
         return
-    count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    count = format_count(len(findings), "finding")
     yield f"<details><summary>{_escape_cell(stage.record.stage)}: {count}</summary>"
     yield ""
     yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])

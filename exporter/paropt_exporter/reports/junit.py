@@ -13,6 +13,7 @@ from xml.etree import ElementTree  # nosec B405 # writes only
 
 from msgspec import Struct
 
+from paropt_exporter.errors import format_count
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
@@ -94,7 +95,7 @@ def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
         last = _Try(result=record.result, seconds=0.0, message=record.message, text="")
         yield _Case(record.stage, (last,))
     elif missing > 0:
-        name = f"{missing} task{'' if missing == 1 else 's'} not run"
+        name = f"{format_count(missing, 'task')} not run"
         yield _Case(name, (_Try(result=Result.CANCELLATION, seconds=0.0, message=record.message, text=""),))
 
 
