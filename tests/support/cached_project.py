@@ -77,7 +77,8 @@ class FunctionWorkers:
         measured = Measurement(worker="w", pid=1, started_seconds=began, ended_seconds=clock.monotonic())
         done: Future[object] = Future()
         done.set_result(None)
-        outcome = Outcome(result=result, message=message, output=output, measurement=measured)
+        path = str(stage.output_file) if stage.output_file is not None else None
+        outcome = Outcome(result=result, message=message, output=output, output_path=path, measurement=measured)
         return _Done("commands", label, outcome, done, began)
 
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
