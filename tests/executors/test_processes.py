@@ -780,7 +780,6 @@ with ProcessPool(1) as pool:
     assert eventually(lambda: not is_alive(grandchild))
 
 
-@pytest.mark.usefixtures("kept_fork_server")
 def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None:
     line, interrupted = 1, True
     while interrupted:
@@ -795,7 +794,6 @@ def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None
     assert line > 20
 
 
-@pytest.mark.usefixtures("kept_fork_server")
 def test_interrupted_resize_adds_its_workers_later() -> None:
     line, interrupted = 1, True
     while interrupted:

@@ -257,8 +257,10 @@ class Store:
             self._touch(_place(self._cas, digest), None)
 
     def list_files(self) -> Iterator[StoredFile]:
-        """Yield all entries and contents."""
-        yield from self._list_files(self._ac, self._cas)
+        """Yield all entries and contents, without unfinished ones."""
+        for file in self._list_files(self._ac, self._cas):
+            if not os.path.basename(file.path).startswith("."):
+                yield file
 
     def _list_files(self, *tops: str) -> Iterator[StoredFile]:
         for top in tops:
@@ -276,8 +278,6 @@ class Store:
         """Yield the entries and contents that are damaged, and remove them."""
         for file in self.list_files():
             name = os.path.basename(file.path)
-            if name.startswith("."):
-                continue  # another process writes it, or was killed while it did
             if self.is_result(file):
                 try:
                     self.load(name)
