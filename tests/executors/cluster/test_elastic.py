@@ -39,6 +39,9 @@ class Flaky:
 
     def close(self):
         open("closed", "w").close()
+
+class Open(Flaky):
+    scheduler_address = "tcp://192.0.2.1:8786"
 """
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -112,6 +115,7 @@ def test_local_cluster_takes_no_modules_from_the_current_folder(project: Path, m
         ("clusters:adapts", "dask.cluster: clusters:adapts adapts itself: leave out cluster.adapt()"),
         ("clusters:fails", "dask.cluster: clusters:fails could not start: RuntimeError: no credentials"),
         ("clusters:nothing", "dask.cluster: clusters:nothing could not start: AttributeError"),
+        ("clusters:Open", "dask.cluster: tcp://192.0.2.1:8786 has no TLS, and anyone who reaches it runs code as its"),
     ],
 )
 def test_unusable_factory_is_one_line(project: Path, factory: str, message: str) -> None:

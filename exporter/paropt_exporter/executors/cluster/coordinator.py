@@ -258,6 +258,9 @@ class Coordinator:
         settings = self._settings
         if self._hosted is not None:
             address, security = self._hosted.address, self._hosted.security
+            dask_client.require_encryption(
+                address, "dask.cluster", "let it make one with TLS", insecure=settings.insecure
+            )
         else:
             address, security = dask_client.read_address(settings), dask_client.build_security(settings.tls)
             await asyncio.to_thread(dask_client.check_address, address, tls=settings.tls, insecure=settings.insecure)

@@ -27,6 +27,7 @@ from paropt_exporter.executors.cluster.settings import INSTALL_HINT, ClusterErro
 
 CONNECT_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROTECTED = ("tls", "wss", "inproc")  # the last one connects to nothing outside its process
 _ABOVE_ALL = logging.CRITICAL + 1
 _ALERT_SECONDS = 2.0  # a scheduler greets at once, and refuses a certificate at once
 _CLOSE_SECONDS = 10.0
@@ -58,11 +59,7 @@ def check_address(address: str, *, tls: TlsFiles | None, insecure: bool) -> None
     if scheme not in ("tcp", "tls") or not name or not port.isdigit():
         raise ClusterError(f"dask.scheduler: expected tcp://host:port or tls://host:port, found {address!r}")
     name = name.strip("[]")
-    if scheme == "tcp" and name not in _LOOPBACK and not insecure:
-        raise ClusterError(
-            f"dask.scheduler: {address} has no TLS, and anyone who reaches it runs code as its workers: "
-            "use tls:// with dask.tls, or write insecure: true if the network is yours alone"
-        )
+    require_encryption(address, "dask.scheduler", "use tls:// with dask.tls", insecure=insecure)
     if scheme == "tls" and tls is None:
         raise ClusterError(f"dask.scheduler: {address} needs certificates: set ca, cert and key in dask.tls")
     context = _build_context(tls) if scheme == "tls" and tls is not None else None
@@ -72,6 +69,16 @@ def check_address(address: str, *, tls: TlsFiles | None, insecure: bool) -> None
         raise ClusterError(f"dask.scheduler: {address}: TLS failed: {to_one_line(describe(error))}") from None
     except OSError as error:
         raise ClusterError(f"dask.scheduler: no answer from {address}: {to_one_line(describe(error))}") from None
+
+
+def require_encryption(address: str, key: str, remedy: str, *, insecure: bool) -> None:
+    """Refuse an address without TLS outside this host. Raises ClusterError, which names the config's key."""
+    scheme, _, rest = address.partition("://")
+    if scheme not in _PROTECTED and rest.rpartition(":")[0].strip("[]") not in _LOOPBACK and not insecure:
+        raise ClusterError(
+            f"{key}: {address} has no TLS, and anyone who reaches it runs code as its workers: "
+            f"{remedy}, or write insecure: true if the network is yours alone"
+        )
 
 
 def build_security(tls: TlsFiles | None) -> Any:
