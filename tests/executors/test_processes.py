@@ -31,7 +31,7 @@ from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.environment import removed_while_copied
-from support.interrupts import interrupted_at
+from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import (
     HANG_SECONDS,
     LIBRARY_LOCK,
@@ -801,10 +801,7 @@ def test_interrupted_resize_adds_its_workers_later() -> None:
         interrupted = interrupted_at(line, lambda pool=pool: pool.resize(2), executors)  # type: ignore[misc]
         pool.resize(2)
         assert eventually(lambda pool=pool: pool.live == 2), line  # type: ignore[misc]
-        again = threading.Thread(target=pool.shutdown)
-        again.start()
-        again.join(HANG_SECONDS)
-        assert not again.is_alive(), line
+        assert shuts_down(pool), line
         line += 1
     assert line > 20
 

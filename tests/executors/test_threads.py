@@ -26,7 +26,7 @@ from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
 from paropt_exporter.executors.threads.pool_state import Worker
-from support.interrupts import interrupted_at
+from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
 
@@ -542,10 +542,7 @@ def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:
         pool = ThreadPool(3)
         assert eventually(lambda pool=pool: list_innermost(pool) == ["_wait_for_work"] * 3)  # type: ignore[misc]
         interrupted = interrupted_at(line, pool.shutdown, threads)
-        again = threading.Thread(target=pool.shutdown)
-        again.start()
-        again.join(HANG_SECONDS)
-        assert not again.is_alive(), line
+        assert shuts_down(pool), line
         line += 1
     assert line > 10
 
@@ -558,10 +555,7 @@ def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
         assert eventually(futures[0].running)
         interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(False, cancel_futures=True), threads)  # type: ignore[misc]
         release.set()
-        again = threading.Thread(target=pool.shutdown)
-        again.start()
-        again.join(HANG_SECONDS)
-        assert not again.is_alive(), line
+        assert shuts_down(pool), line
         assert wait(futures, HANG_SECONDS).not_done == set(), line
         line += 1
     assert line > 20
@@ -576,10 +570,7 @@ def test_interrupted_resize_adds_its_workers_later() -> None:
         futures = [pool.submit(meeting.wait, HANG_SECONDS) for _ in range(2)]
         assert wait(futures, HANG_SECONDS).not_done == set(), line
         assert all(future.exception() is None for future in futures), line
-        again = threading.Thread(target=pool.shutdown)
-        again.start()
-        again.join(HANG_SECONDS)
-        assert not again.is_alive(), line
+        assert shuts_down(pool), line
         line += 1
     assert line > 20
 

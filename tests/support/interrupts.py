@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import types
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dis import opmap
 from linecache import getline
 from pathlib import Path
 from typing import Any
+
+from support.pool_tasks import HANG_SECONDS
 
 _PYTHON = sys.version_info[:2]
 
@@ -44,3 +48,11 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         sys.settrace(before)
         gc.enable()
     return False
+
+
+def shuts_down(pool: Executor) -> bool:
+    """Shut a pool down from another thread, and return whether that ends."""
+    again = threading.Thread(target=pool.shutdown, daemon=True)
+    again.start()
+    again.join(HANG_SECONDS)
+    return not again.is_alive()
