@@ -145,25 +145,29 @@ def test_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypa
         assert any(line.endswith(f"see {path}") for line in shown(told()))
 
 
-@pytest.mark.usefixtures("logger_as_before")
-def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    drawn = threading.Event()
-    looks = count()
+def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...]) -> str:
+    """Return what a terminal of 100 lines gets while these stages run and the table is drawn three times."""
+    drawn, looks = threading.Event(), count()
 
     def live() -> tuple[LiveStage, ...]:
         if next(looks) > 2:
             drawn.set()
-        return tuple(row(f"stage_{number}") for number in range(75))
+        return rows
 
-    with terminal(monkeypatch) as told:  # of 100 lines
+    with terminal(monkeypatch) as told:
         screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
         screen.begin_run(plan(stage("lint")), live)
         assert drawn.wait(60)
         screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
-        written = told()
+        return told()
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = draw(monkeypatch, tuple(row(f"stage_{number}") for number in range(75)))
     assert "stage_49" in written
     assert "stage_50" not in written
     assert "…  25 more running" in written
@@ -192,20 +196,7 @@ def test_table_has_the_time_and_cores_that_were_measured_whatever_the_wall_clock
 @pytest.mark.usefixtures("logger_as_before")
 def test_cursor_stays_visible_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-Z and kill -9 the shell had none."""
-    drawn, looks = threading.Event(), count()
-
-    def live() -> tuple[LiveStage, ...]:
-        if next(looks) > 2:
-            drawn.set()
-        return (row("lint"),)
-
-    with terminal(monkeypatch) as told:
-        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
-        screen.begin_run(plan(stage("lint")), live)
-        assert drawn.wait(60)
-        screen.end_run(samples.run_ended(), metrics_url="")
-        assert screen.close(60)
-        written = told()
+    written = draw(monkeypatch, (row("lint"),))
     assert written.index("\x1b[?25l") < written.index("\x1b[?25h") < written.rindex("lint")
 
 
