@@ -61,6 +61,7 @@ class ClusterPool:
         self._closed = False
         self._coordinator = Coordinator(settings)
         self._coordinator.on_settled = self._count_settled
+        self._coordinator.on_adjusted = self._note_slots
         self._coordinator.start(max_workers)
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
@@ -253,6 +254,9 @@ class ClusterPool:
                 self._ended.busy_seconds += measured.duration_seconds
                 self._counters.cpu_seconds += measured.cpu_seconds
                 self._counters.run_delay_seconds += measured.run_delay_seconds
+
+    def _note_slots(self) -> None:
+        with self._lock:
             self._count_slot_seconds(monotonic())
 
     def _count_slot_seconds(self, now: float) -> None:

@@ -103,6 +103,7 @@ class Coordinator:
         self.deaths: Counter[str] = Counter()
         self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
+        self.on_adjusted: Callable[[], None] = lambda: None  # called when workers or their slots may have changed
         self._load_agent = dask_client.Source(_load_agent)
         self._serve_slot = dask_client.Source(_serve_slot)
 
@@ -744,6 +745,7 @@ class Coordinator:
         if check is not None and check > monotonic() and self._adjust_timer is None:
             self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
         self._dispatch()
+        self.on_adjusted()
 
     def _adjust_later(self) -> None:
         self._adjust_timer = None

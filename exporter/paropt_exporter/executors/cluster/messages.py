@@ -136,7 +136,10 @@ def _is_sound(measured: object) -> bool:
 
 
 def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, (int, float)) and math.isfinite(value) and value > _LEAST for value in values)
+    for value in values:  # not `all`, whose generator takes half as long again: each reply is checked
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > _LEAST):
+            return False
+    return True
 
 
 def _is_command_outcome(value: object) -> bool:
