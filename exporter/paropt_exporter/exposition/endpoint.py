@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import select
-import string
 import sys
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from paropt_exporter.errors import UsageError
 from paropt_exporter.exposition.listeners import format_address
+from paropt_exporter.exposition.urls import check_telemetry_path, format_url
 
 if TYPE_CHECKING:
     import socket
@@ -27,25 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HEALTHY = "/-/healthy"
-READY = "/-/ready"
-_PATH_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_./~-")  # as in the config's `fields.UrlPath`
-_LOCAL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # nosec B104 # the address to open if it listens on all interfaces
 _CLOSE_SECONDS = 2.0  # to load the server, which a client has just asked for
-
-
-def check_telemetry_path(path: str) -> None:
-    """Raise UsageError if the metrics can't have this path."""
-    if path in (HEALTHY, READY) or not path.startswith("/") or not _PATH_CHARACTERS.issuperset(path):
-        raise UsageError(f"telemetry path {path!r}: expected one like /metrics, other than {HEALTHY} and {READY}")
-
-
-def format_url(address: str, telemetry_path: str, *, secure: bool) -> str:
-    """Return the URL of the metrics page at an address, as a browser can open it."""
-    if address.startswith("unix:"):
-        return address
-    host, _, port = address.rpartition(":")
-    return f"{'https' if secure else 'http'}://{_LOCAL.get(host, host)}:{port}{telemetry_path}"
 
 
 class NoEndpoint:

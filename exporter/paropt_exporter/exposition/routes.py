@@ -8,8 +8,8 @@ from http import HTTPStatus
 from msgspec import Struct
 
 from paropt_exporter._version import __version__
-from paropt_exporter.exposition.endpoint import HEALTHY, READY, check_telemetry_path
 from paropt_exporter.exposition.http import Request, Response
+from paropt_exporter.exposition.urls import HEALTHY, READY, check_telemetry_path
 from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
 _METHODS = ("GET", "HEAD")

@@ -19,13 +19,13 @@ from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainHttpReceived
-from paropt_exporter.exposition.endpoint import format_url
 from paropt_exporter.exposition.http import BadRequest, Request, Response
 from paropt_exporter.exposition.listeners import Acceptor, format_address, open_listeners
 from paropt_exporter.exposition.passwords import PasswordChecker, parse_credentials
 from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.exposition.renderer import PageSource, RenderedPages, Renderer
 from paropt_exporter.exposition.routes import RenderedPage, Routes, Scrape
+from paropt_exporter.exposition.urls import format_url
 
 log = logging.getLogger(__name__)
 
