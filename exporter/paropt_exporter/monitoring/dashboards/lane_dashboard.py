@@ -146,14 +146,17 @@ def _build_timeline(scope: Scope) -> Panel:
 
 def _build_last_run_table(scope: Scope) -> Panel:
     duration, limit = (f"max {_BY} ({scope.select(f)})" for f in (names.STAGE_LAST_DURATION, names.SLA_LIMIT))
+    cpu = f"sum {_BY} ({scope.increase_over_range(names.STAGE_CPU)})"
+    runs = f"sum {_BY} ({scope.increase_over_range(names.STAGE_DURATION, part='count')})"
     return build_table(
         "How did each stage do in its last run?",
-        "Of the slowest host: duration, the share of the limit that it used, CPU in the time shown, peak memory, how "
-        "far it is, and whether it failed on a host. Begin with stages over their limit, then with the longest.",
+        "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
+        "memory, how far it is, and whether it failed on a host. Begin with stages over their limit, then "
+        "with the longest.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
-            "C": f"sum {_BY} ({scope.increase_over_range(names.STAGE_CPU)})",
+            "C": f"{cpu} / ({runs} > 0)",
             "D": f"max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)})",
             "E": f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})",
             "F": f"sum {_BY} ({scope.select(names.STAGE_LAST_RESULT, result=FAILED)})",
@@ -162,7 +165,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
             Column(source="stage", title="Stage"),
             Column(source="A", title="Duration", scale=Scale(unit="s")),
             Column(source="B", title="Of its limit", scale=more_is_worse("percentunit", watch=0.8, bad=1)),
-            Column(source="C", title="CPU used", scale=Scale(unit="s")),
+            Column(source="C", title="CPU per run", scale=Scale(unit="s")),
             Column(source="D", title="Memory peak", scale=Scale(unit="bytes")),
             Column(source="E", title="Done", scale=Scale(unit="percentunit")),
             Column(source="F", title="Hosts where it failed", scale=none_is_good()),
