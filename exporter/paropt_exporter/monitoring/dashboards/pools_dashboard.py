@@ -103,7 +103,7 @@ def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
         "Whether a pool is steered by query results of which none can be believed. Look at the query errors below; the "
         "size stays where it is until then.",
         Query(expr=f"max({scope.select(names.CONTROL_BLIND)})"),
-        yes_or_no("blind", "sees", yes_is_good=False),
+        yes_or_no("yes", "no", yes_is_good=False),
         no_value="no controller",
     )
     yield build_stat(
