@@ -155,6 +155,31 @@ def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Pa
     assert _commands(detect_stages(project)) == {"quality_gates": ("make", "style")}
 
 
+@pytest.mark.parametrize(
+    ("sign", "programs", "lint", "test"),
+    [
+        ("go.mod", ("go",), ("go", "vet", "./..."), ("go", "test", "./...")),
+        ("Cargo.toml", ("cargo", "cargo-clippy"), ("cargo", "clippy", "--all-targets"), ("cargo", "test")),
+    ],
+)
+def test_project_of_another_language_gets_the_tools_that_come_with_it(
+    project: Path, sign: str, programs: tuple[str, ...], lint: tuple[str, ...], test: tuple[str, ...]
+) -> None:
+    (project / sign).touch()
+    missing = detect_stages(project)
+    assert missing.lacks_programs
+    assert f"unit_tests left out: the project has {sign}, but {programs[0]} is not on PATH" in missing.notes
+    _install(project.parent / "bin", *programs)
+    assert _commands(detect_stages(project)) == {"quality_gates": lint, "unit_tests": test}
+
+
+def test_make_target_comes_before_the_tool_of_a_language(project: Path) -> None:
+    _install(project.parent / "bin", "make", "go", "prepare")
+    _write(project, go_dot_mod="module a\n", Makefile="test:\n\tprepare\n\tgo test ./...\n")
+    commands = _commands(detect_stages(project))
+    assert commands == {"quality_gates": ("go", "vet", "./..."), "unit_tests": ("make", "test")}
+
+
 @pytest.mark.parametrize("name", ["pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"])
 def test_pytest_finds_the_folders_that_its_configuration_names(project: Path, name: str) -> None:
     _install(project.parent / "bin", "pytest")

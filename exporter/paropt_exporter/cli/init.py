@@ -49,7 +49,6 @@ stages:
 """
 _DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
 _SOURCE_READERS = frozenset({"quality_gates", "type_checking"})  # linters and type checkers
-_SCRIPT_RUNNERS = frozenset({"npm", "pnpm", "yarn", "make"})
 _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
@@ -134,22 +133,21 @@ def render_config(detected: DetectedStages, root: Path) -> str:
 def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     """Return the keys that let stages be skipped, by stage.
 
-    Python's linters and type checkers read sources, and settings, which always count. The files that tests, npm scripts
-    and make targets read are not known: all count that git does not ignore, or all that there are.
+    Python's linters and type checkers read sources, and settings, which always count. The files that tests and build
+    tools read are not known: all count that git does not ignore, or all that there are.
     """
+    from paropt_exporter.config.detect import BUILD_TOOLS
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
     there = [pattern for pattern in _SOURCES if InputPatterns((pattern,)).find_files(str(root))]
     all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
-    readers = {stage.name: all_files if _runs_script(stage) else sources for stage in stages}
+    readers = {
+        stage.name: all_files if isinstance(stage.run, tuple) and stage.run[0] in BUILD_TOOLS else sources
+        for stage in stages
+    }
     return {name: readers[name] for name in _SOURCE_READERS & readers.keys()} | {"unit_tests": all_files}
-
-
-def _runs_script(stage: Stage) -> bool:
-    """Return whether a stage runs an npm script or a make target, which may read any file."""
-    return isinstance(stage.run, tuple) and stage.run[0] in _SCRIPT_RUNNERS
 
 
 def _render_stage(stage: Stage, proposal: str | None) -> str:

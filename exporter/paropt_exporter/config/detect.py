@@ -29,7 +29,7 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_SCRIPT_RUNNERS = frozenset({"npm", "pnpm", "yarn", "make"})
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "go", "cargo"})  # which may read any file
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
     r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
@@ -59,10 +59,19 @@ def join_items(stage: Stage) -> Stage:
     return replace(stage, run=command, items=None)
 
 
-class _BuiltInStage(Struct, frozen=True, kw_only=True):
-    """One built-in stage with the Python tools, npm scripts and make targets for it.
+class _LanguageTool(Struct, frozen=True, kw_only=True):
+    """The tool that comes with a language, for a project that has the file `sign`."""
 
-    All tools are used that the project calls itself, otherwise the first of `tools` that it is configured for.
+    sign: str
+    program: str
+    command: Words
+
+
+class _BuiltInStage(Struct, frozen=True, kw_only=True):
+    """One built-in stage with the Python tools, npm scripts, make targets and tools of other languages for it.
+
+    All Python tools are used that the project calls itself, otherwise the first of `tools` that it is configured for.
+    A tool in `languages` is used if the project has nothing else for the stage.
     """
 
     number: int
@@ -71,6 +80,7 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     called: tuple[str, ...] = ()
     scripts: tuple[str, ...]
     targets: tuple[str, ...]
+    languages: tuple[_LanguageTool, ...] = ()
 
 
 _BUILT_IN_STAGES = (
@@ -81,6 +91,10 @@ _BUILT_IN_STAGES = (
         called=("black", "isort", "pylint", "pycodestyle", "pydocstyle", "pyflakes"),
         scripts=("lint",),
         targets=("lint", "style", "format-check"),
+        languages=(
+            _LanguageTool(sign="go.mod", program="go", command=("go", "vet", "./...")),
+            _LanguageTool(sign="Cargo.toml", program="cargo-clippy", command=("cargo", "clippy", "--all-targets")),
+        ),
     ),
     _BuiltInStage(
         number=3,
@@ -96,6 +110,10 @@ _BUILT_IN_STAGES = (
         tools=("pytest",),
         scripts=("test:unit", "unit", "test"),
         targets=("test-unit", "unit", "unit-test", "test"),
+        languages=(
+            _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
+            _LanguageTool(sign="Cargo.toml", program="cargo", command=("cargo", "test")),
+        ),
     ),
     _BuiltInStage(
         number=5,
@@ -128,7 +146,10 @@ def detect_stages(root: Path) -> DetectedStages:
         lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
         if script is not None and work:  # tools of two languages are two stages, which run side by side
             stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
-        work = work or [each for each in (script, target) if each is not None]
+        language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
+        missing += no_language
+        lacks_programs = lacks_programs or bool(no_language)
+        work = work or [each for each in (script, target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
             notes += [f"{kind.name}: {why}" for why in missing]
@@ -162,7 +183,7 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
     """Return the variables and the folder with which the project runs its tests."""
-    if name not in _TEST_STAGES or not project.own_tests or commands[0][0] in _SCRIPT_RUNNERS:
+    if name not in _TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
         return {}, None
     own = project.own_tests[0]
     return {key: value for key, value in own.env if not _OF_TOOLS.match(key)}, own.folder or None
@@ -285,6 +306,15 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
             return ("make", target), missing
         missing.append(f"`make {target}` needs {program}, which is not installed")
     return None, missing
+
+
+def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
+    """Return the command of the first language whose tool is installed."""
+    present = [tool for tool in kind.languages if project.has_path(tool.sign)]
+    command = next((tool.command for tool in present if project.has_program(tool.program)), None)
+    if command is not None:
+        return command, []
+    return None, [f"the project has {tool.sign}, but {tool.program} is not on PATH" for tool in present]
 
 
 def _choose_usual_calls(project: Project, tool: str) -> list[Words]:

@@ -12,7 +12,7 @@ from paropt_exporter.errors import UsageError
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
-_PROJECT_FILES = ("pyproject.toml", "setup.py", "package.json")
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "package.json", "go.mod", "Cargo.toml")
 _NOT_OURS = frozenset({"node_modules", "venv", "env", "build", "dist", "docs", "tests", "test", "examples", "vendor"})
 _REPOSITORY_MARKS = (".git", ".hg", ".jj", ".svn")
 
@@ -39,7 +39,7 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
 def find_projects_below(root: Path) -> tuple[Path, ...]:
     """Return the folders up to two levels below `root` that are projects, relative to it and in order.
 
-    A folder is one if it has a config, or a file that describes a Python or npm package.
+    A folder is one if it has a config, or a file that describes a package of Python, npm, Go or Rust.
     """
     found: list[Path] = []
     for child in _list_folders(root):
