@@ -54,14 +54,15 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
 
-    Known are pytest, unittest, go test and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and
-    tools that write like them, and at last a Python traceback.
+    Known are pytest, unittest, go test, cargo test and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc,
+    eslint and tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
         _find_pytest_failures,
         _find_unittest_failures,
         _find_go_failures,
+        _find_cargo_failures,
         _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
@@ -112,6 +113,12 @@ _GO_OTHER = re.compile(r"^\s*(?:--- |=== |FAIL\b|ok\b|PASS\b|exit status )")
 _GO_LOGGED = re.compile(r"^\s+(\S+\.go):(\d+): (.*)$")
 _GO_COMPILED = re.compile(r"^(?:vet: )?(\S+\.go):(\d+):(\d+): (.+)$")
 _GO_PANIC = re.compile(r"^panic: (.+)$")
+
+# cargo test
+_CARGO_FAILED = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. FAILED$")
+_CARGO_SECTION = re.compile(r"^---- (.+) stdout ----$")
+_CARGO_PANIC = re.compile(r"^thread '.*' (?:\(\d+\) )?panicked at (?P<path>\S.*?):(?P<line>\d+):(?P<column>\d+):$")
+_CARGO_OPERAND = re.compile(r"^ *(?:left|right): ")  # of assert_eq! and assert_ne!
 
 # TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
 _TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
@@ -269,6 +276,37 @@ def _add_log(found: Finding, logged: dict[str, tuple[str, int, str]]) -> Finding
         return found
     path, line, message = logged[found.test]
     return Finding(message=message, path=path, line=line, test=found.test)
+
+
+def _find_cargo_failures(lines: Sequence[str]) -> list[Finding]:
+    """Return a finding for each failed test of Rust; none if this is not the output of its test runner."""
+    failed = dict.fromkeys(match[1] for line in lines if (match := _CARGO_FAILED.match(line)))
+    sections: dict[str, list[str]] = {name: [] for name in failed}
+    section: list[str] | None = None
+    for line in lines:
+        if titled := _CARGO_SECTION.match(line):
+            section = sections.get(titled[1])
+        elif line == "failures:":  # the list of names behind the sections
+            section = None
+        elif section is not None and line:
+            section.append(line)
+    return [_make_cargo_finding(name, section) for name, section in sections.items()]
+
+
+def _make_cargo_finding(test: str, lines: Sequence[str]) -> Finding:
+    """Return the first panic of a failed test; without one, its first line, such as the error that it returned."""
+    for number, line in enumerate(lines):
+        if panic := _CARGO_PANIC.match(line):
+            told = lines[number + 1 : number + 2]
+            told += [each.strip() for each in lines[number + 2 : number + 4] if _CARGO_OPERAND.match(each)]
+            return Finding(
+                message=", ".join(told) or "panicked",
+                path=panic["path"],
+                line=int(panic["line"]),
+                column=int(panic["column"]),
+                test=test,
+            )
+    return Finding(message=lines[0].removeprefix("note: ") if lines else "failed", test=test)
 
 
 def _find_tap_failures(lines: Sequence[str]) -> Iterator[Finding]:

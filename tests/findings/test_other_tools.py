@@ -75,6 +75,31 @@ def test_go_in_its_verbose_form_logs_before_the_verdict() -> None:
     assert choose_excerpt(output) == ["TestSum: got 3, want 4"]
 
 
+def test_cargo_names_failed_tests_with_their_panic_or_first_line() -> None:
+    output = (
+        "running 5 tests\ntest sums::fine ... ok\ntest sums::adds ... FAILED\ntest sums::quiet - should panic ... FAILED\n"
+        "test sums::returns ... FAILED\ntest sums::exits ... FAILED\n\nfailures:\n\n"
+        "---- sums::adds stdout ----\n\nthread 'sums::adds' (3123) panicked at src/lib.rs:9:5:\n"
+        "assertion `left == right` failed\n  left: 3\n right: 4\nstack backtrace:\n   0: std::panicking\n\n"
+        "---- sums::quiet stdout ----\nnote: test did not panic as expected at src/lib.rs:21:8\n"
+        '---- sums::returns stdout ----\nError: "no such tea"\n\n\n'
+        "failures:\n    sums::adds\n    sums::quiet\n    sums::returns\n\n"
+        "test result: FAILED. 1 passed; 4 failed\n\nerror: test failed, to rerun pass `--lib`\n"
+    )
+    assert find_findings(output) == (
+        Finding(
+            message="assertion `left == right` failed, left: 3, right: 4",
+            path="src/lib.rs",
+            line=9,
+            column=5,
+            test="sums::adds",
+        ),
+        Finding(message="test did not panic as expected at src/lib.rs:21:8", test="sums::quiet"),
+        Finding(message='Error: "no such tea"', test="sums::returns"),
+        Finding(message="failed", test="sums::exits"),
+    )
+
+
 def test_go_packages_that_do_not_compile_name_the_line() -> None:
     output = "# example.com/sums\n./sum.go:3:5: undefined: y\nFAIL\texample.com/sums [build failed]\nFAIL\n"
     assert choose_excerpt(output) == ["./sum.go:3:5: undefined: y"]
