@@ -77,8 +77,9 @@ def test_go_in_its_verbose_form_logs_before_the_verdict() -> None:
 
 def test_cargo_names_failed_tests_with_their_panic_or_first_line() -> None:
     output = (
-        "running 5 tests\ntest sums::fine ... ok\ntest sums::adds ... FAILED\ntest sums::quiet - should panic ... FAILED\n"
-        "test sums::returns ... FAILED\ntest sums::exits ... FAILED\n\nfailures:\n\n"
+        "running 5 tests\ntest sums::fine ... ok\ntest sums::adds ... FAILED\n"
+        "test sums::quiet - should panic ... FAILED\ntest sums::returns ... FAILED\n"
+        "test sums::exits ... FAILED\n\nfailures:\n\n"
         "---- sums::adds stdout ----\n\nthread 'sums::adds' (3123) panicked at src/lib.rs:9:5:\n"
         "assertion `left == right` failed\n  left: 3\n right: 4\nstack backtrace:\n   0: std::panicking\n\n"
         "---- sums::quiet stdout ----\nnote: test did not panic as expected at src/lib.rs:21:8\n"
