@@ -312,10 +312,12 @@ def test_hundred_random_kills_lose_nothing_and_settle_nothing_twice() -> None:
     settled: Counter[int] = Counter()
     with ProcessPool(3) as pool:
         forkserver = pool.submit(os.getppid).result(HANG_SECONDS)
-        futures = [pool.submit(spin, 0.001) for _ in range(2000)]
-        for future in futures:
-            future.add_done_callback(lambda future: settled.update([id(future)]))
+        futures: list[Future[int]] = []
         for _ in range(100):
+            # Idle workers that are killed again and again start after longer and longer pauses.
+            futures += [pool.submit(spin, 0.001) for _ in range(20)]
+            for future in futures[-20:]:
+                future.add_done_callback(lambda future: settled.update([id(future)]))
             with contextlib.suppress(ProcessLookupError, IndexError):
                 os.kill(random.choice(children(forkserver)), signal.SIGKILL)
             assert eventually(lambda: pool.live == 3)
