@@ -297,8 +297,8 @@ def _make_cargo_finding(test: str, lines: Sequence[str]) -> Finding:
     """Return the first panic of a failed test; without one, its first line, such as the error that it returned."""
     for number, line in enumerate(lines):
         if panic := _CARGO_PANIC.match(line):
-            told = lines[number + 1 : number + 2]
-            told += [each.strip() for each in lines[number + 2 : number + 4] if _CARGO_OPERAND.match(each)]
+            operands = (each.strip() for each in lines[number + 2 : number + 4] if _CARGO_OPERAND.match(each))
+            told = [*lines[number + 1 : number + 2], *operands]
             return Finding(
                 message=", ".join(told) or "panicked",
                 path=panic["path"],
