@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -73,6 +74,104 @@ def test_function_with_state_is_pickled_for_each_task(source: str) -> None:
     first = packer.pack(task, (), {})[0]
     assert packer.pack(task, (), {})[0] is not first
     assert not load_function(first)[1]
+
+
+COUNTED = """
+from functools import wraps
+
+def counted(function):
+    calls = []
+    @wraps(function)
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+    return call
+
+@counted
+def task(x): return x
+"""
+CLASS = """
+class Base: pass
+class Box(Base):
+    total = 0
+    @property
+    def size(self): return FACTOR
+    @staticmethod
+    def make(): return Box()
+FACTOR = 2
+def task(): return Box.make().size
+"""
+CACHED = """
+from functools import cache
+SEEN = []
+@cache
+def task(x): SEEN.append(x)
+"""
+CHANGES: list[tuple[str, Callable[[Any], object]]] = [
+    (STATEFUL[0], lambda task: task.__globals__["SEEN"].append(1)),
+    (STATEFUL[1], lambda task: task.__defaults__[0].append(1)),
+    (STATEFUL[2], lambda task: task.__globals__.update(COUNT=1)),
+    (STATEFUL[3], lambda task: task.__globals__["SEEN"].append(1)),
+    (STATEFUL[4], lambda task: setattr(task, "calls", 1)),
+    (STATEFUL[4], lambda task: setattr(task, "errors", 1)),
+    (STATEFUL[6], lambda task: task.__kwdefaults__["seen"].update(a=1)),
+    (STATEFUL[6], lambda task: setattr(task, "__kwdefaults__", {"seen": {1: 2}})),
+    (STATEFUL[7], lambda task: setattr(task.__globals__["Box"], "total", 1)),
+    (STATEFUL[7], lambda task: setattr(task.__globals__["Box"], "other", 1)),
+    (COUNTED, lambda task: task.__closure__[0].cell_contents.append(1)),
+    (COUNTED, lambda task: setattr(task.__wrapped__, "__defaults__", (1,))),
+    (CLASS, lambda task: task.__globals__.update(FACTOR=3)),
+    (CLASS, lambda task: setattr(task.__globals__["Base"], "size", 3)),
+    (CLASS, lambda task: setattr(task.__globals__["Box"], "make", staticmethod(lambda: None))),
+    (CACHED, lambda task: task.__wrapped__.__globals__["SEEN"].append(1)),
+]
+
+
+def put_in_main(task: Callable[..., Any], patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(vars(sys.modules["__main__"]), "task", task)
+    assert task.__qualname__ == "task"
+
+
+@pytest.mark.parametrize(("source", "change"), CHANGES)
+def test_function_of_the_main_module_with_state_is_pickled_again_when_it_has_changed(
+    source: str, change: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packer, task = Packer(), defined(source)
+    put_in_main(task, monkeypatch)
+    first = packer.pack(task, (), {})[0]
+    assert packer.pack(task, (), {})[0] is first
+    assert load_function(first)[1]
+    change(task)
+    second = packer.pack(task, (), {})[0]
+    assert second != first
+    assert packer.pack(task, (), {})[0] is second
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Box: pass\nBOX = Box()\ndef task(): return BOX",  # a plain pickle has the class by name only
+        "import threading\nLIMIT = bytearray(1 << 21)\ndef task(): return LIMIT",
+    ],
+)
+def test_function_of_the_main_module_whose_state_is_not_compared_is_pickled_for_each_task(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packer, task = Packer(), defined(source)
+    put_in_main(task, monkeypatch)
+    first = packer.pack(task, (), {})[0]
+    assert packer.pack(task, (), {})[0] is not first
+    assert load_function(first)[1]
+
+
+def test_partial_travels_as_its_function_with_more_arguments() -> None:
+    packer = Packer()
+    function, arguments = packer.pack(partial(divmod, 7), (2,), {})
+    assert function is packer.pack(divmod, (), {})[0]
+    assert load_arguments(arguments) == ((7, 2), {})
+    marked = partial(divmod, 7)
+    marked.note = "an attribute"  # type: ignore[attr-defined]
+    assert load_function(packer.pack(marked, (2,), {})[0])[0].note == "an attribute"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import queue
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -49,7 +49,7 @@ from paropt_exporter.executors.cluster.workers import GIT, read_versions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.worker.payload import ONCE, load_arguments, load_function
+from paropt_exporter.executors.worker.payload import LATEST, ONCE, load_arguments, load_function
 
 NAME = "paropt"
 VENV = "VIRTUAL_ENV"
@@ -57,6 +57,7 @@ SLOT_PREFIX = "paropt-slot"
 LINGER_SECONDS = 0.2  # for which a slot without work keeps its thread: the next task starts without the scheduler
 _HOLD_SECONDS = 5.0  # after which a slot lets tasks of others have its thread
 _MOST_KEPT = 1000  # functions in a worker process
+_MOST_LATEST = 8  # of them with globals, which may be large
 _SHORTEST_MEASURED_SECONDS = 0.001  # of the process pool
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 
@@ -433,14 +434,14 @@ def serve_slot(session: str, number: int) -> None:
 
 def _run_function(packed: bytes, arguments: bytes | tuple[Any, ...]) -> Any:
     """Call a function in a worker process."""
-    function, _ = _load_kept(packed) if packed[:1] == ONCE else load_function(packed)
+    load = {ONCE: _load_kept, LATEST: _load_latest}.get(packed[:1], load_function)
+    function, _ = load(packed)
     positional, keywords = load_arguments(arguments)
     return function(*positional, **keywords)
 
 
-@lru_cache(maxsize=_MOST_KEPT)
-def _load_kept(packed: bytes) -> tuple[Callable[..., Any], bool]:
-    return load_function(packed)
+_load_kept = lru_cache(maxsize=_MOST_KEPT)(load_function)
+_load_latest = lru_cache(maxsize=_MOST_LATEST)(load_function)
 
 
 def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> tuple[str, str, str]:

@@ -10,12 +10,13 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, process_time
 from typing import Any
 
 from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.worker import imports, main_module, mp_context, payload, wire
+from paropt_exporter.executors.worker import imports, main_module, mp_context, payload, run_chunk, wire
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
@@ -56,7 +57,8 @@ class _Worker:
         self._assembler = wire.Assembler(wire.MESSAGE)
         self._memory = SharedMemory(MEMORY)
         self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
-        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._functions: dict[bytes, Callable[..., Any]] = {}  # by their pickles
+        self._latest: dict[str, bytes] = {}  # the pickles of functions of which only the latest is kept, by name
         self._delay_seconds = read_run_delay()
         self._children_seconds = measure_waited_children()
         self._orphans_seconds = 0.0
@@ -203,6 +205,9 @@ class _Worker:
             return (wire.RAISED if whole else wire.LOST), packed, started, ended
 
     def _load_function(self, packed: bytes) -> Callable[..., Any]:
+        if packed[:1] == payload.CHUNK:
+            inner = packed[1:]
+            return partial(run_chunk, self._functions.get(inner) or self._load_function(inner))
         began = process_time()
         function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
@@ -210,7 +215,11 @@ class _Worker:
             main_module.keep_names()
             if len(self._functions) >= _MOST_CACHED:
                 self._functions.clear()
+                self._latest.clear()
             self._functions[packed] = function
+        if packed[:1] == payload.LATEST:  # another pickle of it has other globals, which may be large
+            self._functions.pop(self._latest.pop(function.__qualname__, b""), None)
+            self._latest[function.__qualname__] = packed
         return function
 
     def _check_results(self) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import sys
 import traceback
 from _thread import RLock
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
+from collections.abc import Callable, Sequence
+from functools import _lru_cache_wrapper, partial
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
-from paropt_exporter.executors.worker import main_module
+from paropt_exporter.executors.worker import main_module, run_chunk
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers, measure_large, share_large
+from paropt_exporter.executors.worker.pickle_cache import PickleCacheKey
 
+_PLACEHOLDER = getattr(functools, "Placeholder", object())  # since Python 3.14, for arguments in between
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
 _MOST_CACHED = 1000
-_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, type})  # whose equality is identity, or nearly
-ONCE, _AFRESH = b"1", b"0"  # before a function's pickle: whether a worker may keep the loaded function
+# Whose equality is identity, or nearly.
+_REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, _lru_cache_wrapper, type})
+# Before a function's pickle: whether a worker may keep the loaded function, keeps the latest version of it (as workers
+# of the standard executors keep the functions of `__main__`, including the changes that tasks make), or loads it for
+# each task.
+ONCE, LATEST, _AFRESH = b"1", b"2", b"0"
+CHUNK = b"c"  # before these marks: the function is called for each item of a chunk
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
@@ -92,11 +100,19 @@ class Packer:
         queue: Sequence[QueuedItem],
     ) -> Queued:
         """Return the same for a task behind a queue; its arguments may be left for `pickle_arguments`."""
+        if type(function) is partial and _is_plain_partial(function):  # its function alone may be known
+            arguments, keywords = function.args + arguments, function.keywords | keywords
+            function = function.func
+        start = b""
+        if function is run_chunk and not keywords:
+            start, function, arguments = CHUNK, arguments[0], arguments[1:]
         known = self._known.get(function) if type(function) in _REMEMBERED else None
         if known is not None and (known[1] is None or known[1].is_valid()):
             packed = known[0]
         else:
             packed = self._pack_function(function, queue)
+        if start:
+            packed = start + packed
         if keywords:
             return packed, self._pack_arguments(arguments, keywords, queue)
         for value in arguments:
@@ -159,9 +175,13 @@ class Packer:
         return share_large(self._dumps((arguments, keywords)))
 
     def _pack_function(self, function: Callable[..., Any], queue: Sequence[QueuedItem]) -> bytes:
-        key = None if self._is_importable(function) else PickleCacheKey()
-        lasts = key is None or (type(function) is FunctionType and key.add_function(function, self._is_importable))
-        packed = (ONCE if lasts else _AFRESH) + self._dumps(function)
+        key, in_main = None, False
+        if not self._is_importable(function):
+            in_main = type(function) in _REMEMBERED and main_module.defines(function)  # type: ignore[arg-type]  # its type
+            key = PickleCacheKey(self._is_importable, self._dump_plainly, allows_state=in_main)
+        lasts = key is None or key.add(function)
+        packed = (LATEST if in_main else _AFRESH) if key is not None and (key.has_state or not lasts) else ONCE
+        packed += self._dumps(function)
         if lasts:
             if len(self._known) >= _MOST_CACHED:
                 self._known.clear()
@@ -183,6 +203,16 @@ class Packer:
     def _has_module(self, module: str | None) -> bool:
         return module in sys.modules and module not in main_module.NAMES and module not in self._modules
 
+    def _dump_plainly(self, value: object) -> bytes | None:
+        """Return a pickle that differs if a value was changed; None if it may hold definitions that travel by value."""
+        if self._modules:
+            return None
+        try:
+            packed = pickle.dumps(value, _PROTOCOL)
+        except Exception:  # noqa: BLE001 -- user code runs in here
+            return None
+        return None if _MAIN in packed or _has_connections(packed) else packed
+
     def _dumps(self, value: object) -> bytes:
         if not self._modules:
             try:
@@ -203,6 +233,11 @@ def _find_equal(packed: bytes, queue: Sequence[QueuedItem]) -> bytes:
     return last if last == packed else packed
 
 
+def _is_plain_partial(function: partial[Any]) -> bool:
+    """Whether a call of it is one of its function with its arguments first."""
+    return not vars(function) and all(argument is not _PLACEHOLDER for argument in function.args)
+
+
 def _refuse(message: str) -> NoReturn:
     """Raise the error of arguments that could not be pickled, as the task in whose place this one runs."""
     raise UnpicklableError(message)
@@ -216,7 +251,10 @@ def is_plain(value: object) -> bool:
 
 def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
     """Return a packed function, and whether all tasks with the same pickle may share it."""
-    return loads(memoryview(packed)[1:]), packed[:1] == ONCE
+    if packed[:1] == CHUNK:
+        function, shared = load_function(packed[1:])
+        return partial(run_chunk, function), shared
+    return loads(memoryview(packed)[1:]), packed[:1] != _AFRESH
 
 
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -309,69 +347,3 @@ def _shorten(value: object) -> str:
     except Exception as error:  # noqa: BLE001 -- a user's __repr__
         text = f"{type(value).__name__} object ({describe(error)})"
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-_ABSENT = object()
-_PLAIN_TYPES = (int, float, complex, bool, str, bytes, NoneType)
-
-
-class PickleCacheKey:
-    """The objects on which a function's pickle depends: its parts, those of functions that it calls, their globals."""
-
-    __slots__ = ("_functions", "_globals")
-
-    def __init__(self) -> None:
-        self._functions: dict[FunctionType, tuple[CodeType, tuple[Any, ...] | None]] = {}
-        self._globals: list[tuple[dict[str, Any], str, object]] = []
-
-    def is_valid(self) -> bool:
-        """Whether each part and each name still is the same object."""
-        for function, (code, defaults) in self._functions.items():
-            if function.__code__ is not code or function.__defaults__ is not defaults or function.__dict__:
-                return False
-        for names, name, value in self._globals:  # noqa: SIM110 -- all() with a generator takes three times as long
-            if names.get(name, _ABSENT) is not value:
-                return False
-        return True
-
-    def add_function(self, function: FunctionType, is_importable: Callable[[Any], bool]) -> bool:
-        """Add a function's dependencies; return False if it has state, so that each task needs a copy of its own.
-
-        State is a closure, an attribute, a mutable default or global, and a global that the function sets. Plain values
-        and objects that are importable are not.
-        """
-        if function in self._functions:
-            return True
-        defaults = function.__defaults__
-        if function.__closure__ or function.__dict__ or function.__kwdefaults__:
-            return False
-        if any(type(value) not in _PLAIN_TYPES for value in defaults or ()):
-            return False
-        self._functions[function] = function.__code__, defaults
-        return all(self._add_code(function, code, is_importable) for code in _iter_code(function.__code__))
-
-    def _add_code(self, function: FunctionType, code: CodeType, is_importable: Callable[[Any], bool]) -> bool:
-        if _sets_globals(code):
-            return False
-        for name in code.co_names:  # includes the names of attributes, which does no harm
-            value = function.__globals__.get(name, _ABSENT)
-            self._globals.append((function.__globals__, name, value))
-            if value is _ABSENT or type(value) in _PLAIN_TYPES or is_importable(value):
-                continue
-            if type(value) is not FunctionType or not self.add_function(value, is_importable):
-                return False
-        return True
-
-
-def _iter_code(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if type(constant) is CodeType:
-            yield from _iter_code(constant)
-
-
-@lru_cache(_MOST_CACHED)  # a function with state is looked at for each task
-def _sets_globals(code: CodeType) -> bool:
-    import dis
-
-    return any(step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") for step in dis.get_instructions(code))
