@@ -148,20 +148,22 @@ def test_function_of_the_main_module_with_state_is_pickled_again_when_it_has_cha
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "change"),
     [
-        "class Box: pass\nBOX = Box()\ndef task(): return BOX",  # a plain pickle has the class by name only
-        "import threading\nLIMIT = bytearray(1 << 21)\ndef task(): return LIMIT",
+        # A plain pickle has the class by its name only.
+        ("class Box: pass\nBOX = Box()\ndef task(): return BOX", lambda names: setattr(names["BOX"], "size", 1)),
+        ("TABLE = bytearray(1 << 21)\ndef task(): return TABLE", lambda names: names["TABLE"].append(1)),
     ],
 )
-def test_function_of_the_main_module_whose_state_is_not_compared_is_pickled_for_each_task(
-    source: str, monkeypatch: pytest.MonkeyPatch
+def test_change_of_state_that_is_not_compared_reaches_the_next_task(
+    source: str, change: Callable[[dict[str, Any]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packer, task = Packer(), defined(source)
     put_in_main(task, monkeypatch)
     first = packer.pack(task, (), {})[0]
-    assert packer.pack(task, (), {})[0] is not first
     assert load_function(first)[1]
+    change(task.__globals__)
+    assert packer.pack(task, (), {})[0] != first
 
 
 def test_partial_travels_as_its_function_with_more_arguments() -> None:

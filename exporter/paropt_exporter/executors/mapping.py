@@ -35,8 +35,12 @@ def map_in_order(
     timeout: float | None,
     chunksize: int,
     buffersize: int | None,
+    takes_chunks: bool = False,
 ) -> Iterator[T]:
-    """Submit all chunks now, or the first `buffersize`. The iterator returns results in order and cancels the rest."""
+    """Submit all chunks now, or the first `buffersize`. The iterator returns results in order and cancels the rest.
+
+    `takes_chunks`: if `chunksize` is above 1, `submit` makes a task of the function and a chunk that calls it for each.
+    """
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     check_buffersize(buffersize)
@@ -46,7 +50,8 @@ def map_in_order(
         futures = (submit(function, *arguments) for arguments in items)
         return _iter_results(futures, deadline, buffersize)
     chunks = iter(lambda: tuple(islice(items, chunksize)), ())
-    lists = _iter_results((submit(run_chunk, function, chunk) for chunk in chunks), deadline, buffersize)
+    call = (function,) if takes_chunks else (run_chunk, function)
+    lists = _iter_results((submit(*call, chunk) for chunk in chunks), deadline, buffersize)
     return (result for results in lists for result in _iter_dropping(results))
 
 

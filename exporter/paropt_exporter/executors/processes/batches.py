@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.payload import Queued, UnpickledArguments
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers
 
 # A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
 # together, and no more results than the pipe has room for.
@@ -41,20 +41,26 @@ class Durations:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[bytes, float] = {}
+        self._seconds: dict[bytes | int, float] = {}
 
     def learn(self, function: bytes, total_seconds: float, count: int) -> None:
         """Take in that `count` tasks of a function took `total_seconds` together."""
         if not count:
             return
+        key = _get_key(function)
         seconds = _OVERHEAD_SECONDS + total_seconds / count
-        known = self._seconds.get(function)
+        known = self._seconds.get(key)
         if known is None and len(self._seconds) >= _MOST_FUNCTIONS:
             self._seconds.clear()
-        self._seconds[function] = seconds if known is None else known + _NEWEST_WEIGHT * (seconds - known)
+        self._seconds[key] = seconds if known is None else known + _NEWEST_WEIGHT * (seconds - known)
 
     def get_expected(self, function: bytes) -> float:
-        return self._seconds.get(function, _UNKNOWN_SECONDS)
+        return self._seconds.get(_get_key(function), _UNKNOWN_SECONDS)
+
+
+def _get_key(function: bytes) -> bytes | int:
+    """Return a key that keeps no large pickle alive, and takes no time to compare."""
+    return function if len(function) < LARGE_BYTES else hash(function)
 
 
 def take_batch(

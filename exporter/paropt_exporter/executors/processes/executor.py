@@ -14,11 +14,12 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.future import TaskFuture, get_label
-from paropt_exporter.executors.mapping import map_in_order
+from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
 from paropt_exporter.executors.processes.worker_thread import run_worker
 from paropt_exporter.executors.worker import main_module
+from paropt_exporter.executors.worker.payload import MappedFunction
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -138,9 +139,20 @@ class ProcessPool(Executor):
     ) -> Iterator[T]:
         """Map like `Executor.map`. Short tasks travel together anyway; a `chunksize` helps if the arguments are tiny.
 
-        `buffersize`: the most chunks that are submitted ahead of the consumer; None: all.
+        The function is pickled once. `buffersize`: the most chunks that are submitted ahead of the consumer; None: all.
         """
-        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        if has_own_submit(self, ProcessPool):
+            return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        mapped: Any = MappedFunction(fn, get_label(fn), in_chunks=chunksize > 1)
+        return map_in_order(
+            self.submit,
+            mapped,
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            takes_chunks=True,
+        )
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the number of workers and return at once.

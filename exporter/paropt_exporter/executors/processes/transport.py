@@ -16,6 +16,7 @@ from typing import Any
 from paropt_exporter.descriptors import check_reserve
 from paropt_exporter.executors.processes.forkservers import ForkServers, is_stream
 from paropt_exporter.executors.worker import forkserver, mp_context, payload, wire
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -40,6 +41,7 @@ class WorkerConnection:
     def __init__(self, forkservers: ForkServers) -> None:
         self._open: list[int] = []
         self._outbox: list[memoryview] = []
+        self._sent_function = b""  # the last large one, which the worker has by now
         self._memory: SharedMemory | None = None
         try:
             self._socket, theirs = socket.socketpair()
@@ -118,12 +120,12 @@ class WorkerConnection:
 
     def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
-        body = marshal.dumps((number, tasks))
+        body = marshal.dumps((number, [(self._shorten(function), arguments) for function, arguments in tasks]))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])
 
     def send_task(self, number: int, task: payload.Packed, *, profiled: bool) -> bool:
         """Send one task, whose result comes through the socket; return False as `send_batch` does."""
-        function, arguments = task
+        function, arguments = self._shorten(task[0]), task[1]
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
@@ -134,6 +136,15 @@ class WorkerConnection:
             form, rest = wire.PICKLED, arguments.join()
         head = wire.MESSAGE.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
         return self._send([head + wire.ONE.pack(number, len(function), profiled, form) + function, rest])
+
+    def _shorten(self, function: bytes) -> bytes:
+        """Return a pickled function, or nothing if it is large and the last large one that was sent."""
+        if len(function) < LARGE_BYTES:
+            return function
+        if function is self._sent_function:
+            return b""
+        self._sent_function = function
+        return function
 
     def _send(self, parts: list[bytes]) -> bool:
         try:

@@ -18,7 +18,7 @@ from paropt_exporter.errors import describe, drop_first_frame
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.worker import imports, main_module, mp_context, payload, run_chunk, wire
 from paropt_exporter.executors.worker.orphans import Orphans
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
 # A worker's descriptors: socket to its pool, claims, pipe for results of a batch, shared memory, multiprocessing's
@@ -58,6 +58,7 @@ class _Worker:
         self._memory = SharedMemory(MEMORY)
         self._frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
         self._functions: dict[bytes, Callable[..., Any]] = {}  # by their pickles
+        self._sent_function = b""  # the last large one; a task without a function has it
         self._latest: dict[str, bytes] = {}  # the pickles of functions of which only the latest is kept, by name
         self._delay_seconds = read_run_delay()
         self._children_seconds = measure_waited_children()
@@ -129,7 +130,8 @@ class _Worker:
 
     def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
         begun, cpu, unloaded = monotonic(), process_time(), 0
-        for function, arguments in tasks:
+        functions = [self._receive_function(function) for function, _ in tasks]  # also of tasks that are taken back
+        for function, (_, arguments) in zip(functions, tasks, strict=True):
             if not wire.claim_task(CLAIMS):
                 break  # the pool took the others back
             outcome = self._run_task(function, arguments)
@@ -147,7 +149,7 @@ class _Worker:
 
     def _run_one(self, body: memoryview) -> None:
         number, size, profiled, form = wire.ONE.unpack_from(body)
-        function = bytes(body[wire.ONE.size : wire.ONE.size + size])
+        function = self._receive_function(bytes(body[wire.ONE.size : wire.ONE.size + size]))
         arguments = self._get_arguments(form, body[wire.ONE.size + size :])
         meter = Meter() if profiled else None
         cpu = process_time()
@@ -172,6 +174,15 @@ class _Worker:
         if isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
             kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
         self._send_reply(number, kind, reply, started, ended, cpu, delay, memory)
+
+    def _receive_function(self, function: bytes) -> bytes:
+        if not function:
+            return self._sent_function
+        if len(function) < LARGE_BYTES:
+            return function
+        if function != self._sent_function:  # otherwise each look-up would compare the two
+            self._sent_function = function
+        return self._sent_function
 
     def _get_arguments(self, form: int, body: memoryview) -> payload.Arguments | memoryview:
         if form == wire.MARSHALLED:

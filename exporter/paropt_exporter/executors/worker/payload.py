@@ -50,6 +50,22 @@ class UnpickledArguments:
 Queued = tuple[bytes, Arguments | UnpickledArguments]
 
 
+class MappedFunction:
+    """The function of a `map`, which is pickled once: as it is when the first of the map's tasks is submitted."""
+
+    def __init__(self, function: Callable[..., Any], label: str, *, in_chunks: bool) -> None:
+        """Make one. `in_chunks`: a task calls it for each tuple of arguments in a chunk."""
+        self.__qualname__ = label
+        self._function, self._in_chunks = function, in_chunks
+        self._packed: bytes | None = None
+
+    def pack(self, packer: Packer) -> bytes:
+        if self._packed is None:
+            packed = packer.pack_function(self._function)
+            self._packed = CHUNK + packed if self._in_chunks else packed
+        return self._packed
+
+
 class QueuedItem(Protocol):
     """An entry of a pool's queue."""
 
@@ -85,6 +101,7 @@ class Packer:
     def __init__(self) -> None:
         self._known: dict[Callable[..., Any], tuple[bytes, PickleCacheKey | None]] = {}  # None: its pickle is its name
         self._modules: set[str] = set()
+        self._last_large = b""  # the last large pickle of a function
 
     def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
         """Return the function for `load_function`, and the arguments. UnpicklableError if they can't be pickled."""
@@ -94,7 +111,7 @@ class Packer:
 
     def pack_queued(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | MappedFunction,
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         queue: Sequence[QueuedItem],
@@ -103,22 +120,20 @@ class Packer:
         if type(function) is partial and _is_plain_partial(function):  # its function alone may be known
             arguments, keywords = function.args + arguments, function.keywords | keywords
             function = function.func
-        start = b""
-        if function is run_chunk and not keywords:
-            start, function, arguments = CHUNK, arguments[0], arguments[1:]
-        known = self._known.get(function) if type(function) in _REMEMBERED else None
-        if known is not None and (known[1] is None or known[1].is_valid()):
-            packed = known[0]
-        else:
-            packed = self._pack_function(function, queue)
-        if start:
-            packed = start + packed
+        packed = function.pack(self) if isinstance(function, MappedFunction) else self.pack_function(function)
         if keywords:
             return packed, self._pack_arguments(arguments, keywords, queue)
         for value in arguments:
             if not is_plain(value):
                 return packed, self._pack_arguments(arguments, keywords, queue)
         return packed, arguments
+
+    def pack_function(self, function: Callable[..., Any]) -> bytes:
+        """Return the function for `load_function`, from the cache if nothing on which it depends has changed."""
+        known = self._known.get(function) if type(function) in _REMEMBERED else None
+        if known is not None and (known[1] is None or known[1].is_valid()):
+            return known[0]
+        return self._pack_function(function)
 
     def pickle_arguments(self, queued: Queued, label: str) -> Packed:
         """Return a task with its arguments pickled. If they can't be, return one that raises the error in a worker."""
@@ -174,7 +189,7 @@ class Packer:
                 return pieces
         return share_large(self._dumps((arguments, keywords)))
 
-    def _pack_function(self, function: Callable[..., Any], queue: Sequence[QueuedItem]) -> bytes:
+    def _pack_function(self, function: Callable[..., Any]) -> bytes:
         key, in_main = None, False
         if not self._is_importable(function):
             in_main = type(function) in _REMEMBERED and main_module.defines(function)  # type: ignore[arg-type]  # its type
@@ -187,7 +202,11 @@ class Packer:
                 self._known.clear()
             self._known[function] = packed, key
             return packed
-        return _find_equal(packed, queue) if len(packed) >= LARGE_BYTES else packed
+        if len(packed) < LARGE_BYTES:
+            return packed
+        if packed != self._last_large:  # a queue must not hold a copy of a script's globals for each task
+            self._last_large = packed
+        return self._last_large
 
     def _is_importable(self, value: Any) -> bool:
         """Whether a worker can import a function, class or module by its name."""
@@ -222,15 +241,6 @@ class Packer:
             if _MAIN not in packed and not _has_connections(packed):
                 return packed
         return _dumps_by_value(value, self._modules)
-
-
-def _find_equal(packed: bytes, queue: Sequence[QueuedItem]) -> bytes:
-    """Return the last queued function if it is the same: a queue must not hold a copy of a script's globals a task."""
-    try:
-        last = queue[-1].packed[0]
-    except IndexError:
-        return packed
-    return last if last == packed else packed
 
 
 def _is_plain_partial(function: partial[Any]) -> bool:

@@ -26,7 +26,7 @@ _FIXED = frozenset({
 
 
 class PickleCacheKey:
-    """The objects on which a function's pickle depends: its parts, those of what it calls, their globals.
+    """The objects on which a function's pickle depends: its parts, those of functions that it calls, their globals.
 
     Functions, classes and constants are compared by identity. Other values, such as lists, are compared by a plain
     pickle of them, which takes a hundredth of the time of a pickle by value.
