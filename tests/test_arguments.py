@@ -95,7 +95,7 @@ def test_item_named_like_the_place_of_arguments_stays_an_item(tmp_path: Path) ->
 @pytest.mark.parametrize("word", ["{items}", "a{item}"])
 def test_argument_that_reads_like_an_item_is_rejected(tmp_path: Path, word: str) -> None:
     stage = configs.stage(run='"lint {args} {items}"', items="{list: [a]}")
-    with pytest.raises(UsageError, match=r"mean something in paropt\.yml only"):
+    with pytest.raises(UsageError, match=r"have a meaning only in paropt\.yml"):
         planned(tmp_path, stage, arguments=(word,))
 
 

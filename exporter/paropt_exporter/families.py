@@ -124,7 +124,10 @@ RUN_PREDICTED_END = _gauge(
 )
 
 STAGE_DURATION = _histogram(
-    "paropt_stage_duration_seconds", "From a stage's first task's start to its last attempt's end.", "lane", "stage"
+    "paropt_stage_duration_seconds",
+    "Time from the start of a stage's first task to the end of its last attempt.",
+    "lane",
+    "stage",
 )
 STAGE_LAST_DURATION = _gauge(
     "paropt_stage_last_duration_seconds", "Duration of the stage in its last run; absent until known.", "lane", "stage"
@@ -134,7 +137,7 @@ STAGE_LAST_RESULT = _gauge(
 )
 STAGE_RUNS = _counter("paropt_stage_runs_total", "Executions of a stage.", "lane", "stage", "result", resumes=True)
 STAGE_RUNNING = _gauge("paropt_stage_running", "1 while the stage runs.", "lane", "stage")
-STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Tasks ended over tasks planned.", "lane", "stage")
+STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Ended tasks divided by planned tasks.", "lane", "stage")
 STAGE_CPU = _counter(
     "paropt_stage_cpu_seconds_total",
     "CPU time of the stage's tasks and all their descendants, up to the scrape.",
@@ -148,7 +151,7 @@ STAGE_INFO = _gauge("paropt_stage_info", "Always 1; number and pool of a stage."
 
 TASK_DURATION = _histogram("paropt_task_duration_seconds", "Duration of one attempt of a task.", "lane", "stage")
 TASK_QUEUE_WAIT = _histogram(
-    "paropt_task_queue_wait_seconds", "From when a task could have run to its start.", "lane", "stage"
+    "paropt_task_queue_wait_seconds", "Time from when a task could have run to its start.", "lane", "stage"
 )
 TASK_ATTEMPTS = _counter(
     "paropt_task_attempts_total", "Attempts of tasks, retries too.", "lane", "stage", "result", resumes=True
@@ -184,7 +187,7 @@ POOL_RUN_DELAY = _counter(
 POOL_RESIZES = _counter("paropt_pool_resizes_total", "Changes of the pool's target.", "pool", "direction", "reason")
 POOL_DEATHS = _counter(
     "paropt_pool_worker_deaths_total",
-    "Workers that exited unexpectedly, or (stopped) with a task that was stopped.",
+    "Workers that exited unexpectedly, or (stopped) because their task was stopped.",
     "pool",
     "cause",
 )
@@ -238,7 +241,7 @@ SLA_PREDICTED_END = _gauge(
 )
 SLA_PREDICTED_RATIO = _gauge(
     "paropt_sla_predicted_ratio",
-    "Duration that the running stage is expected to reach over its limit; absent while no end is expected.",
+    "Expected duration of the running stage divided by its limit; absent while no end is expected.",
     "lane",
     "stage",
 )
@@ -319,13 +322,13 @@ DELIVERY_FAILING = _gauge(
 )
 WEB_CONFIG_RELOADS = _counter(
     "paropt_exporter_web_config_reloads_total",
-    "Changes of the web config that were loaded, or refused as invalid or as less protection.",
+    "Changes of the web config that were loaded, or refused as invalid or less protective.",
     "result",
 )
 WEB_CONFIG_RELOAD_SUCCESSFUL = _gauge(
     "paropt_web_config_last_reload_successful",
-    "1 if the web config was loaded when it was last read, 0 if its change was refused and the config before stays in "
-    "force; absent without a web config.",
+    "1 if the web config was loaded when it was last read, 0 if its change was refused and the previous config stays "
+    "in use; absent without a web config.",
 )
 CONFIG_RELOADS = _counter(
     "paropt_exporter_config_reloads_total",
@@ -334,7 +337,7 @@ CONFIG_RELOADS = _counter(
 )
 CONFIG_RELOAD_SUCCESSFUL = _gauge(
     "paropt_config_last_reload_successful",
-    "1 if paropt.yml was loaded when it was last read, 0 if it was refused and the config before stays in force.",
+    "1 if paropt.yml was loaded when it was last read, 0 if it was refused and the previous config stays in use.",
 )
 CONFIG_RELOAD_SUCCESS = _gauge(
     "paropt_config_last_reload_success_timestamp_seconds",

@@ -175,6 +175,6 @@ def _build_overspent_firing(lane: str, percent: str) -> Firing:
         labels=_lane_labels(lane),
         description=(
             f"In lane {lane} (project shop) {percent} of the stage checks of the last 30d broke their limit. The "
-            "target is 0.99 within their limits. This resolves after three days without another one."
+            "target is 0.99 within their limits. This resolves after three days without another broken limit."
         ),
     )

@@ -17,8 +17,8 @@ def iter_stories() -> Iterator[Story]:
             severity="warning",
             labels=POOL,
             description=(
-                "The controller of pool commands (project shop) on build-1:10178 has had no query result that it may "
-                "believe for 5 minutes. The pool keeps its size."
+                "The controller of pool commands (project shop) on build-1:10178 has had no valid query result for 5 "
+                "minutes. The pool keeps its size."
             ),
         ),
         others=[series(families.CONTROL_FLAPPING, POOL)],
@@ -32,7 +32,7 @@ def iter_stories() -> Iterator[Story]:
             labels=POOL,
             description=(
                 "The size of pool commands (project shop) on build-1:10178 changed direction so often within an hour "
-                "that it goes down no more until the hour is over."
+                "that it does not go down until the hour is over."
             ),
         ),
         others=[series(families.CONTROL_BLIND, POOL)],
@@ -226,8 +226,8 @@ def _iter_dropped_stories() -> Iterator[Story]:
         severity="warning",
         labels=labels,
         description=(
-            "The observer history of the exporter on build-1:10178 (project shop) failed to take records in the last "
-            "15 minutes: it lacks these records."
+            "The observer history of the exporter on build-1:10178 (project shop) could not process records in the "
+            "last 15 minutes, and lacks them."
         ),
     )
     yield Story(

@@ -255,8 +255,7 @@ def _dying() -> Iterator[Story]:
             severity="warning",
             labels=_on(host),
             description=(
-                f"At least {count} workers of pool commands (project shop) on {host} ended unasked in the last 15 "
-                "minutes."
+                f"At least {count} workers of pool commands (project shop) on {host} died in the last 15 minutes."
             ),
         )
 

@@ -11,7 +11,7 @@ from paropt_exporter.families import Family
 
 _WHERE = "Stage unit_tests of lane standard (project shop) on build-1:10178"
 _LANE_WHERE = "Lane standard (project shop) on build-1:10178"
-_UNTIL = "This resolves 15 minutes after it is kept again."
+_UNTIL = "This resolves 15 minutes after the limit is kept again."
 
 
 def iter_stories() -> Iterator[Story]:

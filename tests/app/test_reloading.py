@@ -52,7 +52,7 @@ def test_a_file_that_stays_is_not_read(path: Path) -> None:
 def test_a_changed_file_is_read_once(path: Path) -> None:
     file, taker = ConfigFile(path, FakeClock()), Taker()
     path.write_text(GOOD.replace("one", "another"))
-    assert taker.look(file) == ["paropt.yml has changed: it is in force from the next run on"]
+    assert taker.look(file) == ["paropt.yml has changed: it applies from the next run on"]
     assert taker.stages == ["another"]
     assert taker.look(file) == []
     assert file.reloads() == {"success": 1, "failure": 0}
@@ -60,7 +60,7 @@ def test_a_changed_file_is_read_once(path: Path) -> None:
 
 def test_unchanged_file_that_is_asked_for_is_not_said_to_have_changed(path: Path) -> None:
     file, taker = ConfigFile(path, FakeClock()), Taker()
-    assert taker.look(file, asked=True) == ["paropt.yml was read again: it is in force from the next run on"]
+    assert taker.look(file, asked=True) == ["paropt.yml was read again: it applies from the next run on"]
     path.write_text(BAD)
     taker.look(file)
     assert taker.look(file, asked=True)[0].startswith("paropt.yml was read again and can't be used")
@@ -84,7 +84,7 @@ def test_unusable_file_is_reported_once(path: Path, text: str | None) -> None:
     else:
         path.write_text(text)
     first, *faults = taker.look(file)
-    assert first == "paropt.yml has changed and can't be used: the one before stays in force"
+    assert first == "paropt.yml has changed and can't be used: the previous one stays in use"
     assert all(str(path) in fault for fault in faults)
     assert taker.look(file) == []
     assert file.reloads() == {"success": 0, "failure": 1}

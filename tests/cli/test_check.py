@@ -48,7 +48,7 @@ def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
         ),
         ({"run": "./missing"}, "there is no program './missing': install it, or correct the path"),
         ({"run": "./folder"}, "'./folder' is a directory: name a program"),
-        ({"run": "./plain"}, "'./plain' may not be executed: chmod +x it"),
+        ({"run": "./plain"}, "'./plain' is not executable: chmod +x it"),
         ({"run": "'true'", "cwd": "gone"}, "cwd: there is no folder gone: create it, or correct the path"),
         ({"run": "sh", "env": "{PATH: /nowhere}"}, "'sh' is not on PATH: install it, or correct the command"),
         (

@@ -152,7 +152,7 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
     [
         ("lanes: {standard: {strategy: treads}}", "sequential, dask, found 'treads': did you mean 'thread'?"),
         ("lanes: {a: {workers: 1001}}", "lanes.a.workers: expected a number of at most 1000"),
-        ("lanes: {a: {workers: {min: 4, max: 2}}}", "lanes.a.workers: min, start and max must not fall: 4, 2"),
+        ("lanes: {a: {workers: {min: 4, max: 2}}}", "lanes.a.workers: expected min <= start <= max, found 4, 2"),
         ("lanes: {a: {workers: fast}}", "lanes.a.workers: expected auto, a number of workers, or a mapping"),
         ("lanes: {a: {strategy: sequential, workers: 4}}", "sequential runs one task at a time"),
         ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),

@@ -51,12 +51,12 @@ def test_quarantine_of_a_file_that_is_gone_is_a_line(tmp_path: Path) -> None:
         ("quarantine: [{item: a, owner: anna, until: 2026-12-24}]", "the stage has no items to put in quarantine"),
         (
             "items: {list: [a]}, quarantine: [{item: b, owner: anna, until: 2026-12-24}]",
-            "'b' is none of the stage's items",
+            "'b' is not an item of the stage",
         ),
         (
             "items: {list: [a]}, quarantine: "
             "[{item: a, owner: anna, until: 2026-12-24}, {item: a, owner: bob, until: 2026-12-25}]",
-            "'a' is in quarantine already",
+            "'a' is already in quarantine",
         ),
         ("items: {list: [a]}, quarantine: [{item: a, until: 2026-12-24}]", "'owner' is missing"),
         ("items: {list: [a]}, quarantine: [{item: a, owner: anna}]", "'until' is missing"),

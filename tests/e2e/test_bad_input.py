@@ -33,7 +33,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["generate", "nope"], ["'nope'", "schema"]),
         (["generate"], ["alerts, fleet", "--out DIR"]),  # it would replace a project's own docs/runbook.md
         (["sla", "--lane", "nope"], ["'nope'", "docs, standard, heavy"]),
-        (["sla", "--quantile", "2"], ["--quantile", "'2'", "above 0 up to 1"]),
+        (["sla", "--quantile", "2"], ["--quantile", "'2'", "over 0 and at most 1"]),
         (["sla", "--margin", "-1"], ["--margin"]),
         (["sla", "--write"], ["--write", "nothing to change"]),
         (["nope"], ["'nope'", "--help"]),

@@ -119,7 +119,7 @@ def test_ci_implies_once_and_says_so_in_a_line(good: Path) -> None:
     ended = run(good, projects.ANY_PORT, CI="true")
     assert ended.returncode == 0
     assert (
-        len([line for line in ended.stderr.splitlines() if "CI is set: ending with the lane (--no-once" in line]) == 1
+        len([line for line in ended.stderr.splitlines() if "CI is set: exiting after the lane (--no-once" in line]) == 1
     )
 
 

@@ -59,7 +59,7 @@ def test_kill_9_leaves_no_orphan_and_the_next_start_reports_it(killed: Path) -> 
         samples = projects.scraped(projects.url(killed))
         command.stop()
     (told,) = (line for line in projects.messages(killed).splitlines() if "was interrupted" in line)
-    assert "the run of standard begun 20" in told
+    assert "the run of standard that began 20" in told
     assert "under_way" in told
     assert "in_python" in told
     assert "done_before" not in told

@@ -65,7 +65,7 @@ def test_changed_config_is_in_force_from_the_next_run_on(tmp_path: Path) -> None
         assert seen(url, "paropt_sla_limit_seconds", "standard", "unit") is None
         assert (runs_of(url, "lint") or 0) >= 1
         command.stop()
-    assert "paropt.yml has changed: it is in force from the next run on" in projects.messages(tmp_path)
+    assert "paropt.yml has changed: it applies from the next run on" in projects.messages(tmp_path)
 
 
 def test_faulty_config_is_rejected_once_and_the_old_one_stays(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_faulty_config_is_rejected_once_and_the_old_one_stays(tmp_path: Path) ->
         assert (seen(url, LOADED) or 0) > (started or 0) > 0
         command.stop()
     told = projects.messages(tmp_path)
-    assert told.count("paropt.yml has changed and can't be used: the one before stays in force") == 1
+    assert told.count("paropt.yml has changed and can't be used: the previous one stays in use") == 1
     assert "stages[0].runs: " in told
 
 
@@ -105,7 +105,7 @@ def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
         replace_config(tmp_path, UNIT, lanes="web: {max_requests: 7}")
         eventually("it is read", lambda: seen(url, RELOADS, "success") == 1)
         command.stop()
-    assert "web: changed too, which takes effect at the next start of the exporter" in projects.messages(tmp_path)
+    assert "web: changed too, but takes effect only when the exporter is restarted" in projects.messages(tmp_path)
 
 
 def test_hangup_reads_the_config_of_a_service_at_once(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_second_serve_is_refused_with_one_line(served: ServeProcess) -> None:
     second = run(served.runtime.parent, "serve", "--web.listen-address=127.0.0.1:0", **served.environment)
     assert served.process is not None
     other = f"another `paropt-exporter serve` (pid {served.process.pid})"
-    assert (second.returncode, second.stderr) == (2, f"paropt-exporter: {other} serves {served.runtime} already\n")
+    assert (second.returncode, second.stderr) == (2, f"paropt-exporter: {other} already serves {served.runtime}\n")
     assert get(served.url)[0] == 200
 
 

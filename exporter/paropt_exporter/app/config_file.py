@@ -52,13 +52,13 @@ class ConfigFile:
             self.last_reload = replace(self.last_reload, successful=False)
             self._reloads[_FAILURE] += 1
             faults = error.faults if isinstance(error, ConfigError) else (str(error),)
-            say(f"{what} and can't be used: the one before stays in force")
+            say(f"{what} and can't be used: the previous one stays in use")
             for fault in faults:
                 say(fault)
         else:
             self.last_reload = LastReload(success_timestamp_seconds=self._clock.wall())
             self._reloads[_SUCCESS] += 1
-            say(f"{what}: it is in force from the next run on")
+            say(f"{what}: it applies from the next run on")
 
     def reloads(self) -> Mapping[str, int]:
         """Return how often a changed file was loaded and rejected, by result. Any thread may call it."""

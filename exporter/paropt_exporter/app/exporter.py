@@ -81,7 +81,7 @@ def run_exporter(setup: LaneSetup) -> int:
 def _format_interrupted(interrupted: InterruptedRun) -> str:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(interrupted.started_timestamp_seconds))
     stages = ", ".join(interrupted.running) or "no stage"
-    return f"the run of {interrupted.lane} begun {began} was interrupted: {stages} running (again: --failed)"
+    return f"the run of {interrupted.lane} that began {began} was interrupted: {stages} running (again: --failed)"
 
 
 def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
@@ -282,7 +282,7 @@ class Exporter:
         _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
-            self._screen.say(f"{', '.join(changed)}: changed too, which takes effect at the next start of the exporter")
+            self._screen.say(f"{', '.join(changed)}: changed too, but takes effect only when the exporter is restarted")
         self._config, self._planner, self._next_plan = config, self._make_planner(config), None
         self._control_state.reconfigure(shape.workers, get_pool_names(shape))
         if self._order_socket is not None:

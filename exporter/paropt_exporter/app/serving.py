@@ -127,7 +127,7 @@ class _Lock:
             os.close(self._descriptor)
             pid = words[0] if words else "unknown"
             raise UsageError(
-                f"another `paropt-exporter serve` (pid {pid}) serves {self._path.parent} already"
+                f"another `paropt-exporter serve` (pid {pid}) already serves {self._path.parent}"
             ) from None
         if end and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
             self.awaited = frozenset(int(word) for word in words[1:] if word.isdecimal())

@@ -399,7 +399,7 @@ class FileEvents:
             try:
                 self._wait_for_events(idle)
             except OSError as error:  # the limit of inotify watches, or a file system without events
-                self._say(f"--watch: no events of files ({error}): looking every {_POLL_SECONDS:g} s")
+                self._say(f"--watch: no file events ({error}): checking every {_POLL_SECONDS:g} s")
                 self._ready.set()
                 while not self._stop.wait(_POLL_SECONDS):
                     self._on_burst()

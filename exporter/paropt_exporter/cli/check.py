@@ -156,7 +156,7 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
     elif not file.exists():
         yield f"there is no program {program!r}: install it, or correct the path"
     elif not os.access(file, os.X_OK):
-        yield f"{program!r} may not be executed: chmod +x it"
+        yield f"{program!r} is not executable: chmod +x it"
 
 
 def _suggest_remedy(program: str) -> str:
@@ -204,7 +204,7 @@ def _warn_ended_quarantines(stages: list[Stage]) -> Iterator[str]:
         for each in stage.quarantine:
             if is_over(each, today):
                 yield (
-                    f"{stage.name}: the quarantine of {each.item} ended on {each.until}, so that its failures count: "
+                    f"{stage.name}: the quarantine of {each.item} ended on {each.until}, so its failures count again: "
                     f"remove it, or ask {each.owner}"
                 )
 
@@ -304,8 +304,8 @@ def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 def _format_unstoppable(stage: str, when: str, lanes: list[str]) -> str:
     return (
-        f"stage {stage!r} in lane {', '.join(lanes)}: a Python function in a thread can't be stopped {when}, it is "
-        "abandoned and runs on: use strategy process, or run it as a command"
+        f"stage {stage!r} in lane {', '.join(lanes)}: a Python function in a thread can't be stopped {when}: it is "
+        "abandoned and keeps running. Use strategy process, or run it as a command"
     )
 
 

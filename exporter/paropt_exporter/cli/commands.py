@@ -486,7 +486,7 @@ def _run_lane(flags: Flags) -> int:
     if once is None:
         once = bool(os.environ.get("CI")) and flags.every is None and not flags.watch
         if once:
-            watching.inform("CI is set: ending with the lane (--no-once serves on)")
+            watching.inform("CI is set: exiting after the lane (--no-once keeps serving)")
     with ExitGuard() as guard:
         try:
             _reject_conflicting_flags(flags, once=once)

@@ -209,7 +209,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--once",
         action=argparse.BooleanOptionalAction,
-        help="exit when the lane has ended (default if $CI is set), or go on serving its metrics",
+        help="exit when the lane has ended (default if $CI is set), instead of serving its metrics until Ctrl-C",
     )
     run.add_argument(
         "--every",
@@ -546,7 +546,7 @@ def _add_sla_flags(sla: Parser) -> None:
         type=_parse_ratio,
         default=0.95,
         metavar="Q",
-        help="the quantile of the durations, above 0 up to 1 (default: 0.95)",
+        help="the quantile of the durations, over 0 and at most 1 (default: 0.95)",
     )
     sla.add_argument(
         "--margin",
@@ -581,7 +581,7 @@ def _add_generate_flags(generate: Parser) -> None:
         nargs="*",
         metavar="WHAT",
         help="alerts (Prometheus rules), fleet (rules for many hosts), dashboards (for Grafana), deploy (Kubernetes "
-        "objects), docs (metrics and runbook), schema (of paropt.yml and the host config); all with --out alone",
+        "objects), docs (metrics and runbook), schema (of paropt.yml and the host config); with --out and no WHAT, all",
     )
     generate.add_argument(
         "--out",
@@ -601,11 +601,11 @@ def _add_generate_flags(generate: Parser) -> None:
         "--datasource-uid", metavar="UID", help="Grafana's data source (default: chosen in Grafana, by a variable)"
     )
     chosen.add_argument(
-        "--runbook-url", metavar="URL", help="where you publish docs/runbook.md (default: alerts carry no link)"
+        "--runbook-url", metavar="URL", help="where you publish docs/runbook.md (default: alerts have no link)"
     )
-    chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: alerts carry no link)")
+    chosen.add_argument("--grafana-url", metavar="URL", help="where your Grafana is (default: alerts have no link)")
     chosen.add_argument(
-        "--sla-target", metavar="RATIO", help="the wanted ratio of SLA checks within their limit (default: 0.99)"
+        "--sla-target", metavar="RATIO", help="the target ratio of SLA checks within their limit (default: 0.99)"
     )
     chosen.add_argument(
         "--format",
@@ -625,7 +625,7 @@ def _parse_ref(text: str) -> str:
 def _parse_ratio(text: str) -> float:
     number = _parse_number(text)
     if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 up to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number over 0 and at most 1")
     return number
 
 
@@ -645,7 +645,7 @@ def _parse_number(text: str) -> float:
 
 def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     if int(text) > _MOST:
         raise argparse.ArgumentTypeError(f"{text} is more than {_MOST}")
     return int(text)

@@ -61,7 +61,7 @@ def _describe(path: Path) -> RunningExporter:
     answer = control_socket.send_request(path, ControlRequest(command=control_socket.SHOW))
     pid, pools = answer.get("pid"), answer.get("pools")
     if not isinstance(pid, int) or not isinstance(pools, list):
-        raise OSError("no answer that makes sense")
+        raise OSError("its answer makes no sense")
     return RunningExporter(path=path, pid=pid, lane=str(answer.get("lane")), pools=tuple(map(str, pools)))
 
 

@@ -542,9 +542,9 @@ def _check_quarantine(place: Location, stage: dict[str, object]) -> Iterator[Fau
             continue
         where = (*place, "quarantine", index, "item")
         if item in named:
-            yield Fault(location=where, message=f"{item!r} is in quarantine already")
+            yield Fault(location=where, message=f"{item!r} is already in quarantine")
         elif listed and item not in map(str, listed):
-            yield Fault(location=where, message=f"{item!r} is none of the stage's items")
+            yield Fault(location=where, message=f"{item!r} is not an item of the stage")
         named.add(item)
 
 

@@ -113,7 +113,7 @@ class Workers(Shorthand):
     def _check_order(self) -> Workers:
         given = [number for number in (self.min, self.start, self.max) if number is not None]
         if given != sorted(given):
-            raise ValueError(f"min, start and max must not fall: {', '.join(map(str, given))}")
+            raise ValueError(f"expected min <= start <= max, found {', '.join(map(str, given))}")
         return self
 
 
@@ -121,7 +121,7 @@ class Sla(Shorthand):
     """A limit on a duration, checked while the work runs: a duration or a mapping."""
 
     max: Duration = Field(description="The limit on the duration.")
-    warn_at: Ratio = Field(default=0.8, description="The ratio of `max`, above 0 up to 1, at which to warn.")
+    warn_at: Ratio = Field(default=0.8, description="The ratio of `max` at which to warn, over 0 and at most 1.")
     critical: StrictBool = Field(default=False, description="Whether breaking the limit stops the lane (exit code 4).")
 
     @classmethod

@@ -112,7 +112,7 @@ class ProtectionFile:
         except Exception as error:  # the boundary of a file that others edit: no content of it may stop the endpoint
             self._count(_FAILURE)
             log.error(
-                "the changed web config is invalid: the previous one stays in force",
+                "the changed web config is invalid: the previous one stays in use",
                 extra={"err": str(error)},
                 exc_info=not isinstance(error, ParoptError),
             )
@@ -121,7 +121,7 @@ class ProtectionFile:
         if lost := find_weakened_keys(self._config, config):
             self._count(_FAILURE)
             log.warning(
-                "the changed web config protects less and was refused: the previous one stays in force until a restart",
+                "the changed web config protects less and was refused: the previous one stays in use until a restart",
                 extra={"file": str(self._path), "lost": ", ".join(lost)},
             )
             self._renew_certificates()
@@ -129,7 +129,7 @@ class ProtectionFile:
         self._count(_SUCCESS)
         self._config, self._protection = config, protection
         self._held_files, self._held_stamps = self._files[1:], self._stamps[1:]
-        log.info("the changed web config is in force", extra={"file": str(self._path)})
+        log.info("the changed web config is in use", extra={"file": str(self._path)})
 
     def _count(self, result: str) -> None:
         self._reloads[result] += 1

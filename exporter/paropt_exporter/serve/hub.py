@@ -291,7 +291,7 @@ class Hub:
         except OSError:
             self._close_client(client)
         except BadMessage as error:
-            log.warning("a client sent nonsense", extra={"err": str(error)[:200]})
+            log.warning("a client sent an invalid message", extra={"err": str(error)[:200]})
             self._close_client(client)
         except Exception:  # the boundary of one connection
             log.exception("a client failed")

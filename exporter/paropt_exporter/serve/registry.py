@@ -376,6 +376,6 @@ def _read_file(path: Path) -> _StoredProject | None:
         if fault := find_fault(stored):
             raise ValueError(fault)
     except (OSError, ValueError, MsgspecError, RecursionError) as error:
-        log.warning("ignored a file that is no registration", extra={"path": str(path), "err": str(error)})
+        log.warning("ignored a file that is not a registration", extra={"path": str(path), "err": str(error)})
         return None
     return stored

@@ -127,7 +127,7 @@ class Uploads:
         snapshot = repository.take(self._settings.include)
         if snapshot.submodules and not self._has_warned:
             self._has_warned = True
-            log.warning("submodules do not travel to the workers", extra={"submodules": ", ".join(snapshot.submodules)})
+            log.warning("submodules are not sent to the workers", extra={"submodules": ", ".join(snapshot.submodules)})
         return snapshot
 
 

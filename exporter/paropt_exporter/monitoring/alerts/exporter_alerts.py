@@ -35,16 +35,16 @@ def _build_no_data_alert(series: SeriesSelector) -> Alert:
             Condition(expr=f"{series.select_last(families.CONTROL_BLIND)} == 1", level=Level.WARNING, hold="5m"),
         ),
         summary="A pool is steered by query results, and all of them are rejected.",
-        title=f"Pool {POOL.name} is steered by query results, and none can be believed.",
+        title=f"Pool {POOL.name} is steered by query results, and all of them are rejected.",
         description=(
-            f"The controller of pool {POOL.place} has had no query result that it may believe for 5 minutes. The pool "
-            "keeps its size."
+            f"The controller of pool {POOL.place} has had no valid query result for 5 minutes. The pool keeps its size."
         ),
         board=Board.POOLS,
         link=POOL.labels,
         meaning=(
-            "With `feedback.source: prometheus` only query results change the pool's size. The last ones failed, were "
-            "empty, stale, partial or about another process, so the size stays, and rises only to save an SLA."
+            "With `feedback.source: prometheus` only query results change the pool's size. The last queries failed, or "
+            "their results were empty, stale, partial or about another process. So the size stays, and rises only to "
+            "save an SLA."
         ),
         impact="The pool does not follow the load: it may be too small or too large. Work goes on.",
         diagnosis=(
@@ -80,12 +80,15 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
         summary="A pool's size keeps going up and down.",
         title=f"Pool {POOL.name} goes up and down again and again.",
         description=(
-            f"The size of pool {POOL.place} changed direction so often within an hour that it goes down no more until "
+            f"The size of pool {POOL.place} changed direction so often within an hour that it does not go down until "
             "the hour is over."
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="The pool has used up the reversals that it may make in an hour, so it shrinks no more until then.",
+        meaning=(
+            "The pool's size has changed direction as often as it may within an hour. It does not shrink until the "
+            "hour is over."
+        ),
         impact="Workers that are not needed stay for a while. With processes, starting and ending them costs time.",
         diagnosis=(
             Query(
@@ -120,13 +123,13 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         board=Board.EXPORTER,
         link=("job", "instance"),
         meaning=(
-            "The target is configured, had a paropt-exporter within the day before, and its scrapes fail. Exporters "
-            "that end with their lane (`--once`) are left out."
+            "A target that had a paropt-exporter within the last day is still configured, and its scrapes fail. "
+            "Exporters that end with their lane (`--once`) are left out."
         ),
         impact="Its lanes don't run, or run unobserved: no other alert covers this host.",
         diagnosis=(
             Query(question="Which targets do not answer?", expr="up == 0"),
-            Query(question="For which part of the last hour did each answer?", expr="avg_over_time(up[1h])"),
+            Query(question="How much of the last hour did each answer (1: all)?", expr="avg_over_time(up[1h])"),
             Query(
                 question="Did it come close to its memory limit (smallest ratio left within a day)?",
                 expr=(
@@ -139,9 +142,9 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "On the host: `systemctl status paropt-exporter` and `journalctl -u paropt-exporter`, or the pod's "
             "`kubectl describe` and `logs --previous`.",
-            "It runs, but does not answer: try `curl -v http://HOST:10178/-/healthy`. The cause may be a firewall, "
+            "If it runs, but does not answer: try `curl -v http://HOST:10178/-/healthy`. The cause may be a firewall, "
             "another port, or an expired certificate.",
-            "It was removed for good: remove the target from Prometheus' configuration.",
+            "If it was removed for good: remove the target from Prometheus' configuration.",
         ),
     )
 
@@ -191,8 +194,8 @@ def _build_absent_alert(series: SeriesSelector) -> Alert:
             Query(question="How many targets does each job have?", expr="count by (job) (up)"),
         ),
         mitigation=(
-            "Look at Prometheus' page Status, Service Discovery: which relabelling drops it, and which labels changed?",
-            "It was removed on purpose: silence the alert, which ends by itself after a day.",
+            "In Prometheus, Status > Service Discovery shows which relabelling drops it, and which labels changed.",
+            "If it was removed on purpose: silence the alert, which ends by itself after a day.",
         ),
     )
 
@@ -210,12 +213,12 @@ def _build_dropped_alert(series: SeriesSelector) -> Alert:
         title="The exporter of {{ $labels.project }} on {{ $labels.instance }} could not record events.",
         description=(
             "The observer {{ $labels.observer }} of the exporter on {{ $labels.instance }} (project "
-            "{{ $labels.project }}) failed to take records in the last 15 minutes: it lacks these records."
+            "{{ $labels.project }}) could not process records in the last 15 minutes, and lacks them."
         ),
         board=Board.EXPORTER,
         link=("job", "instance", "project"),
         meaning="An observer of the run raised an error, usually because `history` could not write. The work goes on.",
-        impact="Totals are too low, and the history lacks runs; with `history` the exit code of `--once` is 3.",
+        impact="Totals are too low, and the history lacks runs. If the observer is `history`, `--once` exits with 3.",
         diagnosis=(
             Query(
                 question="Which observer, how often in a day?",

@@ -33,7 +33,7 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptPoolUnderUsed",
         conditions=(Condition(expr=_build_idle_query(series), level=Level.INFO, hold=SETTLED),),
-        summary="A pool's workers are idle more than half of their time.",
+        summary="A pool's workers are idle for more than half of their time.",
         title=f"Pool {POOL.name} has workers that are idle more than half of their time.",
         description=(
             f"The workers of pool {POOL.place} have been used for {{{{ $value | humanizePercentage }}}} of their time, "
@@ -42,8 +42,8 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
         board=Board.POOLS,
         link=POOL.labels,
         meaning=(
-            "The pool has more than one worker, and busy time is under 50 % of worker time, while a lane runs or in a "
-            "program that uses the pool without a lane."
+            "The pool has more than one worker, and they are busy for under 50 % of their time. The time between runs "
+            "of a lane does not count."
         ),
         impact="The pool holds memory and processes that it does not need; nothing is slower because of it.",
         diagnosis=(
@@ -56,7 +56,7 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
                 expr=f"avg_over_time({series.select_now(families.POOL_SIZE)}[1h])",
             ),
             Query(
-                question="May the controller shrink the pool (its floor)?",
+                question="How far may the controller shrink the pool (its floor)?",
                 expr=series.select_now(families.CONTROL_FLOOR),
             ),
         ),
@@ -97,7 +97,7 @@ def _build_saturated_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="Over 90 % of the worker time is used, and the queue was never empty.",
+        meaning="The workers are busy for over 90 % of their time, and the queue was never empty.",
         impact="Tasks wait longer than necessary. During a long batch of work this is normal.",
         diagnosis=(
             Query(question="How many tasks wait?", expr=series.select_now(families.POOL_QUEUE_DEPTH)),
@@ -179,7 +179,7 @@ def _build_at_maximum_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=POOL.labels,
-        meaning="The pool can grow only if you raise `max` in the config.",
+        meaning="The pool has reached its maximum, and grows only if you raise `max` in the config.",
         impact="Work takes longer than it has to on this machine; limits may be broken.",
         diagnosis=(
             Query(
@@ -218,8 +218,8 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.POOLS,
         link=("job", "instance"),
-        meaning="Of the memory that the exporter and its tasks may use (machine or cgroup) less than 10 % is left.",
-        impact="The controller adds no workers, and the kernel may kill one: its task then fails with `error`.",
+        meaning="Less than 10 % is left of the memory of the machine, or of the cgroup in which the exporter runs.",
+        impact="The controller adds no workers. The kernel may kill one, and its task then fails with `error`.",
         diagnosis=(
             Query(
                 question="Which stages used most in their last run (bytes)?",
@@ -245,7 +245,7 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
         title=f"Pool {POOL.name} loses workers again and again.",
         description=(
             'At least {{ $value | printf "%.0f" }} workers of pool {{ $labels.pool }} (project {{ $labels.project }}) '
-            "on {{ $labels.instance }} ended unasked in the last 15 minutes."
+            "on {{ $labels.instance }} died in the last 15 minutes."
         ),
         board=Board.POOLS,
         link=POOL.labels,
@@ -267,6 +267,6 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
             "fault comes from the code, usually an extension module: `PYTHONFAULTHANDLER=1` in "
             "the stage's `env` shows where.",
             "`exit`: some code calls `os._exit`. `initializer`: the pool's initializer fails; the log has the error.",
-            "`lost`: a worker of a Dask cluster has gone; its log and the scheduler's log have the reason.",
+            "`lost`: a worker of a Dask cluster is gone; its log and the scheduler's log have the reason.",
         ),
     )

@@ -66,6 +66,6 @@ def deaths(series: SeriesSelector) -> Query:
 def holds(series: SeriesSelector) -> Query:
     held = series.increase(families.CONTROL_DECISIONS, "1h", action="hold")
     return Query(
-        question="What does the controller wait for (decisions to hold, by reason, over an hour)?",
+        question="Why does the controller keep the size (decisions to hold, by reason, over an hour)?",
         expr=f"sum by (pool, reason) ({held}) > 0",
     )

@@ -59,9 +59,8 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "The last run's result of the stage is `failure` (exit code or exception), `error` (could not start, or "
-            "was killed) or `timeout`, and has been one of them for 15 minutes, or for 2 minutes if the lane runs each "
-            "minute or more often."
+            "The stage's last result is `failure` (exit code or exception), `error` (could not start, or was killed) "
+            "or `timeout`. It has been so for 15 minutes, or for 2 minutes if the lane runs every minute or more often."
         ),
         impact="The stage's checks did not pass; stages that need it are skipped.",
         diagnosis=(
@@ -78,7 +77,7 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
             "`failure`: fix the errors in the stage's output. `error`: `paropt-exporter check` finds missing programs; "
-            "a killed one may have lacked memory. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
+            "if a program was killed, memory may be short. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
         ),
     )
 
@@ -93,7 +92,7 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
                 level=Level.INFO,
             ),
         ),
-        summary="A stage that could be skipped runs, since the store of results can't be used.",
+        summary="A cached stage had to run, since the store of results can't be used.",
         title=f"Stage {STAGE.name} can't use the store of results.",
         description=(
             f"Stage {STAGE.place} ran within the last hour because the store of cached results, or a result in it, "
@@ -102,8 +101,8 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "A lookup of the stage ended with the reason `store`: the folder can't be read or written, other users may "
-            "write to it, or a result was damaged."
+            "The stage's result was looked up without success, for the reason `store`: the folder can't be read or "
+            "written, other users may write to it, or a result was damaged."
         ),
         impact="Only time is lost: the result is valid, but the stage runs each time until the store is repaired.",
         diagnosis=(
@@ -139,13 +138,13 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "For 15 minutes the stage, with all its descendants, has used less than a hundredth of a core, none of its "
-            "tasks has ended, and neither has a run of its lane. It waits for something that does not come."
+            "For 15 minutes the stage and its child processes have used less than a hundredth of a core, and neither "
+            "one of its tasks nor a run of its lane has ended. It waits for something that does not come."
         ),
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
             Query(
-                question="Which stages are running, and how far are they (1 is done)?",
+                question="Which stages are running, and how much of each is done (1: all)?",
                 expr=(
                     f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1"
                 ),
@@ -161,8 +160,8 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
             "`cat /proc/PID/stack` shows the call in which it waits. A common cause is a prompt for a password.",
             "Kill that process: the stage fails, and the lane goes on.",
             "Give the stage a `timeout`, so that it is stopped next time.",
-            "If a stage has to wait this long for another system, or if another process does its work (the daemon of "
-            "`docker run`), silence this alert for it.",
+            "If a stage has to wait this long for another system, or if a process that it did not start does its work "
+            "(the daemon of `docker run`), silence this alert for it.",
         ),
     )
 
@@ -191,7 +190,7 @@ def _build_slow_stage_alert(series: SeriesSelector) -> Alert:
         description=f"Stage {STAGE.place} takes more than 1.5 times as long as the lane's average stage.",
         board=Board.LANE,
         link=STAGE.labels,
-        meaning="The stage was the last run's bottleneck: over 1.5 times the average duration of the lane's stages.",
+        meaning="In the last run the stage took over 1.5 times as long as the lane's stages on average.",
         impact="The lane can't end before this stage, however many workers it has.",
         diagnosis=(
             Query(
@@ -283,8 +282,8 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            f"Within a day, more than {_FLAKY_RATIO} of the first attempts of the stage's tasks failed and later "
-            "passed, in a retry or in another run with the same files, and there was more than one such attempt."
+            "Within a day, at least two first attempts of the stage's tasks failed and later passed with the same "
+            f"files, in a retry or in another run. They are more than {_FLAKY_RATIO} of its first attempts."
         ),
         impact="People stop believing its failures, and its retries cost time.",
         diagnosis=(
@@ -293,7 +292,7 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
                 expr=f"{_build_flaky_ratio(series)} > 0",
             ),
             Query(
-                question="Do several hosts see it?",
+                question="On how many hosts?",
                 expr=f"count by (lane, stage) ({series.increase(families.FLAKY_ATTEMPTS, '1d')} > 0)",
             ),
         ),
@@ -359,11 +358,11 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "It runs and fails: see [ParoptStageFailing](#paroptstagefailing).",
-            "It does not end: see [ParoptStageStuck](#paroptstagestuck).",
-            "Its runs take longer than `--every` says: they never overlap, so each delays the next. Lengthen the "
-            "interval.",
-            "It was interrupted each time (`cancellation`): find out what stops the process, perhaps a deployment.",
+            "If it runs and fails: see [ParoptStageFailing](#paroptstagefailing).",
+            "If it does not end: see [ParoptStageStuck](#paroptstagestuck).",
+            "If its runs take longer than the interval of `--every`: lengthen the interval. Runs never overlap, so "
+            "each delays the next.",
+            "If it was interrupted each time (`cancellation`): find out what stops the process, perhaps a deployment.",
         ),
     )
 
@@ -397,9 +396,9 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=("job", "project", "lane"),
         meaning=(
-            f"Tasks that ran to their end, divided by the time that their runs took: the last {_THROUGHPUT_SPAN} "
-            f"against the {_THROUGHPUT_PAST} before them. The time between runs does not count, and neither do runs of "
-            "a part of the lane and runs in which a task was cached."
+            f"In the runs of the last {_THROUGHPUT_SPAN} the lane ended fewer tasks per second than in those of the "
+            f"{_THROUGHPUT_PAST} before. The time between runs does not count. Neither do runs of a part of the lane, "
+            "nor runs in which a task was cached."
         ),
         impact="The lane takes longer for the same work, and may soon break its limits.",
         diagnosis=(
@@ -423,8 +422,8 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "`paropt-exporter history --compare RUN RUN`, with an earlier and a recent run, shows what changed.",
             "If all stages are slower, the machine has become slower (other programs, throttling, a smaller runner).",
-            "If one stage is slower, look for the change that affected it. If the stage has more work now, this alert "
-            "ends by itself, once the slower runs are part of the past that it compares with.",
+            "If one stage is slower, look for the change that affected it. If it simply has more work now, this alert "
+            f"ends by itself, once the slower runs are part of the {_THROUGHPUT_PAST} that it compares with.",
         ),
     )
 

@@ -52,18 +52,18 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
         title=f"Stage {STAGE.name} took longer than its limit of {_VALUE}.",
         description=(
             f"Stage {STAGE.place} took longer than its limit of {_VALUE}, now or in its last run. This resolves 15 "
-            "minutes after it is kept again."
+            "minutes after the limit is kept again."
         ),
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "The stage ran longer than `sla.max` in its last run, or is running longer right now. The limit is not "
-            "critical: the lane went on."
+            "The stage ran longer than `sla.max` in its last run, or has run longer in the current one. The limit is "
+            "not critical, so the lane went on."
         ),
         impact="Users of this lane wait longer than promised. The error budget shrinks.",
         diagnosis=(
             Query(
-                question="By how much was the limit missed (1 is the limit)?",
+                question="By how much was the limit broken (1 is the limit)?",
                 expr=(
                     f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)}"
                     f" / {series.select_now(families.SLA_LIMIT)})"
@@ -79,7 +79,7 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
             questions.run_delay(series),
         ),
         mitigation=(
-            "If it is slower than it was: `paropt-exporter history --compare RUN RUN` shows which stage changed.",
+            "If it became slower: `paropt-exporter history --compare RUN RUN` shows which stages changed.",
             "If its tasks waited for workers: raise the lane's `workers`, or let fewer stages run beside it (`needs`).",
             "If one task takes most of the time: split it (`items`).",
             "If the limit was never realistic: `paropt-exporter sla` proposes one from the durations of earlier runs.",
@@ -95,7 +95,7 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         title=f"Stage {STAGE.name} broke its critical limit of {_VALUE}; lane {{{{ $labels.lane }}}} was stopped.",
         description=(
             f"Stage {STAGE.place} took longer than its critical limit of {_VALUE}: the lane was stopped. This resolves "
-            "15 minutes after it is kept again."
+            "15 minutes after the limit is kept again."
         ),
         board=Board.LANE,
         link=STAGE.labels,
@@ -103,7 +103,7 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
             "The stage reached its limit, and the limit is `critical: true`. Running stages were stopped, others "
             "skipped, and the run counts as a failure (exit code 4)."
         ),
-        impact="The lane gives no result: nothing behind this stage has been checked since the last good run.",
+        impact="The lane gives no result: the stages after this one have checked nothing since the last good run.",
         diagnosis=(
             Query(
                 question="Which stages were stopped or skipped with it?",
@@ -117,8 +117,8 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
         ),
         mitigation=(
             "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
-            "If the stage hangs (no CPU, no progress), give it a `timeout`, so that its lane can go on.",
-            "If it only became slower: see [ParoptSlaViolation](#paroptslaviolation).",
+            "If the stage hangs (no CPU, no progress), give it a `timeout`, so that the rest of the lane can run.",
+            "If it became slower: see [ParoptSlaViolation](#paroptslaviolation).",
         ),
     )
 
@@ -133,16 +133,16 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         title=f"Lane {LANE.name} took longer than its limit of {_VALUE}.",
         description=(
             f"Lane {LANE.place} took longer than its total limit of {_VALUE}, now or in its last run. This resolves 15 "
-            "minutes after it is kept again."
+            "minutes after the limit is kept again."
         ),
         board=Board.LANE,
         link=LANE.labels,
-        meaning="The run as a whole was longer than the lane's `total`, though each stage may have kept its own limit.",
+        meaning="The run took longer than the lane's `total`, although each stage may have kept its own limit.",
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than promised.",
         diagnosis=(
             questions.longest_stages(series),
             Query(
-                question="How busy were the workers while it ran (1 is all of the time)?",
+                question="How busy were the workers while it ran (1: all of the time)?",
                 expr=recording.select_utilization(series),
             ),
             questions.queue_wait(series),
@@ -165,7 +165,7 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
         title=f"Lane {LANE.name} reached its critical limit of {_VALUE} and was stopped.",
         description=(
             f"Lane {LANE.place} reached its critical total limit of {_VALUE} and was stopped. This resolves 15 minutes "
-            "after it is kept again."
+            "after the limit is kept again."
         ),
         board=Board.LANE,
         link=LANE.labels,
@@ -203,9 +203,9 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "The stage is running and passed `sla.warn_at` of its limit (80 % by default) half a minute ago, but not "
-            "the limit, or did so in a run of the last 15 minutes. A stage whose limit is under five minutes usually "
-            "ends before that is seen: `paropt_sla_warnings_total` counts all."
+            "The running stage passed `sla.warn_at` of its limit (by default 80 %) at least half a minute ago, and has "
+            "not reached the limit. The alert stays for 15 minutes after that. Most stages with a limit under five "
+            "minutes end before it can fire; `paropt_sla_warnings_total` counts them too."
         ),
         impact="None yet. If the limit is critical, the lane is stopped when the stage reaches it.",
         diagnosis=(
@@ -214,18 +214,18 @@ def _build_near_alert(series: SeriesSelector) -> Alert:
                 expr=f"{series.select_now(families.SLA_DEADLINE)} - time()",
             ),
             Query(
-                question="How far is it (1 is done)?",
+                question="How much of it is done (1: all)?",
                 expr=series.select_now(families.STAGE_PROGRESS),
             ),
             Query(
-                question="Is it expected to make it (1: it is not)?",
+                question="Is it expected to break its limit (1: yes)?",
                 expr=series.select_now(families.SLA_PREDICTED_BREACH),
             ),
         ),
         mitigation=(
-            "Let it end. If this happens in most runs, the limit is too tight or the stage too slow: see "
+            "Let it finish. If this happens in most runs, the limit is too tight or the stage too slow: see "
             "[ParoptSlaViolation](#paroptslaviolation).",
-            "If other programs use the machine, stop them: a lane that sizes itself uses cores that become free.",
+            "If other programs use the machine, stop them. A lane that sizes itself uses the cores that become free.",
         ),
     )
 
@@ -247,7 +247,7 @@ def _build_predicted_alert(series: SeriesSelector) -> Alert:
             "By past durations and the progress of this run, the stage will end after its deadline. The controller has "
             "already given it as many workers as it may."
         ),
-        impact="A violation within minutes; a critical one will stop the lane.",
+        impact="The stage will break its limit within minutes. If the limit is critical, that stops the lane.",
         diagnosis=(
             Query(
                 question="How late will it be (seconds; below 0: in time)?",
@@ -301,11 +301,11 @@ def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
         board=Board.OVERVIEW,
         link=("job", "project", "lane"),
         meaning=(
-            "Over the long span and still over the short one, limits are broken several times as often as the target "
-            "allows. `long` and `short` name the spans; the shorter they are, the faster the budget of 30 days goes: "
-            "1h would spend it in two days, 6h in five, 1d in ten, 3d in thirty."
+            "Limits are broken several times as often as the target allows, over the long span and still over the "
+            "short one (labels `long` and `short`). At this rate the budget of 30 days is spent in two days (`long` "
+            "is 1h), five (6h), ten (1d) or thirty (3d)."
         ),
-        impact="If it goes on, the lane misses its target for the month, whatever happens later.",
+        impact="If this goes on, the lane misses its target for the month, whatever happens later.",
         diagnosis=(
             Query(
                 question="Which stages broke their limits today?",
@@ -346,13 +346,13 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
             f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
-            "their limits. This resolves after three days without another one."
+            "their limits. This resolves after three days without another broken limit."
         ),
         board=Board.OVERVIEW,
         link=("job", "project", "lane"),
         meaning=(
-            f"The lane has under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate, so its broken limits "
-            f"are counted over {month}: at least two, more than the target allows, the latest within {recent}."
+            f"The lane had under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate. In {month} it broke at "
+            f"least two limits, more than the target allows, and the latest of them within {recent}."
         ),
         impact="The lane misses its target for the month.",
         diagnosis=(
