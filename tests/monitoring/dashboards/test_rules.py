@@ -186,6 +186,15 @@ def test_charts_of_all_projects_or_hosts_show_only_the_first() -> None:
     assert [expression for expression in of_many if not re.search(r"\b(topk|bottomk)\(", expression)] == []
 
 
+def test_lanes_and_stages_of_several_projects_are_shown_apart() -> None:
+    """Most projects have a lane `standard`; only the dashboard of one lane shows a single project."""
+    of_all = [dashboard for dashboard in FILES.values() if dashboard["uid"] != "paropt-lane"]
+    for panel in (panel for dashboard in of_all for panel in panels(dashboard) if panel["type"] != "stat"):
+        for target in panel["targets"]:
+            for listed in re.findall(r"\bby \(([^)]*lane[^)]*)\)", target["expr"]):
+                assert "project" in listed, panel["title"]
+
+
 @each_dashboard
 def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, Any]) -> None:
     """After a stage is selected, no panel may show all stages."""

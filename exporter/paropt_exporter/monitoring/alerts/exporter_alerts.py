@@ -91,7 +91,8 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="What moves it in both directions (resizes within an hour, by reason)?",
                 expr=(
-                    f"sum by (instance, pool, direction, reason) ({series.increase(families.POOL_RESIZES, '1h')}) > 0"
+                    "sum by (instance, project, pool, direction, reason) "
+                    f"({series.increase(families.POOL_RESIZES, '1h')}) > 0"
                 ),
             ),
             Query(
