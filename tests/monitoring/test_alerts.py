@@ -213,6 +213,11 @@ def test_the_runbook_keeps_projects_apart() -> None:
             assert "project" in labels or not labels & {"lane", "stage", "pool"}, expr
 
 
+def test_ratios_of_the_runbook_have_an_answer_if_two_servers_send_the_same_targets() -> None:
+    """Each series is there twice then, with a label of its server: matched by other labels alone, it is an error."""
+    assert [expr for expr in RUNBOOK if re.search(r"/ on \([^)]*\) (?!group_left)", expr)] == []
+
+
 def test_rates_are_of_counters_and_counters_only_in_rates() -> None:
     """A total by itself only grows. One is right: whether a lane has ended twice since it was first scraped."""
     counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}

@@ -132,8 +132,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
                 question="Did it come close to its memory limit (smallest ratio left within a day)?",
                 expr=(
                     f"min_over_time({series.select_now(families.HOST_MEMORY)}[{REMEMBERED}])"
-                    f" / on (job, instance, project) last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}"
-                    f"[{REMEMBERED}])"
+                    f" / last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}[{REMEMBERED}])"
                 ),
             ),
         ),

@@ -381,7 +381,7 @@ def _build_overdue_query(series: SeriesSelector) -> str:
 
 def _build_periods_query(series: SeriesSelector) -> str:
     succeeded, interval = series.select_now(families.RUN_LAST_SUCCESS), series.select_now(families.RUN_INTERVAL)
-    return f"(time() - {succeeded}) / on (job, instance, project, lane) {interval}"
+    return f"(time() - {succeeded}) / {interval}"
 
 
 def _build_slower_alert(series: SeriesSelector) -> Alert:
