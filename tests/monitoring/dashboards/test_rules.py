@@ -203,4 +203,13 @@ def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, An
         for target in panel["targets"]:
             grouped = ", ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).split(", ")
             for label in {*grouped} & chosen:
-                assert f'{label}=~"${label}"' in target["expr"], panel["title"]
+                assert re.search(rf'{label}=~?"\${label}"', target["expr"]), panel["title"]
+
+
+@each_dashboard
+def test_a_variable_of_one_value_is_no_regular_expression(dashboard: dict[str, Any]) -> None:
+    """Grafana escapes the values of the others only: of a project `c++` or `shop (old)` no panel had an answer."""
+    text = json.dumps(dashboard)
+    for name, variable in get_variables(dashboard).items():
+        several = variable.get("multi") or variable.get("includeAll")
+        assert bool(several) or f'=~\\"${name}' not in text, name
