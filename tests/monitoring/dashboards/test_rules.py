@@ -97,6 +97,13 @@ def test_marks_are_of_alerts_that_notify() -> None:
     assert 'severity!="info"' in marks["expr"]
 
 
+def test_marks_are_of_chosen_projects_and_hosts_or_of_alerts_without_these_labels() -> None:
+    dashboard = FILES["dashboards/overview.json"]
+    (marks,) = dashboard["annotations"]["list"]
+    for name in get_variables(dashboard).keys() - {"datasource"}:
+        assert f'{name}=~"${name}|"' in marks["expr"]
+
+
 @each_dashboard
 def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
     text = json.dumps(dashboard)
