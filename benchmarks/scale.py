@@ -161,6 +161,7 @@ def filled(expression: str, hours: int, points: int, scrape_seconds: int) -> str
         "$job": ".+",
         "$instance": ".+",
         "$project": ".*",
+        '="$project"': f'="{PROJECT}"',  # of a variable that has one value
         "$lane": LANE,
         "$stage": ".*",
         "$pool": ".*",

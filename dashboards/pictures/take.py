@@ -40,6 +40,7 @@ VALUES = {
     "$job": ".+",
     "$instance": ".+",
     "$project": ".*",
+    '="$project"': '="demo"',  # of a variable that has one value
     "$lane": "standard",
     "$stage": ".*",
     "$pool": ".*",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,24 @@ def test_file_of_another_user_is_refused(environ: dict[str, str], user_file: Pat
     os.chown(user_file, 65534, 65534)
     (fault,) = faults(environ)
     assert "it belongs to another user (uid 65534)" in fault
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_home_of_another_user_is_refused_with_the_remedy(user_file: Path, tmp_path: Path) -> None:
+    """As after `runuser -u paropt`, which keeps root's HOME."""
+    tmp_path.chmod(0o700)
+    script = (
+        "import os\n"
+        "from paropt_exporter.config.host_config import load_host_config\n"
+        "os.setuid(65534)\n"
+        f"try: load_host_config({{'HOME': {str(user_file.parents[2])!r}}})\n"
+        "except Exception as error: print(error)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == (
+        f"{user_file}:1:1: file: cannot read it: Permission denied: correct its permissions, or HOME if that is "
+        "another user's folder\n"
+    )
 
 
 def test_link_is_followed_and_its_target_is_checked(environ: dict[str, str], user_file: Path, tmp_path: Path) -> None:

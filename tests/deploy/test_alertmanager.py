@@ -83,4 +83,20 @@ def test_notifications_say_what_fires_with_its_links(tmp_path: Path) -> None:
 
 def test_projects_of_one_job_are_notified_apart() -> None:
     """Most projects have a lane `standard`, and `serve` has many projects in one job."""
-    assert load_yaml(CONFIG.read_text())["route"]["group_by"] == ["job", "project", "lane"]
+    assert {"job", "project", "lane"} <= {*load_yaml(CONFIG.read_text())["route"]["group_by"]}
+
+
+@pytest.mark.parametrize("label", ["namespace", "team"])
+def test_a_critical_alert_keeps_no_warning_of_another_team_back(label: str, tmp_path: Path) -> None:
+    """Alerts on error budgets have no instance: job, project and lane may be the same in two namespaces."""
+    labels = {"alertname": "ParoptSlaErrorBudgetBurn", "job": "ci", "project": "shop", "lane": "standard"}
+    critical, warning = {"severity": "critical", "long": "1h"}, {"severity": "warning", "long": "3d"}
+    with alertmanager(tmp_path, group_wait="1s", group_interval="1s") as manager:
+        manager.post(
+            {"labels": labels | {label: "a"} | critical},
+            {"labels": labels | {label: "a"} | warning},
+            {"labels": labels | {label: "b"} | warning},
+        )
+        told = {told.receiver: told.body["alerts"] for told in (manager.next(), manager.next())}
+        assert [alert["labels"][label] for alert in told["pager"]] == ["a"]
+        assert [alert["labels"][label] for alert in told["chat"]] == ["b"]

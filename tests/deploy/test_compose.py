@@ -12,6 +12,8 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.cli import generate
+from paropt_exporter.config.units import parse_duration
+from paropt_exporter.engine.run import TERM_GRACE_SECONDS
 from paropt_exporter.monitoring.options import Format, Options
 from support.deployed import parsed, refusal, schema_faults
 from support.real_servers import program
@@ -64,6 +66,14 @@ def test_a_service_has_minimal_privileges(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_the_exporter_has_time_to_end_its_commands() -> None:
+    """They get 10 s between TERM and KILL; Docker kills a container 10 s after TERM by default."""
+    assert parse_duration(SERVICES["exporter"]["stop_grace_period"]) > TERM_GRACE_SECONDS
+    (command,) = re.findall(r"docker run [^`]*", (ROOT / "docs/deploy.md").read_text())
+    (seconds,) = re.findall(r"--stop-timeout (\d+)", command)
+    assert int(seconds) > TERM_GRACE_SECONDS
 
 
 @every_service

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from paropt_exporter import families
+from paropt_exporter.config.units import LONGEST_NAME
 from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
 from support.deployed import refusal
@@ -100,6 +101,12 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
     assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
+
+
+def test_the_longest_name_is_within_the_limit_of_a_label() -> None:
+    """Prometheus counts bytes, and refuses the whole page of a host with a longer value."""
+    (scrape,) = load_yaml((FOLDER / "part.yml").read_text())["scrape_configs"]
+    assert scrape["label_value_length_limit"] >= len(("\U0001f680" * LONGEST_NAME).encode())
 
 
 @pytest.mark.parametrize("name", ["part.yml", "part-remote-write.yml"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_history_outlives_the_pod_and_fits_its_volume_with_cached_results(kind: 
     (cache,) = [each["value"] for each in container["env"] if each["name"] == result_store.SIZE_VARIABLE]
     history = config.read_config(FOLDER / "paropt.yml", root=FOLDER).history.keep.size
     assert parse_size(cache) + history <= parse_size(f"{claim['spec']['resources']['requests']['storage']}B")
+
+
+@every_pod
+def test_cached_results_stay_usable_when_their_volume_is_mounted_again(kind: str, tmp_path: Path) -> None:
+    store = result_store.Store(tmp_path / "cache")
+    store.prepare()
+    for folder in (store.folder, *store.folder.rglob("*")):  # as the kubelet does it for `fsGroup`
+        folder.chmod(folder.stat().st_mode | stat.S_ISGID | stat.S_IRWXU | stat.S_IRWXG)
+    with pytest.raises(result_store.StoreUnusable):
+        store.prepare()
+    # The root of the volume belongs to root, so that its mode stays and no later mount changes the files in it.
+    assert iter_pods()[kind]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_the_service_finds_the_pods_and_the_monitor_finds_the_service() -> None:

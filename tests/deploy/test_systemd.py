@@ -74,6 +74,16 @@ def test_its_output_folders_are_writable(service: Path) -> None:
     assert all(folder in writable for folder in re.findall(r"--textfile (\S+)", found["ExecStart"]))
 
 
+def test_the_home_of_the_user_is_writable_and_outside_of_the_project() -> None:
+    """Tools write caches into their home: in the project they would be untracked files, which change with each run."""
+    page = (FOLDER.parents[1] / "docs/deploy.md").read_text()
+    texts = (page, (FOLDER / "paropt-exporter.service").read_text())
+    (home,) = {found for text in texts for found in re.findall(r"useradd --system --home-dir (\S+)", text)}
+    for found in (settings(service) for service in SERVICES if "--lane" in settings(service)["ExecStart"]):
+        assert f"/var/lib/{found['StateDirectory']}" == home
+        assert not Path(home).is_relative_to(found["WorkingDirectory"])
+
+
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units, with an existing program and folder."""

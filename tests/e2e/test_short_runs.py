@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from paropt_exporter.exposition import sinks
 from support import projects
 from support.real_servers import eventually, free_port, get, prometheus, run, server, serving
 from support.secured import PASSWORD, Authority, hashed, web_config
@@ -137,20 +139,36 @@ def test_push_works_with_tls_and_a_password_and_logs_no_secret(tmp_path: Path) -
     assert "401 Unauthorized" in ended.stderr
 
 
+@contextmanager
+def node_exporter(folder: Path, log: Path) -> Iterator[str]:
+    """Run node_exporter with the textfiles of a folder; yield the address of its page."""
+    address = f"127.0.0.1:{free_port()}"
+    flags = (
+        f"--web.listen-address={address}",
+        f"--collector.textfile.directory={folder}",
+        "--collector.disable-defaults",
+        "--collector.textfile",
+    )
+    url = f"http://{address}/metrics"
+    with server("prometheus-node-exporter", *flags, log=log, healthy=url):
+        yield url
+
+
+def test_node_exporter_collects_the_textfiles_of_two_versions(tmp_path: Path) -> None:
+    """Their help texts may differ, until each lane has run after an upgrade."""
+    for lane, text in (("docs", "The old text."), ("standard", "The new text.")):
+        page = f'# HELP {SUCCESS} {text}\n# TYPE {SUCCESS} gauge\n{SUCCESS}{{lane="{lane}"}} 1\n'
+        sinks.write_textfile(tmp_path / f"{lane}.prom", page.encode())
+    with node_exporter(tmp_path, tmp_path / "log") as url:
+        assert {key[1] for key in projects.scraped(url) if key[0] == SUCCESS} == {"docs", "standard"}
+
+
 def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_path: Path) -> None:
     collected = tmp_path / "collected"
     collected.mkdir()
     for lane in ("docs", "standard"):
         assert once(project, "--lane", lane, "--textfile", str(collected)) == 0
-    address = f"127.0.0.1:{free_port()}"
-    flags = (
-        f"--web.listen-address={address}",
-        f"--collector.textfile.directory={collected}",
-        "--collector.disable-defaults",
-        "--collector.textfile",
-    )
-    log, url = tmp_path / "node_exporter.log", f"http://{address}/metrics"
-    with server("prometheus-node-exporter", *flags, log=log, healthy=url):
+    with node_exporter(collected, tmp_path / "node_exporter.log") as url:
         samples = projects.scraped(url)
         assert {key[1] for key in samples if key[0] == SUCCESS} == {"docs", "standard"}
         assert samples["node_textfile_scrape_error",] == 0

@@ -15,7 +15,6 @@ from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition import sinks
 
 SUCCESS = (
-    b"# HELP paropt_run_last_success_timestamp_seconds When.\n"
     b"# TYPE paropt_run_last_success_timestamp_seconds gauge\n"
     b'paropt_run_last_success_timestamp_seconds{lane="docs",project="shop"} 1.5e+09\n'
 )
@@ -57,6 +56,12 @@ def test_a_page_without_a_last_success_keeps_that_of_the_file(tmp_path: Path) ->
     newer = SUCCESS.replace(b"1.5e", b"1.6e")
     sinks.write_textfile(path, newer)
     assert path.read_bytes() == newer
+
+
+def test_help_texts_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    sinks.write_textfile(path, b"# HELP a Help.\n# TYPE a gauge\na 1\n")
+    assert path.read_bytes() == b"# TYPE a gauge\na 1\n"
 
 
 def test_an_unwritable_file_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:

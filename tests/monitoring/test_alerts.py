@@ -205,6 +205,19 @@ def test_queries_group_and_join_by_existing_labels() -> None:
             assert {label.strip() for label in listed.split(",") if label.strip()} <= known, expr
 
 
+def test_the_runbook_keeps_projects_apart() -> None:
+    """Most projects have a lane `standard` and a stage `unit_tests`: their sum belongs to no project."""
+    for expr in RUNBOOK:
+        for listed in re.findall(r"\bby \(([^)]*)\)", expr):
+            labels = set(listed.split(", "))
+            assert "project" in labels or not labels & {"lane", "stage", "pool"}, expr
+
+
+def test_ratios_of_the_runbook_have_an_answer_if_two_servers_send_the_same_targets() -> None:
+    """Each series is there twice then, with a label of its server: matched by other labels alone, it is an error."""
+    assert [expr for expr in RUNBOOK if re.search(r"/ on \([^)]*\) (?!group_left)", expr)] == []
+
+
 def test_rates_are_of_counters_and_counters_only_in_rates() -> None:
     """A total by itself only grows. One is right: whether a lane has ended twice since it was first scraped."""
     counters = {family.name for family in families.FAMILIES if family.kind is Kind.COUNTER}

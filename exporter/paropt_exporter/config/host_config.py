@@ -111,7 +111,8 @@ def _read_trusted(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        problem, content = f"cannot read it: {error.strerror}", b""
+        remedy = "correct its permissions, or HOME if that is another user's folder"
+        problem, content = f"cannot read it: {error.strerror}: {remedy}", b""
     if problem:
         raise ConfigError((f"{path}:1:1: file: {problem}",))
     return content

@@ -46,8 +46,9 @@ _PREFIX, _SUFFIX = ".paropt-", ".tmp"
 _ABANDONED_SECONDS = 60.0  # writing a page takes far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
 _LONGEST_LINE_BYTES = 1 << 16
-_MOST_KNOWN_LINES = 10  # HELP, TYPE and one sample: each lane has its own file
+_MOST_KNOWN_LINES = 10  # TYPE and one sample: each lane has its own file
 _LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
+_HELP = re.compile(rb"^# HELP .*\n", re.MULTILINE)
 
 # Pushes:
 _PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # values that need no escape in a path, other than . and ..
@@ -79,10 +80,12 @@ def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
 def write_textfile(path: Path, page: bytes) -> None:
     """Replace the file by the page, in text format, in one step; raises DeliveryError and keeps the old file.
 
+    Help texts are left out: of files with different ones, as of two versions, node_exporter drops all but the first.
     If the page has no time of the lane's last success, since its history was deleted, the one in the file is kept.
     """
     try:
-        _replace_file(path, page if _LAST_SUCCESS in page else page + _read_known_success(path))
+        known = page if _LAST_SUCCESS in page else page + _read_known_success(path)
+        _replace_file(path, _HELP.sub(b"", known))
     except OSError as error:
         raise DeliveryError(
             f"cannot write {path}: {error.strerror}: check the folder's space and permissions"

@@ -39,6 +39,7 @@ GRAFANA_VALUES = {
     "$job": ".+",
     "$instance": ".+",
     "$project": ".*",
+    '="$project"': '="demo"',  # of a variable that has one value
     "$lane": "standard",
     "$stage": ".*",
     "$pool": ".*",

@@ -94,7 +94,8 @@ def _build_flapping_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="What moves it in both directions (resizes within an hour, by reason)?",
                 expr=(
-                    f"sum by (instance, pool, direction, reason) ({series.increase(families.POOL_RESIZES, '1h')}) > 0"
+                    "sum by (instance, project, pool, direction, reason) "
+                    f"({series.increase(families.POOL_RESIZES, '1h')}) > 0"
                 ),
             ),
             Query(
@@ -134,8 +135,7 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
                 question="Did it come close to its memory limit (smallest ratio left within a day)?",
                 expr=(
                     f"min_over_time({series.select_now(families.HOST_MEMORY)}[{REMEMBERED}])"
-                    f" / on (job, instance, project) last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}"
-                    f"[{REMEMBERED}])"
+                    f" / last_over_time({series.select_now(families.HOST_MEMORY_LIMIT)}[{REMEMBERED}])"
                 ),
             ),
         ),

@@ -258,7 +258,7 @@ def _build_dying_workers_alert(series: SeriesSelector) -> Alert:
             questions.deaths(series),
             Query(
                 question="In which stages (tasks that ended with `error`, over an hour)?",
-                expr=f"sum by (lane, stage) ({series.increase(families.TASK_ATTEMPTS, '1h', result='error')})",
+                expr=f"sum by (project, lane, stage) ({series.increase(families.TASK_ATTEMPTS, '1h', result='error')})",
             ),
             questions.memory_left(series),
         ),

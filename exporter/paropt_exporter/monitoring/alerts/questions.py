@@ -19,7 +19,7 @@ def queue_wait(series: SeriesSelector) -> Query:
     waited, waits = series.increase(wait, "1h", part="sum"), series.increase(wait, "1h", part="count")
     return Query(
         question="How long did tasks wait for a worker (seconds, mean over an hour)?",
-        expr=f"sum by (lane, stage) ({waited}) / (sum by (lane, stage) ({waits}) > 0)",
+        expr=f"sum by (project, lane, stage) ({waited}) / (sum by (project, lane, stage) ({waits}) > 0)",
     )
 
 
@@ -28,7 +28,7 @@ def stage_cores(series: SeriesSelector) -> Query:
     ran = series.increase(families.STAGE_DURATION, "1h", part="sum")
     return Query(
         question="Do the stages compute or wait (cores in use while they run, over an hour)?",
-        expr=f"topk(10, sum by (lane, stage) ({used}) / (sum by (lane, stage) ({ran}) > 0))",
+        expr=f"topk(10, sum by (project, lane, stage) ({used}) / (sum by (project, lane, stage) ({ran}) > 0))",
     )
 
 
@@ -59,7 +59,7 @@ def deaths(series: SeriesSelector) -> Query:
     died = series.increase(families.POOL_DEATHS, "1h", cause=UNASKED)
     return Query(
         question="Did workers die in the last hour, and how (`signal`, `exit`, `initializer`, `lost`)?",
-        expr=f"sum by (instance, pool, cause) ({died})",
+        expr=f"sum by (instance, project, pool, cause) ({died})",
     )
 
 
@@ -67,5 +67,5 @@ def holds(series: SeriesSelector) -> Query:
     held = series.increase(families.CONTROL_DECISIONS, "1h", action="hold")
     return Query(
         question="Why does the controller keep the size (decisions to hold, by reason, over an hour)?",
-        expr=f"sum by (pool, reason) ({held}) > 0",
+        expr=f"sum by (project, pool, reason) ({held}) > 0",
     )

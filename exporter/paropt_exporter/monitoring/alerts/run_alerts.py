@@ -70,7 +70,7 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
             ),
             Query(
                 question="Since when, and does it ever succeed (runs by result over a day)?",
-                expr=f"sum by (lane, stage, result) ({series.increase(families.STAGE_RUNS, '1d')}) > 0",
+                expr=f"sum by (project, lane, stage, result) ({series.increase(families.STAGE_RUNS, '1d')}) > 0",
             ),
             Query(question="Does it fail everywhere, or on some hosts only?", expr=_build_share_of_hosts_query(series)),
         ),
@@ -109,8 +109,8 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="Which stages, how often in a day?",
                 expr=(
-                    f"sum by (instance, lane, stage) ({series.increase(families.CACHE_LOOKUPS, '1d', reason='store')}) "
-                    "> 0"
+                    "sum by (instance, project, lane, stage) "
+                    f"({series.increase(families.CACHE_LOOKUPS, '1d', reason='store')}) > 0"
                 ),
             ),
         ),
@@ -125,7 +125,7 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
 
 def _build_share_of_hosts_query(series: SeriesSelector) -> str:
     failed, known = (series.select_now(families.STAGE_LAST_RESULT, result=result) for result in (FAILED, "success"))
-    return f"count by (lane, stage) ({failed} == 1) / count by (lane, stage) ({known})"
+    return f"count by (project, lane, stage) ({failed} == 1) / count by (project, lane, stage) ({known})"
 
 
 def _build_stuck_alert(series: SeriesSelector) -> Alert:
@@ -241,7 +241,7 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
 
 def _build_quantile_query(series: SeriesSelector, quantile: str) -> str:
     buckets = series.increase(families.TASK_DURATION, "1d", part="bucket")
-    return f"histogram_quantile({quantile}, sum by (lane, stage, le) ({buckets})) > 0"
+    return f"histogram_quantile({quantile}, sum by (project, lane, stage, le) ({buckets})) > 0"
 
 
 def _build_gil_bound_alert(series: SeriesSelector) -> Alert:
@@ -293,7 +293,7 @@ def _build_flaky_stage_alert(series: SeriesSelector) -> Alert:
             ),
             Query(
                 question="On how many hosts?",
-                expr=f"count by (lane, stage) ({series.increase(families.FLAKY_ATTEMPTS, '1d')} > 0)",
+                expr=f"count by (project, lane, stage) ({series.increase(families.FLAKY_ATTEMPTS, '1d')} > 0)",
             ),
         ),
         mitigation=(
@@ -380,7 +380,7 @@ def _build_overdue_query(series: SeriesSelector) -> str:
 
 def _build_periods_query(series: SeriesSelector) -> str:
     succeeded, interval = series.select_now(families.RUN_LAST_SUCCESS), series.select_now(families.RUN_INTERVAL)
-    return f"(time() - {succeeded}) / on (job, instance, project, lane) {interval}"
+    return f"(time() - {succeeded}) / {interval}"
 
 
 def _build_slower_alert(series: SeriesSelector) -> Alert:
@@ -413,8 +413,9 @@ def _build_slower_alert(series: SeriesSelector) -> Alert:
             Query(
                 question="Which stages take longer than yesterday (seconds more, mean)?",
                 expr=(
-                    f"topk(10, avg by (lane, stage) ({series.select_now(families.STAGE_LAST_DURATION)})"
-                    f" - avg by (lane, stage) (avg_over_time({series.select_now(families.STAGE_LAST_DURATION)}[1d])))"
+                    f"topk(10, avg by (project, lane, stage) ({series.select_now(families.STAGE_LAST_DURATION)})"
+                    " - avg by (project, lane, stage) "
+                    f"(avg_over_time({series.select_now(families.STAGE_LAST_DURATION)}[1d])))"
                 ),
             ),
             questions.run_delay(series),

@@ -111,7 +111,10 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
             ),
             Query(
                 question="How often did it happen today?",
-                expr=f"sum by (lane, stage) ({series.increase(families.SLA_VIOLATIONS, '1d', severity='critical')})",
+                expr=(
+                    "sum by (project, lane, stage) "
+                    f"({series.increase(families.SLA_VIOLATIONS, '1d', severity='critical')})"
+                ),
             ),
             questions.stage_cores(series),
         ),

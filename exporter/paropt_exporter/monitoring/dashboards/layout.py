@@ -125,6 +125,7 @@ def build_dashboard(spec: DashboardSpec, options: Options) -> Dashboard:
     """Return the page as grafanalib's dashboard."""
     scope = Scope(
         variables=tuple(variable.label for variable in spec.variables),
+        single=frozenset(variable.label for variable in spec.variables if variable.one),
         selector=options.selector.strip(),
         rate_window=options.rate_window or GRAFANA_RATE_WINDOW,
         sla_target=options.sla_target,

@@ -41,6 +41,7 @@ from paropt_exporter.monitoring.dashboards.scales import (
 )
 from paropt_exporter.monitoring.dashboards.scope import DASHBOARD_RANGE, Scope
 from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
+from paropt_exporter.promql import TARGET_LABELS
 
 VARIABLES = (
     Variable(label="project", of=names.STAGE_INFO),
@@ -286,11 +287,13 @@ def _round_ratio(share: float) -> str:
 
 def _build_alert_annotation(scope: Scope) -> Annotation:
     own = f"{scope.selector}," if scope.selector else ""
+    # Not each alert has each label: those on error budgets have no instance, those on hosts no project.
+    chosen = "".join(f'{name}=~"${name}|",' for name in (*TARGET_LABELS, *scope.variables))
     # Alerts of severity info are about how a lane is built, and fire for weeks: their marks would hide the others.
     shown = 'alertname=~"Paropt.+",alertstate="firing",severity!="info"'
     return Annotation(
         name="Alerts",
-        expr=f"max by (alertname, severity) (ALERTS{{{own}{shown}}})",
+        expr=f"max by (alertname, severity) (ALERTS{{{own}{chosen}{shown}}})",
         title="{{alertname}} ({{severity}})",
         colour=Colour.BAD,
     )

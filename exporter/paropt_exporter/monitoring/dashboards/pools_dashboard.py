@@ -212,22 +212,22 @@ def _build_bounds_panel(scope: Scope) -> Panel:
 
 
 def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
-    by = "by (lane, stage)"
+    by, legend = "by (project, lane, stage)", "{{project}} {{lane}} {{stage}}"
     yield build_time_series(
         "Will the running stages keep their limits?",
         "The share of its limit that each running stage is expected to need, of the slowest host; the ten largest. "
         "Over 100 %: the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
-        [Query(expr=f"topk(10, max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}))", legend="{{lane}} {{stage}}")],
+        [Query(expr=f"topk(10, max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}))", legend=legend)],
         limit_at(1),
         points=COARSE_POINTS,
     )
     yield build_bars(
         "Which stages are expected to break their limit?",
-        "How many hosts expect a running stage to end after its limit. It is known before the limit breaks: give the "
-        "pools room, or split the stage.",
+        "How many hosts expect a running stage to end after its limit; the ten most. It is known before the limit "
+        "breaks: give the pools room, or split the stage.",
         Query(
-            expr=f"sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0",
-            legend="{{lane}} {{stage}}",
+            expr=f"topk(10, sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0)",
+            legend=legend,
         ),
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))

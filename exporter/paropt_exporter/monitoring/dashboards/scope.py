@@ -17,11 +17,13 @@ DASHBOARD_RANGE = "$__range"
 class Scope(Struct, frozen=True, kw_only=True):
     """The variables of a dashboard, and the user's options about its queries.
 
-    `variables`: those besides job and instance; each has the name of the label that it restricts. `selector`: the
-    user's own matchers, first in each selector. `sla_target`: the ratio of checks that must keep their limit.
+    `variables`: those besides job and instance; each has the name of the label that it restricts. `single`: those of
+    one value, whose regular expression operators Grafana does not escape. `selector`: the user's own matchers, first
+    in each selector. `sla_target`: the ratio of checks that must keep their limit.
     """
 
     variables: tuple[str, ...]
+    single: frozenset[str] = frozenset()
     selector: str = ""
     rate_window: str = GRAFANA_RATE_WINDOW
     sla_target: float = 0.99
@@ -84,5 +86,6 @@ class Scope(Struct, frozen=True, kw_only=True):
 
     def build_matchers(self, *variables: str) -> str:
         """Return the matchers of every selector: the user's own, job and instance, and some variables."""
-        narrowed = (f'{name}=~"${name}"' for name in (*TARGET_LABELS, *variables))
+        chosen = (*TARGET_LABELS, *variables)
+        narrowed = (f'{name}{"=" if name in self.single else "=~"}"${name}"' for name in chosen)
         return ",".join([*([self.selector] if self.selector else []), *narrowed])
