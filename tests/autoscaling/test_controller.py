@@ -27,7 +27,8 @@ from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.plan import Bounds
-from paropt_exporter.testing import FakeClock, Recorder
+from paropt_exporter.testing import FakeClock, FakeWorkers, Recorder, Script
+from support.lanes import Bench, plan, stage
 
 HANG_SECONDS = 30.0
 
@@ -115,6 +116,61 @@ def steps(controller: Controller, clock: FakeClock, seconds: float) -> None:
     for _ in range(round(seconds / 0.05)):
         clock.advance(0.05)
         controller.step()
+
+
+class EnginePools:
+    """The fake pools of a real engine, which have a worker for each task."""
+
+    def __init__(self, workers: FakeWorkers) -> None:
+        self._workers = workers
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return self._workers.running()
+
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
+        return {"commands": size}
+
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
+        del size, reason, tasks
+        return ()
+
+
+def run_engine(bench: Bench, *, cores: float = 2.0, known_demands: Mapping[str, float] | None = None) -> None:
+    """Run a plan, and let the controller size it for ten seconds."""
+    controller = Controller(
+        bench.engine,
+        EnginePools(bench.workers),
+        control_state=ControlState(bench.engine.plan.workers, ("commands",), source="local"),
+        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
+        emit=bench.recorder.observe,
+        clock=bench.clock,
+        known=KnownStages(cpu_demands=known_demands or {}),
+    )
+    controller.start_admission()
+    for number in range(200):
+        bench.inbox.at(bench.clock.now + 0.05 * number, controller.step)
+    bench.run()
+
+
+def test_tasks_of_several_slots_all_start_if_they_sleep() -> None:
+    """The size counted tasks: eight of two slots got eight slots, so that four ran at once."""
+    wide = stage("a", tasks=8, slots=2)
+    bench = Bench(plan(wide, workers=Bounds(minimum=1, maximum=32, start=2)))
+    run_engine(bench, known_demands={"a": 0.0})
+    assert bench.workers.peak == 8
+
+
+def test_stage_starts_beside_a_task_of_several_slots() -> None:
+    """The size counted the running task of four slots as one: the next stage had no slot until it had ended."""
+    stages = stage("wide", slots=4), stage("b", 3), stage("c", 4, needs=("b",))
+    bench = Bench(
+        plan(*stages, workers=Bounds(minimum=1, maximum=32, start=8)),
+        {"wide": [Script(seconds=9.0)], "b": [Script(seconds=3.0)]},
+    )
+    run_engine(bench, cores=8.0)
+    assert bench.starts["c"] - bench.starts["wide"] == pytest.approx(3.0, abs=0.1)
 
 
 def test_sleeping_tasks_all_start_after_one_decision() -> None:

@@ -315,6 +315,7 @@ class Controller:
                 cpu_demand=_round_demand(self._demands.get_task_demand(label, stage)),
                 thread_cpu_demand=round(self._demands.get_thread_demand(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.get_task_peak(pool, stage),
+                slots=demand.slots.get(stage, 1),
             )
             for pool, stage, label, _ in demand.running
         ]
@@ -325,6 +326,7 @@ class Controller:
                     stage=stage,
                     cpu_demand=_round_demand(self._demands.get_group_demand(stage)),
                     peak_bytes=self._peaks.get_stage_peak(stage),
+                    slots=demand.slots.get(stage, 1),
                 ),
                 count=count,
             )

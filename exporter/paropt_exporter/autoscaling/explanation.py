@@ -15,7 +15,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     LaneObservation,
     assess_lane,
     compute_lane_sizing,
-    count_tasks,
+    sum_slots,
 )
 from paropt_exporter.autoscaling.policy.memory import (
     Memory,
@@ -76,9 +76,9 @@ def _iter_terms(seen: Observation) -> Iterator[str]:
 def _explain_lane(seen: LaneObservation) -> Iterator[str]:
     yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
     for group in seen.running:
-        yield f"  run    {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
+        yield f"  run    {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
     for group in seen.waiting:
-        yield f"  wait   {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
+        yield f"  wait   {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
     assessment = assess_lane(seen)
     yield from _explain_limits(seen, assessment)
     sizing = compute_lane_sizing(seen, assessment)
@@ -150,8 +150,12 @@ def _format_demand(group: LoadGroup) -> str:
     return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
 
 
+def _format_slots(group: LoadGroup) -> str:
+    return f", {group.load.slots} slots each" if group.load.slots > 1 else ""
+
+
 def _format_sum(seen: LaneObservation, sizing: Sizing) -> str:
-    fit = count_tasks(seen.running) - sizing.surplus
+    fit = sum_slots(seen.running) - sizing.surplus
     beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
     total = fit + sizing.admitted
     last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
