@@ -62,6 +62,12 @@ def test_computing_work_gets_one_worker_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20).peak == 2
 
 
+def test_unknown_task_starts_beside_one_that_computes_on_half_a_core() -> None:
+    """It was measured only once the computing task had ended: one such task is more than the cores."""
+    tasks = [Work(seconds=10.0, cpu_demand=1.0, stage="burn"), Work(seconds=1.0, stage="nap")]
+    assert run_lane(tasks, cores=0.5, start=1, known={"burn": 1.0}).longest_held_back() < 1.0
+
+
 def test_work_that_sleeps_half_of_its_time_gets_two_workers_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=0.5)] * 40).peak == 4
 

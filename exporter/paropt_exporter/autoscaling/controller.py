@@ -360,7 +360,7 @@ class Controller:
             return False
         wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= self._host.cores()
+        return computing <= max(1.0, self._host.cores())  # one runs on half a core too
 
     def _read_memory(self, held_bytes: int) -> Memory | None:
         available = self._host.memory_available_bytes()
