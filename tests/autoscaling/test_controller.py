@@ -22,7 +22,7 @@ from paropt_exporter.autoscaling.controller import (
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
-from paropt_exporter.autoscaling.state import ControlState, Override
+from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
@@ -270,6 +270,26 @@ def test_controller_keeps_to_the_configs_bounds() -> None:
     lane = FakeLane(clock, waiting=100, burn=0.0)
     steps(build_controller(lane, Recorder(), maximum=10), clock, 1.0)
     assert lane.size == 10
+
+
+@pytest.mark.parametrize(
+    ("bounds", "waiting", "size", "action", "reason"),
+    [
+        (SizeBounds(floor=1, ceiling=10, reason="load"), 100, 10, "hold", "bounds"),  # the signal asks for fewer
+        (SizeBounds(floor=1, ceiling=6, reason="load"), 100, 6, "hold", "limit"),
+        (SizeBounds(floor=4, ceiling=10, reason="load"), 0, 4, "up", "load"),
+    ],
+)
+def test_reason_at_a_bound_is_the_signal_that_moved_it(
+    bounds: SizeBounds, waiting: int, size: int, action: str, reason: str
+) -> None:
+    clock, recorder = FakeClock(), Recorder()
+    control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="both")
+    control_state.set_size_bounds(bounds)
+    lane = FakeLane(clock, waiting=waiting, burn=0.0)
+    steps(build_controller(lane, recorder, control_state=control_state), clock, 3.0)
+    assert lane.size == size
+    assert (action, reason) in [(one.action, one.reason) for one in recorder.of(Decision)]
 
 
 def test_fixed_lane_is_sized_only_while_pinned() -> None:

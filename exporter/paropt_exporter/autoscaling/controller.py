@@ -223,13 +223,20 @@ class Controller:
         by_queries = self._control_state.source == PROMETHEUS
         size, reason = self._get_query_size(observation) if by_queries else (decision.size, decision.reason)
         if reason == "bounds":
-            reason = self._control_state.size_bounds.reason  # the cause of the bounds says more
+            reason = self._find_cause_of_bound(observation.size, size)
         self._record_peak_size(sizing)
         self._tasks_per_pool = self._hold_pool_sizes(sizing.pools, now) if allocates_cores else None
         self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(size))
         self._apply(_Evaluation(observation, decision, by_queries=by_queries), size, reason)
         if self._offer is not None:
             self._offer(count_spare_slots(observation, fixed=self._get_fixed_slots()))
+
+    def _find_cause_of_bound(self, old: int, new: int) -> str:
+        """Return which signal has moved the bound that decides a size; "bounds": the config's own bounds do."""
+        bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
+        if min(old, new) <= bounds.floor and bounds.floor > config.minimum:
+            return "load"
+        return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
 
     def _record_peak_size(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use; a surplus contradicts an earlier, larger size."""
