@@ -79,6 +79,9 @@ class FakeLane:
     def get_pool_sizes(self, size: int) -> dict[str, int]:
         return {"commands": size}
 
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": self.size}
+
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
@@ -129,6 +132,9 @@ class EnginePools:
 
     def get_pool_sizes(self, size: int) -> dict[str, int]:
         return {"commands": size}
+
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": 1}
 
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
@@ -348,6 +354,41 @@ def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:
     lane.burn, lane.since = 1.0, clock.now
     steps(controller, clock, 2.0)
     assert lane.size <= 3
+
+
+class LaneWithIdleThreads(FakeLane):
+    """It also has a pool of threads, whose tasks have ended, and processes that no task has needed yet."""
+
+    threads = 7
+
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
+        return {"commands": size, "processes": size, "threads": size}
+
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": self.size, "threads": self.threads}
+
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
+        old, self.threads = self.threads, max(1, min(size, (tasks or {}).get("threads", 1)))
+        changed = (("commands", self.size, size), ("threads", old, self.threads))
+        return tuple((pool, before, after) for pool, before, after in changed if before != after)
+
+
+def test_pool_without_tasks_shrinks_for_the_lack_of_them() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = LaneWithIdleThreads(clock, waiting=50, burn=1.0, size=8)
+    steps(build_controller(lane, recorder), clock, 3.0)
+    downs = [(one.pool, one.reason, one.new_size) for one in recorder.of(Decision) if one.action == "down"]
+    assert sorted(downs) == [("commands", "cpu_limit", 2), ("threads", "plan", 1)]
+
+
+def test_hold_names_the_pools_that_the_run_uses_with_their_own_sizes() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = LaneWithIdleThreads(clock, waiting=50, burn=1.0)
+    steps(build_controller(lane, recorder), clock, 3.0)
+    held = [(one.pool, one.new_size) for one in recorder.of(Decision) if one.action == "hold"]
+    assert held[-2:] == [("commands", 2), ("threads", 1)]
 
 
 def test_recommended_size_drops_a_contradicted_peak() -> None:

@@ -87,6 +87,9 @@ class ControllablePools(Protocol):
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return the size that each pool of the lane would have in a lane of `size`."""
 
+    def get_targets(self) -> Mapping[str, int]:
+        """Return the target of each pool that this run uses."""
+
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
@@ -405,6 +408,8 @@ class Controller:
             action = "up" if new > old else "down"
             default = "plan" if action == "down" else "demand"
             why = resize_reason if resize_reason in DECISION_REASONS[action] else default
+            if new < min(old, size) and all(group.load.pool != pool for group in evaluation.observation.waiting):
+                why = "plan"  # the lane has room for more of its tasks, and there are none
             self._emit_decision(evaluation, pool=pool, action=action, reason=why, old=old, new=new)
 
     def _report_hold(self, evaluation: _Evaluation, reason: str) -> None:
@@ -414,7 +419,7 @@ class Controller:
         if why == reported or observation.now < at + _HOLD_SECONDS:
             return
         self._reported_hold = (why, observation.now)
-        for pool, size in self._pools.get_pool_sizes(observation.size).items():
+        for pool, size in self._pools.get_targets().items():
             self._emit_decision(evaluation, pool=pool, action="hold", reason=reason, old=size, new=size)
 
     def _emit_decision(
