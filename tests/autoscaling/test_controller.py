@@ -45,6 +45,7 @@ class FakeLane:
     since: float = 0.0  # the moment from which on they use it
     admission: Admission | None = None
     run_id: str = "r1"
+    tasks: Mapping[str, int] | None = None  # of each pool, as the controller has set them last
 
     def measure_demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
@@ -85,6 +86,7 @@ class FakeLane:
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
+        self.tasks = tasks
         return (("commands", self.size, size),) if size != self.size else ()
 
 
@@ -381,6 +383,21 @@ def test_pool_without_tasks_shrinks_for_the_lack_of_them() -> None:
     steps(build_controller(lane, recorder), clock, 3.0)
     downs = [(one.pool, one.reason, one.new_size) for one in recorder.of(Decision) if one.action == "down"]
     assert sorted(downs) == [("commands", "cpu_limit", 2), ("threads", "plan", 1)]
+
+
+def test_pool_keeps_the_workers_that_it_needed_within_the_last_second() -> None:
+    """It fell to the present need one second after its highest one, though it had needed more a moment ago."""
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=10, burn=0.0, size=10)
+    controller = build_controller(lane, recorder)
+    controller.step()
+    lane.waiting = 9
+    steps(controller, clock, 0.95)
+    lane.waiting = 2
+    steps(controller, clock, 0.5)
+    assert lane.tasks == {"commands": 9}
+    steps(controller, clock, 0.6)
+    assert lane.tasks == {"commands": 2}
 
 
 def test_hold_names_the_pools_that_the_run_uses_with_their_own_sizes() -> None:

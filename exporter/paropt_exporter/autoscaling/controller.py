@@ -30,6 +30,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
 )
 from paropt_exporter.autoscaling.policy.memory import Memory
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import COMPLETIONS
+from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     ConcurrencyLevel,
     StageLimitState,
@@ -153,7 +154,7 @@ class Controller:
         self._has_waiting_tasks = True
         self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
         self._tasks_per_pool: Mapping[str, int] | None = None
-        self._held_pool_sizes: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
+        self._pool_peaks: dict[str, Peaks] = {}  # how many tasks each pool had within the stable time
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
         self._quiet_since = self._stepped_at = -math.inf
@@ -247,11 +248,9 @@ class Controller:
 
     def _hold_pool_sizes(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
         """Return how many workers each pool needs: the most that it had tasks for within the stable time."""
-        for pool in self._held_pool_sizes.keys() | pools.keys():
-            needed, (held, until) = pools.get(pool, 0), self._held_pool_sizes.get(pool, (0, now))
-            if needed >= held or now >= until:
-                self._held_pool_sizes[pool] = needed, now + STABLE_SECONDS
-        return {pool: held for pool, (held, _) in self._held_pool_sizes.items()}
+        for pool in self._pool_peaks.keys() | pools.keys():
+            self._pool_peaks[pool] = add_peak(self._pool_peaks.get(pool, ()), now, pools.get(pool, 0), STABLE_SECONDS)
+        return {pool: peaks[0][1] for pool, peaks in self._pool_peaks.items()}
 
     def _allocates_cores(self) -> bool:
         """Whether tasks get cores by their demands: not if a person, the config or query results set the size."""
