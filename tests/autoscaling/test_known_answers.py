@@ -82,6 +82,18 @@ def test_pool_of_locked_tasks_keeps_two_workers_and_blocks_growth() -> None:
     assert ("ineffective") in [reason for _, _, reason in pool.sizes]
 
 
+def test_pool_of_tasks_that_become_slower_grows_within_seconds() -> None:
+    """Growth was undone as useless, since tasks took longer than before it: three workers for a minute at 10 Erlang."""
+    until, change = 600.0, 1500  # the number of the first slow task, after some 300 s
+    durations = iter(range(10_000))
+    pool = SimulatedPool(
+        poisson(constant(5.0), until, seed=3), lambda _: (0.2 if next(durations) < change else 2.0, 0.0, 0.0)
+    )
+    simulate(pool, Ours(pool, 200), until=until)
+    assert pool.waits.worst < 25.0
+    assert pool.target >= 10
+
+
 def test_stage_of_locked_tasks_is_limited_to_two_at_once() -> None:
     run = run_lane([Work(seconds=0.05, locked=True)] * 800, maximum=64)
     assert [limit for _, limit in run.limits] == [16, 4, 1, 2]

@@ -100,6 +100,8 @@ class _ManagedPool(Struct, eq=False):
     state: PoolSizingState
     peak_bytes: int = 0
     children_demand: float = 0.0
+    was_draining: bool = False  # at the last tick, or since a move down in it
+    counts_from: int = 0  # ended tasks, from which on service times are of tasks that began at the present size
     reported_hold: str = ""  # the reason of the hold that was emitted last; "" since a resize
 
 
@@ -193,8 +195,12 @@ class PoolController:
         pool = settings.pool
         statistics, workers = pool.statistics(), pool.worker_memory()
         counters.add_sample(sample_counters(statistics, now))
-        if statistics.draining:
-            counters.reset_service_times()  # tasks that end now began among more workers, and don't measure this size
+        finished = sum(statistics.finished.values())
+        if statistics.draining or managed.was_draining:
+            managed.counts_from = finished + statistics.target
+        managed.was_draining = statistics.draining > 0
+        if finished < managed.counts_from:
+            counters.reset_service_times()  # tasks that ended began among more workers, and don't measure this size
         managed.peak_bytes = max([managed.peak_bytes, *(worker.peak_bytes for worker in workers)])
         traffic = counters.estimate_traffic()
         return _PoolSample(
@@ -213,6 +219,7 @@ class PoolController:
         if decision.size != observation.size:
             managed.settings.pool.resize(decision.size, reason=decision.reason)
             managed.counters.reset_service_times()
+            managed.was_draining = decision.size < observation.size
         self._report(managed, observation, decision)
 
     def _report(self, managed: _ManagedPool, observation: PoolObservation, decision: PoolDecision) -> None:
