@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event as Flag
 
 import pytest
@@ -19,7 +20,7 @@ from paropt_exporter.autoscaling.controller import (
     PeakMeter,
     get_pause_seconds,
 )
-from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
+from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
@@ -464,6 +465,18 @@ def test_expensive_steps_are_spread_over_time() -> None:
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.01) == pytest.approx(0.33, abs=0.01)
+
+
+def test_memory_of_a_full_cgroup_is_known(tmp_path: Path) -> None:
+    """None left read as unknown, so that memory bounded no size just when there was none."""
+    folder = tmp_path / "sys/fs/cgroup/a"
+    folder.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/a\n")
+    (folder / "memory.max").write_text("1000")
+    (folder / "memory.current").write_text("1200")
+    assert read_memory_left_bytes(tmp_path, lambda: (1 << 33, 1 << 32)) == 1
+    assert read_memory_left_bytes(tmp_path / "proc", lambda: (0, 0)) == 0
 
 
 def test_old_reading_is_refreshed() -> None:
