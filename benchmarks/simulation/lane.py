@@ -273,6 +273,9 @@ class SimulatedLane:
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         return {self._pool: size}
 
+    def get_targets(self) -> Mapping[str, int]:
+        return {self._pool: self._target}
+
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:

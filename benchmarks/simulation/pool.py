@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paropt_exporter.events import PoolStatistics, WorkerMemory
+from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 
 Duration = Callable[[int], tuple[float, float, float]]
 """The seconds, CPU seconds and run delay of a task that starts as the n-th running one."""
@@ -27,7 +28,8 @@ class Waits:
 class SimulatedPool:
     """A queue with a resizable number of workers, which the real controllers size like a real pool.
 
-    `arrivals` yields rising moments; `late_seconds` is the wait from which on a task counts as late.
+    `arrivals` yields rising moments; `late_seconds` is the wait from which on a task counts as late. `children_demand`:
+    the CPU demand of each task's child processes, in cores.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class SimulatedPool:
         name: str = "simulated",
         late_seconds: float = math.inf,
         memory_bytes: int = 0,
+        children_demand: float = 0.0,
     ) -> None:
         self.target = size
         self.sizes: list[tuple[float, int, str]] = []
         self.memory_bytes = memory_bytes
+        self._children_demand = children_demand
         self._name = name
         self._arrivals = arrivals
         self._duration = duration
@@ -108,6 +112,21 @@ class SimulatedPool:
         """Return each worker's memory, which is at its peak from its first task on."""
         size = self.memory_bytes
         return (WorkerMemory(now_bytes=size, peak_bytes=size),) * max(self.target, len(self._running)) if size else ()
+
+    def running(self) -> tuple[RunningTask, ...]:
+        """Return the running tasks with their child processes, which no counter has."""
+        return tuple(
+            RunningTask(
+                label="task",
+                worker=self._name,
+                started_seconds=began,
+                cpu_seconds=0.0,
+                memory_bytes=0,
+                core_time=CoreTime(self._children_demand * (self._now - began)),
+                sampled_seconds=self._now,
+            )
+            for _, began, _, _ in self._running
+        )
 
     @property
     def queued(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event as Flag
 
 import pytest
@@ -19,15 +20,16 @@ from paropt_exporter.autoscaling.controller import (
     PeakMeter,
     get_pause_seconds,
 )
-from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings
+from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
-from paropt_exporter.autoscaling.state import ControlState, Override
+from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
 from paropt_exporter.plan import Bounds
-from paropt_exporter.testing import FakeClock, Recorder
+from paropt_exporter.testing import FakeClock, FakeWorkers, Recorder, Script
+from support.lanes import Bench, plan, stage
 
 HANG_SECONDS = 30.0
 
@@ -44,6 +46,7 @@ class FakeLane:
     since: float = 0.0  # the moment from which on they use it
     admission: Admission | None = None
     run_id: str = "r1"
+    tasks: Mapping[str, int] | None = None  # of each pool, as the controller has set them last
 
     def measure_demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
@@ -78,9 +81,13 @@ class FakeLane:
     def get_pool_sizes(self, size: int) -> dict[str, int]:
         return {"commands": size}
 
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": self.size}
+
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
+        self.tasks = tasks
         return (("commands", self.size, size),) if size != self.size else ()
 
 
@@ -115,6 +122,64 @@ def steps(controller: Controller, clock: FakeClock, seconds: float) -> None:
     for _ in range(round(seconds / 0.05)):
         clock.advance(0.05)
         controller.step()
+
+
+class EnginePools:
+    """The fake pools of a real engine, which have a worker for each task."""
+
+    def __init__(self, workers: FakeWorkers) -> None:
+        self._workers = workers
+
+    def running(self) -> tuple[RunningTask, ...]:
+        return self._workers.running()
+
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
+        return {"commands": size}
+
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": 1}
+
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
+        del size, reason, tasks
+        return ()
+
+
+def run_engine(bench: Bench, *, cores: float = 2.0, known_demands: Mapping[str, float] | None = None) -> None:
+    """Run a plan, and let the controller size it for ten seconds."""
+    controller = Controller(
+        bench.engine,
+        EnginePools(bench.workers),
+        control_state=ControlState(bench.engine.plan.workers, ("commands",), source="local"),
+        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
+        emit=bench.recorder.observe,
+        clock=bench.clock,
+        known=KnownStages(cpu_demands=known_demands or {}),
+    )
+    controller.start_admission()
+    for number in range(200):
+        bench.inbox.at(bench.clock.now + 0.05 * number, controller.step)
+    bench.run()
+
+
+def test_tasks_of_several_slots_all_start_if_they_sleep() -> None:
+    """The size counted tasks: eight of two slots got eight slots, so that four ran at once."""
+    wide = stage("a", tasks=8, slots=2)
+    bench = Bench(plan(wide, workers=Bounds(minimum=1, maximum=32, start=2)))
+    run_engine(bench, known_demands={"a": 0.0})
+    assert bench.workers.peak == 8
+
+
+def test_stage_starts_beside_a_task_of_several_slots() -> None:
+    """The size counted the running task of four slots as one: the next stage had no slot until it had ended."""
+    stages = stage("wide", slots=4), stage("b", 3), stage("c", 4, needs=("b",))
+    bench = Bench(
+        plan(*stages, workers=Bounds(minimum=1, maximum=32, start=8)),
+        {"wide": [Script(seconds=9.0)], "b": [Script(seconds=3.0)]},
+    )
+    run_engine(bench, cores=8.0)
+    assert bench.starts["c"] - bench.starts["wide"] == pytest.approx(3.0, abs=0.1)
 
 
 def test_sleeping_tasks_all_start_after_one_decision() -> None:
@@ -216,6 +281,26 @@ def test_controller_keeps_to_the_configs_bounds() -> None:
     assert lane.size == 10
 
 
+@pytest.mark.parametrize(
+    ("bounds", "waiting", "size", "action", "reason"),
+    [
+        (SizeBounds(floor=1, ceiling=10, reason="load"), 100, 10, "hold", "bounds"),  # the signal asks for fewer
+        (SizeBounds(floor=1, ceiling=6, reason="load"), 100, 6, "hold", "limit"),
+        (SizeBounds(floor=4, ceiling=10, reason="load"), 0, 4, "up", "load"),
+    ],
+)
+def test_reason_at_a_bound_is_the_signal_that_moved_it(
+    bounds: SizeBounds, waiting: int, size: int, action: str, reason: str
+) -> None:
+    clock, recorder = FakeClock(), Recorder()
+    control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="both")
+    control_state.set_size_bounds(bounds)
+    lane = FakeLane(clock, waiting=waiting, burn=0.0)
+    steps(build_controller(lane, recorder, control_state=control_state), clock, 3.0)
+    assert lane.size == size
+    assert (action, reason) in [(one.action, one.reason) for one in recorder.of(Decision)]
+
+
 def test_fixed_lane_is_sized_only_while_pinned() -> None:
     clock, recorder = FakeClock(), Recorder()
     lane = FakeLane(clock, waiting=8, burn=0.0)
@@ -274,6 +359,56 @@ def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:
     assert lane.size <= 3
 
 
+class LaneWithIdleThreads(FakeLane):
+    """It also has a pool of threads, whose tasks have ended, and processes that no task has needed yet."""
+
+    threads = 7
+
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
+        return {"commands": size, "processes": size, "threads": size}
+
+    def get_targets(self) -> dict[str, int]:
+        return {"commands": self.size, "threads": self.threads}
+
+    def resize_pools(
+        self, size: int, reason: str, tasks: Mapping[str, int] | None = None
+    ) -> tuple[tuple[str, int, int], ...]:
+        old, self.threads = self.threads, max(1, min(size, (tasks or {}).get("threads", 1)))
+        changed = (("commands", self.size, size), ("threads", old, self.threads))
+        return tuple((pool, before, after) for pool, before, after in changed if before != after)
+
+
+def test_pool_without_tasks_shrinks_for_the_lack_of_them() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = LaneWithIdleThreads(clock, waiting=50, burn=1.0, size=8)
+    steps(build_controller(lane, recorder), clock, 3.0)
+    downs = [(one.pool, one.reason, one.new_size) for one in recorder.of(Decision) if one.action == "down"]
+    assert sorted(downs) == [("commands", "cpu_limit", 2), ("threads", "plan", 1)]
+
+
+def test_pool_keeps_the_workers_that_it_needed_within_the_last_second() -> None:
+    """It fell to the present need one second after its highest one, though it had needed more a moment ago."""
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=10, burn=0.0, size=10)
+    controller = build_controller(lane, recorder)
+    controller.step()
+    lane.waiting = 9
+    steps(controller, clock, 0.95)
+    lane.waiting = 2
+    steps(controller, clock, 0.5)
+    assert lane.tasks == {"commands": 9}
+    steps(controller, clock, 0.6)
+    assert lane.tasks == {"commands": 2}
+
+
+def test_hold_names_the_pools_that_the_run_uses_with_their_own_sizes() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = LaneWithIdleThreads(clock, waiting=50, burn=1.0)
+    steps(build_controller(lane, recorder), clock, 3.0)
+    held = [(one.pool, one.new_size) for one in recorder.of(Decision) if one.action == "hold"]
+    assert held[-2:] == [("commands", 2), ("threads", 1)]
+
+
 def test_recommended_size_drops_a_contradicted_peak() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
@@ -330,6 +465,18 @@ def test_expensive_steps_are_spread_over_time() -> None:
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.01) == pytest.approx(0.33, abs=0.01)
+
+
+def test_memory_of_a_full_cgroup_is_known(tmp_path: Path) -> None:
+    """None left read as unknown, so that memory bounded no size just when there was none."""
+    folder = tmp_path / "sys/fs/cgroup/a"
+    folder.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/a\n")
+    (folder / "memory.max").write_text("1000")
+    (folder / "memory.current").write_text("1200")
+    assert read_memory_left_bytes(tmp_path, lambda: (1 << 33, 1 << 32)) == 1
+    assert read_memory_left_bytes(tmp_path / "proc", lambda: (0, 0)) == 0
 
 
 def test_old_reading_is_refreshed() -> None:

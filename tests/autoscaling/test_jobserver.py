@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.jobserver import Jobserver, require_make
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
@@ -158,6 +159,11 @@ def test_lane_without_a_running_task_has_no_spare_slots() -> None:
 def test_each_task_takes_one_of_the_fixed_slots() -> None:
     assert count_spare_slots(observation({0.0: 1}, {}, cores=2.0), fixed=4) == 3
     assert count_spare_slots(observation({0.0: 3}, {1.0: 3}, cores=2.0), fixed=4) == 0
+
+
+def test_wide_task_takes_all_of_its_fixed_slots() -> None:
+    wide = LoadGroup(load=Load(pool="commands", stage="a", cpu_demand=1.0, slots=3), count=1)
+    assert count_spare_slots(replace(observation({}, {}), running=(wide,)), fixed=4) == 1
 
 
 def refusal(folder: Path, version: str | None) -> str:

@@ -62,6 +62,12 @@ def test_computing_work_gets_one_worker_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=1.0)] * 20).peak == 2
 
 
+def test_unknown_task_starts_beside_one_that_computes_on_half_a_core() -> None:
+    """It was measured only once the computing task had ended: one such task is more than the cores."""
+    tasks = [Work(seconds=10.0, cpu_demand=1.0, stage="burn"), Work(seconds=1.0, stage="nap")]
+    assert run_lane(tasks, cores=0.5, start=1, known={"burn": 1.0}).longest_held_back() < 1.0
+
+
 def test_work_that_sleeps_half_of_its_time_gets_two_workers_per_core() -> None:
     assert run_lane([Work(seconds=1.0, cpu_demand=0.5)] * 40).peak == 4
 
@@ -74,6 +80,18 @@ def test_pool_of_locked_tasks_keeps_two_workers_and_blocks_growth() -> None:
     pool = steered(constant(30), locked(0.05), until=900.0)
     assert pool.target <= 2
     assert ("ineffective") in [reason for _, _, reason in pool.sizes]
+
+
+def test_pool_of_tasks_that_become_slower_grows_within_seconds() -> None:
+    """Growth was undone as useless, since tasks took longer than before it: three workers for a minute at 10 Erlang."""
+    until, change = 600.0, 1500  # the number of the first slow task, after some 300 s
+    durations = iter(range(10_000))
+    pool = SimulatedPool(
+        poisson(constant(5.0), until, seed=3), lambda _: (0.2 if next(durations) < change else 2.0, 0.0, 0.0)
+    )
+    simulate(pool, Ours(pool, 200), until=until)
+    assert pool.waits.worst < 25.0
+    assert pool.target >= 10
 
 
 def test_stage_of_locked_tasks_is_limited_to_two_at_once() -> None:

@@ -15,7 +15,7 @@ from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSett
 from paropt_exporter.events import Decision
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.pool import SimulatedPool
-from simulation.work import computing, constant, poisson, waiting
+from simulation.work import at_once, computing, constant, poisson, waiting
 
 MB = 1 << 20
 
@@ -69,6 +69,14 @@ def test_sleeping_pool_is_not_held_back_by_a_computing_one() -> None:
     steered(computes, waits)
     assert computes.target <= 4
     assert waits.target >= 10
+
+
+@pytest.mark.parametrize(("children_demand", "most"), [(0.0, 64), (0.5, 8), (1.0, 4), (3.0, 1)])
+def test_threads_that_wait_for_computing_processes_get_the_cores_of_these(children_demand: float, most: int) -> None:
+    """The processes are in no counter of a pool of threads: it grew to its maximum."""
+    pool = SimulatedPool(at_once(2000), waiting(2.5), children_demand=children_demand)
+    steered(pool, until=20)
+    assert max(size for _, size, _ in [(0.0, 1, ""), *pool.sizes]) == most
 
 
 def hungry(seed: int, rate: float = 40.0, memory: int = 100) -> SimulatedPool:

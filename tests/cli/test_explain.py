@@ -344,6 +344,40 @@ def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(
     assert sums.index("commands stays at 8") < sums.index("threads up from 2 to 7")
 
 
+def sentence(history: History) -> str:
+    return told(history).partition("\n\n")[0].split("  ", 1)[1]
+
+
+def test_decision_about_bounds_names_them_and_no_size(history: History) -> None:
+    chosen = decide_size_bounds(BAND)
+    history.observe(replace(decision(BAND, chosen), old_size=1, new_size=7, reason="load"))
+    assert sentence(history) == "the floor of commands rose from 1 to 7 workers, because a load signal asked for more."
+    assert "commands bounds up from 1-16 to 7-16: load  (" in told(history)
+    over = replace(BAND, signals=(replace(BAND.signals[1], reading=Reading(value=1.6)),), size=16)
+    cut = decide_size_bounds(over)
+    history.observe(replace(decision(over, cut), old_size=1, new_size=1, action=cut.action, reason=cut.reason))
+    why = "because a limit signal was above its target."
+    assert sentence(history) == f"the ceiling of commands fell from 16 to 8 workers, {why}"
+
+
+@pytest.mark.parametrize(
+    ("floor", "old", "new", "why"),
+    [
+        (1, 2, 8, "tasks were waiting, and its ceiling allows no more"),
+        (4, 2, 4, "its floor was higher"),
+        (4, 6, 4, "fewer were needed, and its floor allows no less"),
+        (1, 12, 8, "its ceiling was lower"),
+    ],
+)
+def test_bounds_are_the_cause_of_a_move_only_if_they_have_changed(
+    history: History, floor: int, old: int, new: int, why: str
+) -> None:
+    moved = replace(decision(RUN, decide_lane_size(RUN)), reason="bounds", old_size=old, new_size=new)
+    terms = {"floor": float(floor), "ceiling": 8.0}
+    history.observe(replace(moved, action="up" if new > old else "down", terms=terms))
+    assert sentence(history).endswith(f", because {why}.")
+
+
 def test_times_are_local_as_in_history_and_utc_in_json(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = decision(RUN, decide_lane_size(RUN))
     history.observe(replace(recorded, at_timestamp_seconds=START_TIMESTAMP_SECONDS))  # 2023-11-14 22:13:20 UTC

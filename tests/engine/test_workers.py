@@ -14,7 +14,7 @@ from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
 from paropt_exporter.executors import TaskFuture, ThreadPool
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
-from paropt_exporter.plan import COMMANDS, DASK, THREADS, Call, Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
 from support.environment import removed_while_copied
 from support.lanes import plan
 
@@ -68,6 +68,13 @@ def test_peak_has_the_reason_of_the_move_to_it() -> None:
             workers.resize_pools(size, reason)
         (used,) = workers.get_pool_uses()
     assert (used.start_size, used.peak_size, used.reason) == (2, 3, "demand")
+
+
+def test_targets_are_of_the_pools_that_the_run_uses() -> None:
+    with closing(PoolWorkers()) as workers:
+        workers.prepare(plan(WAITS, COMMAND, workers=Bounds(minimum=1, maximum=8, start=2)), 2)
+        assert set(workers.get_pool_sizes(2)) == {COMMANDS, PROCESSES, THREADS}
+        assert workers.get_targets() == {COMMANDS: 1, THREADS: 1}
 
 
 def test_worker_time_of_a_pool_ends_with_its_last_task(workers: PoolWorkers) -> None:

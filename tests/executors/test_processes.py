@@ -485,6 +485,17 @@ def test_running_task_shows_its_wait_for_a_core() -> None:
             crowded.stop(future, TaskStopped("seen"), grace_seconds=0)
 
 
+def test_statistics_have_the_waits_of_running_tasks() -> None:
+    """A pool of long tasks that waited for cores seemed to sleep, and was given more workers."""
+    burners = 2 * len(os.sched_getaffinity(0))
+    with ProcessPool(burners) as crowded:
+        futures = [crowded.submit(spin, 2.0) for _ in range(burners)]
+        assert eventually(lambda: crowded.statistics().run_delay_seconds > 0.1)
+        assert not any(future.done() for future in futures)
+        for future in futures:
+            crowded.stop(future, TaskStopped("seen"), grace_seconds=0)
+
+
 def test_running_task_shows_its_cpu_and_memory(pool: ProcessPool) -> None:
     future = pool.submit_named("spinning", spin, 0.5)
     assert eventually(lambda: any(task.cpu_seconds > 0.1 for task in pool.running()))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from paropt_exporter import plan as plans
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
-from paropt_exporter.autoscaling.state import ControlState
+from paropt_exporter.autoscaling.state import ADVISE, ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
@@ -88,11 +88,15 @@ class Planner:
         return plan
 
     def set_start_size(self, plan: Plan, standing: ControlState) -> Plan:
-        """Set the starting size from query results, a pinned size or earlier runs."""
+        """Set the starting size from query results, a pinned size or earlier runs.
+
+        Not from earlier runs if decisions are only advice: Prometheus has the sizes that they recommended.
+        """
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
-        past = None if configured else self._find_past_size(plan)
+        advised = standing.override.mode == ADVISE
+        past = None if configured or advised else self._find_past_size(plan)
         start = standing.get_start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
 

@@ -30,6 +30,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
 )
 from paropt_exporter.autoscaling.policy.memory import Memory
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import COMPLETIONS
+from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     ConcurrencyLevel,
     StageLimitState,
@@ -86,6 +87,9 @@ class ControllablePools(Protocol):
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return the size that each pool of the lane would have in a lane of `size`."""
+
+    def get_targets(self) -> Mapping[str, int]:
+        """Return the target of each pool that this run uses."""
 
     def resize_pools(
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
@@ -150,7 +154,7 @@ class Controller:
         self._has_waiting_tasks = True
         self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
         self._tasks_per_pool: Mapping[str, int] | None = None
-        self._held_pool_sizes: dict[str, tuple[int, float]] = {}  # pool -> workers that it keeps, and until when
+        self._pool_peaks: dict[str, Peaks] = {}  # how many tasks each pool had within the stable time
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
         self._quiet_since = self._stepped_at = -math.inf
@@ -223,7 +227,7 @@ class Controller:
         by_queries = self._control_state.source == PROMETHEUS
         size, reason = self._get_query_size(observation) if by_queries else (decision.size, decision.reason)
         if reason == "bounds":
-            reason = self._control_state.size_bounds.reason  # the cause of the bounds says more
+            reason = self._find_cause_of_bound(observation.size, size)
         self._record_peak_size(sizing)
         self._tasks_per_pool = self._hold_pool_sizes(sizing.pools, now) if allocates_cores else None
         self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(size))
@@ -231,17 +235,22 @@ class Controller:
         if self._offer is not None:
             self._offer(count_spare_slots(observation, fixed=self._get_fixed_slots()))
 
+    def _find_cause_of_bound(self, old: int, new: int) -> str:
+        """Return which signal has moved the bound that decides a size; "bounds": the config's own bounds do."""
+        bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
+        if min(old, new) <= bounds.floor and bounds.floor > config.minimum:
+            return "load"
+        return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
+
     def _record_peak_size(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use; a surplus contradicts an earlier, larger size."""
         self._peak_size = sizing.size if sizing.surplus else max(self._peak_size, sizing.size)
 
     def _hold_pool_sizes(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
         """Return how many workers each pool needs: the most that it had tasks for within the stable time."""
-        for pool in self._held_pool_sizes.keys() | pools.keys():
-            needed, (held, until) = pools.get(pool, 0), self._held_pool_sizes.get(pool, (0, now))
-            if needed >= held or now >= until:
-                self._held_pool_sizes[pool] = needed, now + STABLE_SECONDS
-        return {pool: held for pool, (held, _) in self._held_pool_sizes.items()}
+        for pool in self._pool_peaks.keys() | pools.keys():
+            self._pool_peaks[pool] = add_peak(self._pool_peaks.get(pool, ()), now, pools.get(pool, 0), STABLE_SECONDS)
+        return {pool: peaks[0][1] for pool, peaks in self._pool_peaks.items()}
 
     def _allocates_cores(self) -> bool:
         """Whether tasks get cores by their demands: not if a person, the config or query results set the size."""
@@ -315,6 +324,7 @@ class Controller:
                 cpu_demand=_round_demand(self._demands.get_task_demand(label, stage)),
                 thread_cpu_demand=round(self._demands.get_thread_demand(label, stage), 2) if pool == THREADS else 0.0,
                 peak_bytes=self._peaks.get_task_peak(pool, stage),
+                slots=demand.slots.get(stage, 1),
             )
             for pool, stage, label, _ in demand.running
         ]
@@ -325,6 +335,7 @@ class Controller:
                     stage=stage,
                     cpu_demand=_round_demand(self._demands.get_group_demand(stage)),
                     peak_bytes=self._peaks.get_stage_peak(stage),
+                    slots=demand.slots.get(stage, 1),
                 ),
                 count=count,
             )
@@ -358,7 +369,7 @@ class Controller:
             return False
         wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= self._host.cores()
+        return computing <= max(1.0, self._host.cores())  # one runs on half a core too
 
     def _read_memory(self, held_bytes: int) -> Memory | None:
         available = self._host.memory_available_bytes()
@@ -396,6 +407,8 @@ class Controller:
             action = "up" if new > old else "down"
             default = "plan" if action == "down" else "demand"
             why = resize_reason if resize_reason in DECISION_REASONS[action] else default
+            if new < min(old, size) and all(group.load.pool != pool for group in evaluation.observation.waiting):
+                why = "plan"  # the lane has room for more of its tasks, and there are none
             self._emit_decision(evaluation, pool=pool, action=action, reason=why, old=old, new=new)
 
     def _report_hold(self, evaluation: _Evaluation, reason: str) -> None:
@@ -405,7 +418,7 @@ class Controller:
         if why == reported or observation.now < at + _HOLD_SECONDS:
             return
         self._reported_hold = (why, observation.now)
-        for pool, size in self._pools.get_pool_sizes(observation.size).items():
+        for pool, size in self._pools.get_targets().items():
             self._emit_decision(evaluation, pool=pool, action="hold", reason=reason, old=size, new=size)
 
     def _emit_decision(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from paropt_exporter.autoscaling.decisions import count_left_out, describe_decision, parse_observation
+from paropt_exporter.autoscaling.decisions import UNREADABLE, count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
@@ -15,7 +16,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     LaneObservation,
     assess_lane,
     compute_lane_sizing,
-    count_tasks,
+    sum_slots,
 )
 from paropt_exporter.autoscaling.policy.memory import (
     Memory,
@@ -56,6 +57,10 @@ def iter_explanation(decision: Decision) -> Iterator[str]:
 
 def format_headline(decision: Decision) -> str:
     """Return a decision in one line."""
+    if (moved := _read_bounds(decision)) is not None:
+        old, new = (f"{floor}-{ceiling}" for floor, ceiling in moved)
+        change = f"stay at {new}" if decision.action == "hold" else f"{decision.action} from {old} to {new}"
+        return f"{decision.pool} bounds {change}: {decision.reason}"
     if decision.action == "hold":
         return f"{decision.pool} stays at {decision.new_size}: {decision.reason}"
     return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
@@ -76,9 +81,9 @@ def _iter_terms(seen: Observation) -> Iterator[str]:
 def _explain_lane(seen: LaneObservation) -> Iterator[str]:
     yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
     for group in seen.running:
-        yield f"  run    {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
+        yield f"  run    {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
     for group in seen.waiting:
-        yield f"  wait   {group.count:>4} x {_format_demand(group)} cores  {group.load.stage}"
+        yield f"  wait   {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
     assessment = assess_lane(seen)
     yield from _explain_limits(seen, assessment)
     sizing = compute_lane_sizing(seen, assessment)
@@ -150,8 +155,12 @@ def _format_demand(group: LoadGroup) -> str:
     return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
 
 
+def _format_slots(group: LoadGroup) -> str:
+    return f", {group.load.slots} slots each" if group.load.slots > 1 else ""
+
+
 def _format_sum(seen: LaneObservation, sizing: Sizing) -> str:
-    fit = count_tasks(seen.running) - sizing.surplus
+    fit = sum_slots(seen.running) - sizing.surplus
     beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
     total = fit + sizing.admitted
     last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
@@ -243,7 +252,7 @@ _MORE: Mapping[str, str] = MappingProxyType(
         "rescue": "a stage was about to break its limit",
         "load": "a load signal asked for more",
         "limit": "a limit signal was within its target again",
-        "bounds": "its bounds had changed",
+        "bounds": "its floor was higher",
         "pinned": "somebody pinned it to that size",
     }
 )
@@ -256,8 +265,8 @@ _FEWER: Mapping[str, str] = MappingProxyType(
         "limit": "a limit signal was above its target",
         "cpu_limit": "the tasks that run want more cores than there are",
         "memory_limit": "memory had become short",
-        "bounds": "its bounds had changed",
-        "ineffective": "more tasks at once got no more done",
+        "bounds": "its ceiling was lower",
+        "ineffective": "more tasks at once seemed to get no more done",
         "pinned": "somebody pinned it to that size",
     }
 )
@@ -273,7 +282,7 @@ _SAME: Mapping[str, str] = MappingProxyType(
         "bounds": "its bounds allow no other size",
         "deadband": "another size would hardly differ",
         "stabilizing": "a smaller size has not been enough for long yet",
-        "ineffective": "more tasks at once get no more done",
+        "ineffective": "more tasks at once seem to get no more done",
         "saturated": "more workers would not help",
         "flap_budget": "it has changed direction too often within an hour",
         "pinned": "somebody pinned it to that size",
@@ -281,25 +290,64 @@ _SAME: Mapping[str, str] = MappingProxyType(
         "advised": "its mode is advise: sizes are computed, and not set",
         "query_failed": "a query to Prometheus failed",
         "no_data": "Prometheus had no data",
-        "several_sources": "several exporters answered a query for one",
-        "not_finite": "the answer to a query was infinite",
+        "several_sources": "the answer to a query had several series instead of one",
+        "not_finite": "the answer to a query was infinite or NaN",
         "not_a_number": "the answer to a query was no number",
         "partial": "the answer to a query was incomplete",
         "stale": "the answer to a query was too old",
         "future": "the answer to a query was stamped in the future",
-        "epoch": "the answer to a query was of an earlier process",
-        "settling": "the answer to a query has not followed the last change yet",
+        "epoch": "the answer to a query was not about this process alone",
+        "settling": "the effect of the last change is not known yet",
         "disagree": "the answer to a query contradicts the pool's own counters",
     }
 )
 BY_ACTION: Mapping[str, Mapping[str, str]] = MappingProxyType({"up": _MORE, "down": _FEWER, "hold": _SAME})
 
 
+# `bounds` is the reason of a move to a bound that has changed, and of one that a bound has cut short.
+_CUT_SHORT: Mapping[str, str] = MappingProxyType(
+    {
+        "up": "tasks were waiting, and its ceiling allows no more",
+        "down": "fewer were needed, and its floor allows no less",
+    }
+)
+
+
 def format_sentence(decision: Decision) -> str:
     """Return a decision with its reason in one sentence; a reason of another version stands as it was recorded."""
     why = BY_ACTION.get(decision.action, {}).get(decision.reason, decision.reason)
+    if (moved := _read_bounds(decision)) is not None:
+        return f"{_format_move_of_bounds(decision.pool, *moved)}, because {why}."
+    if decision.reason == "bounds" and _is_cut_short(decision):
+        why = _CUT_SHORT[decision.action]
     workers = format_count(decision.new_size, "worker")
     if decision.old_size == decision.new_size:
         return f"{decision.pool} stayed at {workers}, because {why}."
     verb = "grew" if decision.new_size > decision.old_size else "shrank"
     return f"{decision.pool} {verb} from {decision.old_size} to {workers}, because {why}."
+
+
+def _is_cut_short(decision: Decision) -> bool:
+    """Whether the old size was within the bounds, so that they did not cause the move."""
+    old, terms = decision.terms.get("lane_size", decision.old_size), decision.terms
+    return decision.action in _CUT_SHORT and terms.get("floor", old + 1) <= old <= terms.get("ceiling", old - 1)
+
+
+def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return floor and ceiling before and after a decision about bounds; None: it is about a size."""
+    try:
+        seen, choice = json.loads(decision.situation or "{}"), json.loads(decision.choice or "{}")
+        if seen.get("kind") != "band":
+            return None
+        return (seen["seen"]["floor"], seen["seen"]["ceiling"]), (choice["floor"], choice["ceiling"])
+    except UNREADABLE:
+        return None
+
+
+def _format_move_of_bounds(pool: str, old: tuple[int, int], new: tuple[int, int]) -> str:
+    """Return a change of bounds in words: of the ceiling, which is decided first, otherwise of the floor."""
+    for name, before, after in (("ceiling", old[1], new[1]), ("floor", old[0], new[0])):
+        if before != after:
+            verb = "rose" if after > before else "fell"
+            return f"the {name} of {pool} {verb} from {before} to {format_count(after, 'worker')}"
+    return f"the bounds of {pool} stayed at {new[0]} to {format_count(new[1], 'worker')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -36,16 +37,23 @@ class CachedReading(Generic[_Value]):
         return self._value
 
 
+def read_memory_left_bytes(
+    root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = host.read_machine_memory_bytes
+) -> int:
+    """Return the available memory, at least one byte: 0 means that it is unknown, and bounds no size."""
+    return host.read_available_memory_bytes(root, machine) or min(1, host.read_total_memory_bytes(root, machine))
+
+
 class HostReadings(Struct, frozen=True, kw_only=True):
     """The cores that this process may use and the available memory (0: unknown), read on each call."""
 
     cores: Callable[[], float] = host.count_cpus
-    memory_available_bytes: Callable[[], int] = host.read_available_memory_bytes
+    memory_available_bytes: Callable[[], int] = read_memory_left_bytes
 
     @classmethod
     def cached(cls, clock: Clock) -> HostReadings:
         """Return readings that are cached for as long as the controller can do with an old value."""
         return cls(
             cores=CachedReading(host.count_cpus, CORES_SECONDS, clock),
-            memory_available_bytes=CachedReading(host.read_available_memory_bytes, MEMORY_SECONDS, clock),
+            memory_available_bytes=CachedReading(read_memory_left_bytes, MEMORY_SECONDS, clock),
         )

@@ -27,8 +27,9 @@ from paropt_exporter.autoscaling.policy.pool_size import (
 from paropt_exporter.autoscaling.policy.queueing import Traffic, compute_traffic_size
 from paropt_exporter.autoscaling.signals.local_counters import CounterHistory, sample_counters
 from paropt_exporter.clock import Clock, SystemClock
-from paropt_exporter.cpu_demand import WAITING_DEMAND
-from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
+from paropt_exporter.cpu_demand import WAITING_DEMAND, task_cpu_demand
+from paropt_exporter.events import Decision, PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors.demand import FULL_LOCK_CORES
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ class ResizablePool(Protocol):
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return the memory of each worker; nothing for threads, which have no memory of their own."""
 
+    def running(self) -> tuple[RunningTask, ...]:
+        """Return the running tasks, with the core time of their child processes."""
+
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
     """A pool with its bounds. If resources are scarce, `urgent` pools get theirs first and others share by `weight`."""
@@ -86,12 +90,18 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
 
 
 class _ManagedPool(Struct, eq=False):
-    """A pool with the state that lasts from tick to tick. `peak_bytes`: the most that one worker has used."""
+    """A pool with the state that lasts from tick to tick. `peak_bytes`: the most that one worker has used.
+
+    `children_demand`: the last measured CPU demand of a task with its child processes, in cores.
+    """
 
     settings: PoolSettings
     counters: CounterHistory
     state: PoolSizingState
     peak_bytes: int = 0
+    children_demand: float = 0.0
+    was_draining: bool = False  # at the last tick, or since a move down in it
+    counts_from: int = 0  # ended tasks, from which on service times are of tasks that began at the present size
     reported_hold: str = ""  # the reason of the hold that was emitted last; "" since a resize
 
 
@@ -185,8 +195,12 @@ class PoolController:
         pool = settings.pool
         statistics, workers = pool.statistics(), pool.worker_memory()
         counters.add_sample(sample_counters(statistics, now))
-        if statistics.draining:
-            counters.reset_service_times()  # tasks that end now began among more workers, and don't measure this size
+        finished = sum(statistics.finished.values())
+        if statistics.draining or managed.was_draining:
+            managed.counts_from = finished + statistics.target
+        managed.was_draining = statistics.draining > 0
+        if finished < managed.counts_from:
+            counters.reset_service_times()  # tasks that ended began among more workers, and don't measure this size
         managed.peak_bytes = max([managed.peak_bytes, *(worker.peak_bytes for worker in workers)])
         traffic = counters.estimate_traffic()
         return _PoolSample(
@@ -195,7 +209,7 @@ class PoolController:
             size=statistics.target,
             traffic=traffic,
             wanted=min(max(compute_traffic_size(traffic), settings.floor), settings.ceiling),
-            cpu_demand=counters.estimate_cpu_demand(cores),
+            cpu_demand=_estimate_cpu_demand(managed, cores, in_threads=not workers),
             held_bytes=sum(min(worker.now_bytes, managed.peak_bytes) for worker in workers),
         )
 
@@ -205,6 +219,7 @@ class PoolController:
         if decision.size != observation.size:
             managed.settings.pool.resize(decision.size, reason=decision.reason)
             managed.counters.reset_service_times()
+            managed.was_draining = decision.size < observation.size
         self._report(managed, observation, decision)
 
     def _report(self, managed: _ManagedPool, observation: PoolObservation, decision: PoolDecision) -> None:
@@ -213,6 +228,23 @@ class PoolController:
             name = managed.settings.pool.statistics().name
             self._emit(_build_decision(name, observation, decision, self._clock.wall()))
         managed.reported_hold = hold
+
+
+def _estimate_cpu_demand(managed: _ManagedPool, cores: float, *, in_threads: bool) -> float | None:
+    """Return the CPU demand of a worker in cores. Threads that hardly compute may wait for processes that do.
+
+    The counters of a pool of threads lack these processes, and those of a pool of processes have them. While threads
+    fill the interpreter's lock, each read of /proc would wait for it.
+    """
+    counters = managed.counters
+    demand = counters.estimate_cpu_demand(cores)
+    if demand is None or not in_threads or counters.compute_cores_used() >= FULL_LOCK_CORES:
+        return demand
+    ages = [(task, (task.sampled_seconds or 0.0) - task.started_seconds) for task in managed.settings.pool.running()]
+    wanted = sum(age * task_cpu_demand(task.core_time, age) for task, age in ages)
+    if (seconds := sum(age for _, age in ages)) > 0:
+        managed.children_demand = wanted / seconds
+    return max(demand, managed.children_demand)
 
 
 def _build_budget(pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int) -> Budget:

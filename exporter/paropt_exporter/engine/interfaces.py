@@ -207,6 +207,7 @@ class Demand(Struct, frozen=True, kw_only=True):
     `left_seconds` is the time until the lane breaks its total (None: it has none). `work_seconds` is the known
     remaining work, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is the
     size that would save a stage which is about to break its limit; 0: no stage is at risk, or none can be saved.
+    `slots`: of each task of a stage; 1 if it is missing. The work is in seconds of one slot.
     """
 
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, number of tasks)
@@ -219,6 +220,7 @@ class Demand(Struct, frozen=True, kw_only=True):
     path_seconds: float = 0.0
     left_seconds: float | None = None
     rescue_size: int = 0
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 class Observer(Protocol):

@@ -385,13 +385,14 @@ class StageState(Struct, eq=False):
         )
 
     def estimate_work_seconds(self, now: float) -> float:
-        """Return the remaining work in seconds of one worker; unknown work counts as none."""
+        """Return the remaining work in seconds of one slot; unknown work counts as none."""
         task_seconds = self.estimate_task_seconds()
         if task_seconds is None:
             return 0.0
         ages = self.get_task_ages(now)
         waiting = max(0, self.unfinished - len(ages))
-        return sum(estimate_left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
+        seconds = sum(estimate_left_seconds(task_seconds, age) for age in ages) + waiting * task_seconds
+        return seconds * self.plan.slots
 
     def estimate_longest_task_seconds(self, now: float) -> float:
         """Return how long the last task runs at least, with any number of workers."""
@@ -666,6 +667,7 @@ def measure_demand(
         path_seconds=_compute_longest_path(states, now) if work else 0.0,
         left_seconds=None if ends_seconds is None else ends_seconds - now,
         rescue_size=_compute_rescue_size(states, now, size),
+        slots={state.name: state.plan.slots for state in states if state.plan.slots > 1},
     )
 
 
@@ -679,5 +681,7 @@ def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
 
 def _compute_rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
     """Return the smallest size that saves every stage at risk that more workers can save; 0: there is none."""
-    more = [extra for state in states if state.started and (extra := state.count_rescue_workers(now)) > 0]
+    more = [
+        extra * state.plan.slots for state in states if state.started and (extra := state.count_rescue_workers(now)) > 0
+    ]
     return size + sum(more) if more else 0

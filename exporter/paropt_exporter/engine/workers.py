@@ -231,6 +231,10 @@ class PoolWorkers:
         plan = self._plan
         return {name: min(size, self._most[name]) for name in self._names} if plan else {}
 
+    def get_targets(self) -> Mapping[str, int]:
+        """Return the target of each pool that this run has used so far."""
+        return {name: self._pools[name].target for name in tuple(self._uses)}
+
     def release_workers(self, size: int) -> None:
         """End processes that calls left running, and release workers that only the run needed."""
         self._thread_calls.end_strays()

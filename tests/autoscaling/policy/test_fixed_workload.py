@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -74,6 +74,15 @@ def test_task_of_two_cores_starts_on_one_rather_than_let_it_idle() -> None:
     assert size(group(2.0), group(1.0, 2.0)).admitted == 0
 
 
+def test_wide_tasks_take_all_of_their_slots() -> None:
+    def wide(count: int) -> list[LoadGroup]:
+        return [LoadGroup(load=Load(pool="commands", stage="wide", cpu_demand=0.0, slots=4), count=count)]
+
+    assert size(wide(1), group(0.0, 0.0)) == Sizing(size=6, reason="plan", admitted=2)
+    assert size(group(0.0), wide(5), maximum=10) == Sizing(size=9, reason="bounds", admitted=8)
+    assert size(group(0.0), [*wide(1), *group(0.0)], maximum=4) == Sizing(size=2, reason="bounds", admitted=1)
+
+
 def test_threads_that_share_one_interpreter_stay_few() -> None:
     running = group(0.3, 0.3, 0.3, pool="threads", thread=True)
     assert size(running, group(0.3, pool="threads")) == Sizing(size=3, reason="cpu_limit")
@@ -109,9 +118,10 @@ def test_more_waiting_tasks_never_mean_fewer_workers(
     assert chosen(waiting) <= chosen(waiting + more)
 
 
+@example([1.0, 2.0], 2.0)
 @given(_DEMANDS, st.floats(1, 16))
 def test_demands_of_running_tasks_fit_into_the_cores(demands: list[float | None], cores: float) -> None:
-    """Exceptions: one unknown task beside them, and a single task that wants more than all cores."""
+    """Exceptions: one unknown task beside them, one that wants more than all cores or lacks one of its own."""
     chosen = compute_fixed_workload_size([], group(*demands), cores=cores, minimum=1, maximum=100)
     computing = sorted(demand for demand in demands if demand is not None and demand >= 0.1)
     fits = 0
@@ -119,4 +129,5 @@ def test_demands_of_running_tasks_fit_into_the_cores(demands: list[float | None]
         fits += 1
     unknown = sum(demand is None for demand in demands)
     waits = sum(demand is not None and demand < 0.1 for demand in demands)
-    assert chosen.size <= max(1, fits + min(unknown, cores + 1)) + waits
+    overlaps = any(demand > 1.0 for demand in computing)
+    assert chosen.size <= max(1, fits + overlaps + min(unknown, cores + 1)) + waits

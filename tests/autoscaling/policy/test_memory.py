@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
 from paropt_exporter.autoscaling.policy.lane_size import (
@@ -55,6 +56,14 @@ def seen(
 def test_tasks_are_added_while_all_peaks_fit_into_memory() -> None:
     # The tasks will take 2 x 100 - 150 more: 1000 - 50 leaves room for 9 others.
     assert compute_memory_size(group(2, 100), group(50, 100), beyond_reserve(1000, held=150)) == 11
+
+
+def test_memory_for_wide_tasks_is_counted_in_their_slots() -> None:
+    running, waiting = (
+        tuple(LoadGroup(load=replace(one.load, slots=3), count=one.count) for one in group(count, 100))
+        for count in (2, 50)
+    )
+    assert compute_memory_size(running, waiting, beyond_reserve(1000, held=150)) == 33
 
 
 def test_each_stage_counts_with_its_own_peak() -> None:

@@ -8,6 +8,7 @@ from statistics import fmean, pvariance
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     Sample,
     is_ineffective,
+    is_refuted,
     is_still_blocked,
     start_block,
 )
@@ -46,6 +47,17 @@ def test_repeated_block_lasts_twice_as_long() -> None:
     assert (first.seconds, second.seconds) == (60.0, 120.0)
     other = start_block(0.0, 2, load=20.0, service_seconds=0.1, earlier=second)
     assert other.seconds == 60.0
+
+
+def test_block_is_refuted_by_tasks_that_stay_slow_with_fewer_workers() -> None:
+    larger = sample(2.0, count=40)
+    block = start_block(
+        0.0, 3, load=5.0, service_seconds=0.2, earlier=None, larger=larger, larger_size=12
+    )  # no use from 1 + 0.5 x (12 / 3 - 1) = 2.5 times as long on
+    assert is_refuted(block, sample(2.0, count=30))
+    assert not is_refuted(block, sample(2.0, count=29))
+    assert not is_refuted(block, sample(0.5, count=30)), "a lock: four times as long for four times as many"
+    assert not is_refuted(start_block(0.0, 3, load=5.0, service_seconds=0.2, earlier=None), sample(2.0))
 
 
 def test_block_ends_with_time_another_load_or_faster_tasks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from statistics import fmean, pvariance
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -49,7 +50,7 @@ def after(one: StageMeasurement, state: StageLimitState | None = None, now: floa
     return compute_next_state(one, state or StageLimitState(stage="a"), now, CORES)
 
 
-TRYING = StageLimitState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True)
+TRYING = StageLimitState(stage="a", phase=TRIAL, limit=16, reference=level(64.0, 3.2), settled=True, until=9.4)
 BLOCKED = StageLimitState(stage="a", phase=LIMITED, limit=16, reference=level(16.0, 0.8), settled=True, until=60.0)
 
 
@@ -91,6 +92,16 @@ def test_quarter_that_gets_less_done_ends_the_trial_soon() -> None:
     assert (state.phase, state.limit) == (ANY, None)
     assert after(seen(64.0, 3.2), state, now=64.0).phase == ANY
     assert after(seen(64.0, 3.2), state, now=65.0).phase == TRIAL
+
+
+def test_trial_ends_if_long_tasks_keep_its_slots() -> None:
+    """Eleven tasks of ten minutes held 16 slots when a trial of four began: no other task ran for ten minutes."""
+    trying = after(seen(64.0, 3.2), now=5.0)
+    assert trying.until == pytest.approx(5.0 + 2.0 * (64 + 30) * 0.05)
+    none_ended = seen(11.0, 0.0, count=0, running=20)
+    assert after(none_ended, trying, now=14.3) == trying
+    state = after(none_ended, trying, now=14.5)
+    assert (state.phase, state.limit, state.until) == (ANY, None, 74.5)
 
 
 def test_limit_stays_if_still_fewer_get_less_done() -> None:

@@ -24,7 +24,8 @@ class Load(Struct, frozen=True, kw_only=True):
     """The load of one running or waiting task. `cpu_demand` is in cores; None: unknown.
 
     `thread_cpu_demand`: the part of it in threads of this process, which share one interpreter's lock. `peak_bytes`:
-    the most memory that a task of its stage has used; 0: unknown, or not its own (a thread's).
+    the most memory that a task of its stage has used; 0: unknown, or not its own (a thread's). `slots`: how many of the
+    lane's slots it takes.
     """
 
     pool: str
@@ -32,6 +33,7 @@ class Load(Struct, frozen=True, kw_only=True):
     cpu_demand: float | None
     peak_bytes: int = 0
     thread_cpu_demand: float = 0.0
+    slots: int = 1
 
 
 class LoadGroup(Struct, frozen=True, kw_only=True):
@@ -40,13 +42,18 @@ class LoadGroup(Struct, frozen=True, kw_only=True):
     load: Load
     count: int
 
+    @property
+    def slots(self) -> int:
+        """The slots of all of them."""
+        return self.count * self.load.slots
+
 
 class Sizing(Struct, frozen=True, kw_only=True):
-    """How many tasks may run at once, and why not more.
+    """The slots of the tasks that may run at once, and why not more.
 
-    `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: the
-    waiting tasks in `size`; `surplus`: the running tasks beyond it; `pools`: the tasks of each pool, all running ones
-    included.
+    `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: the slots
+    of waiting tasks in `size`; `surplus`: those of running tasks beyond it; `pools`: the tasks of each pool, all
+    running ones included.
     """
 
     size: int
@@ -57,7 +64,7 @@ class Sizing(Struct, frozen=True, kw_only=True):
 
 
 class RemainingWork(Struct, frozen=True, kw_only=True):
-    """The rest of a run: its work in seconds of one worker, its longest chain, and the time left until a deadline."""
+    """The rest of a run: its work in seconds of one slot, its longest chain, and the time left until a deadline."""
 
     seconds: float
     critical_path_seconds: float
@@ -86,18 +93,18 @@ def compute_fixed_workload_size(
     maximum: int,
     stuck: bool = False,
 ) -> Sizing:
-    """Return the size for known work, N* = the tasks that run or may run and whose demands fit into the cores.
+    """Return the size for known work, N* = the slots of tasks that run or may run and whose demands fit into the cores.
 
     `waiting` is in the order of the starts. A task that does not fit is passed over, so that a stage that mostly sleeps
     does not wait behind one that computes. `stuck`: no unknown task could start for a while.
     """
     budget = CoreBudget(cores, stuck=stuck)
-    there = sum(group.count for group in running)
+    there = sum(group.slots for group in running)
     size, pools = 0, Counter[str]()
     for group in sorted(running, key=_get_demand):
         count = _admit_group(budget, group)
         budget.take(group.load.cpu_demand, group.count - count)  # tasks beyond the cores have their cores all the same
-        size += count
+        size += count * group.load.slots
         pools[group.load.pool] += group.count
     lock = 1.0 + CORE_SLACK - sum(group.count * group.load.thread_cpu_demand for group in running)
     reason, admitted, surplus = "plan", 0, there - size
@@ -111,18 +118,18 @@ def compute_fixed_workload_size(
             pools[load.pool] += 0
             reason = "cpu_limit"
             continue
-        most, competes = maximum - size, competes_for_lock(load)
+        most, competes = (maximum - size) // load.slots, competes_for_lock(load)
         if competes:
             most = min(most, max(0, math.floor(lock / (load.cpu_demand or 1.0))))
         count = _admit_group(budget, group, most=most)
         if competes:
             lock -= count * (load.cpu_demand or 0.0)
-        elif not count:
+        elif most and not count:
             refused.add(load.cpu_demand)
-        size, admitted = size + count, admitted + count
+        size, admitted = size + count * load.slots, admitted + count * load.slots
         pools[load.pool] += count
         if count < group.count:
-            reason = "bounds" if size >= maximum else "cpu_limit"
+            reason = "bounds" if maximum - size < load.slots else "cpu_limit"
     if surplus and reason == "plan":
         reason = "cpu_limit"
     if not there or size < minimum:

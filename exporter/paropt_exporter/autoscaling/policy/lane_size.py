@@ -157,7 +157,7 @@ def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessmen
     It may be less than the running tasks only after SHORT_SECONDS: the memory of an ended task is not free at once, and
     the memory that a running task holds is known a moment later than the available memory.
     """
-    size, running, waiting = assessment.memory_size, count_tasks(observation.running), count_tasks(assessment.waiting)
+    size, running, waiting = assessment.memory_size, sum_slots(observation.running), sum_slots(assessment.waiting)
     if size is None or not waiting or size >= running + waiting:
         return None
     brief = observation.state.short_since is None or observation.now < observation.state.short_since + SHORT_SECONDS
@@ -167,6 +167,11 @@ def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessmen
 def count_tasks(tasks: Iterable[LoadGroup]) -> int:
     """Return the number of tasks."""
     return sum(group.count for group in tasks)
+
+
+def sum_slots(tasks: Iterable[LoadGroup]) -> int:
+    """Return the slots that tasks take."""
+    return sum(group.slots for group in tasks)
 
 
 def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
@@ -184,13 +189,15 @@ def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) ->
 
 
 def _count_beyond_limits(observation: LaneObservation, assessment: LaneAssessment) -> int:
-    """Return how many tasks run beyond their stages' limits."""
-    most = collect_limits(assessment.stages)
-    return sum(max(0, one.running - most.get(one.stage, one.running)) for one in observation.stages)
+    """Return the slots of the tasks that run beyond their stages' limits."""
+    most, slots = collect_limits(assessment.stages), {one.load.stage: one.load.slots for one in observation.running}
+    return sum(
+        max(0, one.running - most.get(one.stage, one.running)) * slots.get(one.stage, 1) for one in observation.stages
+    )
 
 
 def _find_short_since(observation: LaneObservation, assessment: LaneAssessment) -> float | None:
-    if assessment.memory_size is None or assessment.memory_size >= count_tasks(observation.running):
+    if assessment.memory_size is None or assessment.memory_size >= sum_slots(observation.running):
         return None
     return observation.now if observation.state.short_since is None else observation.state.short_since
 
@@ -209,15 +216,15 @@ def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment)
 def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int:
     """Return how many jobs the commands of a run may start, in addition to one for each task.
 
-    `fixed`: the lane's slots if they are fixed; each task takes one. None: the slots are the cores, and a task that is
-    known to sleep takes none. Waiting tasks go before the jobs of running ones; before the first task runs, a lane may
-    not know yet that they wait.
+    `fixed`: the lane's slots if they are fixed. None: the slots are the cores, of which each task takes one, unless it
+    is known to sleep. Waiting tasks go before the jobs of running ones; before the first task runs, a lane may not know
+    yet that they wait.
     """
     if not observation.running:
         return 0
     tasks = (*observation.running, *assess_lane(observation).waiting)
     if fixed is not None:
-        return max(0, fixed - sum(group.count for group in tasks))
+        return max(0, fixed - sum_slots(tasks))
     slots = min(observation.ceiling, max(1, math.floor(observation.cores + CORE_SLACK)))
     return max(0, slots - sum(group.count for group in tasks if not _mostly_waits(group.load)))
 

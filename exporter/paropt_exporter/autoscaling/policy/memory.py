@@ -40,17 +40,17 @@ def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
 
 
 def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGroup], memory: Memory) -> int:
-    """Return N_mem, at least 1: running tasks, and waiting ones in their order while they fit.
+    """Return N_mem in slots, at least 1: those of running tasks, and of waiting ones in their order while they fit.
 
     A task of unknown peak fits if there is any room. Without room it is less than the running tasks: by the missing
     memory over the next task's peak.
     """
-    size, room = sum(group.count for group in running), compute_room_bytes(running, memory)
+    size, room = sum(group.slots for group in running), compute_room_bytes(running, memory)
     if room <= 0:
-        return max(1, size - _count_missing_tasks(-room - SPARE_BYTES, _get_next_peak_bytes(waiting)))
+        return max(1, size - _count_missing_slots(-room - SPARE_BYTES, waiting))
     for group in waiting:
         fits = _count_fitting(group, room)
-        size, room = size + fits, room - fits * group.load.peak_bytes
+        size, room = size + fits * group.load.slots, room - fits * group.load.peak_bytes
         if fits < group.count:
             break
     return max(1, size)
@@ -61,12 +61,10 @@ def _count_fitting(group: LoadGroup, room: int) -> int:
     return min(group.count, room // peak) if peak else group.count if room > 0 else 0
 
 
-def _count_missing_tasks(missing: int, peak: int) -> int:
-    return math.ceil(missing / peak) if missing > 0 and peak else 0
-
-
-def _get_next_peak_bytes(waiting: Sequence[LoadGroup]) -> int:
-    return waiting[0].load.peak_bytes if waiting else 0
+def _count_missing_slots(missing: int, waiting: Sequence[LoadGroup]) -> int:
+    if missing <= 0 or not waiting or not waiting[0].load.peak_bytes:
+        return 0
+    return math.ceil(missing / waiting[0].load.peak_bytes) * waiting[0].load.slots
 
 
 class PoolMemory(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
     Block,
     Sample,
     is_ineffective,
+    is_refuted,
     is_still_blocked,
     start_block,
 )
@@ -185,10 +186,15 @@ def _is_on_trial(observation: PoolObservation) -> bool:
 
 def _is_blocked(observation: PoolObservation) -> bool:
     block = observation.state.block
-    if block is None or observation.size < block.size:
+    if block is None or observation.size < block.size or _is_refuted(observation):
         return False
     service_seconds = observation.sample.mean if observation.sample.count >= COMPLETIONS else block.service_seconds
     return is_still_blocked(block, observation.now, load=observation.traffic.arrivals, service_seconds=service_seconds)
+
+
+def _is_refuted(observation: PoolObservation) -> bool:
+    block = observation.state.block
+    return block is not None and observation.size == block.size and is_refuted(block, observation.sample)
 
 
 def _has_not_helped(observation: PoolObservation) -> bool:
@@ -209,6 +215,8 @@ def _revert_trial(observation: PoolObservation, trial: Trial) -> PoolDecision:
         load=observation.traffic.arrivals,
         service_seconds=trial.before.mean,
         earlier=observation.state.block,
+        larger=observation.sample,
+        larger_size=observation.size,
     )
     state = replace(observation.state, trial=None, block=block)
     if size >= observation.size:
@@ -217,7 +225,8 @@ def _revert_trial(observation: PoolObservation, trial: Trial) -> PoolDecision:
 
 
 def _compute_next_state(observation: PoolObservation, decision: SizeDecision) -> PoolSizingState:
-    state = PoolSizingState(history=decision.history, trial=observation.state.trial, block=observation.state.block)
+    block = None if decision.action == "up" and _is_refuted(observation) else observation.state.block
+    state = PoolSizingState(history=decision.history, trial=observation.state.trial, block=block)
     if decision.action == "up" and observation.traffic.queued > 0:
         validated = state.trial is None or observation.sample.count >= COMPLETIONS
         first = Trial(old_size=observation.size, before=observation.sample, moved_at=observation.now)

@@ -29,13 +29,18 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class Block(Struct, frozen=True, kw_only=True):
-    """No growth beyond `size` until a moment, unless load or service time change."""
+    """No growth beyond `size` until a moment, unless load or service time change.
+
+    `larger`, `larger_size`: the service times at the size that did not help, with which those at `size` are compared.
+    """
 
     size: int
     until: float
     seconds: float
     load: float
     service_seconds: float
+    larger: Sample | None = None
+    larger_size: int = 0
 
 
 def is_ineffective(before: Sample, after: Sample, *, old_size: float, new_size: float) -> bool:
@@ -61,16 +66,46 @@ def compute_useless_inflation(growth: float) -> float:
     return 1.0 + USELESS_RATIO * (growth - 1.0)
 
 
-def start_block(now: float, size: int, *, load: float, service_seconds: float, earlier: Block | None) -> Block:
+def start_block(
+    now: float,
+    size: int,
+    *,
+    load: float,
+    service_seconds: float,
+    earlier: Block | None,
+    larger: Sample | None = None,
+    larger_size: int = 0,
+) -> Block:
     """Block growth beyond `size`, for twice as long as the last time under the same load and service time."""
     again = earlier is not None and not _has_changed(earlier, load=load, service_seconds=service_seconds)
     seconds = min(2.0 * earlier.seconds, LONGEST_BLOCK_SECONDS) if again and earlier else FIRST_BLOCK_SECONDS
-    return Block(size=size, until=now + seconds, seconds=seconds, load=load, service_seconds=service_seconds)
+    return Block(
+        size=size,
+        until=now + seconds,
+        seconds=seconds,
+        load=load,
+        service_seconds=service_seconds,
+        larger=larger,
+        larger_size=larger_size,
+    )
 
 
 def is_still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
     """Whether a block holds: its time is not over, the load is the same, and tasks are not faster."""
     return now < block.until and not _has_changed(block, load=load, service_seconds=service_seconds)
+
+
+def is_refuted(block: Block, sample: Sample) -> bool:
+    """Whether tasks probably take as long at the size that is left as at the larger one, which would have helped.
+
+    The sample is of the size that is left. The tasks themselves have become slower: their number was not the reason.
+    """
+    if sample.count < COMPLETIONS or block.larger is None or block.larger_size <= block.size:
+        return False
+    if min(sample.mean, block.larger.mean) <= 0:
+        return False
+    most = compute_useless_inflation(block.larger_size / block.size)
+    return estimate_inflation(sample, block.larger)[1] < most
 
 
 def _has_changed(block: Block, *, load: float, service_seconds: float) -> bool:

@@ -21,6 +21,8 @@ REVERSAL_WINDOW_SECONDS = 3600.0
 # their peaks for 1.4 times the worker-hours.
 REVERSAL_SECONDS = 60.0
 
+Peaks = tuple[tuple[float, int], ...]  # moments with sizes that fall from one to the next
+
 
 class SizeLimits(Struct, frozen=True, kw_only=True):
     """Limits of a size: floor, ceiling, and the seconds for which a lower size must have been enough.
@@ -59,7 +61,7 @@ class ScalingHistory(Struct, frozen=True, kw_only=True):
     """
 
     began: float | None = None
-    peaks: tuple[tuple[float, int], ...] = ()
+    peaks: Peaks = ()
     reversals: tuple[float, ...] = ()
     rising: bool | None = None
     moved_at: float = 0.0
@@ -87,7 +89,7 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
     began = now if history.began is None else history.began
     history = ScalingHistory(
         began=began,
-        peaks=_add_peak(history.peaks, now, kept, limits.stable_seconds),
+        peaks=add_peak(history.peaks, now, kept, limits.stable_seconds),
         reversals=history.reversals,
         rising=history.rising,
         moved_at=history.moved_at,
@@ -150,9 +152,7 @@ def is_within_tolerance(size: int, wanted: int) -> bool:
     return abs(wanted - size) < max(1.0, TOLERANCE_RATIO * size)
 
 
-def _add_peak(
-    peaks: tuple[tuple[float, int], ...], now: float, size: int, stable_seconds: float
-) -> tuple[tuple[float, int], ...]:
+def add_peak(peaks: Peaks, now: float, size: int, stable_seconds: float) -> Peaks:
     """Add the size wanted now; the first entry is then the highest of the window (a monotonic queue)."""
     kept = [peak for peak in peaks if peak[0] > now - stable_seconds]
     while kept and kept[-1][1] <= size:

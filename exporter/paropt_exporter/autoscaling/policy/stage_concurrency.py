@@ -42,6 +42,9 @@ _WORTHWHILE = 6
 _FEW = 4  # completions after which a trial may be withdrawn
 _TELLING_GROWTH = 1.5  # times the concurrency; with a smaller difference neither result is reliable
 _ENDLESS = 10 * COMPLETIONS  # a trial without a result by now never has one
+# Times the time that the trial's tasks took before it. Tasks that run for hours may hold all slots of a trial, so that
+# none ends: the stage would stand still.
+_OVERDUE_RATIO = 2.0
 
 
 class ConcurrencyLevel(Struct, frozen=True, kw_only=True):
@@ -66,8 +69,8 @@ class StageLimitState(Struct, frozen=True, kw_only=True):
 
     `reference`: the level with which the phase's measurement is compared; `useless`: the larger level with which the
     limit's was compared; `settled`: no more tasks run than the limit; `deepest`: a lower limit was tried and got less
-    done; `until`, `seconds`: when a limit ends or a trial may be repeated, and how long that is; `changes`: how often
-    the state has changed, after which measurements start again.
+    done; `until`, `seconds`: when a limit or a trial ends or a trial may be repeated, and how long that is; `changes`:
+    how often the state has changed, after which measurements start again.
     """
 
     stage: str
@@ -125,7 +128,7 @@ def _advance(measurement: StageMeasurement, state: StageLimitState, now: float, 
         case _:
             crowded = measurement.level.concurrency > max(cores, FEWEST)
             return (
-                _start_trial(measurement, state)
+                _start_trial(measurement, state, now)
                 if crowded and now >= state.until and _is_worthwhile(measurement)
                 else state
             )
@@ -138,9 +141,12 @@ def _is_worthwhile(measurement: StageMeasurement) -> bool:
     return known and enough and is_suspicious(measurement.level, measurement.fastest_seconds)
 
 
-def _start_trial(measurement: StageMeasurement, state: StageLimitState) -> StageLimitState:
-    fewer = max(1, round(TRIED_RATIO * measurement.level.concurrency))
-    return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=measurement.level, settled=False)
+def _start_trial(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
+    """Try a quarter of the tasks, for twice as long as the running tasks and COMPLETIONS others took to end before."""
+    level = measurement.level
+    until = now + _OVERDUE_RATIO * (1.0 + COMPLETIONS / level.concurrency) * level.sample.mean
+    fewer = max(1, round(TRIED_RATIO * level.concurrency))
+    return replace(state, phase=TRIAL, limit=fewer, fallback=state.limit, reference=level, settled=False, until=until)
 
 
 def _advance_trial(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
@@ -151,6 +157,8 @@ def _advance_trial(measurement: StageMeasurement, state: StageLimitState, now: f
         return _withdraw_trial(state, now)
     if state.settled and few.sample.count >= COMPLETIONS and _is_useless(few, many):
         return _set_limit(state, state.limit, few, many, until=now + state.seconds)
+    if now >= state.until:
+        return _withdraw_trial(state, now)
     return replace(state, settled=True) if not state.settled and measurement.running <= state.limit else state
 
 
@@ -171,7 +179,7 @@ def _advance_limited(measurement: StageMeasurement, state: StageLimitState, now:
         return replace(state, phase=LIFTED, limit=None, fallback=state.limit, reference=measured)
     if _has_changed(level, few):
         return _lift_limit(state, until=now, seconds=FIRST_BLOCK_SECONDS)
-    return state if state.deepest or not _is_worthwhile(measurement) else _start_trial(measurement, state)
+    return state if state.deepest or not _is_worthwhile(measurement) else _start_trial(measurement, state, now)
 
 
 def _has_changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:

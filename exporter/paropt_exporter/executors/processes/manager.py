@@ -477,6 +477,7 @@ class UsageSampler:
         # that is never sampled costs no read.
         self._first_delays: dict[int, tuple[float, float]] = {}
         self._tree_times: dict[int, TreeTime] = {}  # of the worker's threads and descendants
+        self._reported_delays: dict[int, float] = {}  # by worker process: its run delay less that of its ended tasks
 
     def build_statistics(self, scheduler: Scheduler, counters: PoolCounters) -> PoolStatistics:
         """Return the pool's statistics now."""
@@ -489,6 +490,7 @@ class UsageSampler:
         live = [worker for worker in workers if worker.ready_seconds is not None]
         busy = [worker for worker in live if worker.batches]
         spent = _read_spent(busy)
+        self._forget_processes({worker.pid for worker in workers})
         snapshot = PoolSnapshot(
             target=scheduler.target,
             live=len(live),
@@ -499,7 +501,7 @@ class UsageSampler:
             slot_seconds=sum(worker.slot_seconds for worker in workers)
             + sum(now - (worker.ready_seconds or now) for worker in live),
             cpu_seconds=sum(worker.cpu_seconds for worker in workers) + sum(cpu for cpu, _ in spent.values()),
-            run_delay_seconds=sum(worker.delay_seconds for worker in workers),
+            run_delay_seconds=sum(worker.delay_seconds + self._read_unreported_delay(worker) for worker in workers),
             running=sum(len(worker.settling) for worker in live) + sum(len(worker.assigned) for worker in busy),
         )
         busy_seconds = sum(max(0.0, now - worker.batch_seconds) for worker in busy)
@@ -536,9 +538,9 @@ class UsageSampler:
         return tuple(WorkerMemory(now_bytes=now, peak_bytes=max(now, peak)) for now, peak in found if now)
 
     def _forget_processes(self, pids: set[int]) -> None:
-        for pid in self._tree_times.keys() - pids:
-            del self._tree_times[pid]
-            self._first_delays.pop(pid, None)
+        for known in (self._tree_times, self._first_delays, self._reported_delays):
+            for pid in known.keys() - pids:
+                del known[pid]
 
     def _read_run_delay(self, worker: Worker) -> float:
         """Return how long the worker waited for a core since its batch was first sampled."""
@@ -548,6 +550,18 @@ class UsageSampler:
             self._first_delays[worker.pid] = (worker.batch_seconds, delay)
             return 0.0
         return max(0.0, delay - first)
+
+    def _read_unreported_delay(self, worker: Worker) -> float:
+        """Return how long a busy worker waited for a core in the tasks that it has not reported yet.
+
+        Between two tasks the difference to the reported delay is smallest. It is unknown before the first task ends,
+        so that the first one's wait counts from its first sample on.
+        """
+        if not worker.pid or not worker.batches:
+            return 0.0
+        beyond = procfs.read_run_delay_seconds(f"/proc/{worker.pid}/schedstat") - worker.delay_seconds
+        least = self._reported_delays[worker.pid] = min(beyond, self._reported_delays.get(worker.pid, beyond))
+        return beyond - least
 
     def _sample_core_time(self, pid: int, now: float) -> CoreTime:
         """Return how long the worker's threads and descendants ran and waited for a core, since first sampled."""

@@ -1,0 +1,35 @@
+"""The starting size of a lane, from what is known of earlier runs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from paropt_exporter.app.planning import Planner
+from paropt_exporter.app.request import Request
+from paropt_exporter.autoscaling.feedback import PastRuns
+from paropt_exporter.autoscaling.state import ControlState, Override
+from paropt_exporter.history import History
+from paropt_exporter.plan import Bounds
+from paropt_exporter.testing import FakeClock
+from support import configs, lanes
+
+PAST = PastRuns(sizes=MappingProxyType({"commands": 30.0}), durations=MappingProxyType({}))
+
+
+@pytest.mark.parametrize(("mode", "start"), [("act", 30), ("advise", 2)])
+def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
+    tmp_path: Path, mode: str, start: int
+) -> None:
+    """Prometheus has the sizes that were recommended: without allocation of cores, 30 computing tasks started."""
+    bounds = Bounds(minimum=1, maximum=32, start=2)
+    config = configs.read(tmp_path, configs.stage())
+    request = Request(config_path=None, root=tmp_path, lane="standard", once=True)
+    control_state = ControlState(bounds, ("commands",), source="both", override=Override(mode=mode))
+    with closing(History(tmp_path / "history.db", project="p", clock=FakeClock())) as history:
+        planner = Planner(request, config, "standard", history, PAST, print)
+        planned = planner.set_start_size(lanes.plan(lanes.stage("a", tasks=50), workers=bounds), control_state)
+    assert planned.workers.start == start
