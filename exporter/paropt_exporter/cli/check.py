@@ -246,8 +246,8 @@ def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
 
     for stage in stages:
         words = (stage.run.split() if isinstance(stage.run, str) else stage.run) or ()
-        program = start_up.find_multi_file_program(words)
-        if stage.items is not None and program is not None and any("{item}" in word for word in words):
+        program = start_up.find_program_of_item(words, "{item}")
+        if stage.items is not None and program is not None:
             yield (
                 f"stage {stage.name!r} starts {program} for each item: with {{items}} it takes several, and starts "
                 "once for each core"
