@@ -27,7 +27,7 @@ from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, find_unprotected
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
@@ -41,8 +41,7 @@ _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this 
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command", "changed")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
-# In a line without its quoted parts, where `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are.
-_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
+# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are.
 _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\n")
 
 
@@ -472,7 +471,7 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         return
     if not words or not words[0]:
         yield Fault(location=place, message="the command is empty")
-    operator = _OPERATOR.search(_QUOTED.sub("_", line.strip()))
+    operator = _OPERATOR.search(drop_quoted(line.strip()))
     if operator is not None and operator[0] == "\n":
         message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
         yield Fault(location=place, message=message)
