@@ -44,6 +44,10 @@ def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
         ({"run": "no-such-program"}, "'no-such-program' is not on PATH: install it, or correct the command"),
         ({"run": "A=1 true"}, "'A=1' is not on PATH: set variables under `env`, or add `shell: true`"),
         (
+            {"run": "source x", "env": "{PATH: /nowhere}"},
+            "'source' is not on PATH: only a shell knows it: add `shell: true`",
+        ),
+        (
             {"run": "[echo a, echo b]"},
             "'echo a' is not on PATH: a list has the words of one command; several commands are `steps`",
         ),

@@ -163,8 +163,10 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
 
 
 def _suggest_remedy(program: str) -> str:
-    if re.match(r"[A-Za-z_]\w*=", program):
-        return "set variables under `env`, or add `shell: true`"
+    from paropt_exporter.executors.commands.command_task import suggest_shell
+
+    if remedy := suggest_shell(program):
+        return remedy
     if " " in program:
         return "a list has the words of one command; several commands are `steps`"
     return "install it, or correct the command"
