@@ -136,6 +136,8 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
         ({"cmd": "x"}, "stages[0].cmd: unknown key 'cmd': did you mean 'run'?"),
         ({"depends_on": "[x]"}, "stages[0].depends_on: unknown key 'depends_on': did you mean 'needs'?"),
+        ({"dependsOn": "[x]"}, "stages[0].dependsOn: unknown key 'dependsOn': did you mean 'needs'?"),
+        ({"set_env": "{A: x}"}, "stages[0].set_env: unknown key 'set_env': did you mean 'env'?"),
         ({"file": '"a\\0b"'}, "stages[0].file: a NUL character is not allowed"),
     ],
     ids=str,
