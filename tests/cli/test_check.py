@@ -159,6 +159,14 @@ def test_word_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, lin
         assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
 
 
+@pytest.mark.parametrize(("value", "warned"), [("$HOME/bin:/bin", True), ("~/bin", True), ("/bin:a~", False)])
+def test_variable_in_the_value_of_a_variable_gets_a_warning(tmp_path: Path, value: str, warned: bool) -> None:
+    """The value itself is not shown: it may be a password."""
+    _, _, err = _check(tmp_path, configs.stage(run="/bin/sh", env=f"{{A: '{value}'}}"))
+    told = "warning: stage 'one': env.A: no shell replaces a part of its value: set it in the command\n"
+    assert err == (told if warned else "")
+
+
 def test_call_that_a_thread_can_not_stop_gets_a_warning(tmp_path: Path) -> None:
     (tmp_path / "check_called.py").touch()
     code, _, err = _check(tmp_path, configs.stage(run="", call="check_called:f", timeout="5m"))
