@@ -268,9 +268,7 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
         found = [word for line in lines for word in line.split() if _is_replaced(word, folder)]
         if found:
-            yield (
-                f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it to pass it as it is"
-            )
+            yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
         for name, value in stage.env.items():
             if _SUBSTITUTED.search(value):
                 yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
