@@ -168,6 +168,7 @@ def test_shell_syntax_without_a_shell_is_a_fault(tmp_path: Path, line: str, foun
     [
         "find . -exec echo {} \\;", "grep '|' a.txt", 'grep ">" a.txt', "sh -c 'a && b > c'", 'python -c "a; b"',
         "pip install ruff>=0.9", "curl http://localhost/?a=1&b=2", "pytest -k a|b", "python -c 'a\nb'", "ruff check\n",
+        "pytest -q\n  --cov=shop",
         'echo "\\" > c"',
     ],
 )  # fmt: skip

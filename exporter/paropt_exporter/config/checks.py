@@ -41,8 +41,9 @@ _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this 
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command", "changed")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
-# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are.
-_OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\n")
+# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
+# before: YAML's folded style leaves such lines apart.
+_OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -472,7 +473,7 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
     if not words or not words[0]:
         yield Fault(location=place, message="the command is empty")
     operator = _OPERATOR.search(drop_quoted(line.strip()))
-    if operator is not None and operator[0] == "\n":
+    if operator is not None and operator[0].endswith("\n"):
         message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
         yield Fault(location=place, message=message)
     elif operator is not None:
