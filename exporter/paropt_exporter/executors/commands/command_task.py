@@ -276,7 +276,8 @@ class CommandTask:
         self._store_times(*frame["times"])
         if frame["left"]:
             log.warning(
-                "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
+                "a command left processes behind: ended",
+                extra={"task": self.label, "command": step[0], "processes": frame["left"]},
             )
         if status is None:
             problem = f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
