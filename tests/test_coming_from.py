@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,11 +17,12 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History, RunSummary
 from support import projects
 from support.in_process import call_command
-from support.real_servers import run
+from support.real_servers import installed_command, run
 from support.repositories import Repository
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
 TOOLS = {"tox", "nox", "just", "make", "moon", "pytest-xdist"}
+OTHER_SECTIONS = {"What differs from all of them", "In a git hook"}
 STAGES = ("lint", "build", "unit_tests", "e2e_tests")
 START_NO_LANE = {"check", "--list", "--dry-run"}
 # Flags whose effect is that of a run. The others select stages, and their selection is in the plan.
@@ -121,5 +123,26 @@ def test_arguments_reach_the_commands_of_the_page(project: Project) -> None:
 
 def test_every_tool_has_its_daily_commands() -> None:
     sections = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
-    assert sections.keys() == TOOLS
-    assert all(section.count("\n| `") >= 6 for section in sections.values())
+    assert sections.keys() == TOOLS | OTHER_SECTIONS
+    assert all(sections[tool].count("\n| `") >= 6 for tool in TOOLS)
+
+
+def test_hook_of_the_page_keeps_gits_variables_from_the_stages(tmp_path: Path) -> None:
+    """Otherwise this stage changes the repository itself, as the tests of many projects do in their hooks."""
+    other = tmp_path / "other"
+    other.mkdir()
+    stage = "name: tests, shell: true, run: cd ../other && git init --quiet && git config paropt.test 1"
+    main = Repository(tmp_path / "main")
+    projects.write(main.root, stage)
+    (hook,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    path = main.root / ".git" / "hooks" / "pre-commit"
+    path.write_text(hook.replace("paropt-exporter", f"{installed_command()} {projects.ANY_PORT}"))
+    path.chmod(0o755)
+    main.git("-c", f"core.hooksPath={os.devnull}", "commit", "--quiet", "--allow-empty", "--message", "first")
+    main.git("worktree", "add", "--quiet", str(tmp_path / "linked"))
+    linked = tmp_path / "linked"
+    projects.write(linked, stage)
+    main.git("-C", str(linked), "add", "--all")
+    main.git("-C", str(linked), "commit", "--quiet", "--message", "second")
+    assert main.git("config", "--default", "0", "paropt.test") == "0"
+    assert "[paropt]" in (other / ".git" / "config").read_text()

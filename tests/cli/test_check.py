@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -42,6 +43,10 @@ def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
     [
         ({"run": "no-such-program"}, "'no-such-program' is not on PATH: install it, or correct the command"),
         ({"run": "A=1 true"}, "'A=1' is not on PATH: set variables under `env`, or add `shell: true`"),
+        (
+            {"run": "source x", "env": "{PATH: /nowhere}"},
+            "'source' is not on PATH: only a shell knows it: add `shell: true`",
+        ),
         (
             {"run": "[echo a, echo b]"},
             "'echo a' is not on PATH: a list has the words of one command; several commands are `steps`",
@@ -122,13 +127,44 @@ def test_more_slots_than_workers_get_a_warning(tmp_path: Path) -> None:
     ("run", "warned"),
     [
         ("'pytest -q {item}'", "pytest"), ("'python3 -m pytest {item}'", "pytest"), ("[ruff, check, '{item}']", "ruff"),
-        ("'pytest -q {items}'", ""), ("'sh {item}'", ""),
+        ("'pytest -q {items}'", ""), ("'sh {item}'", ""), ("'sh -c true {item} pytest'", ""),
+        ("'pytest -q --browser={item}'", ""),
     ],
 )  # fmt: skip
 def test_multi_file_program_started_for_each_item_gets_a_warning(tmp_path: Path, run: str, warned: str) -> None:
     _, _, err = _check(tmp_path, configs.stage(run=run, items="{list: [a, b]}"))
     told = f"warning: stage 'one' starts {warned} for each item: with {{items}} it takes several, and starts once"
     assert (told in err) if warned else ("warning" not in err)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("echo $HOME", "$HOME"), ("echo a${HOME}", "a${HOME}"), ("echo $(date)", "$(date)"), ("echo `date`", "`date`"),
+        ("ls ~/x", "~/x"), ("ls *.py", "*.py"), ("ls -l 'a' sub/?.py", "sub/?.py"),
+        ("ls '*.py' \"$HOME\" \\$HOME", ""), ("sh -c 'ls *.py'", ""), ("ls *.md a~ 5$", ""),
+        ("[ls, '*.py', $HOME]", ""),
+    ],
+)  # fmt: skip
+def test_word_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, line: str, word: str) -> None:
+    for name in ("a.py", "sub/b.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    run = line if line.startswith("[") else json.dumps(line)
+    code, _, err = _check(tmp_path, configs.stage(run=run))
+    told = f"warning: stage 'one': no shell replaces {word}: add `shell: true`, or quote it"
+    assert code == 0
+    assert err.startswith(told) if word else err == ""
+    if word:
+        assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
+
+
+@pytest.mark.parametrize(("value", "warned"), [("$HOME/bin:/bin", True), ("~/bin", True), ("/bin:a~", False)])
+def test_variable_in_the_value_of_a_variable_gets_a_warning(tmp_path: Path, value: str, warned: bool) -> None:
+    """The value itself is not shown: it may be a password."""
+    _, _, err = _check(tmp_path, configs.stage(run="/bin/sh", env=f"{{A: '{value}'}}"))
+    told = "warning: stage 'one': env.A: no shell replaces a part of its value: set it in the command\n"
+    assert err == (told if warned else "")
 
 
 def test_call_that_a_thread_can_not_stop_gets_a_warning(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         ),
         (["history", "--whatif", "2"], "there is no flag --whatif: did you mean --what-if?"),
         (["-once"], "there is no flag -once: did you mean --once?"),
+        (["--jobs=4"], "there is no flag --jobs: did you mean -j?"),
+        (["--exclude", "lint"], "there is no flag --exclude: did you mean --skip?"),
+        (["--lf"], "there is no flag --lf: did you mean --failed?"),
         (["unit_tests", "-k", "x"], "there is no flag -k: write arguments for the stages' commands after --"),
         (["history", "-n", "3"], "there is no flag -n"),
         (

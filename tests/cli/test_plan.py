@@ -55,6 +55,14 @@ def test_dominant_start_up_is_noted(tmp_path: Path) -> None:
     assert told in plan.to_text(built)
 
 
+@pytest.mark.parametrize("run", ["uv run -p {item} pytest -q", "pytest --browser={item}"])
+def test_item_that_is_no_file_of_the_program_gets_no_advice(tmp_path: Path, run: str) -> None:
+    """Versions of a matrix can't be given to one pytest, which {items} would do."""
+    read = configs.read(tmp_path, configs.stage(run=f"'{run}'", items="{list: [3.11, 3.12, 3.13, 3.14]}"))
+    built = plans.build_plan(read, "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45})
+    assert "{items}" not in plan.to_text(built)
+
+
 def test_json_has_the_whole_plan(tmp_path: Path) -> None:
     out = io.StringIO()
     plan.run(_plan(tmp_path, **EXPECTED), output="json", stdout=out)

@@ -116,6 +116,7 @@ def test_stage_that_took_much_longer_than_usual_is_marked(watched: Watched) -> N
         (Stop("interrupted by SIGINT"), 3, "interrupted by SIGINT: stopping 3 stages, again to kill"),
         (Stop("interrupted by SIGINT", now=True), 1, "interrupted by SIGINT: killing 1 stage"),
         (Stop("fail-fast: lint failed", interrupted=False), 2, "fail-fast: lint failed: stopping 2 stages"),
+        (Stop("fail-fast: lint failed", interrupted=False), 0, "fail-fast: lint failed: no stage is running"),
     ],
 )
 def test_run_that_stops_says_so_at_once(watched: Watched, stop: Stop, stages: int, line: str) -> None:

@@ -136,6 +136,8 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
         ({"cmd": "x"}, "stages[0].cmd: unknown key 'cmd': did you mean 'run'?"),
         ({"depends_on": "[x]"}, "stages[0].depends_on: unknown key 'depends_on': did you mean 'needs'?"),
+        ({"dependsOn": "[x]"}, "stages[0].dependsOn: unknown key 'dependsOn': did you mean 'needs'?"),
+        ({"set_env": "{A: x}"}, "stages[0].set_env: unknown key 'set_env': did you mean 'env'?"),
         ({"file": '"a\\0b"'}, "stages[0].file: a NUL character is not allowed"),
     ],
     ids=str,
@@ -145,6 +147,33 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
     assert len(told) == 1, told
     assert told[0].startswith("paropt.yml:2:")
     assert message in told[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("pip freeze >requirements.txt", "'>'"), ("make 2>/dev/null", "'2>'"), ("make &>log", "'&>'"),
+        ("cat <a.txt", "'<'"), ("echo a; echo b", "';'"), ("server &", "'&'"), ("a&&b", "'&&'"), ("a || b", "'||'"),
+        ("ruff check\nmypy", "a line break"), ("pytest \\\n  -q", "a line break"),
+    ],
+)  # fmt: skip
+def test_shell_syntax_without_a_shell_is_a_fault(tmp_path: Path, line: str, found: str) -> None:
+    """Otherwise its words would be arguments: the first command succeeds and writes no requirements.txt."""
+    (told,) = configs.faults(tmp_path, configs.stage(run=json.dumps(line)))
+    assert f"stages[0].run: only a shell understands {found}: add `shell: true`" in told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "find . -exec echo {} \\;", "grep '|' a.txt", 'grep ">" a.txt', "sh -c 'a && b > c'", 'python -c "a; b"',
+        "pip install ruff>=0.9", "curl http://localhost/?a=1&b=2", "pytest -k a|b", "python -c 'a\nb'", "ruff check\n",
+        "pytest -q\n  --cov=shop",
+        'echo "\\" > c"',
+    ],
+)  # fmt: skip
+def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
+    assert configs.read(tmp_path, configs.stage(run=json.dumps(line))).stages[0].run == line
 
 
 @pytest.mark.parametrize(

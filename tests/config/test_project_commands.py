@@ -232,6 +232,24 @@ repos:
 
 
 @pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("id: mypy, entry: uv run mypy --strict", ("mypy", "--strict")),
+        ("id: mypy, entry: mypy, args: [--strict]", ("mypy", "--strict")),
+        ("id: ruff, entry: ruff check --fix --select=E", ("ruff", "check", "--select=E", ".")),
+        ("id: ruff-format, entry: poetry run ruff format", ("ruff", "format", "--check", ".")),
+        ("id: black, entry: black -l 100, files: ^src/", ("black", "-l", "100", "--check", "src")),
+        ("id: mypy, entry: ./types.sh", ("mypy",)),
+        ("id: ruff, entry: 'ruff \"'", ("ruff", "check", ".")),
+    ],
+)
+def test_local_hook_keeps_the_options_of_its_entry(hook: str, words: tuple[str, ...]) -> None:
+    """pre-commit gives such a hook only its own arguments, not those of the published hook with this id."""
+    text = f"repos: [{{repo: local, hooks: [{{{hook}, language: system, types: [python]}}]}}]\n"
+    assert _read(".pre-commit-config.yaml", text) == (words,)
+
+
+@pytest.mark.parametrize(
     ("hook", "why"),
     [
         ('{id: flake8, exclude: "^docs/"}', "no command line can name its files (exclude: ^docs/)"),

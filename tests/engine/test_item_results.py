@@ -253,8 +253,8 @@ def test_retry_runs_only_the_failed_items() -> None:
 
 
 def test_stage_with_a_program_per_item_gets_advice() -> None:
-    work = Commands(steps=(("pytest", "-q", "x"),))
-    tasks = tuple(PlannedTask(index=index, item=str(index), work=work) for index in range(8))
+    items = [(index, str(index)) for index in range(8)]
+    tasks = tuple(PlannedTask(index=n, item=item, work=Commands(steps=(("pytest", "-q", item),))) for n, item in items)
     bench = Bench(plan(replace(stage("one"), tasks=tasks)), {"one": [Script(seconds=0.5)]})
     (record,) = bench.run().stages
     assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, which hands it several"

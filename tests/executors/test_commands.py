@@ -146,6 +146,19 @@ def test_missing_program_is_reported_with_a_remedy(pool: CommandPool) -> None:
     assert (outcome.exit_code, outcome.signal) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["A=1", "true"], "set variables under `env`, or add `shell: true`"),
+        (["cd", "docs"], "name the folder with `cwd`, or add `shell: true`"),
+        (["source", ".venv/bin/activate"], "only a shell knows it: add `shell: true`"),
+    ],
+)
+def test_word_of_a_shell_is_reported_with_its_own_remedy(pool: CommandPool, words: list[str], remedy: str) -> None:
+    found_nowhere = pool.submit_commands("task", [words], cwd="/", env={"PATH": "/nowhere"})  # some systems have a cd
+    assert found_nowhere.result(HANG_SECONDS).message == f"cannot run {words[0]!r}: not found on PATH: {remedy}"
+
+
 def test_missing_file_is_reported_with_its_path(pool: CommandPool, tmp_path: Path) -> None:
     outcome = run(pool, ["./run.sh"], cwd=tmp_path)
     assert outcome.message == f"cannot run './run.sh': no such file {tmp_path}/run.sh: correct the stage's run"

@@ -149,6 +149,14 @@ def test_left_writer_may_finish_its_output(pool: CommandPool) -> None:
     assert outcome.output.endswith("x\nwritten\n")
 
 
+def test_warning_of_left_processes_names_the_task(pool: CommandPool, caplog: pytest.LogCaptureFixture) -> None:
+    """The command alone does not tell tasks apart: it is /bin/sh for all stages with a shell."""
+    future = pool.submit_commands("e2e_tests", [shell("sleep 600 & exit 0")], cwd="/")
+    assert future.result(HANG_SECONDS).result is Result.SUCCESS
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["task"]) == ("a command left processes behind: ended", "e2e_tests")
+
+
 def test_command_that_closes_its_output_still_runs(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     future = pool.submit_commands("task", [shell("echo last; exec > $1 2>&1; read line < $1; exit 4", fifo)], cwd="/")

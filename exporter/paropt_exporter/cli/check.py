@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 import pkgutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import format_faults
+from paropt_exporter.config.placeholders import drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
+_SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder, outside of quotes
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
@@ -160,8 +163,10 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
 
 
 def _suggest_remedy(program: str) -> str:
-    if re.match(r"[A-Za-z_]\w*=", program):
-        return "set variables under `env`, or add `shell: true`"
+    from paropt_exporter.executors.commands.command_task import suggest_shell
+
+    if remedy := suggest_shell(program):
+        return remedy
     if " " in program:
         return "a list has the words of one command; several commands are `steps`"
     return "install it, or correct the command"
@@ -188,6 +193,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_unstoppable_calls(lanes, stages)
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
+    yield from _warn_unexpanded_words(config, stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_ended_quarantines(stages)
     yield from _warn_missed_reads(config, stages)
@@ -246,12 +252,33 @@ def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
 
     for stage in stages:
         words = (stage.run.split() if isinstance(stage.run, str) else stage.run) or ()
-        program = start_up.find_multi_file_program(words)
-        if stage.items is not None and program is not None and any("{item}" in word for word in words):
+        program = start_up.find_program_of_item(words, "{item}")
+        if stage.items is not None and program is not None:
             yield (
                 f"stage {stage.name!r} starts {program} for each item: with {{items}} it takes several, and starts "
                 "once for each core"
             )
+
+
+def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage with a word that a shell would replace, but no shell reads."""
+    for stage in stages:
+        folder = config.root / stage.cwd if stage.cwd else config.root
+        commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
+        lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
+        found = [word for line in lines for word in line.split() if _is_replaced(word, folder)]
+        if found:
+            yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
+        for name, value in stage.env.items():
+            if _SUBSTITUTED.search(value):
+                yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
+
+
+def _is_replaced(word: str, folder: Path) -> bool:
+    """Return whether a shell would replace a word: a variable, a command, a home folder, a glob with files."""
+    if _SUBSTITUTED.search(word):
+        return True
+    return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
 
 
 def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:

@@ -43,6 +43,12 @@ exit codes, the first that applies:
   5              stages left out or stopped by --deadline
   0              success"""
 DASHES = "--"
+# Flags of other runners for the same thing, whose names are not similar.
+_FLAGS_OF_OTHERS = {
+    "--jobs": "-j", "--parallel": "-j", "--concurrency": "-j", "--exclude": "--skip", "--skip-env": "--skip",
+    "--no-deps": "--only", "--continue": "--keep-going", "--bail": "--fail-fast", "--exitfirst": "--fail-fast",
+    "--stop-on-first-error": "--fail-fast", "--lf": "--failed", "--last-failed": "--failed", "--force": "--no-cache",
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,6 +109,8 @@ class Parser(argparse.ArgumentParser):
     def _find_near_flag(self, flag: str) -> str | None:
         from difflib import get_close_matches  # needed here only
 
+        if (ours := _FLAGS_OF_OTHERS.get(flag)) in self._option_string_actions:
+            return ours
         return next(iter(get_close_matches(flag, self._option_string_actions, n=1)), None)
 
 

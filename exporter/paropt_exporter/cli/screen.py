@@ -175,8 +175,9 @@ class ConsoleScreen:
     def show_stopping(self, stop: Stop, stages: int) -> None:
         verb = "killing" if stop.now else "stopping"
         again = ", again to kill" if stop.interrupted and not stop.now else ""
+        what = f"{verb} {format_count(stages, 'stage')}{again}" if stages else "no stage is running"
         fields = {"event": verb, "reason": stop.reason, "stages": stages}
-        self._show_line(f"{stop.reason}: {verb} {format_count(stages, 'stage')}{again}", YELLOW, fields)
+        self._show_line(f"{stop.reason}: {what}", YELLOW, fields)
 
     def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "", keeps_output: bool = False) -> None:
         if self._json_output:

@@ -10,6 +10,7 @@ This module loads pydantic and PyYAML, for which a run with an unchanged config 
 from __future__ import annotations
 
 import posixpath
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -26,7 +27,7 @@ from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, find_unprotected
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
@@ -40,7 +41,9 @@ _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this 
 _WORK = ("run", "call", "steps")
 _SOURCES = ("list", "glob", "command", "changed")
 _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
-_OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>&1"})
+# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
+# before: YAML's folded style leaves such lines apart.
+_OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -469,9 +472,12 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         return
     if not words or not words[0]:
         yield Fault(location=place, message="the command is empty")
-    operators = [word for word in words if word in _OPERATORS]
-    if operators:
-        message = f"only a shell understands {operators[0]!r}: add `shell: true`, or use `steps`"
+    operator = _OPERATOR.search(drop_quoted(line.strip()))
+    if operator is not None and operator[0].endswith("\n"):
+        message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
+        yield Fault(location=place, message=message)
+    elif operator is not None:
+        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or use `steps`"
         yield Fault(location=place, message=message)
 
 

@@ -38,10 +38,11 @@ _BOUNDS = {
 
 # Keys of a stage or task in make-like runners and in CI systems, whose names are not similar.
 _KEYS_OF_OTHERS = {
-    "after": "needs", "depends_on": "needs", "dependencies": "needs", "deps": "needs",
-    "cmd": "run", "command": "run", "script": "run", "cmds": "steps", "commands": "steps",
-    "dir": "cwd", "directory": "cwd", "working-directory": "cwd", "workdir": "cwd",
-    "environment": "env", "matrix": "items", "sources": "inputs", "generates": "outputs", "desc": "description",
+    "after": "needs", "depends": "needs", "depends_on": "needs", "dependson": "needs", "dependencies": "needs",
+    "deps": "needs", "cmd": "run", "command": "run", "entry": "run", "script": "run", "cmds": "steps",
+    "commands": "steps", "dir": "cwd", "directory": "cwd", "working-directory": "cwd", "workdir": "cwd",
+    "changedir": "cwd", "change_dir": "cwd", "environment": "env", "setenv": "env", "set_env": "env",
+    "matrix": "items", "sources": "inputs", "generates": "outputs", "desc": "description",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The placeholders of a stage's commands, and shell lines in which a placeholder's value would run as code."""
+"""The placeholders of a stage's commands, and the quotes in their lines."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ _TOKEN = compile_later(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_ANY_PL
 _NAMES = {"'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document"}
 _ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to there have no meaning
 _ALL_THE_WAY_IN = ("`", "<<")  # they change backslashes and dollars at any depth inside
+_QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
+
+
+def drop_quoted(line: str) -> str:
+    """Return a command line with `_` in place of each quoted part, in which nothing has a meaning for a shell."""
+    return _QUOTED.sub("_", line)
 
 
 def find_unprotected(line: str) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ _HOOKS: dict[str, tuple[Words, Words]] = {
     "pyright": (("pyright",), ()),
     "bandit": (("bandit",), ()),
 }
-_USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules")}  # of a hook that gives none
+_USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules")}  # of a hook without its own entry
 _CHANGES = frozenset({"--fix", "--exit-non-zero-on-fix", "--unsafe-fixes", "--show-fixes", "--in-place", "-i"})
 _LONGEST_PATTERN = 60  # in a note
 _FOLDERS = re.compile(r"\^\(?((?:[\w.-]+/\|?)+)\)?(?:\.\*)?(?:\\\.pyi?\$)?")  # such as ^src/, ^(src/|tests/).*\.py$
@@ -65,9 +65,24 @@ def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
                 note=f"the hook {name} is not used: no command line can name its files ({key}: {pattern})"
             )
     targets = tuple(folder for folder in folders[1].rstrip("|").split("|")) if folders else everything
-    given = raw_yaml.list_words(hook["args"]) if "args" in hook else _USUAL_ARGUMENTS.get(name, ())
-    kept = (word for word in given if word not in _CHANGES and word not in start)
-    return CommandLine(text=(*start, *kept, *(target.rstrip("/") for target in targets)), group=GROUP)
+    own = _read_entry(hook.get("entry"), start)
+    usual = () if "entry" in hook else _USUAL_ARGUMENTS.get(name, ())
+    given = raw_yaml.list_words(hook["args"]) if "args" in hook else usual
+    words = (*(own or start), *(word for word in given if word not in start))
+    kept = (word for word in words if word not in _CHANGES)
+    return CommandLine(text=(*kept, *(target.rstrip("/") for target in targets)), group=GROUP)
+
+
+def _read_entry(entry: object, start: Words) -> Words:
+    """Return the words of a hook's entry that starts its tool, with the options that let it change nothing, or ()."""
+    try:
+        words = tuple(shlex.split(entry)) if isinstance(entry, str) else ()
+    except ValueError:
+        return ()
+    options = tuple(word for word in start if word.startswith("-"))
+    if any(word not in words for word in start if word not in options):
+        return ()  # a script of the project, perhaps
+    return (*words, *(option for option in options if option not in words))
 
 
 def _shorten(pattern: object) -> str:

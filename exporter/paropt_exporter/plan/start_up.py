@@ -27,6 +27,17 @@ def find_multi_file_program(words: Sequence[str]) -> str | None:
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
 
 
+def find_program_of_item(words: Sequence[str], item: str) -> str | None:
+    """Return the multi-file program that gets `item` as an argument, or None.
+
+    Before the program, or in an option, an item is no file: `uv run -p 3.13 pytest`, `pytest --browser=firefox`.
+    """
+    program = find_multi_file_program(words)
+    names = [Path(word).name for word in words]
+    after = words[names.index(program) + 1 :] if program is not None else ()
+    return program if any(item in word and not word.startswith("-") for word in after) else None
+
+
 def can_be_split(stage: PlannedStage) -> bool:
     """Return whether a stage's work is of a kind that takes items: a call, or one command that takes several files."""
     work = stage.tasks[0].work if stage.tasks else None
@@ -41,7 +52,7 @@ def find_repeated_program(stage: PlannedStage) -> str | None:
     first = stage.tasks[0] if stage.tasks else None
     if stage.template is not None or first is None or first.item is None or not isinstance(first.work, Commands):
         return None
-    return find_multi_file_program(first.work.steps[0]) if len(first.work.steps) == 1 else None
+    return find_program_of_item(first.work.steps[0], first.item) if len(first.work.steps) == 1 else None
 
 
 def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:

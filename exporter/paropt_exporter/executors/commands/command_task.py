@@ -44,6 +44,9 @@ _MAX_SILENCE_SECONDS = 5.0
 _MAX_OVERDUE_SECONDS = 10.0  # to end a step after SIGKILL was due: the supervisor gives up after 5 s
 _READ_BYTES = 1 << 16
 _NO_FILE = "no such file"
+_SHELL_BUILTINS = frozenset(
+    {".", "source", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "trap", "if", "for"}
+)
 _NO_PROCESSES = (
     "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
 )
@@ -273,7 +276,8 @@ class CommandTask:
         self._store_times(*frame["times"])
         if frame["left"]:
             log.warning(
-                "a command left processes behind: ended", extra={"command": step[0], "processes": frame["left"]}
+                "a command left processes behind: ended",
+                extra={"task": self.label, "command": step[0], "processes": frame["left"]},
             )
         if status is None:
             problem = f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
@@ -416,8 +420,18 @@ def find_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> s
         problem = _find_problem(candidate)
         if not problem.startswith(_NO_FILE) and os.path.isfile(candidate):  # noqa: PTH113 -- likewise
             refused = problem
-    missing = "not found on PATH: install it or correct the stage's run"
-    raise CannotRun(f"cannot run {name!r}: {refused or missing}")
+    remedy = suggest_shell(name) or "install it or correct the stage's run"
+    raise CannotRun(f"cannot run {name!r}: {refused or f'not found on PATH: {remedy}'}")
+
+
+def suggest_shell(program: str) -> str:
+    """Return the remedy for a word that means something to a shell, but is no program; "" for any other."""
+    variable, is_set, _ = program.partition("=")
+    if is_set and variable.isidentifier():
+        return "set variables under `env`, or add `shell: true`"
+    if program == "cd":
+        return "name the folder with `cwd`, or add `shell: true`"
+    return "only a shell knows it: add `shell: true`" if program in _SHELL_BUILTINS else ""
 
 
 @lru_cache(maxsize=_PROGRAMS)
