@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -48,6 +48,9 @@ def steer(
     `critical` pools get theirs first and the others share by `weights` (one for each pool; default: equal). Raises
     ValueError unless 1 <= minimum <= maximum, and unless there is one positive weight for each pool.
     """
+    for pool in pools:
+        if not isinstance(pool, ResizablePool):
+            raise TypeError(f"{pool!r} can't be steered: expected a ThreadPool or a ProcessPool")
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
     weights = weights or (1.0,) * len(pools)
@@ -61,6 +64,7 @@ def steer(
     )
 
 
+@runtime_checkable
 class ResizablePool(Protocol):
     """A pool that the controller can size: ThreadPool, ProcessPool."""
 
