@@ -761,14 +761,17 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(grandchild))
 
 
-def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path) -> None:
+@pytest.mark.parametrize(
+    "pool", ["ProcessPool(1)", "AdaptivePool('process', 1)", "AdaptiveWorkerPool('process_pool', 1)"]
+)
+def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path, pool: str) -> None:
     """The terminal interrupts the standard executor's workers too; ours have sessions of their own."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from paropt_exporter.executors import ProcessPool
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool
 from support.pool_tasks import start_grandchild
-with ProcessPool(1) as pool:
+with {pool} as pool:
     pool.submit(start_grandchild, {str(fifo)!r})
     pool.submit(print, "begun").result()
 """

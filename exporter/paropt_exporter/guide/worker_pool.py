@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -27,6 +27,9 @@ from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunct
 from paropt_exporter.guide.pool_metrics import CoreUse, StageMetrics, WorkerPoolMetrics, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.plan import PROCESSES, THREADS
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -234,6 +237,14 @@ class AdaptiveWorkerPool(Executor):
             if ended := not self._open:
                 self._end_run()
         self._flush_observers(ended=ended)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, cancel the queued tasks and end the worker processes; threads finish their tasks."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.terminate_workers()
+        return super().__exit__(kind, error, trace)
 
     def _end_run(self) -> None:
         """Note the end of a run; under the lock."""

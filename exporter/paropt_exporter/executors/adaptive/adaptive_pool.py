@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
@@ -18,6 +18,9 @@ from paropt_exporter.executors.mapping import map_in_order
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.processes.scheduler import MOST_WORKERS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,6 +104,24 @@ class AdaptivePool(Executor):
         self._scheduler.close(cancel_futures=cancel_futures)
         if wait:
             self._scheduler.join()
+
+    def terminate_workers(self) -> None:
+        """Shut down, cancel the queued tasks, and end the worker processes as `ProcessPool.terminate_workers` does.
+
+        Threads finish their tasks. Does not block.
+        """
+        self._scheduler.close(cancel_futures=True)
+        for pool in self.pools():
+            if isinstance(pool, ProcessPool):
+                pool.terminate_workers()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, which does not reach worker processes, call `terminate_workers` first."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, trace)
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         """Return the pools that were used so far."""
