@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -73,6 +75,38 @@ def test_future_can_not_be_pickled(pool_type: Callable[[], ThreadPool | ProcessP
         for copy in (pickle.dumps, cloudpickle.dumps):
             with pytest.raises(TypeError, match="pickle"):
                 copy(pool.submit(nothing))
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "submit"),
+    [
+        (ThreadPool, lambda pool, *task: pool.submit(*task)),
+        (ThreadPool, lambda pool, *task: pool.submit_named("named", *task)),
+        (AdaptivePool, lambda pool, *task: pool.submit(*task)),
+        (AdaptiveWorkerPool, lambda pool, *task: pool.submit_stage(2, "stage", *task)),
+    ],
+)
+def test_failed_task_is_freed_without_a_garbage_collection(
+    pool_type: Callable[[], Any], submit: Callable[..., Future[Any]]
+) -> None:
+    """Its exception has the frames of the task, and through them those of the worker that called it."""
+
+    class Thing:
+        pass
+
+    def fail(_: Thing) -> None:
+        raise ValueError
+
+    with pool_type() as pool:
+        gc.disable()
+        try:
+            thing = Thing()
+            seen, future = weakref.ref(thing), submit(pool, fail, thing)
+            assert isinstance(future.exception(HANG_SECONDS), ValueError)
+            del thing, future
+            assert eventually(lambda: seen() is None)
+        finally:
+            gc.enable()
 
 
 def test_method_of_a_remote_server_is_a_task() -> None:
