@@ -397,6 +397,56 @@ def test_cached_functions_of_a_script_run_in_processes() -> None:
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
+SCRIPT_WITH_TYPES = """
+from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
+from paropt_exporter import ProcessPool
+
+UserId = NewType("UserId", int)
+P, T, Ts = ParamSpec("P"), TypeVar("T"), TypeVarTuple("Ts")
+
+def call(function: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T:
+    return function(*args, **kwargs)
+
+def take(user: UserId, *rest: *Ts) -> tuple[UserId, *Ts]:
+    return UserId(user), UserId, P, *rest
+
+with ProcessPool(1) as pool:
+    number, *types = pool.submit(call, take, UserId(3)).result()
+    print(number, types == [UserId, P])
+"""
+SCRIPT_WITH_ALIASES = """
+from paropt_exporter import ProcessPool
+
+type Rows[T] = list[T]
+type Numbers = Rows[int]
+
+def take(rows: Numbers) -> Rows[str]:
+    return [str(row) for row in rows], Rows, Rows[int]
+
+with ProcessPool(1) as pool:
+    rows, *types = pool.submit(take, [3]).result()
+    print(rows, types == [Rows, Rows[int]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        (SCRIPT_WITH_TYPES, "3 True\n"),
+        pytest.param(
+            SCRIPT_WITH_ALIASES,
+            "['3'] True\n",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in Python 3.12"),
+        ),
+    ],
+)
+def test_functions_of_a_script_may_have_annotations_that_pickle_by_name(script: str, printed: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
+    assert (ended.stdout, ended.stderr) == (printed, "")
+
+
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
     started, release, ran = threading.Event(), threading.Event(), threading.Event()
 

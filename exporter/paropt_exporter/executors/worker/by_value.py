@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
+import typing
 from abc import ABCMeta
 from collections import ChainMap
 from types import CodeType, FunctionType
@@ -29,22 +30,63 @@ def _reduce_code(code: CodeType) -> Any:
     return function, named, *rest
 
 
+def _is_importable(value: Any) -> bool:
+    """Return whether a worker can import the module of something that pickles as its name."""
+    module = value.__module__
+    return module != "__main__" and module not in cloudpickle.list_registry_pickle_by_value() and module in sys.modules
+
+
 def _reduce_cached(cached: functools._lru_cache_wrapper[Any]) -> Any:
     """Reduce a function with `functools.cache` to its name, or to the function itself if a worker can't import it."""
-    module = cached.__module__
-    by_value = module == "__main__" or module in cloudpickle.list_registry_pickle_by_value()
-    if by_value or module not in sys.modules or "<locals>" in cached.__qualname__:
-        return _cache, (cached.__wrapped__, cached.cache_parameters())
-    return cached.__reduce__()
+    if _is_importable(cached) and "<locals>" not in cached.__qualname__:
+        return cached.__reduce__()
+    return _cache, (cached.__wrapped__, cached.cache_parameters())
 
 
 def _cache(function: Any, parameters: Any) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
+def _reduce_alias(alias: Any) -> Any:
+    """Reduce a type or parameter that has a name, such as `UserId = NewType("UserId", int)`, as annotations use them.
+
+    To its name, or to its parts if a worker can't import it. A worker needs neither bounds nor defaults.
+    """
+    if _is_importable(alias):
+        return alias.__reduce__()
+    parts: dict[str, Any] = {}
+    if type(alias) is typing.NewType:
+        parts = {"tp": alias.__supertype__}
+    elif hasattr(alias, "__value__"):
+        parts = {"value": alias.__value__, "type_params": alias.__type_params__}
+    return _find_or_make, (type(alias), alias.__module__, alias.__name__, parts)
+
+
+def _find_or_make(kind: Any, module: str, name: str, parts: dict[str, Any]) -> Any:
+    """Return this program's own object of that name, or make one."""
+    found = getattr(sys.modules.get(module), name, None)
+    if type(found) is kind:
+        return found
+    make = FunctionType(_make.__code__, {"__name__": module})  # whose module becomes that of the object
+    return make(kind, name, parts)
+
+
+def _make(kind: Any, name: str, parts: dict[str, Any]) -> Any:
+    return kind(name, **parts)
+
+
+_ALIASES = [
+    kind
+    for name in ("NewType", "ParamSpec", "TypeVarTuple", "TypeAliasType")
+    if (kind := getattr(typing, name, None)) is not None  # the last is new in Python 3.12
+]
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
     dispatch_table: ClassVar[Any] = ChainMap(
-        {CodeType: _reduce_code, functools._lru_cache_wrapper: _reduce_cached}, cloudpickle.Pickler.dispatch_table
+        dict.fromkeys(_ALIASES, _reduce_alias),
+        {CodeType: _reduce_code, functools._lru_cache_wrapper: _reduce_cached},
+        cloudpickle.Pickler.dispatch_table,
     )
 
     def reducer_override(self, value: Any) -> Any:
