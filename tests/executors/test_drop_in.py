@@ -397,6 +397,46 @@ def test_cached_functions_of_a_script_run_in_processes() -> None:
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
+SCRIPT_WITH_SINGLEDISPATCH = """
+from functools import singledispatch, singledispatchmethod
+from paropt_exporter import ProcessPool
+
+@singledispatch
+def count(value):
+    return 1
+
+@count.register(list)
+def _(value):
+    return sum(map(count, value))
+
+class Point:
+    @singledispatchmethod
+    def move(self, by):
+        return "anywhere"
+
+    @move.register
+    def _(self, by: int):
+        return by
+
+@count.register
+def _(value: Point):
+    return 100
+
+def work(value):
+    return count(value)
+
+with ProcessPool(1) as pool:
+    print(pool.submit(count, [1, [2, 3]]).result(), pool.submit(work, Point()).result(), count.__name__)
+    print(pool.submit(Point().move, 3).result(), pool.submit(lambda: count).result()([1, 2]))
+"""
+
+
+def test_singledispatch_functions_of_a_script_run_in_processes() -> None:
+    command = [sys.executable, "-c", SCRIPT_WITH_SINGLEDISPATCH]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("3 100 count\n3 2\n", "")
+
+
 SCRIPT_WITH_TYPES = """
 from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
 from paropt_exporter import ProcessPool
