@@ -47,17 +47,17 @@ def _cache(function: Any, parameters: Any) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
-def _new_dispatcher() -> Any:
-    return functools.singledispatch(_new_dispatcher)
-
-
-_DISPATCHER_CODE = functools.singledispatch(_new_dispatcher).__code__
+def _make_dispatcher() -> Any:
+    return functools.singledispatch(_set_dispatcher)  # which replaces itself by the function's own implementations
 
 
 def _set_dispatcher(dispatcher: Any, registry: dict[type, Any]) -> None:
     for kind, implementation in registry.items():
         dispatcher.register(kind, implementation)
     functools.update_wrapper(dispatcher, registry[object])
+
+
+_DISPATCHER_CODE = _make_dispatcher().__code__
 
 
 def _reduce_alias(alias: Any) -> Any:
@@ -107,7 +107,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
         if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced
         if type(value) is FunctionType and value.__code__ is _DISPATCHER_CODE:  # its cache has weak references
-            return _new_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
+            return _make_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
         if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
             reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
         if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
