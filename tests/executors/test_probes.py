@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import pytest
 
 import paropt_exporter
+from paropt_exporter import ParallelizationStrategy
 from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
@@ -421,8 +422,9 @@ def test_number_in_place_of_a_strategy_is_refused() -> None:
 def test_strategy_is_given_by_its_name_too() -> None:
     with AdaptivePool("sequential", 8) as pool:
         assert pool.submit(nothing).result(HANG_SECONDS) is None
-        with pytest.raises(ValueError, match="fastest"):
-            AdaptivePool("fastest")
+        for unknown in ("fastest", ParallelizationStrategy.THREAD_POOL, Strategy.DASK):
+            with pytest.raises(ValueError, match=f"'{unknown}'.*: choose from thread, process, "):
+                AdaptivePool(unknown)
 
 
 def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:

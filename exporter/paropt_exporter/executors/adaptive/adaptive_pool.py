@@ -22,6 +22,8 @@ from paropt_exporter.executors.threads.thread_pool import ThreadPool
 if TYPE_CHECKING:
     from types import TracebackType
 
+_STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.DASK)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -173,4 +175,6 @@ def _check_strategy(strategy: str) -> Strategy:
     """Return the strategy of this name. Raises TypeError for a number of workers in its place."""
     if not isinstance(strategy, str):
         raise TypeError(f"strategy {strategy!r}: expected a Strategy; give a number as max_workers={strategy!r}")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"there is no strategy {strategy!r}: choose from {', '.join(_STRATEGIES)}")
     return Strategy(strategy)
