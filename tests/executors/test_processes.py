@@ -174,6 +174,23 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
     assert not pool.statistics().deaths
 
 
+class LockedError(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+def raise_locked() -> None:
+    raise LockedError("no room")
+
+
+def test_exception_that_cannot_be_pickled_is_described_in_one_line(pool: ProcessPool) -> None:
+    """The description had the traceback in it once more, escaped."""
+    error = pool.submit(raise_locked).exception(HANG_SECONDS)
+    reason = "TypeError: cannot pickle '_thread.lock' object"
+    assert str(error) == f"raise_locked: LockedError: no room: it could not be sent back: {reason}"
+
+
 def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessPool) -> None:
     for name, future in (
         ("nothing", pool.submit(nothing, Unpicklable())),

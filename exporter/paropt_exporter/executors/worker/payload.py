@@ -260,7 +260,9 @@ def dump_error(error: BaseException) -> tuple[bytes, bool]:
         packed = dumps((BaseException.with_traceback(error, None), text))
         loads(packed)  # fails if the constructor rejects its arguments
     except BaseException as trouble:  # noqa: BLE001 -- the user's exception class runs in here
-        return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(trouble)}", text)), False
+        # Not an UnpicklableError, which quotes the value that it was to pickle: here the exception with its traceback.
+        cause = trouble.__cause__ if isinstance(trouble, UnpicklableError) and trouble.__cause__ else trouble
+        return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(cause)}", text)), False
     return packed, True
 
 
