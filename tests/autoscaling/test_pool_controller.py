@@ -161,6 +161,12 @@ def test_impossible_bounds_are_refused() -> None:
         steer(pool, minimum=5, maximum=2)
 
 
+def test_bounds_that_are_no_integers_are_refused() -> None:
+    """A pool was never resized to half a worker: each tick logged an error."""
+    with ThreadPool(1) as pool, pytest.raises(TypeError, match="integer"):
+        steer(pool, maximum=3 / 2)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("pool_type", [AdaptivePool, AdaptiveWorkerPool, ThreadPoolExecutor])
 def test_only_pools_that_can_be_resized_from_outside_are_steered(pool_type: Callable[[], Any]) -> None:
     """The others failed at each tick, which was only logged."""

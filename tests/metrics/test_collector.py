@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -31,6 +33,12 @@ def test_the_pools_of_an_adaptive_pool_are_exported() -> None:
         assert pool.submit(abs, -1).result() == 1
         names = {sample.labels["pool"] for family in registry.collect() for sample in family.samples}
         assert "threads" in names
+
+
+def test_executor_without_statistics_is_refused() -> None:
+    """Each scrape of the whole registry failed."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError, match="has no statistics"):
+        PoolCollector(pool, project="shop")  # type: ignore[arg-type]
 
 
 def test_pools_with_one_name_count_as_one() -> None:

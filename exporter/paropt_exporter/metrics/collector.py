@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from paropt_exporter import families
 from paropt_exporter.events import PoolStatistics
@@ -15,6 +15,7 @@ from paropt_exporter.metrics.samples import POOL_FAMILIES, iter_pool_samples
 _HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)  # of several pools: all other families are added up
 
 
+@runtime_checkable
 class MeasuredPool(Protocol):
     """A pool with statistics: ThreadPool, ProcessPool or AdaptiveWorkerPool."""
 
@@ -30,6 +31,9 @@ class PoolCollector(Collector):
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
+        for pool in measured:
+            if not isinstance(pool, MeasuredPool):
+                raise TypeError(f"{pool!r} has no statistics: expected a pool of this package")
         self._pools = measured
         self._project = project
 
