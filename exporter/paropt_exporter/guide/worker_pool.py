@@ -84,15 +84,20 @@ class _Task:
 class AdaptiveWorkerPool(Executor):
     """A `concurrent.futures.Executor` that runs stages and measures them.
 
+        with AdaptiveWorkerPool() as pool:
+            pool.submit_stage(2, "quality_gates", pow, 2, 10)
+            print(pool.wait_all(timeout=60), pool.metrics.avg_task_duration_seconds)
+
         submit_stage() ──> open ──(its future is settled)──> ended, in `metrics` ──> reported by wait_all()
 
-    `initial_size` is the number of workers (HYBRID: of each kind), or None to choose it from cores, memory and history.
-    ADAPTIVE starts with it and resizes itself.
+    `initial_size` is the number of workers (HYBRID: of each kind), 1 to 1024, or None to choose it from cores, memory
+    and history. ADAPTIVE starts with it and resizes itself. ValueError or TypeError for other arguments.
     Guarantees:
       * Every task of a stage has its own entry in `metrics`, even if tasks share a number or a name.
       * A task with a settled future is in `metrics`, also inside callbacks of the future.
       * `wait_all` reports each task once.
-    Tasks of `submit` and `map` belong to no stage and are not in `metrics`.
+    Tasks of `submit` and `map` belong to no stage and are not in `metrics`. `metrics` has all tasks of the pool's life,
+    at half a kilobyte each: a service that submits stages without an end should replace its pool from time to time.
     """
 
     def __init__(
@@ -141,7 +146,10 @@ class AdaptiveWorkerPool(Executor):
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]:
-        """Run a task of a stage and return its future. One number may have many tasks."""
+        """Run a task of a stage and return its future. One number may have many tasks.
+
+        RuntimeError after a shutdown.
+        """
         task = _Task(stage_num, stage_name, watched := MeasuredFunction(task_func, self._children))
         self._open_task(task)
         try:
@@ -160,6 +168,7 @@ class AdaptiveWorkerPool(Executor):
     def wait_all(self, timeout: float | None = None) -> tuple[bool, list[str]]:
         """Wait for the tasks submitted since the last call. Return whether all succeeded, and their errors.
 
+        An error is a text such as `stage 4 (unit_tests): ValueError: no number`; the futures have the exceptions.
         Tasks that have not ended after `timeout` seconds count as failures, and the next call waits for them too.
         """
         with self._changed:

@@ -31,6 +31,9 @@ T = TypeVar("T")
 class AdaptivePool(Executor):
     """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made on first use.
 
+        with AdaptivePool(max_workers=16) as pool:
+            print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
+
     ADAPTIVE runs the first tasks of an unknown function in threads. It moves CPU-bound functions to processes, and adds
     threads for waiting ones, up to `max_workers` (64 by default). HYBRID routes in the same way with fixed sizes;
     THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't be pickled stays in threads;
@@ -47,8 +50,12 @@ class AdaptivePool(Executor):
     ) -> None:
         """Make the pool.
 
+        `strategy`: one of the above or its name, such as "hybrid". `max_workers`: 1 to 1024 of each kind. By default
+        there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more than there
+        are cores, at most 32.
         `start`: the initial number of threads of an ADAPTIVE pool (default: the cores). `memory`: a JSON file of
-        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`).
+        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`). ValueError or
+        TypeError for other arguments.
         """
         if max_workers is not None:
             check_arguments(max_workers, None)
@@ -131,6 +138,7 @@ class AdaptivePool(Executor):
 
     @property
     def target(self) -> int:
+        """The number of workers that the pools were asked to have."""
         return sum(pool.target for pool in self.pools())
 
     @property
@@ -140,10 +148,12 @@ class AdaptivePool(Executor):
 
     @property
     def live(self) -> int:
+        """The number of workers that are alive."""
         return sum(pool.live for pool in self.pools())
 
     @property
     def busy(self) -> int:
+        """The number of workers that hold a task."""
         return sum(pool.busy for pool in self.pools())
 
     @property
@@ -153,6 +163,7 @@ class AdaptivePool(Executor):
 
     @property
     def abandoned(self) -> tuple[str, ...]:
+        """The labels of stopped tasks whose threads still run."""
         return tuple(label for pool in self.pools() if isinstance(pool, ThreadPool) for label in pool.abandoned)
 
     @property
