@@ -738,6 +738,24 @@ def test_pool_of_a_module_starts_no_workers_in_workers_that_import_it(
         assert pool.submit(module.look).result(HANG_SECONDS) == (0, 3, 2)
 
 
+def test_program_that_embeds_python_names_the_interpreter_of_workers(tmp_path: Path) -> None:
+    """Its own executable, `sys.executable`, is no Python."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nNAMED=yes exec {sys.executable} "$@"\n')
+    interpreter.chmod(0o700)
+    script = f"""
+import multiprocessing, pathlib, sys
+from paropt_exporter import ProcessPool
+sys.executable = "/bin/false"
+multiprocessing.set_executable({str(interpreter)!r})
+with ProcessPool(1) as pool:
+    print("NAMED=yes" in pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/environ")).result())
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True\n", "")
+
+
 def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its executable is the program, as PyInstaller makes it: as a fork server it would start one more of them."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
