@@ -397,6 +397,48 @@ def test_cached_functions_of_a_script_run_in_processes() -> None:
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
+SCRIPT_WITH_CLASSES = """
+from paropt_exporter import ProcessPool
+
+calls = 0
+
+class Counter:
+    limit = 1
+
+    def call(self):
+        global calls
+        calls += 1
+
+def make_class():
+    class Local(Counter):
+        limit = 1
+
+        def call(self):
+            super().call()
+
+    return Local
+
+Local = make_class()
+
+with ProcessPool(1) as pool:
+    result = pool.submit(lambda: (Counter(), Local(), lambda: None))  # the last one makes the classes travel by value
+    Counter.limit = Local.limit = 2
+    counter, local, _ = result.result()
+    counter.call()
+    local.call()
+    print(type(counter) is Counter, type(local) is Local, Counter.limit, Local.limit, calls)
+    Local.limit = 3
+    print(pool.submit(lambda: Local.limit).result())
+"""
+
+
+def test_class_that_comes_back_is_the_programs_own_and_unchanged() -> None:
+    """cloudpickle gave it the attributes and methods of the worker's copy, with globals of their own."""
+    command = [sys.executable, "-c", SCRIPT_WITH_CLASSES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True True 2 2 2\n3\n", "")
+
+
 SCRIPT_WITH_SINGLEDISPATCH = """
 from functools import singledispatch, singledispatchmethod
 from paropt_exporter import ProcessPool

@@ -10,6 +10,7 @@ from abc import ABCMeta
 from collections import ChainMap
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
@@ -18,6 +19,7 @@ from paropt_exporter.executors.worker import initializer_globals, main_module
 _WITH_SETTER = 6  # items of a reduction whose last one sets the state: that of a function or class
 _PLAIN_METACLASSES = (type, ABCMeta)  # others, and typing.NamedTuple, may take no `__slots__`
 _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
+_own_classes: WeakSet[type] = WeakSet()  # that the program has sent to workers
 
 
 def _reduce_code(code: CodeType) -> Any:
@@ -110,9 +112,20 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
             return _make_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
         if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
             reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
+        if isinstance(value, type):
+            if not main_module.is_worker():
+                _own_classes.add(value)
+            reduced = _wrap_setter(reduced, _set_class_state)
         if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
             reduced = _wrap_setter(reduced, initializer_globals.set_state)
         return _wrap_setter(reduced, main_module.set_state) if main_module.defines(value) else reduced
+
+
+def _set_class_state(value: type, state: tuple[Any, Any]) -> None:
+    """Set the state of a class, unless it is the program's own: a worker's copy of it has other globals."""
+    set_pickled, pickled = state
+    if value not in _own_classes:
+        set_pickled(value, pickled)
 
 
 def _wrap_setter(reduced: tuple[Any, ...], setter: Any) -> tuple[Any, ...]:
