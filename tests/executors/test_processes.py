@@ -164,7 +164,6 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
         "will not be loaded": pool.submit(nothing, Unloadable()),
         "result could not be sent back": pool.submit(Unpicklable),
         "result can't be loaded": pool.submit(Unloadable),
-        "one and two": pool.submit(raise_odd),
     }
     for text, future in cases.items():
         error = future.exception(HANG_SECONDS)
@@ -172,6 +171,31 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
         assert text in str(error)
     assert pool.submit(double, 1).result(HANG_SECONDS) == 2
     assert not pool.statistics().deaths
+
+
+class OddExit(SystemExit):
+    def __init__(self, *, code: int, reason: str) -> None:
+        super().__init__(code)
+        self.reason = reason
+
+
+def raise_odd() -> None:
+    error = OddError("one", "two")
+    error.add_note("three")
+    raise error
+
+
+def exit_oddly() -> None:
+    raise OddExit(code=3, reason="no room")
+
+
+def test_exception_with_a_constructor_of_its_own_arrives_whole(pool: ProcessPool) -> None:
+    """Pickle calls the constructor with `args`, which it does not take. It was only described."""
+    error, ended = pool.submit(raise_odd).exception(HANG_SECONDS), pool.submit(exit_oddly).exception(HANG_SECONDS)
+    assert isinstance(error, OddError)
+    assert (str(error), error.__notes__) == ("one and two", ["three"])
+    assert isinstance(ended, OddExit)
+    assert (ended.code, ended.reason) == (3, "no room")
 
 
 class LockedError(Exception):
@@ -199,10 +223,6 @@ def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessP
         error = future.exception(HANG_SECONDS)
         assert str(error).startswith(f"{name}: (")
         assert error is not None and isinstance(error.__cause__, TypeError)
-
-
-def raise_odd() -> None:
-    raise OddError("one", "two")
 
 
 @pytest.mark.parametrize(
