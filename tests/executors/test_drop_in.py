@@ -469,7 +469,7 @@ def work(value):
 
 with ProcessPool(1) as pool:
     print(pool.submit(count, [1, [2, 3]]).result(), pool.submit(work, Point()).result(), count.__name__)
-    print(pool.submit(Point().move, 3).result(), pool.submit(lambda: count).result()([1, 2]))
+    print(pool.submit(lambda: Point().move(3)).result(), pool.submit(lambda: count).result()([1, 2]))
 """
 
 

@@ -59,6 +59,17 @@ def _set_dispatcher(dispatcher: Any, registry: dict[type, Any]) -> None:
     functools.update_wrapper(dispatcher, registry[object])
 
 
+def _reduce_dispatcher_method(method: functools.singledispatchmethod[Any]) -> Any:
+    """Reduce a method without its cache, which has weak references from Python 3.13 on."""
+    return _make_dispatcher_method, (method.func, method.dispatcher)
+
+
+def _make_dispatcher_method(function: Any, dispatcher: Any) -> Any:
+    method: functools.singledispatchmethod[Any] = functools.singledispatchmethod(function)
+    method.dispatcher = dispatcher
+    return method
+
+
 _DISPATCHER_CODE = _make_dispatcher().__code__
 
 
@@ -100,7 +111,11 @@ _ALIASES = [
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
     dispatch_table: ClassVar[Any] = ChainMap(
         dict.fromkeys(_ALIASES, _reduce_alias),
-        {CodeType: _reduce_code, functools._lru_cache_wrapper: _reduce_cached},
+        {
+            CodeType: _reduce_code,
+            functools._lru_cache_wrapper: _reduce_cached,
+            functools.singledispatchmethod: _reduce_dispatcher_method,
+        },
         cloudpickle.Pickler.dispatch_table,
     )
 
