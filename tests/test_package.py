@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import subprocess
@@ -94,6 +95,20 @@ def test_every_imported_package_is_declared() -> None:
     imported = {name for source in sources for name in iter_imported_packages(source)}
     others = imported - sys.stdlib_module_names - {"paropt_exporter", "_typeshed"}
     assert {DISTRIBUTIONS.get(name, name) for name in others} - declared == set()
+
+
+@pytest.mark.parametrize("name", ["AdaptivePool", "AdaptiveWorkerPool", "ProcessPool", "ThreadPool"])
+def test_example_of_a_pool_s_docstring_runs(name: str) -> None:
+    example = re.search(r"^with .*\n(?: {4}.*\n)+", dedent_example(getattr(paropt_exporter, name)), re.MULTILINE)
+    assert example is not None
+    script = f"from paropt_exporter import {name}\n{example[0]}"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr == ""
+    assert "1024" in ended.stdout or "(True, [])" in ended.stdout
+
+
+def dedent_example(documented: type) -> str:
+    return "".join(line.removeprefix("    ") for line in (inspect.getdoc(documented) or "").splitlines(keepends=True))
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

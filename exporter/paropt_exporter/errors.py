@@ -124,7 +124,9 @@ class TaskStopped(ParoptError):
 
 
 class UnpicklableError(ParoptError, PicklingError):
-    """A task, its result or its exception can't be pickled for a worker process."""
+    """A task, its result or its exception can't be pickled for a worker process. `is_result`: the task succeeded."""
+
+    is_result = False
 
 
 def describe(error: BaseException) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Event
+from typing import Any
 
 import pytest
 
-from paropt_exporter import ProcessPool, ThreadPool, steer
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
@@ -164,6 +167,19 @@ def test_real_pool_grows_with_its_queue() -> None:
 def test_impossible_bounds_are_refused() -> None:
     with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 <= minimum <= maximum"):
         steer(pool, minimum=5, maximum=2)
+
+
+def test_bounds_that_are_no_integers_are_refused() -> None:
+    """A pool was never resized to half a worker: each tick logged an error."""
+    with ThreadPool(1) as pool, pytest.raises(TypeError, match="integer"):
+        steer(pool, maximum=3 / 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool_type", [AdaptivePool, AdaptiveWorkerPool, ThreadPoolExecutor])
+def test_only_pools_that_can_be_resized_from_outside_are_steered(pool_type: Callable[[], Any]) -> None:
+    """The others failed at each tick, which was only logged."""
+    with pool_type() as pool, pytest.raises(TypeError, match="expected a ThreadPool or a ProcessPool"):
+        steer(pool)
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])

@@ -128,6 +128,26 @@ def test_unmovable_functions_stay_in_threads_with_a_reason() -> None:
         assert "locked" in fallback.function and "lock" in fallback.reason and fallback.tasks > 0
 
 
+def make_lock() -> threading.Lock:
+    spin(0.01)
+    return threading.Lock()
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
+def test_function_whose_result_can_not_be_sent_back_stays_in_threads(strategy: Strategy) -> None:
+    """All its tasks but the first ones failed."""
+
+    def has_failed(pool: AdaptivePool) -> bool:
+        return isinstance(pool.submit(make_lock).exception(HANG_SECONDS), UnpicklableError)
+
+    with AdaptivePool(strategy, 2) as pool:
+        assert eventually(partial(has_failed, pool))
+        futures = [pool.submit(make_lock) for _ in range(8)]
+        assert [future.exception(HANG_SECONDS) for future in futures] == [None] * 8
+        (fallback,) = pool.fallbacks
+        assert "make_lock" in fallback.function and "could not be sent back" in fallback.reason
+
+
 def test_unpicklable_waiting_function_is_no_fallback() -> None:
     release = threading.Event()
     release.set()

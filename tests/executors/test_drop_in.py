@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -73,6 +75,38 @@ def test_future_can_not_be_pickled(pool_type: Callable[[], ThreadPool | ProcessP
         for copy in (pickle.dumps, cloudpickle.dumps):
             with pytest.raises(TypeError, match="pickle"):
                 copy(pool.submit(nothing))
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "submit"),
+    [
+        (ThreadPool, lambda pool, *task: pool.submit(*task)),
+        (ThreadPool, lambda pool, *task: pool.submit_named("named", *task)),
+        (AdaptivePool, lambda pool, *task: pool.submit(*task)),
+        (AdaptiveWorkerPool, lambda pool, *task: pool.submit_stage(2, "stage", *task)),
+    ],
+)
+def test_failed_task_is_freed_without_a_garbage_collection(
+    pool_type: Callable[[], Any], submit: Callable[..., Future[Any]]
+) -> None:
+    """Its exception has the frames of the task, and through them those of the worker that called it."""
+
+    class Thing:
+        pass
+
+    def fail(_: Thing) -> None:
+        raise ValueError
+
+    with pool_type() as pool:
+        gc.disable()
+        try:
+            thing = Thing()
+            seen, future = weakref.ref(thing), submit(pool, fail, thing)
+            assert isinstance(future.exception(HANG_SECONDS), ValueError)
+            del thing, future
+            assert eventually(lambda: seen() is None)
+        finally:
+            gc.enable()
 
 
 def test_method_of_a_remote_server_is_a_task() -> None:
@@ -430,6 +464,138 @@ def test_cached_functions_of_a_script_run_in_processes() -> None:
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
+SCRIPT_WITH_CLASSES = """
+from paropt_exporter import ProcessPool
+
+calls = 0
+
+class Counter:
+    limit = 1
+
+    def call(self):
+        global calls
+        calls += 1
+
+def make_class():
+    class Local(Counter):
+        limit = 1
+
+        def call(self):
+            super().call()
+
+    return Local
+
+Local = make_class()
+
+with ProcessPool(1) as pool:
+    result = pool.submit(lambda: (Counter(), Local(), lambda: None))  # the last one makes the classes travel by value
+    Counter.limit = Local.limit = 2
+    counter, local, _ = result.result()
+    counter.call()
+    local.call()
+    print(type(counter) is Counter, type(local) is Local, Counter.limit, Local.limit, calls)
+    Local.limit = 3
+    print(pool.submit(lambda: Local.limit).result())
+"""
+
+
+def test_class_that_comes_back_is_the_programs_own_and_unchanged() -> None:
+    """cloudpickle gave it the attributes and methods of the worker's copy, with globals of their own."""
+    command = [sys.executable, "-c", SCRIPT_WITH_CLASSES]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True True 2 2 2\n3\n", "")
+
+
+SCRIPT_WITH_SINGLEDISPATCH = """
+from functools import singledispatch, singledispatchmethod
+from paropt_exporter import ProcessPool
+
+@singledispatch
+def count(value):
+    return 1
+
+@count.register(list)
+def _(value):
+    return sum(map(count, value))
+
+class Point:
+    @singledispatchmethod
+    def move(self, by):
+        return "anywhere"
+
+    @move.register
+    def _(self, by: int):
+        return by
+
+@count.register
+def _(value: Point):
+    return 100
+
+def work(value):
+    return count(value)
+
+with ProcessPool(1) as pool:
+    print(pool.submit(count, [1, [2, 3]]).result(), pool.submit(work, Point()).result(), count.__name__)
+    print(pool.submit(lambda: Point().move(3)).result(), pool.submit(lambda: count).result()([1, 2]))
+"""
+
+
+def test_singledispatch_functions_of_a_script_run_in_processes() -> None:
+    command = [sys.executable, "-c", SCRIPT_WITH_SINGLEDISPATCH]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("3 100 count\n3 2\n", "")
+
+
+SCRIPT_WITH_TYPES = """
+from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
+from paropt_exporter import ProcessPool
+
+UserId = NewType("UserId", int)
+P, T, Ts = ParamSpec("P"), TypeVar("T"), TypeVarTuple("Ts")
+
+def call(function: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T:
+    return function(*args, **kwargs)
+
+def take(user: UserId, *rest: *Ts) -> tuple[UserId, *Ts]:
+    return UserId(user), UserId, P, *rest
+
+with ProcessPool(1) as pool:
+    number, *types = pool.submit(call, take, UserId(3)).result()
+    print(number, types == [UserId, P])
+"""
+SCRIPT_WITH_ALIASES = """
+from paropt_exporter import ProcessPool
+
+type Rows[T] = list[T]
+type Numbers = Rows[int]
+
+def take(rows: Numbers) -> Rows[str]:
+    return [str(row) for row in rows], Rows, Rows[int]
+
+with ProcessPool(1) as pool:
+    rows, *types = pool.submit(take, [3]).result()
+    print(rows, types == [Rows, Rows[int]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        (SCRIPT_WITH_TYPES, "3 True\n"),
+        pytest.param(
+            SCRIPT_WITH_ALIASES,
+            "['3'] True\n",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in Python 3.12"),
+        ),
+    ],
+)
+def test_functions_of_a_script_may_have_annotations_that_pickle_by_name(script: str, printed: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
+    assert (ended.stdout, ended.stderr) == (printed, "")
+
+
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
     started, release, ran = threading.Event(), threading.Event(), threading.Event()
 
@@ -679,6 +845,24 @@ def test_pool_of_a_module_starts_no_workers_in_workers_that_import_it(
     module = import_module("with_a_pool")
     with module.POOL as pool:
         assert pool.submit(module.look).result(HANG_SECONDS) == (0, 3, 2)
+
+
+def test_program_that_embeds_python_names_the_interpreter_of_workers(tmp_path: Path) -> None:
+    """Its own executable, `sys.executable`, is no Python."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nNAMED=yes exec {sys.executable} "$@"\n')
+    interpreter.chmod(0o700)
+    script = f"""
+import multiprocessing, pathlib, sys
+from paropt_exporter import ProcessPool
+sys.executable = "/bin/false"
+multiprocessing.set_executable({str(interpreter)!r})
+with ProcessPool(1) as pool:
+    print("NAMED=yes" in pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/environ")).result())
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stdout, ended.stderr) == ("True\n", "")
 
 
 def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import pytest
 
 import paropt_exporter
+from paropt_exporter import ParallelizationStrategy
 from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
@@ -90,6 +91,14 @@ def raise_odd() -> NoReturn:
     raise OddError("one", "two")
 
 
+class OddSlottedError(OddError):
+    __slots__ = ("third",)
+
+
+def raise_odd_slotted() -> NoReturn:
+    raise OddSlottedError("odd", "slotted")
+
+
 def raise_silent() -> NoReturn:
     raise SilentError
 
@@ -112,6 +121,7 @@ RAISERS: dict[str, tuple[Callable[[], Any], type[BaseException]]] = {
     "the end of an iterator": (functools.partial(next, iter(())), StopIteration),
     "a cancellation": (functools.partial(raise_it, CancelledError()), CancelledError),
     "a timeout": (functools.partial(raise_it, TimeoutError("late")), TimeoutError),
+    "one that takes other arguments than it passes on": (raise_odd, OddError),
     "a group": (functools.partial(raise_it, ExceptionGroup("many", [ValueError(1), KeyError(2)])), ExceptionGroup),
     "one that is false": (functools.partial(raise_it, FalsyError("no")), FalsyError),
     "one with slots": (functools.partial(raise_it, SlottedError(7)), SlottedError),
@@ -132,7 +142,7 @@ def test_exception_of_a_task_is_only_its_own_outcome(pool: Pool, name: str) -> N
 
 @pytest.mark.parametrize(
     ("task", "text"),
-    [(raise_odd, "one and two"), (raise_holding, "holds a lock")],
+    [(raise_odd_slotted, "slotted"), (raise_holding, "holds a lock")],
 )
 def test_unpicklable_exception_is_described(processes: ProcessPool, task: Callable[[], NoReturn], text: str) -> None:
     error = processes.submit(task).exception(HANG_SECONDS)
@@ -421,8 +431,9 @@ def test_number_in_place_of_a_strategy_is_refused() -> None:
 def test_strategy_is_given_by_its_name_too() -> None:
     with AdaptivePool("sequential", 8) as pool:
         assert pool.submit(nothing).result(HANG_SECONDS) is None
-        with pytest.raises(ValueError, match="fastest"):
-            AdaptivePool("fastest")
+        for unknown in ("fastest", ParallelizationStrategy.THREAD_POOL, Strategy.DASK):
+            with pytest.raises(ValueError, match=f"'{unknown}'.*: choose from thread, process, "):
+                AdaptivePool(unknown)
 
 
 def test_concurrent_resizes_lose_no_task(pool: Pool) -> None:

@@ -164,7 +164,6 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
         "will not be loaded": pool.submit(nothing, Unloadable()),
         "result could not be sent back": pool.submit(Unpicklable),
         "result can't be loaded": pool.submit(Unloadable),
-        "one and two": pool.submit(raise_odd),
     }
     for text, future in cases.items():
         error = future.exception(HANG_SECONDS)
@@ -172,6 +171,48 @@ def test_unpicklable_values_fail_their_task_with_a_clear_error(pool: ProcessPool
         assert text in str(error)
     assert pool.submit(double, 1).result(HANG_SECONDS) == 2
     assert not pool.statistics().deaths
+
+
+class OddExit(SystemExit):
+    def __init__(self, *, code: int, reason: str) -> None:
+        super().__init__(code)
+        self.reason = reason
+
+
+def raise_odd() -> None:
+    error = OddError("one", "two")
+    error.add_note("three")
+    raise error
+
+
+def exit_oddly() -> None:
+    raise OddExit(code=3, reason="no room")
+
+
+def test_exception_with_a_constructor_of_its_own_arrives_whole(pool: ProcessPool) -> None:
+    """Pickle calls the constructor with `args`, which it does not take. It was only described."""
+    error, ended = pool.submit(raise_odd).exception(HANG_SECONDS), pool.submit(exit_oddly).exception(HANG_SECONDS)
+    assert isinstance(error, OddError)
+    assert (str(error), error.__notes__) == ("one and two", ["three"])
+    assert isinstance(ended, OddExit)
+    assert (ended.code, ended.reason) == (3, "no room")
+
+
+class LockedError(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+def raise_locked() -> None:
+    raise LockedError("no room")
+
+
+def test_exception_that_cannot_be_pickled_is_described_in_one_line(pool: ProcessPool) -> None:
+    """The description had the traceback in it once more, escaped."""
+    error = pool.submit(raise_locked).exception(HANG_SECONDS)
+    reason = "TypeError: cannot pickle '_thread.lock' object"
+    assert str(error) == f"raise_locked: LockedError: no room: it could not be sent back: {reason}"
 
 
 def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessPool) -> None:
@@ -182,10 +223,6 @@ def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessP
         error = future.exception(HANG_SECONDS)
         assert str(error).startswith(f"{name}: (")
         assert error is not None and isinstance(error.__cause__, TypeError)
-
-
-def raise_odd() -> None:
-    raise OddError("one", "two")
 
 
 @pytest.mark.parametrize(
@@ -774,14 +811,17 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
     assert eventually(lambda: not is_alive(grandchild))
 
 
-def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path) -> None:
+@pytest.mark.parametrize(
+    "pool", ["ProcessPool(1)", "AdaptivePool('process', 1)", "AdaptiveWorkerPool('process_pool', 1)"]
+)
+def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path, pool: str) -> None:
     """The terminal interrupts the standard executor's workers too; ours have sessions of their own."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from paropt_exporter.executors import ProcessPool
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool
 from support.pool_tasks import start_grandchild
-with ProcessPool(1) as pool:
+with {pool} as pool:
     pool.submit(start_grandchild, {str(fifo)!r})
     pool.submit(print, "begun").result()
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -31,3 +33,22 @@ def test_the_pools_of_an_adaptive_pool_are_exported() -> None:
         assert pool.submit(abs, -1).result() == 1
         names = {sample.labels["pool"] for family in registry.collect() for sample in family.samples}
         assert "threads" in names
+
+
+def test_executor_without_statistics_is_refused() -> None:
+    """Each scrape of the whole registry failed."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError, match="has no statistics"):
+        PoolCollector(pool, project="shop")  # type: ignore[arg-type]
+
+
+def test_pools_with_one_name_count_as_one() -> None:
+    """Two pools without a name have the same one, and so have the threads of an AdaptiveWorkerPool."""
+    registry = CollectorRegistry()
+    with ThreadPool(1) as one, ThreadPool(3) as other, AdaptiveWorkerPool("thread_pool", 2) as pool:
+        registry.register(PoolCollector(one, other, pool, project="shop"))
+        assert [each.submit(abs, -1).result() for each in (one, one, other, pool)] == [1] * 4
+        place = {"project": "shop", "pool": "threads"}
+        assert registry.get_sample_value("paropt_pool_size_target", place) == 6
+        assert registry.get_sample_value("paropt_pool_tasks_submitted_total", place) == 4
+        epochs = [statistics.epoch_timestamp_seconds for statistics in (other.statistics(), *pool.statistics())]
+        assert registry.get_sample_value("paropt_pool_epoch_timestamp_seconds", place) == max(epochs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from operator import index
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -47,8 +48,13 @@ def steer(
 
     Each pool keeps between `minimum` and `maximum` workers. If the machine's cores or memory do not suffice for all,
     `critical` pools get theirs first and the others share by `weights` (one for each pool; default: equal). Raises
-    ValueError unless 1 <= minimum <= maximum, and unless there is one positive weight for each pool.
+    ValueError unless 1 <= minimum <= maximum, and unless there is one positive weight for each pool, and TypeError for
+    pools that size themselves.
     """
+    for pool in pools:
+        if not isinstance(pool, ResizablePool):
+            raise TypeError(f"{pool!r} can't be steered: expected a ThreadPool or a ProcessPool")
+    minimum, maximum = index(minimum), index(maximum)  # TypeError for half of the cores
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
     weights = weights or (1.0,) * len(pools)
@@ -62,6 +68,7 @@ def steer(
     )
 
 
+@runtime_checkable
 class ResizablePool(Protocol):
     """A pool that the controller can size: ThreadPool, ProcessPool."""
 

@@ -10,7 +10,7 @@ from paropt_exporter.config import lanes
 
 
 class LaneType(StrEnum):
-    """A way of running the workflow."""
+    """A way of running the workflow, chosen for a change by `detect_lane`."""
 
     DOCS = lanes.DOCS
     STANDARD = lanes.STANDARD

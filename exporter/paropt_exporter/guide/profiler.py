@@ -51,6 +51,8 @@ class ParallelizationProfiler:
 
         Durations and CPU are averages over the successful calls, or over all if none succeeded. `variability_seconds`
         is the standard deviation, `error_message` the last failure, `failed_iterations` the number of failures.
+        `avg_cpu_percent` is of one core, child processes included. `recommended_strategy` is the value of a
+        ParallelizationStrategy, for `reason`; `parallelizable` is False if that is SEQUENTIAL.
         """
         with ThreadPool(1, name="profile") as pool:
             trials = [_run_trial(pool, stage_name, func, args, kwargs) for _ in range(self.num_iterations)]

@@ -32,7 +32,11 @@ _RUNS = 10
 
 
 class ParallelizationStrategy(StrEnum):
-    """Where the pool's tasks run."""
+    """Where the pool's tasks run.
+
+    THREAD_POOL and PROCESS_POOL have one kind of workers. HYBRID has both and chooses for each function, ADAPTIVE also
+    chooses the number of threads. SEQUENTIAL runs one task at a time.
+    """
 
     THREAD_POOL = "thread_pool"
     PROCESS_POOL = "process_pool"

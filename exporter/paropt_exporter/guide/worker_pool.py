@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -27,6 +27,9 @@ from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunct
 from paropt_exporter.guide.pool_metrics import CoreUse, StageMetrics, WorkerPoolMetrics, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.plan import PROCESSES, THREADS
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,15 +84,20 @@ class _Task:
 class AdaptiveWorkerPool(Executor):
     """A `concurrent.futures.Executor` that runs stages and measures them.
 
+        with AdaptiveWorkerPool() as pool:
+            pool.submit_stage(2, "quality_gates", pow, 2, 10)
+            print(pool.wait_all(timeout=60), pool.metrics.avg_task_duration_seconds)
+
         submit_stage() ──> open ──(its future is settled)──> ended, in `metrics` ──> reported by wait_all()
 
-    `initial_size` is the number of workers (HYBRID: of each kind), or None to choose it from cores, memory and history.
-    ADAPTIVE starts with it and resizes itself.
+    `initial_size` is the number of workers (HYBRID: of each kind), 1 to 1024, or None to choose it from cores, memory
+    and history. ADAPTIVE starts with it and resizes itself. ValueError or TypeError for other arguments.
     Guarantees:
       * Every task of a stage has its own entry in `metrics`, even if tasks share a number or a name.
       * A task with a settled future is in `metrics`, also inside callbacks of the future.
       * `wait_all` reports each task once.
-    Tasks of `submit` and `map` belong to no stage and are not in `metrics`.
+    Tasks of `submit` and `map` belong to no stage and are not in `metrics`. `metrics` has all tasks of the pool's life,
+    at half a kilobyte each: a service that submits stages without an end should replace its pool from time to time.
     """
 
     def __init__(
@@ -138,7 +146,10 @@ class AdaptiveWorkerPool(Executor):
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> TaskFuture[T]:
-        """Run a task of a stage and return its future. One number may have many tasks."""
+        """Run a task of a stage and return its future. One number may have many tasks.
+
+        RuntimeError after a shutdown.
+        """
         task = _Task(stage_num, stage_name, watched := MeasuredFunction(task_func, self._children))
         self._open_task(task)
         try:
@@ -157,6 +168,7 @@ class AdaptiveWorkerPool(Executor):
     def wait_all(self, timeout: float | None = None) -> tuple[bool, list[str]]:
         """Wait for the tasks submitted since the last call. Return whether all succeeded, and their errors.
 
+        An error is a text such as `stage 4 (unit_tests): ValueError: no number`; the futures have the exceptions.
         Tasks that have not ended after `timeout` seconds count as failures, and the next call waits for them too.
         """
         with self._changed:
@@ -234,6 +246,14 @@ class AdaptiveWorkerPool(Executor):
             if ended := not self._open:
                 self._end_run()
         self._flush_observers(ended=ended)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, cancel the queued tasks and end the worker processes; threads finish their tasks."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.terminate_workers()
+        return super().__exit__(kind, error, trace)
 
     def _end_run(self) -> None:
         """Note the end of a run; under the lock."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from paropt_exporter import families
 from paropt_exporter.events import PoolStatistics
+from paropt_exporter.families import Family
 from paropt_exporter.metrics.client import Collector, Metric
-from paropt_exporter.metrics.page import Page
+from paropt_exporter.metrics.page import Labels, Page
 from paropt_exporter.metrics.samples import POOL_FAMILIES, iter_pool_samples
 
+_HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)  # of several pools: all other families are added up
 
+
+@runtime_checkable
 class MeasuredPool(Protocol):
     """A pool with statistics: ThreadPool, ProcessPool or AdaptiveWorkerPool."""
 
@@ -21,24 +26,36 @@ class PoolCollector(Collector):
     """A collector for the `paropt_pool_*` families of pools; it reads them at each scrape.
 
     `REGISTRY.register(PoolCollector(pool, project="shop"))` registers it with prometheus_client's registry. `project`
-    becomes the label of that name; pools of one project need different names. Pools do no work for it between scrapes.
+    becomes the label of that name. Pools with one name, such as two pools without one, count as one pool. Pools do no
+    work for it between scrapes.
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
+        for pool in measured:
+            if not isinstance(pool, MeasuredPool):
+                raise TypeError(f"{pool!r} has no statistics: expected a pool of this package")
         self._pools = measured
         self._project = project
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current families; from the scraping thread."""
         page = Page(self._project)
-        for statistics in self._iter_statistics():
-            for family, labels, value in iter_pool_samples(statistics):
-                page.put(family, labels, value)
+        for (family, labels), value in self._add_up().items():
+            page.put(family, labels, value)
         yield from page.iter_metrics(POOL_FAMILIES)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: without this method a registry collects everything once at registration."""
         return ()
+
+    def _add_up(self) -> dict[tuple[Family, Labels], float]:
+        totals: dict[tuple[Family, Labels], float] = {}
+        for statistics in self._iter_statistics():
+            for family, labels, value in iter_pool_samples(statistics):
+                assert isinstance(value, int | float)  # no family of a pool is a histogram
+                known = totals.get((family, labels), 0.0)
+                totals[family, labels] = max(known, value) if family in _HIGHEST else known + value
+        return totals
 
     def _iter_statistics(self) -> Iterator[PoolStatistics]:
         for pool in self._pools:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
@@ -19,12 +19,20 @@ from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.processes.scheduler import MOST_WORKERS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.DASK)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class AdaptivePool(Executor):
     """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made on first use.
+
+        with AdaptivePool(max_workers=16) as pool:
+            print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
 
     ADAPTIVE runs the first tasks of an unknown function in threads. It moves CPU-bound functions to processes, and adds
     threads for waiting ones, up to `max_workers` (64 by default). HYBRID routes in the same way with fixed sizes;
@@ -42,8 +50,12 @@ class AdaptivePool(Executor):
     ) -> None:
         """Make the pool.
 
+        `strategy`: one of the above or its name, such as "hybrid". `max_workers`: 1 to 1024 of each kind. By default
+        there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more than there
+        are cores, at most 32.
         `start`: the initial number of threads of an ADAPTIVE pool (default: the cores). `memory`: a JSON file of
-        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`).
+        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`). ValueError or
+        TypeError for other arguments.
         """
         if max_workers is not None:
             check_arguments(max_workers, None)
@@ -102,12 +114,31 @@ class AdaptivePool(Executor):
         if wait:
             self._scheduler.join()
 
+    def terminate_workers(self) -> None:
+        """Shut down, cancel the queued tasks, and end the worker processes as `ProcessPool.terminate_workers` does.
+
+        Threads finish their tasks. Does not block.
+        """
+        self._scheduler.close(cancel_futures=True)
+        for pool in self.pools():
+            if isinstance(pool, ProcessPool):
+                pool.terminate_workers()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, which does not reach worker processes, call `terminate_workers` first."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, trace)
+
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         """Return the pools that were used so far."""
         return self._scheduler.pools()
 
     @property
     def target(self) -> int:
+        """The number of workers that the pools were asked to have."""
         return sum(pool.target for pool in self.pools())
 
     @property
@@ -117,10 +148,12 @@ class AdaptivePool(Executor):
 
     @property
     def live(self) -> int:
+        """The number of workers that are alive."""
         return sum(pool.live for pool in self.pools())
 
     @property
     def busy(self) -> int:
+        """The number of workers that hold a task."""
         return sum(pool.busy for pool in self.pools())
 
     @property
@@ -130,6 +163,7 @@ class AdaptivePool(Executor):
 
     @property
     def abandoned(self) -> tuple[str, ...]:
+        """The labels of stopped tasks whose threads still run."""
         return tuple(label for pool in self.pools() if isinstance(pool, ThreadPool) for label in pool.abandoned)
 
     @property
@@ -152,4 +186,6 @@ def _check_strategy(strategy: str) -> Strategy:
     """Return the strategy of this name. Raises TypeError for a number of workers in its place."""
     if not isinstance(strategy, str):
         raise TypeError(f"strategy {strategy!r}: expected a Strategy; give a number as max_workers={strategy!r}")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"there is no strategy {strategy!r}: choose from {', '.join(_STRATEGIES)}")
     return Strategy(strategy)

@@ -426,7 +426,22 @@ class AdaptiveScheduler:
             self.changed.notify_all()
         if future.measurement is not None:
             self.router.learn(key, future.measurement, concurrent=concurrent)
+        if pool_name == PROCESSES and self._strategy is not Strategy.PROCESS and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, UnpicklableError) and error.is_result:
+                self._keep_in_threads(key, error)
         self.dispatch()
+
+    def _keep_in_threads(self, key: str, error: UnpicklableError) -> None:
+        """Run a function whose result can't be sent back in threads from now on. This task must not run twice."""
+        self.router.pin_to_threads(key, f"its results can't be pickled in a process: {error}")
+        with self.lock:
+            first = key not in self._fallbacks
+            if first:
+                self._fallbacks[key] = ThreadFallback(key, str(error), 0)
+        if first:
+            facts = {"function": key, "err": str(error)}
+            log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         # A task that is neither in the backlog nor in a pool's list was submitted directly, or has ended.

@@ -35,6 +35,9 @@ _new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of
 class ProcessPool(Executor):
     """A `concurrent.futures.Executor` of processes that can be resized, measures its tasks, and survives dead workers.
 
+        with ProcessPool(2, name="reports") as pool:
+            print(pool.submit(pow, 2, 10).result(), list(pool.map(lambda number: number + 1, range(3))))
+
     It has the arguments of `ProcessPoolExecutor`. Workers are forked from a small process that never imports the
     caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
     nothing: with `fork` too, workers do not share the caller's memory; `initializer` passes objects to them. If a
@@ -52,6 +55,14 @@ class ProcessPool(Executor):
         max_tasks_per_child: int | None = None,
         name: str = "processes",
     ) -> None:
+        """Make the pool and start its processes.
+
+        `max_workers`: 1 to 1024; by default the cores that this process may use. `initializer(*initargs)` runs in each
+        new process; if none can start since it fails, all tasks fail with an InitializerFailed, which is a
+        BrokenExecutor. `max_tasks_per_child`: after so many tasks another process takes a worker's place; None:
+        never. `name`: the label `pool` of the metrics. ValueError or TypeError for other arguments, UnpicklableError
+        for an initializer that can't travel, RuntimeError in a frozen program.
+        """
         if max_workers is None:
             max_workers = host.count_cpu_workers()
         check_arguments(max_workers, initializer)
@@ -75,6 +86,11 @@ class ProcessPool(Executor):
         start(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a call and return its future. RuntimeError after a shutdown.
+
+        The arguments are pickled now; an error in this is the future's. If 64 MB of large arguments (from 64 kB on) are
+        queued, further ones are pickled when a worker gets them: do not change them until the task has ended.
+        """
         scheduler = self._scheduler
         if scheduler.closed is not None:
             self._manager.refuse()
@@ -204,6 +220,7 @@ class ProcessPool(Executor):
 
     @property
     def name(self) -> str:
+        """The label `pool` of the metrics."""
         return self._manager.counters.name
 
     @property
@@ -234,6 +251,7 @@ class ProcessPool(Executor):
         return self._manager.busy
 
     def statistics(self) -> PoolStatistics:
+        """Return the number of workers and queued tasks, and totals, which never fall."""
         return self._manager.statistics()
 
     def running(self) -> tuple[RunningTask, ...]:

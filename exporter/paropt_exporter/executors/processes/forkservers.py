@@ -101,11 +101,11 @@ class ForkServers:
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            root = str(Path(__file__).parents[3])
+            root, python = str(Path(__file__).parents[3]), _find_interpreter()
             self._pid = os.posix_spawn(
-                sys.executable,
+                python,
                 # -P: the current folder is not to be imported from, and may be deleted.
-                [sys.executable, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
+                [python, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
                 copy_environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
@@ -146,6 +146,12 @@ def is_stream(descriptor: int) -> bool:
         return os.get_inheritable(descriptor)
     except OSError:
         return False
+
+
+def _find_interpreter() -> str:
+    """Return the path of Python, which a program that embeds it sets with `multiprocessing.set_executable`."""
+    spawn = sys.modules.get("multiprocessing.spawn")
+    return sys.executable if spawn is None else os.fsdecode(spawn.get_executable() or "")
 
 
 def _flags() -> list[str]:

@@ -296,7 +296,7 @@ def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: 
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             counters.failed += 1
             message = f"{future.label}: its result can't be loaded: {describe(error)}"
-            future.settle_exception(_unpicklable(message, error))
+            future.settle_exception(_unpicklable(message, error, is_result=True))
         else:
             counters.succeeded += 1
             future.settle_result(result)
@@ -315,12 +315,13 @@ def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:
     text, detail = payload.loads(body)
     if kind == wire.UNLOADED:
         return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")
-    return _unpicklable(f"{label}: {text}", payload.RemoteTraceback(detail) if detail else None)
+    cause = payload.RemoteTraceback(detail) if detail else None  # an exception has one
+    return _unpicklable(f"{label}: {text}", cause, is_result=cause is None)
 
 
-def _unpicklable(message: str, cause: BaseException | None) -> UnpicklableError:
+def _unpicklable(message: str, cause: BaseException | None, *, is_result: bool = False) -> UnpicklableError:
     error = UnpicklableError(message)
-    error.__cause__ = cause
+    error.__cause__, error.is_result = cause, is_result
     return error
 
 

@@ -581,13 +581,17 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
         worker.counters.cancelled += 1
         return now
     if profiled:
-        return _run_profiled(worker, item)
+        ended = _run_profiled(worker, item)
+        del item, future, function, arguments, keywords  # see below
+        return ended
     try:
         result = function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001 -- any exception of a task is that task's outcome
         ended = _finish_task(worker, future, now)
         worker.counters.failed += 1
         future.settle_exception(drop_first_frame(error))
+        # The exception's traceback has the frames of the task, and these keep the frames that called them.
+        del item, future, function, arguments, keywords
     else:
         ended = _finish_task(worker, future, now)
         worker.counters.succeeded += 1
@@ -677,6 +681,7 @@ def _run_profiled(worker: Worker, item: WorkItem) -> float:
         ended = profiler.finish(future)
         worker.counters.failed += 1
         future.settle_exception(drop_first_frame(error))
+        del item, future, function, arguments, keywords  # as in `run_work_item`
     else:
         ended = profiler.finish(future)
         worker.counters.succeeded += 1

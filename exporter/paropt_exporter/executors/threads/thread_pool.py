@@ -34,6 +34,9 @@ _names = itertools.count()
 class ThreadPool(ThreadPoolExecutor):
     """A `concurrent.futures.Executor` of threads: resizable, measured, and fast for short tasks.
 
+        with ThreadPool(8, name="orders") as pool:
+            print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
+
     Takes the arguments of `ThreadPoolExecutor`, and is one to the packages that ask for its class, such as asyncio for
     its default executor; it uses none of its code. All workers start at once. The CPU time of a task's child processes
     is part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
@@ -49,6 +52,14 @@ class ThreadPool(ThreadPoolExecutor):
         *,
         name: str = "threads",
     ) -> None:
+        """Make the pool and start its threads.
+
+        `max_workers`: 1 to 4096; by default the cores that this process may use and 4 more, at most 32.
+        `thread_name_prefix`: by default `paropt-NAME-COUNT`. `initializer(*initargs)` runs in each new thread; if it
+        has failed three times in each, all tasks fail with an InitializerFailed, which is a BrokenThreadPool. `name`:
+        the label `pool` of the metrics. ValueError or TypeError for other arguments, RuntimeError if the system starts
+        no thread.
+        """
         if max_workers is None:
             max_workers = min(_MAX_DEFAULT_WORKERS, host.count_cpu_workers() + 4)
         check_arguments(max_workers, initializer)
@@ -149,6 +160,7 @@ class ThreadPool(ThreadPoolExecutor):
 
     @property
     def name(self) -> str:
+        """The label `pool` of the metrics."""
         return self._state.counters.name
 
     @property
@@ -187,6 +199,7 @@ class ThreadPool(ThreadPoolExecutor):
         return self._state.list_abandoned()
 
     def statistics(self) -> PoolStatistics:
+        """Return the number of workers and queued tasks, and totals, which never fall."""
         return self._state.statistics()
 
     def get_worker_time(self) -> WorkerTime:

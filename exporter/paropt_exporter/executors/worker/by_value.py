@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import sys
+import typing
 from abc import ABCMeta
 from collections import ChainMap
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
@@ -17,6 +19,7 @@ from paropt_exporter.executors.worker import initializer_globals, main_module
 _WITH_SETTER = 6  # items of a reduction whose last one sets the state: that of a function or class
 _PLAIN_METACLASSES = (type, ABCMeta)  # others, and typing.NamedTuple, may take no `__slots__`
 _PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
+_own_classes: WeakSet[type] = WeakSet()  # that the program has sent to workers
 
 
 def _reduce_code(code: CodeType) -> Any:
@@ -29,33 +32,115 @@ def _reduce_code(code: CodeType) -> Any:
     return function, named, *rest
 
 
+def _is_importable(value: Any) -> bool:
+    """Return whether a worker can import the module of something that pickles as its name."""
+    module = value.__module__
+    return module != "__main__" and module not in cloudpickle.list_registry_pickle_by_value() and module in sys.modules
+
+
 def _reduce_cached(cached: functools._lru_cache_wrapper[Any]) -> Any:
     """Reduce a function with `functools.cache` to its name, or to the function itself if a worker can't import it."""
-    module = cached.__module__
-    by_value = module == "__main__" or module in cloudpickle.list_registry_pickle_by_value()
-    if by_value or module not in sys.modules or "<locals>" in cached.__qualname__:
-        return _cache, (cached.__wrapped__, cached.cache_parameters())
-    return cached.__reduce__()
+    if _is_importable(cached) and "<locals>" not in cached.__qualname__:
+        return cached.__reduce__()
+    return _cache, (cached.__wrapped__, cached.cache_parameters())
 
 
 def _cache(function: Any, parameters: Any) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
+def _make_dispatcher() -> Any:
+    return functools.singledispatch(_set_dispatcher)  # which replaces itself by the function's own implementations
+
+
+def _set_dispatcher(dispatcher: Any, registry: dict[type, Any]) -> None:
+    for kind, implementation in registry.items():
+        dispatcher.register(kind, implementation)
+    functools.update_wrapper(dispatcher, registry[object])
+
+
+def _reduce_dispatcher_method(method: functools.singledispatchmethod[Any]) -> Any:
+    """Reduce a method without its cache, which has weak references from Python 3.13 on."""
+    return _make_dispatcher_method, (method.func, method.dispatcher)
+
+
+def _make_dispatcher_method(function: Any, dispatcher: Any) -> Any:
+    method: functools.singledispatchmethod[Any] = functools.singledispatchmethod(function)
+    method.dispatcher = dispatcher
+    return method
+
+
+_DISPATCHER_CODE = _make_dispatcher().__code__
+
+
+def _reduce_alias(alias: Any) -> Any:
+    """Reduce a type or parameter that has a name, such as `UserId = NewType("UserId", int)`, as annotations use them.
+
+    To its name, or to its parts if a worker can't import it. A worker needs neither bounds nor defaults.
+    """
+    if _is_importable(alias):
+        return alias.__reduce__()
+    parts: dict[str, Any] = {}
+    if type(alias) is typing.NewType:
+        parts = {"tp": alias.__supertype__}
+    elif hasattr(alias, "__value__"):
+        parts = {"value": alias.__value__, "type_params": alias.__type_params__}
+    return _find_or_make, (type(alias), alias.__module__, alias.__name__, parts)
+
+
+def _find_or_make(kind: Any, module: str, name: str, parts: dict[str, Any]) -> Any:
+    """Return this program's own object of that name, or make one."""
+    found = getattr(sys.modules.get(module), name, None)
+    if type(found) is kind:
+        return found
+    make = FunctionType(_make.__code__, {"__name__": module})  # whose module becomes that of the object
+    return make(kind, name, parts)
+
+
+def _make(kind: Any, name: str, parts: dict[str, Any]) -> Any:
+    return kind(name, **parts)
+
+
+_ALIASES = [
+    kind
+    for name in ("NewType", "ParamSpec", "TypeVarTuple", "TypeAliasType")
+    if (kind := getattr(typing, name, None)) is not None  # the last is new in Python 3.12
+]
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
     dispatch_table: ClassVar[Any] = ChainMap(
-        {CodeType: _reduce_code, functools._lru_cache_wrapper: _reduce_cached}, cloudpickle.Pickler.dispatch_table
+        dict.fromkeys(_ALIASES, _reduce_alias),
+        {
+            CodeType: _reduce_code,
+            functools._lru_cache_wrapper: _reduce_cached,
+            functools.singledispatchmethod: _reduce_dispatcher_method,
+        },
+        cloudpickle.Pickler.dispatch_table,
     )
 
     def reducer_override(self, value: Any) -> Any:
         reduced = super().reducer_override(value)
         if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced
+        if type(value) is FunctionType and value.__code__ is _DISPATCHER_CODE:  # its cache has weak references
+            return _make_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
         if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
             reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
+        if isinstance(value, type):
+            if not main_module.is_worker():
+                _own_classes.add(value)
+            reduced = _wrap_setter(reduced, _set_class_state)
         if type(value) is FunctionType and initializer_globals.belongs_to_module(value):
             reduced = _wrap_setter(reduced, initializer_globals.set_state)
         return _wrap_setter(reduced, main_module.set_state) if main_module.defines(value) else reduced
+
+
+def _set_class_state(value: type, state: tuple[Any, Any]) -> None:
+    """Set the state of a class, unless it is the program's own: a worker's copy of it has other globals."""
+    set_pickled, pickled = state
+    if value not in _own_classes:
+        set_pickled(value, pickled)
 
 
 def _wrap_setter(reduced: tuple[Any, ...], setter: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -10,7 +11,7 @@ import traceback
 from _thread import RLock
 from collections.abc import Callable, Sequence
 from functools import _lru_cache_wrapper, partial
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType, WrapperDescriptorType
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
@@ -304,12 +305,41 @@ def dump_error(error: BaseException) -> tuple[bytes, bool]:
         text = "".join(traceback.format_exception(type(error), error, get_traceback(error)))
     except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
         text = describe(error)
+    BaseException.with_traceback(error, None)
     try:
-        packed = dumps((BaseException.with_traceback(error, None), text))
-        loads(packed)  # fails if the constructor rejects its arguments
+        return _dump_loadable((error, text)), True
     except BaseException as trouble:  # noqa: BLE001 -- the user's exception class runs in here
-        return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(trouble)}", text)), False
-    return packed, True
+        with contextlib.suppress(BaseException):
+            return _dump_loadable((_ErrorParts(error), text)), True
+        # Not an UnpicklableError, which quotes the value that it was to pickle: here the exception with its traceback.
+        cause = trouble.__cause__ if isinstance(trouble, UnpicklableError) and trouble.__cause__ else trouble
+        return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(cause)}", text)), False
+
+
+def _dump_loadable(value: object) -> bytes:
+    packed = dumps(value)
+    loads(packed)  # fails for an exception whose constructor takes other arguments than those in `args`
+    return packed
+
+
+class _ErrorParts:
+    """Stands for an exception in a pickle that is loaded without a call of its class's constructor."""
+
+    def __init__(self, error: BaseException) -> None:
+        if any(vars(base).get("__slots__") for base in type(error).__mro__):
+            raise TypeError("only its constructor sets its slots")
+        self._parts = type(error), error.args, vars(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _join_error_parts, self._parts
+
+
+def _join_error_parts(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    built_in = next(base for base in kind.__mro__ if type(vars(base).get("__init__")) is WrapperDescriptorType)
+    vars(built_in)["__init__"](error, *args)  # sets attributes such as `code` of SystemExit
+    vars(error).update(attributes)
+    return error
 
 
 def load_error(packed: bytes | bytearray | memoryview) -> BaseException:
