@@ -36,6 +36,15 @@ def test_aliases_that_multiply_are_rejected_and_not_expanded(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("merged", ["- {<<: *a}\n" * 2000, f"- {{<<: [{'*a,' * 2000}]}}\n"], ids=["mappings", "list"])
+def test_merges_that_multiply_are_rejected_and_not_expanded(tmp_path: Path, merged: str) -> None:
+    """A file of 1 MB with many keys merged into many mappings took all memory."""
+    keys = ", ".join(f"k{number}: 1" for number in range(1000))
+    assert configs.faults(tmp_path, f"x-a: &a {{{keys}}}\nstages:\n{merged}") == [
+        "paropt.yml:1:1: file: with its aliases expanded the file has more than 1,000,000 values, the limit"
+    ]
+
+
 def test_value_that_contains_itself_is_rejected(tmp_path: Path) -> None:
     assert "contains itself" in configs.faults(tmp_path, "stages: &a [*a]\n")[0]
 

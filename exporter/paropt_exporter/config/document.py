@@ -100,12 +100,10 @@ class Document:
         self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._values: dict[int, tuple[object, int]] = {}
         self._open: set[int] = set()
+        self._merged_count = 0
         self._root = _compose_nodes(text)
         self.value, size = self._convert_node(self._root, (), 0) if self._root is not None else (None, 0)
-        if size > MOST_VALUES:
-            _raise_unreadable(
-                1, 1, f"with its aliases expanded the file has more than {MOST_VALUES:,} values, the limit"
-            )
+        _check_size(size)
         if self._faults:
             raise Unreadable(self._faults)
 
@@ -193,7 +191,7 @@ class Document:
         for key, value in node.value:
             if key.tag == _MERGE:
                 for source in self._iter_merge_sources(value, (*location, "<<")):
-                    merged = {**self._collect_pairs(source, location), **merged}
+                    self._merge_pairs(merged, self._collect_pairs(source, location))
             elif not isinstance(key, yaml.ScalarNode):
                 self._add_fault(
                     key, location, "a key must be a word, found " + ("a list" if key.id == "sequence" else "a mapping")
@@ -210,6 +208,15 @@ class Document:
         own.update({key: pair for key, pair in merged.items() if key not in own})
         return own
 
+    def _merge_pairs(
+        self, merged: dict[str, tuple[yaml.Node, yaml.Node]], more: dict[str, tuple[yaml.Node, yaml.Node]]
+    ) -> None:
+        """Add the keys of one more mapping. Each merge copies all of them: a file of 1 MB can ask for billions."""
+        self._merged_count += len(more)
+        _check_size(self._merged_count)
+        for key, pair in more.items():
+            merged.setdefault(key, pair)
+
     def _iter_merge_sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(source, yaml.MappingNode):
@@ -222,6 +229,11 @@ class Document:
         line, column = _get_position(node)
         self._faults.append(PlacedFault(line=line, column=column, path=format_path(location), message=message))
         return None
+
+
+def _check_size(count: int) -> None:
+    if count > MOST_VALUES:
+        _raise_unreadable(1, 1, f"with its aliases expanded the file has more than {MOST_VALUES:,} values, the limit")
 
 
 def _parse_number(tag: str, text: str) -> WrittenInt | WrittenFloat:
