@@ -253,14 +253,14 @@ def test_folder_of_a_clone_that_looks_like_a_repository_runs_nothing(repository:
     evil = repository.root / "evil"
     repository.git("clone", "--quiet", "--bare", ".", "evil")
     shutil.copy(repository.root / ".git/index", evil / "index")
-    for key, value in (("core.bare", "false"), ("core.worktree", ".."), ("filter.evil.clean", "touch ran; cat")):
+    for key, value in (("core.bare", "false"), ("core.worktree", "."), ("filter.evil.clean", "touch ran; cat")):
         repository.git("config", "--file", "evil/config", key, value)
     (evil / "info").mkdir(exist_ok=True)
     (evil / "info/attributes").write_text("* filter=evil\n")
-    repository.write("old.py", "changed")
+    repository.write("evil/old.py", "1")
     with pytest.raises(UnknownChange, match="bareRepository"):
         find_changes(evil)
-    assert not (repository.root / "ran").exists()
+    assert not (evil / "ran").exists()
 
 
 def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
