@@ -13,7 +13,7 @@ from paropt_exporter.lazy_patterns import compile_later
 _CONTROLS = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]")
 # A runner obeys `::name::` at the start of a line, and `##[name]` anywhere in it (ActionCommand.cs of actions/runner).
 _WORKFLOW_COMMAND = compile_later(r"(?m)^([^\S\n]*):(?=:)|#(?=#\[)")
-_DELETE = 0x7F  # the one control that `json.dumps` leaves as it is; JSON has no \x
+_DELETE = 0x7F  # JSON may have this control and those after it as they are, and has no escape \x
 _RESET = "\x1b[0m"
 RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 

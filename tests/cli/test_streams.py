@@ -125,7 +125,8 @@ def test_line_stream_knows_the_width_of_its_terminal() -> None:
 def test_json_stays_json_whatever_its_texts_are(monkeypatch: pytest.MonkeyPatch, runner: str) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", runner)
     item = "".join(map(chr, range(0x2100))) + "##[error]\n::warning::x\udcff"
-    printed = io.StringIO()
-    VisibleStream(printed).write(json.dumps({"item": item}, indent=2))
-    assert json.loads(printed.getvalue()) == {"item": item}
-    assert "##[" not in printed.getvalue() or not runner
+    for text in (json.dumps({"item": item}, indent=2), json.dumps({"item": item}, ensure_ascii=False)):
+        printed = io.StringIO()
+        VisibleStream(printed).write(text)
+        assert json.loads(printed.getvalue()) == {"item": item}
+        assert "##[" not in printed.getvalue() or not runner
