@@ -45,6 +45,19 @@ def test_merges_that_multiply_are_rejected_and_not_expanded(tmp_path: Path, merg
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n- {number: 1, name: a, run: " + "a" * 200_000 + "}\n", "2:29: stages[0].run: a text of 200,000 "),
+        (f"x-a: &a {'a ' * 50_000}\nstages: [{'*a, ' * 1000}]\n", "1:1: file: with its aliases expanded"),
+    ],
+    ids=["word", "aliases"],
+)
+def test_text_that_takes_hours_to_split_is_rejected(tmp_path: Path, text: str, message: str) -> None:
+    (told,) = configs.faults(tmp_path, text)
+    assert told.startswith(f"paropt.yml:{message}")
+
+
 def test_value_that_contains_itself_is_rejected(tmp_path: Path) -> None:
     assert "contains itself" in configs.faults(tmp_path, "stages: &a [*a]\n")[0]
 

@@ -14,6 +14,9 @@ from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
 DEEPEST = 50  # levels; a config needs 6
 LONGEST_NUMBER = 300  # characters; int() rejects 4,300 digits
+# Characters: Linux takes no longer word of a command, and to split a line takes time with the square of its words.
+LONGEST_TEXT = 128 * 1024
+_TEXT_OF_A_VALUE = 10  # so many characters of a text count as a value more
 
 _PREFIX = "tag:yaml.org,2002:"
 _STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
@@ -159,15 +162,18 @@ class Document:
             items = [self._convert_node(child, (*location, index), depth + 1) for index, child in enumerate(node.value)]
             return [value for value, _ in items], 1 + sum(size for _, size in items)
         if isinstance(node, yaml.ScalarNode):
-            return self._convert_scalar(node, location), 1
+            return self._convert_scalar(node, location), 1 + len(node.value) // _TEXT_OF_A_VALUE
         return self._add_fault(node, location, f"the tag {_format_tag(node)} is not allowed: remove it"), 1
 
     def _convert_scalar(self, node: yaml.ScalarNode, location: Location) -> object:
         text: str = node.value
         try:
             match node.tag:
-                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
+                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge" if len(text) <= LONGEST_TEXT:
                     return text
+                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
+                    message = f"a text of {len(text):,} characters is too long: the longest has {LONGEST_TEXT:,}"
+                    return self._add_fault(node, location, message)
                 case "tag:yaml.org,2002:null":
                     return None
                 case "tag:yaml.org,2002:bool":
