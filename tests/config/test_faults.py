@@ -12,6 +12,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.faults import MOST_FAULTS
 from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
 from support import configs
@@ -56,6 +57,21 @@ def test_merges_that_multiply_are_rejected_and_not_expanded(tmp_path: Path, merg
 def test_text_that_takes_hours_to_split_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     (told,) = configs.faults(tmp_path, text)
     assert told.startswith(f"paropt.yml:{message}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\n" * 5000,
+        "".join(f"k{number}: 1\n" for number in range(5000)) + configs.stage(),
+        f"lanes: {{standard: {{sla: {{{', '.join(f's{number}: 1s' for number in range(5000))}}}}}}}\n"
+        + configs.stage(),
+    ],
+    ids=["repeated keys", "unknown keys", "limits of unknown stages"],
+)
+def test_search_for_faults_ends_after_1_000_of_a_kind(tmp_path: Path, text: str) -> None:
+    """A file of 4 MB may have 600,000, and took minutes."""
+    assert len(configs.faults(tmp_path, text)) == MOST_FAULTS
 
 
 def test_value_that_contains_itself_is_rejected(tmp_path: Path) -> None:

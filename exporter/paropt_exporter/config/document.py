@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import yaml
 
-from paropt_exporter.config.faults import Fault, Location, PlacedFault, format_path
+from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, PlacedFault, format_path
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
 
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
@@ -231,9 +231,11 @@ class Document:
                 self._add_fault(source, location, "only mappings can be merged with <<")
 
     def _add_fault(self, node: yaml.Node, location: Location, message: str) -> object:
-        """Record a fault and return None as the value."""
+        """Record a fault and return None as the value. Raises Unreadable if there are too many."""
         line, column = _get_position(node)
         self._faults.append(PlacedFault(line=line, column=column, path=format_path(location), message=message))
+        if len(self._faults) >= MOST_FAULTS:
+            raise Unreadable(self._faults)
         return None
 
 
