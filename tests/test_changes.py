@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -247,11 +248,26 @@ def test_repository_of_another_user_is_an_error_with_gits_remedy(
         find_changes(repository.root)
 
 
+def test_folder_of_a_clone_that_looks_like_a_repository_runs_nothing(repository: Repository) -> None:
+    """Each commit may contain a bare repository, whose config names programs for git to run."""
+    evil = repository.root / "evil"
+    repository.git("clone", "--quiet", "--bare", ".", "evil")
+    shutil.copy(repository.root / ".git/index", evil / "index")
+    for key, value in (("core.bare", "false"), ("core.worktree", "."), ("filter.evil.clean", "touch ran; cat")):
+        repository.git("config", "--file", "evil/config", key, value)
+    (evil / "info").mkdir(exist_ok=True)
+    (evil / "info/attributes").write_text("* filter=evil\n")
+    repository.write("evil/old.py", "1")
+    with pytest.raises(UnknownChange, match="bareRepository"):
+        find_changes(evil)
+    assert not (evil / "ran").exists()
+
+
 def test_without_a_repository_or_git_the_error_has_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownChange, match="the changed files are unknown: not a git repository"):
         find_changes(tmp_path)
     subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "bare"], check=True)
-    with pytest.raises(UnknownChange, match="must be run in a work tree"):
+    with pytest.raises(UnknownChange, match="cannot use bare repository"):
         find_changes(tmp_path / "bare")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnknownChange, match="git is not installed"):

@@ -328,7 +328,7 @@ def _read_tap_description(lines: Sequence[str], start: int, *, indent: str) -> d
         return found
     for number in range(start + 1, len(lines)):
         line = lines[number]
-        if line == f"{indent}...":
+        if line == f"{indent}..." or (line and not line.startswith(indent)):
             break
         if key := _TAP_KEY.match(line):
             is_block = key["value"] in _TAP_BLOCK and number + 1 < len(lines)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from paropt_exporter.environment import copy_environment
 
+# A clone may contain a folder that looks like a bare repository. In it, git would run the programs of its config.
+SAFE_SETTINGS = ("-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
 _NOT_IGNORED = 1  # the exit code of `git check-ignore` for a path that is not ignored; 128 is an error
 _LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
@@ -35,7 +37,7 @@ def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> 
     inherited = {name: value for name, value in copy_environment().items() if name not in _OF_A_HOOK}
     environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     process = subprocess.run(
-        ["git", "-c", "core.fsmonitor=false", *arguments],
+        ["git", *SAFE_SETTINGS, *arguments],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,

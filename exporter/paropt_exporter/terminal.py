@@ -13,29 +13,33 @@ from paropt_exporter.lazy_patterns import compile_later
 _CONTROLS = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]")
 # A runner obeys `::name::` at the start of a line, and `##[name]` anywhere in it (ActionCommand.cs of actions/runner).
 _WORKFLOW_COMMAND = compile_later(r"(?m)^([^\S\n]*):(?=:)|#(?=#\[)")
+_DELETE = 0x7F  # JSON may have this control and those after it as they are, and has no escape \x
 _RESET = "\x1b[0m"
 RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
 
 def visible(text: str) -> str:
-    r"""Return the text with its control characters written as escapes: \x1b, \u202e."""
+    r"""Return the text with its control characters written as escapes: \x1b, \u202e. JSON stays JSON."""
     if text.replace("\n", "").isprintable():
         return text  # most lines
     return _CONTROLS.sub(_escape, text)
 
 
 def disarm_commands(text: str) -> str:
-    r"""Return the text with GitHub's workflow commands written as escapes: \x3a:error::, \x23#[error]."""
+    r"""Return the text with GitHub's workflow commands written as escapes: \u003a:error::, \u0023#[error].
+
+    JSON stays JSON.
+    """
     return _WORKFLOW_COMMAND.sub(_escape_command, text)
 
 
 def _escape_command(match: re.Match[str]) -> str:
-    return r"\x23" if match[1] is None else f"{match[1]}\\x3a"
+    return r"\u0023" if match[1] is None else f"{match[1]}\\u003a"
 
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < _DELETE else f"\\u{code:04x}"
 
 
 def wants_color(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:

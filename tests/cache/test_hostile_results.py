@@ -335,6 +335,9 @@ def test_server_that_drips_is_given_up(project: CachedProject, server: HostileSe
     assert ran.called == ["build"]
     (line,) = ran.said
     assert line.startswith("the remote cache is not used: GET ac/") and line.endswith("is too slow")
+    for thread in (each for each in threading.enumerate() if each.name == "paropt-remote"):
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_end_of_the_run_does_not_wait_for_a_download(project: CachedProject, server: HostileServer) -> None:

@@ -206,12 +206,15 @@ def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
         ("npm", "run", "test:e2e"),
         ("a:", "b"),
         ("flake8", "--ignore=E1,E2", "a,b"),
+        ("a\x7f", "\x9b31m\u202e", "b\x85c\u2028d", "\U0001f468\u200d\U0001f680", "\t\x1b"),
     ],
 )
 def test_any_words_of_a_command_read_back(tmp_path: Path, words: tuple[str, ...]) -> None:
     stage = Stage(number=1, name="one", run=words)
     path = tmp_path / "paropt.yml"
-    path.write_text(init.render_config(DetectedStages(stages=(stage,), notes=()), path.parent))
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), path.parent)
+    assert text.replace("\n", "").isprintable()
+    path.write_text(text)
     (read,) = plan.build_plan(config.read_config(path, root=tmp_path), "standard").stages
     assert read.tasks[0].work == plan.Commands(steps=(words,))
 
@@ -237,6 +240,20 @@ def test_variables_and_folder_of_a_stage_read_back(tmp_path: Path) -> None:
     (read,) = config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages
     assert (read.env, read.cwd) == (env, "tests")
     assert '    env: {PYTHONPATH: ., WARNINGS: "error::Warning, b"' in text
+
+
+def test_names_that_are_no_utf_8_are_left_out(project: Path) -> None:
+    (project / ".venv/bin/mypy").write_text("#!/bin/sh\n")
+    (project / ".venv/bin/mypy").chmod(0o755)
+    (project / "mypy.ini").touch()
+    for name in (b"bad\xff", b"good"):
+        (project / os.fsdecode(name)).mkdir()
+        (project / os.fsdecode(name) / "__init__.py").touch()
+    (project / ".github/workflows").mkdir(parents=True)
+    (project / ".github/workflows" / os.fsdecode(b"\xff.yml")).write_text("{")
+    assert _init(project)[0] == 0
+    _, checked, *_ = config.read_config(project / "paropt.yml", root=project).stages
+    assert checked.run == "mypy good"
 
 
 def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:

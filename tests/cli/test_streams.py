@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import struct
@@ -12,7 +13,7 @@ import termios
 
 import pytest
 
-from paropt_exporter.cli.streams import LineStream, prepare_streams
+from paropt_exporter.cli.streams import LineStream, VisibleStream, prepare_streams
 
 
 class Broken(io.StringIO):
@@ -118,3 +119,14 @@ def test_line_stream_knows_the_width_of_its_terminal() -> None:
         os.close(terminal)
         os.close(controller)
     assert LineStream(io.StringIO()).columns is None
+
+
+@pytest.mark.parametrize("runner", ["", "true"], ids=["terminal", "GitHub"])
+def test_json_stays_json_whatever_its_texts_are(monkeypatch: pytest.MonkeyPatch, runner: str) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", runner)
+    item = "".join(map(chr, range(0x2100))) + "##[error]\n::warning::x\udcff"
+    for text in (json.dumps({"item": item}, indent=2), json.dumps({"item": item}, ensure_ascii=False)):
+        printed = io.StringIO()
+        VisibleStream(printed).write(text)
+        assert json.loads(printed.getvalue()) == {"item": item}
+        assert "##[" not in printed.getvalue() or not runner

@@ -450,6 +450,10 @@ def _repeat_variables() -> str:
     return "\n".join([*lines, "V4 = x", "test:", "\tpytest $(V0)"])
 
 
+def _repeat(text: str, count: int) -> str:
+    return "".join(text.format(number) for number in range(count))
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -458,8 +462,24 @@ def _repeat_variables() -> str:
         ("scripts/test", f"pytest{' ' * 200_000}x"),
         (".coveragerc", "\n" * 200_000),
         ("noxfile.py", "def test(session):\n" + "    session.run('pytest', 'tests', x)\n" * 5000),
+        ("noxfile.py", _repeat("a{} = ''\n", 30_000) + _repeat("def f{}(session): session.run('x')\n", 10_000)),
+        ("setup.cfg", f"[testenv]\ncommands = {{tty:{'a' * 100_000}\n"),
+        ("setup.cfg", f"[testenv]\ncommands = {'{[' * 100_000}\n"),
+        ("setup.cfg", "[DEFAULT]\n" + _repeat("a{}=\n", 30_000) + "[testenv]\n" + _repeat("[{}]\n", 30_000)),
+        ("setup.cfg", "[testenv]\n" + _repeat("a{}=\n", 30_000) + _repeat("[{}]\n", 30_000)),
     ],
-    ids=["long name", "nested variables", "spaces", "empty lines", "many calls"],
+    ids=[
+        "long name",
+        "nested variables",
+        "spaces",
+        "empty lines",
+        "many calls",
+        "many functions",
+        "tty",
+        "section",
+        "defaults",
+        "sections",
+    ],
 )
 def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None:
     _install(project.parent / "bin", "pytest")

@@ -12,6 +12,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.faults import MOST_FAULTS
 from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
 from support import configs
@@ -34,6 +35,43 @@ def test_aliases_that_multiply_are_rejected_and_not_expanded(tmp_path: Path) -> 
     assert told == [
         "paropt.yml:1:1: file: with its aliases expanded the file has more than 1,000,000 values, the limit"
     ]
+
+
+@pytest.mark.parametrize("merged", ["- {<<: *a}\n" * 2000, f"- {{<<: [{'*a,' * 2000}]}}\n"], ids=["mappings", "list"])
+def test_merges_that_multiply_are_rejected_and_not_expanded(tmp_path: Path, merged: str) -> None:
+    """A file of 1 MB with many keys merged into many mappings took all memory."""
+    keys = ", ".join(f"k{number}: 1" for number in range(1000))
+    assert configs.faults(tmp_path, f"x-a: &a {{{keys}}}\nstages:\n{merged}") == [
+        "paropt.yml:1:1: file: with its aliases expanded the file has more than 1,000,000 values, the limit"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n- {number: 1, name: a, run: " + "a" * 200_000 + "}\n", "2:29: stages[0].run: a text of 200,000 "),
+        (f"x-a: &a {'a ' * 50_000}\nstages: [{'*a, ' * 1000}]\n", "1:1: file: with its aliases expanded"),
+    ],
+    ids=["word", "aliases"],
+)
+def test_text_that_takes_hours_to_split_is_rejected(tmp_path: Path, text: str, message: str) -> None:
+    (told,) = configs.faults(tmp_path, text)
+    assert told.startswith(f"paropt.yml:{message}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\n" * 5000,
+        "".join(f"k{number}: 1\n" for number in range(5000)) + configs.stage(),
+        f"lanes: {{standard: {{sla: {{{', '.join(f's{number}: 1s' for number in range(5000))}}}}}}}\n"
+        + configs.stage(),
+    ],
+    ids=["repeated keys", "unknown keys", "limits of unknown stages"],
+)
+def test_search_for_faults_ends_after_1_000_of_a_kind(tmp_path: Path, text: str) -> None:
+    """A file of 4 MB may have 600,000, and took minutes."""
+    assert len(configs.faults(tmp_path, text)) == MOST_FAULTS
 
 
 def test_value_that_contains_itself_is_rejected(tmp_path: Path) -> None:

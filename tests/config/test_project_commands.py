@@ -20,6 +20,10 @@ def _read(name: str, text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(each.words for each in found.commands)
 
 
+def _repeat(line: str, count: int = 1000) -> str:
+    return "\n".join(line.format(number) for number in range(count))
+
+
 def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(each.words for each in _find({name: text}).find_tests())
 
@@ -318,3 +322,42 @@ def test_variables_in_front_of_a_command_are_set_for_it() -> None:
 def test_other_runners_than_pytest_are_started_as_the_project_does(line: str, words: tuple[str, ...]) -> None:
     (found,) = _find({"tox.ini": f"[testenv]\ncommands = {line}\n"}).find_tests()
     assert (*found.python, *found.words) == words
+
+
+WORDS = ", ".join(["'x'"] * 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Makefile", f"A = {'x ' * 4000}\ntest:\n" + "\t$A\n" * 1000),
+        ("Makefile", f"{' '.join(f't{number}' for number in range(1000))}:\n" + "\tpytest\n" * 1000),
+        ("tox.ini", f"[testenv]\ncommands_pre = {'x ' * 4000}\n" + _repeat("[testenv:{}]\ncommands = a\n")),
+        ("tox.ini", f"[testenv]\nset_env =\n{_repeat('  A{} = 1', 1000)}\n" + _repeat("[testenv:{}]\ncommands = a\n")),
+        (
+            "tox.toml",
+            "[env_run_base.set_env]\n" + _repeat("A{} = ``") + "\n" + _repeat("[env.e{}]\ncommands=[[``]]"),
+        ),
+        ("noxfile.py", f"A = [{WORDS}]\n" + "session.run(*A)\n" * 1000),
+        (".gitlab-ci.yml", f"a: {{script: [&a '{'x ' * 4000}']}}\nb: {{script: [{'*a, ' * 1000}]}}\n"),
+    ],
+    ids=["variables", "targets", "preparations", "variables of tox.ini", "variables of tox.toml", "lists", "aliases"],
+)
+def test_file_whose_commands_multiply_is_not_used(name: str, text: str) -> None:
+    """Such a file of 1 MB took all memory."""
+    found = _find({name: text.replace("``", '""')})
+    assert found.commands == ()
+    assert found.notes == (
+        f"{name} can't be parsed, and is not used: its commands have more than 1,000,000 characters",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("justfile", f'test a="{"x " * 4000}":\n  ' + "{{a}}" * 1000),
+        ("noxfile.py", f"A = [{WORDS}]\nsession.run({'*A,' * 1000})"),
+    ],
+)
+def test_line_that_multiplies_is_left_out(name: str, text: str) -> None:
+    assert _read(name, text) == ()

@@ -82,8 +82,8 @@ def test_output_of_a_task_gives_githubs_runner_no_command(tmp_path: Path, color:
     _, stdout, stderr = once(folder, GITHUB_ACTIONS="true", FORCE_COLOR=color)
     assert list(iter_obeyed(stdout)) == []
     assert list(iter_obeyed(stderr)) == ["group", "stop-commands", "endgroup", "error"]
-    assert "\\x3a:add-mask::e" in stdout
-    assert "x \\x23#[error]e" in stdout
+    assert "\\u003a:add-mask::e" in stdout
+    assert "x \\u0023#[error]e" in stdout
 
 
 def iter_obeyed(printed: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,17 @@ def test_name_of_endless_parts_belongs_to_no_item(tmp_path: Path) -> None:
     found = read_report(tmp_path / "report.xml", ["tests/test_a.py"])
     assert found is not None
     assert found.items["tests/test_a.py"].cases == 1
+
+
+def test_report_of_many_long_tests_costs_no_time(tmp_path: Path) -> None:
+    """The lane starts nothing meanwhile: this took many minutes."""
+    cases = "".join(f'<testcase classname="test_a" name="test_{n}" time="9"/>' for n in range(100_000))
+    (tmp_path / "report.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    began = time.process_time()
+    found = read_report(tmp_path / "report.xml", ["test_a.py", *(f"test_b{n}.py" for n in range(1000))])
+    assert found is not None
+    assert len(found.long_tests("test_a.py")) == 100_000 - 9_999  # test_1 is the beginning of test_10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("text", ["", "<testsuites><testsuite>", "no xml"])

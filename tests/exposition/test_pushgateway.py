@@ -18,6 +18,7 @@ import pytest
 from paropt_exporter.config import Push, model
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.sinks import Gateway, build_pushgateway_sink, build_url, push_page
+from support.fake_prometheus import fake_prometheus, interim
 from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
@@ -146,6 +147,15 @@ def test_a_gateway_that_never_responds_fails_at_the_deadline() -> None:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(DeliveryError, match=r"did not answer within 0\.2 s"):
             push_page(PAGE, Gateway(url=address, timeout_seconds=0.2), job="j", grouping=GROUP)
+
+
+def test_a_gateway_that_never_ends_its_answer_keeps_no_thread() -> None:
+    with fake_prometheus(interim()) as slow:
+        with pytest.raises(DeliveryError, match=r"did not answer within 0\.2 s"):
+            push_page(PAGE, Gateway(url=slow.url, timeout_seconds=0.2), job="j", grouping=GROUP)
+        for thread in (each for each in threading.enumerate() if each.name == "paropt-push"):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

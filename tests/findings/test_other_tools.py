@@ -185,3 +185,9 @@ def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str
 
 def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
     assert find_findings("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()
+
+
+def test_description_of_a_tap_failure_ends_with_its_indentation() -> None:
+    """Otherwise each failure without an end would be read to the end of the output, and have the texts of others."""
+    text = "1..2\nnot ok 1 - adds\n  ---\n  duration_ms: 1\nnot ok 2 - divides\n  ---\n  error: 'by zero'\n  ...\n"
+    assert choose_excerpt(text) == ["adds: failed", "divides: by zero"]

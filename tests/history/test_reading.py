@@ -107,6 +107,26 @@ def test_an_endless_view_is_not_read(path: Path) -> None:
         open_for_reading(path)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ALTER TABLE runs ADD COLUMN evil AS (hex(zeroblob(400000000)))",
+        """
+        CREATE VIRTUAL TABLE evil USING fts5(a); PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET sql = 'CREATE  VIRTUAL TABLE evil USING fts5(a)' WHERE name = 'evil'
+        """,
+    ],
+    ids=["column", "virtual table"],
+)
+def test_computed_values_are_not_read(path: Path, script: str) -> None:
+    with closing(open_for_writing(path)) as history:
+        keep_run(history, "r1")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    with pytest.raises(HistoryError, match="views or triggers"):
+        open_for_reading(path)
+
+
 def test_damage_found_by_a_read_is_one_clear_error(path: Path) -> None:
     with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")

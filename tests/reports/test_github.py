@@ -170,3 +170,9 @@ def test_no_text_of_a_stage_breaks_the_table(message: str) -> None:
     (row,) = [line for line in github.summary(finished(failed)).splitlines() if line.startswith("| ❌")]
     assert len(re.findall(r"(?<!\\)\|", row.replace("\\\\", ""))) == 7
     assert "<" not in row
+
+
+def test_findings_are_folded_under_the_name_of_their_stage() -> None:
+    """In the line of an HTML element a backslash would be shown."""
+    text = github.summary(finished(failing("unit_tests <b>", 1, ruff(1))))
+    assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* a.py:1:5: " in text

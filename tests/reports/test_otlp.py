@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from support.event_samples import START
 from support.finished_runs import LIMIT, attempt, finished, stage
 from support.otlp_collector import Collector, attributes, collecting
 
+PAUSE = threading.Event()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -183,6 +188,76 @@ def test_redirect_is_an_error_and_not_followed(
         with pytest.raises(DeliveryError, match=f"redirects to {elsewhere.address}/login"):
             report.report(finished(stage("unit", 1, attempt("unit"))))
     assert elsewhere.visits == []
+
+
+def drip(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b" ")
+        PAUSE.wait(0.01)
+
+
+def send_interim_responses(request: BaseHTTPRequestHandler) -> None:
+    while True:
+        request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [drip, send_interim_responses])
+def test_a_collector_that_never_ends_its_answer_is_given_up(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, answer: Callable[[BaseHTTPRequestHandler], None]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    collector.answer = answer
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with pytest.raises(DeliveryError):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}], ids=["plain", "packed"])
+def test_of_an_answer_that_is_too_long_the_beginning_is_read(collector: Collector, headers: Mapping[str, str]) -> None:
+    size = 64 << 20
+    packed = gzip.compress(bytes(size))
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        content = packed if headers else bytes(size)
+        request.send_response(200)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(content)
+
+    collector.answer = answer
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    run = finished(stage("unit", 1, attempt("unit")))
+    tracemalloc.start()
+    try:
+        report.report(run)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < (8 << 20) + size * (not headers)  # the test's own copy
+
+
+@pytest.mark.parametrize("status", [302, 304])
+def test_redirect_to_nowhere_is_no_receipt(collector: Collector, status: int) -> None:
+    collector.status = status
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with pytest.raises(DeliveryError, match=f"answers {status}"):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+
+
+def test_item_whose_name_is_no_utf_8_loses_no_trace(collector: Collector) -> None:
+    bad = attempt("unit", item="a\udcff.py", result=Result.FAILURE, message="a\udcff.py: exit 1")
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, bad)))
+    span = collector.span("unit task")
+    assert attributes(span.attributes)["paropt.item"] == r"a\udcff.py"
+    assert span.status.message == r"a\udcff.py: exit 1"
 
 
 PROGRAM = """

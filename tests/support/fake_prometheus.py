@@ -68,6 +68,16 @@ def dripping(seconds: float) -> Reply:
     return reply
 
 
+def interim() -> Reply:
+    """Send one interim response after another, and no answer."""
+
+    def reply(connection: socket.socket, _: Asked) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    return reply
+
+
 def silent() -> Reply:
     return lambda connection, _: wait_for_end(connection)
 

@@ -33,6 +33,8 @@ from paropt_exporter.errors import UsageError
 if TYPE_CHECKING:
     from requests import Response, Session
 
+    from paropt_exporter.http_sessions import Sockets
+
 URL_VARIABLE, TOKEN_FILE_VARIABLE, WRITE_VARIABLE = "PAROPT_CACHE_URL", "PAROPT_CACHE_TOKEN_FILE", "PAROPT_CACHE_WRITE"
 # Field numbers of ActionResult, OutputFile and Digest.
 _OUTPUT_FILES, _STDERR_DIGEST = 2, 8
@@ -78,8 +80,8 @@ class Access(Struct, frozen=True, kw_only=True):
 class RemoteCache:
     """One server. After a failure it is not asked again in this run, nor in others for minutes. One thread uses it.
 
-    Each result travels on a thread of its own, which is left behind if the server is too slow: the timeout of a socket
-    does not limit a server that sends a byte now and then.
+    Each result travels on a thread of its own, whose connection is cut if the server is too slow: the timeout of a
+    socket does not limit a server that sends a byte now and then.
 
     Guarantees: nothing that was downloaded is used before its digest is verified; an entry is uploaded after its
     contents; no result brings more bytes than the store may have; no method blocks longer than `limit_seconds` and
@@ -142,8 +144,8 @@ class RemoteCache:
             raise self._fail(str(error)) from None
 
     def _abandon(self) -> None:
-        """Leave the connection to its thread, which ends with the next bytes."""
-        self._connection.is_abandoned = True
+        """End the connection, and so its thread."""
+        self._connection.abandon()
         self._connection = _Connection(self._url, self._access)
 
     def _fail(self, why: str) -> RemoteFailed:
@@ -230,10 +232,17 @@ class _Connection:
 
     def __init__(self, url: str, access: Access) -> None:
         self.moved_bytes = 0
-        self.is_abandoned = False
+        self._is_abandoned = False
         self._url = url
         self._access = access
         self._session: Session | None = None
+        self._sockets: Sockets | None = None
+
+    def abandon(self) -> None:
+        """End the requests of its thread; from another thread."""
+        self._is_abandoned = True
+        if self._sockets is not None:
+            self._sockets.close()
 
     def get(self, name: str) -> bytes | None:
         """Return a small content, None if there is none. Raises RemoteFailed and ResultTooLarge."""
@@ -288,7 +297,7 @@ class _Connection:
 
     def _count(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
-        if self.is_abandoned:
+        if self._is_abandoned:
             raise RemoteFailed("it was given up")
 
     def _request(
@@ -296,12 +305,16 @@ class _Connection:
     ) -> Response:
         import requests  # here: few hosts have a remote cache
 
-        self._count(0)
+        from paropt_exporter.http_sessions import Sockets, mount_sockets
+
         if self._session is None:
             self._session = requests.Session()
+            self._sockets = Sockets()
+            mount_sockets(self._session, self._sockets)
             self._session.trust_env = False  # no credentials from a netrc, no proxy for a server nearby
             self._session.headers.update(self._access.headers)
             self._session.headers["Accept-Encoding"] = "identity"  # a packed answer has no bound
+        self._count(0)  # after it has the sockets that `abandon` closes
         try:
             return self._session.request(
                 method,

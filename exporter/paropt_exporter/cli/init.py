@@ -157,7 +157,7 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
     elif stage.items is not None and stage.items.glob is not None:
         from paropt_exporter.config.detect import join_items
 
-        pattern = json.dumps(stage.items.glob, ensure_ascii=False)
+        pattern = _quote(stage.items.glob)
         lines.append(f"    run: {_format_command(join_items(stage).run or '')}")
         lines.append("    # If the test files also pass separately, one pytest for each core may be faster:")
         lines.append(f"    # run: {_format_command(stage.run or '')}")
@@ -179,13 +179,17 @@ def _format_command(command: str | tuple[str, ...]) -> str:
     words = command if isinstance(command, tuple) else (command,)
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
-    return json.dumps(list(words), ensure_ascii=False)  # JSON is YAML
+    return f"[{', '.join(map(_quote, words))}]"
 
 
 def _format_word(word: str) -> str:
-    return (
-        word if _PLAIN_NAME.fullmatch(word) and word.lower() not in _BOOLEANS else json.dumps(word, ensure_ascii=False)
-    )
+    return word if _PLAIN_NAME.fullmatch(word) and word.lower() not in _BOOLEANS else _quote(word)
+
+
+def _quote(word: str) -> str:
+    """Return a word in YAML's double quotes, with escapes for characters that can't be seen or that YAML refuses."""
+    quoted = json.dumps(word, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
 def _describe_stages(detected: DetectedStages) -> str:
@@ -235,8 +239,8 @@ def refresh_schema(config_path: Path) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file atomically. A link is replaced, not followed."""
-    files.replace_file(path, text.encode())
+    """Replace the file atomically. A link is replaced, not followed. A note may name a file that is no UTF-8."""
+    files.replace_file(path, text.encode(errors="replace"))
 
 
 def _has_content(path: Path, content: bytes) -> bool:

@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from paropt_exporter.config import messages, model, raw_yaml, values
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
 from paropt_exporter.config.document import Document, Unreadable, decode_text
-from paropt_exporter.config.faults import Fault, Location, suggest_name
+from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
@@ -353,7 +354,7 @@ def validate(content: bytes, machine: Machine) -> values.File:
         file = model.File.model_validate(value)
     except ValidationError as error:
         found += messages.iter_faults(error, document, model.File)
-    found += cross_check(value, machine)
+    found += islice(cross_check(value, machine), MOST_FAULTS)
     if found or file is None:
         raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
     return _build_file(file, document)
@@ -370,7 +371,8 @@ def read_valid_parts(content: bytes) -> values.File | None:
 
 def _keep_valid_parts(value: object) -> dict[str, object]:
     file = raw_yaml.as_mapping(value)
-    parts = {key: child for key, child in file.items() if _is_valid(model.File, {key: child})}
+    known = {key: file[key] for key in model.File.model_fields if key in file}
+    parts = {key: child for key, child in known.items() if _is_valid(model.File, {key: child})}
     stages = [
         stage
         for place, stage in raw_yaml.list_stages(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
@@ -21,11 +22,11 @@ _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "t
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
 _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
-_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]]*\]posargs\}")
+_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
-_TERMINAL = re.compile(r"\{tty:[^{}:]*:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
+_TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
@@ -37,7 +38,10 @@ _ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
 _DEEPEST_VARIABLE = 5
-_LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
+LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
+_LONGEST_PARAMETER = 1000  # characters of a default
+_MOST_WORDS = 10_000  # of a call with its lists
+_LONGEST_NOXFILE = 200_000  # characters; Python takes a second to parse them
 
 
 class CommandLine(Struct, frozen=True, kw_only=True):
@@ -64,14 +68,23 @@ def parse_recipes(text: str) -> dict[str, list[str]]:
         if line[:1] in (" ", "\t"):
             current.append(_fill_parameters(line.strip().lstrip("@"), parameters))
         elif match := _RECIPE.match(line):
-            current, parameters = [], {name: value[1:-1] for name, value in _PARAMETER.findall(match[0])}
+            current, parameters = [], dict(_iter_parameters(match[0]))
             for name in match[1].split():
                 found.setdefault(name, current)
     return found
 
 
+def _iter_parameters(recipe: str) -> Iterator[tuple[str, str]]:
+    """Yield the parameters of a justfile's recipe with their defaults."""
+    for name, value in _PARAMETER.findall(recipe):
+        if len(value) <= _LONGEST_PARAMETER:
+            yield name, value[1:-1]
+
+
 def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
-    """Replace the parameters of a justfile's recipe by their defaults."""
+    """Replace the parameters of a justfile's recipe by their defaults, unless the line is too long to be used."""
+    if len(line) > LONGEST_LINE:
+        return line
     return re.sub(r"\{\{ *(\w+) *\}\}", lambda match: parameters.get(match[1], match[0]), line)
 
 
@@ -100,21 +113,23 @@ def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> 
             return known[name]
         return "" if _ARGUMENTS.fullmatch(name) else match[0]
 
-    if len(line) > _LONGEST_LINE:
+    if len(line) > LONGEST_LINE:
         return ""
     filled = _VARIABLE.sub(fill, _DEFAULT.sub(r"\1\2", _ALL_ARGUMENTS.sub("", line)))
-    return filled if len(filled) <= _LONGEST_LINE else ""
+    return filled if len(filled) <= LONGEST_LINE else ""
 
 
 def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
     sections = parse_ini(text)
     base = sections.get("testenv", {})
     for name, section in sections.items():
-        whole = {**base, **section}
+        if "commands" not in section:
+            continue
+        whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
         before = "; ".join(_iter_tox_lines(whole.get("commands_pre", "")))
-        for line in _iter_tox_lines(section.get("commands", "")):
+        for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
             text = _fill_tox_line(_FACTOR.sub("", line))
@@ -148,13 +163,16 @@ def _parse_setup_cfg(text: str) -> Iterator[CommandLine]:
 
 def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
     base = raw_yaml.as_mapping(tox.get("env_run_base"))
-    for name, table in {"": base, **raw_yaml.as_mapping(tox.get("env"))}.items():
-        whole = {**base, **raw_yaml.as_mapping(table)}
+    for name, value in {"": base, **raw_yaml.as_mapping(tox.get("env"))}.items():
+        table = raw_yaml.as_mapping(value)
+        if "commands" not in table:
+            continue
+        whole = ChainMap(table, base)
         folder = _read_folder(whole.get("change_dir"))
         env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
         prepared = (_iter_tox_words(raw_yaml.as_list(words)) for words in raw_yaml.as_list(whole.get("commands_pre")))
         before = "; ".join(map(" ".join, prepared))
-        for words in raw_yaml.as_list(raw_yaml.as_mapping(table).get("commands")):
+        for words in raw_yaml.as_list(table["commands"]):
             text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
             yield CommandLine(text=text, group=name, folder=folder, env=env, before=before)
 
@@ -229,11 +247,18 @@ def _iter_script_lines(script: object) -> Iterator[str | Words]:
 
 def _parse_noxfile(text: str) -> Iterator[CommandLine]:
     """Yield the calls `session.run("tool", ...)`. Calls with computed arguments are left out."""
+    if len(text) > _LONGEST_NOXFILE:
+        raise ValueError(f"it has more than {_LONGEST_NOXFILE:,} characters")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about escapes in strings
         module = ast.parse(text)
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
-    read_lists = cache(partial(_read_lists, module=module))
+    of_module = _read_lists(module.body)
+
+    @cache
+    def read_lists(function: ast.FunctionDef | None) -> Mapping[str, Words]:
+        return ChainMap(_read_lists(ast.walk(function)), of_module) if function else of_module
+
     inside = {id(node): function for function in functions for node in ast.walk(function)}
     elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
     for node in ast.walk(module):
@@ -255,10 +280,10 @@ def _changes_folder(node: ast.AST) -> bool:
     return _is_session_call(node, "chdir", "cd")
 
 
-def _read_lists(function: ast.FunctionDef | None, module: ast.Module) -> dict[str, Words]:
-    """Return the words of variables of the module and the function: literal lists, or `session.posargs or [...]`."""
+def _read_lists(nodes: Iterable[ast.AST]) -> dict[str, Words]:
+    """Return the words of the variables that are assigned: literal lists, or `session.posargs or [...]`."""
     found: dict[str, Words] = {}
-    for node in (*module.body, *(ast.walk(function) if function else ())):
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 words = _read_list(value)
@@ -281,9 +306,14 @@ def _read_list(value: ast.expr) -> Words | None:
 
 
 def _read_words(arguments: Iterable[ast.expr], lists: Mapping[str, Words]) -> Words | None:
-    """Return the words of a call, or None if one is computed. Computed lists are left out: they add to arguments."""
+    """Return the words of a call, or None if one is computed, or if there are too many.
+
+    Computed lists are left out: they add to arguments.
+    """
     words: list[str] = []
     for each in arguments:
+        if len(words) > _MOST_WORDS:
+            return None
         match each:
             case ast.Starred(value=ast.Name(id=name)):
                 words += lists.get(name, ())

@@ -8,12 +8,15 @@ from typing import NoReturn
 
 import yaml
 
-from paropt_exporter.config.faults import Fault, Location, PlacedFault, format_path
+from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, PlacedFault, format_path
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
 
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
 DEEPEST = 50  # levels; a config needs 6
 LONGEST_NUMBER = 300  # characters; int() rejects 4,300 digits
+# Characters: Linux takes no longer word of a command, and to split a line takes time with the square of its words.
+LONGEST_TEXT = 128 * 1024
+_TEXT_OF_A_VALUE = 10  # so many characters of a text count as a value more
 
 _PREFIX = "tag:yaml.org,2002:"
 _STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
@@ -100,12 +103,10 @@ class Document:
         self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._values: dict[int, tuple[object, int]] = {}
         self._open: set[int] = set()
+        self._merged_count = 0
         self._root = _compose_nodes(text)
         self.value, size = self._convert_node(self._root, (), 0) if self._root is not None else (None, 0)
-        if size > MOST_VALUES:
-            _raise_unreadable(
-                1, 1, f"with its aliases expanded the file has more than {MOST_VALUES:,} values, the limit"
-            )
+        _check_size(size)
         if self._faults:
             raise Unreadable(self._faults)
 
@@ -161,15 +162,18 @@ class Document:
             items = [self._convert_node(child, (*location, index), depth + 1) for index, child in enumerate(node.value)]
             return [value for value, _ in items], 1 + sum(size for _, size in items)
         if isinstance(node, yaml.ScalarNode):
-            return self._convert_scalar(node, location), 1
+            return self._convert_scalar(node, location), 1 + len(node.value) // _TEXT_OF_A_VALUE
         return self._add_fault(node, location, f"the tag {_format_tag(node)} is not allowed: remove it"), 1
 
     def _convert_scalar(self, node: yaml.ScalarNode, location: Location) -> object:
         text: str = node.value
         try:
             match node.tag:
-                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
+                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge" if len(text) <= LONGEST_TEXT:
                     return text
+                case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
+                    message = f"a text of {len(text):,} characters is too long: the longest has {LONGEST_TEXT:,}"
+                    return self._add_fault(node, location, message)
                 case "tag:yaml.org,2002:null":
                     return None
                 case "tag:yaml.org,2002:bool":
@@ -193,7 +197,7 @@ class Document:
         for key, value in node.value:
             if key.tag == _MERGE:
                 for source in self._iter_merge_sources(value, (*location, "<<")):
-                    merged = {**self._collect_pairs(source, location), **merged}
+                    self._merge_pairs(merged, self._collect_pairs(source, location))
             elif not isinstance(key, yaml.ScalarNode):
                 self._add_fault(
                     key, location, "a key must be a word, found " + ("a list" if key.id == "sequence" else "a mapping")
@@ -210,6 +214,15 @@ class Document:
         own.update({key: pair for key, pair in merged.items() if key not in own})
         return own
 
+    def _merge_pairs(
+        self, merged: dict[str, tuple[yaml.Node, yaml.Node]], more: dict[str, tuple[yaml.Node, yaml.Node]]
+    ) -> None:
+        """Add the keys of one more mapping. Each merge copies all of them: a file of 1 MB can ask for billions."""
+        self._merged_count += len(more)
+        _check_size(self._merged_count)
+        for key, pair in more.items():
+            merged.setdefault(key, pair)
+
     def _iter_merge_sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(source, yaml.MappingNode):
@@ -218,10 +231,17 @@ class Document:
                 self._add_fault(source, location, "only mappings can be merged with <<")
 
     def _add_fault(self, node: yaml.Node, location: Location, message: str) -> object:
-        """Record a fault and return None as the value."""
+        """Record a fault and return None as the value. Raises Unreadable if there are too many."""
         line, column = _get_position(node)
         self._faults.append(PlacedFault(line=line, column=column, path=format_path(location), message=message))
+        if len(self._faults) >= MOST_FAULTS:
+            raise Unreadable(self._faults)
         return None
+
+
+def _check_size(count: int) -> None:
+    if count > MOST_VALUES:
+        _raise_unreadable(1, 1, f"with its aliases expanded the file has more than {MOST_VALUES:,} values, the limit")
 
 
 def _parse_number(tag: str, text: str) -> WrittenInt | WrittenFloat:

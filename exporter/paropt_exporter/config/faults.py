@@ -11,6 +11,7 @@ from paropt_exporter.lazy_patterns import compile_later
 
 Location = tuple[str | int, ...]
 _PLAIN_KEY = compile_later(r"[\w-]+")
+MOST_FAULTS = 1000  # of a kind that are looked for: a hundred are shown, and each may look for similar names
 _LONGEST_KEY = 60
 _MOST_COMPARED = 500  # names; 10,000 wrong ones against 10,000 known took 35 s
 _MOST_LISTED = 20

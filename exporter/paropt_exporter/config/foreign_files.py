@@ -8,6 +8,7 @@ import tomllib
 from typing import Any
 
 _MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
+_MOST_DEFAULTS = 100_000  # of all sections together: each has those of [DEFAULT]
 _LONG_BLANK = re.compile(r"[^\S\n]{100,}")  # configparser takes quadratic time for long blanks
 
 
@@ -22,6 +23,8 @@ def parse_ini(text: str) -> dict[str, dict[str, str]]:
     """Return the sections of an INI file. Raises configparser.Error if it can't be parsed."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     parser.read_string(_LONG_BLANK.sub(" ", text))
+    if len(parser.defaults()) * len(parser.sections()) > _MOST_DEFAULTS:
+        raise configparser.Error("[DEFAULT] has too many keys for so many sections")
     return {name: {key: value or "" for key, value in parser[name].items()} for name in parser.sections()}
 
 

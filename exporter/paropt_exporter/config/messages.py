@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
-from paropt_exporter.config.faults import Fault, Location, suggest_name
+from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, suggest_name
 from paropt_exporter.config.model import Items, Shorthand
 from paropt_exporter.config.units import NOT_SHOWN, format_value
 
@@ -54,8 +54,8 @@ _EXPECTED[Items.__name__] = "a mapping like {list: [a, b]} or {glob: tests/test_
 
 
 def iter_faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
-    """Yield a fault for each error of a document that `model` validated."""
-    for detail in error.errors(include_url=False):
+    """Yield a fault for each error of a document that `model` validated, MOST_FAULTS at most."""
+    for detail in error.errors(include_url=False)[:MOST_FAULTS]:
         location: Location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
         kind = detail["type"]
         if kind == "missing":

@@ -29,6 +29,8 @@ _SUBSTITUTION = re.compile(r"[{}$`]")
 _NAME = re.compile(r"[A-Za-z_]\w*")  # any other one would be text of its own in a paropt.yml
 _VARIABLE = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")
+_MOST_CHARACTERS = 1_000_000  # of a file's commands with the values of their variables
+_WORD_CHARACTERS = 10
 _OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
 _ONLY_PRINTS = frozenset({"--version", "--help"})
 _PROCESSES = re.compile(rf"(?<!\S){command_files.PROCESSES.pattern}(?!\S)")
@@ -116,7 +118,7 @@ def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] =
     parsers = [*command_files.FILES, *((path, command_files.parse_workflow) for path in workflows)]
     for name, parse in (*parsers, (pre_commit.FILE, pre_commit.parse_hooks)):
         try:
-            lines = [*parse(read(name))]
+            lines = [*_take_lines(parse(read(name)))]
         except (ValueError, SyntaxError, configparser.Error, RecursionError, MemoryError) as error:
             notes.append(f"{name} can't be parsed, and is not used: {describe_error(error)}")
         except Unreadable as error:
@@ -125,6 +127,20 @@ def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] =
             commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name)))
             notes += [f"{name}: {line.note}" for line in lines if line.note]
     return ProjectCommands(commands=tuple(commands), notes=tuple(notes))
+
+
+def _take_lines(lines: Iterable[CommandLine]) -> Iterator[CommandLine]:
+    """Yield the lines of a file. Raises ValueError if they have far more characters than the file: variables multiply.
+
+    A variable of the environment, a word and a line count as some characters more.
+    """
+    left = _MOST_CHARACTERS
+    for line in lines:
+        words = len(line.text) * _WORD_CHARACTERS if isinstance(line.text, tuple) else len(line.text)
+        left -= words + len(line.before) + (len(line.env) + 1) * _WORD_CHARACTERS
+        if left < 0:
+            raise ValueError(f"its commands have more than {_MOST_CHARACTERS:,} characters")
+        yield line
 
 
 def _drop_python_factors(group: str) -> str:
@@ -148,8 +164,13 @@ def _take_tests(commands: Iterable[ProjectCommand]) -> tuple[ProjectCommand, ...
 
 
 def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
-    """Yield a line's commands. Those that need a shell, or a substitution outside of an option, are left out."""
+    """Yield a line's commands. Those that need a shell, or a substitution outside of an option, are left out.
+
+    So are those of a very long line: to split a word of a million characters takes an hour.
+    """
     folder = line.folder
+    if isinstance(line.text, str) and len(line.text) > command_files.LONGEST_LINE:
+        return
     for text in _split_commands(line.text) if isinstance(line.text, str) else (line.text,):
         words = _split(text) if isinstance(text, str) else text
         if words[:1] == ("cd",):

@@ -162,7 +162,7 @@ class Project:
         inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
         inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
         found = [path.relative_to(self._root).as_posix() for pattern in inner for path in self._list_files(pattern)]
-        for folder in ("tests/unit", "tests", "test", "testing", *found):
+        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, found)):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
@@ -340,7 +340,8 @@ class Project:
             inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
         except OSError:
             return []
-        return [path for path in inside if path.name not in _NO_SOURCES and not (path / "pyvenv.cfg").exists()]
+        named = (path for path in inside if path.name not in _NO_SOURCES and _is_text(path.name))
+        return [path for path in named if not (path / "pyvenv.cfg").exists()]
 
     def _list_files(self, pattern: str) -> list[Path]:
         try:
@@ -356,6 +357,15 @@ class Project:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name is UTF-8, so that a paropt.yml can have it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # Path's own methods raise OSError for a word that is too long for a name, such as an expression after -k.

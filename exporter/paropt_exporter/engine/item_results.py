@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -52,10 +53,15 @@ class ItemReport(Struct, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end."""
+    """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end.
+
+    `between_seconds`: of the time between all test cases, the part of one. Collecting and reporting a case takes a
+    runner about a millisecond, many times as long as a brief case runs.
+    """
 
     items: Mapping[str, ItemReport]
     seconds: float
+    between_seconds: float
 
     @property
     def failed(self) -> bool:
@@ -72,17 +78,12 @@ class Report(Struct, frozen=True, kw_only=True):
         least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
         took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
         # pytest deselects by prefix: an id that is a prefix of another one can't be deselected alone.
-        long = [name for name, seconds in took.items() if seconds >= least and not _is_prefix_of_another(name, took)]
-        return {name: took[name] for name in long}
+        prefixes = {name for name, after in pairwise(sorted(took)) if after.startswith(name)}
+        return {name: seconds for name, seconds in took.items() if seconds >= least and name not in prefixes}
 
     def _with_overhead(self, cases: int, seconds: float) -> float:
-        """Add to the seconds of some cases their part of the time between all cases, by their number.
-
-        Collecting and reporting a case takes a runner about a millisecond, many times as long as a brief case runs.
-        """
-        every = sum(each.cases for each in self.items.values())
-        between = max(0.0, self.seconds - sum(each.seconds for each in self.items.values()))
-        return seconds + (between * cases / every if every else 0.0)
+        """Add to the seconds of some cases their part of the time between all cases, by their number."""
+        return seconds + self.between_seconds * cases
 
 
 def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
@@ -123,7 +124,13 @@ def read_report(path: Path, items: Sequence[str]) -> Report | None:
     except (OSError, ValueError, LookupError, _UnusableReport) as error:
         log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
         return None
-    return Report(items=parser.found, seconds=parser.seconds) if parser.matched or not parser.cases else None
+    return _build_report(parser) if parser.matched or not parser.cases else None
+
+
+def _build_report(parser: _ReportParser) -> Report:
+    cases = sum(each.cases for each in parser.found.values())
+    between = max(0.0, parser.seconds - sum(each.seconds for each in parser.found.values()))
+    return Report(items=parser.found, seconds=parser.seconds, between_seconds=between / cases if cases else 0.0)
 
 
 class _UnusableReport(Exception):
@@ -261,10 +268,6 @@ def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str
             )
             return item, f"{item}::{inner}" if sure else ""
     return None, ""
-
-
-def _is_prefix_of_another(name: str, names: Iterable[str]) -> bool:
-    return any(other != name and other.startswith(name) for other in names)
 
 
 def _iter_ends(name: str) -> Iterator[str]:

@@ -32,11 +32,13 @@ from paropt_exporter.config.credentials import (
     list_secrets,
 )
 from paropt_exporter.config.values import Tls
-from paropt_exporter.errors import DeliveryError, UsageError, get_traceback
+from paropt_exporter.errors import DeliveryError, UsageError, get_traceback, to_one_line
 from paropt_exporter.exposition.deliveries import Deliver
 
 if TYPE_CHECKING:
     import requests
+
+    from paropt_exporter.http_sessions import Sockets
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +212,7 @@ def _build_gateway(settings: Push, url: str, root: Path) -> Gateway:
 
 def preload_push_modules() -> None:
     """Import the modules that a push needs: Python calls of stages put the project's modules first on the path."""
-    for name in ("requests.adapters", "urllib3.util"):
+    for name in ("paropt_exporter.http_sessions", "urllib3.util"):
         import_module(name)
     "localhost".encode("idna")  # imports the codec that resolving a host name needs
 
@@ -221,18 +223,22 @@ def push_page(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str,
     It uses POST, which keeps families that the page lacks, such as the last success after a failure. PUT would delete
     them, and alerts on the age of the last success would never fire.
     """
+    from paropt_exporter.http_sessions import Sockets
+
     outcome: SimpleQueue[DeliveryError | None] = SimpleQueue()
+    sockets = Sockets()
     # In a thread, since requests bounds each read, not the whole: a gateway that sends a byte now and then would delay
     # the exit without a limit.
     Thread(
         target=_run_push,
-        args=(page, gateway, build_url(gateway, job, grouping), outcome),
+        args=(page, gateway, build_url(gateway, job, grouping), outcome, sockets),
         name="paropt-push",
         daemon=True,
     ).start()
     try:
         failure = outcome.get(timeout=gateway.timeout_seconds)
     except Empty:
+        sockets.close()  # which ends the thread
         raise DeliveryError(f"{gateway.url} did not answer within {gateway.timeout_seconds:g} s") from None
     if failure is not None:
         raise failure
@@ -250,16 +256,18 @@ def _format_label(label: str, value: str) -> str:
     return f"{label}@base64/{base64.urlsafe_b64encode(value.encode()).decode() or '='}"
 
 
-def _run_push(page: bytes, gateway: Gateway, address: str, outcome: SimpleQueue[DeliveryError | None]) -> None:
+def _run_push(
+    page: bytes, gateway: Gateway, address: str, outcome: SimpleQueue[DeliveryError | None], sockets: Sockets
+) -> None:
     secrets: tuple[str, ...] = ()
     try:
         headers = gateway.read_headers()
         secrets = list_secrets(headers, gateway.secret_headers)
-        _send_post(page, gateway, address, headers)
+        _send_post(page, gateway, address, headers, sockets)
     except SecretError as error:
         outcome.put(DeliveryError(str(error)))
     except DeliveryError as error:  # it may quote the answer of a server that quotes the request
-        outcome.put(DeliveryError(hide_secrets(str(error), secrets)))
+        outcome.put(DeliveryError(to_one_line(hide_secrets(str(error), secrets))))
     except Exception as error:  # the boundary of the thread: `push_page` reports any error
         log.debug("a push failed", exc_info=_without_text(error))
         outcome.put(DeliveryError(f"{gateway.url}: {hide_secrets(describe_cause(error), secrets)}"))
@@ -272,8 +280,8 @@ def _without_text(error: Exception) -> RuntimeError:
     return RuntimeError(type(error).__name__).with_traceback(get_traceback(error))
 
 
-def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str, str]) -> None:
-    with _build_session(headers) as session:
+def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str, str], sockets: Sockets) -> None:
+    with _build_session(headers, sockets) as session:
         response = session.post(
             address,
             data=page,
@@ -295,10 +303,11 @@ def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str
             raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")
 
 
-def _build_session(headers: Mapping[str, str]) -> requests.Session:
+def _build_session(headers: Mapping[str, str], sockets: Sockets) -> requests.Session:
     import requests
-    from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
+
+    from paropt_exporter.http_sessions import mount_sockets
 
     session = requests.Session()
     retry = Retry(
@@ -311,8 +320,7 @@ def _build_session(headers: Mapping[str, str]) -> requests.Session:
         raise_on_status=False,
         respect_retry_after_header=False,
     )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    mount_sockets(session, sockets, max_retries=retry)
     session.headers.update(headers)
     session.auth = lambda request: request  # not None, or requests would send the password of a .netrc file
     return session

@@ -212,9 +212,15 @@ def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3
 
 
 def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise HistoryError for views, triggers and virtual tables: reading those may never end."""
+    """Raise HistoryError for views, triggers, virtual tables and computed columns: reading those may never end."""
     connection.execute("PRAGMA trusted_schema = OFF")
-    foreign = "SELECT name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    # Not by the beginning of a virtual table's SQL, which a file may have with other spaces.
+    foreign = """
+    SELECT 1 FROM sqlite_schema
+      WHERE type NOT IN ('table', 'index') OR (type = 'table' AND sql NOT LIKE 'CREATE TABLE %')
+    UNION ALL
+    SELECT 1 FROM sqlite_schema AS tables, pragma_table_xinfo(tables.name) WHERE tables.type = 'table' AND hidden <> 0
+    """
     if connection.execute(foreign).fetchone() is not None:
         raise HistoryError(f"history {path}: has views or triggers, which no exporter makes: move the file away")
 

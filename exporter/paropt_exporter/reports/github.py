@@ -190,7 +190,7 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
     if not findings:
         return
     count = format_count(len(findings), "finding")
-    yield f"<details><summary>{_escape_cell(stage.record.stage)}: {count}</summary>"
+    yield f"<details><summary>{_escape_html(visible(stage.record.stage))}: {count}</summary>"
     yield ""
     yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
     if (left := len(findings) - _MOST_FINDINGS) > 0:
@@ -217,7 +217,12 @@ def _escape_cell(text: str) -> str:
     shown = " ".join(visible(text).split())
     for character in "\\`*_[]|~#":
         shown = shown.replace(character, f"\\{character}")
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    return _escape_html(shown)
+
+
+def _escape_html(text: str) -> str:
+    """Return text that HTML shows as it is. In the line of an HTML element it is no Markdown."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
 def _escape_data(text: str) -> str:

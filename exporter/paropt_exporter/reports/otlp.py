@@ -11,6 +11,9 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
+from threading import Timer
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,11 +44,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from urllib3.exceptions import HTTPError
 
 from paropt_exporter._version import __version__
 from paropt_exporter.config.credentials import hide_secrets, list_url_secrets
-from paropt_exporter.errors import DeliveryError
+from paropt_exporter.errors import DeliveryError, to_one_line
 from paropt_exporter.events import Result
+from paropt_exporter.http_sessions import Sockets, mount_sockets
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage
 
@@ -53,6 +58,8 @@ TRACEPARENT = "TRACEPARENT"
 _NAME = "paropt-exporter"
 _SPANS_AT_ONCE = 1000  # in a request: collectors take some megabytes
 _NANOSECONDS = 1e9
+_LARGEST_ANSWER_BYTES = 1 << 16
+_TIMEOUT_SECONDS = 10.0  # OpenTelemetry's default
 _PROVIDER_VARIABLES = tuple(
     f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER" for part in ("", "TRACES_", "METRICS_")
 )
@@ -119,7 +126,7 @@ class OtlpReport:
                 sent = False
         if not sent:
             complaint = complaints[-1] if complaints else "the collector did not take it"
-            raise DeliveryError(hide_secrets(complaint, _list_secrets(self._environment)))
+            raise DeliveryError(to_one_line(hide_secrets(complaint, _list_secrets(self._environment))))
 
     def _format_traceparent(self, stage: str, flags: int) -> str:
         return f"00-{self._ids.trace:032x}-{self._stages[stage]:016x}-{flags:02x}"
@@ -172,7 +179,7 @@ class OtlpReport:
             **_make_task_attributes(record.stage, run, record.result, f"{record.task}/{record.attempt}"),
             cicd.CICD_WORKER_NAME: record.worker,
             "paropt.attempt": record.attempt,
-            **({"paropt.item": record.item} if record.item is not None else {}),
+            **({"paropt.item": _to_unicode(record.item)} if record.item is not None else {}),
         }
         span = self._tracer.start_span(
             f"{record.stage} task", inside, SpanKind.INTERNAL, attributes,
@@ -207,18 +214,58 @@ class OtlpReport:
 class _DirectSession(requests.Session):
     """Follows no redirect: the headers are for this collector only, and an answer from elsewhere is no receipt.
 
-    A success that is a partial one is an error, too: OpenTelemetry's exporters don't look at it.
+    A success that is a partial one is an error, too: OpenTelemetry's exporters don't look at it. The timeout is for the
+    whole answer, of which at most _LARGEST_ANSWER_BYTES are read.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._sockets = Sockets()
+        mount_sockets(self, self._sockets)
+
     def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # as that of requests
-        response = super().request(*arguments, **{**settings, "allow_redirects": False})
-        if response.is_redirect:
+        timeout_seconds = settings.get("timeout") or _TIMEOUT_SECONDS
+        deadline = monotonic() + timeout_seconds
+        watchdog = Timer(timeout_seconds, self._sockets.cut)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            response = super().request(*arguments, **{**settings, "allow_redirects": False, "stream": True})
+            with response:
+                content = _read_content(response)
+        except requests.RequestException as error:
+            if monotonic() < deadline:
+                raise
+            raise _build_timeout(timeout_seconds) from error
+        finally:
+            watchdog.cancel()
+        if monotonic() >= deadline:  # an answer without a length ends with its connection
+            raise _build_timeout(timeout_seconds)
+        if 300 <= response.status_code < 400:
+            place = response.headers.get("Location")
+            redirects = f"redirects to {place}: send there if you trust it"
             raise requests.RequestException(
-                f"the collector redirects to {response.headers['Location']}: send there if you trust it"
+                f"the collector {redirects if place else f'answers {response.status_code}'}"
             )
-        if response.ok and (rejected := _find_rejection(response.content)):
+        if response.ok and (rejected := _find_rejection(content)):
             raise requests.RequestException(f"the collector rejected a part: {rejected}")
+        response.raw = BytesIO(content)  # an exporter may ask for it
         return response
+
+
+def _build_timeout(seconds: float) -> requests.Timeout:
+    return requests.Timeout(f"no whole answer of the collector within {seconds:.3g} s")
+
+
+def _read_content(response: requests.Response) -> bytes:
+    """Return the beginning of an answer as it was sent: a packed one could be of any size."""
+    content = b""
+    try:
+        while len(content) < _LARGEST_ANSWER_BYTES and (more := response.raw.read(_LARGEST_ANSWER_BYTES)):
+            content += more
+    except (OSError, HTTPError) as error:
+        raise requests.ConnectionError(error) from None
+    return content
 
 
 def _find_rejection(content: bytes) -> str:
@@ -277,8 +324,13 @@ def _make_error_type(result: Result) -> dict[str, str]:
 
 def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: float) -> None:
     if result.bad:
-        span.set_status(Status(StatusCode.ERROR, message))
+        span.set_status(Status(StatusCode.ERROR, _to_unicode(message)))
     span.end(_to_nanoseconds(at_timestamp_seconds))
+
+
+def _to_unicode(text: str) -> str:
+    """Return a text as protobuf takes it. One that has the bytes of a file's name would lose the whole trace."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:

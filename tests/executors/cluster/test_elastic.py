@@ -10,9 +10,10 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
-from paropt_exporter.executors.cluster.dask_client import HostedCluster
-from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
+from paropt_exporter.executors.cluster.dask_client import HostedCluster, check_address
+from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
 from support.real_servers import eventually
+from support.secured import Authority
 
 WAIT_SECONDS = 60.0
 FACTORY = """
@@ -113,6 +114,19 @@ def test_local_cluster_takes_no_modules_from_the_current_folder(project: Path, m
     (project / "tornado.py").write_text("raise ImportError('a module of the project')")
     monkeypatch.chdir(project)
     HostedCluster(ClusterSettings(root=project, start_timeout_seconds=60.0)).close()
+
+
+def test_local_cluster_takes_no_orders_of_other_users(tmp_path: Path) -> None:
+    """Every user of the host can connect to its port, and Dask runs the code of everyone who can."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("stranger")
+    hosted = HostedCluster(ClusterSettings(root=tmp_path, start_timeout_seconds=60.0))
+    try:
+        assert hosted.address.startswith("tls://127.0.0.1:")
+        with pytest.raises(ClusterError, match="TLS failed"):
+            check_address(hosted.address, tls=TlsFiles(ca=authority.file, cert=certificate, key=key), insecure=False)
+    finally:
+        hosted.close()
 
 
 @pytest.mark.parametrize(

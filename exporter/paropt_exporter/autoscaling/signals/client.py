@@ -21,9 +21,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from msgspec import Struct
 from msgspec.structs import replace
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from paropt_exporter import families
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
@@ -31,6 +28,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.config.credentials import SecretError, hide_secrets, list_secrets
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.events import QueryCounts
+from paropt_exporter.http_sessions import Sockets, mount_sockets
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +38,7 @@ _FIRST_PAUSE_SECONDS = 0.2
 _REDIRECTS = 3
 _RETRIED = (429, 502, 503, 504)
 _CHUNK_BYTES = 1 << 16
+_MOST_WARNINGS = 10  # of an answer
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
 
 
@@ -91,12 +90,11 @@ class Client:
         self._stop = stop
         self._method = "POST"
         self._url = settings.url.rstrip("/") + "/api/v1/query"
-        self._sockets = _Sockets(stop)
+        self._sockets = Sockets(stop)
         self._secrets: tuple[str, ...] = ()  # of the last request: a server or a library may quote them
         self._session = requests.Session()
         self._session.trust_env = False  # otherwise credentials of a netrc or a proxy would be sent
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(self._sockets))
+        mount_sockets(self._session, self._sockets)
         self._lock = threading.Lock()  # guards: _buckets, _seconds, _errors
         self._buckets = [0] * (len(families.BUCKETS_SECONDS) + 1)
         self._seconds = 0.0
@@ -121,8 +119,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; a query in progress fails, and later ones do at once."""
-        self._stop.set()
-        self._sockets.cut()
+        self._sockets.close()
         self._session.close()
 
     def _count_query(self, seconds: float) -> None:
@@ -232,61 +229,6 @@ class _RetryableFailure(ParoptError):
         self.kind = kind
 
 
-class _Sockets:
-    """The connection in use, which another thread can cut.
-
-    A socket's time-out is for each read, and a server that sends a byte a second meets it forever. Once `stop` is set,
-    each connection is cut at its first use.
-    """
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._lock = threading.Lock()  # guards: _current
-        self._current: Any = None
-
-    def use(self, sock: Any) -> None:
-        with self._lock:
-            self._current = sock
-        if self._stop.is_set():
-            self.cut()
-
-    def cut(self) -> None:
-        with self._lock:
-            sock = self._current
-        if sock is not None:
-            try:
-                sock.shutdown(2)
-            except OSError:
-                return  # it has ended by itself
-
-
-class _Adapter(HTTPAdapter):
-    """Makes connections that register their sockets."""
-
-    def __init__(self, sockets: _Sockets) -> None:
-        self._sockets = sockets
-        super().__init__(pool_connections=1, pool_maxsize=1)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": self._pool(HTTPConnectionPool, HTTPConnection),
-            "https": self._pool(HTTPSConnectionPool, HTTPSConnection),
-        }
-
-    def _pool(self, pool: type, connection: type) -> type:
-        sockets = self._sockets
-
-        def request(self: Any, *args: Any, **kwargs: Any) -> None:
-            if self.sock is None:
-                self.connect()
-            sockets.use(self.sock)
-            connection.request(self, *args, **kwargs)  # type: ignore[attr-defined]  # both kinds have it
-
-        watched = type("Watched", (connection,), {"request": request})
-        return type("WatchedPool", (pool,), {"ConnectionCls": watched})
-
-
 def _read_body(response: requests.Response) -> bytes:
     body = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
@@ -332,7 +274,7 @@ def _parse_result(body: bytes) -> QueryResult:
 
 def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
-    warnings = tuple(str(warning)[:300] for warning in document.get("warnings") or ())
+    warnings = tuple(str(warning)[:300] for warning in (document.get("warnings") or ())[:_MOST_WARNINGS])
     if document.get("isPartial"):
         warnings = (*warnings, "the answer is partial")
     if kind == "scalar":

@@ -69,6 +69,7 @@ def _make_cluster(options: dict[str, Any]) -> Any:
         processes=True,
         dashboard_address=None,
         host="127.0.0.1",
+        security=True,  # a certificate of its own: every user of this host can connect to the port
         memory_limit=None,
         silence_logs=logging.CRITICAL,
     )

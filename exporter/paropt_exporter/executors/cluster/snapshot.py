@@ -19,6 +19,7 @@ from paropt_exporter import files
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.settings import ClusterError
+from paropt_exporter.git import SAFE_SETTINGS
 
 _ADD_ATTEMPTS = 10  # while files change under git
 _CHANGED = ("unable to stat", "short read", "No such file or directory")  # git's messages of files that change
@@ -191,7 +192,8 @@ def _claim_place(place: Path) -> tuple[Path, int]:
 
 def _find_repository(root: Path) -> tuple[Path, Path | None]:
     """Return the top folder of the repository that contains `root`, and its git folder; `root` itself without one."""
-    top, common = (run_git("rev-parse", option, cwd=root) for option in ("--show-toplevel", "--git-common-dir"))
+    options = ("--show-toplevel", "--git-common-dir")
+    top, common = (run_git(*SAFE_SETTINGS, "rev-parse", option, cwd=root) for option in options)
     if top.returncode or common.returncode:
         return root, None
     return Path(_read_path(top)), (root / _read_path(common)).resolve()
