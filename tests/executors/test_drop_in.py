@@ -407,7 +407,7 @@ def test_state_of_a_script_lasts_in_a_worker_until_the_script_changes_it() -> No
 
 
 SCRIPT_WITH_TABLE = """
-from paropt_exporter import ProcessPool
+from paropt_exporter import AdaptivePool, ProcessPool
 from paropt_exporter.executors.processes.transport import WorkerConnection
 
 TABLE = bytearray(1 << 22)
@@ -428,6 +428,9 @@ with ProcessPool(1) as pool:
     print(sum(sent) < 3 * len(TABLE))
     TABLE[3] = 5
     print(sum(pool.map(read, range(20))), pool.submit(read, 3).result())
+sent.clear()
+with AdaptivePool("process", max_workers=1) as pool:
+    print(sum(pool.map(read, range(20))), sum(sent) < 2 * len(TABLE))
 """
 
 
@@ -435,7 +438,7 @@ def test_map_sends_large_globals_of_a_script_once_to_each_worker() -> None:
     """Once for the map with chunks, too, which pickles them again."""
     command = [sys.executable, "-c", SCRIPT_WITH_TABLE]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-    assert (ended.stdout, ended.stderr) == ("0 0\nTrue\n5 5\n", "")
+    assert (ended.stdout, ended.stderr) == ("0 0\nTrue\n5 5\n5 True\n", "")
 
 
 SCRIPT_WITH_CACHES = """

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,11 +14,12 @@ from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
 from paropt_exporter.executors.base import check_arguments, check_size
-from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.mapping import map_in_order
+from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.processes.scheduler import MOST_WORKERS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.worker.payload import MappedFunction
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -94,9 +96,21 @@ class AdaptivePool(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Return results in order, as `Executor.map` does. Items are routed one by one: `chunksize` has no effect."""
+        """Return results in order, as `Executor.map` does. Items are routed one by one: `chunksize` has no effect.
+
+        For processes the function is pickled once.
+        """
         del chunksize
-        return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
+        submit = self.submit
+        if not has_own_submit(self, AdaptivePool):
+            submit = partial(self._submit_mapped, MappedFunction(fn, get_label(fn), in_chunks=False))
+        return map_in_order(submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
+
+    def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
+        future: TaskFuture[T] = TaskFuture()
+        future.label = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, fn, args, {}, mapped=mapped))
+        return future
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the maximum size of each pool; for strategies other than ADAPTIVE it is the size itself.

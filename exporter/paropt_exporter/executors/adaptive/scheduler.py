@@ -32,6 +32,7 @@ from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.worker.payload import MappedFunction
 from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class QueuedTask(NamedTuple):
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     profiled: bool = False  # whether to measure it in full
+    mapped: MappedFunction | None = None  # the function of a map, for processes
 
 
 class ThreadFallback(NamedTuple):
@@ -183,10 +185,9 @@ class AdaptiveScheduler:
         pool_name = self._choose_direct_pool(task)
         if pool_name is None:
             return False
-        future, function, arguments, keywords, profiled = task
         pool = self._pools.get(pool_name) or self.get_pool(pool_name)
         try:
-            pool.submit_future(future, function, arguments, keywords, profiled=profiled)
+            _submit_future(pool, task, profiled=task.profiled)
         except UnpicklableError:
             return False
         if isinstance(pool, ThreadPool) and pool.queued > self._sizes[THREADS] and not self._monitor.is_sampling:
@@ -249,10 +250,9 @@ class AdaptiveScheduler:
         self._submit_future(THREADS, task)
 
     def _submit_future(self, pool_name: PoolName, task: QueuedTask) -> None:
-        future, function, arguments, keywords, profiled = task
-        profiled = profiled or not self.router.is_brief(get_function_key(function))  # a measurement is worth its cost
-        pool = self._get_pool_for(task, pool_name)
-        pool.submit_future(future, function, arguments, keywords, profiled=profiled)
+        # A measurement is worth its cost unless the function is brief.
+        profiled = task.profiled or not self.router.is_brief(get_function_key(task.function))
+        _submit_future(self._get_pool_for(task, pool_name), task, profiled=profiled)
 
     def _get_pool_for(self, task: QueuedTask, pool_name: PoolName) -> ThreadPool | ProcessPool:
         """Return a pool; the thread pool if the system gives no threads for a process pool."""
@@ -607,6 +607,13 @@ class AdaptiveScheduler:
         if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
             self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted = {}, {}
+
+
+def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled: bool) -> None:
+    function: Any = task.function
+    if task.mapped is not None and isinstance(pool, ProcessPool):
+        function = task.mapped
+    pool.submit_future(task.future, function, task.arguments, task.keywords, profiled=profiled)
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
