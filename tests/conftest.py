@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import venv
 from collections.abc import Iterator
 
 import pytest
@@ -35,9 +37,13 @@ def pytest_collection_finish() -> None:
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep parsed configs apart from the user's, no host config, and no virtual environment active, as a lane sets.
 
-    Runs don't register with the user's `serve`, and commands behave alike on a CI host and elsewhere.
+    Runs don't register with the user's `serve`, and commands behave alike on a CI host and elsewhere: `python3` has no
+    installed packages, whose .pth files it would read, and is no shim of pyenv. Both take more time than its start.
     """
+    python = tmp_path_factory.mktemp("python")
+    venv.create(python, symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(python / "bin"), prepend=os.pathsep)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("PAROPT_HOST_CONFIG", "")
         patch.delenv("PAROPT_ALLOW_CREDENTIALS", raising=False)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -54,18 +55,26 @@ def test_type_checkers_see_lazily_loaded_names(package: ModuleType) -> None:
         assert getattr(package, str(name)) is getattr(import_module(str(home)), str(name))
 
 
-def iter_runtime_imports(node: ast.AST) -> Iterator[ast.ImportFrom]:
-    """Yield the imports from the package in a module and its functions, without those for type checkers only."""
+@cache
+def parse(source: Path) -> ast.Module:
+    return ast.parse(source.read_text())
+
+
+def iter_statements(node: ast.AST, *, for_type_checkers: bool) -> Iterator[ast.AST]:
+    """Yield the statements of a module and its functions, with or without those for type checkers only."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(child, ast.ImportFrom) and str(child.module).startswith("paropt_exporter"):
+        if isinstance(child, ast.expr):
+            continue  # most nodes, and none has a statement
+        is_guard = isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"
+        if for_type_checkers or not is_guard:
             yield child
-        yield from iter_runtime_imports(child)
+            yield from iter_statements(child, for_type_checkers=for_type_checkers)
 
 
 def find_missing_imports(source: Path) -> Iterator[str]:
-    for statement in iter_runtime_imports(ast.parse(source.read_text())):
+    for statement in iter_statements(parse(source), for_type_checkers=False):
+        if not isinstance(statement, ast.ImportFrom) or not str(statement.module).startswith("paropt_exporter"):
+            continue
         for alias in statement.names:
             try:
                 exec(f"from {statement.module} import {alias.name}", {})
@@ -79,7 +88,7 @@ def test_every_import_at_run_time_finds_its_name() -> None:
 
 
 def iter_imported_packages(source: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in iter_statements(parse(source), for_type_checkers=True):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

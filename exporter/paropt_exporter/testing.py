@@ -155,6 +155,7 @@ class FakeWorkers:
         self.attempts: list[FakeRunning] = []
         self.peak = 0
         self.gil_bound: set[str] = set()
+        self._alive: list[FakeRunning] = []  # of the attempts: those that may run
         self._clock = clock
         self._inbox = inbox
         self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}
@@ -174,11 +175,12 @@ class FakeWorkers:
         self._inbox.at(self._clock.now + script.seconds, lambda: running.end(script.result))
         self.started.append((self._clock.now, label))
         self.attempts.append(running)
-        self.peak = max(self.peak, len(self.alive()))
+        self._alive = [*self.alive(), running]
+        self.peak = max(self.peak, len(self._alive))
         return running
 
     def alive(self) -> list[FakeRunning]:
-        return [attempt for attempt in self.attempts if not attempt.future.done()]
+        return [attempt for attempt in self._alive if not attempt.future.done()]
 
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:  # noqa: ARG002 -- the protocol has it
         return stage.pool

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config, families
-from support import real_servers
+from support import projects, real_servers
 
 PAGE = (Path(__file__).parents[2] / "docs/guide.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -36,6 +36,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "paropt.yml").write_text(SAMPLE)
+    projects.keep_config(tmp_path)
     return tmp_path
 
 

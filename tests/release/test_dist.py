@@ -1,4 +1,7 @@
-"""`make dist`: the same bytes for the same commit, and nothing in them that should not be published."""
+"""`make dist`: the same bytes for the same commit, and nothing in them that should not be published.
+
+The CI snippets install it, and nothing that a stranger may have published under our name.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -18,10 +24,16 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
 from paropt_exporter._version import __version__
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 SBOM, SUMS = f"paropt_exporter-{__version__}.cdx.json", "SHA256SUMS"
 SDIST, WHEEL = f"paropt_exporter-{__version__}.tar.gz", f"paropt_exporter-{__version__}-py3-none-any.whl"
+GITHUB: dict[str, Any] = load_yaml((ROOT / "deploy/ci/github.yml").read_text())
+GITLAB: dict[str, Any] = load_yaml((ROOT / "deploy/ci/gitlab-ci.yml").read_text())
+(GITHUB_STEP,) = (step for step in GITHUB["jobs"]["checks"]["steps"] if step.get("name") == "install")
+SCRIPTS = {"github": GITHUB_STEP["run"], "gitlab": GITLAB[".paropt"]["before_script"][0]}
+every_script = pytest.mark.parametrize("which", SCRIPTS)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -106,3 +118,36 @@ def test_only_one_file_says_which_version_it_is(folder: str, tracked: tuple[str,
     assert texts
     found = {path for path in texts if ours.search((ROOT / path).read_bytes())}
     assert found <= {"exporter/paropt_exporter/_version.py"}
+
+
+def run_step(script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run an install step as a runner's shell does, with the Python of these tests."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", "-e", "-o", "pipefail", "-c", script]
+    return subprocess.run(
+        command, env=os.environ | {"PATH": path} | env, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+@every_script
+def test_a_wheel_is_installed_from_its_path(which: str, dist: Path, tmp_path: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_TARGET": str(tmp_path / "site"), "PIP_INDEX_URL": ""}
+    offline["PIP_NO_COMPILE"] = "1"  # most of its CPU time
+    ended = run_step(SCRIPTS[which], PAROPT_PACKAGE=str(wheel), **offline)
+    assert ended.returncode == 0, ended.stderr
+    assert __version__ in (tmp_path / "site/paropt_exporter/_version.py").read_text()
+
+
+@every_script
+def test_without_a_package_the_step_fails_and_says_what_to_set(which: str) -> None:
+    ended = run_step(SCRIPTS[which], PAROPT_PACKAGE="")
+    assert ended.returncode != 0
+    assert "PAROPT_PACKAGE: set this variable to a wheel" in ended.stderr
+
+
+def test_no_page_installs_the_name_from_an_index() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.*"), ROOT / "Dockerfile"]
+    texts = {page: page.read_text() for page in pages if page.is_file()}
+    by_name = re.compile(r"pipx? install[^\n]*\s['\"]?paropt-exporter\b")
+    assert [str(page) for page, text in texts.items() if by_name.search(text)] == []

@@ -23,7 +23,7 @@ from support.deployed import refusal
 from support.real_servers import HANG_SECONDS, Prometheus, eventually, get, program
 from support.yaml_documents import load_yaml
 
-pytestmark = pytest.mark.timeout(4 * HANG_SECONDS)  # the first test waits for five runs of the demo and 200 queries
+pytestmark = pytest.mark.timeout(4 * HANG_SECONDS)  # the first test waits for four runs of the demo and 300 queries
 RIGHTLY_EMPTY = ROOT / "dashboards/rightly-empty.txt"
 SELECTOR = re.compile(r"\b(?:paropt_|lane:|instance_\w+:)[\w:]+(?:\{[^}]*\})?")
 PARTS = ("bucket", "sum", "count")
