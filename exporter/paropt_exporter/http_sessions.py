@@ -6,6 +6,7 @@ meets it forever. The thread that reads would stay, with its connection, for as 
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -35,7 +36,7 @@ class Sockets:
             sock = self._current
         if sock is not None:
             try:
-                sock.shutdown(2)
+                sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # it has ended by itself
 
