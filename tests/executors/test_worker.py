@@ -24,6 +24,7 @@ ALLOWED = {
     "paropt_exporter.executors.worker.orphans",
     "paropt_exporter.executors.worker.payload",
     "paropt_exporter.executors.worker.pickle_buffers",
+    "paropt_exporter.executors.worker.pickle_cache",
     "paropt_exporter.executors.worker.shared_memory",
     "paropt_exporter.executors.worker.wire",
 }
