@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -22,14 +21,12 @@ from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
 from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
+from paropt_exporter.executors.interruptible import InterruptibleExecutor
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
 from paropt_exporter.guide.pool_metrics import CoreUse, StageMetrics, WorkerPoolMetrics, summarize
 from paropt_exporter.guide.strategies import PROJECT_FOLDER, ParallelizationStrategy, WorkerPoolOptimizer
 from paropt_exporter.plan import PROCESSES, THREADS
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +78,7 @@ class _Task:
         return f"stage {self.number} ({self.name})"
 
 
-class AdaptiveWorkerPool(Executor):
+class AdaptiveWorkerPool(InterruptibleExecutor):
     """A `concurrent.futures.Executor` that runs stages and measures them.
 
         with AdaptiveWorkerPool() as pool:
@@ -247,13 +244,9 @@ class AdaptiveWorkerPool(Executor):
                 self._end_run()
         self._flush_observers(ended=ended)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        """Shut down. After Ctrl-C, cancel the queued tasks and end the worker processes; threads finish their tasks."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._pool.terminate_workers()
-        return super().__exit__(kind, error, trace)
+    def terminate_workers(self) -> None:
+        """Shut down, cancel the queued tasks, and end the worker processes; threads finish their tasks."""
+        self._pool.terminate_workers()
 
     def _end_run(self) -> None:
         """Note the end of a run; under the lock."""

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.routing import Router
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
 from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.interruptible import InterruptibleExecutor
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.processes.scheduler import MOST_WORKERS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker.payload import MappedFunction
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.DASK)
 
@@ -30,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AdaptivePool(Executor):
+class AdaptivePool(InterruptibleExecutor):
     """A `concurrent.futures.Executor` over a ThreadPool and a ProcessPool, each made on first use.
 
         with AdaptivePool(max_workers=16) as pool:
@@ -137,14 +134,6 @@ class AdaptivePool(Executor):
         for pool in self.pools():
             if isinstance(pool, ProcessPool):
                 pool.terminate_workers()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        """Shut down. After Ctrl-C, which does not reach worker processes, call `terminate_workers` first."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.terminate_workers()
-        return super().__exit__(kind, error, trace)
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         """Return the pools that were used so far."""

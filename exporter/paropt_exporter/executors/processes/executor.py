@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,6 +13,7 @@ from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.interruptible import InterruptibleExecutor
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
@@ -23,7 +23,6 @@ from paropt_exporter.executors.worker.payload import MappedFunction
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
-    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,7 +31,7 @@ _TERM_GRACE_SECONDS = 10.0
 _new_item = tuple.__new__  # which WorkItem's constructor calls, at a quarter of its cost
 
 
-class ProcessPool(Executor):
+class ProcessPool(InterruptibleExecutor):
     """A `concurrent.futures.Executor` of processes that can be resized, measures its tasks, and survives dead workers.
 
         with ProcessPool(2, name="reports") as pool:
@@ -206,14 +205,6 @@ class ProcessPool(Executor):
         """
         self._manager.close(cancel_futures=True)
         self._manager.end_workers(_TERM_GRACE_SECONDS)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        """Shut down. After Ctrl-C, which does not reach the workers, end them as `terminate_workers` does."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.terminate_workers()
-        return super().__exit__(kind, error, trace)
 
     def __repr__(self) -> str:
         return f"<ProcessPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"

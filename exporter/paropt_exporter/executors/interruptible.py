@@ -1,0 +1,25 @@
+"""What the executors with worker processes do at a Ctrl-C in their `with` block."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class InterruptibleExecutor(Executor):
+    """An executor that ends its workers after a Ctrl-C, which reaches neither them nor its queued tasks."""
+
+    def terminate_workers(self) -> None:
+        """Shut down, cancel the queued tasks, and end the workers. Does not block."""
+        raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down. After Ctrl-C, call `terminate_workers` first."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, trace)
