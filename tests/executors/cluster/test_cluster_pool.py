@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -89,9 +90,12 @@ def test_result_that_exits_where_it_is_loaded_fails_its_task(
 
 def test_stopped_command_gets_its_grace(pool: ClusterPool, tmp_path: Path) -> None:
     fifo = tmp_path / "begun"
-    code = f"trap 'echo bye; exit 0' TERM; echo > {fifo}; sleep 60 & wait"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye')));"
+        f"open({str(fifo)!r}, 'w').close(); signal.pause()"
+    )
     os.mkfifo(fifo)
-    future = pool.submit_commands("t", [["sh", "-c", code]])
+    future = pool.submit_commands("t", [[sys.executable, "-c", code]])
     fifo.read_text()
     assert pool.stop(future, grace_seconds=30.0)
     outcome = future.result(WAIT_SECONDS)
