@@ -15,7 +15,7 @@ from support import projects
 from support.command_scripts import BURNER
 from support.dask_clusters import DaskCluster
 from support.network_namespaces import Network, find_obstacle
-from support.real_servers import HANG_SECONDS, run, serving
+from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 LANES = """
     lanes:
@@ -134,6 +134,46 @@ def test_end_of_the_exporter_leaves_no_process_of_the_cluster(tmp_path: Path, nu
     if number is signal.SIGINT:
         assert command.process.returncode == 128 + signal.SIGINT
         assert read_rows(tmp_path, "SELECT result FROM tasks") == [("cancellation",)]
+
+
+ELASTIC_LANES = """
+    lanes:
+      far: {{strategy: dask, workers: {{min: 1, max: 8}}}}
+    dask: {{cluster: "clusters:make", shared: "{folder}"}}
+"""
+CLUSTERS = """
+from distributed import LocalCluster
+
+def make():
+    return LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://")
+"""
+WAVE = "sh -c 'touch {name}-{{item}}; until [ $(ls | grep -c ^{name}-) -ge 8 ]; do sleep 0.1; done'"
+
+
+def test_controller_grows_a_cluster_from_1_to_8_and_back_without_ending_a_busy_worker(tmp_path: Path) -> None:
+    """Eight tasks wait for each other, then one runs alone until the others' workers have ended, then eight again."""
+    (tmp_path / "clusters.py").write_text(CLUSTERS)
+    os.mkfifo(tmp_path / "go")
+    stages = (
+        f'name: first, items: {{list: [1, 2, 3, 4, 5, 6, 7, 8]}}, run: "{WAVE.format(name="first")}"',
+        "name: alone, needs: [first], run: cat go",
+        f'name: second, items: {{list: [1, 2, 3, 4, 5, 6, 7, 8]}}, needs: [alone], run: "{WAVE.format(name="second")}"',
+    )
+    projects.write(tmp_path, "\n".join(stages), lanes=ELASTIC_LANES.format(folder=tmp_path))
+    with serving(tmp_path, projects.ANY_PORT, "--lane", "far") as command:
+        address = projects.url(tmp_path)
+
+        def count_workers() -> float:
+            page = projects.scraped(address)
+            return sum(page.get(("paropt_pool_workers", "dask", state), 0.0) for state in ("busy", "idle", "draining"))
+
+        eventually("eight workers", lambda: count_workers() == 8)
+        eventually("one worker is left", lambda: count_workers() == 1)
+        (tmp_path / "go").write_text("")
+        assert "succeeded" in command.summary()
+        assert projects.scraped(address).get(("paropt_pool_worker_deaths_total", "lost", "dask"), 0.0) == 0
+        assert command.stop() == 0
+    assert read_rows(tmp_path, "SELECT DISTINCT attempt, result FROM tasks") == [(1, "success")]
 
 
 def test_scheduler_that_does_not_answer_is_one_line_before_the_run(tmp_path: Path) -> None:
