@@ -168,6 +168,12 @@ def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_ca
         assert dask.compute(read, scheduler="processes", pool=pool) == (["passed"],)
 
 
+def run_script(source: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code as a program of its own."""
+    command = [sys.executable, "-c", source]
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+
+
 SCRIPT_WITH_INITIALIZER = """
 from functools import partial, wraps
 from paropt_exporter import ProcessPool
@@ -201,8 +207,7 @@ print(connection, opened)
 
 def test_tasks_of_a_script_see_the_globals_that_its_initializer_set() -> None:
     """Its other globals are sent with each function, as the script has them then."""
-    command = [sys.executable, "-c", SCRIPT_WITH_INITIALIZER]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_INITIALIZER)
     assert ended.stderr == ""
     assert ended.stdout.splitlines() == [
         "('a', 'db:1:1', False, {1: 'db:1:1'}, 1)", "('b', 'db:1:1', False, {1: 'db:1:1'}, 2)", "None {}",
@@ -231,8 +236,7 @@ with ProcessPool(1, initializer=Connect(), initargs=("db",)) as pool:
 
 def test_globals_of_initializers_reach_the_tasks_of_a_pool_in_a_task() -> None:
     """The initializer is a callable object here. Each pool's tasks see the globals of their own pool's."""
-    command = [sys.executable, "-c", SCRIPT_WITH_NESTED_POOL]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_NESTED_POOL)
     assert (ended.stdout, ended.stderr) == ("('a', 'db') ('b', 'inner', 'db')\n", "")
 
 
@@ -275,8 +279,7 @@ with multiprocessing.Manager() as manager, ProcessPool(1) as pool:
 
 def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
     """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task."""
-    command = [sys.executable, "-c", SCRIPT_WITH_MESSAGES]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_MESSAGES)
     assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\n", "")
 
 
@@ -319,8 +322,7 @@ with ProcessPool(1) as pool:
 
 def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
     """cloudpickle drops the slots, so that the worker's instances came back with a dict that the class has not."""
-    command = [sys.executable, "-c", SCRIPT_WITH_SLOTS]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_SLOTS)
     assert (ended.stdout, ended.stderr) == (
         "Point(x=2) True (2, 4) True [False, False]\nPair(left=1)\n",
         "",
@@ -395,8 +397,7 @@ with ProcessPool(1) as pool:
 
 def test_state_of_a_script_lasts_in_a_worker_until_the_script_changes_it() -> None:
     """As in the standard executors, a model is loaded once in each worker. Changes in the program still arrive."""
-    command = [sys.executable, "-c", SCRIPT_WITH_STATE]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_STATE)
     assert ended.stderr == ""
     assert ended.stdout.splitlines() == [
         "[(2, 1), (4, 1)]",
@@ -436,8 +437,7 @@ with AdaptivePool("process", max_workers=1) as pool:
 
 def test_map_sends_large_globals_of_a_script_once_to_each_worker() -> None:
     """Once for the map with chunks, too, which pickles them again."""
-    command = [sys.executable, "-c", SCRIPT_WITH_TABLE]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_TABLE)
     assert (ended.stdout, ended.stderr) == ("0 0\nTrue\n5 5\n5 True\n", "")
 
 
@@ -462,8 +462,7 @@ with ProcessPool(1) as pool:
 
 
 def test_cached_functions_of_a_script_run_in_processes() -> None:
-    command = [sys.executable, "-c", SCRIPT_WITH_CACHES]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_CACHES)
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
 
 
@@ -504,8 +503,7 @@ with ProcessPool(1) as pool:
 
 def test_class_that_comes_back_is_the_programs_own_and_unchanged() -> None:
     """cloudpickle gave it the attributes and methods of the worker's copy, with globals of their own."""
-    command = [sys.executable, "-c", SCRIPT_WITH_CLASSES]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_CLASSES)
     assert (ended.stdout, ended.stderr) == ("True True 2 2 2\n3\n", "")
 
 
@@ -544,8 +542,7 @@ with ProcessPool(1) as pool:
 
 
 def test_singledispatch_functions_of_a_script_run_in_processes() -> None:
-    command = [sys.executable, "-c", SCRIPT_WITH_SINGLEDISPATCH]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_SINGLEDISPATCH)
     assert (ended.stdout, ended.stderr) == ("3 100 count\n3 2\n", "")
 
 
@@ -786,8 +783,7 @@ with {kind}() as pool:
 @pytest.mark.parametrize("kind", ["ThreadPool", "AdaptivePool"])
 def test_interpreter_waits_for_a_thread_that_a_task_has_started(kind: str) -> None:
     """A thread inherits whether it is a daemon, and tasks of the standard executors run in no daemons."""
-    command = [sys.executable, "-c", SCRIPT_WITH_A_THREAD.format(kind=kind)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_A_THREAD.format(kind=kind))
     assert (ended.stdout, ended.stderr) == ("False\nwaited for\n", "")
 
 
@@ -807,8 +803,7 @@ def use_a_new_pool():
 @pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool", "AdaptiveWorkerPool"])
 def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
     """As in the standard library: the interpreter does not wait for tasks any more."""
-    command = [sys.executable, "-c", SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind))
     assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
 
 
@@ -863,8 +858,7 @@ multiprocessing.set_executable({str(interpreter)!r})
 with ProcessPool(1) as pool:
     print("NAMED=yes" in pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/environ")).result())
 """
-    command = [sys.executable, "-c", script]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(script)
     assert (ended.stdout, ended.stderr) == ("True\n", "")
 
 
@@ -899,7 +893,6 @@ if child:
 
 def test_unused_pool_works_in_a_forked_child() -> None:
     """As the module-level executors of packages do under a server that forks its workers."""
-    command = [sys.executable, "-c", SCRIPT_THAT_FORKS]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    ended = run_script(SCRIPT_THAT_FORKS)
     line = "[3, [0, 1, 2], 4, 4, 4, 4, 4] {'MainThread'}"
     assert (ended.stdout.splitlines(), ended.stderr) == ([line, line, "0"], "")
