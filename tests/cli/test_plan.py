@@ -51,7 +51,7 @@ def test_dominant_start_up_is_noted(tmp_path: Path) -> None:
     built = plans.build_plan(
         configs.read(tmp_path, stage), "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45}
     )
-    told = "note       one: up to 90% of its time is pytest starting: use {items}, which hands it several"
+    told = "note       one: up to 90% of its time is pytest starting: use {items}, so that one runs several"
     assert told in plan.to_text(built)
 
 

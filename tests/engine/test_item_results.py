@@ -269,7 +269,7 @@ def test_stage_with_a_program_per_item_gets_advice() -> None:
     tasks = tuple(PlannedTask(index=n, item=item, work=Commands(steps=(("pytest", "-q", item),))) for n, item in items)
     bench = Bench(plan(replace(stage("one"), tasks=tasks)), {"one": [Script(seconds=0.5)]})
     (record,) = bench.run().stages
-    assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, which hands it several"
+    assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, so that one runs several"
 
 
 @pytest.fixture

@@ -69,4 +69,4 @@ def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, task
 
 def format_advice(stage: str, started: str, part: float) -> str:
     """Return the advice in one line."""
-    return f"{stage}: up to {part:.0%} of its time is {started} starting: use {{items}}, which hands it several"
+    return f"{stage}: up to {part:.0%} of its time is {started} starting: use {{items}}, so that one runs several"
