@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import subprocess
@@ -257,10 +258,10 @@ def test_interpreter_of_a_script_is_an_input(project: TracedProject) -> None:
     project.project.write_file("bin/tool", f"#!{project.root}/bin/mine\ncat src/a.py\n", mode=0o755)
     wait_for_next_ticks(project.root / "bin/tool")
     command = ("bin/tool",)
-    assert project.prove(command).is_cached("lint")  # type: ignore[arg-type]
+    assert project.prove(command).is_cached("lint")
     project.write("bin/mine", '#!/bin/sh\n# new\nexec /bin/sh "$@"\n')
     (project.root / "bin/mine").chmod(0o755)
-    assert not project.run(command).is_cached("lint")  # type: ignore[arg-type]
+    assert not project.run(command).is_cached("lint")
 
 
 def test_caches_of_tools_do_not_count(project: TracedProject) -> None:
@@ -407,3 +408,56 @@ def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, 
     else:
         (project.root / "there").rmdir()
     assert not project.run(line).is_cached("lint")
+
+
+@pytest.fixture
+def temporary(project: TracedProject, tmp_path: Path) -> Path:
+    """The folder for temporary files, with one of an earlier run."""
+    folder = tmp_path / "temporary"
+    (folder / "old").mkdir(parents=True)
+    project.project.environ["TMPDIR"] = str(folder)
+    (folder / "old/a").write_text("one")
+    return folder
+
+
+def test_removed_temporary_folders_of_earlier_runs_do_not_count(project: TracedProject, temporary: Path) -> None:
+    for number in range(PROOFS + 2):
+        (temporary / f"old/{number}/sub").mkdir(parents=True)
+        (temporary / f"old/{number}/sub/file").write_text("")
+    line = "cat src/a.py; cd $TMPDIR; set -- old/[0-9]*; mv $1 garbage; find garbage; rm -r garbage"
+    assert project.prove(line).is_cached("lint")
+
+
+def test_temporary_folder_may_be_a_link(project: TracedProject, temporary: Path) -> None:
+    project.project.environ["TMPDIR"] = str(temporary.with_name("link"))
+    temporary.with_name("link").symlink_to(temporary)
+    assert project.prove("cat src/a.py; cd $TMPDIR; mv old new; mv new old").is_cached("lint")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mv $TMPDIR/old $TMPDIR/new; cat $TMPDIR/new/a; mv $TMPDIR/new $TMPDIR/old",
+        "cd $TMPDIR; mkdir m; mv old m; mv m n; cat n/old/a; mv n/old .; rmdir n",
+        "cd $TMPDIR/old; mv ../old ../new; cat a; mv ../new ../old",
+        "cd $TMPDIR; cat new/a 2>/dev/null; mv old new; cat new/a; mv new old",
+        "mv $TMPDIR/old here; cat here/a; mv here $TMPDIR/old",
+        "cp -r $TMPDIR/old keep; mv $TMPDIR/old here; mv here $TMPDIR/old; cat keep/a",
+        "mv src $TMPDIR/src; cat $TMPDIR/src/a.py; mv $TMPDIR/src src",
+    ],
+)
+def test_files_in_a_moved_folder_are_not_traceable(project: TracedProject, temporary: Path, line: str) -> None:
+    ran = project.run(line)
+    assert ran.get_output("lint") == "one"
+    assert ran.said[0].startswith("lint: not cached: not traceable: it moves a folder that it did not make")
+
+
+def test_suite_that_uses_pytests_temporary_folders_is_skipped(project: TracedProject, temporary: Path) -> None:
+    user = getpass.getuser()
+    for number in range(PROOFS + 5):  # pytest keeps three folders of earlier runs, and removes older ones
+        (temporary / f"pytest-of-{user}").mkdir(mode=0o700, exist_ok=True)
+        (temporary / f"pytest-of-{user}/pytest-{number}/test_a0").mkdir(parents=True)
+    project.write("test_a.py", "def test_a(tmp_path):\n    (tmp_path / 'made').write_text('')\n")
+    project.project.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    pytest_command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_a.py")
+    assert project.prove(pytest_command).is_cached("lint")

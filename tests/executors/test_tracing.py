@@ -222,11 +222,24 @@ def test_file_that_is_reached_through_a_process_is_not_traceable(
 
 
 @traces
-def test_moved_folder_of_files_that_are_not_its_own_is_not_traceable(pool: CommandPool, tmp_path: Path) -> None:
+def test_moves_of_folders_that_are_not_its_own_are_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
-    _, moved = trace(pool, shell("mv src other; mv other src"), cwd=tmp_path)
+    _, moved = trace(
+        pool, shell("mv src other; mv other src"), shell("mkdir made; mv -T src made/src; mv made m"), cwd=tmp_path
+    )
     _, own = trace(pool, shell("mkdir -p made/sub; mv made/sub made/other; mv made last"), cwd=tmp_path)
-    assert moved.problems == ("it moves a folder that it did not make",) and own.problems == ()
+    src, other, made = (os.fsencode(tmp_path / name) for name in ("src", "other", "made"))
+    inside, last = made + b"/src", os.fsencode(tmp_path / "m")
+    assert moved.moves == ((src, other), (other, src), (src, inside), (made, last)) and own.moves == ()
+    assert moved.problems == own.problems == ()
+
+
+@traces
+def test_moves_of_thousands_of_folders_are_not_traceable(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    line = "import os\nfor _ in range(501): os.rename('src', 'other'); os.rename('other', 'src')"
+    _, found = trace(pool, python(line), cwd=tmp_path)
+    assert found.problems == ("it moves more than 1,000 folders that it did not make",)
 
 
 @traces

@@ -28,17 +28,17 @@ class TracedProject:
         self.project.write_file(name, content)
         wait_for_next_ticks(self.root / name)
 
-    def run(self, line: str, **fields: Any) -> Ran:
+    def run(self, line: str | tuple[str, ...], **fields: Any) -> Ran:
         return self.project.run(
             self.build_stage(line, **fields), pool=self.pool, no_cache=fields.pop("no_cache", False)
         )
 
-    def build_stage(self, line: str, **fields: Any) -> PlannedStage:
+    def build_stage(self, line: str | tuple[str, ...], **fields: Any) -> PlannedStage:
         fields.pop("no_cache", None)
         command = tuple(shell(line)) if isinstance(line, str) else line
         return self.project.build_stage("lint", command=command, **{"inputs": None, "traces_inputs": True, **fields})
 
-    def prove(self, line: str, **fields: Any) -> Ran:
+    def prove(self, line: str | tuple[str, ...], **fields: Any) -> Ran:
         """Run a stage until its inputs have proved themselves; return the next run."""
         for _ in range(1 + PROOFS):
             ran = self.run(line, **fields)

@@ -49,11 +49,13 @@ class Trace(Struct, frozen=True, kw_only=True):
     """The accesses of a task's commands by path. With `problems` it is incomplete, and proves nothing.
 
     `servers`: to which sockets they connected. `privileged`: a program that lacked its rights while it was traced.
+    `moves`: old and new paths of folders that they moved and had not made, whose files are not in `paths`.
     """
 
     paths: Mapping[bytes, Access] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
+    moves: tuple[tuple[bytes, bytes], ...] = ()
     privileged: str = ""
 
 
@@ -72,6 +74,7 @@ def read_trace(descriptor: int) -> Trace:
             paths=paths,
             problems=tuple(values["problems"]),
             servers=tuple(values["servers"]),
+            moves=tuple(values["moves"]),
             privileged=values["privileged"],
         )
     except (OSError, ValueError, EOFError, TypeError, KeyError) as error:
@@ -91,5 +94,6 @@ def merge_traces(traces: Sequence[Trace]) -> Trace:
         paths=paths,
         problems=tuple(problem for trace in traces for problem in trace.problems),
         servers=tuple(server for trace in traces for server in trace.servers),
+        moves=tuple(move for trace in traces for move in trace.moves),
         privileged=next((trace.privileged for trace in traces if trace.privileged), ""),
     )

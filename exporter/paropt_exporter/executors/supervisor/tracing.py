@@ -40,6 +40,7 @@ BEFORE = 4  # how far the bits of such a read are shifted
 _MOST_PATHS = 100_000
 _MOST_NAMES = 50_000  # of one folder
 _MOST_LINKS = 40  # as the kernel
+_MOST_MOVES = 1_000
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
 _RESOLVE_IN_ROOT = 0x10
@@ -91,6 +92,7 @@ class Tracer:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names
+        self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
         self._servers = TracedServers(
             kernel,
@@ -132,6 +134,7 @@ class Tracer:
                 "problems": [*self._problems],
                 "servers": [*self._servers.names],
                 "privileged": self._privileged,
+                "moves": self._moves,
                 "paths": {path: tuple(entry) for path, entry in self._paths.items()},
             }
         )
@@ -211,7 +214,11 @@ class Tracer:
         self._note(_find_own_interpreter(path, self._paths.get(self._walk.find_place(path))), READ)
 
     def _check_moved(self, source: bytes | None, target: bytes | None) -> None:
-        """Note that a link or a folder is somewhere else from now on. Files in a folder are not noted one by one."""
+        """Note that a link or a folder is somewhere else from now on.
+
+        Files in a folder are not noted one by one, so after the move of a folder that is not its own, a folder that the
+        command made may have files that are not its own either.
+        """
         if source is None or target is None:
             return
         place, new_place = self._walk.find_place(source), self._walk.find_place(target)
@@ -222,8 +229,10 @@ class Tracer:
         if mode in (_LINK, _FOLDER):
             self._walk.note_change(place, is_new_link=True)
             self._walk.note_change(new_place, is_new_link=True)
-        if mode == _FOLDER and not self._is_own(place):
-            self._add_problem("it moves a folder that it did not make")
+        if mode == _FOLDER and (self._moves or not self._is_own(place)):
+            self._moves.append((place, new_place))
+            if len(self._moves) > _MOST_MOVES:
+                self._add_problem(f"it moves more than {_MOST_MOVES:,} folders that it did not make")
 
     def _is_own(self, place: bytes) -> bool:
         """Return whether the command made a path, or a folder that it is in."""
