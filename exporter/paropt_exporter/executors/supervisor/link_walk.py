@@ -37,11 +37,16 @@ class LinkWalk:
             return self._find_folder(path, 0)[0] or b"/"
         return self._find_folder(folder, 0)[0] + b"/" + name
 
-    def note_change(self, place: bytes, *, is_new_link: bool) -> None:
-        """Take a place into account that the command removes, or where it puts a link or a moved folder."""
-        if is_new_link or place in self._links:
-            self._changed.add(place)
-            self._known = {b"": b""}
+    def note_change(self, place: bytes, *, is_new_link: bool) -> bool:
+        """Take a place into account that the command removes, or where it puts a link or a moved folder.
+
+        Return whether paths may have other places from now on.
+        """
+        if not is_new_link and place not in self._links:
+            return False
+        self._changed.add(place)
+        self._known = {b"": b""}
+        return True
 
     def _find_folder(self, folder: bytes, links: int) -> tuple[bytes, bool]:
         """Return the place of a folder, and whether it lasts. Links after the 40th are not followed."""

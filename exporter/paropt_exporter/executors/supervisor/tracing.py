@@ -43,6 +43,7 @@ _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
+_PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
 _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
@@ -92,6 +93,7 @@ class Tracer:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names
+        self._noted: set[tuple[int, bytes]] = set()  # uses of absolute paths, as the command names them
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
         self._servers = TracedServers(
@@ -155,10 +157,13 @@ class Tracer:
     # The calls
 
     def _on_stat(self, call: Notification) -> None:
-        self._note(self._read_path(call, *_STATS[call.name]), STAT)
+        self._note_argument(call, *_STATS[call.name], STAT)
 
     def _on_open(self, call: Notification) -> None:
         flags = self._read_open_flags(call)
+        if not flags & ~_PLAIN_OPEN_FLAGS:
+            self._note_argument(call, *_OPENS[call.name], STAT if flags & os.O_DIRECTORY else READ)
+            return
         path = self._read_path(call, *_OPENS[call.name])
         if flags & (os.O_PATH | os.O_TMPFILE) & ~os.O_DIRECTORY:
             self._note(path, STAT if flags & os.O_DIRECTORY else READ)  # by /proc it may read the file
@@ -175,7 +180,7 @@ class Tracer:
         if path is None:
             return
         place = self._walk.find_place(path)
-        self._walk.note_change(place, is_new_link=call.name.startswith("symlink"))
+        self._note_change(place, is_new_link=call.name.startswith("symlink"))
         if call.name in _REMOVALS and self._is_absent(place):
             self._note(path, STAT)  # it fails, so the absence counts
         self._note(path, WRITE, follows=call.name == "creat")
@@ -227,8 +232,8 @@ class Tracer:
         except OSError:
             return
         if mode in (_LINK, _FOLDER):
-            self._walk.note_change(place, is_new_link=True)
-            self._walk.note_change(new_place, is_new_link=True)
+            self._note_change(place, is_new_link=True)
+            self._note_change(new_place, is_new_link=True)
         if mode == _FOLDER and (self._moves or not self._is_own(place)):
             self._moves.append((place, new_place))
             if len(self._moves) > _MOST_MOVES:
@@ -263,13 +268,30 @@ class Tracer:
 
     # Paths
 
+    def _note_argument(self, call: Notification, folder: int | None, place: int, kind: int) -> None:
+        """Note that a call reads, or asks about, the path in an argument.
+
+        The same use of an absolute path adds nothing to the trace until the command changes a link. 9 of 10 calls of a
+        test suite are such repeats: each traceback asks about its source files again.
+        """
+        text = self._read_text(call, place)
+        use = (kind, text)
+        if use in self._noted:
+            return
+        self._note(self._complete_path(call, folder, text), kind)
+        if text[:1] == b"/":
+            self._noted.add(use)
+
     def _read_path(self, call: Notification, folder: int | None, place: int) -> bytes | None:
         """Return the absolute path of an argument; None if it has none: the call is about a descriptor."""
+        return self._complete_path(call, folder, self._read_text(call, place))
+
+    def _read_text(self, call: Notification, place: int) -> bytes:
         address = call.arguments[place]
-        if not address:
-            return None
-        descriptor = None if folder is None else call.arguments[folder]
-        return complete_path(call.pid, descriptor, self._kernel.read_text(call.pid, address))
+        return self._kernel.read_text(call.pid, address) if address else b""
+
+    def _complete_path(self, call: Notification, folder: int | None, text: bytes) -> bytes | None:
+        return complete_path(call.pid, None if folder is None else call.arguments[folder], text)
 
     def _read_open_flags(self, call: Notification) -> int:
         if call.name == "open":
@@ -296,6 +318,10 @@ class Tracer:
             is_link = entry[0] & WRITE or (type(entry[2]) is tuple and len(entry[2]) > _OWN_STATE)
             target = read_link(place) if is_link else None
             path = None if target is None else join(place, target)
+
+    def _note_change(self, place: bytes, *, is_new_link: bool) -> None:
+        if self._walk.note_change(place, is_new_link=is_new_link):
+            self._noted.clear()
 
     def _note_link(self, place: bytes) -> None:
         self._note_place(place, STAT)
