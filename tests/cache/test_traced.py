@@ -264,9 +264,29 @@ def test_interpreter_of_a_script_is_an_input(project: TracedProject) -> None:
     assert not project.run(command).is_cached("lint")
 
 
-def test_caches_of_tools_do_not_count(project: TracedProject) -> None:
-    line = "mkdir -p .mypy_cache/x __pycache__; cat .mypy_cache/x/a || true; date +%N > .mypy_cache/x/a; ls"
+@pytest.mark.parametrize("folder", [".mypy_cache/x", "__pycache__", "node_modules/.cache/tool", "node_modules/.vite"])
+def test_caches_of_tools_do_not_count(project: TracedProject, folder: str) -> None:
+    line = f"mkdir -p {folder}; cat {folder}/a .eslintcache || true; date +%N | tee {folder}/a > .eslintcache; ls -a"
     assert project.prove(line).is_cached("lint")
+
+
+def test_logs_of_npm_do_not_count(project: TracedProject, tmp_path: Path) -> None:
+    project.project.environ["HOME"] = str(tmp_path)
+    (tmp_path / ".npm/_logs").mkdir(parents=True)
+    line = "cat src/a.py; cd ~/.npm; date > _update-notifier-last-checked; cat _logs/* || true; echo > _logs/$$"
+    assert project.prove(line).is_cached("lint")
+
+
+def test_packages_that_npx_installed_count(project: TracedProject, tmp_path: Path) -> None:
+    project.project.environ["HOME"] = str(tmp_path)
+    tool = tmp_path / ".npm/_npx/tool"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("one")
+    wait_for_next_ticks(tool)
+    line = "cat ~/.npm/_npx/tool"
+    assert project.prove(line).is_cached("lint")
+    tool.write_text("two")
+    assert project.run(line).get_output("lint") == "two"
 
 
 def test_no_cache_runs_and_replaces_the_result(project: TracedProject) -> None:

@@ -28,8 +28,14 @@ _VERSION = 2
 _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
 ABSENT_STATE = "-"
-# Folders that tools fill for themselves. Caches with a CACHEDIR.TAG are too.
-CACHE_FOLDERS = frozenset({"__pycache__", ".paropt", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"})
+# Folders and files that tools fill for themselves. Folders with a CACHEDIR.TAG are caches too.
+CACHES = frozenset(
+    {
+        "__pycache__", ".paropt", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".eslintcache",
+        ".stylelintcache",
+    }
+)  # fmt: skip
+_NODE_CACHES = frozenset({".cache", ".vite", ".vite-temp"})  # in node_modules
 _CACHE_TAG = "CACHEDIR.TAG"
 
 
@@ -183,9 +189,15 @@ def _parse_paths(content: bytes) -> tuple[UsedPath, ...]:
     )
 
 
+def has_cache_name(path: str) -> bool:
+    """Return whether a path is named as the caches of well-known tools are."""
+    parent, name = os.path.split(path)
+    return name in CACHES or (name in _NODE_CACHES and os.path.basename(parent) == "node_modules")
+
+
 def is_cache_folder(path: str) -> bool:
     """Return whether a folder holds no sources, by its name or a mark in it."""
-    if os.path.basename(path) in CACHE_FOLDERS:
+    if has_cache_name(path):
         return True
     # uv marks its virtual environments as caches.
     return os.path.exists(os.path.join(path, _CACHE_TAG)) and not os.path.exists(os.path.join(path, "pyvenv.cfg"))
@@ -194,6 +206,8 @@ def is_cache_folder(path: str) -> bool:
 def _iter_names(folder: str) -> Iterable[str]:
     with os.scandir(folder) as listing:
         for entry in listing:
+            if entry.name in CACHES:
+                continue
             if entry.is_symlink():
                 yield f"{entry.name}/l"  # programs tell it from a file without asking
             elif not entry.is_dir(follow_symlinks=False):

@@ -25,7 +25,7 @@ from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
 from paropt_exporter.cache.path_sets import (
-    CACHE_FOLDERS,
+    CACHES,
     MOST_SETS,
     Manifest,
     PathSet,
@@ -33,6 +33,7 @@ from paropt_exporter.cache.path_sets import (
     PathStates,
     StrongKey,
     UsedPath,
+    has_cache_name,
     is_cache_folder,
 )
 from paropt_exporter.cache.result_store import Store
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 PROOFS = 2  # runs that would have been hits, before one is
 _MEMORY_FOLDERS = ("/var/tmp/", "/dev/shm/")  # nosec B108 # compared with paths; nothing is created there
+_NPM_CACHES = ("_logs", "_cacache", "_update-notifier-last-checked")
 _COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE: the kernel's clock of files
 _WHOLE_SECONDS_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
 _USES = STAT | READ | LIST
@@ -59,7 +61,7 @@ _ELF_HEADER = struct.Struct("<16xHHIQQQIHHH")  # of 64-bit programs: type ... nu
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _PT_INTERP = 3
 # They count by other means, or hold no sources.
-_OTHER_FOLDERS = CACHE_FOLDERS | {".git", "node_modules"}
+_OTHER_FOLDERS = CACHES | {".git", "node_modules"}
 
 
 def find_refusal() -> str:
@@ -172,13 +174,22 @@ class TracedResults:
     def _describe(self, stage: PlannedStage) -> TracedTask:
         variables = build_command_environment(stage, self._environ)
         temporary = variables.get("TMPDIR") or "/tmp"  # nosec B108 # compared with paths
-        cache = variables.get("XDG_CACHE_HOME") or os.path.join(variables.get("HOME", ""), ".cache")
         return TracedTask(
             outputs=InputPatterns(list_written(stage, self._states.folder)),
             temporary_folders=(f"{os.path.realpath(temporary).rstrip('/')}/", *_MEMORY_FOLDERS),
-            cache_folders=(f"{os.path.realpath(cache)}/",) if Path(cache).is_absolute() else (),
+            cache_folders=tuple(_iter_cache_folders(variables)),
             allows_servers=stage.allows_servers,
         )
+
+
+def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield the user's cache folder, and those of npm for logs and packages. Those that npx runs are no cache."""
+    home = variables.get("HOME", "")
+    npm = variables.get("npm_config_cache") or os.path.join(home, ".npm")
+    user = variables.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    for folder in (user, *(os.path.join(npm, name) for name in _NPM_CACHES)):
+        if os.path.isabs(folder):
+            yield f"{os.path.realpath(folder)}/"
 
 
 class TracedTask(Struct, frozen=True, kw_only=True):
@@ -243,10 +254,10 @@ class TraceReader:
         """Return whether a path is in a folder that holds no sources, or is such a folder."""
         known = self._left_out.get(path)
         if known is None:
-            parent, name = os.path.split(path)
+            parent = os.path.dirname(path)
             above = bool(parent) and parent != path and self._is_left_out(parent)
             full = os.path.join(self._states.folder, path)
-            known = above or name in CACHE_FOLDERS or (os.path.isdir(full) and is_cache_folder(full))
+            known = above or has_cache_name(path) or (os.path.isdir(full) and is_cache_folder(full))
             self._left_out[path] = known
         return known
 
@@ -273,7 +284,7 @@ class _Reading:
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
-            if self._is_left_out(path) or path.startswith(self._task.cache_folders):
+            if self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders):
                 continue
             if self._task.outputs.matches(path):
                 self._check_output(path, access)
