@@ -192,7 +192,7 @@ def test_pytest_finds_the_folders_that_its_configuration_names(project: Path, na
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [(".", True), ("ch*", True), ("none", False), ("..", False), ("/", False), ("**ecks", False)],
+    [(".", True), ("ch*", True), ("none", False), ("..", False), ("/", False), ("**ecks", True), ("**/c**s", True)],
 )
 def test_folders_of_tests_may_be_patterns_inside_the_project(project: Path, value: str, found: bool) -> None:
     _install(project.parent / "bin", "pytest")

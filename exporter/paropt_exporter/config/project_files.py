@@ -344,9 +344,11 @@ class Project:
         return [path for path in named if not (path / "pyvenv.cfg").exists()]
 
     def _list_files(self, pattern: str) -> list[Path]:
+        # `**name` is `*name`, as for pytest; pathlib refuses it before Python 3.13.
+        parts = (part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/"))
         try:
-            return [*self._root.glob(pattern)]
-        except (OSError, ValueError):  # such as `**name`, which is no pattern for pathlib
+            return [*self._root.glob("/".join(parts))]
+        except (OSError, ValueError):
             return []
 
     def _read_text(self, name: str) -> str:
