@@ -130,6 +130,8 @@ def test_on_github_the_report_is_on_by_itself_and_can_be_turned_off() -> None:
         (["github=a"], "github goes to no file"),
         (["junit=a", "json=a"], "two reports would go to"),
         (["junit=/"], "/ is a folder"),
+        (["json=-"], "- is no file: name one"),
+        (["json=/dev/stdout"], "/dev/stdout is no file"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(texts: list[str], message: str) -> None:

@@ -226,6 +226,8 @@ def _parse_option(text: str) -> ReportOption:
     if not name:
         raise UsageError(f"--report: {kind} needs a file: --report {kind}=FILE")
     path = Path(name).absolute()
+    if name == "-" or path.is_relative_to("/dev"):
+        raise UsageError(f"--report: {name} is no file: name one (--output json prints the run as JSON)")
     if path.is_dir():
         raise UsageError(f"--report: {name} is a folder: name a file")
     return ReportOption(kind, path)
