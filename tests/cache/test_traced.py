@@ -270,6 +270,15 @@ def test_caches_of_tools_do_not_count(project: TracedProject, folder: str) -> No
     assert project.prove(line).is_cached("lint")
 
 
+@pytest.mark.parametrize("target", ["/proc/self/mounts", "/proc/self/stat", "/dev/null"])
+def test_files_of_the_kernel_do_not_count_behind_a_link(project: TracedProject, target: str) -> None:
+    (project.root / "link").symlink_to(target)
+    assert project.prove("cat link > /dev/null; cat src/a.py").is_cached("lint")
+    (project.root / "link").unlink()
+    (project.root / "link").symlink_to("src/a.py")
+    assert not project.run("cat link > /dev/null; cat src/a.py").is_cached("lint")
+
+
 def test_logs_of_npm_do_not_count(project: TracedProject, tmp_path: Path) -> None:
     project.project.environ["HOME"] = str(tmp_path)
     (tmp_path / ".npm/_logs").mkdir(parents=True)

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ Entry = tuple[Any, ...]  # a stamp, and the state; of a link also the entry of t
 Snapshot = dict[str, Entry]  # by path
 
 ABSENT: Entry = (0, 0, 0, 0, 0, "-")
+KERNEL: Entry = (0, 0, 0, 0, 0, "k")  # a file of the kernel's to which a link leads: it describes machine and processes
 _RACY_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
 _TRIES = 3
 _MAGIC = f"paropt index 2 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
@@ -180,7 +182,7 @@ class FileStates:
         return self._read_file(path, os.path.join(self.folder, path))
 
     def _read_link(self, path: str, state: os.stat_result) -> Entry:
-        """Return the entry of a link, with that of its target: its content counts too."""
+        """Return the entry of a link, with that of its target: its content counts too, unless it is the kernel's."""
         full = os.path.join(self.folder, path)
         try:
             target = os.readlink(full)
@@ -193,6 +195,8 @@ class FileStates:
             return (*own, ABSENT)
         if stat.S_ISDIR(end.st_mode):
             return (*own, (0, 0, 0, 0, 0, "d"))
+        if end.st_dev in _list_kernel_devices():
+            return (*own, KERNEL)
         if not stat.S_ISREG(end.st_mode):
             raise UnusableFile(f"{path} leads to something that is neither a file nor a folder")
         entry = self._take_target(f"{path}\0{target}", full, end)
@@ -228,6 +232,17 @@ class FileStates:
             self._racy.add(name)
         else:
             self._racy.discard(name)
+
+
+@cache
+def _list_kernel_devices() -> frozenset[int]:
+    """Return the devices of the file systems in which the kernel shows its own files."""
+    found: set[int] = set()
+    others = {os.stat("/").st_dev}
+    for folder, devices in (("/proc", found), ("/sys", found), ("/dev", found), ("/dev/shm", others)):  # nosec B108
+        with suppress(OSError):
+            devices.add(os.stat(folder).st_dev)
+    return frozenset(found - others)
 
 
 def load_index(path: Path) -> dict[str, Entry]:

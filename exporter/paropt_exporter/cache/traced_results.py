@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import files
-from paropt_exporter.cache.file_states import ABSENT, Entry, FileStates, UnusableFile, get_state
+from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
 from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
@@ -422,6 +422,8 @@ def _is_same(before: object, now: Entry | None) -> bool:
 
 
 def _is_same_target(before: object, now: Entry) -> bool:
+    if now == KERNEL:  # /proc/self is another folder for each process
+        return True
     if before is None or now == ABSENT:
         return before is None and now == ABSENT
     return now[5] == "d" or before == now[:5]
