@@ -74,12 +74,21 @@ def test_walk_leaves_out_caches_and_environments(tmp_path: Path) -> None:
         ".git/HEAD",
         ".paropt/history.db",
         "__pycache__/a.pyc",
+        "node_modules/a/index.js",
         ".mypy_cache/CACHEDIR.TAG",
         ".mypy_cache/a.json",
         "venv/pyvenv.cfg",
         "venv/lib/x.py",
     )
     assert find_names(tmp_path, "**") == ["a.py"]
+
+
+def test_folder_that_a_pattern_names_is_not_left_out(tmp_path: Path) -> None:
+    names = ("a/__pycache__/m.pyc", "b/node_modules/c/index.js", "b/node_modules/d/index.js")
+    write_files(tmp_path, *names)
+    assert find_names(tmp_path, "*/__pycache__", "**/node_modules/**") == [*names]
+    assert find_names(tmp_path, "**/*.js", "!**/node_modules/d/**") == []
+    assert InputPatterns(("*/node_modules",)).could_find(names[1]) and not InputPatterns(("**",)).could_find(names[1])
 
 
 def test_folder_named_without_a_wildcard_is_never_left_out(tmp_path: Path) -> None:

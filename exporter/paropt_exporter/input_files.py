@@ -4,8 +4,8 @@ Patterns are relative to a folder, with slashes. `*`, `?` and `[...]` match with
 dot; `**` matches any number of folders. A pattern whose last part has no wildcard may name a folder, and then means all
 files in it. `!` before a pattern leaves files out, whatever its place in the list. Links to folders are followed.
 
-Folders that a walk finds by itself and that hold no sources are left out, unless a pattern names them without a
-wildcard: `.git`, `.paropt`, `__pycache__`, caches marked by a CACHEDIR.TAG, and virtual environments.
+Folders that hold no sources are left out unless a pattern has their name in it: `.git`, `.paropt`, `__pycache__` and
+`node_modules`. So are caches marked by a CACHEDIR.TAG and virtual environments that a walk finds by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 from msgspec import Struct, field
 
@@ -22,7 +23,7 @@ from paropt_exporter.lazy_patterns import compile_later
 
 ITEM = "{item}"  # in a pattern: the task's item
 ANY_PATH = ("*", "**/*")  # patterns in its place for unknown items
-_SKIPPED = frozenset({".git", ".paropt", "__pycache__"})
+_SKIPPED = frozenset({".git", ".paropt", "__pycache__", "node_modules"})
 _SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
 _WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
@@ -108,7 +109,7 @@ class InputPatterns:
             return False
         places = (("" if root == "." else f"{root}/", root) for root, _ in self._list_roots())
         return any(
-            path == root or (path.startswith(prefix) and _SKIPPED.isdisjoint(path[len(prefix) :].split("/")[:-1]))
+            path == root or (path.startswith(prefix) and self._skipped.isdisjoint(path[len(prefix) :].split("/")[:-1]))
             for prefix, root in places
         )
 
@@ -185,6 +186,12 @@ class InputPatterns:
         others = [pattern for pattern, path in named.items() if path is None]
         return frozenset(filter(None, named.values())), _compile(others), _compile(self._excluding)
 
+    @cached_property
+    def _skipped(self) -> frozenset[str]:
+        """The names of folders that a walk leaves out."""
+        named = {part for path in self.patterns if not path.startswith("!") for part in path.split("/")}
+        return _SKIPPED - named
+
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
 
@@ -245,7 +252,7 @@ class InputPatterns:
                 if included(name) and not excluded(name):
                     found[name] = entry.stat(follow_symlinks=False)
                 continue
-            if depth > 1 and entry.name not in _SKIPPED and not pruned(name):
+            if depth > 1 and entry.name not in self._skipped and not pruned(name):
                 folders.append(entry)
             if entry.is_symlink() and included(name) and not excluded(name):
                 found[name] = entry.stat(follow_symlinks=False)
