@@ -77,6 +77,26 @@ def test_glob_gives_files_below_the_configs_folder_in_order(tmp_path: Path) -> N
     assert [task.item for task in stage.tasks] == ["./-rf.py", "a.py", "b.py", "sub/c.py"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("**/*.js", ("a.js",)),
+        ("*/b/*.js", ()),
+        ("node_modules/**/*.js", ("node_modules/b/b.js",)),
+        ("node_modules/b/*.js", ("node_modules/b/b.js",)),
+        ("**/*.py", ()),
+        ("venv/lib/site-packages/*.py", ("venv/lib/site-packages/c.py",)),
+    ],
+)
+def test_glob_enters_installed_packages_only_if_it_names_them(
+    tmp_path: Path, pattern: str, expected: tuple[str, ...]
+) -> None:
+    for name in ("a.js", "node_modules/b/b.js", "venv/lib/site-packages/c.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_items(Items(glob=pattern), cwd=tmp_path, env={}) == expected
+
+
 def test_glob_starts_in_the_stages_folder(tmp_path: Path) -> None:
     (tmp_path / "sub/tests").mkdir(parents=True)
     (tmp_path / "sub/tests/test_a.py").touch()

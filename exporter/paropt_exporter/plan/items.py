@@ -28,11 +28,13 @@ COMMAND_SECONDS = 60.0  # longer work belongs into a stage
 MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths take
 _CHUNK_BYTES = 1 << 16
 MOST_ITEMS = 100_000
-# Prints the matches of a glob, each with a NUL at its end, up to a count.
+_PACKAGES = frozenset({"node_modules", "site-packages"})  # folders of other projects' files
+# Prints the matches of a glob that have no part of some names, each with a NUL at its end, up to a count.
 _WALK = """
 import glob, itertools, os, sys
-pattern, root, most = sys.argv[1:]
-for name in itertools.islice(glob.iglob(pattern, root_dir=root, recursive=True), int(most)):
+pattern, root, most, *packages = sys.argv[1:]
+found = (name for name in glob.iglob(pattern, root_dir=root, recursive=True) if not {*packages} & {*name.split("/")})
+for name in itertools.islice(found, int(most)):
     sys.stdout.buffer.write(os.fsencode(name) + b"\\0")
 """
 
@@ -72,14 +74,16 @@ def describe_no_items(items: Items) -> str:
 
 
 def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
-    """Return the matches. A separate process, which can be killed, searches more than one folder.
+    """Return the matches, without those in folders of installed packages unless the pattern names one.
 
-    It may walk a whole disk, or follow links that lead to each other.
+    A separate process, which can be killed, searches more than one folder: it may walk a whole disk, or follow links
+    that lead to each other.
     """
     import glob
 
     if glob.has_magic(os.path.dirname(pattern)):  # noqa: PTH120 -- a pattern
-        walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1))
+        packages = _PACKAGES.difference(pattern.split("/"))
+        walk = (sys.executable, "-I", "-S", "-c", _WALK, pattern, str(root), str(MOST_ITEMS + 1), *packages)
         printed = _capture_output(
             walk, cwd=root, env={}, what=f"the glob {_shorten(pattern)}", limit_seconds=limit_seconds
         )
