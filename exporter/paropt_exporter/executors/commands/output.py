@@ -149,12 +149,7 @@ class Capture:
             sink.close(self._join_chunks)
         if self._file is not None and self._pending:
             self._write_file(len(self._pending))
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError as error:
-                self._give_up(error)
+        self._close_file()
 
     def _join_chunks(self) -> bytes:
         return b"".join(self._chunks)
@@ -184,7 +179,15 @@ class Capture:
         except OSError as error:
             self._give_up(error)
             self._pending.clear()
-            self.close()
+            self._close_file()
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         if not self.file_error:
