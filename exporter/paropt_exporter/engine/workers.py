@@ -439,7 +439,8 @@ class PoolWorkers:
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)
         root = str(self._plan.root) if self._plan else ""
-        before = pool.statistics().cpu_seconds
+        # Not of processes: their statistics take a walk over /proc, and a call in one has no lock to wait for.
+        before = pool.statistics().cpu_seconds if isinstance(pool, ThreadPool) else 0.0
         stopped = TaskStopped(f"{label} was stopped")
         whole = self._make_temporary_path(".out") if self._logs is not None else None
         arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)
