@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from paropt_exporter.errors import describe, to_one_line
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster import agent, transfers
 from paropt_exporter.executors.cluster.messages import RemoteFile, TaskReply
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
-from paropt_exporter.executors.cluster.work_items import LocalFiles
 from paropt_exporter.executors.cluster.workers import RemoteWorker
 from paropt_exporter.executors.commands.output import RAW_BYTES, append
 from paropt_exporter.files import find_cache_folder
@@ -132,20 +132,27 @@ class Uploads:
 
 
 async def fetch_files(
-    client: Any, address: str, files: LocalFiles, reply: TaskReply, *, root: Path, wants_outputs: bool, max_bytes: int
+    client: Any,
+    address: str,
+    options: RemoteTaskOptions,
+    reply: TaskReply,
+    *,
+    root: Path,
+    wants_outputs: bool,
+    max_bytes: int,
 ) -> None:
     """Fetch all files of a reply. Raises OSError, also for an output outside `root`, or for more than `max_bytes`."""
     fetched: list[str] = []
     download = _Download(client, address, max_bytes)
     if wants_outputs:
         for output in reply.outputs:
-            path = choose_destination(root, output.name, files.outputs)
+            path = choose_destination(root, output.name, options.outputs)
             await _write_file(download, output, path)
-    if reply.report is not None and files.report is not None:
-        await _write_file(download, reply.report, files.report)
+    if reply.report is not None and options.report is not None:
+        await _write_file(download, reply.report, options.report)
         fetched += [reply.report.path] if reply.report.content is None else []
     if reply.output is not None:
-        await _write_output(download, reply.output, files)
+        await _write_output(download, reply.output, options)
         fetched += [reply.output.path] if reply.output.content is None else []
     if fetched:
         await transfers.call_worker(client, address, transfers.remove_files, tuple(fetched))
@@ -197,10 +204,10 @@ async def _write_file(download: _Download, file: RemoteFile, path: Path) -> None
         raise
 
 
-async def _write_output(download: _Download, file: RemoteFile, files: LocalFiles) -> None:
+async def _write_output(download: _Download, file: RemoteFile, options: RemoteTaskOptions) -> None:
     """Append the whole output of a task to its stage's file, and hand it to the task logs."""
-    tail, sink = b"", files.open_sink() if files.open_sink is not None else None
-    appended = files.output_file.open() if files.output_file is not None else None
+    tail, sink = b"", options.open_sink() if options.open_sink is not None else None
+    appended = options.output_file.open() if options.output_file is not None else None
     try:
         async for piece in download.read(file):
             if appended is not None:
