@@ -274,9 +274,9 @@ class FakePool:
                     action.item.future.start_running(self.now)
                     yield False
                     if self.scheduler.withdraw(action.item):
-                        self.scheduler.settle_unbegun(stopped=False)
+                        self.scheduler.count_unbegun(failed=False)
             elif isinstance(action, Fail):
-                self.scheduler.settle_unbegun(stopped=action.item.future.force_exception(action.error))
+                self.scheduler.count_unbegun(failed=action.item.future.force_exception(action.error))
 
     # Processes
 

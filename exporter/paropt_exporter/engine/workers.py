@@ -180,9 +180,9 @@ class PoolWorkers:
         self._router = self._get_router(plan) if self._targets else None
         with self._lock:
             self._uses.clear()
-        if {THREADS, PROCESSES} & set(get_pool_names(plan)):
+        if {THREADS, PROCESSES} & set(self._names):
             self._start_supervisor()
-        needed = [name for name in get_pool_names(plan) if name in self._pools or not self._is_optional(name)]
+        needed = [name for name in self._names if name in self._pools or not self._is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
             for name in missing:

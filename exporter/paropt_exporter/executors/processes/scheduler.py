@@ -513,13 +513,13 @@ class Scheduler:
         worker.stopping = future
         return True, [Kill(worker.pid, grace_seconds)]
 
-    def settle_unsubmitted(self) -> None:
+    def count_unsubmitted(self) -> None:
         """Count a task that failed before it was queued."""
         self._counters.exited.failed += 1
 
-    def settle_unbegun(self, *, stopped: bool) -> None:
-        """Count a task that ended before it was begun: `stopped` with an error, or cancelled."""
-        if stopped:
+    def count_unbegun(self, *, failed: bool) -> None:
+        """Count a task that ended before it was begun: it `failed`, or was cancelled or stopped."""
+        if failed:
             self._counters.exited.errors += 1
         else:
             self._counters.exited.cancelled += 1
