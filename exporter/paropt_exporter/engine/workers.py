@@ -24,7 +24,7 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
-from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
+from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
@@ -394,18 +394,11 @@ class PoolWorkers:
 
     def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
         """Move the output of a call that printed much into the logs; of less, its record has everything."""
-        sink = None
-        tail = b""
         with suppress(OSError), path.open("rb") as file:  # there is no file if the call printed little
-            while chunk := file.read(_OUTPUT_CHUNK_BYTES):
-                sink = sink or self._open_sink(stage, task, label, number)
-                if sink is None:
-                    break
-                sink.write(chunk)
-                tail = (tail + chunk)[-RAW_BYTES:]
-        if sink is not None:
-            sink.close(lambda: tail)
-            path.unlink(missing_ok=True)
+            with Capture(sink=self._open_sink(stage, task, label, number)) as capture:
+                while chunk := file.read(_OUTPUT_CHUNK_BYTES):
+                    capture.write(chunk)
+            path.unlink()
 
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""

@@ -699,7 +699,7 @@ class Coordinator:
             await file_sync.fetch_files(
                 self._client,
                 worker.address,
-                item.options,
+                item,
                 reply,
                 root=self._settings.root,
                 wants_outputs=self._uploads is not None,

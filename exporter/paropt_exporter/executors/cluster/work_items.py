@@ -35,6 +35,7 @@ class WorkItem(Struct, eq=False):
     options: RemoteTaskOptions
     queued_seconds: float = 0.0
     sent_seconds: float = 0.0
+    lacks_output_file: bool = False  # it could not be written here
     worker: RemoteWorker | None = None
     usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
 
@@ -107,7 +108,8 @@ def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:
             extra={"task": item.task.label, "worker": outcome.measurement.worker},
         )
         return None
-    return None if item.options.output_file is None else str(item.options.output_file.path)
+    file = item.options.output_file
+    return None if file is None or item.lacks_output_file else str(file.path)
 
 
 def classify_reply(reply: TaskReply) -> str:

@@ -52,7 +52,7 @@ class OutputFile:
         self._emptied = False
 
     def open(self) -> io.RawIOBase:
-        """Open the file for `append`, with its folders; raises OSError, also for a pipe without a reader."""
+        """Open the file to append to it, with its folders; raises OSError, also for a pipe without a reader."""
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -61,7 +61,7 @@ class OutputFile:
         return os.fdopen(descriptor, "ab", buffering=0)
 
 
-def append(file: io.RawIOBase, content: bytes) -> None:
+def _append(file: io.RawIOBase, content: bytes) -> None:
     """Write to an open output file. Raises OSError, also if the reader of a pipe in its place stalls."""
     rest = memoryview(content)
     while rest:  # an unbuffered file may write only a part
@@ -175,7 +175,7 @@ class Capture:
         del self._pending[:count]
         try:
             if self._file is not None:
-                append(self._file, piece)
+                _append(self._file, piece)
         except OSError as error:
             self._give_up(error)
             self._pending.clear()
