@@ -360,7 +360,9 @@ class FakePool:
             assert future.done(), (scheduler, future)
             begun = self.begun[id(future)]
             assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
-            assert future.cancelled() or future.exception(0) or begun == 1, future
+            error = None if future.cancelled() else future.exception(0)
+            assert future.cancelled() or error or begun == 1, future
+            assert begun == 1 or not isinstance(error, WorkerDied), f"lost before it was begun: {future}"
             assert self.settled[id(future)] == (id(future) in self.watched), future
         if scheduler.closed:
             assert not scheduler.workers, scheduler
