@@ -110,10 +110,10 @@ def test_rejection_is_logged_at_its_begin_and_end(caplog: pytest.LogCaptureFixtu
 
 
 OWN = {
-    "matches": 1.0, "sampled": NOW - 5.0, "scrapes": 4.0, "epochs": 1.0, "size": 4.0, "depth": 6.0, "oldest": 2.0,
-    "arrivals": 3.0, "completions": 3.0, "busy": 4.0, "slots": 4.0, "cpu": 0.5, "delay": 0.1,
+    "matches": 1.0, "sampled": NOW - 5.0, "scrapes": 4.0, "epochs": 1.0, "size": 4.0, "depth": 6.0, "completions": 3.0,
+    "busy": 4.0, "cpu": 0.5, "delay": 0.1,
 }  # fmt: skip
-TWIN = Rates(arrivals=3.0, completions=3.0, busy=4.0, slots=4.0, cpu=0.5, delay=0.1)
+TWIN = Rates(completions=3.0, busy=4.0)
 POOL = PoolStatistics(
     name="commands", target=4, live=4, busy=4, idle=0, starting=0, draining=0, queued=0,
     oldest_queued_age_seconds=0.0, submitted=0, busy_seconds=0.0, slot_seconds=0.0, cpu_seconds=0.0,

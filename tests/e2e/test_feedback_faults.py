@@ -94,9 +94,7 @@ class Lane:
 
 def healthy(load: float) -> Reply:
     """Answer with a load, and with the pools' values of an idle lane of size three."""
-    own = {
-        **dict.fromkeys(OWN_SIGNALS, 0.0), "matches": 1.0, "scrapes": 8.0, "epochs": 1.0, "size": 3.0, "slots": 3.0,
-    }  # fmt: skip
+    own = {**dict.fromkeys(OWN_SIGNALS, 0.0), "matches": 1.0, "scrapes": 8.0, "epochs": 1.0, "size": 3.0}
 
     def reply(connection: object, asked: Asked) -> None:
         now = time.time()

@@ -38,6 +38,10 @@ CALLS = """
     def returns(): pass
     def exits(): os._exit(7)
     def dies(): os.kill(os.getpid(), signal.SIGKILL)
+    def prints():
+        while True:
+            print("still printing")
+
     def hangs():
         pathlib.Path("hanging").write_text(str(os.getpid()))
         time.sleep(60)
@@ -143,6 +147,15 @@ def test_call_in_a_thread_is_abandoned_and_named_at_its_time_limit(tmp_path: Pat
     assert ended.returncode == 1
     assert projects.stages(projects.runs(tmp_path)[-1]) == {"hanging": ("timeout", "timed out after 0.3 s")}
     assert "left     hanging still runs in its thread" in ended.stdout
+
+
+def test_abandoned_call_that_prints_changes_neither_the_exit_code_nor_the_output(tmp_path: Path) -> None:
+    """It printed to the terminal after the summary, and the interpreter aborted at its end: exit code 134."""
+    projects.write(tmp_path, 'name: printing, call: "calls:prints", timeout: 0.3', calls=CALLS)
+    ended = run(tmp_path, "--once", "--strategy", "thread", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "left     printing still runs in its thread" in ended.stdout
+    assert "still printing" not in ended.stdout + ended.stderr
 
 
 def test_call_in_a_process_is_killed_at_its_time_limit(tmp_path: Path) -> None:

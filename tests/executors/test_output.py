@@ -169,10 +169,13 @@ def test_error_of_an_output_file_is_noted_and_output_kept(tmp_path: Path) -> Non
 
 
 def test_full_disk_is_noted_once_and_output_kept() -> None:
-    with Capture(OutputFile(Path("/dev/full"))) as capture:
+    """The sink was closed at the error: `log` showed no output of a stage with a `file`."""
+    sink = Chunks()
+    with Capture(OutputFile(Path("/dev/full")), sink) as capture:
         capture.write(b"one ")
         capture.write(b"two")
     assert capture.text() == "one two"
+    assert sink.chunks == [b"one ", b"two"]
     assert capture.file_error == "cannot write the output to /dev/full: No space left on device"
 
 

@@ -235,6 +235,19 @@ def test_worker_that_dies_before_the_recovery_of_an_interrupted_submit_loses_no_
     assert pool.items[0].future.exception(0) is None
 
 
+def test_tasks_of_an_interrupted_submit_are_not_taken_for_claimed_ones() -> None:
+    """Two tasks that were not begun passed for begun: a stop of one killed the worker, and the other was lost."""
+    pool = FakePool(1, prefetch_tasks=2)
+    pool.settle_down()
+    submit(pool, 4)
+    pool.run(pool.submit(interrupted="early"))
+    pool.run(pool.stop(pool.items[1]))
+    assert isinstance(pool.items[1].future.exception(0), TaskStopped)
+    assert not pool.process_of().ended
+    pool.settle_down()
+    pool.check()
+
+
 def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     pool = ready_pool(1)
     submit(pool, 1)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool, ThreadPool
-from paropt_exporter.executors.child_processes import format_names
+from paropt_exporter.executors.child_processes import Termination, format_names
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from support.command_scripts import make_fifo, read_fifo, told_pids, wait_until_gone, write_fifo
 from support.pool_tasks import HANG_SECONDS, eventually
@@ -135,6 +137,18 @@ def test_stopped_call_is_killed_at_once_while_the_system_refuses_threads(
             bench.future.result(HANG_SECONDS)
         assert wait_until_gone(pids) == []
     bench.pool.shutdown()
+
+
+def test_left_process_that_ignores_sigterm_is_killed_after_the_grace() -> None:
+    """The wait for its end raised a TypeError, which became the result of a call that had succeeded."""
+    script = "trap '' TERM; echo; while :; do sleep 600; done"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        termination = Termination(lambda: [process.pid])
+        termination.stop(0.0, monotonic())
+        termination.wait()
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_many_process_names_fit_in_one_line() -> None:

@@ -274,9 +274,9 @@ class FakePool:
                     action.item.future.start_running(self.now)
                     yield False
                     if self.scheduler.withdraw(action.item):
-                        self.scheduler.settle_unbegun(stopped=False)
+                        self.scheduler.count_unbegun(failed=False)
             elif isinstance(action, Fail):
-                self.scheduler.settle_unbegun(stopped=action.item.future.force_exception(action.error))
+                self.scheduler.count_unbegun(failed=action.item.future.force_exception(action.error))
 
     # Processes
 
@@ -360,7 +360,9 @@ class FakePool:
             assert future.done(), (scheduler, future)
             begun = self.begun[id(future)]
             assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
-            assert future.cancelled() or future.exception(0) or begun == 1, future
+            error = None if future.cancelled() else future.exception(0)
+            assert future.cancelled() or error or begun == 1, future
+            assert begun == 1 or not isinstance(error, WorkerDied), f"lost before it was begun: {future}"
             assert self.settled[id(future)] == (id(future) in self.watched), future
         if scheduler.closed:
             assert not scheduler.workers, scheduler

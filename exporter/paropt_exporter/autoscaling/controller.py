@@ -580,7 +580,6 @@ def _sample_counts(counts: StageCounts, now: float) -> CounterSample:
         submitted=0.0,
         finished=counts.ended,
         busy=counts.busy_seconds,
-        slots=0.0,
         cpu=0.0,
         delay=counts.delay_seconds,
     )

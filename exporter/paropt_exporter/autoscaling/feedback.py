@@ -49,10 +49,7 @@ SIGNAL = "signal"  # the label that distinguishes the parts of one answer
 PAST = "7d"
 _SAME_SECONDS = "0.00002"
 _SAME_POOL = "on (job, instance, pool)"
-OWN_SIGNALS = (
-    "matches", "sampled", "scrapes", "epochs", "size", "depth", "oldest", "arrivals", "completions", "busy", "slots",
-    "cpu", "delay",
-)  # fmt: skip
+OWN_SIGNALS = ("matches", "sampled", "scrapes", "epochs", "size", "depth", "completions", "busy", "cpu", "delay")
 LocalRates = Callable[[float, float], Rates | None]  # the rates between two moments by our own counters
 
 
@@ -366,11 +363,8 @@ def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, wi
         "epochs": f"max(changes({epochs}) {mine}) + 1",
         "size": last(families.POOL_SIZE),
         "depth": last(families.POOL_QUEUE_DEPTH),
-        "oldest": last(families.POOL_OLDEST_AGE),
-        "arrivals": flow(families.POOL_SUBMITTED),
         "completions": flow(families.POOL_FINISHED),
         "busy": flow(families.POOL_BUSY),
-        "slots": flow(families.POOL_SLOT),
         "cpu": flow(families.POOL_CPU),
         "delay": flow(families.POOL_RUN_DELAY),
     }

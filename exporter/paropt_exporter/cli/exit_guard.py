@@ -63,7 +63,8 @@ def end_process(code: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # another signal would only change the exit code
     ExitGuard(code).__enter__()  # for the rest of the process
-    if not _list_remaining_threads():
+    is_abandoned = _has_abandoned_call()
+    if not _list_remaining_threads() and not is_abandoned:
         if not _has_run_call():  # all handlers are ours, and nothing is left for the interpreter's slow end
             _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
             _exit(code)
@@ -72,10 +73,11 @@ def end_process(code: int) -> None:
     # Like the interpreter, but with a limit: executors stop idle threads, then wait for busy ones.
     _run_with_limit(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
     left = _list_remaining_threads()
-    if not left:
+    if left:
+        names = ", ".join(f"thread {thread.name}" for thread in left)
+        LineStream(sys.stderr).write_line(f"{PROGRAM}: still running, ended with the exporter: {names}")
+    elif not is_abandoned:
         return
-    names = ", ".join(f"thread {thread.name}" for thread in left)
-    LineStream(sys.stderr).write_line(f"{PROGRAM}: still running, ended with the exporter: {names}")
     _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
     _exit(code)
 
@@ -98,6 +100,12 @@ def _limit_handlers(code: int) -> None:
 def _has_run_call() -> bool:
     """Return whether code of the user may have run in this process."""
     return "paropt_exporter.executors.calls" in sys.modules
+
+
+def _has_abandoned_call() -> bool:
+    """Return whether a call still runs, in a daemon thread: the interpreter would abort if it prints at the end."""
+    calls = sys.modules.get("paropt_exporter.executors.calls")
+    return calls is not None and bool(calls.restore_capture())
 
 
 def _list_remaining_threads() -> list[threading.Thread]:

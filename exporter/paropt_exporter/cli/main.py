@@ -50,13 +50,13 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     if given == ["--version"]:
         with suppress(OSError):  # the line is still in the buffer, and the flush reports the error
             print(format_version())  # without the parser: build scripts call this often
-        return _flush_output(0)
+        return _flush_output(ours[0], 0)
     try:
         flags = _parse_flags(given)
     except SystemExit as ended:  # argparse has printed its help or a usage error
-        raise SystemExit(_flush_output(int(ended.code or 0))) from None
+        raise SystemExit(_flush_output(ours[0], int(ended.code or 0))) from None
     except OSError as error:  # argparse of some Python versions passes on an error of its help
-        if code := _flush_output(0, error):
+        if code := _flush_output(ours[0], 0, error):
             raise SystemExit(code) from None
         raise
     return _run_guarded(flags, ours)
@@ -82,18 +82,18 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         try:
             code = _dispatch(flags)
         finally:
-            sys.stdout, sys.stderr = ours  # a call may have replaced them, even by None
-        return _flush_output(code)
+            _restore_streams(ours)
+        return _flush_output(ours[0], code)
     except ParoptError as error:
         streams.print_message(
             "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
         )
         return error.exit_code
     except BrokenPipeError:
-        streams.discard_output(sys.stdout)
+        streams.discard_output(ours[0])
         return EXIT_BROKEN_PIPE
     except Exception as error:  # the boundary: a bug of ours is one line, or a traceback at level debug
-        if isinstance(error, OSError) and (code := _flush_output(0, error)):
+        if isinstance(error, OSError) and (code := _flush_output(ours[0], 0, error)):
             return code
         if flags.log_level == "debug":
             raise
@@ -106,6 +106,13 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
         )
         return EXIT_INTERNAL
+
+
+def _restore_streams(ours: tuple[TextIO, TextIO]) -> None:
+    """Put our streams back: a call may have replaced them, even by None. Abandoned calls keep printing elsewhere."""
+    calls = sys.modules.get("paropt_exporter.executors.calls")
+    if calls is None or not calls.restore_capture():
+        sys.stdout, sys.stderr = ours
 
 
 def _dispatch(flags: Flags) -> int:
@@ -155,23 +162,23 @@ def _require_current_folder() -> None:
         raise UsageError("the current folder no longer exists: change to another one") from None
 
 
-def _flush_output(code: int, raised: OSError | None = None) -> int:
+def _flush_output(stdout: TextIO, code: int, raised: OSError | None = None) -> int:
     """Flush standard output, and return the exit code, or another one if that fails or a write to it has `raised`."""
     from paropt_exporter.cli import streams
 
     try:
-        if raised is not None and streams.is_write_error(raised, sys.stdout):  # of more than the buffer holds
+        if raised is not None and streams.is_write_error(raised, stdout):  # of more than the buffer holds
             raise raised
-        sys.stdout.flush()
+        stdout.flush()
     except BrokenPipeError:
         from paropt_exporter.errors import EXIT_BROKEN_PIPE
 
-        streams.discard_output(sys.stdout)
+        streams.discard_output(stdout)
         return EXIT_BROKEN_PIPE
     except OSError as error:
         from paropt_exporter.errors import EXIT_INTERNAL
 
-        streams.discard_output(sys.stdout)
+        streams.discard_output(stdout)
         streams.print_message(f"{PROGRAM}: cannot write to standard output: {error.strerror}")
         return EXIT_INTERNAL
     return code

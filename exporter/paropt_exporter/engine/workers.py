@@ -24,7 +24,7 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
-from paropt_exporter.executors.commands.output import RAW_BYTES, OutputFile, OutputSink
+from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
@@ -180,9 +180,9 @@ class PoolWorkers:
         self._router = self._get_router(plan) if self._targets else None
         with self._lock:
             self._uses.clear()
-        if {THREADS, PROCESSES} & set(get_pool_names(plan)):
+        if {THREADS, PROCESSES} & set(self._names):
             self._start_supervisor()
-        needed = [name for name in get_pool_names(plan) if name in self._pools or not self._is_optional(name)]
+        needed = [name for name in self._names if name in self._pools or not self._is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
             for name in missing:
@@ -394,18 +394,11 @@ class PoolWorkers:
 
     def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
         """Move the output of a call that printed much into the logs; of less, its record has everything."""
-        sink = None
-        tail = b""
         with suppress(OSError), path.open("rb") as file:  # there is no file if the call printed little
-            while chunk := file.read(_OUTPUT_CHUNK_BYTES):
-                sink = sink or self._open_sink(stage, task, label, number)
-                if sink is None:
-                    break
-                sink.write(chunk)
-                tail = (tail + chunk)[-RAW_BYTES:]
-        if sink is not None:
-            sink.close(lambda: tail)
-            path.unlink(missing_ok=True)
+            with Capture(sink=self._open_sink(stage, task, label, number)) as capture:
+                while chunk := file.read(_OUTPUT_CHUNK_BYTES):
+                    capture.write(chunk)
+            path.unlink()
 
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
@@ -439,7 +432,8 @@ class PoolWorkers:
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)
         root = str(self._plan.root) if self._plan else ""
-        before = pool.statistics().cpu_seconds
+        # Not of processes: their statistics take a walk over /proc, and a call in one has no lock to wait for.
+        before = pool.statistics().cpu_seconds if isinstance(pool, ThreadPool) else 0.0
         stopped = TaskStopped(f"{label} was stopped")
         whole = self._make_temporary_path(".out") if self._logs is not None else None
         arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)

@@ -77,6 +77,11 @@ class RemoteTaskOptions(Struct, frozen=True, kw_only=True):
     open_sink: Callable[[], OutputSink | None] | None = None
     report: Path | None = None
 
+    @property
+    def keeps_output(self) -> bool:
+        """Whether the whole output comes back."""
+        return self.output_file is not None or self.open_sink is not None
+
 
 class WorkerPool(Protocol):
     """A pool of workers whose size changes while tasks run. Every method may be called from any thread."""

@@ -310,8 +310,19 @@ class _StreamCapture:
                 sys.stderr = err.real if sys.stderr in (err, None) else sys.stderr
                 self._streams = None
 
+    def restore(self) -> bool:
+        with self._lock:
+            if self._streams is not None:
+                sys.stdout, sys.stderr = self._streams
+            return self._streams is not None
+
 
 _capture = _StreamCapture()  # module state, since sys.stdout belongs to the process
+
+
+def restore_capture() -> bool:
+    """Let abandoned calls print to their own output, whatever the streams are by now; return whether there are any."""
+    return _capture.restore()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, 
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes
 _MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
 _MAX_NAMES = 10  # in one line
-_POLL_SECONDS = 0.1  # between two scans of /proc for new processes
+_POLL_SECONDS = 0.1  # between two scans of /proc for new processes, and the delay of a signal
 
 
 class Termination:
@@ -61,7 +61,7 @@ class Termination:
     def wait(self) -> None:
         """Return when all have exited, or some time after SIGKILL at the latest."""
         while (alive := self.advance(now := monotonic())) and now < self.kill_at + _MAX_KILL_SECONDS:
-            wait_for_exit(alive, min(_POLL_SECONDS, *(at - now for at in (self.term_at, self.kill_at) if at > now)))
+            wait_for_exit(alive, _POLL_SECONDS)
 
     def _discover(self) -> None:
         waiting = [*self._known, *self._roots()]

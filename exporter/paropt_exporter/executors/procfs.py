@@ -118,6 +118,15 @@ def list_children(process: int | str) -> set[int]:
     return set(map(int, list_child_pids(process)))
 
 
+def has_children() -> bool:
+    """Return whether this process has a child, alive or not reaped yet."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _read_children(process: int | str, thread: int | str) -> list[str]:
     return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
 

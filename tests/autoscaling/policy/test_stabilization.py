@@ -75,11 +75,9 @@ def test_moved_bounds_move_the_size_at_once() -> None:
     assert (down.size, down.action, down.reason) == (40, "down", "bounds")
 
 
-def test_hold_reason_holds_unless_an_sla_is_at_risk() -> None:
+def test_hold_reason_holds_the_size() -> None:
     wanted = WantedSize(size=20, reason="demand", hold_reason="saturated")
     assert decide_size(0.0, 10, wanted, LIMITS, ScalingHistory()).reason == "saturated"
-    rescue = WantedSize(size=20, reason="rescue", hold_reason="saturated", rescue=True)
-    assert decide_size(0.0, 10, rescue, LIMITS, ScalingHistory()).size == 20
 
 
 def test_spent_reversals_stop_shrinking_but_not_growth() -> None:

@@ -48,11 +48,11 @@ def test_free_memory_counts_for_each_host_and_is_never_summed() -> None:
 
 
 def test_promised_memory_is_taken_until_it_is_used() -> None:
-    worker = build_worker("a", threads=4, memory_bytes=4 * GIB)
-    item = add_item(worker, memory_bytes=3 * GIB)
-    assert choose_worker([worker], slots=1, memory_bytes=2 * GIB) is None
-    item.memory_bytes = 1 * GIB
-    assert choose_worker([worker], slots=1, memory_bytes=2 * GIB) is worker
+    unused, used = (build_worker(name, threads=4, memory_bytes=4 * GIB) for name in "ab")
+    add_item(unused, memory_bytes=3 * GIB)
+    add_item(used, memory_bytes=3 * GIB, used_bytes=2 * GIB)
+    assert choose_worker([unused], slots=1, memory_bytes=2 * GIB) is None
+    assert choose_worker([used], slots=1, memory_bytes=2 * GIB) is used
 
 
 def test_task_that_fits_nowhere_runs_alone_on_a_host() -> None:

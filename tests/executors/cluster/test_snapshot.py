@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -201,6 +202,22 @@ def test_two_sessions_on_a_host_have_copies_of_their_own(tmp_path: Path) -> None
     assert later.files == first.files  # with the files that it has
     later.close()
     other.close()
+
+
+def test_workers_of_a_host_that_start_at_once_share_a_copy(tmp_path: Path) -> None:
+    """The second one often took another copy, which never received the files."""
+    started = threading.Barrier(2)
+
+    def open_tree(session: str) -> HostTree:
+        started.wait()
+        return HostTree(tmp_path, "p", session)
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(20):
+            trees = [*pool.map(open_tree, [f"session {number}"] * 2)]
+            assert trees[0].files == trees[1].files
+            for tree in trees:
+                tree.close()
 
 
 def test_exporters_at_the_same_time_have_repositories_of_their_own(project: Path, tmp_path: Path) -> None:

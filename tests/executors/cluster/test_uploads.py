@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,20 @@ def test_whole_output_reaches_the_file_of_the_stage(pool: ClusterPool, project: 
     outcome = pool.submit_commands("t", [["seq", "1", "200000"]], options=options).result(WAIT_SECONDS)
     assert outcome.output_path == str(project / "out.txt")
     assert (project / "out.txt").read_text() == "".join(f"{number}\n" for number in range(1, 200_001))
+
+
+def test_full_disk_for_the_file_of_the_stage_costs_no_task(
+    pool: ClusterPool, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for a local command. The task failed, and its log lacked the output."""
+    pool.begin_run(())
+    chunks: list[bytes] = []
+    sink = SimpleNamespace(write=chunks.append, close=lambda _: None)
+    options = RemoteTaskOptions(output_file=OutputFile(Path("/dev/full")), open_sink=lambda: sink)
+    outcome = pool.submit_commands("t", [["echo", "hello"]], options=options).result(WAIT_SECONDS)
+    assert (outcome.result, outcome.output_path) == (Result.SUCCESS, None)
+    assert b"".join(chunks) == b"hello\n"
+    assert "cannot write the output to /dev/full: No space left on device" in caplog.messages
 
 
 def test_report_of_a_runner_comes_back(pool: ClusterPool, project: Path) -> None:

@@ -41,7 +41,7 @@ class WantedSize(Struct, frozen=True, kw_only=True):
 
     `keep`: a size that is kept, though not asked for. `exact`: a count, not an estimate: the smallest difference is
     worth a move, the largest is one step, and following tasks that come and go is not flapping. `late`: tasks wait for
-    too long, and one more worker is worth a move. `rescue`: an SLA is at risk, and no reason holds the size.
+    too long, and one more worker is worth a move.
     """
 
     size: int
@@ -50,7 +50,6 @@ class WantedSize(Struct, frozen=True, kw_only=True):
     hold_reason: str = ""
     exact: bool = False
     late: bool = False
-    rescue: bool = False
 
 
 class ScalingHistory(Struct, frozen=True, kw_only=True):
@@ -112,9 +111,9 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
 def _grow(
     now: float, size: int, bounded: int, reason: str, wanted: WantedSize, history: ScalingHistory
 ) -> SizeDecision:
-    if wanted.hold_reason and not wanted.rescue:
+    if wanted.hold_reason:
         return SizeDecision(size=size, action="hold", reason=wanted.hold_reason, history=history)
-    if is_within_tolerance(size, bounded) and not (wanted.exact or wanted.late or wanted.rescue):
+    if is_within_tolerance(size, bounded) and not (wanted.exact or wanted.late):
         return SizeDecision(size=size, action="hold", reason="deadband", history=history)
     # Cores and memory limit the move; demand causes it.
     return _move(now, size, bounded, "demand" if reason in ("cpu_limit", "memory_limit") else reason, history, wanted)

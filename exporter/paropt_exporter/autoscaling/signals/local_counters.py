@@ -30,7 +30,6 @@ class CounterSample(Struct, frozen=True, kw_only=True):
     submitted: float
     finished: float
     busy: float
-    slots: float
     cpu: float
     delay: float
     queued: int = 0
@@ -38,14 +37,10 @@ class CounterSample(Struct, frozen=True, kw_only=True):
 
 
 class Rates(Struct, frozen=True, kw_only=True):
-    """Means per second over a window; `busy` is the mean number of busy workers, `slots` of live ones."""
+    """Means over a window: tasks that end per second, and busy workers."""
 
-    arrivals: float
     completions: float
     busy: float
-    slots: float
-    cpu: float
-    delay: float
 
 
 def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
@@ -55,7 +50,6 @@ def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
         submitted=pool.submitted,
         finished=sum(pool.finished.values()),
         busy=pool.busy_seconds,
-        slots=pool.slot_seconds,
         cpu=pool.cpu_seconds,
         delay=pool.run_delay_seconds,
         queued=pool.queued,
@@ -144,15 +138,8 @@ class CounterHistory:
         """Return the rates between two moments, interpolated; None if no samples span them."""
         if not self._counts or begin < self._moments[0] or end > self._moments[-1] or end <= begin:
             return None
-        first, last, seconds = self._interpolate(begin), self._interpolate(end), end - begin
-        return Rates(
-            arrivals=(last.submitted - first.submitted) / seconds,
-            completions=(last.finished - first.finished) / seconds,
-            busy=(last.busy - first.busy) / seconds,
-            slots=(last.slots - first.slots) / seconds,
-            cpu=(last.cpu - first.cpu) / seconds,
-            delay=(last.delay - first.delay) / seconds,
-        )
+        (ended, busy), (ended_before, busy_before) = self._interpolate(end), self._interpolate(begin)
+        return Rates(completions=(ended - ended_before) / (end - begin), busy=(busy - busy_before) / (end - begin))
 
     def _detect_change(self) -> None:
         moments, submitted = self._moments, self._submitted
@@ -197,22 +184,16 @@ class CounterHistory:
         """Return the first sample at or after a moment."""
         return self._counts[min(bisect_left(self._moments, moment), len(self._counts) - 1)]
 
-    def _interpolate(self, moment: float) -> CounterSample:
+    def _interpolate(self, moment: float) -> tuple[float, float]:
+        """Return the ended tasks and the busy seconds up to a moment."""
         place = bisect_left(self._moments, moment)
         after = self._counts[place]
         if place == 0 or after.moment == moment:
-            return after
+            return after.finished, after.busy
         before = self._counts[place - 1]
         part = (moment - before.moment) / (after.moment - before.moment)
-        return CounterSample(
-            moment=moment,
-            submitted=before.submitted + part * (after.submitted - before.submitted),
-            finished=before.finished + part * (after.finished - before.finished),
-            busy=before.busy + part * (after.busy - before.busy),
-            slots=before.slots + part * (after.slots - before.slots),
-            cpu=before.cpu + part * (after.cpu - before.cpu),
-            delay=before.delay + part * (after.delay - before.delay),
-        )
+        ended, busy = after.finished - before.finished, after.busy - before.busy
+        return before.finished + part * ended, before.busy + part * busy
 
 
 def _compute_service_seconds(first: CounterSample, last: CounterSample) -> float:

@@ -393,15 +393,18 @@ class AdaptiveScheduler:
         facts = {"function": key, "err": str(error)}
         with self.lock:
             self._move_to_threads(task.future)
-            first = not unknown and key not in self._fallbacks
-            if first:
-                self._fallbacks[key] = ThreadFallback(key, str(error), 0)
-        if first:
+        if unknown:
+            log.info("a function stays in threads", extra=facts)
+        elif self._add_fallback(key, error):
             # The message has name and reason, since scripts that configure no logging see only the message.
             reason = describe(error.__cause__ or error)
             log.warning("%s can't be sent to a process, so its tasks run in threads: %s", key, reason, extra=facts)
-        elif unknown:
-            log.info("a function stays in threads", extra=facts)
+
+    def _add_fallback(self, key: str, error: UnpicklableError) -> bool:
+        """Add a function to the fallbacks; return False if it is one already."""
+        with self.lock:
+            added = ThreadFallback(key, str(error), 0)
+            return self._fallbacks.setdefault(key, added) is added
 
     def _count_fallback(self, task: QueuedTask) -> None:
         if not self._fallbacks:
@@ -435,11 +438,7 @@ class AdaptiveScheduler:
     def _keep_in_threads(self, key: str, error: UnpicklableError) -> None:
         """Run a function whose result can't be sent back in threads from now on. This task must not run twice."""
         self.router.pin_to_threads(key, f"its results can't be pickled in a process: {error}")
-        with self.lock:
-            first = key not in self._fallbacks
-            if first:
-                self._fallbacks[key] = ThreadFallback(key, str(error), 0)
-        if first:
+        if self._add_fallback(key, error):
             facts = {"function": key, "err": str(error)}
             log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 

@@ -2,7 +2,7 @@
 
 ```
  ours       ClusterPool ── Coordinator (a thread with an event loop) ── scheduler
- a worker   run_batch, in a thread of the Dask worker ── Agent ── CommandPool, ProcessPool
+ a worker   Agent, whose slots are threads of the Dask worker ── CommandPool, ProcessPool
 ```
 Nothing imports this package unless a lane has `strategy: dask`.
 """

@@ -22,7 +22,7 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteWork,
 )
 from paropt_exporter.executors.cluster.settings import ClusterSettings
-from paropt_exporter.executors.cluster.work_items import LocalFiles, WorkItem
+from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -79,7 +79,7 @@ class ClusterPool:
             outputs=options.outputs,
             programs=options.programs,
             has_report=options.report is not None,
-            keeps_output=options.output_file is not None or options.open_sink is not None,
+            keeps_output=options.keeps_output,
         )
         return self._submit(label, work, options)
 
@@ -91,7 +91,7 @@ class ClusterPool:
             target=target,
             arguments=arguments,
             outputs=options.outputs,
-            keeps_output=options.output_file is not None or options.open_sink is not None,
+            keeps_output=options.keeps_output,
         )
         return self._submit(label, work, options)
 
@@ -227,14 +227,7 @@ class ClusterPool:
                 future,
                 RemoteTask(next(self._attempts), label, work),
                 group=label.partition("[")[0],
-                slots=options.slots,
-                memory_bytes=options.memory_bytes,
-                files=LocalFiles(
-                    outputs=options.outputs,
-                    output_file=options.output_file,
-                    open_sink=options.open_sink,
-                    report=options.report,
-                ),
+                options=options,
             )
             self._items[future] = item
         future.add_done_callback(self._remove_item)

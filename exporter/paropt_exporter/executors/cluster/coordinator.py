@@ -594,7 +594,10 @@ class Coordinator:
         if sum(worker.taken_slots for worker in self._workers.values()) >= self._target * (1 + ahead):
             return None
         return placement.choose_worker(
-            self._workers.values(), slots=item.slots, memory_bytes=item.memory_bytes, batches_ahead=ahead
+            self._workers.values(),
+            slots=item.options.slots,
+            memory_bytes=item.options.memory_bytes,
+            batches_ahead=ahead,
         )
 
     def _take_batch(self, first: WorkItem) -> list[WorkItem]:
@@ -696,7 +699,7 @@ class Coordinator:
             await file_sync.fetch_files(
                 self._client,
                 worker.address,
-                item.files,
+                item,
                 reply,
                 root=self._settings.root,
                 wants_outputs=self._uploads is not None,

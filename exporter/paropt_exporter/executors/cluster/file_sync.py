@@ -18,9 +18,9 @@ from paropt_exporter.executors.cluster import agent, transfers
 from paropt_exporter.executors.cluster.messages import RemoteFile, TaskReply
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
-from paropt_exporter.executors.cluster.work_items import LocalFiles
+from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.cluster.workers import RemoteWorker
-from paropt_exporter.executors.commands.output import RAW_BYTES, append
+from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.files import find_cache_folder
 from paropt_exporter.input_files import InputPatterns
 
@@ -132,20 +132,23 @@ class Uploads:
 
 
 async def fetch_files(
-    client: Any, address: str, files: LocalFiles, reply: TaskReply, *, root: Path, wants_outputs: bool, max_bytes: int
+    client: Any, address: str, item: WorkItem, reply: TaskReply, *, root: Path, wants_outputs: bool, max_bytes: int
 ) -> None:
-    """Fetch all files of a reply. Raises OSError, also for an output outside `root`, or for more than `max_bytes`."""
-    fetched: list[str] = []
+    """Fetch all files of a reply. Raises OSError, also for an output outside `root`, or for more than `max_bytes`.
+
+    An error of the stage's output file is noted in `item` and logged, and costs the task nothing.
+    """
+    options, fetched = item.options, list[str]()
     download = _Download(client, address, max_bytes)
     if wants_outputs:
         for output in reply.outputs:
-            path = choose_destination(root, output.name, files.outputs)
+            path = choose_destination(root, output.name, options.outputs)
             await _write_file(download, output, path)
-    if reply.report is not None and files.report is not None:
-        await _write_file(download, reply.report, files.report)
+    if reply.report is not None and options.report is not None:
+        await _write_file(download, reply.report, options.report)
         fetched += [reply.report.path] if reply.report.content is None else []
     if reply.output is not None:
-        await _write_output(download, reply.output, files)
+        await _write_output(download, reply.output, item)
         fetched += [reply.output.path] if reply.output.content is None else []
     if fetched:
         await transfers.call_worker(client, address, transfers.remove_files, tuple(fetched))
@@ -197,19 +200,12 @@ async def _write_file(download: _Download, file: RemoteFile, path: Path) -> None
         raise
 
 
-async def _write_output(download: _Download, file: RemoteFile, files: LocalFiles) -> None:
+async def _write_output(download: _Download, file: RemoteFile, item: WorkItem) -> None:
     """Append the whole output of a task to its stage's file, and hand it to the task logs."""
-    tail, sink = b"", files.open_sink() if files.open_sink is not None else None
-    appended = files.output_file.open() if files.output_file is not None else None
-    try:
+    open_sink = item.options.open_sink
+    with Capture(item.options.output_file, None if open_sink is None else open_sink()) as capture:
         async for piece in download.read(file):
-            if appended is not None:
-                append(appended, piece)
-            if sink is not None:
-                sink.write(piece)
-            tail = (tail + piece)[-RAW_BYTES:]
-    finally:
-        if appended is not None:
-            appended.close()
-        if sink is not None:
-            sink.close(lambda: tail)
+            capture.write(piece)
+    if capture.file_error:
+        item.lacks_output_file = True
+        log.warning(capture.file_error)

@@ -125,17 +125,14 @@ def _make_private(folder: Path, name: str) -> Path:
 def _lock(place: Path, session: str) -> int | None:
     """Lock a copy for a session that has it already or that finds it free; None: another session has it."""
     descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (place / "git" / INDEX_LOCK).unlink(missing_ok=True)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, session.encode(), 0)
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.pread(descriptor, 100, 0).decode() == session:
-            return descriptor
-    except BlockingIOError:
-        pass
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (place / "git" / INDEX_LOCK).unlink(missing_ok=True)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, session.encode(), 0)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # blocks only while another worker writes the name of its session, as above
+    if os.pread(descriptor, 100, 0).decode() == session:
+        return descriptor
     os.close(descriptor)
     return None
 

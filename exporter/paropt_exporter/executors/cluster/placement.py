@@ -98,8 +98,6 @@ class ClusterSize:
 class FixedSize:
     """The size of a cluster that others manage: it bounds the slots, and never changes."""
 
-    asked = 0
-
     def adjust(self, target: int, workers: Iterable[RemoteWorker], now: float) -> tuple[RemoteWorker, ...]:
         """Do nothing."""
         del target, workers, now
@@ -144,5 +142,5 @@ def _fits_memory(worker: RemoteWorker, workers: Iterable[RemoteWorker], memory_b
     if not memory_bytes:
         return True
     beside = [item for each in workers if each.host_key == worker.host_key for item in each.items.values()]
-    promised = sum(max(0, item.memory_bytes - item.used_bytes) for item in beside)
+    promised = sum(max(0, item.options.memory_bytes - item.used_bytes) for item in beside)
     return not beside or worker.memory_available_bytes - promised >= memory_bytes

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
 from paropt_exporter.events import Result, RunningTask
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.messages import RemoteMeasurement, RemoteTask, RunningUsage, TaskReply
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
-from paropt_exporter.executors.commands.output import OutputFile, OutputSink
 from paropt_exporter.executors.future import TaskFuture
 
 if TYPE_CHECKING:
@@ -25,35 +23,21 @@ log = logging.getLogger(__name__)
 _COUNTERS = {Result.SUCCESS: "succeeded", Result.FAILURE: "failed", Result.CANCELLATION: "cancelled"}
 
 
-class LocalFiles(Struct, frozen=True, kw_only=True):
-    """Where the files of a reply go on this host, and the patterns of outputs that may be written."""
-
-    outputs: tuple[str, ...] = ()
-    output_file: OutputFile | None = None
-    open_sink: Callable[[], OutputSink | None] | None = None
-    report: Path | None = None
-
-
 class WorkItem(Struct, eq=False):
     """One attempt of a task, from its submission until its future settles.
 
-    `group`: tasks of one group have similar durations. `files`: where the files of its reply go.
+    `group`: tasks of one group have similar durations.
     """
 
     future: TaskFuture[Any]
     task: RemoteTask
     group: str
-    slots: int = 1
-    memory_bytes: int = 0
+    options: RemoteTaskOptions
     queued_seconds: float = 0.0
     sent_seconds: float = 0.0
-    files: LocalFiles = field(default_factory=LocalFiles)
+    lacks_output_file: bool = False  # it could not be written here
     worker: RemoteWorker | None = None
     usage: tuple[float, RunningUsage] | None = None  # when it was received, on our clock
-
-    @property
-    def keeps_output(self) -> bool:
-        return self.files.output_file is not None or self.files.open_sink is not None
 
     @property
     def used_bytes(self) -> int:
@@ -116,7 +100,7 @@ def settle(item: WorkItem, reply: TaskReply, received_seconds: float) -> bool:
 
 def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:
     """Return the file with the whole output here; None if there is none, or if the worker's disk was full."""
-    if not item.keeps_output:
+    if not item.options.keeps_output:
         return None
     if outcome.output_path is None:
         log.warning(
@@ -124,7 +108,8 @@ def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:
             extra={"task": item.task.label, "worker": outcome.measurement.worker},
         )
         return None
-    return None if item.files.output_file is None else str(item.files.output_file.path)
+    file = item.options.output_file
+    return None if file is None or item.lacks_output_file else str(file.path)
 
 
 def classify_reply(reply: TaskReply) -> str:

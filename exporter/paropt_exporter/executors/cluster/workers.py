@@ -53,7 +53,7 @@ class RemoteWorker(Struct, eq=False):
 
     def add_batch(self, items: Sequence[WorkItem]) -> None:
         """Note that items were sent together."""
-        batch = SentBatch(min(items[0].slots, self.facts.threads), len(items))
+        batch = SentBatch(min(items[0].options.slots, self.facts.threads), len(items))
         for item in items:
             item.worker = self
             self.items[item.task.attempt] = item

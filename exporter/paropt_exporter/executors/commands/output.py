@@ -52,7 +52,7 @@ class OutputFile:
         self._emptied = False
 
     def open(self) -> io.RawIOBase:
-        """Open the file for `append`, with its folders; raises OSError, also for a pipe without a reader."""
+        """Open the file to append to it, with its folders; raises OSError, also for a pipe without a reader."""
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -61,7 +61,7 @@ class OutputFile:
         return os.fdopen(descriptor, "ab", buffering=0)
 
 
-def append(file: io.RawIOBase, content: bytes) -> None:
+def _append(file: io.RawIOBase, content: bytes) -> None:
     """Write to an open output file. Raises OSError, also if the reader of a pipe in its place stalls."""
     rest = memoryview(content)
     while rest:  # an unbuffered file may write only a part
@@ -149,12 +149,7 @@ class Capture:
             sink.close(self._join_chunks)
         if self._file is not None and self._pending:
             self._write_file(len(self._pending))
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError as error:
-                self._give_up(error)
+        self._close_file()
 
     def _join_chunks(self) -> bytes:
         return b"".join(self._chunks)
@@ -180,11 +175,19 @@ class Capture:
         del self._pending[:count]
         try:
             if self._file is not None:
-                append(self._file, piece)
+                _append(self._file, piece)
         except OSError as error:
             self._give_up(error)
             self._pending.clear()
-            self.close()
+            self._close_file()
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         if not self.file_error:

@@ -314,9 +314,9 @@ def _package_folder() -> str:
 
 @contextmanager
 def set_run_mark(root: Path, environment: MutableMapping[str, str]) -> Iterator[None]:
-    """Set this process's mark for all its children: process id, start time, and a hash of the project's folder."""
+    """Set this process's mark for all its children: process id, start time, and the project's folder in hexadecimal."""
     before = environment.get(RUN_MARK)
-    environment[RUN_MARK] = f"{os.getpid()}-{procfs.read_start_time(os.getpid())}-{_hash_project(root)}"
+    environment[RUN_MARK] = f"{os.getpid()}-{procfs.read_start_time(os.getpid())}-{_encode_folder(root)}"
     try:
         yield
     finally:
@@ -333,7 +333,7 @@ def end_orphans(root: Path) -> tuple[str, ...]:
     spares the ancestors of this process. It ignores marks that this process itself was started with: if a user saves
     the environment of a run, its mark proves nothing any more.
     """
-    return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(_hash_project(root))))
+    return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(_encode_folder(root))))
 
 
 def _find_orphans(project: str) -> list[int]:
@@ -378,5 +378,5 @@ def _read_pid_namespace(pid: str) -> str:
         return ""
 
 
-def _hash_project(root: Path) -> str:
-    return os.fsencode(root.resolve()).hex()  # hashlib takes 3 ms to load
+def _encode_folder(root: Path) -> str:
+    return os.fsencode(root.resolve()).hex()  # no digest: hashlib takes 3 ms to load

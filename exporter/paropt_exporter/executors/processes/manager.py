@@ -111,7 +111,7 @@ class ProcessManager:
             item.future.start_running(0.0)  # tells waiting threads of the cancellation
             with self.lock:
                 if self.scheduler.withdraw(item):
-                    self.scheduler.settle_unbegun(stopped=False)
+                    self.scheduler.count_unbegun(failed=False)
 
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch
@@ -167,7 +167,7 @@ class ProcessManager:
     def fail_unsubmitted(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
         """Settle a task that can't be pickled."""
         with self.lock:
-            self.scheduler.settle_unsubmitted()
+            self.scheduler.count_unsubmitted()
         named = UnpicklableError(f"{future.label}: {error}")
         named.__cause__ = error.__cause__
         future.force_exception(named)
@@ -175,7 +175,7 @@ class ProcessManager:
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
         failed = item.future.fail_queued(error)
         with self.lock:
-            self.scheduler.settle_unbegun(stopped=failed)
+            self.scheduler.count_unbegun(failed=failed)
 
     def refuse(self) -> NoReturn:
         assert self.scheduler.closed is not None
@@ -195,7 +195,7 @@ class ProcessManager:
         if queued is not None:
             stopped = future.fail_queued(error)
             with self.lock:
-                self.scheduler.settle_unbegun(stopped=False)
+                self.scheduler.count_unbegun(failed=False)
         elif failed:
             future.notify_waiters()
         self.dispatch()

@@ -438,7 +438,7 @@ class Scheduler:
 
         `unclaimed`: the claims that it left. `forked`: whether there was a process at all.
         """
-        self._take_back(worker, unclaimed)
+        self.requeue_unclaimed(worker, unclaimed)
         lost, pid, ready = list(worker.assigned.values()), worker.pid, worker.ready_seconds is not None
         asked = worker.leaving or worker.recycled
         if lost or (forked and not asked):
@@ -451,7 +451,7 @@ class Scheduler:
 
     def note_abandoned(self, worker: Worker, unclaimed: int, now: float) -> list[WorkItem]:
         """Note that a worker's thread can't go on with its process; return the tasks that are lost with it."""
-        self._take_back(worker, unclaimed)
+        self.requeue_unclaimed(worker, unclaimed)
         lost = [*worker.settling.values(), *worker.assigned.values()]
         self._counters.deaths["signal"] += 1
         self._reset(worker, now)
@@ -472,6 +472,7 @@ class Scheduler:
 
     def requeue_unclaimed(self, worker: Worker, unclaimed: int) -> None:
         """Put the last `unclaimed` tasks of a worker in front of the queue. Its claims were withdrawn before."""
+        self._take_back_unoffered(worker)
         worker.slow = bool(worker.batches)
         if not worker.assigned:
             return
@@ -513,13 +514,13 @@ class Scheduler:
         worker.stopping = future
         return True, [Kill(worker.pid, grace_seconds)]
 
-    def settle_unsubmitted(self) -> None:
+    def count_unsubmitted(self) -> None:
         """Count a task that failed before it was queued."""
         self._counters.exited.failed += 1
 
-    def settle_unbegun(self, *, stopped: bool) -> None:
-        """Count a task that ended before it was begun: `stopped` with an error, or cancelled."""
-        if stopped:
+    def count_unbegun(self, *, failed: bool) -> None:
+        """Count a task that ended before it was begun: it `failed`, or was cancelled or stopped."""
+        if failed:
             self._counters.exited.errors += 1
         else:
             self._counters.exited.cancelled += 1
@@ -604,14 +605,15 @@ class Scheduler:
         self.prefetch_length = self._prefetch_tasks * len(self.workers)
         return _make_send(Send, (worker, worker.connection, sender, first, items, single))
 
-    def _take_back(self, worker: Worker, unclaimed: int) -> None:
-        """Take back all tasks that a worker has not begun, as its process has ended."""
-        for items in worker.sending.values():  # not offered because of an interrupt, so not among the unclaimed ones
+    def _take_back_unoffered(self, worker: Worker) -> None:
+        """Take back the last tasks, if an interrupt came before they were offered: the claims are of those before."""
+        for sender, items in worker.sending.items():
             for number, item in tuple(worker.assigned.items()):
                 if any(item is other for other in items):
+                    worker.next_number = min(worker.next_number, number)
                     del worker.assigned[number]
             put_back(self.queue, items)
-        self.requeue_unclaimed(worker, unclaimed)
+            worker.sending[sender] = _NONE
 
     def _finish_batch(self, worker: Worker, now: float) -> None:
         tasks, seconds = worker.batches.popleft()

@@ -51,7 +51,7 @@ class WorkerConnection:
                 self._results, results = self._make_pipe()
                 self._status, status = self._make_pipe()
                 check_reserve(self._status, status)
-                shared = os.memfd_create("paropt-arena")
+                shared = os.memfd_create("paropt-shared-memory")
                 self._memory = SharedMemory(shared)
                 # Closed with the last reference: a thread may be writing to it as the worker dies, and the number of a
                 # closed descriptor soon belongs to another file.

@@ -37,7 +37,6 @@ from paropt_exporter.executors.supervisor.process_tree import (
     RLIMIT_LOCKS,
     ProcessTable,
     Tree,
-    has_children,
     list_descendants,
 )
 
@@ -450,7 +449,7 @@ class Supervisor:
         if now < self._get_due_time():
             return
         self._sampled = now
-        if has_children():
+        if procfs.has_children():
             self._table.refresh(now)
         else:
             self._table.clear()
@@ -469,7 +468,7 @@ class Supervisor:
     def _on_command_end(self, command: Command) -> None:
         if command.tree is not None:
             self._table.remove(command.tree)
-        if not self._table.trees and has_children():
+        if not self._table.trees and procfs.has_children():
             _kill(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)

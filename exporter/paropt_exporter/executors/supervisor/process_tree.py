@@ -266,7 +266,7 @@ class ProcessTable:
             return True
         roots = {other.root for other in self.trees if not other.root_ended}
         if not roots:
-            return has_children()
+            return procfs.has_children()
         return set(self._list_children(self._me)) != roots
 
     def has_unseen_children(self) -> bool:
@@ -358,15 +358,6 @@ class ProcessTable:
         self._sessions[process.session] = tree
 
 
-def has_children() -> bool:
-    """Return whether this process has a child, alive or not reaped yet."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
 def count_runnable_threads() -> int:
     """Return how many threads of the machine run or wait for a core, without this one; 0 if unknown."""
     running, slash, _ = procfs.read_file("/proc/loadavg").decode().partition("/")
@@ -381,7 +372,7 @@ def list_living() -> list[tuple[str, list[str]]]:
 
 def list_descendants() -> list[int]:
     """Return all live descendants of this process, a subreaper: without a child it has none."""
-    if not has_children():
+    if not procfs.has_children():
         return []
     me = str(os.getpid())
     return [int(pid) for pid in procfs.add_descendants({me}, {pid: fields[1] for pid, fields in list_living()}) - {me}]

@@ -338,15 +338,7 @@ def measure_children() -> float:
 
     The worker is a subreaper, so orphans stay its descendants; a zombie's CPU time can be read until it is reaped.
     """
-    return procfs.measure_descendants_cpu(os.getpid()) if _has_children() else 0.0
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
+    return procfs.measure_descendants_cpu(os.getpid()) if procfs.has_children() else 0.0
 
 
 class Meter:
