@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,6 +84,30 @@ def test_worker_that_comes_later_gets_the_snapshot_of_the_run(
         assert any(outcome.measurement.worker.endswith("/late") for outcome in outcomes)
     finally:
         late.kill()
+
+
+def test_host_that_lost_its_copy_gets_the_snapshot_again(own_cluster: DaskCluster, project: Path) -> None:
+    """Such as by a service that removes old files from /tmp, or by another session that has used the copy since."""
+    own_cluster.start_worker("a")
+    first = own_cluster.start_worker("b", folder="other-host")
+    pool = ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 2)
+    try:
+        pool.begin_run(())
+        first.kill()
+        eventually("the worker is gone", lambda: pool.live == 1)
+        (copy,) = (own_cluster.folder / "other-host").glob("*/paropt/*/commit")
+        shutil.rmtree(copy.parent)
+        own_cluster.start_worker("c", folder="other-host")
+        eventually("the new worker takes tasks", lambda: pool.live == 2)
+        fifos = [project.parent / name for name in "ab"]
+        for fifo in fifos:
+            os.mkfifo(fifo)
+        futures = [pool.submit_commands("t", [["sh", "-c", f"echo > {fifo}; cat word.txt"]]) for fifo in fifos]
+        for fifo in fifos:
+            fifo.read_text()
+        assert [future.result(WAIT_SECONDS).output for future in futures] == ["first\n"] * 2
+    finally:
+        pool.kill_workers(0.0)
 
 
 def test_call_finds_its_module_in_the_copy(pool: ClusterPool, project: Path) -> None:

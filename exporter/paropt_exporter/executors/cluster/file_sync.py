@@ -34,8 +34,9 @@ class Uploads:
 
         take ──> snapshot (each host restores the last one) ──provide(worker)──> one worker of a host gets the pack
 
-    Guarantees: a host gets a snapshot once, as the difference to the one that it has; its copy changes for one run at a
-    time, also if a worker came late in the run before; the user's repository stays untouched.
+    Guarantees: a host gets a snapshot once, as the difference to the one that it has, and again only if it lost it; its
+    copy changes for one run at a time, also if a worker came late in the run before; the user's repository stays
+    untouched.
     """
 
     def __init__(self, settings: ClusterSettings, session: str) -> None:
@@ -74,9 +75,14 @@ class Uploads:
         """Bring the files of a worker's host to the snapshot, if there is one. Raises OSError and ClusterError."""
         if self._snapshot is None:
             return
+        earlier = self._hosts.get(worker.host_key)
+        was_done = earlier is not None and earlier.done()
         _, known, path = await transfers.call_worker(
             client, worker.address, agent.open_tree, self._session, self._snapshot.folder, self._project
         )
+        # The host's workers may have ended, and another session may have used their copy, or the host lost it.
+        if was_done and self._hosts.get(worker.host_key) is earlier and known not in self._list_commits():
+            del self._hosts[worker.host_key]
         while True:
             running = self._hosts.get(worker.host_key)
             is_own = running is None or (running.done() and (running.cancelled() or running.exception() is not None))
@@ -90,6 +96,10 @@ class Uploads:
                     raise  # otherwise the other worker may have ended
             else:
                 return
+
+    def _list_commits(self) -> set[str]:
+        """Return the commits as which the snapshot was sent: each is the difference to another one."""
+        return {commit for commit, _ in self._packs.values()}
 
     async def _restore(self, client: Any, worker: RemoteWorker, folder: str) -> None:
         call = transfers.call_worker
