@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-NAMES = ("lanes", "pools", "properties", "makespan", "strategies", "scarce_cores", "control", "cluster", "unchanged")
+NAMES = (
+    "lanes", "pools", "pool_cases", "properties", "makespan", "strategies", "scarce_cores", "control", "cluster",
+    "unchanged",
+)  # fmt: skip
 ARGUMENTS = {"unchanged": ("build/bench-peers",)}  # the folder for peers that pip and npm install
 
 

@@ -117,6 +117,17 @@ def test_worker_that_starts_is_dismissed_only_when_it_is_ready() -> None:
     assert pool.started == 3
 
 
+def test_ready_worker_stays_while_the_surplus_ones_start() -> None:
+    pool = ready_pool(1)
+    pool.run(pool.resize(3))
+    pool.run(pool.resize(1))
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: idle, fake-1: starting, fake-2: starting>"
+    submit(pool, 1)
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 1, fake-1: starting, fake-2: starting>"
+    pool.settle_down()
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: idle>"
+
+
 def test_worker_is_replaced_after_the_most_tasks_that_it_may_run() -> None:
     pool = ready_pool(1, most_tasks_per_worker=2)
     submit(pool, 6)

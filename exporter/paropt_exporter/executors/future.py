@@ -132,11 +132,12 @@ class TaskFuture(Future[T]):
     def start_running(self, now: float) -> bool:
         """Claim the task for a worker; return False if it was cancelled or stopped and must not run."""
         self._progress = _STARTED
-        if self._own_condition is None:
+        condition = self._own_condition
+        if condition is None:
             self._state = RUNNING
             self.started_seconds = now
             return True
-        with self._condition:
+        with condition:
             if self._state == PENDING:
                 self._state = RUNNING
                 self.started_seconds = now
@@ -150,20 +151,22 @@ class TaskFuture(Future[T]):
     def settle_result(self, result: T) -> bool:
         """Settle with the task's result; return False, and drop the result, if the future was settled before."""
         self._progress = _SETTLING
-        if self._own_condition is None:
+        condition = self._own_condition
+        if condition is None:
             self._result = result
             self._state = FINISHED
             return self._notify_late_waiters()
-        return self._settle_shared(result, None)
+        return self._settle_shared(condition, result, None)
 
     def settle_exception(self, error: BaseException) -> bool:
         """Settle with the task's exception; return False, and drop it, if the future was settled before."""
         self._progress = _SETTLING
-        if self._own_condition is None:
+        condition = self._own_condition
+        if condition is None:
             self._exception = error
             self._state = FINISHED
             return self._notify_late_waiters()
-        return self._settle_shared(None, error)
+        return self._settle_shared(condition, None, error)
 
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the outcome of the task will be; return False if the task has ended."""
@@ -182,18 +185,10 @@ class TaskFuture(Future[T]):
 
     def notify_waiters(self) -> bool:
         """Tell waiting threads that the future has settled, and call its callbacks; return True."""
-        with self._condition:
-            for waiter in self._waiters:
-                if self._exception is None:
-                    waiter.add_result(self)
-                else:
-                    waiter.add_exception(self)
-            self._condition.notify_all()
-        try:
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
-        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
-            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
-                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
+        condition = self._condition
+        with condition:
+            self._wake_waiters(condition)
+        self._call_callbacks()
         return True
 
     def fail_queued(self, error: BaseException) -> bool:
@@ -229,14 +224,32 @@ class TaskFuture(Future[T]):
                     return
             sleep(_CLAIM_SECONDS)
 
-    def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
-        with self._condition:
+    def _settle_shared(self, condition: threading.Condition, result: T | None, error: BaseException | None) -> bool:
+        with condition:
             if self._state != RUNNING:
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
-        return self.notify_waiters() and not fails
+            self._wake_waiters(condition)
+        self._call_callbacks()
+        return not fails
+
+    def _wake_waiters(self, condition: threading.Condition) -> None:
+        """Wake the threads that wait for this future; under the lock of its condition."""
+        for waiter in self._waiters:
+            if self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)
+        condition.notify_all()
+
+    def _call_callbacks(self) -> None:
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
+        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
+            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
+                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
 
     def _notify_late_waiters(self) -> bool:
         """Notify threads that created the condition after the check of `settle_result`: they may be waiting."""

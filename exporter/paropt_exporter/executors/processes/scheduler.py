@@ -31,6 +31,7 @@ Guarantees:
   * An interrupt (Ctrl-C, no memory) of a thread that submits costs a worker, which `recover` has replaced, and no task.
   * A worker that is starting is not dismissed until it is ready: the next resize may need it, and otherwise a series
     of resizes on a slow machine would have any number of processes starting and exiting.
+  * The last worker that is ready is not dismissed for its number while others start: tasks would wait for these.
 
 The fast path for short tasks stays within these rules. A worker's thread moves a finished batch to `settling` and gets
 the next batch in one pass under the lock, then settles the futures without it. `submit` appends without the lock as
@@ -256,7 +257,7 @@ class Scheduler:
         self._counters.count_resize(self.target, size, reason)
         self.target = size
         actions: list[Action] = []
-        while self.idle and self.surplus > 0:
+        while self.idle and self._is_surplus(self.idle[0]):
             actions.append(self._dismiss(self.idle.pop(0)))
         for worker in self.workers:
             waits = worker.failures and worker.connection is None and not worker.leaving
@@ -337,7 +338,7 @@ class Scheduler:
         while worker.is_available and not worker.blocked:
             if self._most_tasks is not None and worker.assigned_tasks >= self._most_tasks:
                 return [self._dismiss(worker, recycle=True)]
-            if self.surplus > 0 or (self.closed and not self.queue):
+            if self._is_surplus(worker) or (self.closed and not self.queue):
                 return [self._dismiss(worker)]
             batch = self._assign(worker, now, sender) if self.queue else None
             if batch is not None:
@@ -444,6 +445,7 @@ class Scheduler:
         if lost or (forked and not asked):
             self._counters.deaths[_death_cause(worker, code)] += 1
         self._reset(worker, now)
+        worker.leaving = worker.leaving or self._is_surplus(worker)  # it need not start again
         unexpected = forked and not asked and not lost
         worker.failures += unexpected
         most = _MOST_FAILED_STARTS if code in _KILLED else _MOST_EARLY_EXITS
@@ -624,6 +626,13 @@ class Scheduler:
     def _may_prefetch(self) -> bool:
         """Whether busy workers may hold more: not if one of them is to exit first."""
         return self._most_tasks is None and self.surplus <= 0
+
+    def _is_surplus(self, worker: Worker) -> bool:
+        """Return whether there are too many workers, and another one than this is ready: those that start may fail."""
+        ready = (
+            other.is_available and other.ready_seconds is not None for other in self.workers if other is not worker
+        )
+        return self.surplus > 0 and any(ready)
 
     def _dismiss(self, worker: Worker, *, recycle: bool = False) -> Dismiss:
         worker.leaving, worker.recycled = not recycle, recycle
