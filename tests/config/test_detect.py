@@ -538,6 +538,27 @@ def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     assert not any("project of its own" in note for note in detected.notes)
 
 
+def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> None:
+    """One command at the root would run those of the first project only, in the wrong folder."""
+    _install(project.parent / "bin", "pytest", "npm")
+    _write(project, package_dot_json='{"scripts": {"lint": "eslint ."}}', web__package_dot_json="{}")
+    for name in ("api", "lib"):
+        _write(project / name, pyproject_dot_toml="", src__pkg__a_dot_py="", tests__test_a_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("npm", "run", "lint")}
+    assert detected.notes[-2:] == (
+        "api is a project of its own: run `paropt-exporter init` there",
+        "lib is a project of its own: run `paropt-exporter init` there",
+    )
+
+
+def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, setup_dot_py="", pkg__setup_dot_py="", pkg__tests__test_a_dot_py="")
+    (project / "pkg" / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", "pkg/tests")}
+
+
 def _quality_gates(project: Path) -> object:
     return _commands(detect_stages(project)).get("quality_gates")
 

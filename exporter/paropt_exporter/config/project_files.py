@@ -16,6 +16,7 @@ from pathlib import Path
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
 from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
@@ -161,11 +162,22 @@ class Project:
             return named[0].rstrip("/")
         inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
         inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
-        found = [path.relative_to(self._root).as_posix() for pattern in inner for path in self._list_files(pattern)]
-        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, found)):
+        found = [path.relative_to(self._root) for pattern in inner for path in self._list_files(pattern)]
+        own = [path.as_posix() for path in found if not any(map(path.is_relative_to, self.projects_below))]
+        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, own)):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def projects_below(self) -> tuple[Path, ...]:
+        """The folders below that are projects of their own. A package is none, even with a setup.py in it."""
+        below = find_projects_below(self._root)
+        return tuple(folder for folder in below if not (self._root / folder / "__init__.py").is_file())
+
+    def has_tests_in(self, folder: Path) -> bool:
+        """Return whether a project below has Python tests in their usual place."""
+        return any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
 
     @cached_property
     def _test_paths(self) -> list[str]:
