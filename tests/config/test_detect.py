@@ -149,6 +149,13 @@ def test_make_target_whose_program_is_missing_is_left_out_with_a_note(project: P
     assert "quality_gates left out: `make format-check` needs prettier, which is not installed" in detected.notes
 
 
+@pytest.mark.parametrize(("recipe", "target"), [("check: all\n\tctest", "check"), ("check test:\n\tctest", "test")])
+def test_make_check_runs_the_tests_of_a_project_without_make_test(project: Path, recipe: str, target: str) -> None:
+    _install(project.parent / "bin", "make", "ctest")
+    _write(project, Makefile=recipe)
+    assert _commands(detect_stages(project)) == {"unit_tests": ("make", target)}
+
+
 def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
     _install(project.parent / "bin", "make", "checker")
     _write(project, Makefile="lint:\n\t@black .\nstyle:\n\t@checker .\n")

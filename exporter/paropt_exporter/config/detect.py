@@ -110,7 +110,7 @@ _BUILT_IN_STAGES = (
         name="unit_tests",
         tools=("pytest",),
         scripts=("test:unit", "unit", "test"),
-        targets=("test-unit", "unit", "unit-test", "test"),
+        targets=("test-unit", "unit", "unit-test", "test", "check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
             _LanguageTool(sign="Cargo.toml", program="cargo", command=("cargo", "test")),
