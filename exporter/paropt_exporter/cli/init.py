@@ -213,8 +213,10 @@ def write_schema(root: Path) -> None:
     root.stat()  # raises for a missing folder, which is not created
     files.make_folder(path.parent)
     database.keep_out_of_git(path.parent)
-    if not _has_content(path, text.encode()):
-        write_file(path, text)
+    if _has_content(path, text.encode()):
+        files.make_private(path)
+    else:
+        files.replace_file(path, text.encode(), mode=files.PRIVATE_FILE)
 
 
 def _load_schema() -> str:
