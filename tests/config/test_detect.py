@@ -498,6 +498,20 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
+def test_pattern_with_many_recursions_is_none(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")
+    (project / "/".join("d" * 30)).mkdir(parents=True)
+    began = time.process_time()
+    detect_stages(project)
+    assert time.process_time() - began < 5
+
+
+def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> None:
+    (project / "Makefile").symlink_to("/proc/kmsg")  # a regular file of no size
+    assert detect_stages(project).stages == ()
+
+
 def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")

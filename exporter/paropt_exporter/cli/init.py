@@ -17,6 +17,7 @@ from paropt_exporter.errors import UsageError, format_count
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
     from paropt_exporter.config.values import Stage
+    from paropt_exporter.input_files import InputPatterns
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
@@ -140,7 +141,7 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
-    there = [pattern for pattern in _SOURCES if InputPatterns((pattern,)).find_files(str(root))]
+    there = [pattern for pattern in _SOURCES if _has_files(InputPatterns((pattern,)), root)]
     all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
     readers = {
@@ -148,6 +149,13 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
         for stage in stages
     }
     return {name: readers[name] for name in _SOURCE_READERS & readers.keys()} | {"unit_tests": all_files}
+
+
+def _has_files(patterns: InputPatterns, root: Path) -> bool:
+    try:
+        return bool(patterns.find_readable_files(str(root)))
+    except OSError:  # such as of /proc, to which a link leads
+        return False
 
 
 def _render_stage(stage: Stage, proposal: str | None) -> str:
