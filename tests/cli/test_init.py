@@ -282,12 +282,12 @@ def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
 
 def test_root_of_several_projects_gets_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    for name in ("packages/a", "packages/b"):
+    for name in ("packages/a", "packages/b\nc"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "pyproject.toml").touch()
     code, out, err = _init(tmp_path)
     assert (code, out) == (2, "")
-    told = "no tool is used here, but there are projects below: run init in packages/a, packages/b (or here, --force)"
+    told = "no tool is used here, but there are projects below: run init in packages/a, packages/b c (or here, --force)"
     assert err.splitlines() == [told]
     assert not (tmp_path / "paropt.yml").exists()
     assert _init(tmp_path, force=True)[0] == 0

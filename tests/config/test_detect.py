@@ -551,6 +551,13 @@ def test_project_below_that_has_a_config_is_to_be_run_not_initialized(project: P
     )
 
 
+def test_line_break_in_a_name_makes_no_line_of_its_own(project: Path) -> None:
+    _write(project, **{"a\nb__package_dot_json": ""})
+    notes = detect_stages(project).notes
+    assert len(notes) == 1
+    assert "\n" not in "".join(notes)
+
+
 def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")

@@ -80,9 +80,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     detected = detect_stages(path.parent)
     if not detected.stages and not force and (projects := find_projects_below(path.parent)):
         named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
-        print(
-            f"no tool is used here, but there are projects below: run init in {named} (or here, --force)", file=stderr
-        )
+        told = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
+        print(format_line(told), file=stderr)
         return 2
     above = _find_config_above(path.parent)
     try:

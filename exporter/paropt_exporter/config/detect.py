@@ -161,7 +161,8 @@ def detect_stages(root: Path) -> DetectedStages:
     elif not project.has_test_paths:
         notes += _describe_projects(root, [each for each in project.projects_below if project.has_tests_in(each)])
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
-    return DetectedStages(stages=ordered, notes=tuple(notes), lacks_programs=lacks_programs)
+    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
+    return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
 
 
 def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
