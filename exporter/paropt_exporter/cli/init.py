@@ -243,7 +243,7 @@ def _load_schema() -> str:
 def refresh_schema(config_path: Path) -> None:
     """Write the schema that a config refers to. A fresh clone has none, and one of an earlier version is wrong."""
     with suppress(OSError):  # an unwritable folder is not a fault of the config
-        if config_path.is_file() and _refers_to_schema(config_path):
+        if files.is_file(config_path) and _refers_to_schema(config_path):
             write_schema(config_path.parent)
 
 
