@@ -199,7 +199,7 @@ class InputPatterns:
         return sorted(depths.items())
 
     def _add_root(self, walk: _Walk, folder: str, root: str, depth: int) -> None:
-        path = os.path.join(folder, root)
+        path = folder if root == "." else os.path.join(folder, root)
         try:
             state = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
