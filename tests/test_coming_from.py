@@ -21,7 +21,10 @@ from support.real_servers import installed_command, run
 from support.repositories import Repository
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
-TOOLS = {"tox", "nox", "just", "make", "moon", "pytest-xdist"}
+TOOLS = {
+    *("tox", "nox", "just", "go-task", "make", "doit", "moon", "Turborepo and Nx", "Bazel", "pytest-xdist"),
+    "GNU parallel and xargs",
+}
 OTHER_SECTIONS = {"What differs from all of them", "In a git hook"}
 STAGES = ("lint", "build", "unit_tests", "e2e_tests")
 START_NO_LANE = {"check", "--list", "--dry-run"}

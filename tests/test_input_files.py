@@ -133,6 +133,24 @@ def test_folders_with_links_to_each_other_end_a_walk(tmp_path: Path) -> None:
     assert len(found) <= 11 + 11 * 10 + 500
 
 
+def test_folders_without_end_are_an_error_that_a_watch_passes_over(tmp_path: Path) -> None:
+    """Python allows a thousand calls inside each other."""
+    write_files(tmp_path, "a.py")
+    inner = os.open(tmp_path, os.O_DIRECTORY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
+        os.close(inner)
+        inner = deeper
+    os.close(inner)
+    patterns = InputPatterns(("**/*.py",))
+    with pytest.raises(OSError, match="folders are nested more than 500 deep") as caught:
+        patterns.find_files(str(tmp_path))
+    assert str(caught.value.filename).startswith(f"{tmp_path}/d/d/")
+    assert [path for path, _ in patterns.find_readable_files(str(tmp_path))] == ["a.py"]
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # pytest's own way down has an end
+
+
 def test_pipe_is_found_and_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert find_names(tmp_path, "*") == ["pipe"]

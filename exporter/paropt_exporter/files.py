@@ -47,6 +47,23 @@ def _find_home() -> Path:
         return _NO_HOME
 
 
+# Path's methods of these names raise PermissionError for a path in a folder that this user may not enter, such as the
+# data of a container in a checkout, and OSError for a name that is too long.
+def exists(path: Path) -> bool:
+    """Return whether something is there, as far as this user can see."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is there, as far as this user can see."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there, as far as this user can see."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
     """Return a descriptor of a regular file; never block, never truncate.
 

@@ -262,13 +262,14 @@ def _find_go_failures(lines: Sequence[str]) -> list[Finding]:
             others.append(Finding(message=message, path=path, line=int(number), column=int(column)))
         elif tests and (panic := _GO_PANIC.match(line)):
             others.append(Finding(message=f"panic: {panic[1]}"))
-    found_tests = [_add_log(found, logged) for name, found in tests.items() if not _has_failed_subtest(name, tests)]
-    return [*found_tests, *others]
+    parents = {parent for name in tests for parent in _iter_parents(name)}  # their failed subtests tell more
+    return [*(_add_log(found, logged) for name, found in tests.items() if name not in parents), *others]
 
 
-def _has_failed_subtest(name: str, tests: dict[str, Finding]) -> bool:
-    """Whether a failed subtest tells more than the test that it is part of."""
-    return any(other.startswith(f"{name}/") for other in tests)
+def _iter_parents(test: str) -> Iterator[str]:
+    while parent := test.rpartition("/")[0]:
+        yield parent
+        test = parent
 
 
 def _add_log(found: Finding, logged: dict[str, tuple[str, int, str]]) -> Finding:

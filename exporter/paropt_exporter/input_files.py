@@ -29,6 +29,7 @@ _WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
 _MOST_LINKED_FOLDERS = 5_000  # eleven folders with links to each other have 100 million paths: 5 s for these
+_DEEPEST_FOLDER = 500  # levels of folders: a walk calls itself for each, and Python has an end at 1,000 calls
 _NOT_OUTSIDE = r"(?!\.\./)"  # no wildcard leads out of the folder, as none does in a walk
 
 FoundFile = tuple[str, os.stat_result]  # a path relative to the folder, and its state, of a link itself
@@ -205,7 +206,7 @@ class InputPatterns:
         return sorted(depths.items())
 
     def _add_root(self, walk: _Walk, folder: str, root: str, depth: int) -> None:
-        path = os.path.join(folder, root)
+        path = folder if root == "." else os.path.join(folder, root)
         try:
             state = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -235,6 +236,8 @@ class InputPatterns:
                     f"links in linked folders lead to more than {self._most_linked_folders:,} folders",
                     path,
                 )
+            if len(above) > _DEEPEST_FOLDER:
+                raise OSError(errno.ELOOP, f"folders are nested more than {_DEEPEST_FOLDER} deep", path)
             with os.scandir(path) as listing:
                 entries = list(listing)
         except OSError as error:

@@ -53,6 +53,17 @@ def list_store(project: CachedProject, part: str) -> list[Path]:
     return [path for path in (project.store.folder / "v1" / part).rglob("*") if path.is_file()]
 
 
+def test_results_are_closed_to_other_users_whatever_the_umask(project: CachedProject) -> None:
+    before = os.umask(0)
+    try:
+        project.run(project.build_stage("build", inputs=("src",), outputs=("dist",)))
+    finally:
+        os.umask(before)
+    written = list_store(project, ".")
+    assert {path.parts[-3] for path in written} >= {"ac", "cas"}
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+
+
 def test_full_disk_keeps_nothing_and_says_so_in_one_line(project: CachedProject) -> None:
     def build_small(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -120,6 +120,20 @@ def test_git_is_shown_the_config_alone(project: Path, monkeypatch: pytest.Monkey
     assert {path for path in find_changed_paths(project) if "paropt" in path} == {"paropt.yml"}
 
 
+def test_schema_is_private_whatever_the_umask(project: Path) -> None:
+    before = os.umask(0)
+    try:
+        _init(project)
+    finally:
+        os.umask(before)
+    own = [project / ".paropt/paropt.schema.json", project / ".paropt/.gitignore"]
+    assert [path.stat().st_mode & 0o777 for path in own] == [0o600, 0o600]
+    for path in own:
+        path.chmod(0o644)  # as earlier versions left them
+    check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO())
+    assert [path.stat().st_mode & 0o777 for path in own] == [0o600, 0o600]
+
+
 @pytest.mark.parametrize("before", [None, "of an earlier version"])
 def test_clone_gets_the_schema_by_check(project: Path, before: str | None) -> None:
     _init(project)
@@ -268,12 +282,12 @@ def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
 
 def test_root_of_several_projects_gets_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    for name in ("packages/a", "packages/b"):
+    for name in ("packages/a", "packages/b\nc"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "pyproject.toml").touch()
     code, out, err = _init(tmp_path)
     assert (code, out) == (2, "")
-    told = "no tool is used here, but there are projects below: run init in packages/a, packages/b (or here, --force)"
+    told = "no tool is used here, but there are projects below: run init in packages/a, packages/b c (or here, --force)"
     assert err.splitlines() == [told]
     assert not (tmp_path / "paropt.yml").exists()
     assert _init(tmp_path, force=True)[0] == 0

@@ -149,6 +149,13 @@ def test_make_target_whose_program_is_missing_is_left_out_with_a_note(project: P
     assert "quality_gates left out: `make format-check` needs prettier, which is not installed" in detected.notes
 
 
+@pytest.mark.parametrize(("recipe", "target"), [("check: all\n\tctest", "check"), ("check test:\n\tctest", "test")])
+def test_make_check_runs_the_tests_of_a_project_without_make_test(project: Path, recipe: str, target: str) -> None:
+    _install(project.parent / "bin", "make", "ctest")
+    _write(project, Makefile=recipe)
+    assert _commands(detect_stages(project)) == {"unit_tests": ("make", target)}
+
+
 def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
     _install(project.parent / "bin", "make", "checker")
     _write(project, Makefile="lint:\n\t@black .\nstyle:\n\t@checker .\n")
@@ -491,6 +498,20 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
+def test_pattern_with_many_recursions_is_none(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")
+    (project / "/".join("d" * 30)).mkdir(parents=True)
+    began = time.process_time()
+    detect_stages(project)
+    assert time.process_time() - began < 5
+
+
+def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> None:
+    (project / "Makefile").symlink_to("/proc/kmsg")  # a regular file of no size
+    assert detect_stages(project).stages == ()
+
+
 def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
@@ -530,12 +551,40 @@ def test_project_below_that_has_a_config_is_to_be_run_not_initialized(project: P
     )
 
 
+def test_line_break_in_a_name_makes_no_line_of_its_own(project: Path) -> None:
+    _write(project, **{"a\nb__package_dot_json": ""})
+    notes = detect_stages(project).notes
+    assert len(notes) == 1
+    assert "\n" not in "".join(notes)
+
+
 def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")
     detected = detect_stages(project)
     assert [stage.name for stage in detected.stages] == ["quality_gates"]
     assert not any("project of its own" in note for note in detected.notes)
+
+
+def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> None:
+    """One command at the root would run those of the first project only, in the wrong folder."""
+    _install(project.parent / "bin", "pytest", "npm")
+    _write(project, package_dot_json='{"scripts": {"lint": "eslint ."}}', web__package_dot_json="{}")
+    for name in ("api", "lib"):
+        _write(project / name, pyproject_dot_toml="", src__pkg__a_dot_py="", tests__test_a_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("npm", "run", "lint")}
+    assert detected.notes[-2:] == (
+        "api is a project of its own: run `paropt-exporter init` there",
+        "lib is a project of its own: run `paropt-exporter init` there",
+    )
+
+
+def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, setup_dot_py="", pkg__setup_dot_py="", pkg__tests__test_a_dot_py="")
+    (project / "pkg" / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", "pkg/tests")}
 
 
 def _quality_gates(project: Path) -> object:

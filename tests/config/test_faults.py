@@ -364,6 +364,14 @@ def test_unreadable_file_reports_the_permission(tmp_path: Path) -> None:
         config.read_config(path, root=tmp_path)
 
 
+def test_link_into_a_closed_folder_reports_the_permission(tmp_path: Path) -> None:
+    path = tmp_path / "paropt.yml"
+    path.symlink_to(tmp_path / "closed/paropt.yml")
+    (tmp_path / "closed").mkdir(0o000)
+    with _without_rights(), pytest.raises(ConfigError, match="no permission to read it"):
+        config.load_config(path, root=tmp_path, environ={})
+
+
 @pytest.mark.parametrize("other", ["out/log.txt", "./out/log.txt", "out/../out//log.txt"])
 def test_one_file_for_two_stages_is_a_fault(tmp_path: Path, other: str) -> None:
     stages = [

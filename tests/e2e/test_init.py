@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from support import projects
-from support.real_servers import run
+from support.real_servers import HANG_SECONDS, MORTAL, environment, installed_command, run
 
 _TOOL = '#!/bin/sh\necho "$0 $*, in $VIRTUAL_ENV" >> {log}\n'
 
@@ -42,3 +43,20 @@ def test_items_of_a_stage_with_a_folder_are_files_in_it(project: Path) -> None:
     projects.write(project, 'name: each, run: "test -e {item}", cwd: tests, items: {glob: "*.py"}')
     ended = run(project, projects.ANY_PORT, "--once")
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("command", ["init", "plan", "--list", "check"])
+def test_folder_of_another_user_in_the_project_stops_no_command(project: Path, command: str) -> None:
+    """A container with the project as its volume may leave its data there."""
+    (project / "data").mkdir(0o000)
+    ended = subprocess.run(
+        [*MORTAL, installed_command(), command],
+        cwd=project,
+        env=environment(VIRTUAL_ENV=str(project / "data/venv")),  # sudo may keep that of its caller
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "unit_tests" in ended.stdout or command == "check"

@@ -83,6 +83,16 @@ def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("attributes", ['classname="{}"', 'name="{}"'])
+def test_report_whose_names_take_minutes_to_look_up_is_unusable(tmp_path: Path, attributes: str) -> None:
+    case = f"<testcase {attributes.format('.'.join('x' * 39))}/>"
+    path = tmp_path / "report.xml"
+    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{case * 15_000}</testsuite>")
+    assert read_report(path, ["test_a.py"]) is None
+    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{case * 10}</testsuite>")
+    assert read_report(path, ["test_a.py"]) is not None
+
+
 def test_long_tests_are_reported_beside_their_file(tmp_path: Path) -> None:
     times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.2, "test_pre": 1.4, "test_pre_x": 1.4}
     cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from paropt_exporter.findings import Finding, Level, choose_excerpt, find_findings
@@ -73,6 +75,13 @@ def test_go_in_its_verbose_form_logs_before_the_verdict() -> None:
         "=== RUN   TestFine\n    sum_test.go:20: only a note\n--- PASS: TestFine (0.00s)\nFAIL\n"
     )
     assert choose_excerpt(output) == ["TestSum: got 3, want 4"]
+
+
+def test_many_failed_go_tests_cost_no_time() -> None:
+    output = "".join(f"--- FAIL: Test/{number} (0.00s)\n" for number in range(20_000))
+    began = time.process_time()
+    assert len(find_findings(output)) == 20_000
+    assert time.process_time() - began < 5
 
 
 def test_cargo_names_failed_tests_with_their_panic_or_first_line() -> None:

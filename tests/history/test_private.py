@@ -40,7 +40,7 @@ def mode(path: Path) -> int:
 
 
 def modes(folder: Path) -> dict[str, int]:
-    return {path.name: mode(path) for path in folder.iterdir() if path.name != ".gitignore"}
+    return {path.name: mode(path) for path in folder.iterdir()}
 
 
 def test_others_can_read_no_file_of_a_new_history(path: Path) -> None:
@@ -48,6 +48,7 @@ def test_others_can_read_no_file_of_a_new_history(path: Path) -> None:
         history.observe(run_started("r1"))
         assert mode(path.parent) == 0o700
         assert modes(path.parent) == {
+            ".gitignore": 0o600,
             "history.db": 0o600,
             "history.db-shm": 0o600,
             "history.db-wal": 0o600,
@@ -65,7 +66,7 @@ def test_an_existing_history_becomes_private(path: Path) -> None:
         path.parent.chmod(0o755)
         open_file(path).close()
         assert mode(path.parent) == 0o700
-        assert {mode for name, mode in modes(path.parent).items() if name.startswith("history.db")} == {0o600}
+        assert {mode for name, mode in modes(path.parent).items() if name != "runs"} == {0o600}
 
 
 def test_a_restored_or_set_aside_history_stays_private(path: Path) -> None:

@@ -36,6 +36,10 @@ def program(name: str) -> str:
     return found
 
 
+# Before a command: root may enter any folder, unless it gives this up.
+MORTAL = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all") if os.geteuid() == 0 else ()
+
+
 def installed_command() -> str:
     return str(Path(sys.executable).parent / "paropt-exporter")
 

@@ -13,6 +13,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config, read_config
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.events import LastReload
+from paropt_exporter.files import is_file
 
 _Stamp = tuple[int, int, int] | None
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
@@ -28,7 +29,7 @@ class ConfigFile:
     def __init__(self, path: Path | None, clock: Clock) -> None:
         """Create it before reading the config, so that it notices a change in between. None: there is no file."""
         # A pipe can be read only once. A call may change the current folder.
-        self._path = None if path is None or not path.is_file() else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
+        self._path = None if path is None or not is_file(path) else Path(os.path.abspath(path))  # noqa: PTH100 -- keeps links
         self._stamp = self._look()
         self._reloads = dict.fromkeys(families.RELOAD_RESULTS, 0)
         self._clock = clock

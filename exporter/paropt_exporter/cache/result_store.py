@@ -35,6 +35,7 @@ _CHUNK_BYTES = 1 << 20
 _TOUCH_SECONDS = 3600.0  # a use is recorded once an hour: this orders files well enough, and most hits write nothing
 _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
 _SCANNED_SECONDS = 86400.0  # so long the size is known by what was written; runs at once may miss some of it
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
 
 
@@ -235,7 +236,7 @@ class Store:
             folder, name = _make_parent(path)
             temporary = os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
             try:
-                with open(temporary, "xb") as target:
+                with os.fdopen(os.open(temporary, _NEW_FILE_FLAGS, files.PRIVATE_FILE), "wb") as target:
                     for chunk in chunks:
                         found.update(chunk)
                         size_bytes += len(chunk)
@@ -356,7 +357,7 @@ class Store:
     def _write(self, path: str, content: bytes) -> None:
         try:
             _make_parent(path)
-            files.replace_file(Path(path), content)
+            files.replace_file(Path(path), content, mode=files.PRIVATE_FILE)
         except OSError as error:
             raise StoreUnusable(_describe("the result is not kept", error, path)) from None
         self.written_bytes += len(content)

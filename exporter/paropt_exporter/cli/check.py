@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import format_faults
 from paropt_exporter.config.placeholders import drop_quoted
@@ -113,7 +114,7 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     if stage.call is not None:
         yield from check_call(stage.call, config.root)
     folder = config.root / stage.cwd if stage.cwd else config.root
-    if not folder.is_dir():
+    if not files.is_folder(folder):
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
     yield from _check_glob(stage, folder)
@@ -154,9 +155,9 @@ def _check_program(program: str, folder: Path, path: str) -> Iterator[str]:
             yield f"{program!r} is not on PATH: {_suggest_remedy(program)}"
         return
     file = folder / program
-    if file.is_dir():
+    if files.is_folder(file):
         yield f"{program!r} is a directory: name a program"
-    elif not file.exists():
+    elif not files.exists(file):
         yield f"there is no program {program!r}: install it, or correct the path"
     elif not os.access(file, os.X_OK):
         yield f"{program!r} is not executable: chmod +x it"

@@ -17,6 +17,7 @@ from paropt_exporter.errors import UsageError, format_count
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
     from paropt_exporter.config.values import Stage
+    from paropt_exporter.input_files import InputPatterns
 
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
@@ -79,9 +80,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     detected = detect_stages(path.parent)
     if not detected.stages and not force and (projects := find_projects_below(path.parent)):
         named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
-        print(
-            f"no tool is used here, but there are projects below: run init in {named} (or here, --force)", file=stderr
-        )
+        told = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
+        print(format_line(told), file=stderr)
         return 2
     above = _find_config_above(path.parent)
     try:
@@ -140,7 +140,7 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
-    there = [pattern for pattern in _SOURCES if InputPatterns((pattern,)).find_files(str(root))]
+    there = [pattern for pattern in _SOURCES if _has_files(InputPatterns((pattern,)), root)]
     all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
     readers = {
@@ -148,6 +148,13 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
         for stage in stages
     }
     return {name: readers[name] for name in _SOURCE_READERS & readers.keys()} | {"unit_tests": all_files}
+
+
+def _has_files(patterns: InputPatterns, root: Path) -> bool:
+    try:
+        return bool(patterns.find_readable_files(str(root)))
+    except OSError:  # such as of /proc, to which a link leads
+        return False
 
 
 def _render_stage(stage: Stage, proposal: str | None) -> str:
@@ -213,8 +220,10 @@ def write_schema(root: Path) -> None:
     root.stat()  # raises for a missing folder, which is not created
     files.make_folder(path.parent)
     database.keep_out_of_git(path.parent)
-    if not _has_content(path, text.encode()):
-        write_file(path, text)
+    if _has_content(path, text.encode()):
+        files.make_private(path)
+    else:
+        files.replace_file(path, text.encode(), mode=files.PRIVATE_FILE)
 
 
 def _load_schema() -> str:
@@ -234,7 +243,7 @@ def _load_schema() -> str:
 def refresh_schema(config_path: Path) -> None:
     """Write the schema that a config refers to. A fresh clone has none, and one of an earlier version is wrong."""
     with suppress(OSError):  # an unwritable folder is not a fault of the config
-        if config_path.is_file() and _refers_to_schema(config_path):
+        if files.is_file(config_path) and _refers_to_schema(config_path):
             write_schema(config_path.parent)
 
 

@@ -7,7 +7,8 @@ linter that is only installed says nothing about the project.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -109,7 +110,7 @@ _BUILT_IN_STAGES = (
         name="unit_tests",
         tools=("pytest",),
         scripts=("test:unit", "unit", "test"),
-        targets=("test-unit", "unit", "unit-test", "test"),
+        targets=("test-unit", "unit", "unit-test", "test", "check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
             _LanguageTool(sign="Cargo.toml", program="cargo", command=("cargo", "test")),
@@ -156,14 +157,18 @@ def detect_stages(root: Path) -> DetectedStages:
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
     if not stages:
-        below = find_projects_below(root)[:_MOST_PROJECTS]
-        commands = ["paropt-exporter" if has_config(root / folder) else "paropt-exporter init" for folder in below]
-        notes = [
-            f"{folder} is a project of its own: run `{command}` there"
-            for folder, command in zip(below, commands, strict=True)
-        ] or notes
+        notes = _describe_projects(root, find_projects_below(root)) or notes
+    elif not project.has_test_paths:
+        notes += _describe_projects(root, [each for each in project.projects_below if project.has_tests_in(each)])
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
-    return DetectedStages(stages=ordered, notes=tuple(notes), lacks_programs=lacks_programs)
+    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
+    return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
+
+
+def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
+    """Return a note on each project below, whose stages are its own."""
+    commands = ((each, "" if has_config(root / each) else " init") for each in islice(below, _MOST_PROJECTS))
+    return [f"{each} is a project of its own: run `paropt-exporter{command}` there" for each, command in commands]
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful

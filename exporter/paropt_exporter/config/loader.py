@@ -18,6 +18,7 @@ from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN
 from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
+from paropt_exporter.files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +64,7 @@ def read_config(path: Path | None, *, root: Path) -> Config:
 
 def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) -> Config:
     """Return the same as `read_config`, without validation if the user's cache has this content as a valid one."""
-    if path is None or not path.is_file():  # the content of a pipe may be secret
+    if path is None or not is_file(path):  # the content of a pipe may be secret
         return read_config(path, root=root)
     content, cores = _read_content(path), host.count_cpu_workers()
     parsed = ParsedConfigs(environ)
@@ -84,7 +85,7 @@ def read_valid_parts(path: Path, *, root: Path) -> Config | None:
 
     `check` uses them to look for further faults. None if the file can't be read a second time, or has no values.
     """
-    if not path.is_file():
+    if not is_file(path):
         return None  # a pipe is empty now, and a second reader would block
     from paropt_exporter.config import checks
 
@@ -148,7 +149,7 @@ def _build_default_file() -> File:
 
 
 def _build_from_file(file: File, path: Path, root: Path) -> Config:
-    folder = path.parent if path.is_file() else root  # the folder of a pipe is not the project's
+    folder = path.parent if is_file(path) else root  # the folder of a pipe is not the project's
     return _build_config(file, path=path, root=_make_absolute(folder))
 
 

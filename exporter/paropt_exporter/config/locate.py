@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.files import exists, is_file, is_folder
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
@@ -52,7 +53,7 @@ def find_projects_below(root: Path) -> tuple[Path, ...]:
 
 def has_config(folder: Path) -> bool:
     """Return whether a folder has a paropt.yml or paropt.yaml."""
-    return any((folder / name).is_file() for name in NAMES)
+    return any(is_file(folder / name) for name in NAMES)
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -60,14 +61,17 @@ def _list_folders(folder: Path) -> list[Path]:
         return sorted(
             each
             for each in folder.iterdir()
-            if each.is_dir() and not each.is_symlink() and not each.name.startswith(".") and each.name not in _NOT_OURS
+            if is_folder(each)
+            and not each.is_symlink()
+            and not each.name.startswith(".")
+            and each.name not in _NOT_OURS
         )
     except OSError:
         return []
 
 
 def _is_project(folder: Path) -> bool:
-    return has_config(folder) or any((folder / name).is_file() for name in _PROJECT_FILES)
+    return has_config(folder) or any(is_file(folder / name) for name in _PROJECT_FILES)
 
 
 def is_above(path: Path | None) -> bool:
@@ -80,7 +84,7 @@ def _find_in(folder: Path) -> Path | None:
     if len(found) > 1:
         where = "" if folder == Path() else f"in {folder} "
         raise UsageError(f"{where}there are paropt.yml and paropt.yaml: remove one, or name one with --config.file")
-    if found and found[0].exists() and not found[0].is_file() and not found[0].is_dir():
+    if found and exists(found[0]) and not is_file(found[0]) and not is_folder(found[0]):
         # Reading a pipe may block.
         raise UsageError(f"{found[0]} is not a regular file: remove it, or name the config with --config.file")
     return found[0] if found else None

@@ -16,13 +16,16 @@ from pathlib import Path
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
 from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
+from paropt_exporter.files import exists, is_file, is_folder, read_start
 
 _MOST_WORKFLOWS = 20
 _MOST_TEST_FILES = 50  # that are read
+_MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
@@ -57,7 +60,7 @@ class Project:
 
     def uses(self, tool: str) -> bool:
         """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
-        if any((self._root / marker).is_file() for marker in _MARKERS.get(tool, ())):
+        if any(is_file(self._root / marker) for marker in _MARKERS.get(tool, ())):
             return True
         return re.search(rf"(?<![\w-]){re.escape(tool)}(?![\w-])", self._mentions) is not None
 
@@ -79,7 +82,7 @@ class Project:
         return all(map(self.has_path, paths))
 
     def has_path(self, word: str) -> bool:
-        return _exists(self._root / word)
+        return exists(self._root / word)
 
     @cached_property
     def _path(self) -> str:
@@ -105,7 +108,7 @@ class Project:
         words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
         paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
         inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
-        return inside and _is_folder(folder) and all(_exists(folder / path) for path in paths if "/" in path)
+        return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
         """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
@@ -144,12 +147,12 @@ class Project:
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
-        if (self._root / "src").is_dir():
+        if is_folder(self._root / "src"):
             return ("src",)
-        packages = [folder.name for folder in self._list_folders(self._root) if (folder / "__init__.py").is_file()]
+        packages = [folder.name for folder in self._list_folders(self._root) if is_file(folder / "__init__.py")]
         holders = [
             folder.name for folder in self._list_folders(self._root)
-            if any((inner / "__init__.py").is_file() for inner in self._list_folders(folder))
+            if any(is_file(inner / "__init__.py") for inner in self._list_folders(folder))
         ]  # fmt: skip
         return tuple(packages or holders or (".",))
 
@@ -157,15 +160,26 @@ class Project:
     def unit_tests(self) -> str | None:
         """The folder of the unit tests, `.` for files at the top, None without any test file."""
         named = self._test_paths
-        if len(named) == 1 and _is_folder(self._root / named[0]):
+        if len(named) == 1 and is_folder(self._root / named[0]):
             return named[0].rstrip("/")
         inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
         inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
-        found = [path.relative_to(self._root).as_posix() for pattern in inner for path in self._list_files(pattern)]
-        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, found)):
+        found = [path.relative_to(self._root) for pattern in inner for path in self._list_files(pattern)]
+        own = [path.as_posix() for path in found if not any(map(path.is_relative_to, self.projects_below))]
+        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, own)):
             if self._has_tests(self._root / folder):
                 return folder
         return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def projects_below(self) -> tuple[Path, ...]:
+        """The folders below that are projects of their own. A package is none, even with a setup.py in it."""
+        below = find_projects_below(self._root)
+        return tuple(folder for folder in below if not is_file(self._root / folder / "__init__.py"))
+
+    def has_tests_in(self, folder: Path) -> bool:
+        """Return whether a project below has Python tests in their usual place."""
+        return any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
 
     @cached_property
     def _test_paths(self) -> list[str]:
@@ -278,7 +292,7 @@ class Project:
         """The arguments with which unittest finds the tests."""
         if self.unit_tests is None or self.unit_tests == ".":
             return ()
-        top = ("-t", ".") if (self._root / self.unit_tests / "__init__.py").is_file() else ()
+        top = ("-t", ".") if is_file(self._root / self.unit_tests / "__init__.py") else ()
         return ("discover", "-s", self.unit_tests, *top)
 
     @cached_property
@@ -307,12 +321,12 @@ class Project:
         described, _ = self._package
         needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
         folders = (self._root, *self._root.absolute().parents)
-        return needs and not any((folder / "node_modules").is_dir() for folder in folders)
+        return needs and not any(is_folder(folder / "node_modules") for folder in folders)
 
     @cached_property
     def script_runner(self) -> str:
         """pnpm or yarn if the project has its lock file, otherwise npm."""
-        return next((runner for lock, runner in _LOCKS if (self._root / lock).is_file()), "npm")
+        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
 
     @cached_property
     def targets(self) -> dict[str, list[str]]:
@@ -337,15 +351,19 @@ class Project:
 
     def _list_folders(self, folder: Path) -> list[Path]:
         try:
-            inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+            inside = sorted(
+                path for path in folder.iterdir() if is_folder(path) and not path.name.startswith((".", "_"))
+            )
         except OSError:
             return []
         named = (path for path in inside if path.name not in _NO_SOURCES and _is_text(path.name))
-        return [path for path in named if not (path / "pyvenv.cfg").exists()]
+        return [path for path in named if not exists(path / "pyvenv.cfg")]
 
     def _list_files(self, pattern: str) -> list[Path]:
         # `**name` is `*name`, as for pytest; pathlib refuses it before Python 3.13.
-        parts = (part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/"))
+        parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
+        if parts.count("**") > _MOST_RECURSIONS:
+            return []
         try:
             return [*self._root.glob("/".join(parts))]
         except (OSError, ValueError):
@@ -354,11 +372,11 @@ class Project:
     def _read_text(self, name: str) -> str:
         path = self._root / name
         try:
-            if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
-                return ""
-            return path.read_text(encoding="utf-8", errors="replace")
+            content = read_start(path, limit_bytes=_LARGEST_BYTES + 1)  # files of /proc have no size
         except OSError:
             return ""
+        text = content.decode("utf-8", "replace") if content and len(content) <= _LARGEST_BYTES else ""
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _is_text(name: str) -> bool:
@@ -368,15 +386,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# Path's own methods raise OSError for a word that is too long for a name, such as an expression after -k.
-def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _is_in(path: Path, folders: Sequence[str]) -> bool:

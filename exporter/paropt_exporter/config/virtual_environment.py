@@ -13,7 +13,7 @@ _FOLDERS = (".venv", "venv")  # beside the config
 def find_virtual_environment(root: Path, environ: Mapping[str, str]) -> Path | None:
     """Return the active virtual environment, or `.venv` or `venv` in `root` if none is active."""
     active = environ.get(VARIABLE)
-    if active and (Path(active) / "bin").is_dir():
+    if active and os.path.isdir(f"{active}/bin"):  # noqa: PTH112
         return Path(active)
     folder = str(root)  # strings, since each stage of a plan asks: paths would cost a quarter of its building
     return next((root / name for name in _FOLDERS if os.path.isdir(f"{folder}/{name}/bin")), None)  # noqa: PTH112

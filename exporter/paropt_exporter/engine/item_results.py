@@ -25,6 +25,7 @@ _SHOWN_ITEMS = 3
 _MOST_REPORT_BYTES = 64 << 20  # 300,000 test cases; parsing takes a second, in which the lane starts nothing
 _LONGEST_TEST_SECONDS = 1e6
 _LONGEST_NAME, _MOST_PARTS = 1000, 40  # of a test: to look one up takes time with the square of its parts
+_MOST_LOOKUPS = 10_000_000  # of parts of names: three seconds; 300,000 names of eight parts need 9.6 million
 # pytest's message if it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
 _LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch; a shorter test hardly unbalances it
@@ -142,7 +143,7 @@ class _ReportParser:
 
     def __init__(self, items: Sequence[str]) -> None:
         self.found = {item: ItemReport() for item in items}
-        self.cases = self.matched = 0
+        self.cases = self.matched = self._lookups = 0
         self.seconds = 0.0
         self._by_name = _index_names(items)
         self._case: Mapping[str, str] | None = None
@@ -177,6 +178,10 @@ class _ReportParser:
             return
         self._case = None
         self.cases += 1
+        parts = case.get("classname", "").count(".") + case.get("name", "").partition("[")[0].count(".") + 2
+        self._lookups += min(_MOST_PARTS, parts) ** 2 // 2
+        if self._lookups > _MOST_LOOKUPS:
+            raise _UnusableReport("the names of its test cases have too many parts")
         item, test = _find_item(case, self._by_name)
         if item is not None:
             self.matched += 1

@@ -398,6 +398,10 @@ def keep_out_of_git(folder: Path) -> None:
     """Make git ignore our own folder `.paropt`; a folder of another name is left to the user."""
     if folder.name != OWN_FOLDER:
         return
-    # An error means that it exists, or that the folder is read-only.
-    with suppress(OSError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
-        file.write(_IGNORE)
+    path = folder / ".gitignore"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with suppress(OSError):  # it exists, or the folder is read-only
+        with os.fdopen(files.open_regular(path, flags), "w", encoding="utf-8") as file:
+            file.write(_IGNORE)
+        return
+    files.make_private(path)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from paropt_exporter.changes import Changes
 from paropt_exporter.errors import join_names
+from paropt_exporter.files import is_file
 from paropt_exporter.input_files import (
     ANY_PATH,
     ITEM,
@@ -129,7 +130,7 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
     patterns = InputPatterns((join_pattern(cwd or ".", pattern),))
     folder = root / (cwd or ".")
     matching = (path for path in changes.paths if path not in changes.folders and patterns.matches(path))
-    there = [path for path in matching if (root / path).is_file() or (root / path).is_symlink()]
+    there = [path for path in matching if is_file(root / path) or (root / path).is_symlink()]
     found = sorted(os.path.relpath(root / path, folder) for path in there)
     return tuple(f"./{name}" if name.startswith("-") else name for name in found)
 

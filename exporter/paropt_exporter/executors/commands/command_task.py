@@ -560,7 +560,7 @@ def _check_arguments(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> 
     if problem:
         raise CannotRun(f"cannot run {argv[0]!r}: a variable's name is empty or holds '=': correct the stage's env")
     if not os.path.isdir(cwd):  # noqa: PTH112 -- for each command: a method of Path costs five times as much
-        found = "is no folder" if cwd.exists() else "does not exist"
+        found = "is no folder" if os.path.exists(cwd) else "does not exist"  # noqa: PTH110 -- likewise
         raise CannotRun(f"cannot run {argv[0]!r}: its folder {str(cwd)!r} {found}: correct its cwd")
 
 
