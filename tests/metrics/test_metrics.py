@@ -29,6 +29,7 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.families import Family
 from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, StageLabels, client
+from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 from support.repositories import Repository
@@ -431,6 +432,16 @@ def test_a_removed_stage_does_not_come_back_from_history() -> None:
 def test_unknown_names_in_history_are_ignored() -> None:
     totals = Totals(counters={("paropt_of_another_version_total", ("standard",)): 1.0})
     assert read_value(make_metrics(totals=totals), families.RUNS, lane="standard", result="success") == 0
+
+
+def test_gauges_that_are_set_to_their_values_have_not_changed() -> None:
+    state = EventState((LANE,), Totals(), LastValues())
+    state.observe(stage_ended("unit"))
+    assert {families.STAGE_LAST_RESULT, families.STAGE_RUNS} <= {family for family, _, _ in state.iter_changes()}
+    state.observe(stage_ended("unit"))
+    changed = {family for family, _, _ in state.iter_changes()}
+    assert families.STAGE_RUNS in changed
+    assert {families.STAGE_LAST_RESULT, families.STAGE_LAST_DURATION, families.STAGE_RUNNING}.isdisjoint(changed)
 
 
 def test_label_values_are_escaped() -> None:
