@@ -29,8 +29,8 @@ TLS = "cert_file: server.pem, key_file: server.key"
 
 
 class Page:
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        return PAGE
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        return [[PAGE]]
 
 
 class Endpoint:
@@ -94,7 +94,7 @@ def test_metrics_are_served_over_tls_and_the_url_says_so(start: Callable[..., En
 
 def test_a_large_page_is_complete_over_tls(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * 20_000_000
-    monkeypatch.setattr(Page, "render_page", lambda self, openmetrics: large)
+    monkeypatch.setattr(Page, "render_parts", lambda self, openmetrics: [[large]])
     assert start().ask()[1] == large
 
 
