@@ -12,6 +12,10 @@ the 99th percentile is 0.5 s or more, or the clients cost 5 % of the throughput.
 Beside other work the throughput says more about that work. So the CPU time of the exporter and its commands is measured
 too. Subtract the tasks' own time (CPU seconds for each task of a round without clients): the rest, as a part of all
 cores, is the throughput that a lane with the machine to itself loses. `--by-cpu` judges by that.
+
+Prometheus counts its own work, the parsing and storing of 104,000 samples, into the duration of a scrape. A last round
+shows that part: Prometheus alone scrapes the same page from memory. The clients' own CPU time is shown too, since it
+counts as lost throughput where they share the cores with the lane.
 """
 
 from __future__ import annotations
@@ -30,15 +34,18 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from paropt_exporter.exposition.server import start_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.real_servers import Prometheus, environment, eventually, free_port, installed_command, prometheus
@@ -48,6 +55,7 @@ KINDS = ("half", "drip", "handshake", "unread")
 MOST_SECONDS = 0.5
 MOST_LOSS_RATIO = 0.05
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: exporter\r\n"
+_OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 _HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # the first bytes of a TLS handshake
 _DOWN = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 _DRIP_SECONDS = 1.0
@@ -65,6 +73,8 @@ class Figures:
     p99_seconds: float
     tasks_per_second: float
     cpu_seconds_per_second: float  # of the exporter, its supervisor and its commands
+    clients_cpu_seconds_per_second: float
+    server_cpu_seconds_per_scrape: float  # of Prometheus
 
 
 def main() -> int:
@@ -76,9 +86,11 @@ def main() -> int:
         eventually("the lane's tasks are counted", lambda: lane.server.query("paropt_task_attempts_total"))
         for number in range(flags.rounds):
             for slow in (False, True) if number % 2 == 0 else (True, False):
-                with flood(lane.port, flags.clients if slow else 0, flags.again):
-                    found[slow].append(measure(lane, flags.seconds))
+                with flood(lane.port, flags.clients if slow else 0, flags.again) as clients:
+                    found[slow].append(measure(lane, flags.seconds, clients))
                 print(f"{'with' if slow else 'without'}: {found[slow][-1]}, load {os.getloadavg()[0]:.0f}", flush=True)
+        page = fetch_page(lane.port)
+    scrape_from_memory(page, flags.seconds)
     return report(found, by_cpu=flags.by_cpu)
 
 
@@ -161,21 +173,72 @@ def answers(port: int) -> bool:
     return False
 
 
-def measure(lane: Lane, seconds: float) -> Figures:
+def measure(lane: Lane, seconds: float, clients: psutil.Process) -> Figures:
     """Wait until the beginning has passed, then measure for some seconds."""
-    pause, server = threading.Event(), lane.server
+    pause, server, scraper = threading.Event(), lane.server, find_process(lane.server)
+
+    def read_cpu_seconds() -> tuple[float, ...]:
+        return lane.read_cpu_seconds(), sum(clients.cpu_times()[:2]), sum(scraper.cpu_times()[:2])
+
     pause.wait(_SETTLE_SECONDS)
-    before, cpu_before, began = count_tasks(server), lane.read_cpu_seconds(), time.monotonic()
+    before, cpu_before, began = count_tasks(server), read_cpu_seconds(), time.monotonic()
     pause.wait(seconds)
-    after, cpu_after, took = count_tasks(server), lane.read_cpu_seconds(), time.monotonic() - began
+    after, cpu_after, took = count_tasks(server), read_cpu_seconds(), time.monotonic() - began
+    lane_cpu, clients_cpu, server_cpu = (late - early for early, late in zip(cpu_before, cpu_after, strict=True))
     window = f"[{int(seconds)}s]"
+    attempted = server.value(f"count_over_time(up{window})")
     return Figures(
-        attempted=server.value(f"count_over_time(up{window})"),
+        attempted=attempted,
         answered=server.value(f"sum_over_time(up{window})"),
         p99_seconds=server.value(f"quantile_over_time(0.99, scrape_duration_seconds{window})"),
         tasks_per_second=(after - before) / took,
-        cpu_seconds_per_second=(cpu_after - cpu_before) / took,
+        cpu_seconds_per_second=lane_cpu / took,
+        clients_cpu_seconds_per_second=clients_cpu / took,
+        server_cpu_seconds_per_scrape=server_cpu / attempted,
     )
+
+
+def find_process(server: Prometheus) -> psutil.Process:
+    assert server.process is not None
+    return psutil.Process(server.process.pid)
+
+
+class ConstantPage:
+    """A source of one page, which is compressed once."""
+
+    def __init__(self, page: bytes) -> None:
+        self._parts = [[page]]
+
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        assert openmetrics  # as Prometheus asks for it
+        return self._parts
+
+
+def fetch_page(port: int) -> bytes:
+    """Return the page that Prometheus gets."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    request = urllib.request.Request(f"https://127.0.0.1:{port}/metrics", headers={"Accept": _OPENMETRICS})
+    with urllib.request.urlopen(request, context=context, timeout=_HANG_SECONDS) as answer:
+        return bytes(answer.read())
+
+
+def scrape_from_memory(page: bytes, seconds: float) -> None:
+    """Show what Prometheus takes for the page if it costs its exporter nothing."""
+    pause = threading.Event()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(start_server(["127.0.0.1:0"], ConstantPage(page))) as served_page,
+        prometheus(Path(folder), served_page.addresses, scrape_interval="1s", scrape_timeout="1s") as server,
+    ):
+        pause.wait(_SETTLE_SECONDS)
+        scraper, window = find_process(server), f"[{int(seconds)}s]"
+        before = sum(scraper.cpu_times()[:2])
+        pause.wait(seconds)
+        cpu_seconds = sum(scraper.cpu_times()[:2]) - before
+        slowest = server.value(f"quantile_over_time(0.99, scrape_duration_seconds{window})")
+        each = cpu_seconds / server.value(f"count_over_time(up{window})")
+    print(f"Prometheus alone: 99th percentile {slowest:.2f} s, {each:.3f} CPU seconds a scrape")
 
 
 def count_tasks(server: Prometheus) -> float:
@@ -183,7 +246,7 @@ def count_tasks(server: Prometheus) -> float:
 
 
 @contextmanager
-def flood(port: int, clients: int, again_seconds: float) -> Iterator[None]:
+def flood(port: int, clients: int, again_seconds: float) -> Iterator[psutil.Process]:
     """Hold the clients, in a process of their own."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     arguments = (port, clients, again_seconds, theirs)
@@ -191,7 +254,7 @@ def flood(port: int, clients: int, again_seconds: float) -> Iterator[None]:
     process.start()
     ours.recv()
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         ours.send("end")
         print(f"{ours.recv()} connections", end=", ", flush=True)

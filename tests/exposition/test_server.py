@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPResponse
@@ -34,15 +35,15 @@ class Source:
         self.rendering = threading.Semaphore(0)
         self.rendered = 0
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
         self.rendering.release()
         assert self.go.wait(GUARD_SECONDS)
         self.rendered += 1
-        return self.body
+        return [[self.body]]
 
 
 class Broken:
-    def render_page(self, *, openmetrics: bool) -> bytes:
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
         raise RuntimeError("no page today")
 
 
@@ -153,7 +154,7 @@ def test_a_page_that_can_not_be_compressed_fails_only_its_scrape(
 
     server = server_factory()
     with monkeypatch.context() as patched:
-        patched.setattr(gzip, "compress", fail)
+        patched.setattr(zlib, "compressobj", fail)
         assert ask(server, **{"Accept-Encoding": "gzip"})[0].status == 500
     assert ask(server)[0].status == 200
 
@@ -253,8 +254,9 @@ def open_unread(
 class FreshPages(Source):
     """A source of large pages, a new object for each rendering, as of the real one."""
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        return bytes(len(super().render_page(openmetrics=openmetrics)))
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        [[body]] = super().render_parts(openmetrics=openmetrics)
+        return [[bytes(len(body))]]
 
 
 @contextmanager

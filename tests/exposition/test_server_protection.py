@@ -7,17 +7,20 @@ import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.exposition import passwords
-from paropt_exporter.exposition.protection import ProtectionFile
-from paropt_exporter.exposition.server import Server, start_server
+from paropt_exporter.exposition.protection import Protection, ProtectionFile
+from paropt_exporter.exposition.server import HANDSHAKES_PER_TURN, Server, start_server
+from paropt_exporter.exposition.tls import TlsSocket
 from support.event_samples import StillClock
 from support.real_servers import ended
 from support.secured import PASSWORD, Authority, hashed, web_config
@@ -29,8 +32,8 @@ TLS = "cert_file: server.pem, key_file: server.key"
 
 
 class Page:
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        return PAGE
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        return [[PAGE]]
 
 
 class Endpoint:
@@ -94,7 +97,7 @@ def test_metrics_are_served_over_tls_and_the_url_says_so(start: Callable[..., En
 
 def test_a_large_page_is_complete_over_tls(start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     large = b"x" * 20_000_000
-    monkeypatch.setattr(Page, "render_page", lambda self, openmetrics: large)
+    monkeypatch.setattr(Page, "render_parts", lambda self, openmetrics: [[large]])
     assert start().ask()[1] == large
 
 
@@ -118,6 +121,89 @@ def test_stalled_handshakes_delay_no_other_and_end_at_their_deadline(
             assert endpoint.ask("/-/healthy")[0].status == 200
         for client in (silent, half):
             assert ended(client)
+
+
+class HeldHandshakes:
+    """A source of protection that counts handshakes and can hold the serving thread at an accept or at a handshake."""
+
+    def __init__(self, source: ProtectionFile) -> None:
+        self.begun = 0
+        self.held, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.hold_at: list[str] = []  # the places, in order
+        self._source = source
+
+    def get_protection(self) -> Protection:
+        self._pass("accept")
+        protection = self._source.get_protection()
+        assert protection.secure is not None
+        return replace(protection, secure=partial(self._secure, protection.secure))
+
+    def count_reloads(self) -> Mapping[str, int]:
+        return {}
+
+    def was_reload_successful(self) -> bool:
+        return True
+
+    def _secure(self, secure: Callable[[socket.socket], TlsSocket], plain: socket.socket) -> TlsSocket:
+        self.begun += 1
+        self._pass("handshake")
+        return secure(plain)
+
+    def _pass(self, place: str) -> None:
+        if self.hold_at[:1] == [place]:
+            del self.hold_at[0]
+            self.held.release()
+            assert self.go.acquire(timeout=GUARD_SECONDS)
+
+
+class CountingClock(StillClock):
+    """A clock that notes how many handshakes had begun at each response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: HeldHandshakes | None = None
+        self.begun: list[int] = []
+
+    def wall(self) -> float:
+        if self.held is not None:
+            self.begun.append(self.held.begun)
+        return super().wall()
+
+
+@pytest.mark.parametrize("places", [["accept"], ["accept", "handshake"]], ids=["accepting", "in a handshake"])
+def test_clients_that_connect_together_delay_a_handshake_by_one_turn(tmp_path: Path, places: list[str]) -> None:
+    """The last step of its handshake arrives while the server accepts the others, or is in the first of theirs."""
+    authority, clock = Authority(tmp_path), CountingClock()
+    authority.issue("server")
+    held = clock.held = HeldHandshakes(ProtectionFile(web_config(tmp_path, f"tls_server_config: {{{TLS}}}")))
+    with ExitStack() as exit_stack:
+        server = start_server(["127.0.0.1:0"], Page(), protection_source=held, clock=clock)
+        exit_stack.enter_context(closing(server))
+        endpoint = Endpoint(tmp_path, server, authority)
+        early = exit_stack.enter_context(endpoint.connect())
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = authority.client().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        early.sendall(outgoing.read())
+        incoming.write(early.recv(65536))
+        tls.do_handshake()
+        tls.write(b"GET /-/healthy HTTP/1.1\r\n\r\n")
+        begun = held.begun
+        held.hold_at += places
+        clients = [exit_stack.enter_context(endpoint.connect()) for _ in range(60)]
+        for client in clients:
+            client.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+        for _ in places[1:]:
+            assert held.held.acquire(timeout=GUARD_SECONDS)
+            held.go.release()
+        assert held.held.acquire(timeout=GUARD_SECONDS)
+        early.sendall(outgoing.read())
+        held.go.release()
+        while early.recv(65536):  # to the end of the response
+            pass
+    [at_response] = clock.begun
+    assert at_response - begun <= 2 * HANDSHAKES_PER_TURN
 
 
 def test_an_invalid_handshake_ends_only_its_connection(start: Callable[..., Endpoint]) -> None:

@@ -27,9 +27,11 @@ from paropt_exporter.events import (
     Result,
     Scope,
 )
-from paropt_exporter.families import Family
+from paropt_exporter.families import Family, Kind
 from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, StageLabels, client
+from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
+from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 from support.repositories import Repository
 
@@ -433,6 +435,29 @@ def test_unknown_names_in_history_are_ignored() -> None:
     assert read_value(make_metrics(totals=totals), families.RUNS, lane="standard", result="success") == 0
 
 
+def test_unchanged_lines_are_the_same_objects_on_the_next_page() -> None:
+    """The compressed page keeps what has not changed, and compares objects."""
+    metrics = make_populated(process_metrics=False)
+    before = {line for part in metrics.render_parts(openmetrics=False) for line in part}
+    metrics.observe(task("unit", cpu=0.0))
+    parts = metrics.render_parts(openmetrics=False)
+    known = {id(line) for line in before}
+    fresh = {line.partition(b"{")[0] for part in parts for line in part if id(line) not in known}
+    changed = {families.TASK_ATTEMPTS, families.TASK_DURATION, families.TASK_QUEUE_WAIT, families.STAGE_PROGRESS}
+    names = {f"{each.name}_bucket" if each.kind is Kind.HISTOGRAM else each.name for each in changed}
+    assert names <= {name.decode() for name in fresh} <= names | {"", *(each.name for each in SCRAPE_FAMILIES)}
+
+
+def test_gauges_that_are_set_to_their_values_have_not_changed() -> None:
+    state = EventState((LANE,), Totals(), LastValues())
+    state.observe(stage_ended("unit"))
+    assert {families.STAGE_LAST_RESULT, families.STAGE_RUNS} <= {family for family, _, _ in state.iter_changes()}
+    state.observe(stage_ended("unit"))
+    changed = {family for family, _, _ in state.iter_changes()}
+    assert families.STAGE_RUNS in changed
+    assert {families.STAGE_LAST_RESULT, families.STAGE_LAST_DURATION, families.STAGE_RUNNING}.isdisjoint(changed)
+
+
 def test_label_values_are_escaped() -> None:
     odd = 'a "quoted"\\back\nslash'
     stages = (StageLabels(name=odd, number=2, pool="commands"),)
@@ -597,7 +622,7 @@ def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] 
     lane = LaneLabels(lane="standard", stages=stages)
     bounds = dict.fromkeys(pools, (1, 2))
     metrics.reconfigure(lanes=(lane,), bounds=bounds, totals=Totals(), last=LastValues())
-    return metrics.render_page(openmetrics=False).decode()
+    return metrics.render()[0].decode()
 
 
 def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -> None:
@@ -627,7 +652,7 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
 
 
 def _page(metrics: Metrics) -> str:
-    return metrics.render_page(openmetrics=False).decode()
+    return metrics.render()[0].decode()
 
 
 def test_cached_stage_counts_hits_misses_and_saved_seconds_from_zero() -> None:

@@ -38,7 +38,7 @@ from paropt_exporter.serve.page import ServePage
 from paropt_exporter.serve.registry import Registry
 from paropt_exporter.testing import FakeClock
 from support.real_servers import HANG_SECONDS, eventually
-from support.serve_process import check_page, sum_series
+from support.serve_process import check_page, render_text, sum_series
 
 URL = "http://127.0.0.1:1/metrics"
 
@@ -236,11 +236,11 @@ def test_values_that_this_version_can_not_format_cost_their_series_only(tmp_path
     check_page(text)
     assert "paropt_pool_size{" not in text and "paropt_control_query_duration_seconds_sum" not in text
     eventually("it has gone", lambda: not served.status().runs)
-    check_page(page.render_page(openmetrics=False).decode())
+    check_page(render_text(page))
 
 
 def find_workers(page: ServePage) -> str:
-    text = page.render_page(openmetrics=False).decode()
+    text = render_text(page)
     return text if "paropt_pool_workers{" in text else ""
 
 
@@ -404,10 +404,10 @@ def test_series_reach_the_page_and_counters_stay_when_the_run_has_gone(tmp_path:
         hello = build_hello(register(tmp_path, name), lane="standard", limited=True)
         opened = Link(served.folder, hello, clock=SystemClock(), collect=lambda: series)
         opened.end_run()
-        eventually("its series are there", lambda: b"paropt_pool_size{" in page.render_page(openmetrics=False))
+        eventually("its series are there", lambda: "paropt_pool_size{" in render_text(page))
         opened.close()
     eventually("both have gone", lambda: not served.status().runs)
-    text = page.render_page(openmetrics=False).decode()
+    text = render_text(page)
     check_page(text)
     assert sum_series(text, "paropt_pool_tasks_submitted_total") == 6
     assert sum_series(text, "paropt_pool_size") == 0
@@ -426,7 +426,7 @@ def open_session(served: Served, hello: Hello, submitted: float | None = None) -
 
 
 def count_submitted(page: ServePage) -> float:
-    return sum_series(page.render_page(openmetrics=False).decode(), "paropt_pool_tasks_submitted_total")
+    return sum_series(render_text(page), "paropt_pool_tasks_submitted_total")
 
 
 def test_counters_of_a_run_that_comes_back_count_once(tmp_path: Path, served: Served) -> None:
@@ -487,7 +487,7 @@ def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_besid
             pass
         eventually("it has ended", lambda: len(served.status().runs) == 1)
     eventually("both have ended", lambda: not served.status().runs)
-    text = page.render_page(openmetrics=False).decode()
+    text = render_text(page)
     assert sum_series(text, "paropt_run_interval_seconds", lane="standard") == 60.0
 
 

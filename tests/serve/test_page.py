@@ -15,7 +15,7 @@ from paropt_exporter.serve.page import ProjectView, ServePage
 from paropt_exporter.serve.registry import RegisteredProject
 from support.event_samples import run_ended, run_started, stage_ended
 from support.secured import web_config
-from support.serve_process import check_page, sum_series
+from support.serve_process import check_page, render_text, sum_series
 
 
 def record_checkout(root: Path, *stages: str, interval_seconds: float | None = None) -> RegisteredProject:
@@ -31,7 +31,7 @@ def record_checkout(root: Path, *stages: str, interval_seconds: float | None = N
 def render(*checkouts: RegisteredProject, protection: ProtectionSource | None = None) -> str:
     view = ProjectView(name="shop", checkouts=checkouts, live=(), shares={})
     page = ServePage(lambda: (view,), protection=protection, process_metrics=False)
-    text = page.render_page(openmetrics=False).decode()
+    text = render_text(page)
     check_page(text)
     return text
 

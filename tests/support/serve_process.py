@@ -9,11 +9,13 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from paropt_exporter.exposition.renderer import PageSource
 from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, environment, eventually, get, installed_command, program
 
@@ -103,6 +105,10 @@ def check_page(page: str) -> None:
         check=False,
     )  # fmt: skip
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, ""), checked.stdout + checked.stderr
+
+
+def render_text(page: PageSource) -> str:
+    return b"".join(chain.from_iterable(page.render_parts(openmetrics=False))).decode()
 
 
 @contextmanager

@@ -107,12 +107,12 @@ class WatchedPage:
         self._metrics = metrics
         self._wake = wake
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
         final = self.wake_at_next_scrape
-        page = self._metrics.render_page(openmetrics=openmetrics)
+        parts = self._metrics.render_parts(openmetrics=openmetrics)
         if final:
             self._wake()
-        return page
+        return parts
 
 
 class Exporter:

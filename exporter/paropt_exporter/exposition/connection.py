@@ -101,6 +101,10 @@ class Connection:
     def fileno(self) -> int:
         return self._channel.fileno()
 
+    @property
+    def has_begun_handshake(self) -> bool:
+        return self._tls is not None
+
     def continue_handshake(self, *, now_seconds: float) -> None:
         """Continue the TLS handshake. Raises PlainHttpReceived, OSError or EOFError if it fails."""
         try:

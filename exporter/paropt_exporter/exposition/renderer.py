@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from itertools import chain
 from threading import Condition, Thread
 from typing import Protocol
 
+from paropt_exporter.exposition.compression import PageCompressor, Parts
 from paropt_exporter.exposition.connection import Connection
 from paropt_exporter.exposition.http import Response
 from paropt_exporter.exposition.routes import Scrape
@@ -16,17 +17,18 @@ from paropt_exporter.metrics.formats import Format
 
 log = logging.getLogger(__name__)
 
-# Metrics text shrinks to a twentieth at any level; the lowest takes a third of the default level's time.
-_GZIP_LEVEL = 1
-
 RenderedPages = tuple[tuple[Connection, Response], ...]
 
 
 class PageSource(Protocol):
     """An object that renders the metrics page."""
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        """Return the page as OpenMetrics or as text. All versions and escapings of either are the same bytes."""
+    def render_parts(self, *, openmetrics: bool) -> Parts:
+        """Return the page as OpenMetrics or as text. All versions and escapings of either are the same bytes.
+
+        Each part has the lines of a family. Parts keep their numbers from page to page, empty or not, and lines that
+        have not changed are best the same objects (see `PageCompressor`).
+        """
         ...
 
 
@@ -45,6 +47,7 @@ class Renderer:
     def __init__(self, source: PageSource, on_rendered: Callable[[RenderedPages], None]) -> None:
         self._source = source
         self._on_rendered = on_rendered
+        self._compressor = PageCompressor()
         self._wake = Condition()  # guards: _requests, _closed
         # By whether the format is OpenMetrics, the format that was requested first comes first:
         self._requests: dict[bool, list[tuple[Connection, Scrape]]] = {}
@@ -78,9 +81,10 @@ class Renderer:
 
     def _render(self, requests: Iterable[tuple[Connection, Scrape]], *, openmetrics: bool) -> RenderedPages:
         try:
-            body = self._source.render_page(openmetrics=openmetrics)
-            any_gzip = any(scrape.gzip for _, scrape in requests)
-            compressed = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if any_gzip else b""
+            parts = self._source.render_parts(openmetrics=openmetrics)
+            codings = {scrape.gzip for _, scrape in requests}
+            body = b"".join(chain.from_iterable(parts)) if False in codings else b""
+            compressed = self._compressor.compress(parts) if True in codings else b""
         except Exception:  # the boundary of the page source: its error fails these scrapes, never the thread
             log.exception("the metrics page could not be rendered")
             failed = Response.from_text(

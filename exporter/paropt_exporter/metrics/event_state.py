@@ -148,7 +148,7 @@ class EventState:
                     continue
                 if series[0] in _CONFIG_FAMILIES or _get_place(*series) not in known:
                     self._histograms.pop(series, None)
-                    self._set(series, None)
+                    self._numbers[series] = self._changed[series] = None
             for series, value in fresh._numbers.items():
                 if series[0] in _CONSTANT_FAMILIES or self._numbers.get(series) is None:
                     self._set(series, value)
@@ -214,8 +214,9 @@ class EventState:
         self._changed[series] = None
 
     def _set(self, series: Series, value: float | None) -> None:
-        self._numbers[series] = value
-        self._changed[series] = None
+        if self._numbers.get(series) != value:  # a stage sets a dozen gauges at each end, and few of them change
+            self._numbers[series] = value
+            self._changed[series] = None
 
     def _read_value(self, series: Series) -> Value | None:
         buckets = self._histograms.get(series)

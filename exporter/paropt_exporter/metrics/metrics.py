@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, cast
@@ -39,7 +40,7 @@ class Metrics:
     """All exported metrics of one project.
 
         observe(event) -> EventState (numbers, built for the first page) --changes-.
-        read_snapshot(): pools, live stages, backlogs, controller -----------------+--> Page -> render_page()
+        read_snapshot(): pools, live stages, backlogs, controller -----------------+--> Page -> render_parts()
                                                                                    |         -> render_final_page()
                                               process and GC, by prometheus_client -'
 
@@ -116,19 +117,20 @@ class Metrics:
         from paropt_exporter.metrics.formats import Format, negotiate  # here, as `client` below: few runs are scraped
 
         content = negotiate(accept)
-        return self.render_page(openmetrics=content.format is Format.OPENMETRICS), content.content_type
+        parts = self.render_parts(openmetrics=content.format is Format.OPENMETRICS)
+        return b"".join(chain.from_iterable(parts)), content.content_type
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        """Return the page as OpenMetrics or as text."""
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        """Return the page in parts: the lines of each family. Lines that have not changed are the same objects."""
         from paropt_exporter.metrics import client  # slow to import; a run that is never scraped does not need it
 
         with self._lock:
             if self._process is None:
                 self._process = client.create_registry(process_metrics=self._process_metrics)
             self._refresh()
-            own = [*self._page.iter_lines(families.FAMILIES, openmetrics=openmetrics)]
+            own = self._page.format_page(families.FAMILIES, openmetrics=openmetrics)
         write = client.openmetrics_page if openmetrics else client.text_page
-        return b"".join([*own, write(self._process)])
+        return [*own, [write(self._process)]]
 
     def collect_live(self) -> dict[tuple[str, Labels], Value]:
         """Return the series that no history has: they describe this process and its present run."""
@@ -140,12 +142,12 @@ class Metrics:
         """Return the series of lanes, stages and limits, which stay true after this process, in text format."""
         with self._lock:
             self._refresh()
-            return b"".join(self._page.iter_lines(_FINAL_FAMILIES, openmetrics=False))
+            return b"".join(chain.from_iterable(self._page.format_page(_FINAL_FAMILIES, openmetrics=False)))
 
     @property
     def registry(self) -> CollectorRegistry:
         """A new prometheus_client registry with this collector and the process and GC metrics."""
-        from paropt_exporter.metrics import client  # as in `render_page`
+        from paropt_exporter.metrics import client  # as in `render_parts`
 
         registry = client.create_registry(process_metrics=self._process_metrics)
         registry.register(cast("Collector", self))

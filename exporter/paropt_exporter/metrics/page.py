@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from paropt_exporter.aggregation import HistogramTotal
@@ -20,7 +20,7 @@ Value = float | HistogramTotal
 class Page:
     """The series of a scrape and their text.
 
-        put, drop, replace -> _values, _stale -> write_changed() -> _texts[family][labels] -> iter_lines()
+        put, drop, replace -> _values, _stale -> write_changed() -> _texts[family][labels] -> format_page()
 
     prometheus_client's writer formats every line at every scrape and holds the GIL meanwhile: 7 s for 10,000 stages
     (1.1 million lines), 0.5 s here. The text of each series is kept as bytes, so that a page is one join, for which
@@ -67,12 +67,9 @@ class Page:
         for family in families:
             yield from ((family, labels, value) for labels, value in self._values.get(family, {}).items())
 
-    def iter_lines(self, families: Iterable[Family], *, openmetrics: bool) -> Iterator[bytes]:
-        """Yield the page, a series or a head at a time, without families that have no series."""
-        for family in families:
-            if lines := self.format_family(family):
-                yield format_head(family, openmetrics=openmetrics)
-                yield from lines
+    def format_page(self, families: Iterable[Family], *, openmetrics: bool) -> list[list[bytes]]:
+        """Return the lines of each family: its head and a text for each series; an empty list if it has no series."""
+        return [format_part(family, self.format_family(family), openmetrics=openmetrics) for family in families]
 
     def format_family(self, family: Family) -> Collection[bytes]:
         """Return the sample lines of each series of one family, without its head."""
@@ -86,20 +83,24 @@ class Page:
                 yield _build_metric(family, {(self._project, *labels): value for labels, value in values.items()})
 
     def write_changed(self) -> None:
-        """Format all changed series now, so that the next `iter_lines` is fast."""
+        """Format all changed series now, so that the next `format_page` is fast."""
         for family in tuple(self._stale):
             self._format_changed(family)
 
     def _format_changed(self, family: Family) -> None:
         texts, values = self._texts.get(family, {}), self._values.get(family, {})
         for labels in self._stale.pop(family, ()):
-            texts[labels] = self._format_series(family, labels, values[labels]).encode()
+            texts[labels] = self._format_series(family, labels, values[labels], texts[labels])
 
-    def _format_series(self, family: Family, labels: Labels, value: Value) -> str:
-        names, values = family.label_names, (self._project, *labels)
+    def _format_series(self, family: Family, labels: Labels, value: Value, text: bytes) -> bytes:
+        """Return the lines of a series; `text` has its previous ones, if any."""
         if isinstance(value, HistogramTotal):
-            return _format_histogram(family.name, sorted(zip(names, values, strict=True)), value)
-        return f"{family.name}{{{_format_sorted_labels(names, values)}}} {_load_go_number()(value)}\n"
+            return _format_histogram(family, (self._project, *labels), value).encode()
+        number = f"{_load_go_number()(value)}\n".encode()
+        if text:  # only its number changes
+            return text[: text.rindex(b" ") + 1] + number
+        names, values = family.label_names, (self._project, *labels)
+        return f"{family.name}{{{_format_sorted_labels(names, values)}}} ".encode() + number
 
 
 @cache
@@ -114,27 +115,39 @@ def _format_bounds() -> tuple[str, ...]:
     return tuple(map(_load_go_number(), (*BUCKETS_SECONDS, float("inf"))))
 
 
+def format_part(family: Family, lines: Collection[bytes], *, openmetrics: bool) -> list[bytes]:
+    """Return the part of a family on the page: its head and lines, or nothing without lines."""
+    return [_format_head(family, openmetrics=openmetrics), *lines] if lines else []
+
+
 @cache
-def format_head(family: Family, *, openmetrics: bool) -> bytes:
-    """Return the HELP and TYPE lines of a family."""
+def _format_head(family: Family, *, openmetrics: bool) -> bytes:
     name = family.name.removesuffix("_total") if openmetrics else family.name
     return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind.value}\n".encode()
 
 
-def _format_histogram(name: str, pairs: list[tuple[str, str]], total: HistogramTotal) -> str:
-    # Find the place of `le` among the sorted labels once, not for each of the 24 bounds.
+def _format_histogram(family: Family, values: Labels, total: HistogramTotal) -> str:
     go_number = _load_go_number()
+    name, (before, after, labels) = family.name, _format_bucket_labels(family.label_names, values)
+    start, bounds = f'{name}_bucket{{{before}le="', _format_bounds()
+    # Most buckets are empty, so the cumulative count is the same at the bounds from one edge to the next.
+    edges = [0, *(place for place, observed in enumerate(total.buckets) if observed and place), len(bounds)]
+    count, parts = 0.0, []
+    for first, last in pairwise(edges):
+        count += total.buckets[first]
+        end = f'"{after}}} {go_number(count)}\n'
+        parts += [start, f"{end}{start}".join(bounds[first:last]), end]
+    parts.append(f"{name}_count{{{labels}}} {go_number(count)}\n{name}_sum{{{labels}}} {go_number(total.sum)}\n")
+    return "".join(parts)
+
+
+@lru_cache(maxsize=1000)  # as below
+def _format_bucket_labels(names: Labels, values: Labels) -> tuple[str, str, str]:
+    """Return the labels before and after `le` in the sorted order, and all without `le`."""
+    pairs = sorted(zip(names, values, strict=True))
     before = "".join(f"{_join_labels([pair])}," for pair in pairs if pair[0] < "le")
     after = "".join(f",{_join_labels([pair])}" for pair in pairs if pair[0] > "le")
-    counts = list(accumulate(total.buckets))
-    # Few counts differ, and go_number is the most expensive part.
-    formatted = {count: go_number(count) for count in set(counts)}
-    start, end = f'{name}_bucket{{{before}le="', f'"{after}}} '
-    lines = [f"{start}{bound}{end}{formatted[count]}\n" for bound, count in zip(_format_bounds(), counts, strict=True)]
-    labels = _join_labels(pairs)
-    lines.append(f"{name}_count{{{labels}}} {go_number(counts[-1])}\n")
-    lines.append(f"{name}_sum{{{labels}}} {go_number(total.sum)}\n")
-    return "".join(lines)
+    return before, after, _join_labels(pairs)
 
 
 @lru_cache(maxsize=1000)  # a stage's series come in sequence, and a dozen families have the same labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
-from paropt_exporter.metrics.page import Labels, Page, Value, format_head
+from paropt_exporter.metrics.page import Labels, Page, Value, format_part
 from paropt_exporter.serve.merging import LiveSeries, merge_series
 from paropt_exporter.serve.registry import RegisteredProject, StoredValues
 
@@ -60,8 +60,8 @@ class ServePage:
         self._pages: dict[str, _ProjectPage] = {}
         self._process: CollectorRegistry | None = None
 
-    def render_page(self, *, openmetrics: bool) -> bytes:
-        """Return the page as OpenMetrics or as text."""
+    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
+        """Return the page as OpenMetrics or as text, in parts: the lines of each family."""
         from paropt_exporter.metrics import client  # slow to import
 
         with self._lock:
@@ -73,9 +73,9 @@ class ServePage:
                 if page is None:
                     page = self._pages[view.name] = _ProjectPage(view.name)
                 page.update(view, own)
-            own_lines = [*self._iter_lines(openmetrics=openmetrics)]
+            own_parts = [self._format_family(family, openmetrics=openmetrics) for family in families.FAMILIES]
         write = client.openmetrics_page if openmetrics else client.text_page
-        return b"".join([*own_lines, write(self._process)])
+        return [*own_parts, [write(self._process)]]
 
     def _collect_own(self) -> dict[Series, Value]:
         """Return the series of this process and of the host, which each project has."""
@@ -94,12 +94,9 @@ class ServePage:
             series[families.WEB_CONFIG_RELOAD_SUCCESSFUL, ()] = float(successful)
         return series
 
-    def _iter_lines(self, *, openmetrics: bool) -> Iterator[bytes]:
-        for family in families.FAMILIES:
-            lines = [line for page in self._pages.values() for line in page.format_family(family)]
-            if lines:
-                yield format_head(family, openmetrics=openmetrics)
-                yield from lines
+    def _format_family(self, family: Family, *, openmetrics: bool) -> list[bytes]:
+        lines = [line for page in self._pages.values() for line in page.format_family(family)]
+        return format_part(family, lines, openmetrics=openmetrics)
 
 
 class _ProjectPage:
