@@ -329,10 +329,13 @@ class ProcessManager:
             return worker.leaving
 
     def _add_workers(self) -> None:
-        """Start the missing workers. If the system refuses, go on without them, log it, and try again later."""
+        """Start the missing workers. If the system refuses, go on without them, log it, and try again later.
+
+        A worker's thread that finds no descriptors gives up its place, which stays free until then.
+        """
         self._threads.clear_shortage()
         try:
-            while (worker := self._add_worker()) is not None:
+            while not self._threads.has_shortage and (worker := self._add_worker()) is not None:
                 self._threads.start(worker.name, partial(self._run_thread, worker))
         except BaseException as error:
             has_workers = self._drop_unstarted()
