@@ -154,7 +154,7 @@ class Hub:
                 for name, checkouts in by_name.items()
             )
 
-    def build_status(self) -> Status:
+    def _build_status(self) -> Status:
         """Return the state for `serve status`; the caller holds the lock."""
         sessions, machine = self._sessions.list_open(), self._sessions.machine
         names = {session.key: f"{session.hello.registration.project} (pid {session.hello.pid})" for session in sessions}
@@ -303,7 +303,7 @@ class Hub:
             case AskStatus():
                 self._decide()
                 with self._lock:
-                    status = self.build_status()
+                    status = self._build_status()
                 client.closes = True  # once it is sent
                 self._send(client, status)
             case Hello() if session is None:
