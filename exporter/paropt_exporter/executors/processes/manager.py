@@ -317,6 +317,10 @@ class ProcessManager:
         """Return how long to wait before `add_refused_workers`; None if the system has refused none."""
         return self._threads.get_retry_delay()
 
+    def take_shortage_news(self) -> bool:
+        """Return whether to log that the system refuses workers: True once for each shortage."""
+        return self._threads.take_shortage_news()
+
     def do_without(self, worker: Worker) -> bool:
         """Give up a worker for which there are no descriptors, so that the others have them.
 
@@ -341,7 +345,8 @@ class ProcessManager:
             has_workers = self._drop_unstarted()
             if not isinstance(error, (OSError, RuntimeError)):  # an interrupt
                 raise
-            log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
+            if self.take_shortage_news():
+                log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
             if not has_workers:
                 raise
 
