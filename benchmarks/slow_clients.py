@@ -45,7 +45,9 @@ from typing import Any
 
 import psutil
 
-from paropt_exporter.exposition.server import start_server
+from paropt_exporter.exposition.listeners import open_listeners
+from paropt_exporter.exposition.protection import NoProtection
+from paropt_exporter.exposition.server import Server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.real_servers import Prometheus, environment, eventually, free_port, installed_command, prometheus
@@ -226,9 +228,10 @@ def fetch_page(port: int) -> bytes:
 def scrape_from_memory(page: bytes, seconds: float) -> None:
     """Show what Prometheus takes for the page if it costs its exporter nothing."""
     pause = threading.Event()
+    listeners = open_listeners(["127.0.0.1:0"], on_fallback=print)
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(start_server(["127.0.0.1:0"], ConstantPage(page))) as served_page,
+        closing(Server(listeners, ConstantPage(page), NoProtection())) as served_page,
         prometheus(Path(folder), served_page.addresses, scrape_interval="1s", scrape_timeout="1s") as server,
     ):
         pause.wait(_SETTLE_SECONDS)

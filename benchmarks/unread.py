@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from paropt_exporter.exposition.server import start_server
+from paropt_exporter.exposition.listeners import open_listeners
+from paropt_exporter.exposition.protection import NoProtection
+from paropt_exporter.exposition.server import Server
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 
 SCRAPE_SECONDS = 1.0
@@ -43,7 +45,8 @@ def serving(stages: int, pipe: Connection) -> None:
     """Serve until the pipe says end."""
     labels = tuple(StageLabels(name=f"stage_{n}", number=n, pool="commands", sla=None) for n in range(stages))
     lane = LaneLabels(lane="standard", stages=labels, total=None, interval_seconds=None)
-    server = start_server(["127.0.0.1:0"], Metrics(project="benchmark", lanes=(lane,)))
+    listeners = open_listeners(["127.0.0.1:0"], on_fallback=print)
+    server = Server(listeners, Metrics(project="benchmark", lanes=(lane,)), NoProtection())
     pipe.send(server.addresses[0])
     pipe.recv()
     server.close()

@@ -228,8 +228,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     the command outside its items, None if unknown; `cut_items`: the items of which other batches ran a part.
 
     `cache`: of a cached stage, why it was skipped (then `cached`) or ran; `cache_note`: the same in a line, "" if it
-    was skipped. `cache_key`: its key, under which equal tasks have equal results; "" if it has none. `saved_seconds`:
-    how long it took when it ran.
+    was skipped. `saved_seconds`: how long it took when it ran.
     """
 
     run_id: str
@@ -260,7 +259,6 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     scope: Scope = Scope.ALL
     cache: CacheReason | None = None
     cache_note: str = ""
-    cache_key: str = ""
     saved_seconds: float = 0.0
 
     @property

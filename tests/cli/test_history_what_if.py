@@ -112,5 +112,5 @@ def test_run_whose_results_all_came_from_the_cache_is_rejected(history: History,
 def test_without_a_finished_run_there_is_no_prediction(tmp_path: Path) -> None:
     with closing(History(tmp_path / "none.db", project="shop", clock=StillClock())) as empty:
         empty.observe(run_started())
-        with pytest.raises(UsageError, match="no run has ended yet"):
+        with pytest.raises(UsageError, match="no recent run came to its end: name one with --run"):
             printed(empty, tmp_path, 4)

@@ -200,6 +200,7 @@ def test_log_that_holds_something_else_is_one_error(kept: Kept) -> None:
     (kept.folder / f"{NEW}.log").write_text('{"begin": [], "task": "x"}\n')
     with pytest.raises(UsageError, match=f"the log of run {NEW} is damaged"):
         printed(kept.folder)
+    assert printed(kept.folder, lane="docs")[0] == "old\n"
 
 
 _VALUES = st.recursive(

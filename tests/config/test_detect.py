@@ -438,7 +438,7 @@ def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> No
 
 def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
-    _write(project, mypy_dot_ini="\n" * 500_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 500_000, a_dot_py="")
+    _write(project, mypy_dot_ini="\n" * 100_000, pyproject_dot_toml="[tool.mypy]\n" + "\n" * 100_000, a_dot_py="")
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5

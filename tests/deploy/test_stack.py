@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,3 +86,11 @@ def test_a_program_that_exits_ends_the_stack_and_is_named(stack: subprocess.Pope
     os.kill(pid, signal.SIGKILL)
     assert stack.wait(HANG_SECONDS) == 1
     assert list_processes(tmp_path) == []
+
+
+def test_stack_without_the_servers_ends_with_advice(tmp_path: Path) -> None:
+    for folder in ("deploy/stack", "deploy/compose", "deploy/alertmanager", "deploy/demo"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)  # without .tools
+    command = [sys.executable, str(tmp_path / "deploy/stack/stack.py")]
+    ended = subprocess.run(command, env={"PATH": ""}, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.returncode, "`make tools` gets it from Debian" in ended.stderr) == (1, True)

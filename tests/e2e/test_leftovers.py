@@ -63,9 +63,10 @@ WAITING = (
     "waits_for_daemon",
 )
 STRATEGIES = ("thread", "adaptive", "process")
-# In threads a call runs alone, since children without a parent end with the last of the calls beside it. Adaptive runs
-# a call in a thread or in a process: it needs no combination with each way to start a process.
-WAYS = (*(("thread", (call,)) for call in WAITING), ("process", WAITING), ("adaptive", ("waits",)))
+# Adaptive runs a call in a thread or in a process: it needs no combination with each way to start a process.
+OF_PROCESSES = (("process", WAITING), ("adaptive", ("waits",)))
+# Children without a parent end with the last of the calls that run beside theirs in threads.
+ALONE_IN_THREADS = tuple(("thread", (call,)) for call in WAITING)
 
 
 def write_calls(folder: Path, calls: Sequence[str], more: str = "") -> None:
@@ -79,7 +80,7 @@ def wait_for_pids(folder: Path, count: int = 1) -> list[int]:
     return [int(path.stem) for path in folder.glob("*.pid")]
 
 
-@pytest.mark.parametrize(("strategy", "calls"), WAYS)
+@pytest.mark.parametrize(("strategy", "calls"), (*ALONE_IN_THREADS, *OF_PROCESSES))
 def test_processes_of_a_call_end_with_its_timeout(tmp_path: Path, strategy: str, calls: tuple[str, ...]) -> None:
     seconds = len(calls)  # several workers start more slowly
     write_calls(tmp_path, calls, f", timeout: {seconds}s")
@@ -117,7 +118,7 @@ def test_processes_of_a_call_end_with_a_signal_to_the_exporter(
     assert processes.in_folder(tmp_path) == []
 
 
-@pytest.mark.parametrize(("strategy", "calls"), WAYS)
+@pytest.mark.parametrize(("strategy", "calls"), (("thread", WAITING), *OF_PROCESSES))
 def test_processes_of_a_call_end_with_a_killed_exporter(tmp_path: Path, strategy: str, calls: tuple[str, ...]) -> None:
     write_calls(tmp_path, calls)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", strategy, "--workers", str(len(calls))) as command:

@@ -195,7 +195,7 @@ def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_pat
     with serve(tmp_path) as served, ExitStack() as stack:
         # No run may end before the others have begun.
         stages = spinning(log, tasks=CORES, seconds=0.2, until=all_are_back)
-        folders = [project(tmp_path, f"p{number}", stages) for number in range(3)]
+        folders = [project(tmp_path, f"p{number}", stages) for number in range(2)]
         lanes = [stack.enter_context(begin_run(folder, served, "--once")) for folder in (*folders, *folders)]
         eventually("all have registered", lambda: served.value("paropt_serve_runs") == len(lanes))
         eventually("the first task runs", log.exists)

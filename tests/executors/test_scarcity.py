@@ -206,6 +206,7 @@ def test_process_pool_survives_used_up_descriptors_and_grows_later(tmp_path: Pat
     holding = {"before": HOLD if at_once else "", "after": "resized.set()" if at_once else ""}
     said = run(DESCRIPTORS.format(**holding), tmp_path)
     assert any("Too many open files" in line for line in said)
+    assert len(said) <= 3, "a line for each refusal"
     assert said[-1] == "all there"
 
 

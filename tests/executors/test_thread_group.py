@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 
+from paropt_exporter.executors import thread_group
 from paropt_exporter.executors.thread_group import PoolThread, ThreadGroup
 from support.pool_tasks import eventually
 
@@ -166,3 +167,15 @@ def test_refused_thread_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> Non
     group.join()  # no thread to join
     group.clear_shortage()
     assert not group.has_shortage
+
+
+def test_shortage_is_news_once_however_often_it_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter((100.0, 101.0, 102.0, 110.0))  # the last one after a while without a refusal
+    monkeypatch.setattr(thread_group, "monotonic", lambda: next(moments))
+    group = ThreadGroup()
+    news = []
+    for _ in range(4):
+        group.clear_shortage()
+        group.note_shortage()
+        news.append(group.take_shortage_news())
+    assert news == [True, False, False, True]

@@ -6,13 +6,21 @@ import errno
 import os
 import selectors
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition.listeners import Acceptor, parse_address
+from paropt_exporter.exposition.listeners import (
+    DEFAULT_PORT,
+    DEFAULT_TRIES,
+    Acceptor,
+    format_address,
+    open_listeners,
+    parse_address,
+)
+from paropt_exporter.exposition.urls import check_telemetry_path
 from support.event_samples import StillClock
 
 
@@ -114,3 +122,42 @@ def test_addresses_have_exporter_toolkits_form(given: str, expected: tuple[str, 
 def test_a_malformed_address_is_a_usage_error(given: str) -> None:
     with pytest.raises(UsageError, match="address"):
         parse_address(given)
+
+
+def open_all(exit_stack: ExitStack, *addresses: str, on_fallback: Callable[[str], None] = pytest.fail) -> list[str]:
+    """Return the addresses that are listened on."""
+    opened = open_listeners(addresses, on_fallback=on_fallback)
+    return [format_address(exit_stack.enter_context(closing(listener))) for listener in opened]
+
+
+def test_every_address_given_is_listened_on(exit_stack: ExitStack) -> None:
+    for address in open_all(exit_stack, "127.0.0.1:0", "localhost:0"):
+        socket.create_connection(parse_address(address)).close()
+
+
+def test_an_address_in_use_is_one_clear_line(exit_stack: ExitStack) -> None:
+    (taken,) = open_all(exit_stack, "127.0.0.1:0")
+    with pytest.raises(UsageError, match=r"cannot listen on .*: Address already in use") as caught:
+        open_all(exit_stack, taken)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_host_is_a_usage_error(exit_stack: ExitStack) -> None:
+    with pytest.raises(UsageError, match="cannot listen on"):
+        open_all(exit_stack, "no-such-host.invalid:0")
+
+
+def test_a_default_port_in_use_falls_back_to_the_next_with_a_message(exit_stack: ExitStack) -> None:
+    said: list[str] = []
+    open_all(exit_stack, on_fallback=said.append)
+    (second,) = open_all(exit_stack, on_fallback=said.append)
+    host, port = parse_address(second)
+    assert host == "127.0.0.1"
+    assert DEFAULT_PORT < port < DEFAULT_PORT + DEFAULT_TRIES
+    assert any(str(port) in line for line in said)
+
+
+@pytest.mark.parametrize("path", ["metrics", "/-/ready", "/a\nb", "/a b", "/a?b", "/a#b", ""])
+def test_an_unusable_telemetry_path_is_a_usage_error(path: str) -> None:
+    with pytest.raises(UsageError, match="telemetry path"):
+        check_telemetry_path(path)

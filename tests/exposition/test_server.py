@@ -14,9 +14,9 @@ from http.client import HTTPResponse
 
 import pytest
 
-from paropt_exporter.errors import UsageError
-from paropt_exporter.exposition import listeners
-from paropt_exporter.exposition.server import Server, start_server
+from paropt_exporter.exposition.listeners import open_listeners
+from paropt_exporter.exposition.protection import NoProtection
+from paropt_exporter.exposition.server import Server
 from support.event_samples import StillClock
 from support.real_servers import ended
 
@@ -52,7 +52,8 @@ def server_factory() -> Iterator[Callable[..., Server]]:
     with ExitStack() as exit_stack:
 
         def start(source: object | None = None, **arguments: object) -> Server:
-            server = start_server(["127.0.0.1:0"], source or Source(), **arguments)  # type: ignore[arg-type]  # each test's own
+            listeners = open_listeners(["127.0.0.1:0"], on_fallback=print)
+            server = Server(listeners, source or Source(), NoProtection(), **arguments)  # type: ignore[arg-type]  # each test's own
             exit_stack.enter_context(closing(server))
             return server
 
@@ -430,41 +431,5 @@ def test_close_frees_the_port_and_ends_the_threads(server_factory: Callable[...,
     server = server_factory()
     server.close()
     assert set(threading.enumerate()) <= before
-    with closing(start_server(list(server.addresses), Source())) as again:
-        assert again.addresses == server.addresses
-
-
-def test_an_explicit_address_in_use_is_one_clear_line(server_factory: Callable[..., Server]) -> None:
-    taken = server_factory().addresses[0]
-    with pytest.raises(UsageError, match=r"cannot listen on .*: Address already in use") as caught:
-        start_server([taken], Source())
-    assert "\n" not in str(caught.value)
-
-
-def test_a_default_port_in_use_falls_back_to_the_next_with_a_message() -> None:
-    said: list[str] = []
-    with (
-        closing(start_server([], Source(), on_fallback=said.append)),
-        closing(start_server([], Source(), on_fallback=said.append)) as second,
-    ):
-        host, port = place(second)
-        assert host == "127.0.0.1"
-        assert listeners.DEFAULT_PORT < port < listeners.DEFAULT_PORT + listeners.DEFAULT_TRIES
-        assert any(str(port) in line for line in said)
-
-
-def test_every_address_given_is_served() -> None:
-    with closing(start_server(["127.0.0.1:0", "localhost:0"], Source())) as server:
-        assert len(server.addresses) == 2
-        assert server.url == f"http://{server.addresses[0]}/metrics"
-
-
-def test_an_unknown_host_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="cannot listen on"):
-        start_server(["no-such-host.invalid:0"], Source())
-
-
-@pytest.mark.parametrize("path", ["metrics", "/-/ready", "/a\nb", "/a b", "/a?b", "/a#b", ""])
-def test_an_unusable_telemetry_path_is_a_usage_error(path: str) -> None:
-    with pytest.raises(UsageError, match="telemetry path"):
-        start_server(["127.0.0.1:0"], Source(), telemetry_path=path)
+    for listener in open_listeners(server.addresses, on_fallback=print):
+        listener.close()

@@ -67,11 +67,11 @@ def observe(history: History, *events: Event) -> None:
 
 
 @contextmanager
-def make_disk_full(path: Path, table: str = "runs") -> Iterator[None]:
-    """Simulate a full disk: writing a row fails."""
+def make_disk_full(path: Path, table: str = "runs", *, change: str = "INSERT") -> Iterator[None]:
+    """Simulate a full disk: inserting a row, or deleting one, fails."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(
-            f"CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            f"CREATE TRIGGER full BEFORE {change} ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
         )
         yield
         connection.execute("DROP TRIGGER full")
@@ -130,6 +130,18 @@ def test_a_partly_missed_run_is_added_once(path: Path) -> None:
     with closing(open_file(path)) as history:
         tasks = history.load_totals().counters[families.TASK_ATTEMPTS.name, ("standard", "lint", "success")]
         assert tasks == 2
+
+
+def test_old_runs_that_can_not_be_removed_cost_no_run(path: Path) -> None:
+    with closing(History(path, project="shop", clock=StillClock(), keep_runs=1)) as history:
+        observe(history, *whole_run("r1"))
+        with make_disk_full(path, change="DELETE"):
+            observe(history, *whole_run("r2"))
+        assert (history.dropped, history.broken) == (0, None)
+        assert [run.run_id for run in history.load_runs()] == ["r1", "r2"]
+        observe(history, *whole_run("r3"))
+        assert [run.run_id for run in history.load_runs()] == ["r3"]
+    assert count_runs(path) == 3
 
 
 def test_a_history_that_could_not_be_opened_is_retried_at_each_run(

@@ -35,6 +35,7 @@ from support.event_samples import (
     task,
 )
 from support.history_versions import write_as_version
+from support.metric_pages import render_page
 
 HELD = """
 import sys
@@ -167,7 +168,7 @@ def test_memory_and_history_agree_on_every_total_after_a_restart(history: Histor
     )
     passing = (families.STAGE_PROGRESS.name, families.HOST_MEMORY.name)
     before, after = (
-        [line for line in metrics.render()[0].decode().splitlines() if not line.startswith(passing)]
+        [line for line in render_page(metrics).decode().splitlines() if not line.startswith(passing)]
         for metrics in (watching, resumed)
     )
     assert sorted(before) == sorted(after)

@@ -33,11 +33,11 @@ from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
+from support.metric_pages import render_page
 from support.repositories import Repository
 
 OWN_FAMILIES = [family for family in families.FAMILIES if family not in families.SERVE_FAMILIES]
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
-OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LINT = {"lane": "standard", "stage": "lint"}
 LANE = LaneLabels(
@@ -112,14 +112,14 @@ def make_metrics(**arguments: object) -> Metrics:
 
 
 def read_value(metrics: Metrics, family: Family, **labels: str) -> float | None:
-    page = metrics.render()[0].decode()
+    page = _page(metrics)
     wanted = {"project": "shop", **labels}
     samples = [sample for parsed in parse_text(page) for sample in parsed.samples if sample.name == family.name]
     return next((sample.value for sample in samples if sample.labels == wanted), None)
 
 
 def read_count(metrics: Metrics, family: Family, **labels: str) -> float | None:
-    found = [s for f in parse_text(metrics.render()[0].decode()) for s in f.samples if s.name == f"{family.name}_count"]
+    found = [s for f in parse_text(_page(metrics)) for s in f.samples if s.name == f"{family.name}_count"]
     return next((sample.value for sample in found if sample.labels == {"project": "shop", **labels}), None)
 
 
@@ -301,7 +301,7 @@ def test_the_cpu_of_running_stages_is_stored_before_it_is_shown() -> None:
     metrics = make_metrics(read_snapshot=running.read_snapshot, on_cpu_shown=kept.append)
     metrics.observe(task(cpu=2.0))
     running.run_lint(cpu=0.75)
-    metrics.render()
+    render_page(metrics)
     assert kept == [{"lint": 2.75}]
 
 
@@ -465,14 +465,27 @@ def test_label_values_are_escaped() -> None:
     assert read_value(metrics, families.STAGE_RUNNING, lane="standard", stage=odd) == 0
 
 
+class Parsed(client.Collector):
+    """The families of a page."""
+
+    def __init__(self, parsed: Iterable[client.Metric]) -> None:
+        self._parsed = parsed
+
+    def collect(self) -> Iterable[client.Metric]:
+        return self._parsed
+
+
 def test_the_page_equals_that_of_prometheus_clients_writer() -> None:
+    """The client parses our page and writes it again."""
     metrics = make_populated(process_metrics=False)
-    assert without_host(metrics.render()[0]) == without_host(client.text_page(metrics.registry))
-    assert without_host(metrics.render(OPENMETRICS)[0]) == without_host(client.openmetrics_page(metrics.registry))
+    page = render_page(metrics)
+    assert client.text_page(Parsed(parse_text(page.decode()))) == page
+    page = render_page(metrics, openmetrics=True)
+    assert client.openmetrics_page(Parsed(parse_openmetrics(page.decode()))) == page
 
 
 def test_the_page_parses_as_openmetrics() -> None:
-    names = {family.name for family in parse_openmetrics(make_populated().render(OPENMETRICS)[0].decode())}
+    names = {family.name for family in parse_openmetrics(render_page(make_populated(), openmetrics=True).decode())}
     assert {family.name.removesuffix("_total") for family in OWN_FAMILIES} - names == {
         families.RUN_LAST_SUCCESS.name,
         families.RUN_LAST_COMPLETION.name,
@@ -501,7 +514,7 @@ def test_every_family_is_on_the_page_after_a_run() -> None:
     metrics.observe(run_ended())
     metrics.observe(replace(run_started(), deadline_seconds=60.0, predicted_seconds=50.0))
     metrics.observe(stage_started())
-    names = {family.name for family in parse_text(metrics.render()[0].decode())}
+    names = {family.name for family in parse_text(_page(metrics))}
     assert {family.name.removesuffix("_total") for family in OWN_FAMILIES} - names == set()
 
 
@@ -511,14 +524,14 @@ def test_deadline_and_prediction_are_on_the_page_while_the_run_goes_on() -> None
     assert read_value(metrics, families.RUN_DEADLINE, lane="standard") == START + 60
     assert read_value(metrics, families.RUN_PREDICTED_END, lane="standard") == START + 50
     metrics.observe(run_ended())
-    assert b"paropt_run_deadline_timestamp_seconds{" not in metrics.render()[0]
-    assert b"paropt_run_predicted_end_timestamp_seconds{" not in metrics.render()[0]
+    assert b"paropt_run_deadline_timestamp_seconds{" not in render_page(metrics)
+    assert b"paropt_run_predicted_end_timestamp_seconds{" not in render_page(metrics)
 
 
 def test_process_and_gc_metrics_can_be_left_out() -> None:
-    assert b"process_cpu_seconds_total" in make_metrics().render()[0]
-    assert b"python_gc_collections_total" in make_metrics().render()[0]
-    assert b"process_" not in make_metrics(process_metrics=False).render()[0]
+    assert b"process_cpu_seconds_total" in render_page(make_metrics())
+    assert b"python_gc_collections_total" in render_page(make_metrics())
+    assert b"process_" not in render_page(make_metrics(process_metrics=False))
 
 
 @pytest.mark.parametrize("serves_on", [True, False])
@@ -527,22 +540,26 @@ def test_serves_on_says_whether_the_exporter_stays(serves_on: bool) -> None:
 
 
 def test_no_created_series_are_exported() -> None:
-    assert b"_created" not in make_populated().render()[0]
-    assert b"_created" not in make_populated().render(OPENMETRICS)[0]
+    assert b"_created" not in render_page(make_populated())
+    assert b"_created" not in render_page(make_populated(), openmetrics=True)
 
 
 def test_promtool_accepts_the_page() -> None:
     metrics = make_populated()
     metrics.observe(run_ended())
     check = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=60, check=False
+        ["promtool", "check", "metrics"],
+        input=render_page(metrics),
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
 
 
 def test_the_page_equals_the_golden_file() -> None:
     metrics = make_populated(process_metrics=False)
-    lines = without_host(metrics.render()[0]).splitlines(keepends=True)
+    lines = without_host(render_page(metrics)).splitlines(keepends=True)
     page = "".join(line for line in lines if not line.startswith(f"{families.BUILD_INFO.name}{{"))
     assert page == GOLDEN.read_text(), f"if this change is meant: {__name__} has `write_golden`"
 
@@ -551,7 +568,7 @@ def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_p
     script = (
         "import os, logging; logging.basicConfig()\n"
         "from paropt_exporter.metrics import LaneLabels, Metrics\n"
-        "Metrics(project='p', lanes=()).render()\n"
+        "Metrics(project='p', lanes=()).render_parts(openmetrics=False)\n"
         "from prometheus_client import values\n"
         "print(values.ValueClass.__name__, 'PROMETHEUS_MULTIPROC_DIR' in os.environ)\n"
     )
@@ -612,7 +629,7 @@ def without_host(page: bytes) -> str:
 
 
 def write_golden() -> None:
-    page = without_host(make_populated(process_metrics=False).render()[0])
+    page = without_host(render_page(make_populated(process_metrics=False)))
     kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{families.BUILD_INFO.name}{{")]
     GOLDEN.write_text("".join(kept))
 
@@ -622,7 +639,7 @@ def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] 
     lane = LaneLabels(lane="standard", stages=stages)
     bounds = dict.fromkeys(pools, (1, 2))
     metrics.reconfigure(lanes=(lane,), bounds=bounds, totals=Totals(), last=LastValues())
-    return metrics.render()[0].decode()
+    return _page(metrics)
 
 
 def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -> None:
@@ -652,7 +669,7 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
 
 
 def _page(metrics: Metrics) -> str:
-    return metrics.render()[0].decode()
+    return render_page(metrics).decode()
 
 
 def test_cached_stage_counts_hits_misses_and_saved_seconds_from_zero() -> None:

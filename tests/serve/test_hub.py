@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import socket
 import subprocess
 import threading
@@ -558,3 +559,22 @@ def test_text_that_is_no_unicode_is_escaped(tmp_path: Path) -> None:
     decoded = messages.decode_from_run(encode(hello).strip())
     assert isinstance(decoded, Hello)
     assert decoded.registration.project == "a\\udcff"
+
+
+def test_no_descriptor_left_costs_a_client_a_wait_and_the_log_one_line(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(HANG_SECONDS)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, most))
+        try:
+            client.connect(str(served.folder / runtime_folder.SOCKET_NAME))
+            time.sleep(0.5)  # in which it tries several times
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        client.sendall(encode(AskStatus()))
+        assert isinstance(decode_from_serve(client.recv(1 << 16)), Status)
+    assert [record.message for record in caplog.records] == ["can't accept a run"]

@@ -9,7 +9,6 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paropt_exporter.exposition.renderer import PageSource
 from support.in_process import call_command
+from support.metric_pages import render_page
 from support.real_servers import HANG_SECONDS, environment, eventually, get, installed_command, program
 
 ANY_ADDRESS = "127.0.0.1:0"
@@ -108,7 +108,7 @@ def check_page(page: str) -> None:
 
 
 def render_text(page: PageSource) -> str:
-    return b"".join(chain.from_iterable(page.render_parts(openmetrics=False))).decode()
+    return render_page(page).decode()
 
 
 @contextmanager

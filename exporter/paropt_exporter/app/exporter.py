@@ -90,10 +90,6 @@ def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
         parts.import_late_modules(reloads=reloads)
 
 
-def _get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
-    return dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum))
-
-
 def _drop_items(config: configs.Config) -> configs.Config:
     """Return the config without the items of its stages, whose commands run only once for each run."""
     return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
@@ -290,12 +286,12 @@ class Exporter:
         self._order_socket = parts.open_order_socket(config, shape, self._control_state)
         self._metrics.reconfigure(
             lanes=(parts.build_lane_labels(self._request, config, shape),),
-            bounds=_get_bounds(shape),
+            bounds=parts.get_bounds(shape),
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
         )
         if self._link is not None:
-            self._link.reconfigure((parts.build_lane_labels(self._request, config, shape),), _get_bounds(shape))
+            self._link.reconfigure((parts.build_lane_labels(self._request, config, shape),), parts.get_bounds(shape))
 
     def _make_planner(self, config: configs.Config) -> Planner:
         return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
@@ -458,7 +454,7 @@ class Exporter:
             lanes=(parts.build_lane_labels(self._request, self._config, plan),),
             read_snapshot=self._read_snapshot,
             on_cpu_shown=self._save_shown_totals if self._link is None else None,
-            bounds=_get_bounds(plan),
+            bounds=parts.get_bounds(plan),
             totals=self._history.load_totals(),
             last=self._history.load_last_values(),
             process_metrics=parts.exports_process_metrics(self._request, self._config),

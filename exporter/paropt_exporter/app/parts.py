@@ -234,7 +234,7 @@ def register_with_serve(
         config.root,
         config.history_path,
         (build_lane_labels(request, config, plan),),
-        dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum)),
+        get_bounds(plan),
     )
     hello = link.build_hello(registration, lane=plan.lane, limited=not runs_elsewhere(config, plan))
     try:
@@ -318,6 +318,11 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
     )
     total = lane.total.to_limit() if lane.total else None
     return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
+
+
+def get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Return the smallest and the largest size of each pool."""
+    return dict.fromkeys(get_pool_names(plan), (plan.workers.minimum, plan.workers.maximum))
 
 
 def exports_process_metrics(request: Request, config: Config) -> bool:

@@ -252,7 +252,7 @@ class KeptTask(Struct, frozen=True):
 
 def miss_all(stage: PlannedStage, why: Miss) -> StageLookup:
     """Return a lookup in which all tasks run for one reason."""
-    missed = UncachedTask(reason=why.reason, note=why.text, key="")
+    missed = UncachedTask(reason=why.reason, note=why.text)
     return StageLookup(hits={}, misses={task.index: missed for task in stage.tasks}, note=why.text)
 
 
@@ -270,7 +270,7 @@ def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) ->
             hits[owner] = _merge_results(results)
             continue
         why = missed[0][1]
-        misses[owner] = UncachedTask(reason=why.reason, note=why.text, key=_merge_keys(reading, missed))
+        misses[owner] = UncachedTask(reason=why.reason, note=why.text)
         if results:
             narrowed[owner] = tuple(item for part, _ in missed for item in part.task.items)
             saved_seconds += sum(result.entry.seconds for result in results)
@@ -287,16 +287,7 @@ def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) ->
 def _merge_results(results: Sequence[KeptTask]) -> CachedTask:
     """Return the result of a task from those of its parts, with each output once."""
     outputs = {result.entry.output: result.output for result in results}
-    keys = [result.entry.key for result in results]
-    key = keys[0] if len(keys) == 1 else hash_bytes("".join(keys).encode())
-    return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results), key=key)
-
-
-def _merge_keys(reading: StageReading, missed: Sequence[tuple[StagePart, Miss]]) -> str:
-    if reading.stage.traces_inputs:  # a weak key does not tell whether the inputs are equal
-        return ""
-    digests = [reading.keys[part].digest for part, _ in missed]
-    return digests[0] if len(digests) == 1 else hash_bytes("".join(digests).encode())
+    return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results))
 
 
 def _describe_misses(found: Mapping[StagePart, KeptTask | Miss]) -> str:

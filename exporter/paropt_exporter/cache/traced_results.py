@@ -46,7 +46,6 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.plan.structure import PlannedStage
 
 if TYPE_CHECKING:
-    from paropt_exporter.cache.result_store import Store
     from paropt_exporter.config import Config, Stage
 
 PROOFS = 2  # runs that would have been hits, before one is

@@ -280,7 +280,7 @@ def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
                 "cpu_demands": history.load_cpu_demands(lane),
             }
     except HistoryError as error:
-        print_message(f"{error}")
+        print_message(str(error))
         return {}
 
 

@@ -13,8 +13,6 @@ from paropt_exporter.monitoring.options import Format, Options
 
 Files = Mapping[str, str]  # content by path below the output folder
 _KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
-# All files that match are generated: one that no kind renders is obsolete.
-OWNED = ("alerts/*.yml", "alerts/fleet/*.yml", "dashboards/*.json", f"{_KUBERNETES_FOLDER}/*")
 
 
 def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: TextIO) -> int:

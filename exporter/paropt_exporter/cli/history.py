@@ -334,7 +334,7 @@ def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSu
         return _find_run(history, run_id)
     ended = [summary for summary in history.load_runs(lane) if summary.result in _COMPLETE]
     if not ended:
-        raise UsageError(f"no run{f' of lane {lane}' if lane else ''} has ended yet")
+        raise UsageError(f"no recent run{f' of lane {lane}' if lane else ''} came to its end: name one with --run")
     return ended[-1]
 
 

@@ -15,7 +15,7 @@ from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.cli.streams import is_write_error
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.executors.commands.output import clean_output
-from paropt_exporter.task_logs.log_reader import LoggedAttempt, LogReader, list_runs, open_log
+from paropt_exporter.task_logs.log_reader import DAMAGE_ERRORS, LoggedAttempt, LogReader, list_runs, open_log
 
 _LATEST = "latest"
 _KNOWN_RUNS = 5  # in an error message
@@ -79,7 +79,7 @@ def run(
         if is_write_error(error, stdout):
             raise
         raise UsageError(f"the log of run {run_id} can't be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, OverflowError) as error:
+    except DAMAGE_ERRORS as error:
         raise UsageError(f"the log of run {run_id} is damaged: {error}") from None
     return 0
 
@@ -129,13 +129,14 @@ def _find_run(word: str, runs: list[str]) -> str | None:
 
 
 def _read_lane(folder: Path, run_id: str) -> str:
+    """Return the lane of a run, "" if its log is damaged or gone."""
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
             for _ in reader.read():
                 break
             return reader.lane
-    except OSError:
+    except (OSError, *DAMAGE_ERRORS):
         return ""
 
 
@@ -186,7 +187,7 @@ def _find_run_of_stage(folder: Path, stage: str, *, before: str) -> str | None:
     runs = list_runs(folder)
     earlier = runs[: runs.index(before)] if before in runs else []
     for run_id in reversed(earlier[-_SEARCHED_RUNS:]):
-        with suppress(OSError, ValueError, TypeError, OverflowError), closing(open_log(folder, run_id)) as file:
+        with suppress(OSError, *DAMAGE_ERRORS), closing(open_log(folder, run_id)) as file:
             if any(attempt.stage == stage for attempt in LogReader(file).read_all()):
                 return run_id
     return None

@@ -47,10 +47,9 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
         json.dump(shown, stdout, indent=2)
         stdout.write("\n")
     else:
-        stdout.write(to_text(plan, columns=find_columns_of_terminal(stdout), hits=_find_hits(previews)))
-    if previews is not None and output != "json":
         columns = find_columns_of_terminal(stdout)
-        for line in _format_previews(plan, previews):
+        stdout.write(to_text(plan, columns=columns, hits=_find_hits(previews)))
+        for line in _format_previews(plan, previews) if previews is not None else ():
             stdout.writelines(f"{part}\n" for part in wrap_for_terminal(line, columns, _CLOSING_INDENT))
     return 2 if any(stage.fault for stage in plan.stages) else 0
 
@@ -61,7 +60,8 @@ def to_text(plan: Plan, *, columns: int | None = None, hits: frozenset[str] = fr
     `columns`: the width of the terminal, which the table keeps within. `hits`: the stages that the cache would skip,
     which take no time.
     """
-    plan = replace(plan, stages=tuple(_take_no_time(stage) if stage.name in hits else stage for stage in plan.stages))
+    stages = (replace(stage, expected_seconds=0.0) if stage.name in hits else stage for stage in plan.stages)
+    plan = replace(plan, stages=tuple(stages))
     rows = [
         _build_row(place, stage, cached=stage.name in hits) for place, stage in enumerate(_list_runnable(plan), start=1)
     ]
@@ -162,10 +162,6 @@ def _find_hits(previews: Sequence[Preview] | None) -> frozenset[str]:
     from paropt_exporter.cache.preview import find_hits  # here: few plans ask the cache
 
     return find_hits(previews)
-
-
-def _take_no_time(stage: PlannedStage) -> PlannedStage:
-    return replace(stage, expected_seconds=0.0)
 
 
 def _build_row(place: int, stage: PlannedStage, *, cached: bool) -> tuple[str, ...]:

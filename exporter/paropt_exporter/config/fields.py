@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
@@ -53,14 +54,6 @@ def _parse_text(value: object) -> str:
     if not text.strip():
         raise ValueError("expected some text, found an empty string")
     return text
-
-
-def _parse_duration(value: object) -> float:
-    return units.parse_duration(value)
-
-
-def _parse_duration_or_zero(value: object) -> float:
-    return units.parse_duration(value, zero=True)
 
 
 def _parse_call(value: object) -> str:
@@ -188,8 +181,10 @@ Date = Annotated[str, BeforeValidator(_parse_date), _build_schema(type="string",
 FileItem = Annotated[str, BeforeValidator(_parse_file_item), _build_schema(type="string", minLength=1)]
 InputPattern = Annotated[str, BeforeValidator(_parse_input_pattern), _build_schema(type="string", minLength=1)]
 OutputPattern = Annotated[str, BeforeValidator(_parse_output_pattern), _build_schema(type="string", minLength=1)]
-Duration = Annotated[float, BeforeValidator(_parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
-DurationOrZero = Annotated[float, BeforeValidator(_parse_duration_or_zero), WithJsonSchema(_DURATION_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(units.parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+DurationOrZero = Annotated[
+    float, BeforeValidator(partial(units.parse_duration, zero=True)), WithJsonSchema(_DURATION_SCHEMA)
+]
 Size = Annotated[
     int,
     BeforeValidator(units.parse_size),

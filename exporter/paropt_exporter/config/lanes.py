@@ -75,7 +75,7 @@ def choose_lane(root: Path, ref: str | None = None) -> tuple[str, str]:
     try:
         return classify_change(find_changed_paths(root, ref))
     except UnknownChange as error:
-        return STANDARD, f"{error}"
+        return STANDARD, str(error)
 
 
 def find_changed_paths(root: Path, ref: str | None = None) -> frozenset[str]:

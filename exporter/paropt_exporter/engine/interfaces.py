@@ -80,15 +80,13 @@ class CachedTask(Struct, frozen=True, kw_only=True):
 
     output: str
     seconds: float
-    key: str
 
 
 class UncachedTask(Struct, frozen=True, kw_only=True):
-    """Why a task of a cached stage has to run: `note` is a line. `key` is "" if it has none."""
+    """Why a task of a cached stage has to run: `note` is a line."""
 
     reason: CacheReason
     note: str
-    key: str
 
 
 class StageLookup(Struct, frozen=True, kw_only=True):

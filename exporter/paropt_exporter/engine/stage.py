@@ -92,7 +92,6 @@ class Attempt(Struct, eq=False, weakref=True):
             scope=self.stage.scope,
             cache=missed.reason if missed is not None else None,
             cache_note=missed.note if missed is not None else "",
-            cache_key=missed.key if missed is not None else "",
         )
 
 
@@ -328,7 +327,6 @@ class StageState(Struct, eq=False):
             output=hit.output,
             scope=Scope.CACHED,
             cache=CacheReason.UNCHANGED,
-            cache_key=hit.key,
             saved_seconds=hit.seconds,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
+_NEWS_SECONDS = 5 * _RETRY_SECONDS  # without a refusal: the next one is worth a line
 
 
 class PoolThread(threading.Thread):
@@ -59,6 +60,8 @@ class ThreadGroup:
         self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
+        self._last_refused_seconds = -math.inf
+        self._is_shortage_new = False  # whether no line about it is in the log yet
 
     def announce(self, name: str) -> None:
         """Announce a thread, so that a concurrent shutdown waits for its start."""
@@ -127,7 +130,14 @@ class ThreadGroup:
 
     def note_shortage(self) -> None:
         """Note that the system refused a thread, to retry later."""
-        self._refused_seconds = monotonic()
+        now = monotonic()
+        self._is_shortage_new |= now > self._last_refused_seconds + _NEWS_SECONDS
+        self._refused_seconds = self._last_refused_seconds = now
+
+    def take_shortage_news(self) -> bool:
+        """Return whether to log the shortage: True once, however often the system refuses threads in it."""
+        news, self._is_shortage_new = self._is_shortage_new, False
+        return news
 
     @property
     def has_shortage(self) -> bool:

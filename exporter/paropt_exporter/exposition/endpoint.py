@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import sys
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -52,8 +51,8 @@ class Endpoint:
         page_source: PageSource,
         protection_source: ProtectionSource,
         *,
-        telemetry_path: str = "/metrics",
-        max_requests: int = sys.maxsize,
+        telemetry_path: str,
+        max_requests: int,
     ) -> None:
         """Start to wait for clients. Raises UsageError for a malformed path."""
         check_telemetry_path(telemetry_path)
@@ -83,18 +82,14 @@ class Endpoint:
         if any(descriptor == self._closed for descriptor, _ in poll.poll()):
             return
         try:
-            self._server = self._start_server()
+            from paropt_exporter.exposition.server import Server
+
+            self._server = Server(
+                self._listeners,
+                self._page_source,
+                self._protection_source,
+                telemetry_path=self._telemetry_path,
+                max_requests=self._max_requests,
+            )
         except Exception:  # the boundary of a thread: without a page the lane runs on
             log.exception("the endpoint could not start")
-
-    def _start_server(self) -> Server:
-        from paropt_exporter.exposition.server import start_server
-
-        return start_server(
-            (),
-            self._page_source,
-            telemetry_path=self._telemetry_path,
-            max_requests=self._max_requests,
-            protection_source=self._protection_source,
-            listeners=self._listeners,
-        )

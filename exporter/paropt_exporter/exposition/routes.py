@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from paropt_exporter._version import __version__
 from paropt_exporter.exposition.http import Request, Response
-from paropt_exporter.exposition.urls import HEALTHY, READY, check_telemetry_path
+from paropt_exporter.exposition.urls import HEALTHY, READY
 from paropt_exporter.metrics.formats import ContentChoice, negotiate
 
 _METHODS = ("GET", "HEAD")
@@ -34,9 +34,6 @@ class Routes(Struct, frozen=True, kw_only=True):
     """The endpoint's paths."""
 
     telemetry_path: str
-
-    def __post_init__(self) -> None:
-        check_telemetry_path(self.telemetry_path)
 
     def route(self, request: Request) -> Response | Scrape:
         """Return the response, or a `Scrape` if the request is for the metrics page."""

@@ -20,12 +20,11 @@ from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.exposition import eviction, http
 from paropt_exporter.exposition.connection import Connection, Phase, PlainHttpReceived
 from paropt_exporter.exposition.http import BadRequest, Request, Response
-from paropt_exporter.exposition.listeners import Acceptor, format_address, open_listeners
+from paropt_exporter.exposition.listeners import Acceptor, format_address
 from paropt_exporter.exposition.passwords import PasswordChecker, parse_credentials
-from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
+from paropt_exporter.exposition.protection import ProtectionSource
 from paropt_exporter.exposition.renderer import PageSource, RenderedPages, Renderer
 from paropt_exporter.exposition.routes import RenderedPage, Routes, Scrape
-from paropt_exporter.exposition.urls import format_url
 
 log = logging.getLogger(__name__)
 
@@ -42,40 +41,6 @@ _BUSY = Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at 
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
 _UNAUTHORIZED = Response.from_text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
 _NO_TLS = Response.from_text(HTTPStatus.BAD_REQUEST, "this endpoint uses HTTPS, not plain HTTP")
-
-
-def start_server(
-    addresses: Sequence[str],
-    page_source: PageSource,
-    *,
-    telemetry_path: str = "/metrics",
-    max_requests: int = sys.maxsize,
-    max_connections: int | None = None,
-    unread_bytes: int = UNREAD_BYTES,
-    connection_seconds: float = CONNECTION_SECONDS,
-    on_fallback: Callable[[str], None] = lambda _: None,
-    protection_source: ProtectionSource | None = None,
-    listeners: Sequence[socket.socket] | None = None,
-    clock: Clock | None = None,
-) -> Server:
-    """Listen and serve until `close()`.
-
-    Without `addresses` it listens on 127.0.0.1:10178, or on the next free port of ten with a message to `on_fallback`.
-    `listeners` are listening sockets to use instead of addresses. `max_connections` is by default 2048, or a quarter of
-    the limit on descriptors where that is less. Raises UsageError, one line, if an address is malformed or unavailable.
-    """
-    routes = Routes(telemetry_path=telemetry_path)
-    return Server(
-        listeners or open_listeners(addresses, on_fallback=on_fallback),
-        page_source,
-        routes,
-        protection_source or NoProtection(),
-        max_requests=max_requests,
-        max_connections=max_connections or min(MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)),
-        unread_bytes=unread_bytes,
-        connection_seconds=connection_seconds,
-        clock=clock or SystemClock(),
-    )
 
 
 class Server:
@@ -104,19 +69,27 @@ class Server:
         self,
         listeners: Sequence[socket.socket],
         page_source: PageSource,
-        routes: Routes,
         protection_source: ProtectionSource,
         *,
-        max_requests: int,
-        max_connections: int,
-        unread_bytes: int,
-        connection_seconds: float,
-        clock: Clock,
+        telemetry_path: str = "/metrics",
+        max_requests: int = sys.maxsize,
+        max_connections: int | None = None,
+        unread_bytes: int = UNREAD_BYTES,
+        connection_seconds: float = CONNECTION_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
+        """Serve on listening sockets until `close()`.
+
+        `max_connections` is by default 2048, or a quarter of the limit on descriptors where that is less.
+        """
+        clock = clock or SystemClock()
         self.addresses = tuple(format_address(listener) for listener in listeners)
-        self._routes, self._protection_source, self._clock = routes, protection_source, clock
-        self._secure = protection_source.get_protection().secure is not None
-        self._max_requests, self._max_connections = max_requests, max_connections
+        self._routes = Routes(telemetry_path=telemetry_path)
+        self._protection_source, self._clock = protection_source, clock
+        self._max_requests = max_requests
+        self._max_connections = max_connections or min(
+            MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)
+        )
         self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
         # Only the serving thread uses these; the oldest connection comes first:
         self._connections: dict[Connection, None] = {}
@@ -141,11 +114,6 @@ class Server:
         self._renderer = Renderer(page_source, self._on_rendered)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
         self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """The URL of the metrics page at the first address, as a browser can open it."""
-        return format_url(self.addresses[0], self._routes.telemetry_path, secure=self._secure)
 
     def close(self) -> None:
         """Stop serving. Responses that are being sent get CLOSE_SECONDS. Idempotent."""

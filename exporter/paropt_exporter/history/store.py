@@ -433,21 +433,25 @@ class History:
                 yield marked
 
     def _prune(self) -> None:
-        """Remove old runs, then give space back; a disk that is too full for that costs nothing."""
-        for _ in range(retention.MOST_PORTIONS):
-            with self._transaction():
-                more = retention.remove_portion(self._connection, self._project, self._limits, self._clock.wall())
-            if not more:
-                break
-        if self._in_memory:
-            return
+        """Remove old runs, then give space back. After an error, as of a full disk, the end of the next run does it."""
         try:
-            retention.compact(self._connection)
-            if self._may_rewrite and retention.needs_rewriting(self._connection) and not self._has_live_runs():
-                self._may_rewrite = False  # once, whatever comes of it
-                retention.rewrite(self._connection)
-        except sqlite3.OperationalError as error:
-            log.debug("the history was not compacted", extra={"path": str(self.path), "err": str(error)})
+            for _ in range(retention.MOST_PORTIONS):
+                with self._transaction():
+                    more = retention.remove_portion(self._connection, self._project, self._limits, self._clock.wall())
+                if not more:
+                    break
+            if not self._in_memory:
+                self._give_space_back()
+        except sqlite3.Error as error:
+            if repair.is_damage(error):
+                raise
+            log.debug("the history was not pruned", extra={"path": str(self.path), "err": str(error)})
+
+    def _give_space_back(self) -> None:
+        retention.compact(self._connection)
+        if self._may_rewrite and retention.needs_rewriting(self._connection) and not self._has_live_runs():
+            self._may_rewrite = False  # once, whatever comes of it
+            retention.rewrite(self._connection)
 
     def _has_live_runs(self) -> bool:
         unended = self._connection.execute("SELECT run_id FROM runs WHERE ended_ts IS NULL")

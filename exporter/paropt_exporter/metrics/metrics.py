@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from paropt_exporter import families
 from paropt_exporter._version import __version__
@@ -22,7 +22,7 @@ from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
 
 if TYPE_CHECKING:
-    from paropt_exporter.metrics.client import Collector, CollectorRegistry, Metric
+    from paropt_exporter.metrics.client import CollectorRegistry
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,7 @@ class Metrics:
 
     Each scrape calls `read_snapshot`, and then `on_cpu_shown` with the CPU totals of running stages before the page
     shows them. `bounds` has the configured (min, max) of each pool. `serves_on` says whether this process serves until
-    it is stopped. It is also a collector of prometheus_client: register it with an existing registry, or use
-    `registry`, which adds process and GC metrics.
+    it is stopped.
     """
 
     def __init__(
@@ -112,14 +111,6 @@ class Metrics:
             self._bounds, self._limited = bounds, _find_limited_stages(lanes)
             self._put_bounds()
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Return the page in the format that an Accept header asks for, and its Content-Type."""
-        from paropt_exporter.metrics.formats import Format, negotiate  # here, as `client` below: few runs are scraped
-
-        content = negotiate(accept)
-        parts = self.render_parts(openmetrics=content.format is Format.OPENMETRICS)
-        return b"".join(chain.from_iterable(parts)), content.content_type
-
     def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
         """Return the page in parts: the lines of each family. Lines that have not changed are the same objects."""
         from paropt_exporter.metrics import client  # slow to import; a run that is never scraped does not need it
@@ -143,26 +134,6 @@ class Metrics:
         with self._lock:
             self._refresh()
             return b"".join(chain.from_iterable(self._page.format_page(_FINAL_FAMILIES, openmetrics=False)))
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """A new prometheus_client registry with this collector and the process and GC metrics."""
-        from paropt_exporter.metrics import client  # as in `render_parts`
-
-        registry = client.create_registry(process_metrics=self._process_metrics)
-        registry.register(cast("Collector", self))
-        return registry
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every family for a registry of prometheus_client."""
-        with self._lock:
-            self._refresh()
-            metrics = tuple(self._page.iter_metrics(families.FAMILIES))
-        yield from metrics
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: without this method a registry collects everything once at registration."""
-        return ()
 
     def _put_constants(self, revision: str, *, serves_on: bool) -> None:
         self._page.put(families.BUILD_INFO, (__version__, sys.version.split()[0], revision), 1.0)

@@ -20,7 +20,7 @@ from paropt_exporter.input_files import (
     find_pattern_fault,
     join_pattern,
 )
-from paropt_exporter.plan.stage_graph import find_reachable
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -69,18 +69,15 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
 def add_dependents(stages: Sequence[Stage], affected: Collection[str]) -> dict[str, str]:
     """Return the further stages that need an affected stage that has outputs, each with that stage."""
     producers = {stage.name for stage in stages if stage.outputs}
+    dependents = map_dependents({stage.name: stage.needs for stage in stages})
     found: dict[str, str] = {}
-    while True:  # until no more stages follow: at most once for each stage of a chain
-        more = {
-            stage.name: need
-            for stage in stages
-            if stage.name not in affected and stage.name not in found
-            for need in stage.needs
-            if need in producers and (need in affected or need in found)
-        }
-        if not more:
-            return found
-        found.update(more)
+    waiting = [name for name in affected if name in producers]
+    for name in waiting:  # the list grows during the loop
+        for dependent in dependents[name]:
+            if dependent not in affected and dependent not in found:
+                found[dependent] = name
+                waiting += [dependent] if dependent in producers else []
+    return found
 
 
 def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str | None:

@@ -99,12 +99,11 @@ class Reports:
         return plan
 
     def observe(self, event: Event) -> None:
-        if self._wanted:
-            self._collector.observe(event)
+        self._collector.observe(event)
 
     def write(self, record: RunRecord, *, log_path: Path | None) -> tuple[str, ...]:
         """Make each report of a run that has ended; return why files could not be written."""
-        run = self._collector.finish(record, log=log_path) if self._wanted else None
+        run = self._collector.finish(record, log=log_path)
         if run is None:
             return ()
         return tuple(fault for option in self._wanted if (fault := self._make_report(option, run)))
@@ -115,7 +114,7 @@ class Reports:
         try:
             if option.path is not None:
                 write_file(option.path, _render(option.kind, run))
-            elif option.kind in self._others:
+            else:
                 self._others[option.kind].report(run)
         except (OSError, DeliveryError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)

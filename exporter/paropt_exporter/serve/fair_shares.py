@@ -132,7 +132,6 @@ class Wait(Struct, frozen=True):
     """The cores that a run lacks, by the run that holds them."""
 
     run: int
-    lacks: float
     holders: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -146,7 +145,7 @@ def find_waits(demands: Sequence[RunDemand], shares: Mapping[int, Share]) -> tup
         others = {each: cores for each, cores in holders.items() if each != run.run} if lacks > CORE_SLACK else {}
         total = sum(others.values())
         if lacks > CORE_SLACK and total > 0:
-            waits.append(Wait(run.run, lacks, {each: lacks * cores / total for each, cores in others.items()}))
+            waits.append(Wait(run.run, {each: lacks * cores / total for each, cores in others.items()}))
     return tuple(waits)
 
 

@@ -110,6 +110,7 @@ class Hub:
         self._clients: set[_Client] = set()
         self._next_beat_seconds = now
         self._resumes_seconds: float | None = None
+        self._lacks_descriptors = False  # since a line in the log
         self._must_decide = False  # whether demands have changed since the last decision
         self._closing = False
         self._selector = selectors.DefaultSelector()
@@ -154,7 +155,7 @@ class Hub:
                 for name, checkouts in by_name.items()
             )
 
-    def build_status(self) -> Status:
+    def _build_status(self) -> Status:
         """Return the state for `serve status`; the caller holds the lock."""
         sessions, machine = self._sessions.list_open(), self._sessions.machine
         names = {session.key: f"{session.hello.registration.project} (pid {session.hello.pid})" for session in sessions}
@@ -260,10 +261,13 @@ class Hub:
         except BlockingIOError:
             return
         except OSError as error:
-            log.warning("can't accept a run", extra={"err": str(error)})
+            if not self._lacks_descriptors:
+                log.warning("can't accept a run", extra={"err": str(error)})
+            self._lacks_descriptors = True
             self._selector.unregister(self._listener)
             self._resumes_seconds = self._clock.monotonic() + _ACCEPT_PAUSE_SECONDS
             return
+        self._lacks_descriptors = False
         if read_peer_user(connection) != os.geteuid() or len(self._clients) >= self._most_runs + _MOST_OTHERS:
             connection.close()
             return
@@ -303,7 +307,7 @@ class Hub:
             case AskStatus():
                 self._decide()
                 with self._lock:
-                    status = self.build_status()
+                    status = self._build_status()
                 client.closes = True  # once it is sent
                 self._send(client, status)
             case Hello() if session is None:

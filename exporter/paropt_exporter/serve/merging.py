@@ -70,26 +70,27 @@ _KEPT_GAUGES = (families.POOL_EPOCH, families.STAGE_PROGRESS, families.DELIVERY_
 _Rule = Callable[[Value, Value], Value]
 
 
+def to_number(value: Value) -> float:
+    """Return a number, or the sum of a histogram."""
+    return value.sum if isinstance(value, HistogramTotal) else value
+
+
 def _sum(one: Value, other: Value) -> Value:
     if isinstance(one, HistogramTotal) and isinstance(other, HistogramTotal):
         return HistogramTotal(buckets=tuple(map(add, one.buckets, other.buckets)), sum=one.sum + other.sum)
-    return _get_number(one) + _get_number(other)
+    return to_number(one) + to_number(other)
 
 
 def _get_highest(one: Value, other: Value) -> Value:
-    return max(_get_number(one), _get_number(other))
+    return max(to_number(one), to_number(other))
 
 
 def _get_lowest(one: Value, other: Value) -> Value:
-    return min(_get_number(one), _get_number(other))
+    return min(to_number(one), to_number(other))
 
 
 def _get_newest(_: Value, other: Value) -> Value:
     return other
-
-
-def _get_number(value: Value) -> float:
-    return value.sum if isinstance(value, HistogramTotal) else value
 
 
 _RULES: dict[str, tuple[Family, _Rule]] = {

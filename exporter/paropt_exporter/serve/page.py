@@ -11,13 +11,13 @@ from msgspec import Struct
 
 from paropt_exporter import families, host
 from paropt_exporter._version import __version__
-from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, sum_totals
+from paropt_exporter.aggregation import LastValues, SeriesKey, sum_totals
 from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import EventState, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.page import Labels, Page, Value, format_part
-from paropt_exporter.serve.merging import LiveSeries, merge_series
+from paropt_exporter.serve.merging import LiveSeries, merge_series, to_number
 from paropt_exporter.serve.registry import RegisteredProject, StoredValues
 
 if TYPE_CHECKING:
@@ -117,19 +117,15 @@ class _ProjectPage:
         series = {**self._stored, **own, (families.SERVE_HISTORY_READABLE, ()): float(readable)}
         for key, value in merge_series(view.live).items():
             is_peak = key[0] is families.STAGE_MEMORY_PEAK
-            series[key] = max(_to_number(value), _to_number(series.get(key, 0.0))) if is_peak else value
+            series[key] = max(to_number(value), to_number(series.get(key, 0.0))) if is_peak else value
         series |= view.shares
         cpu = {key: value for key, value in series.items() if key[0] is families.STAGE_CPU}
         for (family, labels), value in cpu.items():
-            series[family, labels] = max(_to_number(value), self._page.get_number(family, labels))
+            series[family, labels] = max(to_number(value), self._page.get_number(family, labels))
         self._page.replace(families.FAMILIES, ((family, labels, value) for (family, labels), value in series.items()))
 
     def format_family(self, family: Family) -> Collection[bytes]:
         return self._page.format_family(family)
-
-
-def _to_number(value: Value) -> float:
-    return value.sum if isinstance(value, HistogramTotal) else value
 
 
 def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]:
@@ -152,7 +148,7 @@ def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]
     for place, seconds in _sum_shown_cpu(values).items():
         key = (families.STAGE_CPU, place)
         if key in series:
-            series[key] = max(_to_number(series[key]), seconds)
+            series[key] = max(to_number(series[key]), seconds)
     return series
 
 

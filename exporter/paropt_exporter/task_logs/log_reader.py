@@ -30,6 +30,7 @@ from paropt_exporter import files
 from paropt_exporter.events import Result
 
 SUFFIX = ".log"
+DAMAGE_ERRORS = (ValueError, TypeError, OverflowError)  # of reading a log with values that no exporter wrote
 _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a command line
 _OURS = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id, which begins with the time: sorted by name is by age
 

@@ -317,6 +317,10 @@ class ProcessManager:
         """Return how long to wait before `add_refused_workers`; None if the system has refused none."""
         return self._threads.get_retry_delay()
 
+    def take_shortage_news(self) -> bool:
+        """Return whether to log that the system refuses workers: True once for each shortage."""
+        return self._threads.take_shortage_news()
+
     def do_without(self, worker: Worker) -> bool:
         """Give up a worker for which there are no descriptors, so that the others have them.
 
@@ -329,16 +333,20 @@ class ProcessManager:
             return worker.leaving
 
     def _add_workers(self) -> None:
-        """Start the missing workers. If the system refuses, go on without them, log it, and try again later."""
+        """Start the missing workers. If the system refuses, go on without them, log it, and try again later.
+
+        A worker's thread that finds no descriptors gives up its place, which stays free until then.
+        """
         self._threads.clear_shortage()
         try:
-            while (worker := self._add_worker()) is not None:
+            while not self._threads.has_shortage and (worker := self._add_worker()) is not None:
                 self._threads.start(worker.name, partial(self._run_thread, worker))
         except BaseException as error:
             has_workers = self._drop_unstarted()
             if not isinstance(error, (OSError, RuntimeError)):  # an interrupt
                 raise
-            log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
+            if self.take_shortage_news():
+                log.warning("the system gives no more workers", extra={"pool": self.counters.name, "err": str(error)})
             if not has_workers:
                 raise
 

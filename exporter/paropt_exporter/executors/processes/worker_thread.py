@@ -68,10 +68,10 @@ def _start_process(manager: ProcessManager, worker: Worker) -> WorkerConnection 
 
 def _handle_failed_start(manager: ProcessManager, worker: Worker, error: Exception) -> None:
     gives_up = manager.note_failed_start(worker)
-    log.warning("a worker could not be started", extra={"pool": manager.counters.name, "err": str(error)})
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and manager.do_without(worker):
-        return
-    if gives_up:
+    is_short = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and manager.do_without(worker)
+    if not is_short or manager.take_shortage_news():
+        log.warning("a worker could not be started", extra={"pool": manager.counters.name, "err": str(error)})
+    if gives_up and not is_short:
         manager.give_up(error)
 
 

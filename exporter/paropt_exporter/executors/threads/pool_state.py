@@ -124,7 +124,8 @@ class ThreadPoolState:
             has_workers = self._drop_unstarted()
             if not isinstance(error, RuntimeError):  # an interrupt
                 raise
-            log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
+            if self._threads.take_shortage_news():
+                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
             if not has_workers:
                 raise
         self._update_must_check_exit()
