@@ -629,10 +629,9 @@ class Scheduler:
 
     def _is_surplus(self, worker: Worker) -> bool:
         """Return whether there are too many workers, and another one than this is ready: those that start may fail."""
-        ready = (
+        return self.surplus > 0 and any(
             other.is_available and other.ready_seconds is not None for other in self.workers if other is not worker
         )
-        return self.surplus > 0 and any(ready)
 
     def _dismiss(self, worker: Worker, *, recycle: bool = False) -> Dismiss:
         worker.leaving, worker.recycled = not recycle, recycle
