@@ -31,7 +31,7 @@ class _Block(Struct, frozen=True):
 class PageCompressor:
     """Compresses page after page.
 
-        lines of each part -> blocks of 64 kB -> known from the last page, or compressed now -> one gzip member
+        lines of each part -> blocks of 128 kB -> known from the last page, or compressed now -> one gzip member
 
     Most lines of a page are the same objects as those of the page before, so that a comparison costs next to nothing.
     Not thread-safe.
