@@ -397,7 +397,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
 
     own_cluster.start_worker("a")
     settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=4.0
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=8.0
     )
     pool = ClusterPool(settings, 1)
     identify: Any = PooledRPCCall.__getattr__  # it has no types

@@ -93,6 +93,7 @@ def test_host_that_lost_its_copy_gets_the_snapshot_again(own_cluster: DaskCluste
     pool = ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 2)
     try:
         pool.begin_run(())
+        eventually("both have the files", lambda: pool.live == 2)
         first.kill()
         eventually("the worker is gone", lambda: pool.live == 1)
         (copy,) = (own_cluster.folder / "other-host").glob("*/paropt/*/commit")
