@@ -63,6 +63,12 @@ INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
     LEFT JOIN shard_items AS known USING (project, stage, item) LEFT JOIN items USING (project, stage, item) WHERE true
 ON CONFLICT (project, stage, item) DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
 """
+# Of a file of which other shards run some tests: so that a merge knows that these are still measured apart from it.
+_COPY_TESTS = """
+INSERT OR IGNORE INTO shard_items (project, stage, item, seconds, seen_ts)
+  SELECT project, stage, item, seconds, seen_ts FROM items
+  WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'
+"""
 START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 
 
@@ -197,6 +203,9 @@ def _write_item_durations(
     if task.start_up_seconds is not None:
         files = [_to_stored(each.item) for each in timed if each.item not in task.cut_items]
         connection.executemany(_build_test_deletion(table), [(project, task.stage, file, file) for file in files])
+        if table == _SHARD_ITEMS:
+            cut = [_to_stored(each.item) for each in timed if each.item in task.cut_items]
+            connection.executemany(_COPY_TESTS, [(project, task.stage, file, file) for file in cut])
         now_less = [_to_stored(each.item) for each in timed if each.long_tests]
         connection.executemany(_build_item_deletion(table), [(project, task.stage, file) for file in now_less])
         times.append((START_UP_ITEM, task.start_up_seconds))
