@@ -102,6 +102,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
+# Tests that need others of their file: pytest-dependency, pytest-order, pytest's own example, groups of pytest-xdist.
+_NEEDS_OTHERS = compile_later(r"\bmark\.(?:dependency|order|incremental|xdist_group)\b")
 _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|SkipTest|collect_ignore)\b")
 
 
@@ -164,7 +166,7 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
 
     `--deselect` takes all ids with the given beginning: `file::T::test_run` also leaves out `file::T::test_run_twice`,
     which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
-    now may lack them.
+    now may lack them. Nor is a file cut whose marks say that tests need each other.
 
     `certain`: only tests that pytest is certain to collect, since it runs nothing at all if one named test is missing.
     """
@@ -172,7 +174,7 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
 
     try:
         source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
-        if len(source) > _MOST_BYTES or (certain and _MAY_HIDE_TESTS.search(source)):
+        if len(source) > _MOST_BYTES or _NEEDS_OTHERS.search(source) or (certain and _MAY_HIDE_TESTS.search(source)):
             return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings, which pytest reports
