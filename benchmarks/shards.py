@@ -7,7 +7,8 @@ The suite is that of `real_projects.json`, fetched as `make real` does. It runs 
 a new folder writes byte code and the tables of libraries, which later runs read. Then both record one run, and run each
 of their shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a
 busy machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less
-the fastest shard took than the slowest one. Items are tests, as pytest-split has them, or whole files.
+the fastest shard took than the slowest one. Items are tests, as pytest-split has them, which each shard lists by
+collecting the suite; or they are files, which are cut at their long tests.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def main() -> int:
 
 def measure_ours(root: Path, name: str, items: str, count: int, rounds: int) -> list[Took]:
     """Run the lane once, then each shard from that history."""
-    listing = f"{{command: [sh, -c, {json.dumps(_LIST_TESTS)}]}}" if items == "tests" else "{glob: tests/test_*.py}"
+    command = ["sh", "-c", _LIST_TESTS]
+    listing = json.dumps({"command": command} if items == "tests" else {"list": list_files(root, command)})
     (root / "paropt.yml").write_text(_CONFIG.format(name=name, items=listing))
     shutil.rmtree(root / ".paropt", ignore_errors=True)
     lane: list[str | Path] = [_EXPORTER, "--once", "--web.listen-address", "127.0.0.1:0"]
@@ -76,6 +78,12 @@ def measure_ours(root: Path, name: str, items: str, count: int, rounds: int) -> 
     took = measure_shards(root, [[*lane, "--shard", f"{index}/{count}"] for index in range(1, count + 1)], rounds)
     subprocess.run([_EXPORTER, "history", "merge"], cwd=root, check=True, stdout=subprocess.DEVNULL)
     return took
+
+
+def list_files(root: Path, command: Sequence[str]) -> list[str]:
+    """Return the files of the tests that the command lists: a glob may find files that the suite ignores."""
+    listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    return sorted({test.partition("::")[0] for test in listed.split()})
 
 
 def measure_theirs(root: Path, count: int, rounds: int) -> list[Took]:

@@ -301,6 +301,24 @@ def test_methods_of_plain_classes_are_cut_off(tmp_path: Path) -> None:
     assert len(stage.tasks) == 2
 
 
+def test_tests_may_use_functions_that_could_define_tests_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(
+        "def test_x():\n    setattr(test_x, 'a', 1)\n    exec('class T(metaclass=M): 1')\n"
+    )
+    assert pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"]) == ["test_a.py::test_x"]
+
+
+def test_file_of_tests_that_need_each_other_is_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text("import pytest\n@pytest.mark.dependency()\ndef test_x(): pass\n")
+    assert pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"]) == []
+
+
+@pytest.mark.parametrize("line", ["exec('def test_x_too(): pass')", "class T(metaclass=M): pass"])
+def test_code_outside_of_tests_that_may_define_tests_keeps_the_file_whole(tmp_path: Path, line: str) -> None:
+    (tmp_path / "test_a.py").write_text(f"def test_x(): pass\n{line}\n")
+    assert pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"]) == []
+
+
 def test_file_that_has_changed_since_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").touch()
     seconds = {"test_a.py": 1.0, "test_a.py::test_x": 6.0}

@@ -8,7 +8,9 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from msgspec.structs import replace
 from paropt_exporter import plan
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope, Shard, SlaLimit
-from paropt_exporter.plan import Commands, KnownItems, PlannedStage, PlannedTask, Split
+from paropt_exporter.plan import Commands, KnownItems, PlannedStage, PlannedTask, Split, pytest_support
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.sharding import list_items, parse_shard, split_stages
 from support import configs
@@ -185,6 +187,144 @@ def test_a_file_counts_with_its_long_tests() -> None:
     known = KnownItems(seconds={"a": 1.0, "a::long": 9.0, "b": 5.0, "c": 5.0})
     split = split_stages([_stage("one", "a", "b", "c", batched=True)], 2, {"one": known})
     assert sorted(map(sorted, _items(split, "one"))) == [["a"], ["b", "c"]]
+
+
+_TESTS = ("x", "y", "z", "brief")
+_SECONDS = {
+    "test_a.py": 1.0,
+    "test_a.py::test_x": 6.0,
+    "test_a.py::test_y": 5.0,
+    "test_a.py::TestZ::test_z": 4.0,
+    "test_b.py": 2.0,
+}
+_COMMAND = f"'{sys.executable} -m pytest -q -p no:cacheprovider {{items}}'"
+
+
+def _write_suite(folder: Path, *, before: str = "") -> None:
+    """A file with three long tests and a brief one, each of which appends its name to a file, and a brief file."""
+    bodies = {name: f"open('ran', 'a').write('{name}\\n')" for name in (*_TESTS, "b")}
+    functions = "".join(f"def test_{name}():\n    {bodies[name]}\n" for name in ("x", "y", "brief"))
+    method = f"class TestZ:\n    def test_z(self):\n        {bodies['z']}\n"
+    (folder / "test_a.py").write_text(before + functions + method)
+    (folder / "test_b.py").write_text(f"def test_b():\n    {bodies['b']}\n")
+
+
+def _build_shards(
+    folder: Path,
+    known: dict[str, float],
+    *,
+    count: int = 4,
+    workers: int = 1,
+    pins: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    quarantine: str = "",
+) -> list[PlannedStage]:
+    """Return the stage of each shard."""
+    read = configs.read(folder, configs.stage(run=_COMMAND, items="{glob: test_*.py}", quarantine=quarantine))
+    plans = [
+        plan.build_plan(
+            read,
+            "standard",
+            shard=Shard(index=index, count=count),
+            known_items={"one": KnownItems(seconds=known, start_up_seconds=0.1)},
+            cpu_demands={"one": 1e-3},  # it waits, so that this machine's cores are no bound
+            workers=plan.Bounds(minimum=workers, maximum=workers, start=workers),
+            pins=pins,
+        )
+        for index in range(1, count + 1)
+    ]
+    assert len({each.shard.split for each in plans if each.shard}) == 1
+    return [stage for each in plans for stage in each.stages]
+
+
+def _run(folder: Path, stages: list[PlannedStage]) -> list[str]:
+    """Run the commands of these stages, and return which tests ran."""
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    for task in (task for stage in stages for task in stage.tasks):
+        assert isinstance(task.work, Commands)
+        subprocess.run(
+            task.work.steps[0], cwd=folder, env=environment, timeout=60, check=True, stdout=subprocess.DEVNULL
+        )
+    return sorted((folder / "ran").read_text().split())
+
+
+@pytest.mark.parametrize(("count", "workers"), [(4, 1), (2, 1), (2, 2)])
+def test_each_test_of_a_file_that_is_cut_runs_in_one_shard(tmp_path: Path, count: int, workers: int) -> None:
+    """Though the file is newer than its measurement, as in a fresh checkout."""
+    _write_suite(tmp_path)
+    stages = _build_shards(tmp_path, _SECONDS, count=count, workers=workers)
+    with_parts = [
+        number for number, stage in enumerate(stages) if any("test_a.py" in item for item in list_items(stage))
+    ]
+    assert len(with_parts) == count
+    assert _run(tmp_path, stages) == sorted([*_TESTS, "b"])
+
+
+def test_a_file_that_is_cut_is_spread_evenly(tmp_path: Path) -> None:
+    known = {"test_a.py": 1.0, "test_b.py": 2.0} | {f"test_a.py::test_{name}": 3.0 for name in "uvwxyz"}
+    (tmp_path / "test_a.py").write_text("".join(f"def test_{name}(): pass\n" for name in "uvwxyz"))
+    stage = replace(_stage("one", "test_a.py", "test_b.py", batched=True), cwd=tmp_path, junit=True)
+    split = split_stages([stage], 3, {"one": KnownItems(seconds=known)})
+    assert split.loads_seconds == (8.0, 7.0, 6.0)
+    assert [note for note in split.notes if "longer than an even share" in note] == []
+
+
+def test_tests_of_a_shard_that_has_the_rest_of_their_file_stay_in_it(tmp_path: Path) -> None:
+    _write_suite(tmp_path)
+    (first, second) = _build_shards(tmp_path, _SECONDS, count=2)
+    (task,) = first.tasks
+    assert (task.items, task.apart) == (("test_a.py", "test_b.py"), ("test_a.py::TestZ::test_z", "test_a.py::test_y"))
+    assert isinstance(task.work, Commands)
+    deselected = [word for part in task.apart for word in ("--deselect", part)]
+    assert [*task.work.steps[0][-6:]] == ["test_a.py", "test_b.py", *deselected]
+    (task,) = second.tasks
+    assert (task.items, task.apart) == (("test_a.py::TestZ::test_z", "test_a.py::test_y"), ())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "__test__ = False\n",
+        "import pytest\npytest.importorskip('nothing')\n",
+        "def test_x_too(): pass\n",
+        "from test_b import test_b as test_y\n",
+    ],
+    ids=["not collected", "skipped", "same beginning", "imported"],
+)
+def test_a_test_that_its_file_may_not_have_stays_in_it(tmp_path: Path, before: str) -> None:
+    """pytest runs nothing at all if one of the named tests is missing."""
+    _write_suite(tmp_path, before=before)
+    parts = {part for stage in _build_shards(tmp_path, _SECONDS) for part in list_items(stage) if "::" in part}
+    gone = {"test_a.py::test_x"} if "too" in before else {"test_a.py::test_y"} if "test_y" in before else {*_SECONDS}
+    assert not parts & gone
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pytest\n@pytest.fixture\ndef test_x(): pass\n",
+        "def test_x(): pass\ntest_x = None\n",
+        "class T:\n    def __init__(self, a=1): pass\n    def test_x(self): pass\n",
+        "class T:\n    def test_x(self): pass\nT = None\n",
+    ],
+    ids=["fixture", "rebound", "class with arguments", "rebound class"],
+)
+def test_a_function_that_pytest_does_not_collect_is_no_part(tmp_path: Path, source: str) -> None:
+    (tmp_path / "test_a.py").write_text(source)
+    part = "test_a.py::T::test_x" if "class" in source else "test_a.py::test_x"
+    known = KnownItems(seconds={"test_a.py": 1.0, part: 6.0})
+    assert pytest_support.find_defined_parts(tmp_path, ["test_a.py"], known, least_seconds=0.0) == {}
+
+
+def test_a_failed_test_is_repeated_in_its_shard_with_its_whole_file(tmp_path: Path) -> None:
+    _write_suite(tmp_path)
+    stages = _build_shards(tmp_path, _SECONDS, count=2, pins={("one", "test_a.py::test_x"): 2})
+    assert [list_items(stage) for stage in stages] == [("test_b.py",), ("test_a.py",)]
+
+
+def test_a_file_in_quarantine_is_not_cut(tmp_path: Path) -> None:
+    _write_suite(tmp_path)
+    stages = _build_shards(tmp_path, _SECONDS, count=2, quarantine="[{item: test_a.py, owner: me, until: 2099-01-01}]")
+    assert sorted(map(list_items, stages)) == [("test_a.py",), ("test_b.py",)]
 
 
 def test_a_part_of_a_stage_has_no_limit_and_a_part_of_its_duration() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -186,6 +187,31 @@ def test_merged_histories_give_each_shard_the_same_next_split(project: Path) -> 
         for index in (1, 2, 3)
     }
     assert len(plans) == 1
+
+
+def test_a_test_file_is_cut_at_its_long_tests_and_each_test_runs_once(tmp_path: Path) -> None:
+    """On machines with fresh checkouts, whose files are newer than the history."""
+    (tmp_path / "project").mkdir()
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider -p no:xdist -p no:hypothesispytest {{items}}"
+    project = projects.write(tmp_path / "project", f'name: unit, run: "{command}", items: {{glob: "test_*.py"}}')
+    body = "    open('ran.txt', 'a').write('{}\\n')\n"
+    work = dict.fromkeys(("long_1", "long_2", "last_long"), "    sum(range(10**7))\n") | {"brief": ""}
+    functions = [f"def test_{name}():\n{body.format(name)}{lines}" for name, lines in work.items()]
+    (project / "test_a.py").write_text("".join(functions))
+    ran(project)
+    assert sorted(take_lines(project)) == sorted(work)
+    for number in range(2):  # by the durations of the whole file, then by those of its parts
+        machines = [copy(project, f"machine{number}{index}") for index in (1, 2)]
+        for index, machine in enumerate(machines, 1):
+            (machine / "test_a.py").touch()
+            ran(machine, "--shard", f"{index}/2")
+        found = [take_lines(machine) for machine in machines]
+        assert sorted(found[0] + found[1]) == sorted(work)
+        assert all(found)
+        merged = call_command(
+            project, "history", "merge", *(str(machine / ".paropt/history.db") for machine in machines)
+        )
+        assert (merged.returncode, merged.stderr) == (0, "")
 
 
 def test_shards_of_different_splits_are_reported_by_the_merge(project: Path) -> None:

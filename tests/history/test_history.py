@@ -582,7 +582,21 @@ def test_item_durations_are_stored_and_deleted_with_the_tests_of_a_file(history:
     known = history.load_known_items()["unit"]
     assert (known.seconds, known.start_up_seconds) == ({"a.py": 1.0, "a.py::test_x": 4.0}, 0.5)
     keep(history, replace(task("unit"), task=1, items=(whole,), start_up_seconds=0.5))
-    assert history.load_known_items()["unit"].seconds == {"a.py": 3.0}
+    assert history.load_known_items()["unit"].seconds == {"a.py": 5.0}  # no mean with a time without the test
+
+
+def test_durations_of_a_file_and_its_long_tests_are_means_of_several_runs(history: History) -> None:
+    def keep_times(number: int, rest: float, **tests: float) -> None:
+        long = tuple((f"a.py::{name}", seconds) for name, seconds in tests.items())
+        item = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=rest, long_tests=long)
+        keep(history, replace(task("unit"), task=number, items=(item,), start_up_seconds=0.5))
+
+    keep(history, run_started())
+    keep_times(0, 1.0, x=4.0)
+    keep_times(1, 3.0, x=8.0)
+    assert history.load_known_items()["unit"].seconds == {"a.py": 2.0, "a.py::x": 6.0}
+    keep_times(2, 1.0, x=6.0, y=1.0)
+    assert history.load_known_items()["unit"].seconds == {"a.py": 1.0, "a.py::x": 6.0, "a.py::y": 1.0}
 
 
 def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:

@@ -93,6 +93,17 @@ def test_measurements_of_shards_count_from_a_merge_on(tmp_path: Path) -> None:
     assert _load_items(tmp_path / "all.db") == {"a": 3.0, "b": 5.0, "c": 6.0}
 
 
+def test_tests_of_one_file_are_merged_from_all_shards(tmp_path: Path) -> None:
+    base = {"f::a": 4.0, "f::b": 4.0, "f::c": 4.0}
+    paths = []
+    for index, item in enumerate(base, 1):
+        path = _keep(tmp_path / f"{index}.db", *_build_run("base", base))
+        shard = Shard(index=index, count=3, split="abc")
+        paths.append(_keep(path, *_build_run(f"r{index}", {item: 2.0 * index}, shard=shard), at=index))
+    _merge(tmp_path / "all.db", *paths)
+    assert _load_items(tmp_path / "all.db") == {"f::a": 3.0, "f::b": 4.0, "f::c": 5.0}
+
+
 def test_a_merge_without_files_counts_what_shards_measured_here(tmp_path: Path) -> None:
     path = _shards(tmp_path)[0]
     _merge(path)
@@ -181,6 +192,25 @@ def test_a_file_is_merged_with_its_long_tests(tmp_path: Path) -> None:
     new = measure(tmp_path / "new.db", "r2", 2.0)
     _merge(tmp_path / "all.db", new, old)
     assert _load_items(tmp_path / "all.db") == {"f": 1.0}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_file_is_merged_with_the_tests_that_other_shards_ran(tmp_path: Path, order: tuple[int, ...]) -> None:
+    def measure(path: Path, index: int, cut: frozenset[str], item: ItemRecord, at: float) -> Path:
+        shard = None if index == 0 else Shard(index=index, count=2, split="x")
+        run_id = f"r{index}"
+        started = replace(run_started(run_id, at=START + at), shard=shard)
+        batch = replace(task("unit", run_id), item="f", items=(item,), start_up_seconds=0.5, cut_items=cut)
+        return _keep(path, started, batch, replace(run_ended(run_id, at=START + at), shard=shard), at=at)
+
+    whole = ItemRecord(item="f", result=Result.SUCCESS, seconds=1.0, long_tests=(("f::x", 4.0), ("f::y", 8.0)))
+    rest = ItemRecord(item="f", result=Result.SUCCESS, seconds=3.0, long_tests=(("f::x", 6.0),))
+    part = ItemRecord(item="f::y", result=Result.SUCCESS, seconds=4.0)
+    paths = [measure(tmp_path / f"{index}.db", 0, frozenset(), whole, 0.0) for index in (1, 2)]
+    measure(paths[0], 1, frozenset({"f"}), rest, 1.0 + order[0])
+    measure(paths[1], 2, frozenset(), part, 1.0 + order[1])
+    _merge(tmp_path / "all.db", *paths)
+    assert _load_items(tmp_path / "all.db") == {"f": 2.0, "f::x": 5.0, "f::y": 6.0}
 
 
 def test_runs_without_an_end_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _LONGEST_NAME, _MOST_PARTS = 1000, 40  # of a test: to look one up takes time wi
 _MOST_LOOKUPS = 10_000_000  # of parts of names: three seconds; 300,000 names of eight parts need 9.6 million
 # pytest's message if it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
-_LONG_SHARE, _LONG_SECONDS = 0.1, 0.3  # of a batch; a shorter test hardly unbalances it
+_LONG_SHARE, _LONG_SECONDS = 0.01, 0.05  # of a batch, which has a hundred long tests at most
 _BAD = ("failure", "error")
 
 

@@ -255,33 +255,53 @@ def _insert_runs(connection: sqlite3.Connection, project: str, sources: Sequence
 
 
 def _merge_items(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> int:
-    """Store the newest durations of each item, a file together with its long tests, which are measured together."""
-    families: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    """Store the newest durations of each item. A file's long tests go with it, as `_choose_newest` describes."""
+    families: dict[tuple[str, str], list[dict[str, Row]]] = defaultdict(list)
     own = [_read_rows(connection, table, project) for table in _ITEM_TABLES]
     for rows in (*own, *(source.items for source in sources)):
         grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
         for row in rows:
             stage, item = to_text(row["stage"]), to_text(row["item"])
-            family = grouped[stage, item.partition(_PART)[0]]
-            if item not in family or _rank(row) > _rank(family[item]):
-                family[item] = row
+            _keep_newest(grouped[stage, item.partition(_PART)[0]], item, row)
         for key, found in grouped.items():
-            families[key].append([*found.values()])
+            families[key].append(found)
     for table in _ITEM_TABLES:
         connection.execute(f"DELETE FROM {table} WHERE project = ?", (project,))  # nosec B608 # literals
-    chosen = [row for versions in families.values() for row in max(versions, key=_rank_family)]
+    chosen = [row for (_, file), versions in families.items() for row in _choose_newest(file, versions)]
     for row in chosen:
         _insert(connection, "items", row)
     return len(chosen)
+
+
+def _choose_newest(file: str, versions: Sequence[Mapping[str, Row]]) -> list[Row]:
+    """Return the newest row of each item: of a file and its tests.
+
+    A file's own row excludes its long tests. So the tests that were long when it was measured last are its parts, and
+    an older row of another test is left out: the file's row includes that test.
+    """
+    newest: dict[str, Row] = {}
+    for rows in versions:
+        for item, row in rows.items():
+            _keep_newest(newest, item, row)
+    of_file = [rows for rows in versions if file in rows]
+    if not of_file:
+        return [*newest.values()]
+    last = max(of_file, key=lambda rows: (_rank(rows[file]), _rank_family(rows.values())))
+    at = to_number(last[file]["seen_ts"])
+    return [row for item, row in newest.items() if item in last or to_number(row["seen_ts"]) > at]
+
+
+def _keep_newest(rows: dict[str, Row], item: str, row: Row) -> None:
+    if item not in rows or _rank(row) > _rank(rows[item]):
+        rows[item] = row
 
 
 def _rank(row: Row) -> tuple[float, float]:
     return to_number(row["seen_ts"]), to_number(row["seconds"])
 
 
-def _rank_family(rows: Sequence[Row]) -> tuple[float, list[tuple[str, float]]]:
-    newest = max(to_number(row["seen_ts"]) for row in rows)
-    return newest, sorted((to_text(row["item"]), to_number(row["seconds"])) for row in rows)
+def _rank_family(rows: Iterable[Row]) -> list[tuple[str, float]]:
+    return sorted((to_text(row["item"]), to_number(row["seconds"])) for row in rows)
 
 
 def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> None:

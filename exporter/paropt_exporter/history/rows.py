@@ -14,6 +14,7 @@ from paropt_exporter import aggregation, families
 from paropt_exporter.events import (
     Decision,
     Event,
+    ItemRecord,
     Result,
     RunRecord,
     RunStarted,
@@ -63,6 +64,12 @@ INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
     LEFT JOIN shard_items AS known USING (project, stage, item) LEFT JOIN items USING (project, stage, item) WHERE true
 ON CONFLICT (project, stage, item) DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
 """
+_OF_TESTS = "FROM {} WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'"  # of a file
+# Of a file of which other shards run some tests: so that a merge knows that these are still measured apart from it.
+_COPY_TESTS = f"""
+INSERT OR IGNORE INTO shard_items (project, stage, item, seconds, seen_ts)
+  SELECT project, stage, item, seconds, seen_ts {_OF_TESTS.format("items")}
+"""  # nosec B608 # literals
 START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
 
 
@@ -193,12 +200,9 @@ def _write_item_durations(
         return
     timed = [each for each in task.items if each.seconds is not None and each.item]
     times = [(each.item, each.seconds) for each in timed] + [test for each in timed for test in each.long_tests]
-    # If its runner reported all durations, the file's other tests are no longer long.
     if task.start_up_seconds is not None:
-        files = [_to_stored(each.item) for each in timed if each.item not in task.cut_items]
-        connection.executemany(_build_test_deletion(table), [(project, task.stage, file, file) for file in files])
-        now_less = [_to_stored(each.item) for each in timed if each.long_tests]
-        connection.executemany(_build_item_deletion(table), [(project, task.stage, file) for file in now_less])
+        for each in timed:
+            _update_long_tests(connection, table, (project, task.stage), each, cut=each.item in task.cut_items)
         times.append((START_UP_ITEM, task.start_up_seconds))
     connection.executemany(
         _STORE_STATEMENTS[table],
@@ -215,12 +219,24 @@ def _choose_item_table(connection: sqlite3.Connection, run_id: str) -> str:
     return _SHARD_ITEMS if found is not None and found[0] else _ITEMS
 
 
-def _build_item_deletion(table: str) -> str:
-    return f"DELETE FROM {table} WHERE project = ? AND stage = ? AND item = ?"  # nosec B608 # literals of this module
+def _update_long_tests(
+    connection: sqlite3.Connection, table: str, stage: tuple[str, str], file: ItemRecord, *, cut: bool
+) -> None:
+    """Delete the rows of a file's tests that are no longer long: its runner reported the durations of all.
 
-
-def _build_test_deletion(table: str) -> str:
-    return f"{_build_item_deletion(table)[:-4]}>= ? || '::' AND item < ? || ':;'"
+    The file's own row excludes its long tests. If there are others now, it begins again. `cut`: other batches or shards
+    ran some of its tests, which stay.
+    """
+    name = _to_stored(file.item)
+    if cut and table == _SHARD_ITEMS:
+        connection.execute(_COPY_TESTS, (*stage, name, name))
+    found = connection.execute(f"SELECT item {_OF_TESTS.format(table)}", (*stage, name, name))  # nosec B608 # literals
+    before, now = {item for (item,) in found}, {_to_stored(test) for test, _ in file.long_tests}
+    gone = set() if cut else before - now
+    if gone or now - before:
+        gone.add(name)
+    statement = f"DELETE FROM {table} WHERE project = ? AND stage = ? AND item = ?"  # nosec B608 # literals
+    connection.executemany(statement, [(*stage, item) for item in gone])
 
 
 def _write_failed_items(connection: sqlite3.Connection, task: TaskRecord) -> None:

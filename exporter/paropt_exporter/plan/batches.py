@@ -35,6 +35,7 @@ UNKNOWN_START_UP_SECONDS = 0.4
 _START_UP_WEIGHT = 0.5
 _FIRST_ROUND_SHARE = 0.75  # of unmeasured items; the smaller second round balances the ends
 _WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which is not measured
+_LEAST_PART_RATIO = 0.1  # of an even share of the workers; a shorter test hardly unbalances a batch
 _PART = "::"  # pytest's separator between a file and a test in it
 _MOST_TRIED = 16  # every number of batches up to this one is tried, then powers of two
 _EXACT_ITEMS = 1000  # more items than this balance however they are packed
@@ -71,17 +72,23 @@ def cut_stage(
     if stage.template is None or not stage.tasks:
         return stage
     workers = max(1, min(_count_concurrent_commands(cores, demand), most_workers // stage.slots))
-    items = stage.tasks[0].items
+    items, elsewhere = stage.tasks[0].items, stage.tasks[0].apart
     parts: Mapping[str, Sequence[str]] = {}
+    if elsewhere:
+        known = replace(known, seconds={item: took for item, took in known.seconds.items() if item not in elsewhere})
     if stage.junit:
         from paropt_exporter.plan import pytest_support  # here: for pytest only
 
-        parts = pytest_support.find_unchanged_parts(stage.cwd, items, known)
+        whole = pytest_support.add_kept_parts(known, items, {}).seconds
+        even = sum(whole.get(item, 0.0) for item in items) / workers
+        long = [item for item in items if whole.get(item, 0.0) >= even / 2] if workers > 1 else []
+        least = _LEAST_PART_RATIO * even
+        parts = pytest_support.find_unchanged_parts(stage.cwd, long, known, least_seconds=least)
         known = pytest_support.add_kept_parts(known, items, parts)
     apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is known to be its own
     usual = [item for item in items if item not in stage.quarantine]
     cut = cut_batches(usual, known, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
-    return replace(stage, tasks=build_tasks(stage, stage.template, [*cut, *apart], items))
+    return replace(stage, tasks=build_tasks(stage, stage.template, [*cut, *apart], items, elsewhere))
 
 
 def cut_batches(
@@ -136,12 +143,15 @@ def fill_template(template: Commands, items: Sequence[str]) -> Commands:
 
 
 def build_tasks(
-    stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str]
+    stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str], elsewhere: Sequence[str] = ()
 ) -> tuple[PlannedTask, ...]:
-    """Return a task for each batch of the stage's `items`. Batches that are too long for a command line are split."""
+    """Return a task for each batch of the stage's `items`. Batches that are too long for a command line are split.
+
+    `elsewhere`: the parts of these items that other shards run.
+    """
     fit = _build_size_check(template, stage.env)
     whole = frozenset(items)
-    apart = tuple(item for batch in batches for item in batch if item not in whole)
+    apart = (*elsewhere, *(item for batch in batches for item in batch if item not in whole))
     pieces = [piece for batch in batches for piece in _split_batch(batch, fit)]
     return tuple(build_task(template, index, piece, apart) for index, piece in enumerate(pieces))
 

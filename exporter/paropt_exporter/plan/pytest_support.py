@@ -101,23 +101,46 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
-_MAKES_NAMES = compile_later(r"\b(?:globals|locals|vars|setattr|exec|eval)\s*\(|\bmetaclass\b")
+_MAKES_NAMES = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
+# Tests that need others of their file: pytest-dependency, pytest-order, pytest's own example, groups of pytest-xdist.
+_NEEDS_OTHERS = compile_later(r"\bmark\.(?:dependency|order|incremental|xdist_group)\b")
+_MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|SkipTest|collect_ignore)\b")
 
 
-def find_unchanged_parts(folder: Path, items: Sequence[str], known: KnownItems) -> dict[str, list[str]]:
+def find_unchanged_parts(
+    folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float = 0.0
+) -> dict[str, list[str]]:
     """Return the measured long tests of the files that have not changed since, so that no name is out of date.
 
-    Includes only tests that pytest can deselect without another one.
+    Includes only tests that pytest can deselect without another one, and that take `least_seconds`.
     """
-    found: dict[str, list[str]] = {}
-    wanted = frozenset(items)
-    for name in known.seconds:
-        file, separator, _ = name.partition("::")
-        if separator and file in wanted and name not in wanted:
-            found.setdefault(file, []).append(name)
+    found = _find_long_tests(items, known, least_seconds)
     unchanged = {file: parts for file, parts in found.items() if not _has_changed(folder / file, parts, known)}
     each = {file: find_separable_tests(folder / file, parts) for file, parts in unchanged.items()}
     return {file: parts for file, parts in each.items() if parts}
+
+
+def find_defined_parts(
+    folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float
+) -> dict[str, list[str]]:
+    """Return the same for files that may have changed: only tests that the file is certain to have.
+
+    The result depends on the contents of the files and on the durations, but not on the times of the files, which
+    differ between checkouts.
+    """
+    found = _find_long_tests(items, known, least_seconds)
+    each = {file: find_separable_tests(folder / file, parts, certain=True) for file, parts in found.items()}
+    return {file: sorted(parts) for file, parts in each.items() if parts}
+
+
+def _find_long_tests(items: Sequence[str], known: KnownItems, least_seconds: float) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    wanted = frozenset(items)
+    for name, seconds in known.seconds.items():
+        file, separator, _ = name.partition("::")
+        if separator and file in wanted and name not in wanted and seconds >= least_seconds:
+            found.setdefault(file, []).append(name)
+    return found
 
 
 def add_kept_parts(known: KnownItems, items: Sequence[str], parts: Mapping[str, Sequence[str]]) -> KnownItems:
@@ -138,18 +161,20 @@ def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
     return any(known.seen_timestamp_seconds.get(part, 0.0) <= changed for part in parts)
 
 
-def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
+def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = False) -> list[str]:
     """Return the tests whose ids are not the beginning of another test's id, or none if the file can't be parsed.
 
     `--deselect` takes all ids with the given beginning: `file::T::test_run` also leaves out `file::T::test_run_twice`,
     which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
-    now may lack them.
+    now may lack them. Nor is a file cut whose marks say that tests need each other.
+
+    `certain`: only tests that pytest is certain to collect, since it runs nothing at all if one named test is missing.
     """
     import ast
 
     try:
         source = files.read_start(file, limit_bytes=_MOST_BYTES + 1).decode()
-        if len(source) > _MOST_BYTES or _MAKES_NAMES.search(source):
+        if len(source) > _MOST_BYTES or _NEEDS_OTHERS.search(source) or (certain and _MAY_HIDE_TESTS.search(source)):
             return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings, which pytest reports
@@ -158,23 +183,79 @@ def find_separable_tests(file: Path, tests: Iterable[str]) -> list[str]:
         return []
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
         return []
-    return [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
+    if _makes_names(module):
+        return []
+    named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
+    return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
 
 
-def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool:
+def _makes_names(module: ast.Module) -> bool:
+    """Return whether code other than that of the tests themselves may define tests by names that it computes."""
     import ast
 
-    *classes, function = names
+    left: list[ast.AST] = [module]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MAKES_NAMES:
+            return True
+        if isinstance(node, ast.ClassDef) and any(keyword.arg == "metaclass" for keyword in node.keywords):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            left += node.decorator_list
+        else:
+            left += ast.iter_child_nodes(node)
+    return False
+
+
+def _find_scope(module: ast.Module, classes: Sequence[str]) -> ast.Module | ast.ClassDef | None:
+    """Return the innermost of these nested classes, or None if they are not plain definitions."""
+    import ast
+
     scope: ast.Module | ast.ClassDef = module
     for name in classes:
         found = [node for node in scope.body if isinstance(node, ast.ClassDef) and node.name == name]
         if len(found) != 1 or found[0].decorator_list or not all(map(_is_plain, found[0].bases)):
-            return False
+            return None
         scope = found[0]
-    defined = any(
-        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function for node in scope.body
+    return scope
+
+
+def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool:
+    *classes, function = names
+    scope = _find_scope(module, classes)
+    return (
+        scope is not None
+        and bool(_find_functions(scope, function))
+        and re.search(rf"\b{re.escape(function)}\w", source) is None
     )
-    return defined and re.search(rf"\b{re.escape(function)}\w", source) is None
+
+
+def _is_certain(module: ast.Module, source: str, names: Sequence[str]) -> bool:
+    """Return whether no other statement uses the name of a separable test, and its class can have tests."""
+    import ast
+
+    *classes, function = names
+    uses, definitions = (len(re.findall(rf"{before}\b{re.escape(function)}\b", source)) for before in ("", r"\bdef\s+"))
+    rebound = any(re.search(rf"\b{re.escape(name)}\s*=[^=]|\bdel\b.*\b{re.escape(name)}\b", source) for name in classes)
+    if uses != definitions or rebound:
+        return False
+    for depth in range(len(classes) + 1):
+        scope = _find_scope(module, classes[:depth])
+        if scope is None or (depth and any(_find_functions(scope, name) for name in ("__init__", "__new__"))):
+            return False
+    return scope is not None and not any(
+        "fixture" in ast.unparse(decorator)
+        for found in _find_functions(scope, function)
+        for decorator in found.decorator_list
+    )
+
+
+def _find_functions(scope: ast.Module | ast.ClassDef, name: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    import ast
+
+    return [
+        node for node in scope.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
 
 
 def _is_plain(base: ast.expr) -> bool:

@@ -3,11 +3,13 @@
 ```
 items of a stage   one unit each            } the longest unit first, to the shard that ends earliest with it (LPT);
 stages with needs  one unit, kept together  } units without a known duration come first, to a shard chosen by a hash
+a long test file   its long tests are units of their own; the shard with the rest of the file deselects the others
 a stage without items that a split stage needs runs in each shard that has items of the split one
 ```
 Guarantees: each item is in exactly one shard, and so is each stage, except for those that a split stage needs. The
-split depends only on the stages, their items and the durations, not on the order in which they come, the machine, the
-locale or the process: all sums are of whole microseconds, and ties are decided by names.
+split depends only on the stages, their items, the contents of long test files and the durations, not on the order in
+which they come, the machine, the locale or the process: all sums are of whole microseconds, and ties are decided by
+names.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
-from paropt_exporter.plan.structure import KnownItems, PlannedStage, PlannedTask, Split, compute_median
+from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask, Split, compute_median
 
 MOST_SHARDS = 1000
 _UNKNOWN_SECONDS = 1.0  # of a stage or an item if the duration of no other one is known
 _MICROSECONDS = 1_000_000
+_CUT_RATIO = 0.25  # of an even share: a longer file is cut at its tests
+_LEAST_PART_RATIO = 0.02  # of an even share: a shorter test stays in its file
+_PART = "::"  # pytest's separator between a file and a test in it
 _LONG_RATIO = 1.1  # of an even share: a longer unit is reported, since it alone makes the shards uneven
 _MOST_NAMED = 5  # stages or items in a note
 _DIGEST_CHARACTERS = 8
@@ -63,8 +68,12 @@ def split_stages(
     the durations of the parts of stages. A stage with a fault is in each shard, since its items are not known.
     """
     graph = _Graph(stages)
+    if count > 1 and not pins:  # a failed test runs again with its whole file
+        stages = _cut_long_files(stages, graph, count, known)
+        graph.items.update({stage.name: list_items(stage) for stage in stages})
     costs = _Costs(stages, known)
     shards = _Shards(count, costs)
+    pins = _pin_files(pins)
     units = [*_iter_item_units(graph, costs), *_iter_stage_units(graph, costs)]
     units.sort(key=lambda unit: (-unit.size, unit.name))
     pinned = {unit.name: shard for unit in units if (shard := _find_pin(unit, pins, count)) is not None}
@@ -162,7 +171,7 @@ class _Costs:
 
     def __init__(self, stages: Sequence[PlannedStage], known: Mapping[str, KnownItems]) -> None:
         self._known = known
-        self._items = {stage.name: _sum_parts(known.get(stage.name, KnownItems())) for stage in stages}
+        self._items = {stage.name: _sum_parts(known.get(stage.name, KnownItems()), stage) for stage in stages}
         durations = [stage.expected_seconds for stage in stages if stage.expected_seconds is not None]
         self._typical = _to_micros(compute_median(durations) if durations else _UNKNOWN_SECONDS)
         self._unknown = {stage.name: self._estimate_unknown(stage) for stage in stages}
@@ -273,16 +282,74 @@ class _Shards:
 def _keep_items(stage: PlannedStage, kept: Sequence[int], total: int, costs: _Costs, workers: int) -> PlannedStage:
     """Return the stage with the items at these positions. `total`: the microseconds of all its items."""
     items = list_items(stage)
-    if len(kept) == len(items):
-        return stage
     tasks: tuple[PlannedTask, ...]
     if stage.template is not None:
-        tasks = (batches.build_task(stage.template, 0, [items[number] for number in kept]),)
+        tasks = (_join_parts(stage.template, [items[number] for number in kept], stage.tasks[0].apart),)
     else:
         tasks = tuple(replace(stage.tasks[number], index=index) for index, number in enumerate(kept))
+    if len(kept) == len(items):
+        return replace(stage, tasks=tasks)
     scope = Scope.ITEMS if stage.scope is Scope.ALL else stage.scope
     seconds = _predict_seconds(stage, [items[number] for number in kept], total, costs, workers)
     return replace(stage, tasks=tasks, scope=scope, sla=None, expected_seconds=seconds)
+
+
+def _cut_long_files(
+    stages: Sequence[PlannedStage], graph: _Graph, count: int, known: Mapping[str, KnownItems]
+) -> list[PlannedStage]:
+    """Return the stages, with the long tests of long files as items of their own in those that are split."""
+    costs = _Costs(stages, known)
+    own = {
+        name: sum(costs.get_item_or_mean(name, item) for item in graph.items[name]) if name in graph.split else once
+        for name, once in costs.once.items()
+    }
+    share = sum(own.values()) / count
+    return [
+        _cut_stage(stage, costs, share, known[stage.name]) if _may_cut(stage, graph, known) else stage
+        for stage in stages
+    ]
+
+
+def _may_cut(stage: PlannedStage, graph: _Graph, known: Mapping[str, KnownItems]) -> bool:
+    return stage.name in graph.split and stage.template is not None and stage.junit and stage.name in known
+
+
+def _cut_stage(stage: PlannedStage, costs: _Costs, share: float, known: KnownItems) -> PlannedStage:
+    """Return a stage of pytest with the long tests of long files. `share`: an even part of the lane, in microseconds.
+
+    A file in quarantine stays whole, so that each failure in it is known to be its own.
+    """
+    items = list_items(stage)
+    long = [
+        item
+        for item, times in Counter(items).items()
+        if times == 1 and item not in stage.quarantine and (costs.get_item(stage.name, item) or 0) > _CUT_RATIO * share
+    ]
+    if not long or stage.template is None:
+        return stage
+    from paropt_exporter.plan import pytest_support  # here: for pytest only
+
+    least_seconds = _LEAST_PART_RATIO * share / _MICROSECONDS
+    parts = pytest_support.find_defined_parts(stage.cwd, long, known, least_seconds=least_seconds)
+    apart = [part for file in sorted(parts) for part in parts[file] if part not in items]
+    return replace(stage, tasks=(batches.build_task(stage.template, 0, [*items, *apart], apart),))
+
+
+def _join_parts(template: Commands, items: Sequence[str], apart: Sequence[str]) -> PlannedTask:
+    """Return the task of a shard. Its files include their own parts among `items`, but not those of other shards."""
+    here, parts = set(items), set(apart)
+    kept = [item for item in items if not (item in parts and item.partition(_PART)[0] in here)]
+    elsewhere = [part for part in apart if part not in here and part.partition(_PART)[0] in here]
+    return batches.build_task(template, 0, kept, elsewhere)
+
+
+def _pin_files(pins: Pins) -> Pins:
+    """Return the pins with those of the files of pinned tests, which were items of their own in an earlier run only."""
+    files: dict[tuple[str, str], int] = {}
+    for (stage, item), shard in pins.items():
+        key = stage, item.partition(_PART)[0]
+        files[key] = min(shard, files.get(key, shard))
+    return {**files, **pins}
 
 
 def list_items(stage: PlannedStage) -> tuple[str, ...]:
@@ -352,12 +419,13 @@ def _predict_seconds(
     return (costs.get_start_up(stage) + own / max(1, min(workers, len(items)))) / _MICROSECONDS
 
 
-def _sum_parts(known: KnownItems) -> Mapping[str, int]:
-    """Return the microseconds of each item, with those of its long tests, which have their own entries."""
+def _sum_parts(known: KnownItems, stage: PlannedStage) -> Mapping[str, int]:
+    """Return the microseconds of each item, with those of its long tests that are no items of the stage."""
     found = {item: _to_micros(seconds) for item, seconds in known.seconds.items()}
+    apart = {_to_stored(part) for task in stage.tasks for part in task.apart}
     for item, seconds in known.seconds.items():
-        file, separator, _ = item.partition("::")
-        if separator and file in found:
+        file, separator, _ = item.partition(_PART)
+        if separator and file in found and item not in apart:
             found[file] += _to_micros(seconds)
     return found
 
