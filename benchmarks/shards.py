@@ -36,7 +36,7 @@ stages:
     items: {items}
 """
 _SUITE = (".venv/bin/pytest", "-q", "-p", "no:cacheprovider")
-_LIST_TESTS = ".venv/bin/pytest --collect-only -q -p no:cacheprovider | sed -n 's/\\[.*//; /::/p' | sort -u"
+_LIST_TESTS = ".venv/bin/pytest --collect-only -q -p no:cacheprovider | sed -n 's/\\[.*//; /^[^ ].*::/p' | uniq"
 
 
 def main() -> int:
