@@ -16,6 +16,7 @@ from paropt_exporter.input_files import (
     join_pattern,
     list_git_files,
 )
+from support.hostile import endless_folders
 
 
 def write_files(folder: Path, *names: str) -> None:
@@ -134,20 +135,13 @@ def test_folders_with_links_to_each_other_end_a_walk(tmp_path: Path) -> None:
 
 
 def test_folders_without_end_are_an_error_that_a_watch_passes_over(tmp_path: Path) -> None:
-    """Python allows a thousand calls inside each other."""
     write_files(tmp_path, "a.py")
-    inner = os.open(tmp_path, os.O_DIRECTORY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=inner)
-        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
-        os.close(inner)
-        inner = deeper
-    os.close(inner)
-    patterns = InputPatterns(("**/*.py",))
-    with pytest.raises(OSError, match="folders are nested more than 500 deep") as caught:
-        patterns.find_files(str(tmp_path))
-    assert str(caught.value.filename).startswith(f"{tmp_path}/d/d/")
-    assert [path for path, _ in patterns.find_readable_files(str(tmp_path))] == ["a.py"]
+    with endless_folders(tmp_path):
+        patterns = InputPatterns(("**/*.py",))
+        with pytest.raises(OSError, match="folders are nested more than 500 deep") as caught:
+            patterns.find_files(str(tmp_path))
+        assert str(caught.value.filename).startswith(f"{tmp_path}/d/d/")
+        assert [path for path, _ in patterns.find_readable_files(str(tmp_path))] == ["a.py"]
     subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # pytest's own way down has an end
 
 

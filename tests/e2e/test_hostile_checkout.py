@@ -201,15 +201,8 @@ def test_pipe_or_device_in_an_environment_is_not_read(tmp_path: Path, place: str
 @pytest.mark.parametrize("command", [("plan",), ("init",), ("check",)], ids=" ".join)
 def test_folders_without_end_are_no_internal_error(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "tests").mkdir()
-    inner = os.open(tmp_path / "tests", os.O_DIRECTORY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=inner)
-        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
-        os.close(inner)
-        inner = deeper
-    os.close(inner)
-    assert "internal error" not in call_command(tmp_path, *command).stderr
-    subprocess.run(["rm", "-rf", str(tmp_path / "tests")], check=True)  # pytest's own way down has an end
+    with hostile.endless_folders(tmp_path / "tests"):
+        assert "internal error" not in call_command(tmp_path, *command).stderr
 
 
 def test_count_that_no_database_holds_is_a_usage_error(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
-from contextlib import closing
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from support import projects
@@ -138,3 +139,19 @@ def checkout(folder: Path, trap: str, victims: Path, stages: str = 'name: one, r
     config.write_text(f"# yaml-language-server: $schema=.paropt/paropt.schema.json\n{config.read_text()}")
     TRAPS[trap](folder, victims)
     return folder
+
+
+@contextmanager
+def endless_folders(top: Path) -> Iterator[None]:
+    """Nest 1,200 folders in a folder until the block ends: Python allows a thousand calls inside each other."""
+    inner = os.open(top, os.O_DIRECTORY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        deeper = os.open("d", os.O_DIRECTORY, dir_fd=inner)
+        os.close(inner)
+        inner = deeper
+    os.close(inner)
+    try:
+        yield
+    finally:
+        subprocess.run(["rm", "-rf", str(top / "d")], check=True)  # shutil.rmtree is such a series of calls

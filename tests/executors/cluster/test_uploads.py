@@ -21,6 +21,7 @@ from paropt_exporter.executors.cluster.file_sync import choose_destination
 from paropt_exporter.executors.cluster.messages import RemoteFile
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
+from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.commands.output import OutputFile
 from support.dask_clusters import DaskCluster
 from support.real_servers import eventually
@@ -64,6 +65,17 @@ def test_next_run_has_the_changed_files(pool: ClusterPool, project: Path) -> Non
     assert [outcome.result(WAIT_SECONDS).output for outcome in outcomes] == ["second\n"] * 4
 
 
+def run_on_each_worker(pool: ClusterPool, project: Path, line: str, *, workers: int) -> list[CommandOutcome]:
+    """Run a line of shell on so many workers at once: each has begun before the first one goes on."""
+    fifos = [project.parent / f"fifo-{number}" for number in range(workers)]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    futures = [pool.submit_commands("t", [["sh", "-c", f"echo > {fifo}; {line}"]]) for fifo in fifos]
+    for fifo in fifos:
+        fifo.read_text()
+    return [future.result(WAIT_SECONDS) for future in futures]
+
+
 def test_worker_that_comes_later_gets_the_snapshot_of_the_run(
     pool: ClusterPool, shared_cluster: DaskCluster, project: Path
 ) -> None:
@@ -73,13 +85,7 @@ def test_worker_that_comes_later_gets_the_snapshot_of_the_run(
     try:
         eventually("the late worker takes tasks", lambda: pool.live == 3)
         pool.resize(3)
-        fifos = [project.parent / name for name in "abc"]
-        for fifo in fifos:
-            os.mkfifo(fifo)
-        futures = [pool.submit_commands("t", [["sh", "-c", f"echo > {fifo}; cat word.txt"]]) for fifo in fifos]
-        for fifo in fifos:
-            fifo.read_text()
-        outcomes = [future.result(WAIT_SECONDS) for future in futures]
+        outcomes = run_on_each_worker(pool, project, "cat word.txt", workers=3)
         assert [outcome.output for outcome in outcomes] == ["first\n"] * 3
         assert any(outcome.measurement.worker.endswith("/late") for outcome in outcomes)
     finally:
@@ -100,13 +106,8 @@ def test_host_that_lost_its_copy_gets_the_snapshot_again(own_cluster: DaskCluste
         shutil.rmtree(copy.parent)
         own_cluster.start_worker("c", folder="other-host")
         eventually("the new worker takes tasks", lambda: pool.live == 2)
-        fifos = [project.parent / name for name in "ab"]
-        for fifo in fifos:
-            os.mkfifo(fifo)
-        futures = [pool.submit_commands("t", [["sh", "-c", f"echo > {fifo}; cat word.txt"]]) for fifo in fifos]
-        for fifo in fifos:
-            fifo.read_text()
-        assert [future.result(WAIT_SECONDS).output for future in futures] == ["first\n"] * 2
+        outcomes = run_on_each_worker(pool, project, "cat word.txt", workers=2)
+        assert [outcome.output for outcome in outcomes] == ["first\n"] * 2
     finally:
         pool.kill_workers(0.0)
 
