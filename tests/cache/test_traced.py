@@ -132,10 +132,33 @@ def test_task_that_changes_its_own_input_is_not_kept(project: TracedProject) -> 
     assert not project.run("cat counter; echo more >> counter").is_cached("lint")
 
 
-def test_task_that_reads_its_own_output_is_not_kept(project: TracedProject) -> None:
+def test_task_that_changes_an_output_that_it_read_is_not_kept(project: TracedProject) -> None:
     project.write("dist/out", "1")
     ran = project.run("cat dist/out; echo 2 > dist/out", outputs=("dist",))
-    assert ran.said == ["lint: not cached: it reads its own output dist/out"]
+    assert ran.said == ["lint: not cached: it reads its own output dist/out, and then changes it"]
+
+
+def test_output_that_an_unchanged_task_reads_and_keeps_is_an_input(project: TracedProject) -> None:
+    line = "cmp -s src/a.py dist/out || cp src/a.py dist/out; cat dist/out"  # as webpack writes
+    project.write("dist/out", "one")
+    assert project.prove(line, outputs=("dist",)).is_cached("lint")
+    project.write("dist/out", "edited")
+    repaired = project.run(line, outputs=("dist",))
+    assert not repaired.is_cached("lint") and repaired.get_output("lint") == "one"
+    project.write("src/a.py", "two")
+    ran = [project.run(line, outputs=("dist",)) for _ in range(3)]
+    assert [each.get_output("lint") for each in ran] == ["two"] * 3
+    assert not ran[0].is_cached("lint") and ran[2].is_cached("lint")
+
+
+def test_reason_why_no_result_was_kept_comes_before_a_proof(project: TracedProject) -> None:
+    line = "mkdir -p dist; cat dist/out; cp src/a.py dist/out"
+    project.run(line, outputs=("dist",))  # the first run finds no outputs, so its result is kept
+    for _ in range(2):
+        project.run(line, outputs=("dist",))
+    ran = project.run(line, outputs=("dist",))
+    assert ran.get_reason("lint") is CacheReason.OWN_INPUT
+    assert get_note(ran) == "it reads its own output dist/out, and then changes it"
 
 
 def test_input_edited_during_the_run_is_not_kept(project: TracedProject) -> None:

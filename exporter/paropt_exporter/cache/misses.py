@@ -38,6 +38,10 @@ class TaskNotes(Struct, frozen=True):
     unkept_key: str = ""
     unkept: Miss | None = None
 
+    def get_unkept(self, key: TaskKey) -> Miss | None:
+        """Return why the last run kept no result under a key; None if it had another key, or kept one."""
+        return self.unkept if self.unkept_key == key.digest else None
+
 
 class Notes:
     """The notes on tasks, each in a small file of the store."""
@@ -95,8 +99,8 @@ def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping
 
     `listings` has the contents of the key's lists of files by digest.
     """
-    if notes.unkept is not None and notes.unkept_key == key.digest:
-        return notes.unkept
+    if (unkept := notes.get_unkept(key)) is not None:
+        return unkept
     if key.digest in notes.keys:
         return Miss(CacheReason.EVICTED, "its result was evicted from the cache")
     known = [entry for digest in notes.keys if (entry := _load(store, digest)) is not None]

@@ -79,7 +79,7 @@ def _preview_stage(
 def _preview_traced(
     reading: StageReading, part: StagePart, traced: TracedResults, store: Store, notes: Notes
 ) -> Preview:
-    from paropt_exporter.cache.traced_results import describe_proof, explain_traced_miss
+    from paropt_exporter.cache.traced_results import explain_traced_miss, explain_unproved
 
     stage, item, weak = reading.stage.name, part.task.item, reading.keys[part]
     candidates = traced.find_candidates(weak)
@@ -87,8 +87,8 @@ def _preview_traced(
         if not store.contains(strong.key.digest):
             continue
         if not candidates.proved:
-            note = describe_proof(candidates.manifest.proofs)
-            return Preview(stage=stage, item=item, reason=CacheReason.NEW, note=note)
+            why = explain_unproved(weak, candidates.manifest.proofs, notes.load(stage, item))
+            return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
         found = replace(reading, keys={part: strong.key}, listings=strong.listings)
         return _preview_part(found, part, store, notes)
     why = explain_traced_miss(weak, candidates, notes.load(stage, item), store)

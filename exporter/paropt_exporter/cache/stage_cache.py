@@ -344,7 +344,7 @@ class StageCache:
         task, key = part.task, reading.keys[part]
         if not reading.stage.traces_inputs:
             return self._load_under(reading, task, key)
-        from paropt_exporter.cache.traced_results import explain_traced_miss
+        from paropt_exporter.cache.traced_results import explain_traced_miss, explain_unproved
 
         traced = self._get_traced()
         candidates = traced.find_candidates(key)
@@ -354,12 +354,14 @@ class StageCache:
             if candidates.proved:
                 traced.mark_used(key, strong)
                 return self._load_under(reading, task, strong.key)
-            return self._expect(part, strong.key, candidates.manifest.proofs)
+            if (fault := self._expect(part, strong.key)) is not None:
+                return fault
+            return explain_unproved(key, candidates.manifest.proofs, self._notes.load(reading.stage.name, task.item))
         notes = self._notes.load(reading.stage.name, task.item)
         return explain_traced_miss(key, candidates, notes, self._store)
 
-    def _expect(self, part: StagePart, key: TaskKey, proofs: int) -> Miss:
-        """Let a task run that would be a hit if the traced inputs of its command had proved themselves."""
+    def _expect(self, part: StagePart, key: TaskKey) -> Miss | None:
+        """Expect the result under a key from a task that runs to prove its traced inputs. A Miss: it is damaged."""
         try:
             entry = self._store.load(key.digest)
         except BadEntry as error:
@@ -367,9 +369,7 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         if entry is not None:
             self._expected[part] = entry
-        from paropt_exporter.cache.traced_results import describe_proof
-
-        return Miss(CacheReason.NEW, describe_proof(proofs))
+        return None
 
     def _load_under(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
         """Return the result under a key, and restore its outputs."""

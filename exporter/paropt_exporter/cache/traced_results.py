@@ -70,9 +70,10 @@ def find_refusal() -> str:
     return seccomp.find_refusal()
 
 
-def describe_proof(proofs: int) -> str:
+def explain_unproved(weak: TaskKey, proofs: int, notes: TaskNotes) -> Miss:
     """Return why a task runs that would be a hit if its inputs had proved themselves."""
-    return f"unchanged: it runs to prove its traced inputs ({proofs + 1} of {PROOFS})"
+    proof = f"unchanged: it runs to prove its traced inputs ({proofs + 1} of {PROOFS})"
+    return notes.get_unkept(weak) or Miss(CacheReason.NEW, proof)
 
 
 class Candidates(Struct, frozen=True, kw_only=True):
@@ -88,8 +89,8 @@ class Candidates(Struct, frozen=True, kw_only=True):
 
 def explain_traced_miss(weak: TaskKey, candidates: Candidates, notes: TaskNotes, store: Store) -> Miss:
     """Return why there is no result under any strong key of a task."""
-    if notes.unkept is not None and notes.unkept_key == weak.digest:
-        return notes.unkept
+    if (unkept := notes.get_unkept(weak)) is not None:
+        return unkept
     if not candidates.keys:
         return explain_miss(weak, notes, store, {})
     nearest = candidates.keys[0]
@@ -215,6 +216,8 @@ class TraceReader:
         absent   absent     yes                 a temporary file: left out
         there    different  yes                 an input that it changed: no result; left out if not used before that
         any      different  no                  edited during the run: no result
+
+    An output of an earlier run is an input only if the task read its content before it wrote it.
     """
 
     def __init__(self, states: FileStates) -> None:
@@ -286,7 +289,7 @@ class _Reading:
             if self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders):
                 continue
             if self._task.outputs.matches(path):
-                self._check_output(path, access)
+                yield from self._judge_output(path, access)
             elif not self._is_in_made_folder(path):
                 yield from self._judge(path, access)
 
@@ -338,10 +341,13 @@ class _Reading:
             raise _Unproved(CacheReason.EDITED, f"{prefix}{foreign[0]} {what} during the run")
         return UsedPath(path, listed=True, own="/".join(sorted(own)))
 
-    def _check_output(self, path: str, access: Access) -> None:
-        """Refuse a task that reads a file of its outputs that it has not written yet."""
-        if _is_file(access) and access.is_used_unwritten(READ):
-            raise _Unproved(CacheReason.OWN_INPUT, f"it reads its own output {path}")
+    def _judge_output(self, path: str, access: Access) -> Iterator[UsedPath]:
+        """Yield an output of an earlier run if the task read it; as it was then, or else there is no result."""
+        if not (_is_file(access) and access.is_used_unwritten(READ)):
+            return
+        if access.is_used(WRITE) and not _is_same(access.state, self._get_entry(path)):
+            raise _Unproved(CacheReason.OWN_INPUT, f"it reads its own output {path}, and then changes it")
+        yield from self._judge(path, access)
 
     def _check_age(self, path: str, state: tuple[object, ...], first_ns: int) -> None:
         """Refuse a file that changed in the tick of the clock in which it was used: a later change would not show."""
