@@ -55,11 +55,19 @@ _MEMO = """
 test -e memo || cat src/b.py > memo 2>/dev/null || echo none > memo
 cat memo
 """
-_SCRIPTS = {"lint": _LINT, "build": _BUILD, "use": _USE, "choose": _CHOOSE, "memo": _MEMO}
+# It writes its output only if that differs, as webpack does.
+_BUNDLE = """
+mkdir -p bundle
+wanted=$(cat src/b.py 2>/dev/null || echo none)
+test "$(cat bundle/out 2>/dev/null)" = "$wanted" || echo "$wanted" > bundle/out
+cat bundle/out
+"""
+_SCRIPTS = {"lint": _LINT, "build": _BUILD, "use": _USE, "choose": _CHOOSE, "memo": _MEMO, "bundle": _BUNDLE}
+_OUTPUTS = ("dist/out", "dist/names", "bundle/out")
 
 
 class TracedEdits:
-    """A project with five stages that are shell scripts, with `inputs: auto`."""
+    """A project with six stages that are shell scripts, with `inputs: auto`."""
 
     def __init__(self, folder: Path, seed: int, pool: CommandPool) -> None:
         self.random = random.Random(seed)
@@ -96,9 +104,9 @@ class TracedEdits:
             self.reasons[str(ran.get_reason(stage))] += 1
             if ran.get_output(stage) != output:
                 raise FalseHit(f"after {name}: {stage} printed {ran.get_output(stage)!r}, a cold run prints {output!r}")
-        for file in ("out", "names"):
-            if (self.project.root / "dist" / file).read_bytes() != (self._copy / "dist" / file).read_bytes():
-                raise FalseHit(f"after {name}: dist/{file} differs from that of a cold run")
+        for file in _OUTPUTS:
+            if (self.project.root / file).read_bytes() != (self._copy / file).read_bytes():
+                raise FalseHit(f"after {name}: {file} differs from that of a cold run")
 
     def edit_choice(self) -> None:
         (self.project.root / "choice").write_text(f"{self.random.choice(('a.py', 'b.py', 'c.py', 'link'))}\n")
@@ -119,6 +127,13 @@ class TracedEdits:
             memo.unlink(missing_ok=True)
         else:
             memo.write_text(self.random.choice(_CONTENTS))
+
+    def edit_output_that_its_stage_reads(self) -> None:
+        bundle = self.project.root / "bundle/out"
+        if self.random.random() < 0.5:
+            bundle.unlink(missing_ok=True)
+        else:
+            self.project.write_file("bundle/out", f"{self.random.choice(_CONTENTS)}\n")
 
     def edit_unread_file(self) -> None:
         self.project.write_file("notes/today", f"{self.random.random()}")
@@ -204,6 +219,7 @@ class TracedEdits:
             make("use", needs=("build",), needed_outputs=("dist",), number=3),
             make("choose", number=4),
             make("memo", number=5),
+            make("bundle", outputs=("bundle",), number=6),
         )
 
     def _pick(self) -> Path:
