@@ -132,6 +132,22 @@ def test_task_that_changes_its_own_input_is_not_kept(project: TracedProject) -> 
     assert not project.run("cat counter; echo more >> counter").is_cached("lint")
 
 
+@pytest.mark.parametrize("write", ["cat copy > made; mv made lock", "cat copy > lock", "rm lock; cp copy lock"])
+def test_file_that_a_task_writes_again_as_it_was_is_an_input(project: TracedProject, write: str) -> None:
+    line = f"cp lock copy; {write}; rm copy; cat lock"
+    project.write("lock", "one")
+    assert project.prove(line).is_cached("lint")
+    project.write("lock", "two")
+    ran = project.run(line)
+    assert not ran.is_cached("lint") and ran.get_output("lint") == "two"
+
+
+def test_file_that_a_task_writes_again_with_another_mode_is_not_kept(project: TracedProject) -> None:
+    project.write("lock", "one")
+    ran = project.run("cat lock > copy; chmod +x copy; mv copy lock")
+    assert ran.said == ["lint: not cached: it changes its own input lock: name it in `outputs`"]
+
+
 def test_task_that_changes_an_output_that_it_read_is_not_kept(project: TracedProject) -> None:
     project.write("dist/out", "1")
     ran = project.run("cat dist/out; echo 2 > dist/out", outputs=("dist",))
@@ -152,7 +168,7 @@ def test_output_that_an_unchanged_task_reads_and_keeps_is_an_input(project: Trac
 
 
 def test_reason_why_no_result_was_kept_comes_before_a_proof(project: TracedProject) -> None:
-    line = "mkdir -p dist; cat dist/out; cp src/a.py dist/out"
+    line = "mkdir -p dist; cat dist/out; cat src/a.py >> dist/out"
     project.run(line, outputs=("dist",))  # the first run finds no outputs, so its result is kept
     for _ in range(2):
         project.run(line, outputs=("dist",))
@@ -223,7 +239,10 @@ def test_failure_with_equal_inputs_takes_the_proofs_back(project: TracedProject)
 
 def test_other_outputs_with_equal_inputs_take_the_proofs_back(project: TracedProject) -> None:
     line = "cat src/a.py; date +%N > out"
-    assert not any(project.run(line, outputs=("out",)).is_cached("lint") for _ in range(3 + PROOFS))
+    ran = [project.run(line, outputs=("out",)) for _ in range(3 + PROOFS)]
+    assert not any(each.is_cached("lint") for each in ran)
+    why = "with the same inputs it wrote another out than before"
+    assert ran[1].said == [f"lint: not cached: {why}"] and get_note(ran[2]) == why
 
 
 def test_declared_inputs_count_where_nothing_can_be_traced(project: TracedProject) -> None:

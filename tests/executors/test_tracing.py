@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -138,6 +139,24 @@ def test_first_state_of_a_file_is_that_before_the_command_wrote_it(pool: Command
     assert isinstance(log.state, tuple) and log.state[0] == size
     assert log.is_used_unwritten(STAT) and log.is_used(WRITE) and not log.is_used_unwritten(READ)
     assert made.state is None and made.is_used(WRITE) and not made.is_used_unwritten(READ | STAT)
+
+
+@traces
+@pytest.mark.parametrize("write", ["echo new > read", "rm read", "echo new > made; mv made read"])
+def test_content_before_the_first_write_of_a_read_file_is_kept(pool: CommandPool, tmp_path: Path, write: str) -> None:
+    (tmp_path / "read").write_text("old")
+    (tmp_path / "unread").write_text("old")
+    _, found = trace(pool, shell("cat read"), shell(f"cat read; {write}; echo new > unread"), cwd=tmp_path)
+    read, unread = found.paths[os.fsencode(tmp_path / "read")], found.paths[os.fsencode(tmp_path / "unread")]
+    assert read.digest == hashlib.sha256(b"old").hexdigest() and unread.digest is None
+
+
+@traces
+def test_content_of_a_large_file_is_not_kept(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes((1 << 24) + 1))
+    outcome, found = trace(pool, shell("head -c 1 large; echo new > large"), cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS
+    assert found.paths[os.fsencode(tmp_path / "large")].digest is None
 
 
 @traces

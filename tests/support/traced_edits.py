@@ -55,15 +55,17 @@ _MEMO = """
 test -e memo || cat src/b.py > memo 2>/dev/null || echo none > memo
 cat memo
 """
-# It writes its output only if that differs, as webpack does.
+# It writes one output only if that differs, as webpack does. It reads the other one and writes it again, as Sphinx.
 _BUNDLE = """
 mkdir -p bundle
 wanted=$(cat src/b.py 2>/dev/null || echo none)
 test "$(cat bundle/out 2>/dev/null)" = "$wanted" || echo "$wanted" > bundle/out
+test ! -e bundle/choice || read -r _ < bundle/choice
+cat choice > bundle/choice
 cat bundle/out
 """
 _SCRIPTS = {"lint": _LINT, "build": _BUILD, "use": _USE, "choose": _CHOOSE, "memo": _MEMO, "bundle": _BUNDLE}
-_OUTPUTS = ("dist/out", "dist/names", "bundle/out")
+_OUTPUTS = ("dist/out", "dist/names", "bundle/out", "bundle/choice")
 
 
 class TracedEdits:

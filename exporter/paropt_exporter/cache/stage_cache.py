@@ -532,10 +532,13 @@ class StageCache:
             kept = self._keep_result(lookup.reading, part, result, key.key)
             if isinstance(kept, Miss):
                 return kept
-            proofs = traced.find_candidates(weak).manifest.proofs
             if expected is not None and expected.files != kept.files:
                 self._disprove(lookup.reading, part, expected)
-                proofs = 0
+                other = min(file.path for file in {*expected.files} ^ {*kept.files})
+                why = Miss(CacheReason.UNCACHEABLE, f"with the same inputs it wrote another {other} than before")
+                self._notes.add_unkept(stage.name, part.task.item, weak.digest, why)
+                return why
+            proofs = traced.find_candidates(weak).manifest.proofs
             traced.save(weak, key, proofs=min(PROOFS, proofs + 1) if expected is not None else proofs)
         except StoreUnusable as error:
             return Miss(CacheReason.STORE, str(error))

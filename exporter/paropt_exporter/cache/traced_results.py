@@ -212,6 +212,7 @@ class TraceReader:
 
         before   after      the task wrote it   it is
         same     same       no                  an input: content, absence, or the names in a folder
+        there    same       yes                 an input that it wrote again with the same content
         absent   there      yes                 the task's own: it counts as absent while it is as the task left it
         absent   absent     yes                 a temporary file: left out
         there    different  yes                 an input that it changed: no result; left out if not used before that
@@ -296,7 +297,7 @@ class _Reading:
     def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
         now = self._get_entry(path)
         temporary = path.startswith(self._task.temporary_folders)
-        if _is_same(access.state, now):
+        if _is_unchanged(access, now):
             yield from self._judge_unchanged(path, access, now, temporary=temporary)
         elif not access.is_used(WRITE):
             if not temporary or access.is_used(READ):
@@ -345,7 +346,7 @@ class _Reading:
         """Yield an output of an earlier run if the task read it; as it was then, or else there is no result."""
         if not (_is_file(access) and access.is_used_unwritten(READ)):
             return
-        if access.is_used(WRITE) and not _is_same(access.state, self._get_entry(path)):
+        if access.is_used(WRITE) and not _is_unchanged(access, self._get_entry(path)):
             raise _Unproved(CacheReason.OWN_INPUT, f"it reads its own output {path}, and then changes it")
         yield from self._judge(path, access)
 
@@ -409,6 +410,16 @@ def _iter_parents(path: str) -> Iterator[str]:
     while (parent := os.path.dirname(path)) != path:
         yield parent
         path = parent
+
+
+def _is_unchanged(access: Access, now: Entry | None) -> bool:
+    """Return whether a path is as it was before its first use, or a file that the task wrote again as it was."""
+    if _is_same(access.state, now):
+        return True
+    if access.digest is None or now is None or not isinstance(access.state, tuple):
+        return False
+    executable = int(str(access.state[4])) & 0o111
+    return get_state(now) == f"{'x' if executable else 'f'} {access.digest}"
 
 
 def _is_same(before: object, now: Entry | None) -> bool:

@@ -20,13 +20,15 @@ FirstState = tuple[object, ...] | int | None
 class Access(Struct, frozen=True):
     """The accesses to one path: `uses` has the bits of `supervisor.tracing`, `state` is that before the first one.
 
-    `names` are those in the folder when it was first listed.
+    `names` are those in the folder when it was first listed. `digest`: the SHA-256 of the file before its first write,
+    if it was used before that.
     """
 
     uses: int
     first_timestamp_ns: int
     state: FirstState
     names: tuple[bytes, ...] | None = None
+    digest: str | None = None
 
     def add_later(self, later: Access) -> Access:
         """Return these accesses with those of a later command."""
@@ -34,7 +36,8 @@ class Access(Struct, frozen=True):
         writes = self.uses & WRITE or later.uses & WRITE
         before = 0 if self.uses & WRITE else later.uses & (_READS << BEFORE)
         names = self.names if self.names is not None else later.names
-        return Access(self.uses | reads | writes | before, self.first_timestamp_ns, self.state, names)
+        digest = self.digest if self.uses & WRITE or self.state != later.state else later.digest
+        return Access(self.uses | reads | writes | before, self.first_timestamp_ns, self.state, names, digest)
 
     def is_used(self, kinds: int) -> bool:
         """Return whether it was used in one of these ways."""
@@ -67,8 +70,8 @@ def read_trace(descriptor: int) -> Trace:
             return Trace(problems=("its trace is missing",))
         values = marshal.loads(os.pread(descriptor, size, 0))  # only the supervisor has the file
         paths = {
-            path: Access(uses, at, state, names and tuple(names))
-            for path, (uses, at, state, names) in values["paths"].items()
+            path: Access(uses, at, state, names and tuple(names), digest)
+            for path, (uses, at, state, names, digest) in values["paths"].items()
         }
         return Trace(
             paths=paths,

@@ -41,13 +41,14 @@ _MOST_PATHS = 100_000
 _MOST_NAMES = 50_000  # of one folder
 _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
+_LARGEST_DIGESTED_BYTES = 1 << 24
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
 _PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
 _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
-_KIND, _LINK, _FOLDER = 0o170000, 0o120000, 0o040000
+_KIND, _FILE, _LINK, _FOLDER = 0o170000, 0o100000, 0o120000, 0o040000
 _OWN_STATE = 5  # fields of a state without those of a link's target
 # The kernel's own files. They describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
@@ -92,7 +93,7 @@ class Tracer:
     def __init__(self, kernel: Kernel, listener: int) -> None:
         self._kernel = kernel
         self._listener = listener
-        self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names
+        self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._noted: set[tuple[int, bytes]] = set()  # uses of absolute paths, as the command names them
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
@@ -336,7 +337,9 @@ class Tracer:
             if len(self._paths) >= _MOST_PATHS:
                 self._add_problem(f"it uses more than {_MOST_PATHS:,} paths")
                 return None
-            entry = self._paths[path] = [0, time.time_ns(), _read_state(path), None]
+            entry = self._paths[path] = [0, time.time_ns(), _read_state(path), None, None]
+        if kind == WRITE and entry[0] and not entry[0] & WRITE:
+            entry[4] = _compute_digest(path, entry[2])
         entry[0] |= kind if kind == WRITE or entry[0] & WRITE else kind | kind << BEFORE
         if kind == LIST and entry[3] is None:
             entry[3] = self._list_names(path)
@@ -377,6 +380,21 @@ def _read_state(path: bytes) -> Any:
     except OSError:
         return (*own, None)
     return (*own, (end.st_size, end.st_mtime_ns, end.st_ctime_ns, end.st_ino, end.st_mode))
+
+
+def _compute_digest(path: bytes, state: Any) -> str | None:
+    """Return the SHA-256 of a regular file of this state; None if it is large, unreadable, or has changed since."""
+    if type(state) is not tuple or state[4] & _KIND != _FILE or state[0] > _LARGEST_DIGESTED_BYTES:
+        return None
+    import hashlib  # here: few commands write a file that they have used
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            digest = hashlib.sha256(file.read(state[0] + 1)).hexdigest()
+    except OSError:
+        return None
+    return digest if _read_state(path) == state else None
 
 
 def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
