@@ -499,6 +499,14 @@ def test_removed_temporary_folders_of_earlier_runs_do_not_count(project: TracedP
     assert project.prove(line).is_cached("lint")
 
 
+def test_names_in_the_temporary_folder_do_not_count(project: TracedProject, temporary: Path) -> None:
+    line = "cat src/a.py; ls $TMPDIR >&2"  # as esbuild lists all folders above its sources
+    for number in range(PROOFS + 1):
+        project.run(line)
+        (temporary / f"of-another-program-{number}").touch()
+    assert project.run(line).is_cached("lint")
+
+
 def test_temporary_folder_may_be_a_link(project: TracedProject, temporary: Path) -> None:
     project.project.environ["TMPDIR"] = str(temporary.with_name("link"))
     temporary.with_name("link").symlink_to(temporary)

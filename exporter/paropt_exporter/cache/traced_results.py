@@ -296,7 +296,7 @@ class _Reading:
 
     def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
         now = self._get_entry(path)
-        temporary = path.startswith(self._task.temporary_folders)
+        temporary = f"{path}/".startswith(self._task.temporary_folders)
         if _is_unchanged(access, now):
             yield from self._judge_unchanged(path, access, now, temporary=temporary)
         elif not access.is_used(WRITE):
