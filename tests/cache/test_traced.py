@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -416,6 +417,7 @@ def test_source_that_a_made_folder_or_link_leads_to_is_an_input(project: TracedP
     assert project.run(line).get_output("lint") == "two"
 
 
+EMPTY = "import os\ntry: os.open('gone', os.O_WRONLY | os.O_TRUNC)\nexcept FileNotFoundError: print('none')"
 REMOVE = "import os, sys\ntry: os.{}('gone')\nexcept FileNotFoundError: print('none')"
 
 
@@ -426,6 +428,7 @@ REMOVE = "import os, sys\ntry: os.{}('gone')\nexcept FileNotFoundError: print('n
         ((sys.executable, "-I", "-S", "-c", REMOVE.format("rmdir")), "make"),
         ("test -e gone || echo none; touch gone; rm gone", "make"),
         ("mkdir there && rmdir there", "remove"),
+        ((sys.executable, "-I", "-S", "-c", EMPTY), "make"),
     ],
 )
 def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, line: str, change: str) -> None:
@@ -436,6 +439,28 @@ def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, 
         project.write("gone", "")
     else:
         (project.root / "there").rmdir()
+    assert not project.run(line).is_cached("lint")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo one > there/new || true",
+        "mkdir there/new || true",
+        "ln -s one there/new || true",
+        "echo one > new; ln new there/new || true; rm new",
+    ],
+)
+@pytest.mark.parametrize("change", ["make", "remove"])
+def test_folder_that_a_write_needs_is_an_input(project: TracedProject, line: str, change: str) -> None:
+    folder = project.root / "there"
+    if change == "remove":
+        folder.mkdir()
+    assert project.prove(line).is_cached("lint")
+    if change == "make":
+        folder.mkdir()
+    else:
+        shutil.rmtree(folder)
     assert not project.run(line).is_cached("lint")
 
 
