@@ -126,6 +126,34 @@ def test_changed_file_of_the_tasks_own_is_a_miss(project: TracedProject) -> None
     assert not ran.is_cached("lint") and ran.get_output("lint") == "other"
 
 
+MEMO = "test -e build/sub/memo || cp src/a.py build/sub/memo; cat build/sub/memo"
+MOVED = "test -e build || { mkdir new new/sub; cp src/a.py new/sub/memo; mv new build; }; cat build/sub/memo"
+
+
+@pytest.mark.parametrize(
+    ("line", "edited"),
+    [
+        ("mkdir -p build/sub; test -e build/sub/flag && echo found || true", "flag"),
+        (f"mkdir -p build/sub; {MEMO}", "memo"),
+        ("mkdir -p build/sub; ls build/sub", "flag"),
+        ("mkdir -p build/sub; echo one > build/sub/own; ls build/sub", "flag"),
+        (MOVED, "memo"),
+    ],
+)
+def test_changed_file_in_a_folder_of_the_tasks_own_is_a_miss(project: TracedProject, line: str, edited: str) -> None:
+    last = project.prove(line)
+    assert last.is_cached("lint")
+    project.write(f"build/sub/{edited}", "found\n")
+    ran = project.run(line)
+    assert not ran.is_cached("lint") and ran.get_output("lint") != last.get_output("lint")
+    shutil.rmtree(project.root / "build")
+    assert project.run(line).is_cached("lint")
+
+
+def test_removed_folder_of_the_tasks_own_does_not_count(project: TracedProject) -> None:
+    assert project.prove("mkdir work; test -e work/flag; ls work; rmdir work").is_cached("lint")
+
+
 def test_task_that_changes_its_own_input_is_not_kept(project: TracedProject) -> None:
     project.write("counter", "1")
     ran = project.run("cat counter; echo more >> counter")
