@@ -55,11 +55,30 @@ _MEMO = """
 test -e memo || cat src/b.py > memo 2>/dev/null || echo none > memo
 cat memo
 """
-_SCRIPTS = {"lint": _LINT, "build": _BUILD, "use": _USE, "choose": _CHOOSE, "memo": _MEMO}
+# It does so in a folder that it makes.
+_KEEP = """
+mkdir -p kept/sub
+test -e kept/sub/memo || cat src/b.py > kept/sub/memo 2>/dev/null || echo none > kept/sub/memo
+cat kept/sub/memo
+test -e kept/sub/flag && cat kept/sub/flag
+ls kept/sub
+"""
+_REPORT = """
+if cat src/a.py > reports/a; then echo written; else echo no folder; fi 2>/dev/null
+"""
+_SCRIPTS = {
+    "lint": _LINT,
+    "build": _BUILD,
+    "use": _USE,
+    "choose": _CHOOSE,
+    "memo": _MEMO,
+    "keep": _KEEP,
+    "report": _REPORT,
+}
 
 
 class TracedEdits:
-    """A project with five stages that are shell scripts, with `inputs: auto`."""
+    """A project with seven stages that are shell scripts, with `inputs: auto`."""
 
     def __init__(self, folder: Path, seed: int, pool: CommandPool) -> None:
         self.random = random.Random(seed)
@@ -119,6 +138,23 @@ class TracedEdits:
             memo.unlink(missing_ok=True)
         else:
             memo.write_text(self.random.choice(_CONTENTS))
+
+    def edit_file_in_a_folder_of_a_stage(self) -> None:
+        folder = self.project.root / "kept/sub"
+        match self.random.choice(("memo", "flag", "remove", "remove all")):
+            case "remove":
+                (folder / self.random.choice(("memo", "flag"))).unlink(missing_ok=True)
+            case "remove all":
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            case name:
+                self.project.write_file(f"kept/sub/{name}", self.random.choice(_CONTENTS))
+
+    def edit_folder_that_a_write_needs(self) -> None:
+        folder = self.project.root / "reports"
+        if folder.exists():
+            shutil.rmtree(folder)
+        else:
+            folder.mkdir()
 
     def edit_unread_file(self) -> None:
         self.project.write_file("notes/today", f"{self.random.random()}")
@@ -204,6 +240,8 @@ class TracedEdits:
             make("use", needs=("build",), needed_outputs=("dist",), number=3),
             make("choose", number=4),
             make("memo", number=5),
+            make("keep", number=6),
+            make("report", number=7),
         )
 
     def _pick(self) -> Path:
