@@ -209,10 +209,19 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
 
 
 def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
-    """Yield the sockets in a private folder, sorted by name; skip links and other files."""
-    with suppress(UnexpectedFileType):
+    """Yield the sockets in a private folder, sorted by name; skip links and other files.
+
+    Raises OSError if the folder can't be read; one that is missing has none.
+    """
+    try:
         check_no_links(folder)
-        yield from (path for path in sorted(folder.glob(f"*{suffix}")) if stat.S_ISSOCK(path.lstat().st_mode))
+        found = sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError, UnexpectedFileType):
+        return
+    for path in found:
+        with suppress(FileNotFoundError):  # its exporter has just ended
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                yield path
 
 
 def _unexpected(path: Path, found: str) -> UnexpectedFileType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -123,6 +124,34 @@ def test_changed_file_of_the_tasks_own_is_a_miss(project: TracedProject) -> None
     project.write("memo", "other")
     ran = project.run(line)
     assert not ran.is_cached("lint") and ran.get_output("lint") == "other"
+
+
+MEMO = "test -e build/sub/memo || cp src/a.py build/sub/memo; cat build/sub/memo"
+MOVED = "test -e build || { mkdir new new/sub; cp src/a.py new/sub/memo; mv new build; }; cat build/sub/memo"
+
+
+@pytest.mark.parametrize(
+    ("line", "edited"),
+    [
+        ("mkdir -p build/sub; test -e build/sub/flag && echo found || true", "flag"),
+        (f"mkdir -p build/sub; {MEMO}", "memo"),
+        ("mkdir -p build/sub; ls build/sub", "flag"),
+        ("mkdir -p build/sub; echo one > build/sub/own; ls build/sub", "flag"),
+        (MOVED, "memo"),
+    ],
+)
+def test_changed_file_in_a_folder_of_the_tasks_own_is_a_miss(project: TracedProject, line: str, edited: str) -> None:
+    last = project.prove(line)
+    assert last.is_cached("lint")
+    project.write(f"build/sub/{edited}", "found\n")
+    ran = project.run(line)
+    assert not ran.is_cached("lint") and ran.get_output("lint") != last.get_output("lint")
+    shutil.rmtree(project.root / "build")
+    assert project.run(line).is_cached("lint")
+
+
+def test_removed_folder_of_the_tasks_own_does_not_count(project: TracedProject) -> None:
+    assert project.prove("mkdir work; test -e work/flag; ls work; rmdir work").is_cached("lint")
 
 
 def test_task_that_changes_its_own_input_is_not_kept(project: TracedProject) -> None:
@@ -458,6 +487,7 @@ def test_source_that_a_made_folder_or_link_leads_to_is_an_input(project: TracedP
     assert project.run(line).get_output("lint") == "two"
 
 
+EMPTY = "import os\ntry: os.open('gone', os.O_WRONLY | os.O_TRUNC)\nexcept FileNotFoundError: print('none')"
 REMOVE = "import os, sys\ntry: os.{}('gone')\nexcept FileNotFoundError: print('none')"
 
 
@@ -468,6 +498,7 @@ REMOVE = "import os, sys\ntry: os.{}('gone')\nexcept FileNotFoundError: print('n
         ((sys.executable, "-I", "-S", "-c", REMOVE.format("rmdir")), "make"),
         ("test -e gone || echo none; touch gone; rm gone", "make"),
         ("mkdir there && rmdir there", "remove"),
+        ((sys.executable, "-I", "-S", "-c", EMPTY), "make"),
     ],
 )
 def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, line: str, change: str) -> None:
@@ -478,6 +509,28 @@ def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, 
         project.write("gone", "")
     else:
         (project.root / "there").rmdir()
+    assert not project.run(line).is_cached("lint")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo one > there/new || true",
+        "mkdir there/new || true",
+        "ln -s one there/new || true",
+        "echo one > new; ln new there/new || true; rm new",
+    ],
+)
+@pytest.mark.parametrize("change", ["make", "remove"])
+def test_folder_that_a_write_needs_is_an_input(project: TracedProject, line: str, change: str) -> None:
+    folder = project.root / "there"
+    if change == "remove":
+        folder.mkdir()
+    assert project.prove(line).is_cached("lint")
+    if change == "make":
+        folder.mkdir()
+    else:
+        shutil.rmtree(folder)
     assert not project.run(line).is_cached("lint")
 
 

@@ -305,6 +305,14 @@ def test_the_newest_of_report_and_history_wins(tmp_path: Path) -> None:
     assert _load_items(target)["a"] == 4.0
 
 
+def test_document_type_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    entities = '<!DOCTYPE x [<!ENTITY a "item">]>'
+    text = REPORT.replace("?>", f"?>{entities}").replace('name="a"', 'name="&a;"')
+    (tmp_path / "file").write_bytes(text.replace("utf-8", "utf-16").encode("utf-16-le"))
+    with pytest.raises(HistoryError, match="not a JUnit report"):
+        read_source(tmp_path / "file", "shop")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -55,6 +55,17 @@ _MEMO = """
 test -e memo || cat src/b.py > memo 2>/dev/null || echo none > memo
 cat memo
 """
+# It does so in a folder that it makes.
+_KEEP = """
+mkdir -p kept/sub
+test -e kept/sub/memo || cat src/b.py > kept/sub/memo 2>/dev/null || echo none > kept/sub/memo
+cat kept/sub/memo
+test -e kept/sub/flag && cat kept/sub/flag
+ls kept/sub
+"""
+_REPORT = """
+if cat src/a.py > reports/a; then echo written; else echo no folder; fi 2>/dev/null
+"""
 # It writes one output only if that differs, as webpack does. It reads the other one and writes it again, as Sphinx.
 _BUNDLE = """
 mkdir -p bundle
@@ -64,12 +75,21 @@ test ! -e bundle/choice || read -r _ < bundle/choice
 cat choice > bundle/choice
 cat bundle/out
 """
-_SCRIPTS = {"lint": _LINT, "build": _BUILD, "use": _USE, "choose": _CHOOSE, "memo": _MEMO, "bundle": _BUNDLE}
+_SCRIPTS = {
+    "lint": _LINT,
+    "build": _BUILD,
+    "use": _USE,
+    "choose": _CHOOSE,
+    "memo": _MEMO,
+    "keep": _KEEP,
+    "report": _REPORT,
+    "bundle": _BUNDLE,
+}
 _OUTPUTS = ("dist/out", "dist/names", "bundle/out", "bundle/choice")
 
 
 class TracedEdits:
-    """A project with six stages that are shell scripts, with `inputs: auto`."""
+    """A project with eight stages that are shell scripts, with `inputs: auto`."""
 
     def __init__(self, folder: Path, seed: int, pool: CommandPool) -> None:
         self.random = random.Random(seed)
@@ -136,6 +156,23 @@ class TracedEdits:
             bundle.unlink(missing_ok=True)
         else:
             self.project.write_file("bundle/out", f"{self.random.choice(_CONTENTS)}\n")
+
+    def edit_file_in_a_folder_of_a_stage(self) -> None:
+        folder = self.project.root / "kept/sub"
+        match self.random.choice(("memo", "flag", "remove", "remove all")):
+            case "remove":
+                (folder / self.random.choice(("memo", "flag"))).unlink(missing_ok=True)
+            case "remove all":
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            case name:
+                self.project.write_file(f"kept/sub/{name}", self.random.choice(_CONTENTS))
+
+    def edit_folder_that_a_write_needs(self) -> None:
+        folder = self.project.root / "reports"
+        if folder.exists():
+            shutil.rmtree(folder)
+        else:
+            folder.mkdir()
 
     def edit_unread_file(self) -> None:
         self.project.write_file("notes/today", f"{self.random.random()}")
@@ -221,7 +258,9 @@ class TracedEdits:
             make("use", needs=("build",), needed_outputs=("dist",), number=3),
             make("choose", number=4),
             make("memo", number=5),
-            make("bundle", outputs=("bundle",), number=6),
+            make("keep", number=6),
+            make("report", number=7),
+            make("bundle", outputs=("bundle",), number=8),
         )
 
     def _pick(self) -> Path:

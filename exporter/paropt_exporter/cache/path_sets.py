@@ -24,10 +24,11 @@ from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.result_store import Store
 
 MOST_SETS = 8
-_VERSION = 2
+_VERSION = 3
 _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
 ABSENT_STATE = "-"
+MADE_FOLDER = "/"  # before the names in it
 # Folders and files that tools fill for themselves. Folders with a CACHEDIR.TAG are caches too.
 CACHES = frozenset(
     {
@@ -43,7 +44,7 @@ class UsedPath(Struct, frozen=True, order=True):
     """A path that a task used, relative to the config's folder if it is in it. `listed`: its names count.
 
     `own`: what the task itself leaves there, which counts as absent: a state, or names in the folder with a slash
-    between each two.
+    between each two, after MADE_FOLDER if the folder itself is the task's own.
     """
 
     path: str
@@ -86,6 +87,8 @@ class PathStates:
         """Return the state of a path as it belongs into a key."""
         if used.listed:
             names = self._list_names(used.path)
+            if names is None and used.own.startswith(MADE_FOLDER) and self._read(used.path) == ABSENT_STATE:
+                names = ()
             if names is not None:
                 kept = [name for name in names if name.partition("/")[0] not in used.own.split("/")]
                 return f"names {hash_bytes(os.fsencode(chr(0).join(kept)))[:32]}"

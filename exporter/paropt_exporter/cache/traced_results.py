@@ -26,6 +26,7 @@ from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
 from paropt_exporter.cache.path_sets import (
     CACHES,
+    MADE_FOLDER,
     MOST_SETS,
     Manifest,
     PathSet,
@@ -214,6 +215,7 @@ class TraceReader:
         same     same       no                  an input: content, absence, or the names in a folder
         there    same       yes                 an input that it wrote again with the same content
         absent   there      yes                 the task's own: it counts as absent while it is as the task left it
+                                                (left out if not used before that)
         absent   absent     yes                 a temporary file: left out
         there    different  yes                 an input that it changed: no result; left out if not used before that
         any      different  no                  edited during the run: no result
@@ -293,6 +295,8 @@ class _Reading:
                 yield from self._judge_output(path, access)
             elif not self._is_in_made_folder(path):
                 yield from self._judge(path, access)
+            elif not path.startswith(self._task.temporary_folders):
+                yield from self._judge_made(path, access, self._get_entry(path))
 
     def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
         now = self._get_entry(path)
@@ -303,11 +307,11 @@ class _Reading:
             if not temporary or access.is_used(READ):
                 what = "appeared" if access.state is None else "changed"
                 raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
-        elif temporary or not access.is_used_unwritten(_USES):
+        elif temporary:
             return
         elif access.state is None:
-            yield UsedPath(path, own=_describe(now))
-        else:
+            yield from self._judge_made(path, access, now)
+        elif access.is_used_unwritten(_USES):
             raise _Unproved(CacheReason.OWN_INPUT, f"it changes its own input {path}: name it in `outputs`")
 
     def _judge_unchanged(self, path: str, access: Access, now: Entry | None, *, temporary: bool) -> Iterator[UsedPath]:
@@ -327,12 +331,22 @@ class _Reading:
         if is_file and access.is_used(READ) and now is not None and get_state(now)[:1] in "xl":
             yield from (UsedPath(each) for each in _iter_interpreters(os.path.join(self._states.folder, path)))
 
+    def _judge_made(self, path: str, access: Access, now: Entry | None) -> Iterator[UsedPath]:
+        """Judge a path that the task made, or that is in a folder which it made: the next run may find it.
+
+        A file with a state before its first use came with a folder that the task moved there.
+        """
+        if now == ABSENT:
+            if access.state is None and access.is_used_unwritten(_USES) and not self._is_in_removed_folder(path):
+                yield UsedPath(path)
+        elif access.is_used(LIST):
+            yield UsedPath(path, listed=True, own=MADE_FOLDER + "/".join(self._list_names(path)))
+        elif access.is_used_unwritten(_USES) or (access.state is not None and access.is_used(_USES)):
+            yield UsedPath(path, own=_describe(now))
+
     def _judge_names(self, path: str, access: Access) -> UsedPath:
         """Return a listed folder without the names that the task itself made or removed."""
-        try:
-            now = set(os.listdir(os.path.join(self._states.folder, path)))
-        except OSError as error:
-            raise _Unproved(CacheReason.EDITED, f"{path} can't be listed: {error.strerror}") from None
+        now = set(self._list_names(path))
         before = {os.fsdecode(name) for name in access.names or ()}
         prefix = "" if path == "." else path.rstrip("/") + "/"
         own = {name for name in now | before if (child := self._paths.get(prefix + name)) and child.is_used(WRITE)}
@@ -350,6 +364,12 @@ class _Reading:
             raise _Unproved(CacheReason.OWN_INPUT, f"it reads its own output {path}, and then changes it")
         yield from self._judge(path, access)
 
+    def _list_names(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(os.path.join(self._states.folder, path)))
+        except OSError as error:
+            raise _Unproved(CacheReason.EDITED, f"{path} can't be listed: {error.strerror}") from None
+
     def _check_age(self, path: str, state: tuple[object, ...], first_ns: int) -> None:
         """Refuse a file that changed in the tick of the clock in which it was used: a later change would not show."""
         times = int(str(state[1])), int(str(state[2]))
@@ -364,12 +384,15 @@ class _Reading:
             return False
         known = self._made.get(parent)
         if known is None:
-            access = self._paths.get(parent)
-            known = self._is_in_made_folder(parent) or (
-                access is not None and access.state is None and access.is_used(WRITE)
-            )
-            self._made[parent] = known
+            known = self._made[parent] = self._is_in_made_folder(parent) or self._is_made(parent)
         return known
+
+    def _is_in_removed_folder(self, path: str) -> bool:
+        return any(self._is_made(parent) and self._get_entry(parent) == ABSENT for parent in _iter_parents(path))
+
+    def _is_made(self, path: str) -> bool:
+        access = self._paths.get(path)
+        return access is not None and access.state is None and access.is_used(WRITE)
 
     def _get_entry(self, path: str) -> Entry | None:
         """Return the entry of a path; None for a file without a state that could be compared."""

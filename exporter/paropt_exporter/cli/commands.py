@@ -267,7 +267,7 @@ def _load_failed(flags: Flags, loaded: Config, lane: str) -> dict[str, Any]:
 
 def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
     """Return the arguments of `build_plan` from the history, or none if it can't be read."""
-    if not os.path.lexists(loaded.history_path):
+    if not _has_history(loaded):
         return {}
     try:
         with closing(_open_history(loaded)) as history:
@@ -289,9 +289,20 @@ def _open_history(loaded: Config) -> History:
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
-    if not os.path.lexists(loaded.history_path):
+    if not _has_history(loaded):
         raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
     return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
+
+
+def _has_history(loaded: Config) -> bool:
+    """Return whether something is in the history's place, or may be: opening it then says what is wrong."""
+    try:
+        loaded.history_path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # such as `.paropt` of another user
+        return True
+    return True
 
 
 def _run_history(flags: Flags) -> int:

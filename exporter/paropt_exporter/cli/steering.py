@@ -30,7 +30,10 @@ def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, 
 
     Raises UsageError if no exporter runs in `root`, if several match, or if the exporter rejects the request.
     """
-    running, silent = _find_running(root)
+    try:
+        running, silent = _find_running(root)
+    except OSError as error:
+        raise UsageError(f"cannot look for the exporters in {root / control_socket.FOLDER}: {error.strerror}") from None
     if silent and (not running or (lane is None and pid is None)):
         raise UsageError(f"an exporter does not answer ({silent[0]}): name the one that you mean with --lane or --pid")
     if not running:
@@ -45,7 +48,10 @@ def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, 
 
 
 def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
-    """Return the exporters that answer, and the errors of those that don't. Skips sockets of dead exporters."""
+    """Return the exporters that answer, and the errors of those that don't. Skips sockets of dead exporters.
+
+    Raises OSError if the folder of the sockets can't be read.
+    """
     found, silent = [], []
     for path in control_socket.iter_sockets(root / control_socket.FOLDER):
         try:

@@ -194,6 +194,8 @@ def _read_report(path: Path, project: str) -> Source:
     text = files.read_start(path, limit_bytes=_MOST_REPORT_BYTES + 1)
     if len(text) > _MOST_REPORT_BYTES:
         raise HistoryError(f"{path}: longer than {_MOST_REPORT_BYTES >> 20} MiB, the most that a report may have")
+    if b"\0" in text:  # as of UTF-16, in which the next line would see no document type
+        raise HistoryError(f"{path}: not a JUnit report (it contains NUL)")
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise HistoryError(f"{path}: has a document type, which no report needs")
     from xml.etree import ElementTree  # nosec B405 # document types, which may define entities, are refused

@@ -173,6 +173,8 @@ class Tracer:
         emptied = flags & os.O_TRUNC or flags & (os.O_CREAT | os.O_EXCL) == os.O_CREAT | os.O_EXCL
         if access == os.O_RDONLY or not emptied:
             self._note(path, STAT if flags & os.O_DIRECTORY else READ)
+        elif not flags & os.O_CREAT and path is not None and self._is_absent(self._walk.find_place(path)):
+            self._note(path, STAT)  # it fails, so the absence counts
         if access != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC):
             self._note(path, WRITE, follows=not flags & os.O_NOFOLLOW)
 
@@ -337,6 +339,8 @@ class Tracer:
             if len(self._paths) >= _MOST_PATHS:
                 self._add_problem(f"it uses more than {_MOST_PATHS:,} paths")
                 return None
+            if kind == WRITE:  # it fails without the folder
+                self._note_place(path.rpartition(b"/")[0] or b"/", STAT)
             entry = self._paths[path] = [0, time.time_ns(), _read_state(path), None, None]
         if kind == WRITE and entry[0] and not entry[0] & WRITE:
             entry[4] = _compute_digest(path, entry[2])
