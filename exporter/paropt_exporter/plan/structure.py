@@ -191,5 +191,5 @@ def compute_median(values: Sequence[float]) -> float:
 
 
 def compute_quantile(values: Sequence[float], ratio: float) -> float:
-    """Return a quantile by nearest rank: the smallest of some values that at least this ratio of them does not exceed."""
+    """Return a quantile by nearest rank: the smallest value that at least this ratio of all values does not exceed."""
     return sorted(values)[max(0, math.ceil(ratio * len(values) - 1e-9) - 1)]
