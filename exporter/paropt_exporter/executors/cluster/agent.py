@@ -368,10 +368,12 @@ class Agent(WorkerPlugin):
     # Stopping
 
     def _stop_future(self, future: TaskFuture[Any], grace_seconds: float) -> None:
-        if self._commands is not None and self._commands.stop(future, grace_seconds=grace_seconds):
+        with self.lock:  # the worker may end meanwhile
+            commands, calls = self._commands, self._calls
+        if commands is not None and commands.stop(future, grace_seconds=grace_seconds):
             return
-        if self._calls is not None:
-            self._calls.stop(future, TaskStopped(f"{future.label} was stopped"), grace_seconds=grace_seconds)
+        if calls is not None:
+            calls.stop(future, TaskStopped(f"{future.label} was stopped"), grace_seconds=grace_seconds)
 
 
 # The functions below are what the coordinator calls by name, on any worker.
