@@ -1,7 +1,7 @@
 """The values of a checked `paropt.yml` or host config; `model` and `host_model` have their meanings.
 
 They are separate from the pydantic models of the same names, so that a run with an unchanged config, which
-`parsed_configs` keeps, does not load pydantic. `model` takes its defaults from here.
+`parsed_configs` keeps, does not load pydantic. The defaults count that are here; `model` repeats them for the schema.
 """
 
 from __future__ import annotations
