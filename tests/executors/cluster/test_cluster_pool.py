@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from support.command_scripts import BURNER
 from support.dask_clusters import submit_true
-from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -133,26 +131,7 @@ def test_smaller_target_lets_running_tasks_finish(pool: ClusterPool) -> None:
     assert pool.target == 1
 
 
-def test_task_after_shutdown_is_refused(pool: ClusterPool) -> None:
-    pool.shutdown()
+def test_task_of_a_closed_pool_is_refused(pool: ClusterPool) -> None:
+    pool.kill_workers(0.0)
     with pytest.raises(RuntimeError, match="after shutdown"):
         submit_true(pool)
-
-
-def test_shutdown_by_a_callback_waits_for_the_other_tasks_elsewhere(
-    pool: ClusterPool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    os.mkfifo(tmp_path / "go")
-    first = pool.submit_commands("first", [["cat", str(tmp_path / "go")]])
-    first.add_done_callback(lambda _: pool.shutdown())
-    others = [submit_true(pool) for _ in range(20)]
-    (tmp_path / "go").write_text("")
-    assert [future.result(WAIT_SECONDS).result for future in others] == [Result.SUCCESS] * 20
-    eventually("the pool is closed", lambda: not find_threads("paropt-cluster"))
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        submit_true(pool)
-    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
-
-
-def find_threads(beginning: str) -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(beginning)]

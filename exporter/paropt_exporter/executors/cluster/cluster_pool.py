@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import require_distributed
@@ -39,12 +39,12 @@ class ClusterPool:
     other worker runs it unless it is submitted again.
     """
 
-    def __init__(self, settings: ClusterSettings, max_workers: int, *, name: str = DASK) -> None:
+    def __init__(self, settings: ClusterSettings, max_workers: int) -> None:
         """Connect, and wait for the first worker. Raises ClusterError."""
         require_distributed()
-        self.name = name
+        self.name = DASK
         self._lock = threading.Lock()  # guards: everything below
-        self._counters = PoolCounters(name)
+        self._counters = PoolCounters(DASK)
         self._ended = WorkerCounters()
         self._attempts = itertools.count(1)
         self._items: dict[TaskFuture[Any], WorkItem] = {}
@@ -120,11 +120,6 @@ class ClusterPool:
         return self._coordinator.busy_slots
 
     @property
-    def late_replies(self) -> int:
-        """The results that came after their tasks had been given up, and were dropped."""
-        return self._coordinator.late_replies
-
-    @property
     def helper_pids(self) -> frozenset[int]:
         """The processes that host a cluster which this pool started."""
         return self._coordinator.helper_pids
@@ -164,40 +159,13 @@ class ClusterPool:
     def running(self) -> tuple[RunningTask, ...]:
         return self._coordinator.running()
 
-    def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return nothing: the workers' memory belongs to other hosts."""
-        return ()
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse further tasks; with `wait`, return when all have ended, and the cluster is closed."""
-        with self._lock:
-            self._closed = True
-            futures = tuple(self._items)
-        if cancel_futures:
-            for future in futures:
-                future.cancel()
-        self._leave(futures if wait else ())
-
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """End all tasks and leave the cluster. Return nothing: no process of a worker is left here."""
+        """Refuse further tasks, end the others and leave the cluster. No process of a worker can be left here."""
         del after_seconds
         with self._lock:
             self._closed = True
-        self._leave()
-        return ()
-
-    def _leave(self, futures: Sequence[TaskFuture[Any]] = ()) -> None:
-        """Wait for the futures, then close the cluster. A callback of a future lets another thread do so.
-
-        The coordinator's thread, which calls it, settles the futures that it would wait for.
-        """
-        if self._coordinator.is_current_thread:
-            threading.Thread(target=self._leave, args=(futures,), name="paropt-cluster-end").start()
-            return
-        for future in futures:
-            if not future.done():
-                _wait_for(future)
         self._coordinator.close()
+        return ()
 
     def _submit(self, label: str, work: RemoteWork, options: RemoteTaskOptions) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture()
@@ -238,10 +206,3 @@ class ClusterPool:
         """Add the slots' time since the last call; under the lock."""
         self._slot_seconds += self._slots * (now - self._slots_since)
         self._slots_since, self._slots = now, min(self._coordinator.slots, max(self._target, self.busy))
-
-
-def _wait_for(future: TaskFuture[Any]) -> None:
-    try:
-        future.exception()
-    except BaseException:  # noqa: BLE001 -- cancelled
-        return

@@ -101,7 +101,6 @@ class Coordinator:
         self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
         self.deaths: Counter[str] = Counter()
-        self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
         self.on_adjusted: Callable[[], None] = lambda: None  # called when workers or their slots may have changed
         self._load_agent = dask_client.Source(_load_agent)
@@ -131,11 +130,6 @@ class Coordinator:
             beginning.result()
         except FutureCancelled:
             raise ClusterError("dask: the pool was closed") from None
-
-    @property
-    def is_current_thread(self) -> bool:
-        """Whether the caller is the coordinator's own thread, as in a callback of a future."""
-        return threading.current_thread() is self._thread
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -676,7 +670,6 @@ class Coordinator:
             self._end_item(worker, item, reply, now)
 
     def _drop_late(self, worker: RemoteWorker, attempt: int) -> None:
-        self.late_replies += 1
         log.warning(
             "a result came after its task was given up: dropped",
             extra={"worker": worker.label, "attempt": attempt},
@@ -718,8 +711,7 @@ class Coordinator:
 
     def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float) -> None:
         self.on_settled(reply.measurement, work_items.classify_reply(reply))
-        if not work_items.settle(item, reply, received_seconds):
-            self.late_replies += 1
+        work_items.settle(item, reply, received_seconds)
 
     # Stopping and sampling
 
