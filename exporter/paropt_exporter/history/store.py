@@ -377,7 +377,7 @@ class History:
 
             with self._transaction():
                 marked = recovery.end_interrupted_run(self._connection, self._project, run_id)
-            self._run_locks.remove_stale(run_id)
+            self._run_locks.remove(run_id)
             if marked is not None:
                 yield marked
 
