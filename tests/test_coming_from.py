@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.history import History, RunSummary
+from paropt_exporter.history import History
+from paropt_exporter.history.summaries import RunSummary
 from support import projects
 from support.in_process import call_command
 from support.real_servers import installed_command, run

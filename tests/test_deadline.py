@@ -6,7 +6,7 @@ import pytest
 
 from paropt_exporter.errors import UsageError
 from paropt_exporter.plan import Plan
-from paropt_exporter.plan.deadline import StagePast, apply_deadline, compute_quantile
+from paropt_exporter.plan.deadline import StagePast, apply_deadline
 from support.lanes import limit, plan, stage
 
 
@@ -81,6 +81,8 @@ def test_nothing_known_and_nothing_that_fits_are_clear_errors() -> None:
         apply_deadline(plan(stage("a")), 5, {"a": past(10)})
 
 
-def test_duration_is_the_90_percent_quantile() -> None:
-    assert compute_quantile([float(n) for n in range(1, 21)]) == 19
-    assert compute_quantile([3.0, 1.0]) == 3.0
+def test_two_slowest_of_twenty_runs_do_not_count() -> None:
+    seconds = tuple(float(number) for number in range(1, 21))
+    planned = apply_deadline(plan(stage("a")), 60, {"a": StagePast(seconds=seconds, runs=20, failures=0)})
+    assert planned.deadline is not None
+    assert planned.deadline.predicted_seconds == 18

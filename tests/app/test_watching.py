@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from paropt_exporter import config
 from paropt_exporter.app.watching import Watch
+from paropt_exporter.events import Result
 from paropt_exporter.plan import Selection
 from support.event_samples import run_ended, stage_ended
 from support.repositories import Repository
@@ -116,3 +118,25 @@ def test_lock_that_a_killed_git_left_is_ignored_after_20_scans(tmp_path: Path) -
         assert watched.watch.waits_for_git()
     watched.watch.look()
     assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
+
+
+def test_stages_skipped_behind_a_failed_one_run_again_with_it(tmp_path: Path) -> None:
+    needs = {"a": (), "b": ("a",), "c": ("b",), "d": ("c", "b"), "other": (), "last": ("d", "other")}
+    stages = "".join(
+        f"  - {{number: {number}, name: {name}, run: 'true', needs: {[*wanted]}, inputs: [{name}.txt]}}\n"
+        for number, (name, wanted) in enumerate(needs.items(), 1)
+    )
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{stages}")
+    watch = make_watch(tmp_path)
+    watch.begin_run(needs)
+    ended = [
+        msgspec.structs.replace(stage_ended(name, result=Result.SKIP), message=f"needs {wanted[0]}")
+        if wanted
+        else stage_ended(name, result=Result.FAILURE)
+        for name, wanted in needs.items()
+    ]
+    watch.end_run(run_ended(stages=tuple(ended)))
+    assert watch.choose_next() == ()
+    (tmp_path / "a.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("a", "b", "c", "d")  # not `last`: `other` has not passed

@@ -17,6 +17,7 @@ from paropt_exporter.cli.sla import Rule, run_sla
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
 from paropt_exporter.history import History
+from paropt_exporter.plan.structure import compute_quantile
 from support import event_samples as samples
 
 RULE = Rule(quantile=0.95, margin=0.5)
@@ -62,10 +63,10 @@ def proposed(folder: Path, history: History, text: str = FILE, **options: Any) -
 
 @pytest.mark.parametrize(
     ("durations", "quantile", "expected"),
-    [([1, 2, 3, 4, 5], 0.5, 3), ([5, 1, 4, 2, 3], 1.0, 5), (range(1, 101), 0.95, 95), ([7], 0.01, 7)],
+    [([1, 2, 3, 4, 5], 0.5, 3), ([3, 1], 0.9, 3), ([5, 1, 4, 2, 3], 1.0, 5), (range(1, 101), 0.95, 95), ([7], 0.01, 7)],
 )
 def test_quantile_is_by_nearest_rank(durations: Sequence[float], quantile: float, expected: float) -> None:
-    assert Rule(quantile=quantile, margin=0).compute_quantile(durations) == expected
+    assert compute_quantile([*durations], quantile) == expected
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_each_key_has_the_same_fields_and_defaults_in_model_and_values() -> None
         section = getattr(model, name, None)
         if not isinstance(section, type) or not issubclass(section, model.Section):
             continue
-        fields = {*record.__slots__} - {"places"}
+        fields = {*record.__struct_fields__} - {"places"}
         assert fields == {*section.model_fields}, name
         made = record(**{key: "any" for key, field in section.model_fields.items() if field.is_required()})
         for key, field in section.model_fields.items():

@@ -103,6 +103,13 @@ def test_checking_twice_does_not_list_twice() -> None:
     assert len(sla.warnings) == 2  # of the snapshot, and of the 20 s
 
 
+def test_duration_that_equals_the_number_of_a_batch_is_listed_too() -> None:
+    sla = ParallelizationSLAManager({4: SLATarget(4, 0.5)})
+    assert not sla.check_all_stages(metrics(task(4, "unit", 0, 2, batch=1)))
+    assert not sla.check_stage_sla(4, 1.0)
+    assert len(sla.warnings) == 2
+
+
 def test_emptied_list_is_filled_again() -> None:
     sla = ParallelizationSLAManager()
     sla.check_stage_sla(2, 31)

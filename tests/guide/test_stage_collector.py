@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, StageCollector
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import Result
-from paropt_exporter.history import History, RunSummary
+from paropt_exporter.history import History
+from paropt_exporter.history.summaries import RunSummary
 from support import real_servers
 
 HANG_SECONDS = 60.0

@@ -9,7 +9,7 @@ import pytest
 from paropt_exporter import ParallelizationStrategy, WorkerPoolOptimizer, host
 from paropt_exporter.events import Bottleneck, Result, Strategy
 from paropt_exporter.guide.strategies import choose_size
-from paropt_exporter.history import RunSummary
+from paropt_exporter.history.summaries import RunSummary
 from support import real_servers
 
 GIB = 1024**3

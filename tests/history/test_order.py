@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter.events import Decision, Result
-from paropt_exporter.history import Failures, History
+from paropt_exporter.history import History
+from paropt_exporter.history.failures import Failures
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 from support.history_versions import write_as_version
 

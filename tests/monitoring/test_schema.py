@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Iterator
 
+import pytest
+from jsonschema import Draft202012Validator
+
 from paropt_exporter.config.fields import CALL_PATTERN
 from paropt_exporter.config.units import DURATION_PATTERN, NAME_PATTERN
 from paropt_exporter.monitoring import schema
@@ -41,6 +44,12 @@ def test_unknown_keys_are_refused_and_anchors_allowed() -> None:
     assert root["additionalProperties"] is False
     assert "^x-" in root["patternProperties"]
     assert root["$defs"]["Stage"]["oneOf"] == [{"required": ["run"]}, {"required": ["call"]}, {"required": ["steps"]}]
+
+
+@pytest.mark.parametrize("items", [{"list": ["a"]}, {"glob": "*.py"}, {"command": "ls"}, {"changed": "*.py"}])
+def test_items_may_have_each_source(items: dict[str, object]) -> None:
+    stage = {"number": 2, "name": "lint", "run": "ruff check {items}", "items": items}
+    assert Draft202012Validator(json.loads(schema.render_schema())).is_valid({"stages": [stage]})
 
 
 def test_patterns_mean_the_same_in_javascript_and_python() -> None:

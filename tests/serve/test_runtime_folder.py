@@ -106,6 +106,10 @@ def test_file_in_the_way_is_one_error(tmp_path: Path) -> None:
         runtime_folder.make_folder(tmp_path / "file")
     with pytest.raises(UsageError, match="Not a directory"):
         runtime_folder.make_folder(tmp_path / "file" / "below")
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    (tmp_path / "runtime" / runtime_folder.PROJECTS_NAME).touch()
+    with pytest.raises(UsageError, match="not a folder"):
+        runtime_folder.make_folder(tmp_path / "runtime")
 
 
 def test_no_folder_no_socket_or_another_file_there_means_no_serve(tmp_path: Path) -> None:

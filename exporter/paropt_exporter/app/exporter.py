@@ -40,7 +40,7 @@ from paropt_exporter.signals import Signals
 if TYPE_CHECKING:
     from paropt_exporter.app.watching import Watch
     from paropt_exporter.cache.stage_cache import StageCache
-    from paropt_exporter.history import InterruptedRun
+    from paropt_exporter.history.recovery import InterruptedRun
 
 _HISTORY = "history"  # the observer that must not drop records
 # Sections of the config that a process can't change.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.changes import ChangeFinder
-    from paropt_exporter.history import Failures
+    from paropt_exporter.history.failures import Failures
     from paropt_exporter.input_files import InputPatterns
 
 

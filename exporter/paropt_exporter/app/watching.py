@@ -39,7 +39,7 @@ from paropt_exporter.input_files import (
 )
 from paropt_exporter.plan import Selection, choose_stages
 from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
-from paropt_exporter.plan.stage_graph import find_reachable
+from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -112,7 +112,6 @@ class Watch:
         inputs = InputChanges(config, stages, self._own_files)
         with self._lock:
             self._config = config
-            self._stages: Sequence[Stage] = stages
             self._needs = {stage.name: stage.needs for stage in stages}
             self._inputs = inputs
             top = find_top_folder(config.root)
@@ -246,20 +245,21 @@ class Watch:
 
     def _find_behind(self, chosen: set[str]) -> set[str]:
         """Return the stages that were skipped since a stage that they need had failed, and can run now."""
-        found: set[str] = set()
-        while True:  # until no more stages follow: at most once for each stage of a chain
-            again = chosen | found
-            more = {stage.name for stage in self._stages if stage.name not in found and self._can_follow(stage, again)}
-            if not more:
-                return found
-            found |= more
+        dependents = map_dependents(self._needs)
+        again, waiting = set(chosen), [*chosen]
+        for name in waiting:  # which grows
+            for dependent in dependents[name]:
+                if dependent not in again and self._can_follow(dependent, again):
+                    again.add(dependent)
+                    waiting.append(dependent)
+        return again - chosen
 
-    def _can_follow(self, stage: Stage, again: set[str]) -> bool:
+    def _can_follow(self, name: str, again: set[str]) -> bool:
         """Return whether a stage was skipped for a need that runs again, and all its other needs have passed."""
-        state = self._states.get(stage.name)
+        state = self._states.get(name)
         if state is None or state.result is not Result.SKIP or not state.message.startswith("needs "):
             return False
-        needs = [need for need in stage.needs if need in self._needs]
+        needs = [need for need in self._needs[name] if need in self._needs]
         return any(need in again for need in needs) and all(need in again or self._has_passed(need) for need in needs)
 
     def _list_open_needs(self, name: str) -> list[str]:

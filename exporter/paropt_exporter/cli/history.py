@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config
     from paropt_exporter.config.values import Quarantine
     from paropt_exporter.events import TaskTiming
-    from paropt_exporter.history import History, RunSummary, StageSummary, Trend
+    from paropt_exporter.history import History
     from paropt_exporter.history.merging import ShardRun, Source
+    from paropt_exporter.history.summaries import RunSummary, StageSummary, Trend
     from paropt_exporter.plan import Flakiness
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")

@@ -22,6 +22,7 @@ from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES, Sla
 from paropt_exporter.errors import UsageError, format_count
+from paropt_exporter.plan.structure import compute_quantile
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane
@@ -36,20 +37,16 @@ _STEPS_SECONDS = ((10.0, 1), (120.0, 5), (600.0, 15), (math.inf, 60))  # (up to 
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """A limit is the durations' quantile (0 < q <= 1) times 1 + `margin`."""
+    """A limit is the durations' quantile (0 < q <= 1, by nearest rank) times 1 + `margin`."""
 
     quantile: float
     margin: float
-
-    def compute_quantile(self, durations: Sequence[float]) -> float:
-        """Return the quantile by nearest rank: the shortest duration that this ratio of all does not exceed."""
-        return sorted(durations)[max(0, math.ceil(self.quantile * len(durations) - 1e-9) - 1)]
 
     def compute_limit(self, durations: Sequence[float]) -> float | None:
         """Return the limit, rounded up to a round number, or None if there are too few runs."""
         if len(durations) < FEWEST_RUNS:
             return None
-        wanted = self.compute_quantile(durations) * (1 + self.margin)
+        wanted = compute_quantile(durations, self.quantile) * (1 + self.margin)
         step = next(step for most, step in _STEPS_SECONDS if wanted <= most)
         return float(step * max(1, math.ceil(wanted / step - 1e-9)))
 
@@ -165,7 +162,7 @@ def _format_row(each: Proposal, rule: Rule) -> tuple[str, ...]:
         each.stage or _TOTAL,
         str(len(each.durations)),
         format_seconds(median(each.durations)),
-        format_seconds(rule.compute_quantile(each.durations)),
+        format_seconds(compute_quantile(each.durations, rule.quantile)),
         "-" if each.now is None else format_duration(each.now.max),
         "-" if each.seconds is None else format_duration(each.seconds),
     )
@@ -178,7 +175,7 @@ def _proposal_to_json(each: Proposal, rule: Rule) -> dict[str, object]:
         "runs": len(each.durations),
         "median_seconds": median(each.durations),
         "quantile": rule.quantile,
-        "quantile_seconds": rule.compute_quantile(each.durations),
+        "quantile_seconds": compute_quantile(each.durations, rule.quantile),
         "margin": rule.margin,
         "limit_seconds": None if each.now is None else each.now.max,
         "proposed_seconds": each.seconds,

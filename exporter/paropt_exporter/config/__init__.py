@@ -8,46 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from paropt_exporter.config.locate import discover
+from paropt_exporter.config.locate import discover as discover
 
 if TYPE_CHECKING:
-    from paropt_exporter.config.loader import Config, load_config, read_config, read_valid_parts
-    from paropt_exporter.config.values import Feedback, History, Lane, Push, Sla, Stage, Web, Workers
-
-_HOMES = {
-    "Config": "loader",
-    "Feedback": "values",
-    "History": "values",
-    "Lane": "values",
-    "Push": "values",
-    "Sla": "values",
-    "Stage": "values",
-    "Web": "values",
-    "Workers": "values",
-    "load_config": "loader",
-    "read_config": "loader",
-    "read_valid_parts": "loader",
-}
-
-__all__ = [
-    "Config",
-    "Feedback",
-    "History",
-    "Lane",
-    "Push",
-    "Sla",
-    "Stage",
-    "Web",
-    "Workers",
-    "discover",
-    "load_config",
-    "read_config",
-    "read_valid_parts",
-]
-
-if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
+    from paropt_exporter.config.loader import Config as Config
+    from paropt_exporter.config.loader import load_config as load_config
+    from paropt_exporter.config.loader import read_config as read_config
+    from paropt_exporter.config.loader import read_valid_parts as read_valid_parts
+    from paropt_exporter.config.values import Lane as Lane
+    from paropt_exporter.config.values import Push as Push
+    from paropt_exporter.config.values import Stage as Stage
+    from paropt_exporter.config.values import Workers as Workers
+else:  # with this function in sight a type checker would accept any misspelt name as Any
+    _OF_LOADER = ("Config", "load_config", "read_config", "read_valid_parts")
+    _OF_VALUES = ("Lane", "Push", "Stage", "Workers")
 
     def __getattr__(name):
-        if name not in _HOMES:
+        if name not in _OF_LOADER + _OF_VALUES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{'loader' if name in _OF_LOADER else 'values'}"), name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from paropt_exporter import files
-from paropt_exporter.config.values import BasicAuth, Prometheus, Push, Server
+from paropt_exporter.config.values import Access
 from paropt_exporter.errors import ParoptError
 
 LARGEST_SECRET_BYTES = 1 << 16
@@ -40,7 +40,7 @@ def read_secret(file: Path | None, variable: str | None) -> str:
     return secret
 
 
-def build_headers(server: Server | Prometheus | Push, root: Path = Path("/")) -> dict[str, str]:
+def build_headers(server: Access, root: Path = Path("/")) -> dict[str, str]:
     """Return the headers of a request with their secrets, which are read now, since they are rotated.
 
     Paths are relative to `root`. Raises SecretError.
@@ -51,8 +51,8 @@ def build_headers(server: Server | Prometheus | Push, root: Path = Path("/")) ->
     return headers | ({"Authorization": authorization} if authorization else {})
 
 
-def _build_authorization(server: Server | Prometheus | Push, root: Path) -> str:
-    basic: BasicAuth | None = server.basic_auth
+def _build_authorization(server: Access, root: Path) -> str:
+    basic = server.basic_auth
     if basic is not None:
         file = root / basic.password_file if basic.password_file is not None else None
         pair = f"{basic.username}:{read_secret(file, basic.password_env)}"

@@ -31,7 +31,7 @@ def _parse_name(value: object) -> str:
     text = _parse_word(value)
     if len(text) > LONGEST_NAME:
         raise ValueError(f"a name has at most {LONGEST_NAME} characters, this one has {len(text)}")
-    if not _NAME.match(text) or not text.isprintable():
+    if not _NAME.fullmatch(text) or not text.isprintable():
         raise ValueError(
             f"{format_value(text)} is not a name: printable characters without quotes, backslashes and line breaks, "
             "not beginning with a dash or slash"
@@ -58,7 +58,7 @@ def _parse_text(value: object) -> str:
 
 def _parse_call(value: object) -> str:
     text = _parse_word(value)
-    if not _CALL.match(text):
+    if not _CALL.fullmatch(text):
         raise ValueError(f"expected module:function, found {format_value(text)}")
     return text
 
@@ -73,14 +73,14 @@ def _parse_query(value: object) -> str:
 
 def _parse_address(value: object) -> str:
     text = _parse_word(value)
-    if not _ADDRESS.match(text) or int(text.rpartition(":")[2]) > 65535:
+    if not _ADDRESS.fullmatch(text) or int(text.rpartition(":")[2]) > 65535:
         raise ValueError(f"expected host:port, :port or [ipv6]:port, found {format_value(text)}")
     return text
 
 
 def _parse_url(value: object) -> str:
     text = _parse_word(value)
-    if not _URL.match(text):
+    if not _URL.fullmatch(text):
         found = NOT_SHOWN if any(mark in text for mark in "@?#") else format_value(text)
         raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {found}")
     return text
@@ -88,7 +88,7 @@ def _parse_url(value: object) -> str:
 
 def _parse_scheduler(value: object) -> str:
     text = _parse_word(value)
-    if not _SCHEDULER.match(text) or int(text.rpartition(":")[2]) > 65535:
+    if not _SCHEDULER.fullmatch(text) or int(text.rpartition(":")[2]) > 65535:
         found = NOT_SHOWN if "@" in text else format_value(text)
         raise ValueError(f"expected tcp://host:port or tls://host:port, found {found}")
     return text
@@ -96,7 +96,7 @@ def _parse_scheduler(value: object) -> str:
 
 def _parse_url_path(value: object) -> str:
     text = _parse_word(value)
-    if not re.match(r"^/[\w./~-]*$", text, re.ASCII):
+    if not re.fullmatch(r"/[\w./~-]*", text, re.ASCII):
         raise ValueError(f"expected a path like /metrics, found {format_value(text)}")
     return text
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.config.host_config import ALLOW_VARIABLE, HostConfig
 from paropt_exporter.config.server_urls import LOOPBACK
-from paropt_exporter.config.values import Prometheus, Push, Server, Tls
+from paropt_exporter.config.values import Access, Prometheus, Push, Server, Tls
 from paropt_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _HEADERS_OF_HOST = (
 _PREFIXES_OF_HOST = ("proxy-", "x-forwarded-")
 _USER_FILE = "~/.config/paropt-exporter/config.yml"
 
-_Access = TypeVar("_Access", Prometheus, Push)
+_Access = TypeVar("_Access", bound=Access)
 
 
 def apply_host_config(config: Config, host: HostConfig, *, push_url: str | None = None) -> Config:
@@ -128,7 +128,7 @@ def _belongs_to_host(header: str) -> bool:
     return header in _HEADERS_OF_HOST or header.startswith(_PREFIXES_OF_HOST)
 
 
-def _list_credentials(access: Prometheus | Push) -> list[Location]:
+def _list_credentials(access: Access) -> list[Location]:
     """Return the keys that name a secret of the host."""
     tls = access.tls or Tls()
     named: tuple[tuple[Location, object], ...] = (

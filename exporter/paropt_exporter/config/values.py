@@ -1,7 +1,7 @@
 """The values of a checked `paropt.yml` or host config; `model` and `host_model` have their meanings.
 
 They are separate from the pydantic models of the same names, so that a run with an unchanged config, which
-`parsed_configs` keeps, does not load pydantic. `model` takes its defaults from here.
+`parsed_configs` keeps, does not load pydantic. The defaults count that are here; `model` repeats them for the schema.
 """
 
 from __future__ import annotations
@@ -145,17 +145,22 @@ class Tls(Struct, frozen=True, kw_only=True):
     key_file: str | None = None
 
 
-class Prometheus(Struct, frozen=True, kw_only=True):
-    """The server to query; `timeout` in seconds. Without a `url` it is the one of the host config."""
+class Access(Struct, frozen=True, kw_only=True):
+    """How to authenticate to a server, with paths relative to the config's folder; absolute ones of the host config."""
 
-    url: str | None = None
-    timeout: float = 5.0
     bearer_token_file: str | None = None
     bearer_token_env: str | None = None
     basic_auth: BasicAuth | None = None
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Prometheus(Access, frozen=True, kw_only=True):
+    """The server to query; `timeout` in seconds. Without a `url` it is the one of the host config."""
+
+    url: str | None = None
+    timeout: float = 5.0
 
 
 class Signal(Struct, frozen=True, kw_only=True):
@@ -190,7 +195,7 @@ class Web(Struct, frozen=True, kw_only=True):
     config_file: str | None = None
 
 
-class Push(Struct, frozen=True, kw_only=True):
+class Push(Access, frozen=True, kw_only=True):
     """The Pushgateway that receives the final values of each run; `timeout` in seconds."""
 
     url: str | None = None
@@ -198,24 +203,12 @@ class Push(Struct, frozen=True, kw_only=True):
     job: str = "paropt"
     instance: str | None = None
     timeout: float = 10.0
-    bearer_token_file: str | None = None
-    bearer_token_env: str | None = None
-    basic_auth: BasicAuth | None = None
-    tls: Tls | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-class Server(Struct, frozen=True, kw_only=True):
+class Server(Access, frozen=True, kw_only=True):
     """A server, and the credentials that this host sends to it and nowhere else."""
 
     url: str
-    bearer_token_file: str | None = None
-    bearer_token_env: str | None = None
-    basic_auth: BasicAuth | None = None
-    tls: Tls | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class DefaultUrl(Struct, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ def is_known_flaky(stage: PlannedStage, failed: TaskRecord) -> bool:
     In a stage with items, only failures of items that have been flaky may be; in others, any failure.
     """
     known = stage.flakiness
-    if known is None or not known.is_known:
+    if known is None or not known.flaky_attempts:
         return False
     items = list_failed_items(failed)
     return not items or known.items.issuperset(items)

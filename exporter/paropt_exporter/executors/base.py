@@ -11,7 +11,7 @@ from msgspec import Struct, field
 if TYPE_CHECKING:  # the plan needs the names only
     from pathlib import Path
 
-    from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+    from paropt_exporter.events import PoolStatistics, RunningTask
     from paropt_exporter.executors.commands.output import OutputFile, OutputSink
     from paropt_exporter.executors.future import TaskFuture
 
@@ -113,9 +113,6 @@ class WorkerPool(Protocol):
     def running(self) -> tuple[RunningTask, ...]:
         """Return the running tasks with their CPU, memory and wait for a core up to now."""
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more tasks. With `wait`, block until the workers have exited."""
-
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
         """Shut down, wait up to `after_seconds`, kill the workers that are left and return their names."""
 
@@ -128,9 +125,6 @@ class CallPool(WorkerPool, Protocol):
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = ...) -> bool:
         """Stop a task, whose future gets `error`. Return False if it has ended already. Does not block."""
-
-    def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return the memory of each worker process; nothing for threads."""
 
 
 class RemotePool(WorkerPool, Protocol):

@@ -75,8 +75,7 @@ def _run_trial(
     error = future.exception()
     measured = future.measurement
     own = watched.own_cpu_seconds or 0.0
-    if measured is None:  # can't happen: named tasks are measured
-        raise RuntimeError(f"{name} ended without a measurement")
+    assert measured is not None  # named tasks are measured
     measured = replace(measured, cpu_seconds=own + watched.children_cpu_seconds)
     return _Trial(measured, own, describe(error) if error is not None else None)
 

@@ -70,7 +70,7 @@ class ParallelizationSLAManager:
 
     def check_stage_sla(self, stage_number: int, duration_seconds: float) -> bool:
         """Return whether the duration keeps the stage's limit; True without a limit."""
-        return self._check(stage_number, duration_seconds, (stage_number, duration_seconds))
+        return self._check(stage_number, duration_seconds, ("duration", stage_number, duration_seconds))
 
     def check_all_stages(self, metrics: WorkerPoolMetrics) -> bool:
         """Return whether all stages keep their limits. Tasks of one number count as one stage."""

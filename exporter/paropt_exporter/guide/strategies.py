@@ -16,7 +16,7 @@ from paropt_exporter import host
 from paropt_exporter.events import Result, Strategy
 
 if TYPE_CHECKING:
-    from paropt_exporter.history import RunSummary
+    from paropt_exporter.history.summaries import RunSummary
 
 log = logging.getLogger(__name__)
 

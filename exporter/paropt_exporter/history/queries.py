@@ -325,7 +325,7 @@ def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[st
 
 
 def load_decisions(
-    connection: sqlite3.Connection, project: str, *, pool: str | None, since_seconds: float
+    connection: sqlite3.Connection, project: str, *, pool: str | None = None, since_seconds: float = 0.0
 ) -> tuple[Decision, ...]:
     """Return the last decisions since `since_seconds` of wall time, as many as are kept, oldest first."""
     query = """
@@ -381,7 +381,7 @@ def find_never_succeeded(connection: sqlite3.Connection, project: str, lane: str
 
 
 def load_flakiness(
-    connection: sqlite3.Connection, project: str, lane: str | None
+    connection: sqlite3.Connection, project: str, lane: str | None = None
 ) -> Mapping[tuple[str, str], Flakiness]:
     """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each lane."""
     stages = _find_stages_with_flaky_attempts(connection, project)

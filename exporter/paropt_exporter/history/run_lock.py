@@ -56,7 +56,7 @@ class RunLocks:
         """Unlock a run and remove its file, if this process holds it."""
         lock = self._descriptors.pop(run_id, None)
         if lock is not None:
-            self._remove(run_id)
+            self.remove(run_id)
             os.close(lock)
             self.reserve_descriptor()
 
@@ -88,11 +88,8 @@ class RunLocks:
             os.close(lock)
         return False
 
-    def remove_stale(self, run_id: str) -> None:
-        """Remove the file of a dead process's run."""
-        self._remove(run_id)
-
-    def _remove(self, run_id: str) -> None:
+    def remove(self, run_id: str) -> None:
+        """Remove the file of a run that has ended, or whose process is dead."""
         with suppress(OSError):  # a file that stays is harmless: no process holds its lock
             files.check_no_links(self._folder)
             self._path(run_id).unlink()

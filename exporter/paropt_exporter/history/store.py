@@ -6,30 +6,40 @@ import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.events import Decision, Event, RunRecord, RunStarted
+from paropt_exporter.events import Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, repair, retention, rows, values
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
-from paropt_exporter.plan import Flakiness, KnownItems, OpenFailures
 
 if TYPE_CHECKING:
     from paropt_exporter.history import merging, recovery
     from paropt_exporter.history.failures import Failures
     from paropt_exporter.history.summaries import RunSummary, TaskSummary, Trend
-    from paropt_exporter.plan.deadline import StagePast
 
 log = logging.getLogger(__name__)
 
 KEEP_RUNS = 1000
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+
+def _read(
+    query: Callable[Concatenate[sqlite3.Connection, str, _Arguments], _Result],
+) -> Callable[Concatenate[History, _Arguments], _Result]:
+    """Return a method that runs a query about the history's project."""
+
+    @wraps(query)
+    def read(self: History, /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        return self._query(query, self._project, *arguments, **keywords)
+
+    return read
 
 
 class History:
@@ -143,6 +153,29 @@ class History:
                 self._report_fault(str(error))
                 return ()
 
+    # `queries` describes them; the connection and the project come from this object.
+    load_totals = _read(queries.load_totals)
+    load_last_values = _read(queries.load_last_values)
+    load_last_run = _read(queries.load_last_run)
+    load_sequences = _read(queries.load_sequences)
+    has_held_run = _read(queries.has_held_run)
+    load_stage_cpu_totals = _read(queries.load_stage_cpu_totals)
+    load_shown_cpu = _read(queries.load_shown_cpu)
+    load_expected_seconds = _read(queries.load_expected_seconds)
+    load_stage_durations = _read(queries.load_stage_durations)
+    load_mean_task_seconds = _read(queries.load_mean_task_seconds)
+    load_fastest_task_seconds = _read(queries.load_fastest_task_seconds)
+    load_known_items = _read(queries.load_known_items)
+    load_flakiness = _read(queries.load_flakiness)
+    load_open_failures = _read(queries.load_open_failures)
+    load_stage_pasts = _read(queries.load_stage_pasts)
+    has_failed_with_state = _read(queries.has_failed_with_state)
+    load_usual_size = _read(queries.load_usual_size)
+    load_cpu_demands = _read(queries.load_cpu_demands)
+    load_memory_peaks = _read(queries.load_memory_peaks)
+    find_never_succeeded = _read(queries.find_never_succeeded)
+    load_decisions = _read(queries.load_decisions)
+
     @contextmanager
     def hold_moment(self) -> Iterator[None]:
         """Let all reads in the block see the same moment, if the history has a log."""
@@ -157,75 +190,11 @@ class History:
                 with suppress(sqlite3.Error):  # a read that found damage has opened the file again
                     self._connection.execute("ROLLBACK")
 
-    def load_totals(self) -> Totals:
-        """Return the counters and histograms of all runs so far, of all processes."""
-        return self._query(queries.load_totals, self._project)
-
-    def load_last_values(self) -> LastValues:
-        """Return the gauges that the last runs set."""
-        return self._query(queries.load_last_values, self._project)
-
-    def load_last_run(self) -> tuple[int, str] | None:
-        """Return the sequence and the id of the run that began last; None before the first one."""
-        return self._query(queries.load_last_run, self._project)
-
-    def load_sequences(self, run_ids: Sequence[str]) -> Mapping[str, int]:
-        """Return the sequences of those of the runs that are recorded, in which they began."""
-        return self._query(queries.load_sequences, self._project, run_ids)
-
-    def has_held_run(self, sequence: int, run_id: str) -> bool:
-        """Return whether this history has recorded a run, even if the run was removed since."""
-        return self._query(queries.has_held_run, self._project, sequence, run_id)
-
-    def load_stage_cpu_totals(self) -> Mapping[tuple[str, ...], float]:
-        """Return the CPU totals of stages by (lane, stage), without attempts that have not ended."""
-        return self._query(queries.load_stage_cpu_totals, self._project)
-
-    def load_shown_cpu(self) -> Mapping[tuple[str, ...], float]:
-        """Return the CPU totals that running stages have stored by `store_shown_cpu`, by (lane, stage)."""
-        return self._query(queries.load_shown_cpu, self._project)
-
-    def load_expected_seconds(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the median duration in seconds of its last ten successful runs."""
-        return self._query(queries.load_expected_seconds, self._project, lane)
-
-    def load_stage_durations(self, lane: str, *, limit: int) -> Mapping[str, tuple[float, ...]]:
-        """Return for each stage of the lane the durations in seconds of its last `limit` successful runs."""
-        return self._query(queries.load_stage_durations, self._project, lane, limit=limit)
-
     def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
         """Return the durations in seconds of the successes among the lane's last `limit` runs."""
         from paropt_exporter.history import summaries
 
         return self._query(summaries.load_run_durations, self._project, lane, limit=limit)
-
-    def load_mean_task_seconds(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the mean duration in seconds of a successful task in its last ten runs."""
-        return self._query(queries.load_mean_task_seconds, self._project, lane)
-
-    def load_fastest_task_seconds(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the shortest seconds of a successful task in its last ten runs."""
-        return self._query(queries.load_fastest_task_seconds, self._project, lane)
-
-    def load_known_items(self) -> Mapping[str, KnownItems]:
-        """Return for each stage with batches of items the recent duration of each item."""
-        return self._query(queries.load_known_items, self._project)
-
-    def load_flakiness(self, lane: str | None = None) -> Mapping[tuple[str, str], Flakiness]:
-        """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each."""
-        return self._query(queries.load_flakiness, self._project, lane)
-
-    def load_open_failures(self, lane: str, tree_state: str) -> Mapping[str, OpenFailures]:
-        """Return for each stage of the lane what failed in a tree state without passing since; none if unknown."""
-        return self._query(queries.load_open_failures, self._project, lane, tree_state)
-
-    def load_stage_pasts(self, lane: str) -> Mapping[str, StagePast]:
-        """Return for each stage of the lane what its last 20 runs tell about its duration and its failures."""
-        return self._query(queries.load_stage_pasts, self._project, lane)
-
-    def has_failed_with_state(self, lane: str) -> bool:
-        """Return whether one of the lane's last runs failed in a known tree state."""
-        return self._query(queries.has_failed_with_state, self._project, lane)
 
     def store_tree_state(self, run_id: str, tree_state: str) -> None:
         """Store the tree state of a run that has ended. Never raises: without it there is less evidence."""
@@ -238,31 +207,11 @@ class History:
             except sqlite3.Error as error:
                 log.debug("the tree state of a run was not stored", extra={"err": str(error)})
 
-    def load_usual_size(self, lane: str) -> int | None:
-        """Return the size that the lane's last ten runs could use; None if it is unknown."""
-        return self._query(queries.load_usual_size, self._project, lane)
-
-    def load_cpu_demands(self, lane: str) -> Mapping[str, float]:
-        """Return for each stage of the lane the CPU demand of a task, in cores, in its last ten runs."""
-        return self._query(queries.load_cpu_demands, self._project, lane)
-
-    def load_memory_peaks(self, lane: str) -> Mapping[str, int]:
-        """Return for each stage the peak memory of a task in its last ten runs, in bytes."""
-        return self._query(queries.load_memory_peaks, self._project, lane)
-
-    def find_never_succeeded(self, lane: str) -> frozenset[str]:
-        """Return the stages that have run in the lane, but never with success."""
-        return self._query(queries.find_never_succeeded, self._project, lane)
-
     def find_failures(self, lane: str, stages: Collection[str]) -> Failures | None:
         """Return the lane's stages that failed or did not run in its last runs; None if no run has ended."""
         from paropt_exporter.history import failures  # here, as others below: few runs need them
 
         return self._query(failures.find_failures, self._project, lane, stages)
-
-    def load_decisions(self, *, pool: str | None = None, since_seconds: float = 0.0) -> tuple[Decision, ...]:
-        """Return the controller's last decisions (of one pool or of all) since a moment of wall time, oldest first."""
-        return self._query(queries.load_decisions, self._project, pool=pool, since_seconds=since_seconds)
 
     def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[RunSummary, ...]:
         """Return the last runs (of one lane or of all), oldest first."""
@@ -428,7 +377,7 @@ class History:
 
             with self._transaction():
                 marked = recovery.end_interrupted_run(self._connection, self._project, run_id)
-            self._run_locks.remove_stale(run_id)
+            self._run_locks.remove(run_id)
             if marked is not None:
                 yield marked
 

@@ -25,7 +25,7 @@ def render_schema() -> str:
     schema = {"$schema": DIALECT, **schema, "title": "paropt.yml"}
     schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
     schema["$defs"]["Stage"]["oneOf"] = [{"required": [key]} for key in ("run", "call", "steps")]
-    schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command")]
+    schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command", "changed")]
     return _format(schema)
 
 

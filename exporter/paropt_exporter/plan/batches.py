@@ -129,12 +129,18 @@ def cut_batches(
 
 def build_arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
     """Return the words that replace `{items}`. A cut file comes with --deselect for the parts in other batches."""
-    if not apart:
-        return tuple(items)
+    files, elsewhere = separate_parts(items, apart)
+    return (*files, *(word for part in elsewhere for word in ("--deselect", part)))
+
+
+def separate_parts(items: Sequence[str], apart: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the items without the parts of files among them, and the parts of these files that are not among them.
+
+    `apart` has the parts that are items of their own.
+    """
     here, parts = set(items), set(apart)
     files = [item for item in items if not (item in parts and item.partition(_PART)[0] in here)]
-    elsewhere = [part for part in apart if part not in here and part.partition(_PART)[0] in here]
-    return (*files, *(word for part in elsewhere for word in ("--deselect", part)))
+    return files, [part for part in apart if part not in here and part.partition(_PART)[0] in here]
 
 
 def fill_template(template: Commands, items: Sequence[str]) -> Commands:

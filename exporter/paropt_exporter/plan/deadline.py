@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
-from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage
+from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
-QUANTILE = 0.9
+QUANTILE = 0.9  # of fewer than ten durations, the largest
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
@@ -131,16 +131,10 @@ def _measure(stage: PlannedStage, past: Mapping[str, StagePast], hits: Collectio
     known = past[stage.name].seconds if stage.name in past else ()
     if not known:
         return None
-    seconds = compute_quantile(known)
+    seconds = compute_quantile(known, QUANTILE)
     of_tasks = len(stage.tasks) * (stage.expected_task_seconds or 0.0) if len(stage.tasks) > 1 else 0.0
     work = max(seconds, of_tasks) * stage.slots
     return _Stage(name=stage.name, needs=stage.needs, work_seconds=work, seconds=seconds, failure_ratio=ratio)
-
-
-def compute_quantile(values: Sequence[float]) -> float:
-    """Return the smallest value that is at least as large as a QUANTILE of them; the largest of few."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(QUANTILE * len(ordered)))]
 
 
 def _order(stages: Mapping[str, _Stage], hits: Collection[str], affected: Collection[str]) -> list[str]:

@@ -36,11 +36,6 @@ class Flakiness(Struct, frozen=True, kw_only=True):
         """The Jeffreys interval of the ratio, with CONFIDENCE."""
         return compute_jeffreys_interval(self.flaky_attempts, self.first_attempts)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the lower bound of the interval is above 0."""
-        return self.interval[0] > 0.0
-
 
 class OpenFailures(Struct, frozen=True, kw_only=True):
     """The failed first attempts of a stage with the files as they are now, after which it has not passed yet."""
@@ -49,7 +44,7 @@ class OpenFailures(Struct, frozen=True, kw_only=True):
     items: frozenset[str] = frozenset()
 
 
-def compute_jeffreys_interval(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def compute_jeffreys_interval(count: int, total: int) -> tuple[float, float]:
     """Return the bounds of the ratio `count / total`: quantiles of Beta(count + 1/2, total - count + 1/2).
 
     The lower bound is 0 if nothing was counted, the upper one 1 if everything was (Brown, Cai, DasGupta: Interval
@@ -57,7 +52,7 @@ def compute_jeffreys_interval(count: int, total: int, confidence: float = CONFID
     """
     count = min(count, total)
     a, b = count + 0.5, total - count + 0.5
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     lower = 0.0 if count == 0 else _find_root(lambda x: _compute_beta_cdf(x, a, b) - tail)
     upper = 1.0 if count == total else _find_root(lambda x: _compute_beta_cdf(x, a, b) - (1.0 - tail))
     return lower, upper

@@ -337,10 +337,7 @@ def _cut_stage(stage: PlannedStage, costs: _Costs, share: float, known: KnownIte
 
 def _join_parts(template: Commands, items: Sequence[str], apart: Sequence[str]) -> PlannedTask:
     """Return the task of a shard. Its files include their own parts among `items`, but not those of other shards."""
-    here, parts = set(items), set(apart)
-    kept = [item for item in items if not (item in parts and item.partition(_PART)[0] in here)]
-    elsewhere = [part for part in apart if part not in here and part.partition(_PART)[0] in here]
-    return batches.build_task(template, 0, kept, elsewhere)
+    return batches.build_task(template, 0, *batches.separate_parts(items, apart))
 
 
 def _pin_files(pins: Pins) -> Pins:

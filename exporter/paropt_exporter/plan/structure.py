@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -187,3 +188,8 @@ def compute_median(values: Sequence[float]) -> float:
     """Return the median of some values, of which there is at least one; `statistics` takes 4 ms to load."""
     ordered, half = sorted(values), len(values) // 2
     return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def compute_quantile(values: Sequence[float], ratio: float) -> float:
+    """Return a quantile by nearest rank: the smallest value that at least this ratio of all values does not exceed."""
+    return sorted(values)[max(0, math.ceil(ratio * len(values) - 1e-9) - 1)]

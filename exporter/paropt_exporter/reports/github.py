@@ -116,7 +116,7 @@ def _iter_stage_errors(stage: ReportedStage, run: FinishedRun) -> Iterator[_Anno
         for finding in task.last.findings:
             yield _annotate_finding(finding, stage, run)
         if not task.last.findings:
-            yield _annotate_failure(stage, task.last)
+            yield _annotate_failure(task.last)
     if not stage.failed_tasks:
         yield _Annotation(level=Level.ERROR, title=f"{stage.record.stage} failed", message=stage.record.message)
 
@@ -134,10 +134,11 @@ def _annotate_finding(finding: Finding, stage: ReportedStage, run: FinishedRun) 
     )
 
 
-def _annotate_failure(stage: ReportedStage, attempt: Attempt) -> _Annotation:
-    name = stage.record.stage if attempt.record.item is None else f"{stage.record.stage} {attempt.record.item}"
+def _annotate_failure(attempt: Attempt) -> _Annotation:
     end = [line for line in attempt.output.splitlines() if line.strip()][-3:]
-    return _Annotation(level=Level.ERROR, title=f"{name} failed", message="\n".join([attempt.record.message, *end]))
+    return _Annotation(
+        level=Level.ERROR, title=f"{attempt.name} failed", message="\n".join([attempt.record.message, *end])
+    )
 
 
 def _iter_warnings(stage: ReportedStage) -> Iterator[_Annotation]:
@@ -160,11 +161,10 @@ def _list_failed_tasks(run: FinishedRun) -> list[ReportedTask]:
 
 def _format_group(attempt: Attempt) -> str:
     """Return a folded output; a random word keeps the runner from obeying commands in it."""
-    record, token = attempt.record, secrets.token_hex(16)
-    name = record.stage if record.item is None else f"{record.stage} {record.item}"
+    token = secrets.token_hex(16)
     return "\n".join(
         [
-            f"::group::{_escape_data(f'{name}: {record.message}')}",
+            f"::group::{_escape_data(f'{attempt.name}: {attempt.record.message}')}",
             f"::stop-commands::{token}",
             visible(attempt.output.rstrip("\n")),
             f"::{token}::",

@@ -42,9 +42,7 @@ def _iter_entries(run: FinishedRun, stage: ReportedStage) -> Iterator[_Entry]:
         for finding in task.last.findings:
             yield _make_entry(finding, stage, run, config)
         if not task.last.findings:
-            item = task.last.record.item
-            named = name if item is None else f"{name} {item}"
-            yield _Entry(check=name, text=f"{named}: {task.last.record.message}", path=config)
+            yield _Entry(check=name, text=f"{task.last.name}: {task.last.record.message}", path=config)
     if stage.record.result.bad and not stage.failed_tasks:
         yield _Entry(check=name, text=f"{name}: {stage.record.message}", path=config)
 

@@ -25,6 +25,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     output: str = ""
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Return the stage, with the item if there is one."""
+        return self.record.stage if self.record.item is None else f"{self.record.stage} {self.record.item}"
+
 
 class ReportedTask(Struct, frozen=True):
     """A task with its attempts, the first one first; there is at least one."""

@@ -63,13 +63,10 @@ def check_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make the folder for this user only. Raises UnsafeFolder, or UsageError if it can't be made."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_folder(folder)
-        (folder / PROJECTS_NAME).mkdir(mode=0o700, exist_ok=True)
-        check_folder(folder / PROJECTS_NAME)
-    except FileExistsError:
-        check_folder(folder)
-        raise
+        for each in (folder, folder / PROJECTS_NAME):
+            with suppress(FileExistsError):  # by something that is no folder, as the check says
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_folder(each)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: {error.strerror}: set {VARIABLE} to another folder") from error
 

@@ -191,6 +191,34 @@ def test_slow_server_is_cut_off_at_the_deadline(server: FakePrometheus, reply: R
     assert "no answer within 0.4 s" in str(failed)
 
 
+def test_query_of_another_thread_does_not_outlive_its_deadline(server: FakePrometheus) -> None:
+    """As that about past runs, which goes on while the controller asks."""
+    arrived = threading.Event()
+
+    def reply(connection: socket.socket, asked: Asked) -> None:
+        if asked.fields["query"] == "past":
+            arrived.set()
+            dripping(0.05)(connection, asked)
+        else:
+            number("42")(connection, asked)
+
+    server.reply = reply
+    asking = client(server.url, timeout=TIMEOUT_SECONDS)
+    kinds: list[str] = []
+
+    def ask_about_past() -> None:
+        with pytest.raises(QueryFailed) as failed:
+            asking.query("past")
+        kinds.append(failed.value.kind)
+
+    thread = threading.Thread(target=ask_about_past, daemon=True)
+    thread.start()
+    arrived.wait()
+    assert asking.query("up").elements[0].value == 42.0
+    thread.join(10.0)
+    assert kinds == ["timeout"]
+
+
 def test_refused_connection_is_reported(server: FakePrometheus) -> None:
     asking = client("http://127.0.0.1:1")
     with pytest.raises(QueryFailed, match="refused") as failed:

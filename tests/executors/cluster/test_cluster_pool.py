@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.errors import CallFailed, UnpicklableError, WorkerDied
+from paropt_exporter.errors import CallFailed, WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands.command_pool import CommandPool
-from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
-from support.real_servers import eventually
+from support.dask_clusters import submit_true
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -61,31 +59,15 @@ def test_failing_call_fails_alone(pool: ClusterPool, tmp_path: Path) -> None:
     failed = pool.submit_call("t", "failing_checks:check", ())
     with pytest.raises(CallFailed, match="ValueError: no"):
         failed.result(WAIT_SECONDS)
-    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
+    assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
 
 
-def test_dying_call_costs_one_attempt(pool: ClusterPool) -> None:
+def test_dying_call_costs_one_attempt(pool: ClusterPool, tmp_path: Path) -> None:
+    (tmp_path / "dying_checks.py").write_text("import os\ndef check():\n    os.kill(os.getpid(), 9)\n")
     with pytest.raises(WorkerDied, match="SIGKILL"):
-        pool.submit(kill_own_process).result(WAIT_SECONDS)
-    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
+        pool.submit_call("t", "dying_checks:check", ()).result(WAIT_SECONDS)
+    assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
     assert pool.live == 2
-
-
-@pytest.mark.parametrize("function", [return_no_pickle, raise_no_pickle])
-def test_result_that_cannot_be_pickled_fails_its_task(pool: ClusterPool, function: object) -> None:
-    assert callable(function)
-    with pytest.raises((UnpicklableError, ValueError), match=r"can't travel|bad value"):
-        pool.submit(function).result(WAIT_SECONDS)
-    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
-
-
-def test_result_that_exits_where_it_is_loaded_fails_its_task(
-    pool: ClusterPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(EXIT_VARIABLE, "1")  # in this process only: the workers load it without harm
-    with pytest.raises(WorkerDied, match="can't be read: SystemExit: the class of a result exits"):
-        pool.submit(return_exit).result(20)
-    assert pool.submit(pow, 2, 3).result(20) == 8
 
 
 def test_stopped_command_gets_its_grace(pool: ClusterPool, tmp_path: Path) -> None:
@@ -114,12 +96,12 @@ def test_queued_task_is_cancelled_at_once(pool: ClusterPool, tmp_path: Path) -> 
     for future in busy:
         pool.stop(future, grace_seconds=0.0)
         future.result(WAIT_SECONDS)
-    pool.submit(pow, 2, 2).result(WAIT_SECONDS)
+    submit_true(pool).result(WAIT_SECONDS)
     assert not (tmp_path / "ran").exists()
 
 
 def test_statistics_add_up_at_rest(pool: ClusterPool) -> None:
-    futures = [pool.submit(pow, 2, n) for n in range(50)] + [pool.submit_commands("f", [["false"]])]
+    futures = [submit_true(pool) for _ in range(50)] + [pool.submit_commands("f", [["false"]])]
     for future in futures:
         future.exception(WAIT_SECONDS)
     statistics = pool.statistics()
@@ -149,26 +131,7 @@ def test_smaller_target_lets_running_tasks_finish(pool: ClusterPool) -> None:
     assert pool.target == 1
 
 
-def test_task_after_shutdown_is_refused(pool: ClusterPool) -> None:
-    pool.shutdown()
+def test_task_of_a_closed_pool_is_refused(pool: ClusterPool) -> None:
+    pool.kill_workers(0.0)
     with pytest.raises(RuntimeError, match="after shutdown"):
-        pool.submit(pow, 2, 2)
-
-
-def test_shutdown_by_a_callback_waits_for_the_other_tasks_elsewhere(
-    pool: ClusterPool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    os.mkfifo(tmp_path / "go")
-    first = pool.submit_commands("first", [["cat", str(tmp_path / "go")]])
-    first.add_done_callback(lambda _: pool.shutdown())
-    others = [pool.submit(pow, 2, number) for number in range(20)]
-    (tmp_path / "go").write_text("")
-    assert [future.result(WAIT_SECONDS) for future in others] == [2**number for number in range(20)]
-    eventually("the pool is closed", lambda: not find_threads("paropt-cluster"))
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        pool.submit(pow, 2, 2)
-    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
-
-
-def find_threads(beginning: str) -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(beginning)]
+        submit_true(pool)

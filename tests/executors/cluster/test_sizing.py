@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize
+from paropt_exporter.executors.cluster.placement import ClusterSize
 from support.cluster_workers import build_worker
 
 
@@ -113,8 +113,3 @@ def test_cluster_without_names_shrinks_only_while_all_are_idle() -> None:
     workers[0].taken_slots = 0
     size.adjust(1, workers, 2.0)
     assert cluster.orders == [2, 1]
-
-
-def test_fixed_cluster_is_left_alone() -> None:
-    assert FixedSize().adjust(100, [build_worker("a")], 0.0) == ()
-    assert FixedSize().get_next_check() is None

@@ -73,7 +73,7 @@ class Client:
 
     Guarantees: a query ends within `timeout_seconds` after the name is resolved, even if the server sends a byte a
     second; at most LARGEST_ANSWER_BYTES are read; no request goes to another host than the URL's; no message has a
-    secret. For one thread at a time; `get_counts` from any.
+    secret. For any thread; a query begins when that of another thread has ended.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Client:
         self._clock = clock
         self._jitter = jitter
         self._stop = stop
+        self._in_query = threading.Lock()  # guards: _method, _secrets, and the connection that the watchdog cuts
         self._method = "POST"
         self._url = settings.url.rstrip("/") + "/api/v1/query"
         self._sockets = Sockets(stop)
@@ -101,16 +102,17 @@ class Client:
         self._errors: dict[str, int] = {}
 
     def query(self, expression: str) -> QueryResult:
-        """Return the server's answer to an expression; blocks up to the timeout. Raises QueryFailed."""
-        began = self._clock.monotonic()
-        try:
-            return self._query_with_retries(expression, began + self._settings.timeout_seconds)
-        except QueryFailed as failed:
-            with self._lock:
-                self._errors[failed.kind] = self._errors.get(failed.kind, 0) + 1
-            raise QueryFailed(failed.kind, hide_secrets(str(failed), self._secrets)) from None
-        finally:
-            self._count_query(self._clock.monotonic() - began)
+        """Return the server's answer to an expression; blocks up to the timeout once it is sent. Raises QueryFailed."""
+        with self._in_query:
+            began = self._clock.monotonic()
+            try:
+                return self._query_with_retries(expression, began + self._settings.timeout_seconds)
+            except QueryFailed as failed:
+                with self._lock:
+                    self._errors[failed.kind] = self._errors.get(failed.kind, 0) + 1
+                raise QueryFailed(failed.kind, hide_secrets(str(failed), self._secrets)) from None
+            finally:
+                self._count_query(self._clock.monotonic() - began)
 
     def get_counts(self) -> QueryCounts:
         """Return the number of queries, their durations and their errors."""

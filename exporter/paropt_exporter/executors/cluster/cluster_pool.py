@@ -5,18 +5,17 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import require_distributed
 from paropt_exporter.executors.cluster.messages import (
     RemoteCall,
     RemoteCommands,
-    RemoteFunction,
     RemoteMeasurement,
     RemoteTask,
     RemoteWork,
@@ -25,12 +24,7 @@ from paropt_exporter.executors.cluster.settings import ClusterSettings
 from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
-from paropt_exporter.executors.future import TaskFuture, get_label
-from paropt_exporter.executors.worker.payload import Packer
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from paropt_exporter.executors.future import TaskFuture
 
 _NO_OPTIONS = RemoteTaskOptions()
 
@@ -39,21 +33,20 @@ class ClusterPool:
     """A pool of a cluster's worker threads; each of them is a slot, and runs one task at a time.
 
     ```
-    submit -> Coordinator (queue, placement) -> a worker's agent -> CommandPool or ProcessPool on its host
+    submit_… -> Coordinator (queue, placement) -> a worker's agent -> CommandPool or ProcessPool on its host
     ```
     Guarantees: a task is sent to one worker, once; if that worker is lost, the task fails with WorkerDied, and no
     other worker runs it unless it is submitted again.
     """
 
-    def __init__(self, settings: ClusterSettings, max_workers: int, *, name: str = DASK) -> None:
+    def __init__(self, settings: ClusterSettings, max_workers: int) -> None:
         """Connect, and wait for the first worker. Raises ClusterError."""
         require_distributed()
-        self.name = name
+        self.name = DASK
         self._lock = threading.Lock()  # guards: everything below
-        self._counters = PoolCounters(name)
+        self._counters = PoolCounters(DASK)
         self._ended = WorkerCounters()
         self._attempts = itertools.count(1)
-        self._packer = Packer()
         self._items: dict[TaskFuture[Any], WorkItem] = {}
         self._slot_seconds, self._slots_since = 0.0, monotonic()
         self._slots = 0
@@ -95,17 +88,6 @@ class ClusterPool:
         )
         return self._submit(label, work, options)
 
-    def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Queue a call of a function, which travels with its arguments."""
-        function, arguments = self._packer.pack(fn, args, kwargs)
-        if isinstance(arguments, PickleBuffers):
-            arguments = arguments.join()
-        return self._submit(label, RemoteFunction(function, arguments), _NO_OPTIONS)
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Queue a call of a function, as `concurrent.futures` does."""
-        return self.submit_named(get_label(fn), fn, *args, **kwargs)
-
     def stop(self, future: TaskFuture[Any], error: BaseException | None = None, *, grace_seconds: float = 10.0) -> bool:
         """Stop a task: SIGTERM now, SIGKILL after the grace; cancel a queued one. False if it has ended."""
         del error
@@ -136,11 +118,6 @@ class ClusterPool:
     @property
     def busy(self) -> int:
         return self._coordinator.busy_slots
-
-    @property
-    def late_replies(self) -> int:
-        """The results that came after their tasks had been given up, and were dropped."""
-        return self._coordinator.late_replies
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -182,40 +159,13 @@ class ClusterPool:
     def running(self) -> tuple[RunningTask, ...]:
         return self._coordinator.running()
 
-    def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return nothing: the workers' memory belongs to other hosts."""
-        return ()
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse further tasks; with `wait`, return when all have ended, and the cluster is closed."""
-        with self._lock:
-            self._closed = True
-            futures = tuple(self._items)
-        if cancel_futures:
-            for future in futures:
-                future.cancel()
-        self._leave(futures if wait else ())
-
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """End all tasks and leave the cluster. Return nothing: no process of a worker is left here."""
+        """Refuse further tasks, end the others and leave the cluster. No process of a worker can be left here."""
         del after_seconds
         with self._lock:
             self._closed = True
-        self._leave()
-        return ()
-
-    def _leave(self, futures: Sequence[TaskFuture[Any]] = ()) -> None:
-        """Wait for the futures, then close the cluster. A callback of a future lets another thread do so.
-
-        The coordinator's thread, which calls it, settles the futures that it would wait for.
-        """
-        if self._coordinator.is_current_thread:
-            threading.Thread(target=self._leave, args=(futures,), name="paropt-cluster-end").start()
-            return
-        for future in futures:
-            if not future.done():
-                _wait_for(future)
         self._coordinator.close()
+        return ()
 
     def _submit(self, label: str, work: RemoteWork, options: RemoteTaskOptions) -> TaskFuture[Any]:
         future: TaskFuture[Any] = TaskFuture()
@@ -256,10 +206,3 @@ class ClusterPool:
         """Add the slots' time since the last call; under the lock."""
         self._slot_seconds += self._slots * (now - self._slots_since)
         self._slots_since, self._slots = now, min(self._coordinator.slots, max(self._target, self.busy))
-
-
-def _wait_for(future: TaskFuture[Any]) -> None:
-    try:
-        future.exception()
-    except BaseException:  # noqa: BLE001 -- cancelled
-        return

@@ -38,7 +38,7 @@ from paropt_exporter.executors.cluster.messages import (
     find_fault,
     is_sound_usage,
 )
-from paropt_exporter.executors.cluster.placement import ClusterSize, FixedSize, Sizing
+from paropt_exporter.executors.cluster.placement import ClusterSize
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.work_items import WorkItem, build_running_task
 from paropt_exporter.executors.cluster.workers import RemoteWorker
@@ -91,7 +91,7 @@ class Coordinator:
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
         self._target = 1
-        self._sizing: Sizing = FixedSize()
+        self._size: ClusterSize | None = None  # None: others manage the cluster
         self._adjust_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -101,7 +101,6 @@ class Coordinator:
         self._without_workers_since: float | None = None
         self._root = settings.shared_root or str(settings.root)
         self.deaths: Counter[str] = Counter()
-        self.late_replies = 0
         self.on_settled: Callable[[RemoteMeasurement | None, str], None] = lambda *_: None
         self.on_adjusted: Callable[[], None] = lambda: None  # called when workers or their slots may have changed
         self._load_agent = dask_client.Source(_load_agent)
@@ -115,7 +114,7 @@ class Coordinator:
         try:
             if not self._settings.is_fixed:
                 self._hosted = HostedCluster(self._settings)
-                self._sizing = ClusterSize(self._hosted, self._settings.idle_seconds)
+                self._size = ClusterSize(self._hosted, self._settings.idle_seconds)
             self._thread.start()
             self._call(self._connect()).result()
         except BaseException:
@@ -131,11 +130,6 @@ class Coordinator:
             beginning.result()
         except FutureCancelled:
             raise ClusterError("dask: the pool was closed") from None
-
-    @property
-    def is_current_thread(self) -> bool:
-        """Whether the caller is the coordinator's own thread, as in a callback of a future."""
-        return threading.current_thread() is self._thread
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -676,7 +670,6 @@ class Coordinator:
             self._end_item(worker, item, reply, now)
 
     def _drop_late(self, worker: RemoteWorker, attempt: int) -> None:
-        self.late_replies += 1
         log.warning(
             "a result came after its task was given up: dropped",
             extra={"worker": worker.label, "attempt": attempt},
@@ -718,8 +711,7 @@ class Coordinator:
 
     def _settle(self, item: WorkItem, reply: TaskReply, received_seconds: float) -> None:
         self.on_settled(reply.measurement, work_items.classify_reply(reply))
-        if not work_items.settle(item, reply, received_seconds):
-            self.late_replies += 1
+        work_items.settle(item, reply, received_seconds)
 
     # Stopping and sampling
 
@@ -741,14 +733,18 @@ class Coordinator:
         """Ask for as many workers as the target needs, and release surplus ones."""
         if self._closing:
             return
-        for worker in self._sizing.adjust(self._target, self._workers.values(), monotonic()):
-            self._workers.pop(worker.address, None)
-            self._release(worker)
-        check = self._sizing.get_next_check()
-        if check is not None and check > monotonic() and self._adjust_timer is None:
-            self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
+        if self._size is not None:
+            self._adjust_size(self._size)
         self._dispatch()
         self.on_adjusted()
+
+    def _adjust_size(self, size: ClusterSize) -> None:
+        for worker in size.adjust(self._target, self._workers.values(), monotonic()):
+            self._workers.pop(worker.address, None)
+            self._release(worker)
+        check = size.get_next_check()
+        if check is not None and check > monotonic() and self._adjust_timer is None:
+            self._adjust_timer = self._loop.call_later(check - monotonic(), self._adjust_later)
 
     def _adjust_later(self) -> None:
         self._adjust_timer = None

@@ -95,22 +95,6 @@ class ClusterSize:
         return ()
 
 
-class FixedSize:
-    """The size of a cluster that others manage: it bounds the slots, and never changes."""
-
-    def adjust(self, target: int, workers: Iterable[RemoteWorker], now: float) -> tuple[RemoteWorker, ...]:
-        """Do nothing."""
-        del target, workers, now
-        return ()
-
-    def get_next_check(self) -> float | None:
-        """Return None: there is nothing to check."""
-        return None
-
-
-Sizing = ClusterSize | FixedSize
-
-
 def choose_worker(
     workers: Iterable[RemoteWorker], *, slots: int, memory_bytes: int = 0, batches_ahead: int = 0
 ) -> RemoteWorker | None:

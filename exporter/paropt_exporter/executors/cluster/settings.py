@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from paropt_exporter.errors import ParoptError
 
@@ -44,7 +42,6 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     shared_root: str | None = None
     include: tuple[str, ...] = ()
     upload_max_bytes: int = 500_000_000
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     partition_grace_seconds: float = 45.0
     start_timeout_seconds: float = 120.0
     worker_timeout_seconds: float = 10.0  # for the first worker of a fixed cluster

@@ -82,8 +82,8 @@ def build_last_measurement(item: WorkItem, now: float) -> RemoteMeasurement | No
     )
 
 
-def settle(item: WorkItem, reply: TaskReply, received_seconds: float) -> bool:
-    """Settle the future of an item with a reply; return False if it was settled before."""
+def settle(item: WorkItem, reply: TaskReply, received_seconds: float) -> None:
+    """Settle the future of an item with a reply, unless it was settled before."""
     future, measured, value = item.future, reply.measurement, reply.value
     if measured is not None:
         started = received_seconds - measured.duration_seconds
@@ -95,7 +95,10 @@ def settle(item: WorkItem, reply: TaskReply, received_seconds: float) -> bool:
         if isinstance(value, CommandOutcome) and future.measurement is not None:
             path = _find_output_path(item, value)
             value = replace(value, measurement=future.measurement, output_path=path)
-    return future.settle_exception(reply.error) if reply.error is not None else future.settle_result(value)
+    if reply.error is not None:
+        future.settle_exception(reply.error)
+    else:
+        future.settle_result(value)
 
 
 def _find_output_path(item: WorkItem, outcome: CommandOutcome) -> str | None:

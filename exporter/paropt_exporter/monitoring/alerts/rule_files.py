@@ -65,11 +65,11 @@ def _render_file(name: str, content: tuple[Group, ...], options: Options) -> str
     object_name = name.removesuffix(".yml")
     match options.format:
         case Format.CONFIGMAP:
-            return _dump_yaml(_build_object("v1", "ConfigMap", object_name, data={name: _dump_yaml(rules)}))
+            return dump_yaml(_build_object("v1", "ConfigMap", object_name, data={name: dump_yaml(rules)}))
         case Format.PROMETHEUS_OPERATOR:
-            return _dump_yaml(_build_object("monitoring.coreos.com/v1", "PrometheusRule", object_name, spec=rules))
+            return dump_yaml(_build_object("monitoring.coreos.com/v1", "PrometheusRule", object_name, spec=rules))
         case Format.GRAFANA | Format.PROVISIONING:
-            return _dump_yaml(rules)
+            return dump_yaml(rules)
 
 
 def _build_object(version: str, kind: str, name: str, **content: object) -> dict[str, object]:
@@ -137,5 +137,6 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _dump_yaml(content: object) -> str:
+def dump_yaml(content: object) -> str:
+    """Return a generated file as YAML."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=_YAML_WIDTH, allow_unicode=True)

@@ -393,8 +393,8 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
     It excludes lanes that run less than twice in the short span, where single runs would decide: pairs with longer
     spans cover them. `keep` bridges short spans without checks.
     """
-    if recording.is_longer(series.window, short):
-        short = series.window
+    if not recording.is_longer(short, series.window):
+        short = series.window  # also for 300s in place of 5m: no rule records both
 
     def burns_fast(span: str) -> str:
         ratio = f"{recording.select_violations(series, span)} / {recording.select_checks(series, span)}"

@@ -26,6 +26,7 @@ from grafanalib.core import (
 from msgspec import Struct
 
 from paropt_exporter.families import Family
+from paropt_exporter.monitoring.alerts.rule_files import dump_yaml
 from paropt_exporter.monitoring.dashboards.panels import DATASOURCE
 from paropt_exporter.monitoring.dashboards.scales import Colour
 from paropt_exporter.monitoring.dashboards.scope import GRAFANA_RATE_WINDOW, Scope
@@ -315,23 +316,6 @@ def _render_config_map(name: str, text: str) -> str:
             "labels": {"app.kubernetes.io/name": "paropt-exporter", **_SIDECAR_LABEL},
             "annotations": {"grafana_folder": _FOLDER_IN_GRAFANA},
         },
-        "data": {f"paropt-{name}.json": _Block(text)},
+        "data": {f"paropt-{name}.json": text},
     }
-    return yaml.dump(config_map, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
-
-
-class _Block(str):
-    """Text that is dumped as a block of lines, so that a diff shows the changed lines of a panel."""
-
-    __slots__ = ()
-
-
-class _Dumper(yaml.SafeDumper):
-    """A dumper that writes `_Block` as a block."""
-
-
-def _represent_block(dumper: yaml.SafeDumper, text: _Block) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
-
-
-_Dumper.add_representer(_Block, _represent_block)
+    return dump_yaml(config_map)
