@@ -138,6 +138,21 @@ def test_multi_file_program_started_for_each_item_gets_a_warning(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ({"run": "'true'"}, True), ({"run": "", "steps": "['true', [sh, '-c', x]]"}, True),
+        ({"run": "'true {item}'"}, False), ({"run": "", "steps": "['true', [sh, a, '{items}']]"}, False),
+        ({"run": "", "call": "os:getpid"}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[str, str], warned: bool) -> None:
+    _, _, err = _check(tmp_path, configs.stage(**keys, items="{list: [a, b]}"))
+    told = "warning: stage 'one' runs the same for each item: put {item} or {items} into its command\n"
+    assert err == (told if warned else "")
+
+
+@pytest.mark.parametrize(
     ("line", "word"),
     [
         ("echo $HOME", "$HOME"), ("echo a${HOME}", "a${HOME}"), ("echo $(date)", "$(date)"), ("echo `date`", "`date`"),
