@@ -157,7 +157,8 @@ def detect_stages(root: Path) -> DetectedStages:
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
     if not stages:
-        notes = _describe_projects(root, find_projects_below(root)) or notes
+        below = _describe_projects(root, find_projects_below(root))
+        notes = [*notes, *below] if lacks_programs else below or notes
     elif not project.has_test_paths:
         notes += _describe_projects(root, [each for each in project.projects_below if project.has_tests_in(each)])
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
