@@ -29,7 +29,7 @@ _MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the numbe
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
-_SHELL_WORDS = frozenset(
+SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
 )
 _MARKERS = {
@@ -72,7 +72,7 @@ class Project:
         """Return the first program of a make target's recipe that is not installed."""
         for line in self.targets[target]:
             word = line.lstrip("@-+ ").partition(" ")[0]
-            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in _SHELL_WORDS and not self.has_program(word):
+            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in SHELL_WORDS and not self.has_program(word):
                 return word
         return None
 
