@@ -590,6 +590,16 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
     )
 
 
+def test_frontend_with_tests_is_named(project: Path) -> None:
+    _install(project.parent / "bin", "pytest", "npm")
+    scripts = '{"scripts": {"test": "node --test"}}'
+    _write(project, pyproject_dot_toml="[tool.pytest]\ntestpaths = ['tests']", tests__test_a_dot_py="")
+    _write(project, web__package_dot_json=scripts, site__package_dot_json="{}")
+    assert detect_stages(project).notes[-1] == "web is a project of its own: run `paropt-exporter init` there"
+    _write(project, package_dot_json=scripts)
+    assert not any("of its own" in note for note in detect_stages(project).notes)
+
+
 def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, setup_dot_py="", pkg__setup_dot_py="", pkg__tests__test_a_dot_py="")

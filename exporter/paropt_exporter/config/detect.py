@@ -165,8 +165,8 @@ def detect_stages(root: Path) -> DetectedStages:
     if not stages:
         below = _describe_projects(root, find_projects_below(root))
         notes = [*notes, *below] if lacks_programs else below or notes
-    elif not project.has_test_paths:
-        notes += _describe_projects(root, [each for each in project.projects_below if project.has_tests_in(each)])
+    else:
+        notes += _describe_projects(root, filter(project.has_tests_in, project.projects_below))
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
     in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
     return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
