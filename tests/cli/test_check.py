@@ -152,6 +152,14 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
     assert err == (told if warned else "")
 
 
+def test_items_with_outputs_in_common_get_a_warning(tmp_path: Path) -> None:
+    keys = {"run": "'true {item}'", "inputs": "['{item}']", "items": "{list: [paropt.yml]}"}
+    told = "warning: stage 'one': outputs: its tasks share out/*, so none is cached: put {item} into it\n"
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']"))[2] == told
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/{item}', '!out/*.log']"))[2] == ""
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']", cache="never"))[2] == ""
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [
