@@ -152,6 +152,20 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
     assert err == (told if warned else "")
 
 
+@pytest.mark.parametrize(
+    ("theirs", "needs", "warned"),
+    [
+        ("dist", "[]", True), ("dist/js/**", "[]", True), ("'d*'", "[]", True), ("dist", "[one]", False),
+        ("dist2", "[]", False), ("other/dist", "[]", False),
+    ],
+)  # fmt: skip
+def test_stages_with_outputs_in_common_get_a_warning(tmp_path: Path, theirs: str, needs: str, warned: bool) -> None:
+    two = f"- {{number: 2, name: two, run: 'true', inputs: [paropt.yml], outputs: [{theirs}], needs: {needs}}}\n"
+    _, _, err = _check(tmp_path, configs.stage(run="'true'", inputs="[paropt.yml]", outputs="[dist]") + two)
+    assert ("stage 'one': outputs: another stage may write dist, too, so it is not cached" in err) is warned
+    assert err.count("another stage may write") == 2 * warned
+
+
 def test_items_with_outputs_in_common_get_a_warning(tmp_path: Path) -> None:
     keys = {"run": "'true {item}'", "inputs": "['{item}']", "items": "{list: [paropt.yml]}"}
     told = "warning: stage 'one': outputs: its tasks share out/*, so none is cached: put {item} into it\n"

@@ -129,9 +129,11 @@ class StageReader:
     def _check_outputs(self, stage: PlannedStage) -> None:
         """Raise UnusableFile if the stage's outputs can't be restored.
 
-        If several tasks write files of the same pattern, the result of one would have the files of all, as they were at
-        that time.
+        If several tasks or stages write files of the same pattern, the result of one would have the files of all, as
+        they were at that time.
         """
+        if stage.shared_output:
+            raise UnusableFile(f"another stage may write {stage.shared_output}, too: give each its own outputs")
         is_split = len(stage.tasks) > 1 or stage.scope is Scope.ITEMS
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if is_split and shared:

@@ -195,7 +195,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
     yield from _warn_unused_items(stages)
-    yield from _warn_shared_outputs(stages)
+    yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_ended_quarantines(stages)
@@ -272,11 +272,15 @@ def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
             yield f"stage {stage.name!r} runs the same for each item: put {{item}} or {{items}} into its command"
 
 
-def _warn_shared_outputs(stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage whose items have outputs in common, so that no result of several is kept."""
-    from paropt_exporter.plan.stage_builder import is_cached
+def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage whose outputs its items or other stages write, too, so that no result is kept."""
+    from paropt_exporter.plan.stage_builder import is_cached, map_shared_outputs
 
+    by_others = map_shared_outputs(config.stages)
     for stage in stages:
+        if is_cached(stage) and stage.name in by_others:
+            told = f"another stage may write {by_others[stage.name]}, too, so it is not cached"
+            yield f"stage {stage.name!r}: outputs: {told}"
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if stage.items is not None and shared and is_cached(stage):
             yield f"stage {stage.name!r}: outputs: its tasks share {shared[0]}, so none is cached: put {ITEM} into it"
