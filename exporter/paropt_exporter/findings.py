@@ -105,6 +105,7 @@ _RULER, _THIN_RULER = "=" * 70, "-" * 70
 _HEADER = re.compile(r"^(?:FAIL|ERROR): (\S+)(?: \((.+?)\))?(?: (.+))?$")
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
+_INSTALLED = re.compile(r"/lib/python\d|^<frozen ")  # frames of the standard library and of packages
 
 # go test
 _GO_FAILED = re.compile(r"^\s*--- FAIL: (\S+) \([\d.]+s\)$")
@@ -231,13 +232,20 @@ def _find_traceback(lines: Sequence[str]) -> list[Finding]:
 
 
 def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
-    """Return path and line of the innermost frame, and the first line of the exception's text."""
-    path, line, message, in_frame = None, None, "", False
+    """Return path and line of a frame, and the first line of the exception's text.
+
+    The frame is the innermost one outside of the standard library and of installed packages, if there is one.
+    """
+    places: list[tuple[str | None, int | None]] = [(None, None)]
+    message, in_frame = "", False
     for text in lines:
         if frame := _FRAME.match(text):
-            path, line, in_frame = frame[1], int(frame[2]), True
+            places.append((frame[1], int(frame[2])))
+            in_frame = True
         elif in_frame and text and not text.startswith(" "):
             message, in_frame = text, False
+    own = [place for place in places[1:] if not _INSTALLED.search(str(place[0]))]
+    path, line = (own or places)[-1]
     return path, line, message
 
 
@@ -332,10 +340,16 @@ def _read_tap_description(lines: Sequence[str], start: int, *, indent: str) -> d
         if line == f"{indent}..." or (line and not line.startswith(indent)):
             break
         if key := _TAP_KEY.match(line):
-            is_block = key["value"] in _TAP_BLOCK and number + 1 < len(lines)
-            value = lines[number + 1].strip() if is_block else key["value"].strip("'\"")
+            is_block = key["value"] in _TAP_BLOCK
+            value = _read_tap_text(lines[number + 1 :]) if is_block else key["value"].strip("'\"")
             found.setdefault(key["key"], value)
     return found
+
+
+def _read_tap_text(lines: Sequence[str]) -> str:
+    """Return the first line of a text, and behind a colon at its end the next one, as in `strictly equal: 2 !== 3`."""
+    told = [line.strip() for line in lines[:3] if line.strip()]
+    return " ".join(told[: 2 if told and told[0].endswith(":") else 1])
 
 
 def _make_tap_finding(test: str, described: dict[str, str]) -> Finding:

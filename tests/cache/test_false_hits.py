@@ -154,6 +154,16 @@ def test_nx_27965_output_of_an_uncached_needed_stage_counts_too(project: CachedP
     assert project.run(*stages).get_output("use") == "src/a.py: two\n"
 
 
+def test_stage_whose_output_another_stage_writes_is_not_kept(project: CachedProject) -> None:
+    """Its result had the other stage's file, as it was then, and restored it over a newer one."""
+    build = project.build_stage("build", outputs=("dist",), shared_output="dist")
+    for _ in range(2):
+        ran = project.run(build)
+        assert not ran.is_cached("build")
+        told = "another stage may write dist, too: give each its own outputs"
+        assert ran.stages["build"].cache_note == told
+
+
 def test_rebuilt_but_equal_output_stops_the_chain(project: CachedProject) -> None:
     stages = (
         project.build_stage("build", outputs=("dist",), inputs=("src/**", "notes")),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.events import Scope, Strategy, TaskRecord
 from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
@@ -113,6 +114,24 @@ def test_part_of_a_file_depends_on_the_file(project: CachedProject) -> None:
     assert project.run(stage).is_cached("tests")
     project.write_file("t/a.py", "new")
     assert project.run(stage).get_output("tests") == "new"
+
+
+def test_items_with_outputs_in_common_are_not_cached(project: CachedProject) -> None:
+    """The result of one item had the other's output of an earlier run, and restored it."""
+
+    def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / f"{task.item}.report").write_text((root / str(task.item)).read_text())
+        return ""
+
+    project.work["tests"] = write_report
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("t/*.report",))
+    project.run(stage)
+    project.write_file("t/b.py", "new")
+    for part in (stage, replace(stage, tasks=stage.tasks[:1], scope=Scope.ITEMS), stage):
+        ran = project.run(part)
+        assert list_items(ran.tasks) == [task.item for task in part.tasks]
+        assert (project.root / "t/b.py.report").read_text() == "new"
+        assert ran.stages["tests"].cache_note == "its tasks share the outputs t/*.report: put {item} into them"
 
 
 def test_item_with_an_output_restores_its_own(project: CachedProject) -> None:

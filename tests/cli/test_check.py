@@ -138,6 +138,43 @@ def test_multi_file_program_started_for_each_item_gets_a_warning(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ({"run": "'true'"}, True), ({"run": "", "steps": "['true', [sh, '-c', x]]"}, True),
+        ({"run": "'true {item}'"}, False), ({"run": "", "steps": "['true', [sh, a, '{items}']]"}, False),
+        ({"run": "", "call": "os:getpid"}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[str, str], warned: bool) -> None:
+    _, _, err = _check(tmp_path, configs.stage(**keys, items="{list: [a, b]}"))
+    told = "warning: stage 'one' runs the same for each item: put {item} or {items} into its command\n"
+    assert err == (told if warned else "")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "needs", "warned"),
+    [
+        ("dist", "[]", True), ("dist/js/**", "[]", True), ("'d*'", "[]", True), ("dist", "[one]", False),
+        ("dist2", "[]", False), ("other/dist", "[]", False),
+    ],
+)  # fmt: skip
+def test_stages_with_outputs_in_common_get_a_warning(tmp_path: Path, theirs: str, needs: str, warned: bool) -> None:
+    two = f"- {{number: 2, name: two, run: 'true', inputs: [paropt.yml], outputs: [{theirs}], needs: {needs}}}\n"
+    _, _, err = _check(tmp_path, configs.stage(run="'true'", inputs="[paropt.yml]", outputs="[dist]") + two)
+    assert ("stage 'one': outputs: another stage may write dist, too, so it is not cached" in err) is warned
+    assert err.count("another stage may write") == 2 * warned
+
+
+def test_items_with_outputs_in_common_get_a_warning(tmp_path: Path) -> None:
+    keys = {"run": "'true {item}'", "inputs": "['{item}']", "items": "{list: [paropt.yml]}"}
+    told = "warning: stage 'one': outputs: its tasks share out/*, so none is cached: put {item} into it\n"
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']"))[2] == told
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/{item}', '!out/*.log']"))[2] == ""
+    assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']", cache="never"))[2] == ""
+
+
+@pytest.mark.parametrize(
     ("line", "word"),
     [
         ("echo $HOME", "$HOME"), ("echo a${HOME}", "a${HOME}"), ("echo $(date)", "$(date)"), ("echo `date`", "`date`"),

@@ -293,6 +293,19 @@ def test_root_of_several_projects_gets_no_config(tmp_path: Path, monkeypatch: py
     assert _init(tmp_path, force=True)[0] == 0
 
 
+def test_root_whose_tools_are_not_installed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh clone of a workspace, init said that no tool is used there, and sent its user to the packages."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    (tmp_path / "packages/a").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "packages/a"):
+        (folder / "package.json").write_text('{"scripts": {"lint": "eslint ."}}')
+    code, out, err = _init(tmp_path)
+    assert (code, err) == (0, "")
+    assert "the project's tools are not installed here: install them, then run init --force" in out
+    assert "quality_gates left out: package.json has the script 'lint', but npm is not on PATH" in out
+    assert "packages/a is a project of its own: run `paropt-exporter init` there" in out
+
+
 def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> None:
     for name in (".", "packages/a", "packages/b"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)

@@ -91,6 +91,19 @@ def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out
         assert stage.other_outputs == ("log/d.txt",)
 
 
+def test_output_that_two_stages_write_is_known_to_both(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text(
+        "stages:\n"
+        "  - {number: 1, name: a, run: 'true', inputs: [x], outputs: [dist]}\n"
+        "  - {number: 2, name: b, run: 'true', inputs: [x], outputs: [dist/b/**]}\n"
+        "  - {number: 3, name: c, run: 'true', inputs: [x], outputs: [out], needs: [a]}\n"
+        "  - {number: 4, name: d, run: 'true', inputs: [x], outputs: [out/d], needs: [c]}\n"
+    )
+    planned = build_plan(config.read_config(tmp_path / "paropt.yml", root=tmp_path), "standard")
+    shared = {stage.name: stage.shared_output for stage in planned.stages if stage.shared_output}
+    assert shared == {"a": "dist", "b": "dist/b/**"}
+
+
 @pytest.mark.parametrize(("inputs", "needed"), [("raw/{item}.csv", ()), ("raw/*.csv", ("raw/*.csv", "raw/**/*.csv"))])
 def test_outputs_that_inputs_name_by_item_belong_to_the_task_of_their_item(
     tmp_path: Path, inputs: str, needed: tuple[str, ...]

@@ -522,6 +522,16 @@ def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(proj
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
 
+def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
+    _install(project.parent / "bin", "ruff", "mypy", "make", "python")
+    recipe = "\t@echo lint\n\tpip install ruff\n\truff check .\n\tmypy src\n\tpython manage.py check\n"
+    _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
+    (note,) = [note for note in detect_stages(project).notes if "make lint" in note]
+    assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
+    _write(project, Makefile="lint:\n\tpython manage.py check\n")
+    assert not any("also runs" in note for note in detect_stages(project).notes)
+
+
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "npm")
     _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
@@ -578,6 +588,16 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
         "api is a project of its own: run `paropt-exporter init` there",
         "lib is a project of its own: run `paropt-exporter init` there",
     )
+
+
+def test_frontend_with_tests_is_named(project: Path) -> None:
+    _install(project.parent / "bin", "pytest", "npm")
+    scripts = '{"scripts": {"test": "node --test"}}'
+    _write(project, pyproject_dot_toml="[tool.pytest]\ntestpaths = ['tests']", tests__test_a_dot_py="")
+    _write(project, web__package_dot_json=scripts, site__package_dot_json="{}")
+    assert detect_stages(project).notes[-1] == "web is a project of its own: run `paropt-exporter init` there"
+    _write(project, package_dot_json=scripts)
+    assert not any("of its own" in note for note in detect_stages(project).notes)
 
 
 def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:

@@ -172,6 +172,8 @@ def test_session_that_changes_the_folder_runs_commands_of_another_project() -> N
             '[env_run_base]\ncommands = [["pytest", {replace = "posargs", default = ["tests"], extend = true}]]\n',
         ),
         ("hatch.toml", '[envs.default.scripts]\ntest = "pytest {args:tests}"\n'),
+        ("pixi.toml", '[feature.dev.tasks]\ntest = {cmd = "pytest tests", depends-on = ["build"]}\n'),
+        ("pyproject.toml", '[tool.pixi.tasks]\ntest = "pytest tests"\n'),
         ("pyproject.toml", '[tool.taskipy.tasks]\ntest = {cmd = "pytest tests"}\n'),
         ("pyproject.toml", '[tool.pdm.scripts]\ntest.shell = "pytest tests"\n'),
         ("pyproject.toml", '[tool.poe.tasks.test]\nsequence = [{cmd = ["pytest", "tests"]}, "other"]\n'),
@@ -192,6 +194,12 @@ def test_session_that_changes_the_folder_runs_commands_of_another_project() -> N
 )
 def test_command_for_the_tests_is_found(name: str, text: str) -> None:
     assert _find_tests(name, text) == (("pytest", "tests"),)
+
+
+def test_variables_of_a_script_count() -> None:
+    text = '[tool.pdm.scripts]\ntest = {cmd = "pytest", env = {DEBUG = "1"}}\n'
+    (found,) = _find({"pyproject.toml": text}).commands
+    assert found.env == (("DEBUG", "1"),)
 
 
 def test_workflows_for_pushes_and_pull_requests_count() -> None:

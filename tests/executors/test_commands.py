@@ -204,6 +204,16 @@ def test_missing_interpreter_is_reported(pool: CommandPool, tmp_path: Path) -> N
     assert "its first line names an interpreter that is missing (/no/such/interpreter)" in outcome.message
 
 
+def test_script_with_line_ends_of_windows_is_reported(pool: CommandPool, tmp_path: Path) -> None:
+    script = tmp_path / "run.sh"
+    script.write_bytes(b"#!/bin/sh\r\necho hi\r\n")
+    script.chmod(0o755)
+    outcome = run(pool, ["./run.sh"], cwd=tmp_path)
+    assert outcome.message == f"cannot run './run.sh': its lines end as on Windows (CR LF): sed -i 's/\\r$//' {script}"
+    run(pool, ["/bin/sh", "-c", outcome.message.partition("(CR LF): ")[2]])
+    assert run(pool, ["./run.sh"], cwd=tmp_path).result is Result.SUCCESS
+
+
 def test_file_that_is_no_program_is_reported(pool: CommandPool, tmp_path: Path) -> None:
     script = tmp_path / "run.sh"
     script.write_bytes(b"\x01\x02\x03")

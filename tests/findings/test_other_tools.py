@@ -155,7 +155,11 @@ not ok 2 - orders
     assert find_findings(output) == (
         Finding(test="adds", message="1 == 2", path="/app/a.test.js", line=2, column=41),
         Finding(
-            test="ships", message="Expected values to be strictly equal:", path="/app/b.test.js", line=3, column=26
+            test="ships",
+            message="Expected values to be strictly equal: 1 !== 2",
+            path="/app/b.test.js",
+            line=3,
+            column=26,
         ),
     )
 

@@ -196,6 +196,14 @@ def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path) -> None:
     ]
 
 
+def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
+    """The innermost frame is one of importlib or of a package, in which the project has nothing to correct."""
+    (tmp_path / "script.py").write_text("import importlib\nimportlib.import_module('no_such')\n", encoding="utf-8")
+    output = run(tmp_path, "script")
+    assert 'File "<frozen importlib' in output
+    assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: ModuleNotFoundError: No module named 'no_such'"]
+
+
 def test_a_traceback_of_no_known_tool_gives_its_last_exception(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("def work():\n    raise OSError('no room')\n\nwork()\n", encoding="utf-8")
     output = run(tmp_path, "script")

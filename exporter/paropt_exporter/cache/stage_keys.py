@@ -31,7 +31,7 @@ from paropt_exporter.cache.keys import FORMAT, StageKey, TaskKey, build_listing
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
-from paropt_exporter.events import CacheReason
+from paropt_exporter.events import CacheReason, Scope
 from paropt_exporter.input_files import ITEM, fill_item
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
@@ -91,7 +91,7 @@ class StageReader:
 
     def read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
-        self._check_output_file(stage)
+        self._check_outputs(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
         listings: dict[str, bytes] = {}
@@ -116,7 +116,7 @@ class StageReader:
         record = self._states.find_record(self._name_record(stage))
         if record is None:
             return None
-        self._check_output_file(stage)
+        self._check_outputs(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = read_recorded_inputs(self._states, record, stage, [part.task for part in parts])
         if inputs is None:
@@ -126,7 +126,18 @@ class StageReader:
         keys = self._build_keys(stage, parts, tools, inputs.listing, own)
         return StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
 
-    def _check_output_file(self, stage: PlannedStage) -> None:
+    def _check_outputs(self, stage: PlannedStage) -> None:
+        """Raise UnusableFile if the stage's outputs can't be restored.
+
+        If several tasks or stages write files of the same pattern, the result of one would have the files of all, as
+        they were at that time.
+        """
+        if stage.shared_output:
+            raise UnusableFile(f"another stage may write {stage.shared_output}, too: give each its own outputs")
+        is_split = len(stage.tasks) > 1 or stage.scope is Scope.ITEMS
+        shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
+        if is_split and shared:
+            raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")
         if stage.output_file is None:
             return
         if len(stage.tasks) > 1:

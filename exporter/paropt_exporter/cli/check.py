@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import format_faults
-from paropt_exporter.config.placeholders import drop_quoted
+from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
@@ -194,6 +194,8 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_unstoppable_calls(lanes, stages)
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
+    yield from _warn_unused_items(stages)
+    yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_ended_quarantines(stages)
@@ -259,6 +261,29 @@ def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
                 f"stage {stage.name!r} starts {program} for each item: with {{items}} it takes several, and starts "
                 "once for each core"
             )
+
+
+def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage that runs the same commands for each of its items."""
+    for stage in stages:
+        commands = [stage.run, *(stage.steps or ())]
+        words = [word for command in commands for word in ([command] if isinstance(command, str) else command or ())]
+        if stage.items is not None and words and not any(name in word for name in (ITEM, ITEMS) for word in words):
+            yield f"stage {stage.name!r} runs the same for each item: put {{item}} or {{items}} into its command"
+
+
+def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage whose outputs its items or other stages write, too, so that no result is kept."""
+    from paropt_exporter.plan.stage_builder import is_cached, map_shared_outputs
+
+    by_others = map_shared_outputs(config.stages)
+    for stage in stages:
+        if is_cached(stage) and stage.name in by_others:
+            told = f"another stage may write {by_others[stage.name]}, too, so it is not cached"
+            yield f"stage {stage.name!r}: outputs: {told}"
+        shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
+        if stage.items is not None and shared and is_cached(stage):
+            yield f"stage {stage.name!r}: outputs: its tasks share {shared[0]}, so none is cached: put {ITEM} into it"
 
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:

@@ -429,9 +429,11 @@ def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
 
 
 def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    kinds = [key for key in _WORK if key in stage]
+    kinds = [key for key in _WORK if stage.get(key) is not None]
     if not kinds:
-        yield Fault(location=place, message="the stage does nothing: it needs one of run, call and steps")
+        empty = [key for key in _WORK if key in stage][:1]
+        message = f"{empty[0]} is empty" if empty else "it needs one of run, call and steps"
+        yield Fault(location=(*place, *empty), message=f"the stage does nothing: {message}")
     for extra in kinds[1:]:
         message = f"only one of run, call and steps: the stage already has {kinds[0]!r}"
         yield Fault(location=(*place, extra), message=message, on_key=True)

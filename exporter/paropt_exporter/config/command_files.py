@@ -209,15 +209,19 @@ def _parse_pyproject(text: str) -> Iterator[CommandLine]:
     legacy = tox.get("legacy_tox_ini")
     if isinstance(legacy, str):
         yield from _parse_tox_ini(legacy)
-    for name, key in (
-        ("pdm", "scripts"),
-        ("poe", "tasks"),
-        ("taskipy", "tasks"),
-        ("rye", "scripts"),
-        ("pixi", "tasks"),
-    ):
+    for name, key in (("pdm", "scripts"), ("poe", "tasks"), ("taskipy", "tasks"), ("rye", "scripts")):
         yield from _parse_scripts(raw_yaml.as_mapping(tool.get(name)).get(key))
+    yield from _parse_pixi_table(raw_yaml.as_mapping(tool.get("pixi")))
     yield from _parse_hatch_table(raw_yaml.as_mapping(tool.get("hatch")))
+
+
+def _parse_pixi_toml(text: str) -> Iterator[CommandLine]:
+    return _parse_pixi_table(parse_toml(text))
+
+
+def _parse_pixi_table(pixi: Mapping[str, object]) -> Iterator[CommandLine]:
+    for table in (pixi, *map(raw_yaml.as_mapping, raw_yaml.as_mapping(pixi.get("feature")).values())):
+        yield from _parse_scripts(table.get("tasks"))
 
 
 def _parse_hatch_table(hatch: Mapping[str, object]) -> Iterator[CommandLine]:
@@ -227,8 +231,10 @@ def _parse_hatch_table(hatch: Mapping[str, object]) -> Iterator[CommandLine]:
 
 def _parse_scripts(table: object) -> Iterator[CommandLine]:
     for name, script in raw_yaml.as_mapping(table).items():
+        given = raw_yaml.as_mapping(raw_yaml.as_mapping(script).get("env"))
+        env = {key: value for key, value in given.items() if isinstance(value, str)}
         for text in _iter_script_lines(script):
-            yield CommandLine(text=_fill_tox_line(text) if isinstance(text, str) else text, group=name)
+            yield CommandLine(text=_fill_tox_line(text) if isinstance(text, str) else text, group=name, env=env)
 
 
 def _iter_script_lines(script: object) -> Iterator[str | Words]:
@@ -367,6 +373,7 @@ FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (
     ("setup.cfg", _parse_setup_cfg),
     ("pyproject.toml", _parse_pyproject),
     ("hatch.toml", _parse_hatch_toml),
+    ("pixi.toml", _parse_pixi_toml),
     ("noxfile.py", _parse_noxfile),
     *((name, _parse_recipe_lines) for name in (*MAKEFILES, *_JUSTFILES)),
     *((path, partial(_parse_script, group=name)) for path, name in _SCRIPTS),

@@ -7,6 +7,7 @@ linter that is only installed says nothing about the project.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.config.command_files import Words
+from paropt_exporter.config.command_files import MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.placeholders import ITEMS
-from paropt_exporter.config.project_files import Project
+from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
 
@@ -133,6 +134,10 @@ _BUILT_IN_STAGES = (
 )
 
 
+_TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
+
+
 def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
@@ -153,13 +158,15 @@ def detect_stages(root: Path) -> DetectedStages:
         work = work or [each for each in (script, target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
-            notes += [f"{kind.name}: {why}" for why in missing]
+            rest = _describe_rest(project, kind) if target is None else []
+            notes += [f"{kind.name}: {why}" for why in missing + rest]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
     if not stages:
-        notes = _describe_projects(root, find_projects_below(root)) or notes
-    elif not project.has_test_paths:
-        notes += _describe_projects(root, [each for each in project.projects_below if project.has_tests_in(each)])
+        below = _describe_projects(root, find_projects_below(root))
+        notes = [*notes, *below] if lacks_programs else below or notes
+    else:
+        notes += _describe_projects(root, filter(project.has_tests_in, project.projects_below))
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
     in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
     return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
@@ -311,6 +318,20 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
             return ("make", target), missing
         missing.append(f"`make {target}` needs {program}, which is not installed")
     return None, missing
+
+
+def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
+    """Return a note on the commands of a linting make target that are no calls of tools that the stages run."""
+    target = next((target for target in kind.targets if target in project.targets), None)
+    if target is None or kind.name in _TEST_STAGES:
+        return []
+    commands = (each for each in project.commands.commands if each.file in MAKEFILES and each.group == target)
+    rest = [f"`{shlex.join((*each.python, *each.words))}`" for each in commands if _is_other_check(each.words)]
+    return [f"`make {target}` also runs {', '.join(rest)}: add that to the stage's steps"] if rest else []
+
+
+def _is_other_check(words: Words) -> bool:
+    return words[0] not in SHELL_WORDS | _TOOLS and _PREPARES.isdisjoint(words[:3])
 
 
 def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:

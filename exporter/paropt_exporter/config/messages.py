@@ -88,6 +88,7 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
     elif kind in _KINDS:
         message = f"expected {_KINDS[kind]}, found {shown}"
         message += ": put it in [ ]" if kind == "tuple_type" and isinstance(found, str) else ""
+        message += ": begin each entry with a dash" if kind == "tuple_type" and isinstance(found, dict) else ""
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         message = f"expected a number {words} {context[key]:g}, found {shown}"

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
@@ -27,9 +27,18 @@ _MOST_WORKFLOWS = 20
 _MOST_TEST_FILES = 50  # that are read
 _MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
-_MENTIONS = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", ".pre-commit-config.yaml")
+_MENTIONS = (
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "tox.ini",
+    "noxfile.py",
+    "Pipfile",
+    "pixi.toml",
+    ".pre-commit-config.yaml",
+)
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
-_SHELL_WORDS = frozenset(
+SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
 )
 _MARKERS = {
@@ -72,7 +81,7 @@ class Project:
         """Return the first program of a make target's recipe that is not installed."""
         for line in self.targets[target]:
             word = line.lstrip("@-+ ").partition(" ")[0]
-            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in _SHELL_WORDS and not self.has_program(word):
+            if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in SHELL_WORDS and not self.has_program(word):
                 return word
         return None
 
@@ -129,10 +138,7 @@ class Project:
     @cached_property
     def _package(self) -> tuple[dict[str, object], str]:
         """The content of package.json, and the reason if it can't be used, otherwise ""."""
-        try:
-            return raw_yaml.as_mapping(json.loads(self._read_text("package.json") or "{}")), ""
-        except (ValueError, RecursionError) as error:
-            return {}, f"package.json can't be parsed, and is not used: {describe_error(error)}"
+        return _parse_package(self._read_text("package.json"))
 
     @cached_property
     def ruff_checks_only(self) -> Words:
@@ -178,8 +184,16 @@ class Project:
         return tuple(folder for folder in below if not is_file(self._root / folder / "__init__.py"))
 
     def has_tests_in(self, folder: Path) -> bool:
-        """Return whether a project below has Python tests in their usual place."""
-        return any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
+        """Return whether a project below has tests that the stages here do not run.
+
+        These are Python tests in their usual place, unless pytest's configuration names its folders here, and an npm
+        script for tests, unless there are scripts here.
+        """
+        python = not self.has_test_paths and any(
+            self._has_tests(self._root / folder / name) for name in ("tests", "test")
+        )
+        package, _ = _parse_package(self._read_text(str(folder / "package.json")))
+        return python or (not self.scripts and "test" in _list_scripts(package))
 
     @cached_property
     def _test_paths(self) -> list[str]:
@@ -309,11 +323,7 @@ class Project:
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
         described, _ = self._package
-        placeholder = "no test specified"  # `npm init` writes such a script, which always fails
-        return {
-            name: line for name, line in raw_yaml.as_mapping(described.get("scripts")).items()
-            if isinstance(line, str) and placeholder not in line
-        }  # fmt: skip
+        return _list_scripts(described)
 
     @cached_property
     def lacks_node_modules(self) -> bool:
@@ -377,6 +387,22 @@ class Project:
             return ""
         text = content.decode("utf-8", "replace") if content and len(content) <= _LARGEST_BYTES else ""
         return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parse_package(text: str) -> tuple[dict[str, object], str]:
+    """Return the content of a package.json, and the reason if it can't be used, otherwise ""."""
+    try:
+        return raw_yaml.as_mapping(json.loads(text or "{}")), ""
+    except (ValueError, RecursionError) as error:
+        return {}, f"package.json can't be parsed, and is not used: {describe_error(error)}"
+
+
+def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
+    placeholder = "no test specified"  # `npm init` writes such a script, which always fails
+    return {
+        name: line for name, line in raw_yaml.as_mapping(package.get("scripts")).items()
+        if isinstance(line, str) and placeholder not in line
+    }  # fmt: skip
 
 
 def _is_text(name: str) -> bool:

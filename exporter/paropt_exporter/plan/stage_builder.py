@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -41,6 +41,48 @@ def choose_pool(stage: Stage, strategy: Strategy) -> str:
 def is_cached(stage: Stage) -> bool:
     """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
     return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
+
+
+def map_shared_outputs(stages: Sequence[Stage]) -> dict[str, str]:
+    """Return an output of each stage that another stage may write, too, unless one needs the other.
+
+    Patterns are compared as texts: `dist` overlaps with `dist/*.js`, and `out/a*` does not with `out/*b`.
+    """
+    written = {stage.name: _list_written(stage) for stage in stages if stage.outputs or stage.file}
+    if len(written) < 2:
+        return {}
+    from paropt_exporter.input_files import InputPatterns
+
+    compiled = {name: InputPatterns(patterns) for name, patterns in written.items()}
+    texts = {name: [each for each in patterns if not each.startswith("!")] for name, patterns in written.items()}
+    needs = {stage.name: stage.needs for stage in stages}
+    found: dict[str, str] = {}
+    for one, other in _iter_near(texts):
+        shared = next(filter(compiled[other].matches, texts[one]), None)
+        if shared is not None and not _is_needed(one, other, needs) and not _is_needed(other, one, needs):
+            found.setdefault(one, shared)
+            found.setdefault(other, texts[other][0])
+    return found
+
+
+def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield two stages, in both orders, if the folder before the wildcards of one is that of the other, or above it."""
+    places = sorted({(_cut_wildcards(pattern), name) for name, patterns in texts.items() for pattern in patterns})
+    for index, (place, one) in enumerate(places):
+        for inner, other in islice(places, index + 1, None):
+            if not inner.startswith(place):
+                break
+            if one != other:
+                yield from ((one, other), (other, one))
+
+
+def _cut_wildcards(pattern: str) -> str:
+    fixed = takewhile(lambda part: not any(mark in part for mark in "*?["), pattern.split("/"))
+    return "".join(f"{part}/" for part in fixed)
+
+
+def _is_needed(name: str, by: str, needs: Mapping[str, Sequence[str]]) -> bool:
+    return name in find_reachable(needs[by], lambda each: needs.get(each, ()))
 
 
 def takes_arguments(stage: Stage) -> bool:
@@ -112,6 +154,7 @@ class StageBuilder:
             pass_env=stage.pass_env,
             needed_outputs=needed_outputs,
             other_outputs=other_outputs,
+            shared_output=self._shared_outputs.get(stage.name, "") if is_cached(stage) else "",
             scope=Scope.ARGUMENTS if arguments else Scope.ALL,
             remote=self._build_remote_options(stage) if pool == DASK else None,
         )
@@ -179,6 +222,10 @@ class StageBuilder:
             tuple(each for name, patterns in written if name in needed for each in patterns if each not in by_item),
             tuple(chain.from_iterable(patterns for name, patterns in written if name not in known)),
         )
+
+    @cached_property
+    def _shared_outputs(self) -> Mapping[str, str]:
+        return map_shared_outputs(self._config.stages)
 
     @cached_property
     def _needs(self) -> Mapping[str, Sequence[str]]:

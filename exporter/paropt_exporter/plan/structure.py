@@ -64,7 +64,8 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     where they can't be traced; `traced`: this run traces them; `allows_servers`: its results count though it connects
     to sockets. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own variables,
     those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the outputs of the
-    stages that it needs, directly or not, and of all others, also of those that are not in the plan.
+    stages that it needs, directly or not, and of all others, also of those that are not in the plan. `shared_output`:
+    an output that it has in common with one of these others; "" if there is none.
 
     `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
 
@@ -105,6 +106,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     pass_env: tuple[str, ...] = ()
     needed_outputs: tuple[str, ...] = ()
     other_outputs: tuple[str, ...] = ()
+    shared_output: str = ""
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None

@@ -446,7 +446,7 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
     if not entered:
         return CannotRun(f"cannot run {name!r}: cannot enter its folder: {os.strerror(code)}: correct its cwd")
     meaning = {
-        errno.ENOENT: f"its first line names an interpreter that is missing{_read_interpreter(program)}: install it",
+        errno.ENOENT: _describe_interpreter(program),
         errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
         errno.ENOEXEC: "no program of this machine, and no script with a first line such as '#!/bin/sh': add one",
         errno.E2BIG: "its arguments and environment are too long for the system: pass fewer at once",
@@ -587,10 +587,16 @@ def _find_problem(path: str) -> str:
     return "" if os.access(path, os.X_OK) else f"permission denied: chmod +x {path}"
 
 
-def _read_interpreter(program: Path) -> str:
+def _describe_interpreter(program: Path) -> str:
+    """Explain why the system finds no interpreter for a script. A carriage return is a part of the name to it."""
     try:
         with program.open("rb") as file:
             line = file.readline(256)
     except OSError:
-        return ""
-    return f" ({line[2:].decode('utf-8', 'replace').strip()})" if line.startswith(b"#!") else ""
+        line = b""
+    if line.startswith(b"#!") and line.endswith(b"\r\n"):
+        import shlex
+
+        return f"its lines end as on Windows (CR LF): sed -i 's/\\r$//' {shlex.quote(str(program))}"
+    named = f" ({line[2:].decode('utf-8', 'replace').strip()})" if line.startswith(b"#!") else ""
+    return f"its first line names an interpreter that is missing{named}: install it"
