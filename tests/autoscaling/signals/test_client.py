@@ -177,6 +177,7 @@ def test_each_fault_has_its_kind_and_the_next_query_succeeds(server: FakePrometh
     with pytest.raises(QueryFailed) as failed:
         asking.query("up")
     assert failed.value.kind == kind
+    assert str(failed.value).startswith(f"{server.url}: ")
     assert asking.get_counts().errors == {kind: 1}
     assert sum(asking.get_counts().buckets) == 1
     server.reply = well
