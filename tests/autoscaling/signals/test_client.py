@@ -279,6 +279,14 @@ def test_partial_answer_has_a_warning(server: FakePrometheus, more: dict[str, An
     assert client(server.url).query("up").warnings
 
 
+def test_remark_of_promql_is_no_warning(server: FakePrometheus) -> None:
+    remark = 'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "up" (1:6)'
+    server.reply = vector(({}, "1"), warnings=[remark])
+    assert client(server.url).query("rate(up[1m])").warnings == ()
+    server.reply = vector(({}, "1"), warnings=[*[remark] * 20, "store gone"])
+    assert client(server.url).query("rate(up[1m])").warnings == ("store gone",)
+
+
 def test_close_ends_a_query_that_hangs(server: FakePrometheus) -> None:
     arrived = threading.Event()
     quiet = silent()

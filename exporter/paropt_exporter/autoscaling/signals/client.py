@@ -40,6 +40,7 @@ _RETRIED = (429, 502, 503, 504)
 _CHUNK_BYTES = 1 << 16
 _MOST_WARNINGS = 10  # of an answer
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
+_INFO = "PromQL info"  # Prometheus 2.48 to 2.53 lists its remarks on a query among the warnings; later ones under `infos`
 
 
 class QueryFailed(ParoptError):
@@ -276,7 +277,8 @@ def _parse_result(body: bytes, where: str) -> QueryResult:
 
 def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
-    warnings = tuple(str(warning)[:300] for warning in (document.get("warnings") or ())[:_MOST_WARNINGS])
+    said = [warning for warning in map(str, document.get("warnings") or ()) if not warning.startswith(_INFO)]
+    warnings = tuple(warning[:300] for warning in said[:_MOST_WARNINGS])
     if document.get("isPartial"):
         warnings = (*warnings, "the answer is partial")
     if kind == "scalar":
