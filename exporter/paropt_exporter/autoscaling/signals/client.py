@@ -40,7 +40,7 @@ _RETRIED = (429, 502, 503, 504)
 _CHUNK_BYTES = 1 << 16
 _MOST_WARNINGS = 10  # of an answer
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
-_INFO = "PromQL info"  # Prometheus 2.48 to 2.53 lists its remarks on a query among the warnings; later ones under `infos`
+_INFO = "PromQL info"  # a remark on a query; from Prometheus 2.54 on these are under `infos`, not among the warnings
 
 
 class QueryFailed(ParoptError):
