@@ -301,6 +301,7 @@ def _build_stage_record(stage: StageExecution, *, gil_bound: bool) -> StageRecor
         tasks_failed=failed,
         duration_seconds=stage.duration_seconds,
         started_timestamp_seconds=stage.tasks[0].start_time.timestamp(),
+        cpu_seconds=sum(task.cpu_percent / 100 * task.duration_seconds for task in stage.tasks),
         fastest_task_seconds=min(took),
         slowest_task_seconds=max(took),
         gil_bound=gil_bound,
