@@ -151,7 +151,7 @@ def _iter_report_lines(metrics: WorkerPoolMetrics) -> Iterator[str]:
     left = metrics.total_tasks - metrics.completed_tasks - metrics.failed_tasks
     counts = f"{metrics.completed_tasks} succeeded, {metrics.failed_tasks} failed"
     yield (
-        f"{metrics.strategy} pool of {metrics.pool_size} · {metrics.total_tasks} tasks in "
+        f"{metrics.strategy} pool of {metrics.pool_size} · {format_count(metrics.total_tasks, 'task')} in "
         f"{metrics.total_duration_seconds:.2f} s · {counts}{f', {left} not ended' if left else ''}"
     )
     yield (
