@@ -126,6 +126,27 @@ def _failing() -> Iterator[Story]:
         given={**last("failure", "0x4 1x9 0x9"), interval: "60x30"},
         then={"6m": (), "7m": (early,), "14m": (early,), "15m": ()},
     )
+    # Its runs end each 15 s, and rules are evaluated each minute.
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        step="15s",
+        every="1m",
+        given={**last("failure", "0x19 1x60"), **last("success", "1x19 0x60"), interval: "15x80"},
+        then={"7m": (), "8m": (early,), "19m": (early,)},
+    )
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        step="15s",
+        every="1m",
+        given={
+            **last("failure", " ".join(["1 0 1 1"] * 20)),
+            **last("success", " ".join(["0 1 0 0"] * 20)),
+            interval: "15x80",
+        },
+        then={"2m": (), "10m": (), "19m": ()},
+    )
     yield Story(
         alert=alert,
         shows=Shows.FIRING,

@@ -98,6 +98,12 @@ def test_plain_selector_is_checked_for_its_age() -> None:
         assert client.asked == ['broker{queue="a"}', 'timestamp(broker{queue="a"})']
 
 
+def test_stale_selector_is_compared_with_the_interval_of_queries() -> None:
+    client = FakeClient(timestamp=vector(NOW - 40.0), broker=vector(60.0))
+    (signal,) = collector(client, "broker").read_signals()
+    assert signal.reading.detail == "the sample is 40 s old, over 2.5 intervals of 15 s"
+
+
 def test_rejection_is_logged_at_its_begin_and_end(caplog: pytest.LogCaptureFixture) -> None:
     client = FakeClient(broker=vector())
     gathering = collector(client)

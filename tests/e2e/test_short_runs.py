@@ -67,6 +67,18 @@ def test_failed_run_leaves_the_last_success_in_the_gateway(project: Path, gatewa
     assert not [key for key in second if key[0].startswith("paropt_pool_")]
 
 
+def test_limit_that_is_gone_leaves_the_gateway(tmp_path: Path, gateway: str) -> None:
+    """A lane without limits has no families of SLAs, and an alert on a broken limit would never resolve."""
+    arguments = ("--lane", "limited", "--push.url", gateway, "--push.fail")
+    lanes = "lanes: {limited: {workers: 1}}"
+    for limit, kept in ((", sla: 1ms", True), ("", False)):
+        projects.write(tmp_path, f'name: checks, run: "true"{limit}', lanes=lanes)
+        assert once(tmp_path, *arguments) == 0
+        names = {key[0] for key in projects.scraped(f"{gateway}/metrics") if "limited" in key}
+        assert ("paropt_sla_breached" in names) is kept
+        assert SUCCESS in names
+
+
 @pytest.mark.parametrize("name", ["a lane", "ünï+%", "..", "a?b#c&d"])
 def test_lane_of_any_name_has_a_group_of_its_own(tmp_path: Path, gateway: str, name: str) -> None:
     projects.write(tmp_path, 'name: good, run: "true"', lanes=f"lanes: {{'{name}': {{workers: 1}}}}")

@@ -87,13 +87,18 @@ def test_lane_is_under_used_below_half_and_saturated_above_nine_tenths() -> None
 
 
 def test_gil_bound_work_is_named_as_in_the_guide() -> None:
-    (found,) = report.find_bottlenecks([record("a", 1, gil_bound=True)], busy_ratio=0.7, queued=False)
+    (found,) = report.find_bottlenecks([record("a", 1, cpu_seconds=1, gil_bound=True)], busy_ratio=0.7, queued=False)
     assert found.kind == "gil_bound"
     assert "High CPU usage" in found.sentence
 
 
 def test_gil_bound_work_of_a_moment_is_no_bottleneck() -> None:
-    assert kinds(record("a", 0.05, gil_bound=True)) == set()
+    assert kinds(record("a", 0.05, cpu_seconds=0.05, gil_bound=True)) == set()
+
+
+def test_gil_bound_stage_is_no_bottleneck_if_it_mostly_waited_for_its_turn() -> None:
+    """On a busy machine ten calls that compute for half a millisecond take a second."""
+    assert kinds(record("a", 1, tasks=10, cpu_seconds=0.005, gil_bound=True)) == set()
 
 
 @pytest.mark.parametrize(("seconds", "ratio"), [(3.2, "3.2x"), (236.6, "237x")])

@@ -77,7 +77,7 @@ def test_full_pool_delays_only_its_own_stages() -> None:
 
 @pytest.mark.parametrize(("pool", "found"), [("threads", ["gil_bound"]), ("processes", [])])
 def test_computing_stage_is_a_bottleneck_in_threads_only(pool: str, found: list[str]) -> None:
-    bench = Bench(plan(stage("a", tasks=2, pool=pool)))
+    bench = Bench(plan(stage("a", tasks=2, pool=pool)), {"a": [Script(cpu_seconds=1)]})
     bench.workers.gil_bound.add("a")
     assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
 

@@ -59,6 +59,8 @@ def gateway() -> Iterator[RecordingGateway]:
             self.end_headers()
             self.wfile.write(heard.body)
 
+        do_PUT = do_POST  # noqa: N815 -- the base class's name
+
         def log_message(self, *_: object) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -68,6 +70,17 @@ def gateway() -> Iterator[RecordingGateway]:
         yield heard
         server.shutdown()
         thread.join()
+
+
+def test_a_page_with_the_last_success_replaces_its_group(gateway: RecordingGateway) -> None:
+    page = (
+        PAGE + b"# TYPE paropt_run_last_success_timestamp_seconds gauge\nparopt_run_last_success_timestamp_seconds 1\n"
+    )
+    push_page(page, Gateway(url=gateway.url), job="paropt", grouping=GROUP)
+    assert gateway.methods == ["PUT"]
+    gateway.statuses = [503, 200]
+    push_page(page, Gateway(url=gateway.url), job="paropt", grouping=GROUP)
+    assert gateway.pages == [page] * 3
 
 
 def test_a_page_is_posted_to_its_group(gateway: RecordingGateway) -> None:

@@ -55,6 +55,11 @@ def test_report_is_short_and_has_failures_and_recommendations() -> None:
     ]
 
 
+def test_report_of_one_task_has_no_plural() -> None:
+    first, *_ = ParallelizationDashboard.format_metrics_report(replace(METRICS, total_tasks=1)).splitlines()
+    assert first.startswith("thread_pool pool of 2 · 1 task in 3.00 s")
+
+
 def test_report_of_a_thousand_tasks_still_fits_on_a_screen() -> None:
     report = ParallelizationDashboard().format_metrics_report(replace(METRICS, stage_metrics=[LINT] * 1000))
     assert "  … and 960 more" in report.splitlines()

@@ -10,6 +10,7 @@ from paropt_exporter.exposition.protection import ProtectionFile, ProtectionSour
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.metrics.event_state import StageLabels
+from paropt_exporter.serve.merging import LiveSeries
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.page import ProjectView, ServePage
 from paropt_exporter.serve.registry import RegisteredProject
@@ -28,8 +29,10 @@ def record_checkout(root: Path, *stages: str, interval_seconds: float | None = N
     return RegisteredProject(Registration(project="shop", root=str(root), history=str(path), lanes=(lane,)))
 
 
-def render(*checkouts: RegisteredProject, protection: ProtectionSource | None = None) -> str:
-    view = ProjectView(name="shop", checkouts=checkouts, live=(), shares={})
+def render(
+    *checkouts: RegisteredProject, protection: ProtectionSource | None = None, live: tuple[LiveSeries, ...] = ()
+) -> str:
+    view = ProjectView(name="shop", checkouts=checkouts, live=live, shares={})
     page = ServePage(lambda: (view,), protection=protection, process_metrics=False)
     text = render_text(page)
     check_page(text)
@@ -46,6 +49,13 @@ def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:
     repeating = record_checkout(tmp_path / "a", "lint", interval_seconds=60.0)
     page = render(repeating, record_checkout(tmp_path / "b", "lint"))
     assert sum_series(page, "paropt_run_interval_seconds") == 60.0
+
+
+def test_progress_of_a_stage_goes_with_the_stage(tmp_path: Path) -> None:
+    ended: LiveSeries = {("paropt_stage_progress_ratio", ("standard", stage)): 1.0 for stage in ("lint", "gone")}
+    page = render(record_checkout(tmp_path / "a", "lint"), live=(ended,))
+    assert sum_series(page, "paropt_stage_progress_ratio", stage="lint") == 1.0
+    assert 'stage="gone"' not in page
 
 
 def test_refused_web_config_is_on_the_page(tmp_path: Path) -> None:

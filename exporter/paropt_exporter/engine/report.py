@@ -240,7 +240,7 @@ def _iter_stage_bottlenecks(ran: Sequence[StageRecord], whole: Sequence[StageRec
             ratio = stage.slowest_task_seconds / max(stage.fastest_task_seconds, 1e-3)
             sentence = f"{stage.stage} is uneven: its slowest task took {_format_ratio(ratio)} its fastest"
             yield Bottleneck(kind="uneven", stage=stage.stage, sentence=sentence)
-        if stage.gil_bound and stage.duration_seconds >= _NOTICEABLE_SECONDS:
+        if stage.gil_bound and stage.cpu_seconds >= _NOTICEABLE_SECONDS:
             sentence = f"{stage.stage} is CPU-bound Python in threads: High CPU usage"
             yield Bottleneck(kind="gil_bound", stage=stage.stage, sentence=sentence)
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
+
 # Textfiles:
 _MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
 _PREFIX, _SUFFIX = ".paropt-", ".tmp"
@@ -49,7 +51,6 @@ _ABANDONED_SECONDS = 60.0  # writing a page takes far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
 _LONGEST_LINE_BYTES = 1 << 16
 _MOST_KNOWN_LINES = 10  # TYPE and one sample: each lane has its own file
-_LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 _HELP = re.compile(rb"^# HELP .*\n", re.MULTILINE)
 
 # Pushes:
@@ -218,10 +219,10 @@ def preload_push_modules() -> None:
 
 
 def push_page(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str, str]) -> None:
-    """Replace the page's families in one group of the Pushgateway; raises DeliveryError, within the timeout.
+    """Replace one group of the Pushgateway by the page; raises DeliveryError, within the timeout.
 
-    It uses POST, which keeps families that the page lacks, such as the last success after a failure. PUT would delete
-    them, and alerts on the age of the last success would never fire.
+    If the page has no time of the lane's last success, since its history was deleted, the group keeps the families that
+    the page lacks (POST instead of PUT). Otherwise alerts on the age of the last success would never fire.
     """
     from paropt_exporter.http_sessions import Sockets
 
@@ -282,7 +283,8 @@ def _without_text(error: Exception) -> RuntimeError:
 
 def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str, str], sockets: Sockets) -> None:
     with _build_session(headers, sockets) as session:
-        response = session.post(
+        response = session.request(
+            "PUT" if _LAST_SUCCESS in page else "POST",
             address,
             data=page,
             headers={"Content-Type": _TEXT},
@@ -314,7 +316,7 @@ def _build_session(headers: Mapping[str, str], sockets: Sockets) -> requests.Ses
         total=_RETRIES,
         redirect=False,
         status_forcelist=_RETRY_STATUSES,
-        allowed_methods=("POST",),  # pushing the same page twice is harmless
+        allowed_methods=("PUT", "POST"),  # pushing the same page twice is harmless
         backoff_factor=_BACKOFF_SECONDS,
         backoff_jitter=_BACKOFF_SECONDS,
         raise_on_status=False,

@@ -151,7 +151,7 @@ def _iter_report_lines(metrics: WorkerPoolMetrics) -> Iterator[str]:
     left = metrics.total_tasks - metrics.completed_tasks - metrics.failed_tasks
     counts = f"{metrics.completed_tasks} succeeded, {metrics.failed_tasks} failed"
     yield (
-        f"{metrics.strategy} pool of {metrics.pool_size} · {metrics.total_tasks} tasks in "
+        f"{metrics.strategy} pool of {metrics.pool_size} · {format_count(metrics.total_tasks, 'task')} in "
         f"{metrics.total_duration_seconds:.2f} s · {counts}{f', {left} not ended' if left else ''}"
     )
     yield (
@@ -301,6 +301,7 @@ def _build_stage_record(stage: StageExecution, *, gil_bound: bool) -> StageRecor
         tasks_failed=failed,
         duration_seconds=stage.duration_seconds,
         started_timestamp_seconds=stage.tasks[0].start_time.timestamp(),
+        cpu_seconds=sum(task.cpu_percent / 100 * task.duration_seconds for task in stage.tasks),
         fastest_task_seconds=min(took),
         slowest_task_seconds=max(took),
         gil_bound=gil_bound,

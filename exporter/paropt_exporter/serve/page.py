@@ -116,6 +116,8 @@ class _ProjectPage:
         readable = not any(project.fault for project in view.checkouts)
         series = {**self._stored, **own, (families.SERVE_HISTORY_READABLE, ()): float(readable)}
         for key, value in merge_series(view.live).items():
+            if key[0] is families.STAGE_PROGRESS and key not in self._stored:
+                continue  # an ended run had this stage, and paropt.yml no longer has it
             is_peak = key[0] is families.STAGE_MEMORY_PEAK
             series[key] = max(to_number(value), to_number(series.get(key, 0.0))) if is_peak else value
         series |= view.shares

@@ -177,6 +177,7 @@ def test_each_fault_has_its_kind_and_the_next_query_succeeds(server: FakePrometh
     with pytest.raises(QueryFailed) as failed:
         asking.query("up")
     assert failed.value.kind == kind
+    assert str(failed.value).startswith(f"{server.url}: ")
     assert asking.get_counts().errors == {kind: 1}
     assert sum(asking.get_counts().buckets) == 1
     server.reply = well
@@ -304,6 +305,14 @@ def test_scalar_has_one_value(server: FakePrometheus) -> None:
 def test_partial_answer_has_a_warning(server: FakePrometheus, more: dict[str, Any]) -> None:
     server.reply = vector(({}, "1"), **more)
     assert client(server.url).query("up").warnings
+
+
+def test_remark_of_promql_is_no_warning(server: FakePrometheus) -> None:
+    remark = 'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "up" (1:6)'
+    server.reply = vector(({}, "1"), warnings=[remark])
+    assert client(server.url).query("rate(up[1m])").warnings == ()
+    server.reply = vector(({}, "1"), warnings=[*[remark] * 20, "store gone"])
+    assert client(server.url).query("rate(up[1m])").warnings == ("store gone",)
 
 
 def test_close_ends_a_query_that_hangs(server: FakePrometheus) -> None:

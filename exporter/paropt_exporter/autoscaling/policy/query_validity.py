@@ -69,7 +69,8 @@ def validate_value(
 ) -> Reading:
     """Return the reading of a signal, which must have exactly one finite value that is not too old.
 
-    `interval_seconds`: between scrapes; None if the age is unknown, as for an expression over several series.
+    `interval_seconds`: between scrapes, or between queries if that is unknown. It is None if the age is unknown, as for
+    an expression over several series.
     """
     if not elements:
         return reject_reading("no_data", "the answer is empty")
@@ -85,9 +86,8 @@ def validate_value(
     if age_seconds < -_FUTURE_SECONDS:
         return reject_reading("future", f"the sample is from {-age_seconds:.0f} s in the future: the clocks differ")
     if interval_seconds is not None and age_seconds > STALE_INTERVALS * interval_seconds:
-        return reject_reading(
-            "stale", f"the sample is {age_seconds:.0f} s old, over {STALE_INTERVALS:g} scrape intervals"
-        )
+        most = f"{STALE_INTERVALS:g} intervals of {interval_seconds:.3g} s"
+        return reject_reading("stale", f"the sample is {age_seconds:.0f} s old, over {most}")
     return Reading(value=value, age_seconds=max(0.0, age_seconds))
 
 

@@ -40,6 +40,7 @@ _RETRIED = (429, 502, 503, 504)
 _CHUNK_BYTES = 1 << 16
 _MOST_WARNINGS = 10  # of an answer
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
+_INFO = "PromQL info"  # a remark on a query; from Prometheus 2.54 on these are under `infos`, not among the warnings
 
 
 class QueryFailed(ParoptError):
@@ -151,7 +152,7 @@ class Client:
         watchdog.daemon = True
         watchdog.start()
         try:
-            result = _parse_result(self._fetch(expression, left))
+            result = _parse_result(self._fetch(expression, left), self._server_name)
             return replace(result, warnings=tuple(hide_secrets(text, self._secrets) for text in result.warnings))
         except requests.exceptions.SSLError as error:
             raise QueryFailed("tls", f"{self._server_name}: {_find_cause(error)}") from None
@@ -175,7 +176,8 @@ class Client:
                 elif 300 <= response.status_code < 400:
                     url = self._resolve_redirect(url, response.headers.get("Location", ""))
                 else:
-                    return _check_status(response.status_code, _read_body(response), self._server_name)
+                    body = _read_body(response, self._server_name)
+                    return _check_status(response.status_code, body, self._server_name)
         raise QueryFailed("redirect", f"{self._server_name}: redirected more than {_REDIRECTS} times")
 
     def _send_request(self, url: str, form: dict[str, str], left: float) -> requests.Response:
@@ -231,12 +233,13 @@ class _RetryableFailure(ParoptError):
         self.kind = kind
 
 
-def _read_body(response: requests.Response) -> bytes:
+def _read_body(response: requests.Response, where: str) -> bytes:
     body = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
         body += chunk
         if len(body) > LARGEST_ANSWER_BYTES:
-            raise QueryFailed("too_large", f"the answer is larger than {LARGEST_ANSWER_BYTES:,} bytes: aggregate it")
+            told = f"{where}: the answer is larger than {LARGEST_ANSWER_BYTES:,} bytes: aggregate it"
+            raise QueryFailed("too_large", told)
     return bytes(body)
 
 
@@ -262,21 +265,22 @@ def _find_error(body: bytes) -> str:
     return " ".join(str(said).split())[:300] if said else ""
 
 
-def _parse_result(body: bytes) -> QueryResult:
+def _parse_result(body: bytes, where: str) -> QueryResult:
     try:
         document = json.loads(body)
         status = document["status"]
         if status != "success":
             said = _find_error(body) or f"status {status!r}"
-            raise QueryFailed("query", said)
+            raise QueryFailed("query", f"{where}: {said}")
         return _parse_document(document)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
-        raise QueryFailed("malformed", "the answer does not follow Prometheus' API") from None
+        raise QueryFailed("malformed", f"{where}: the answer does not follow Prometheus' API") from None
 
 
 def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
-    warnings = tuple(str(warning)[:300] for warning in (document.get("warnings") or ())[:_MOST_WARNINGS])
+    said = [warning for warning in map(str, document.get("warnings") or ()) if not warning.startswith(_INFO)]
+    warnings = tuple(warning[:300] for warning in said[:_MOST_WARNINGS])
     if document.get("isPartial"):
         warnings = (*warnings, "the answer is partial")
     if kind == "scalar":

@@ -14,6 +14,8 @@ from paropt_exporter.promql import Without
 _IDLE_CORES = "0.01"
 # How long a failure lasts before its alert: two runs of a lane that runs each minute or more often, otherwise SETTLED.
 _OFTEN_SECONDS, _TWO_RUNS = "60", "2m"
+# A lane that runs more often than rules are evaluated may fail at each evaluation, and succeed between them.
+_BETWEEN_EVALUATIONS = "1m"
 _AFTER = "{{ $labels.after }}"  # in a template: how long a failure has lasted
 _THROUGHPUT_RATIO = "0.8"  # the tuning guide's limit for a degradation
 _THROUGHPUT_SPAN, _THROUGHPUT_PAST = recording.THROUGHPUT_SPAN, recording.THROUGHPUT_PAST
@@ -41,11 +43,16 @@ def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
 def _build_failing_alert(series: SeriesSelector) -> Alert:
     failed = f"max without (result) ({series.select_last(families.STAGE_LAST_RESULT, result=FAILED)} == 1)"
     often = f"on (job, instance, project, lane)\n{series.select_last(families.RUN_INTERVAL)} <= {_OFTEN_SECONDS}"
+    success = series.select_now(families.STAGE_LAST_RESULT, result=Result.SUCCESS.value)
+    succeeded = f"max_over_time({success}[{_BETWEEN_EVALUATIONS}]) == 1"
     return Alert(
         name="ParoptStageFailing",
         conditions=(
             Condition(
-                expr=f"{failed}\nand {often}", level=Level.WARNING, hold=_TWO_RUNS, labels=(("after", _TWO_RUNS),)
+                expr=f"{failed}\nand {often}\nunless ignoring (result)\n{succeeded}",
+                level=Level.WARNING,
+                hold=_TWO_RUNS,
+                labels=(("after", _TWO_RUNS),),
             ),
             Condition(
                 expr=f"{failed}\nunless {often}", level=Level.WARNING, hold=SETTLED, labels=(("after", SETTLED),)
