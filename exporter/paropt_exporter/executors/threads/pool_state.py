@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MAX_WORKERS = 4096  # more threads than this in one process is a typing error
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled after each attempt
+# Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
+_WOKEN_AT_END = 4
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 # future, function, arguments, keywords, whether to profile it, when it was submitted
 WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
@@ -223,6 +225,8 @@ class ThreadPoolState:
             self.needs_wake = self.closed or bool(self._idle)  # before the queue is read, as in the guarantee
             if len(self.work_queue) > 1:
                 self._wake_next()
+            if self.closed:
+                self._wake_idle()
         return True
 
     def _exit_if_surplus(self, worker: Worker) -> bool:
@@ -257,9 +261,7 @@ class ThreadPoolState:
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
         if not worker.abandoned:
-            cpu, delay = thread_time() - worker.cpu_base_seconds, worker.last_delay_seconds
-            if delay is None:
-                delay = procfs.read_run_delay_seconds(worker.schedstat)
+            cpu, delay = thread_time() - worker.cpu_base_seconds, procfs.read_run_delay_seconds(worker.schedstat)
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
@@ -319,14 +321,11 @@ class ThreadPoolState:
                 self.closed = self.needs_wake = True
                 self._refusal = RuntimeError(refusal)
             queued = self._list_unbegun() if cancel_futures else []
-            idle = tuple(self._idle)
         for item in queued:
             self._cancel_queued(item)
-        # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
-        for worker in idle:
-            worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
-        for worker in idle:
-            worker.wake()
+        with self.lock:
+            for _ in range(_WOKEN_AT_END):
+                self._wake_idle()
 
     def join(self) -> None:
         self._threads.join()
@@ -486,7 +485,7 @@ class Worker:
 
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
-        "delay_baseline", "ident", "last_delay_seconds", "name", "native_id", "read_activity", "ready_seconds",
+        "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
         "started_seconds", "task", "wakeup",
     )  # fmt: skip
 
@@ -501,7 +500,6 @@ class Worker:
         self.ident = self.native_id = 0
         self.abandoned = False
         self.delay_baseline = (0.0, 0.0)  # start of the task sampled last, and the thread's run delay at that sample
-        self.last_delay_seconds: float | None = None  # the thread's run delay, once it was read for the last time
         self.read_activity: Callable[[], int] = int  # see ThreadPoolState._read_activity
         self.child_tree: tuple[float, TreeTime] | None = None  # start of the task whose processes these are
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
