@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from paropt_exporter.executors.processes.batches import Durations
+from paropt_exporter.executors.future import get_label
+from paropt_exporter.executors.processes.batches import BATCH_SECONDS, Durations
+from paropt_exporter.executors.worker.payload import Packer
 
 
 @pytest.mark.parametrize("size", [10, 1 << 20])
 def test_equal_pickles_have_one_duration(size: int) -> None:
     durations = Durations()
-    durations.learn(bytes(size), 3.0, 3)
-    assert durations.get_expected(bytes(size)) == pytest.approx(1.0, abs=0.01)
+    durations.learn(bytes(size), "task", 3.0, 3)
+    assert durations.get_expected(bytes(size), "task") == pytest.approx(1.0, abs=0.01)
 
 
 def test_large_pickles_are_not_kept_alive() -> None:
     durations, function = Durations(), bytes(1 << 20)
     before = sys.getrefcount(function)
-    durations.learn(function, 1.0, 1)
+    durations.learn(function, "task", 1.0, 1)
     assert sys.getrefcount(function) == before
+
+
+def make_closure(number: int) -> Callable[[], int]:
+    return lambda: number
+
+
+class Box:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def read(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("make", [make_closure, lambda number: Box(number).read])
+def test_closures_and_methods_with_different_values_have_one_duration(make: Callable[[int], Callable[[], int]]) -> None:
+    durations, packer = Durations(), Packer()
+    first, second = packer.pack_function(make(1)), packer.pack_function(make(2))
+    assert first != second
+    durations.learn(first, get_label(make(1)), 1e-6, 1)
+    assert durations.get_expected(second, get_label(make(2))) < BATCH_SECONDS
+    assert durations.get_expected(second, "another") > BATCH_SECONDS
+
+
+def test_closure_with_large_values_travels_alone() -> None:
+    durations = Durations()
+    values = bytes(100_000)
+    packed = Packer().pack_function(lambda: values)
+    durations.learn(packed, "task", 1e-6, 1)
+    assert durations.get_expected(packed, "task") > BATCH_SECONDS

@@ -111,6 +111,24 @@ def test_group_keeps_no_thread_that_has_exited() -> None:
     assert [thread() for thread in seen[:-1]] == [None] * 4
 
 
+def test_exit_of_a_thread_does_not_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, looks = ThreadGroup(), []
+
+    def is_alive(thread: threading.Thread) -> bool:
+        looks.append(thread)
+        return True
+
+    ended: list[threading.Thread] = []
+    monkeypatch.setattr(PoolThread, "is_alive", is_alive)
+    for number in range(40):
+        group.announce(f"worker {number}")
+        group.start(f"worker {number}", lambda: ended.append(threading.current_thread()))
+    assert eventually(lambda: len(ended) == 40)
+    for thread in ended:
+        thread.join()
+    assert len(looks) <= 40
+
+
 def test_join_skips_forgotten_threads() -> None:
     group, go, idents = ThreadGroup(), threading.Event(), []
 

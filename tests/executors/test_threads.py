@@ -496,13 +496,13 @@ def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
     futures: list[Future[int]] = []
 
     def submit_another(frame: FrameType, event: str, called: object) -> None:
-        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "_wait_for_work"
+        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "_note_awake"
         if reads_queue and not futures:
             futures.append(pool.submit(double, 4))
 
     threading.setprofile(submit_another)
     try:
-        pool = ThreadPool(2)
+        pool = ThreadPool(2, initializer=nothing)
         assert eventually(lambda: pool.live == 2)
     finally:
         threading.setprofile(None)
@@ -518,7 +518,7 @@ def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
 
 def test_interrupt_anywhere_in_submit_loses_no_worker() -> None:
     """An interrupt after the note that a worker wakes, and before its waking, left all of them asleep."""
-    with ThreadPool(2) as pool:
+    with ThreadPool(2, initializer=nothing) as pool:
         line, interrupted = 1, True
         while interrupted:
             assert eventually(lambda: list_innermost(pool) == ["_wait_for_work"] * 2)
@@ -536,10 +536,68 @@ def list_innermost(pool: ThreadPool) -> list[str]:
     return [frame.f_code.co_name for frame in found if frame is not None]
 
 
+def test_interrupt_anywhere_in_the_start_of_a_thread_loses_no_worker() -> None:
+    line, interrupted = 1, True
+    while interrupted:
+        release = threading.Event()
+        with ThreadPool(2) as pool:
+            blocked = pool.submit(release.wait, HANG_SECONDS)
+            assert eventually(blocked.running)
+            interrupted = interrupted_at(line, lambda pool=pool: pool.submit(double, 1), executors)  # type: ignore[misc]
+            assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
+            assert pool.live == 2
+            release.set()
+        line += 1
+    assert line > 30
+
+
+def test_task_of_a_new_pool_does_not_start_all_threads() -> None:
+    with ThreadPool(8) as pool:
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert len(list_innermost(pool)) <= 2  # the second if the first was not idle yet
+        assert (pool.live, pool.statistics().idle) == (8, 8)
+
+
+def test_each_blocked_task_has_a_thread() -> None:
+    meeting = threading.Barrier(8)
+    with ThreadPool(8) as pool:
+        futures = [pool.submit(meeting.wait, HANG_SECONDS) for _ in range(8)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert list(pool.map(lambda _: meeting.wait(HANG_SECONDS) >= 0, range(8))) == [True] * 8
+
+
+def test_workers_without_threads_are_available_and_leave_with_the_others() -> None:
+    release = threading.Event()
+    with ThreadPool(8) as pool:
+        pool.resize(4)
+        assert pool.live == 4
+        blocked = [pool.submit(release.wait, HANG_SECONDS) for _ in range(9)]
+        assert eventually(lambda: pool.busy == 4)
+        pool.shutdown(wait=False)
+        release.set()
+    assert all(future.result(HANG_SECONDS) for future in blocked)
+    found = pool.statistics()
+    assert (found.live, found.finished["success"]) == (0, 9)
+    assert found.slot_seconds >= found.busy_seconds > 0
+
+
+def test_refused_thread_leaves_its_task_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    with ThreadPool(2) as pool:
+        blocked = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(blocked.running)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(threading.Thread, "start", refuse)
+            queued = pool.submit(double, 4)
+        assert pool.live == 1
+        release.set()
+        assert queued.result(HANG_SECONDS) == 8
+
+
 def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:
     line, interrupted = 1, True
     while interrupted:
-        pool = ThreadPool(3)
+        pool = ThreadPool(3, initializer=nothing)
         assert eventually(lambda pool=pool: list_innermost(pool) == ["_wait_for_work"] * 3)  # type: ignore[misc]
         interrupted = interrupted_at(line, pool.shutdown, threads)
         assert shuts_down(pool), line

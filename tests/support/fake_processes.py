@@ -79,8 +79,8 @@ class FakePool:
     ) -> None:
         self.now = 0.0
         self.scheduler = Scheduler(PoolCounters("fake"), most_tasks_per_worker, prefetch_tasks=prefetch_tasks)
-        self.scheduler.durations.learn(BRIEF, 1e-7, 1)
-        self.scheduler.durations.learn(LONG, 0.5, 1)
+        self.scheduler.durations.learn(BRIEF, "", 1e-7, 1)
+        self.scheduler.durations.learn(LONG, "", 0.5, 1)
         self.threads: list[Thread] = []
         self.processes: dict[Worker, FakeProcess] = {}
         self.woken: set[Worker] = set()

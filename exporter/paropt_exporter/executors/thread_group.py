@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
 
@@ -57,7 +58,7 @@ class ThreadGroup:
         """Forget all threads, as a forked child must: it has none, and the lock may have been held at the fork."""
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
-        self._leaving: set[threading.Thread] = set()  # have ended their work, but may not have exited
+        self._leaving: deque[threading.Thread] = deque()  # have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
         self._last_refused_seconds = -math.inf
@@ -108,8 +109,9 @@ class ThreadGroup:
             work()
         finally:
             with self._changed:
-                self._leaving.intersection_update(_list_alive(self._leaving))
-                self._leaving.add(threading.current_thread())
+                while self._leaving and not self._leaving[0].is_alive():  # the eldest: all would be quadratic
+                    self._leaving.popleft()
+                self._leaving.append(threading.current_thread())
                 self._threads.discard(threading.current_thread())
                 if len(self._threads) <= 1:  # the one that is left may be the one that joins
                     self._changed.notify_all()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.worker import wire
-from paropt_exporter.executors.worker.payload import Queued, UnpickledArguments
+from paropt_exporter.executors.worker.payload import AFRESH, Queued, UnpickledArguments
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers
 
 # A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
@@ -16,6 +16,8 @@ BATCH_SECONDS = 0.0005
 BATCH_TASKS = wire.MOST_TASKS // 2
 # Copying, pickling and loading runs at some GB a second. Counting it bounds a batch in memory as well as in time.
 SECONDS_PER_BYTE = 1e-9
+
+_LOADING_SECONDS_PER_BYTE = 2e-8  # a closure of 600 bytes takes 12 µs
 
 _WAKE_UP_SECONDS = 5e-5  # a batch that takes less is not worth waking another worker, which takes about as long
 _OVERHEAD_SECONDS = 1e-6  # of a task beside its own time: to claim, answer and settle it
@@ -37,29 +39,34 @@ class WorkItem(NamedTuple):
 class Durations:
     """The average duration of a function's tasks, by the function's pickle.
 
+    Closures and bound methods have other pickles with other values, so these count by their label.
     The threads of the workers write without a lock: if two of them collide, one measurement is lost.
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[bytes | int, float] = {}
+        self._seconds: dict[bytes | int | str, float] = {}
 
-    def learn(self, function: bytes, total_seconds: float, count: int) -> None:
+    def learn(self, function: bytes, label: str, total_seconds: float, count: int) -> None:
         """Take in that `count` tasks of a function took `total_seconds` together."""
         if not count:
             return
-        key = _get_key(function)
+        key = _get_key(function, label)
         seconds = _OVERHEAD_SECONDS + total_seconds / count
         known = self._seconds.get(key)
         if known is None and len(self._seconds) >= _MOST_FUNCTIONS:
             self._seconds.clear()
         self._seconds[key] = seconds if known is None else known + _NEWEST_WEIGHT * (seconds - known)
 
-    def get_expected(self, function: bytes) -> float:
-        return self._seconds.get(_get_key(function), _UNKNOWN_SECONDS)
+    def get_expected(self, function: bytes, label: str) -> float:
+        """Return how long a task of a function takes, including the time in which a worker loads the function again."""
+        known = self._seconds.get(_get_key(function, label), _UNKNOWN_SECONDS)
+        return known + len(function) * _LOADING_SECONDS_PER_BYTE if function[:1] == AFRESH else known
 
 
-def _get_key(function: bytes) -> bytes | int:
+def _get_key(function: bytes, label: str) -> bytes | int | str:
     """Return a key that keeps no large pickle alive, and takes no time to compare."""
+    if function[:1] == AFRESH:
+        return label
     return function if len(function) < LARGE_BYTES else hash(function)
 
 
@@ -89,7 +96,7 @@ def take_batch(
             future, packed, profiled, _, _ = item
             if packed[0] is not function:
                 function = packed[0]
-                known = durations.get_expected(function)
+                known = durations.get_expected(function, future.label)
             expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, item)
             if total + expected > BATCH_SECONDS and (items or busy):
                 queue.appendleft(item)

@@ -256,7 +256,7 @@ def _describe_exit(worker: Worker, pid: int, code: int | None) -> str:
 def settle_batch(manager: ProcessManager, worker: Worker, replies: dict[int, wire.Reply]) -> None:
     """Settle the tasks of a batch, which are in `worker.settling`. Most of them are short and return a plain value."""
     counters, tasks, durations = worker.counters, worker.settling, manager.scheduler.durations
-    function, count, total = b"", 0, 0.0
+    function, label, count, total = b"", "", 0, 0.0
     for number, (kind, started, ended, value) in replies.items():
         seconds = ended - started
         if kind != wire.PLAIN or seconds > _SHORTEST_MEASURED_SECONDS:
@@ -264,15 +264,15 @@ def settle_batch(manager: ProcessManager, worker: Worker, replies: dict[int, wir
             continue
         future, packed, _, _, _ = tasks.pop(number)
         if packed[0] is not function:
-            durations.learn(function, total, count)
-            function, count, total = packed[0], 0, 0.0
+            durations.learn(function, label, total, count)
+            function, label, count, total = packed[0], future.label, 0, 0.0
         count += 1
         total += seconds
         counters.busy_seconds += seconds
         future.started_seconds = started
         counters.succeeded += 1
         future.settle_result(value)
-    durations.learn(function, total, count)
+    durations.learn(function, label, total, count)
 
 
 def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: Any) -> None:
@@ -283,7 +283,7 @@ def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: 
     seconds = ended - started
     counters.busy_seconds += seconds
     size_bytes = 0 if kind == wire.PLAIN else len(body)
-    manager.scheduler.durations.learn(item.packed[0], seconds + size_bytes * SECONDS_PER_BYTE, 1)
+    manager.scheduler.durations.learn(item.packed[0], future.label, seconds + size_bytes * SECONDS_PER_BYTE, 1)
     future.started_seconds = started
     if item.profiled or seconds > _SHORTEST_MEASURED_SECONDS:
         future._usage = (worker.name, worker.pid, started, ended, cpu, delay, memory)

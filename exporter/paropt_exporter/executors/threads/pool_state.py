@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MAX_WORKERS = 4096  # more threads than this in one process is a typing error
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled after each attempt
+# Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
+_WOKEN_AT_END = 4
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 # future, function, arguments, keywords, whether to profile it, when it was submitted
 WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
@@ -48,16 +50,19 @@ class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
 class ThreadPoolState:
     """Work queue, workers and size of one pool. It outlives the ThreadPool until its last worker exits.
 
-        submit() ──> work_queue ──> busy ──(queue empty)──> idle ──(wake)──> busy
-                                     │ size reduced, closed   │
-                                     └──────> exited <────────┘
+        submit() ──> work_queue ──> busy ──(queue empty)──> idle ──(wake)──> busy <──(start)── parked
+                                     │ size reduced, closed   │                                   │
+                                     └──────> exited <────────┴───────────────────────────────────┘
+
+    A parked worker is idle without a thread: its thread starts when a task finds no other idle worker. A pool with an
+    initializer has none, nor has one that has queued tasks or no thread when it adds a worker.
 
     Guarantees:
       * An accepted task is run, cancelled or stopped, once.
       * A queued task and an idle worker never miss each other: submit() appends and then reads `needs_wake`; a worker
         sets `needs_wake` and then reads the queue. The lock is for idling, waking and resizing, not for tasks.
-      * At most one woken worker is on its way; it wakes the next one if two tasks are queued. A burst of short tasks
-        wakes few workers, so that few threads compete for the interpreter's lock.
+      * At most one woken or started worker is on its way; it wakes or starts the next one if two tasks are queued. A
+        burst of short tasks wakes few workers, so that few threads compete for the interpreter's lock.
       * The lock is reentrant, and a worker reads the queue once more after it has become idle: a garbage collection
         or a signal handler may submit or close in the middle of each of these methods. An interrupt (Ctrl-C) in the
         middle of submit() or close() loses no worker.
@@ -70,13 +75,13 @@ class ThreadPoolState:
         self.work_queue: deque[WorkItem | SharedWorkItem] = deque()
         self.lock = threading.RLock()  # guards: everything below
         self.target = 0
-        self.live = 0
         self.closed = False
         self.needs_wake = False  # whether submit() must call wake()
         self.must_check_exit = False  # whether a worker must check after its task if it has to exit
         self._refusal: Exception = RuntimeError(_SHUTDOWN_MESSAGE)
         self._workers: list[Worker] = []
         self._idle: dict[Worker, None] = {}  # a set in the order in which they became idle
+        self._parked: deque[Worker] = deque()
         self._wake_pending = False  # whether a woken worker is on its way
         self._threads = ThreadGroup()
         self._abandoned: list[tuple[Worker, str]] = []
@@ -98,7 +103,9 @@ class ThreadPoolState:
         self._start_missing()
 
     def _wake_surplus(self) -> None:
-        """Wake idle workers that must exit; under the lock."""
+        """Remove surplus workers that are parked, and wake idle ones, which exit; under the lock."""
+        while self._parked and len(self._workers) > self.target:
+            self._remove_worker(self._parked.pop())
         for _ in range(len(self._workers) - self.target):
             self._wake_idle()
 
@@ -115,41 +122,87 @@ class ThreadPoolState:
             self._idle.pop(worker, None)
 
     def _start_missing(self) -> None:
-        """Start the missing workers. If the system refuses a thread, log a warning and continue without it."""
+        """Add the missing workers, and start the threads of those that are not parked.
+
+        If the system refuses a thread, log a warning and continue without it.
+        """
         self._threads.clear_shortage()
+        self._start_workers(self._add_worker)
+
+    def _start_parked(self) -> None:
+        """Start the thread of a parked worker, unless another worker is on its way; as `_start_missing`."""
+        self._start_workers(self._take_parked)
+
+    def _start_workers(self, take: Callable[[], Worker | None]) -> None:
         try:
-            while (worker := self._add_worker()) is not None:
+            while (worker := take()) is not None:
                 self._threads.start(worker.name, partial(self._run_worker, worker))
         except BaseException as error:
-            has_workers = self._drop_unstarted()
-            if not isinstance(error, RuntimeError):  # an interrupt
+            refused = isinstance(error, RuntimeError)
+            has_threads = self._drop_unstarted(refused=refused)
+            if not refused:  # an interrupt
                 raise
             if self._threads.take_shortage_news():
                 log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
-            if not has_workers:
+            if not has_threads:
                 raise
         self._update_must_check_exit()
 
-    def _drop_unstarted(self) -> bool:
-        """Drop the workers that this thread could not start, to retry later; return whether there are others."""
+    def _drop_unstarted(self, *, refused: bool) -> bool:
+        """Drop the workers that this thread could not start, to retry later; return whether others have threads.
+
+        A parked one whose start was interrupted, and not `refused` by the system, is parked again for the next task.
+        """
         with self.lock:
-            names = self._threads.withdraw_unstarted(worker.name for worker in self._workers)
-            self._workers = [worker for worker in self._workers if worker.name not in names]
+            parked = {worker.name for worker in self._parked}
+            names = self._threads.withdraw_unstarted({worker.name for worker in self._workers} - parked)
+            for worker in [worker for worker in self._workers if worker.name in names]:
+                if worker.ready_seconds is None:
+                    self._workers.remove(worker)
+                elif refused:
+                    self._remove_worker(worker)
+                else:
+                    self._parked.append(worker)
             self._threads.note_shortage()
             self._update_must_check_exit()
             self._wake_idle()  # idle workers wait with a timeout from now on, and retry
-            self.needs_wake = self.needs_wake or not (self._workers or self._abandoned)  # then the next task retries
-            return bool(self._workers)
+            self._wake_pending = False  # a dropped worker may have been the one on its way
+            has_threads = self._has_threads()
+            # If there is no thread, the next task retries.
+            self.needs_wake = self.needs_wake or bool(self._parked) or not (has_threads or self._abandoned)
+            return has_threads
+
+    def _has_threads(self) -> bool:
+        """Return whether there is a worker that has a thread, or is about to have one; under the lock."""
+        return len(self._workers) > len(self._parked)
 
     def _add_worker(self) -> Worker | None:
+        """Add missing workers. Return the first one that needs a thread at once; None if none does."""
         with self.lock:
-            if (self.closed and not self.work_queue) or len(self._workers) >= self.target:
+            while not (self.closed and not self.work_queue) and len(self._workers) < self.target:
+                worker = Worker(f"{self._prefix}_{self._created}")
+                worker.read_activity = self._read_activity
+                self._created += 1
+                if self._initializer is not None or self.work_queue or not self._has_threads():
+                    self._workers.append(worker)
+                    self._threads.announce(worker.name)
+                    self._wake_pending |= self.target > 1 and self._initializer is None  # it may take long
+                    return worker
+                worker.ready_seconds = monotonic()
+                self._workers.append(worker)
+                self._parked.append(worker)
+                self.needs_wake = self.closed or not self._wake_pending
+            return None
+
+    def _take_parked(self) -> Worker | None:
+        """Return a parked worker for a queued task, for its thread to be started; None if another one is on its way."""
+        with self.lock:
+            if self._wake_pending or not self.work_queue or not self._parked:
                 return None
-            worker = Worker(f"{self._prefix}_{self._created}")
-            worker.read_activity = self._read_activity
-            self._created += 1
-            self._workers.append(worker)
+            worker = self._parked.popleft()
             self._threads.announce(worker.name)
+            self._wake_pending = True
+            self.needs_wake = self.closed
             return worker
 
     def _update_must_check_exit(self) -> None:
@@ -168,19 +221,26 @@ class ThreadPoolState:
             if item is not None and self.closed and item in self.work_queue:
                 self.work_queue.remove(item)
                 self.refuse()
-            self._wake_next()
-            has_workers = bool(self._workers)
-        if not has_workers:  # the first task after a fork
+            starts = self._wake_next()
+            has_threads = self._has_threads()
+        if starts:
+            self._start_parked()
+        elif not has_threads:  # the first task after a fork
             self._start_missing()
 
-    def _wake_next(self) -> None:
+    def _wake_next(self) -> bool:
+        """Wake an idle worker; return whether the caller must start a parked one, without the lock."""
         if self._idle and not self._wake_pending:
             self._wake_idle()
             self._wake_pending = True
-        self.needs_wake = self.closed or bool(self._idle and not self._wake_pending)
+        starts = bool(self._parked) and not self._wake_pending
+        self.needs_wake = self.closed or starts or bool(self._idle and not self._wake_pending)
+        return starts
 
     def _run_worker(self, worker: Worker) -> None:
         if self._start_worker(worker):
+            if self._wake_pending:  # this worker may be the one on its way
+                self._note_awake(worker)
             self._process_queue(worker)
             self._add_usage(worker)
 
@@ -217,13 +277,20 @@ class ThreadPoolState:
                 return bool(self.work_queue) or not self._exit_if_surplus(worker)
         while not worker.wakeup.acquire(timeout=_to_lock_timeout(self._threads.get_retry_delay())):
             self._start_missing()
+        self._note_awake(worker)
+        return True
+
+    def _note_awake(self, worker: Worker) -> None:
+        """Note that a worker was woken or started, and wake or start another if it does not suffice."""
         with self.lock:
             self._idle.pop(worker, None)
             self._wake_pending = False
-            self.needs_wake = self.closed or bool(self._idle)  # before the queue is read, as in the guarantee
-            if len(self.work_queue) > 1:
-                self._wake_next()
-        return True
+            self.needs_wake = self.closed or bool(self._idle or self._parked)  # before the queue is read
+            starts = len(self.work_queue) > 1 and self._wake_next()
+            if self.closed:
+                self._wake_idle()
+        if starts:
+            self._start_parked()
 
     def _exit_if_surplus(self, worker: Worker) -> bool:
         """Remove the worker from the pool if it must exit, and return whether it must."""
@@ -240,33 +307,35 @@ class ThreadPoolState:
             if not surplus and not (self.closed and not self.work_queue):
                 return False
             self._remove_worker(worker)
+            self._remove_unneeded()
             return True
+
+    def _remove_unneeded(self) -> None:
+        """Remove the parked workers of a closed pool that has no queued task for them; under the lock."""
+        while self._parked and self.closed and not self.work_queue:
+            self._remove_worker(self._parked.pop())
 
     def _has_other_ready(self, worker: Worker) -> bool:
         """Return whether the pool has another worker than this one for sure: the system may refuse one that starts."""
-        return any(other.ready_seconds is not None for other in self._workers if other is not worker)
+        return any(other.ready_seconds is not None and other.ident for other in self._workers if other is not worker)
 
     def _take_back(self, worker: Worker) -> None:
         """Give an abandoned thread its place back, since the system refused the one that was to take it, or may yet."""
         worker.abandoned, worker.counters = False, WorkerCounters()
         worker.start(monotonic())
         self._workers.append(worker)
-        self.live += 1
         self._threads.add_current()
 
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
         if not worker.abandoned:
-            cpu, delay = thread_time() - worker.cpu_base_seconds, worker.last_delay_seconds
-            if delay is None:
-                delay = procfs.read_run_delay_seconds(worker.schedstat)
+            cpu, delay = thread_time() - worker.cpu_base_seconds, procfs.read_run_delay_seconds(worker.schedstat)
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
 
     def _remove_worker(self, worker: Worker) -> None:
         self._workers.remove(worker)
-        self.live -= 1
         self.counters.exited.add(worker.counters)
         self.counters.slot_seconds += monotonic() - (worker.ready_seconds or 0.0)
         self._update_must_check_exit()
@@ -277,8 +346,9 @@ class ThreadPoolState:
         error = self._initialize(worker)
         with self.lock:
             if error is None:
+                parked_seconds = worker.ready_seconds
                 worker.start(monotonic())
-                self.live += 1
+                worker.ready_seconds = parked_seconds or worker.ready_seconds
                 self._wake_surplus()  # a worker may have stayed until this one was ready
                 return True
             self._workers.remove(worker)
@@ -319,14 +389,12 @@ class ThreadPoolState:
                 self.closed = self.needs_wake = True
                 self._refusal = RuntimeError(refusal)
             queued = self._list_unbegun() if cancel_futures else []
-            idle = tuple(self._idle)
         for item in queued:
             self._cancel_queued(item)
-        # Read before they wake: 64 threads that read it at once compete for the interpreter's lock for 3 ms more.
-        for worker in idle:
-            worker.last_delay_seconds = procfs.read_run_delay_seconds(worker.schedstat)
-        for worker in idle:
-            worker.wake()
+        with self.lock:
+            self._remove_unneeded()
+            for _ in range(min(_WOKEN_AT_END, len(self._idle))):
+                self._wake_idle()
 
     def join(self) -> None:
         self._threads.join()
@@ -341,9 +409,9 @@ class ThreadPoolState:
             self.closed, self._refusal = True, RuntimeError(lifetime.AFTER_FORK_MESSAGE)
         self.needs_wake = True
         self.work_queue.clear()
-        self.live = self._created = 0
+        self._created = 0
         self._wake_pending = False
-        self._workers, self._idle = [], {}
+        self._workers, self._idle, self._parked = [], {}, deque()
         self._threads.reset()  # not another one: a task that has forked ends in its thread of this one
 
     def _has_ended_tasks(self) -> bool:
@@ -426,6 +494,10 @@ class ThreadPoolState:
     # Observation
 
     @property
+    def live(self) -> int:
+        return sum(worker.ready_seconds is not None for worker in tuple(self._workers))
+
+    @property
     def busy(self) -> int:
         return sum(worker.task is not None for worker in tuple(self._workers))
 
@@ -486,7 +558,7 @@ class Worker:
 
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
-        "delay_baseline", "ident", "last_delay_seconds", "name", "native_id", "read_activity", "ready_seconds",
+        "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
         "started_seconds", "task", "wakeup",
     )  # fmt: skip
 
@@ -501,7 +573,6 @@ class Worker:
         self.ident = self.native_id = 0
         self.abandoned = False
         self.delay_baseline = (0.0, 0.0)  # start of the task sampled last, and the thread's run delay at that sample
-        self.last_delay_seconds: float | None = None  # the thread's run delay, once it was read for the last time
         self.read_activity: Callable[[], int] = int  # see ThreadPoolState._read_activity
         self.child_tree: tuple[float, TreeTime] | None = None  # start of the task whose processes these are
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
@@ -618,6 +689,7 @@ def take_snapshot(
     now = monotonic()
     live = [worker for worker in workers if worker.ready_seconds is not None]
     busy = [worker.started_seconds for worker in live if worker.task is not None]
+    threads = [worker for worker in live if worker.ident]  # parked workers have none
     snapshot = PoolSnapshot(
         target=target,
         live=len(live),
@@ -626,8 +698,8 @@ def take_snapshot(
         queued=sum(1 if isinstance(item, tuple) else item.count_pending() for item in queue),
         oldest_queued_age_seconds=max(0.0, now - _get_queued_seconds(queue[0])) if queue else 0.0,
         slot_seconds=sum(now - (worker.ready_seconds or now) for worker in live),
-        cpu_seconds=sum(procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds for worker in live),
-        run_delay_seconds=sum(procfs.read_run_delay_seconds(worker.schedstat) for worker in live),
+        cpu_seconds=sum(procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds for worker in threads),
+        run_delay_seconds=sum(procfs.read_run_delay_seconds(worker.schedstat) for worker in threads),
     )
     return snapshot, sum(max(0.0, now - started) for started in busy)
 

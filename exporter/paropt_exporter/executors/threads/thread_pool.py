@@ -38,9 +38,10 @@ class ThreadPool(ThreadPoolExecutor):
             print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
 
     Takes the arguments of `ThreadPoolExecutor`, and is one to the packages that ask for its class, such as asyncio for
-    its default executor; it uses none of its code. All workers start at once. The CPU time of a task's child processes
-    is part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which
-    thread has reaped a child.
+    its default executor; it uses none of its code. All workers are available at once, but the thread of a worker starts
+    when a task finds no idle one, or at once if there is an initializer. The CPU time of a task's child processes is
+    part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which thread
+    has reaped a child.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ThreadPool(ThreadPoolExecutor):
         *,
         name: str = "threads",
     ) -> None:
-        """Make the pool and start its threads.
+        """Make the pool and start its first thread.
 
         `max_workers`: 1 to 4096; by default the cores that this process may use and 4 more, at most 32.
         `thread_name_prefix`: by default `paropt-NAME-COUNT`. `initializer(*initargs)` runs in each new thread; if it
@@ -180,7 +181,7 @@ class ThreadPool(ThreadPoolExecutor):
 
     @property
     def live(self) -> int:
-        """How many workers are alive, including those that will exit after their task."""
+        """How many workers are available, with a thread or without, including those that will exit after their task."""
         return self._state.live
 
     @property

@@ -7,9 +7,8 @@ import io
 import sys
 import typing
 from abc import ABCMeta
-from collections import ChainMap
-from types import CodeType, FunctionType
-from typing import Any, ClassVar
+from types import CellType, CodeType, FunctionType
+from typing import Any
 from weakref import WeakSet
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
@@ -18,18 +17,17 @@ from paropt_exporter.executors.worker import initializer_globals, main_module
 
 _WITH_SETTER = 6  # items of a reduction whose last one sets the state: that of a function or class
 _PLAIN_METACLASSES = (type, ABCMeta)  # others, and typing.NamedTuple, may take no `__slots__`
-_PLACEHOLDER = "<dynamic-code>"  # cloudpickle's file name, so that equal code has equal pickles on all machines
+# Of the arguments of CodeType. cloudpickle passes a placeholder, so that equal code has equal pickles on all machines.
+_FILE_NAME = 10
+_CLOUDPICKLE_TABLE, _COPYREG_TABLE = cloudpickle.Pickler.dispatch_table.maps
+_CLOUDPICKLE_NAMES = vars(cloudpickle.cloudpickle)
 _own_classes: WeakSet[type] = WeakSet()  # that the program has sent to workers
 
 
 def _reduce_code(code: CodeType) -> Any:
     """Reduce code with the file that it was compiled from: workers read the same files, and tracebacks quote them."""
-    function, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    # The arguments have bytes too, whose comparison with a text raises BytesWarning under -bb.
-    named = tuple(
-        code.co_filename if isinstance(value, str) and value == _PLACEHOLDER else value for value in arguments
-    )
-    return function, named, *rest
+    function, arguments, *rest = _CLOUDPICKLE_TABLE[CodeType](code)
+    return function, (*arguments[:_FILE_NAME], code.co_filename, *arguments[_FILE_NAME + 1 :]), *rest
 
 
 def _is_importable(value: Any) -> bool:
@@ -108,18 +106,24 @@ _ALIASES = [
 ]
 
 
+_REDUCERS: dict[Any, Any] = {
+    **dict.fromkeys(_ALIASES, _reduce_alias),
+    CodeType: _reduce_code,
+    functools._lru_cache_wrapper: _reduce_cached,
+    functools.singledispatchmethod: _reduce_dispatcher_method,
+}
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
-    dispatch_table: ClassVar[Any] = ChainMap(
-        dict.fromkeys(_ALIASES, _reduce_alias),
-        {
-            CodeType: _reduce_code,
-            functools._lru_cache_wrapper: _reduce_cached,
-            functools.singledispatchmethod: _reduce_dispatcher_method,
-        },
-        cloudpickle.Pickler.dispatch_table,
-    )
+    @property
+    def dispatch_table(self) -> dict[Any, Any]:
+        """Return the reducers by type: in one dict, since the pickler looks there for each object."""
+        return {**_COPYREG_TABLE, **_CLOUDPICKLE_TABLE, **_REDUCERS}
 
     def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is CodeType or kind is CellType or (kind is FunctionType and value.__globals__ is _CLOUDPICKLE_NAMES):
+            return NotImplemented  # at once, for the parts of each function and the names of cloudpickle's own ones
         reduced = super().reducer_override(value)
         if type(reduced) is not tuple or len(reduced) != _WITH_SETTER:
             return reduced

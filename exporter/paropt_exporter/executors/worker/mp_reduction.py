@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import ChainMap
 from multiprocessing import context, resource_sharer, synchronize
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -53,7 +52,7 @@ _LOCKS = dict.fromkeys(
 
 class _Pickler(by_value.Pickler):
     @property
-    def dispatch_table(self) -> ChainMap[type, Any]:
+    def dispatch_table(self) -> dict[Any, Any]:
         """Return the reducers by type, those by value before multiprocessing's, whose table grows as types are used."""
         table: Any = ForkingPickler(io.BytesIO())
-        return ChainMap(dict(_LOCKS), by_value.Pickler.dispatch_table, table.dispatch_table)
+        return {**table.dispatch_table, **super().dispatch_table, **_LOCKS}

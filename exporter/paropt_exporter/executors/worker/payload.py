@@ -28,7 +28,7 @@ _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, _lru_cache_wrapper, 
 # Before a function's pickle: whether a worker may keep the loaded function, keeps the latest version of it (as workers
 # of the standard executors keep the functions of `__main__`, including the changes that tasks make), or loads it for
 # each task.
-ONCE, LATEST, _AFRESH = b"1", b"2", b"0"
+ONCE, LATEST, AFRESH = b"1", b"2", b"0"
 CHUNK = b"c"  # before these marks: the function is called for each item of a chunk
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
@@ -196,7 +196,7 @@ class Packer:
             in_main = type(function) in _REMEMBERED and main_module.defines(function)  # type: ignore[arg-type]  # its type
             key = PickleCacheKey(self._is_importable, self._dump_plainly, allows_state=in_main)
         lasts = key is None or key.add(function)
-        packed = (LATEST if in_main else _AFRESH) if key is not None and (key.has_state or not lasts) else ONCE
+        packed = (LATEST if in_main else AFRESH) if key is not None and (key.has_state or not lasts) else ONCE
         packed += self._dumps(function)
         if lasts:
             if len(self._known) >= _MOST_CACHED:
@@ -265,7 +265,7 @@ def load_function(packed: bytes) -> tuple[Callable[..., Any], bool]:
     if packed[:1] == CHUNK:
         function, shared = load_function(packed[1:])
         return partial(run_chunk, function), shared
-    return loads(memoryview(packed)[1:]), packed[:1] != _AFRESH
+    return loads(memoryview(packed)[1:]), packed[:1] != AFRESH
 
 
 def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -368,7 +368,7 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
         from paropt_exporter.executors.worker.by_value import dumps as to_bytes
     with _registering:
         wanted = modules | main_module.list_spawned()
-        registered = wanted & sys.modules.keys() - cloudpickle.list_registry_pickle_by_value()
+        registered = {name for name in wanted if name in sys.modules} - cloudpickle.list_registry_pickle_by_value()
         try:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
