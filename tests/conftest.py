@@ -19,12 +19,17 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
-_LONGEST = ("e2e", "monitoring")  # folders whose files take up to a minute each
+# Folders whose files take up to a minute each, since they wait for servers; the longest file is in the first.
+_LONGEST = ("cluster", "e2e", "monitoring", "deploy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that parallel workers end at about the same time."""
-    items.sort(key=lambda item: not any(folder in item.path.parts for folder in _LONGEST))
+    items.sort(key=_rank_folder)
+
+
+def _rank_folder(item: pytest.Item) -> int:
+    return next((rank for rank, folder in enumerate(_LONGEST) if folder in item.path.parts), len(_LONGEST))
 
 
 def pytest_collection_finish() -> None:

@@ -75,8 +75,9 @@ class Machine:
         """Advance by a quantum or, while no thread computes, to the end of a segment; return the seconds."""
         runnable, sleeping = list[Thread](), list[Thread]()
         for thread in threads:
-            if not (thread.ended or thread.blocked):
-                (runnable if thread.runnable else sleeping).append(thread)
+            segments = thread._segments
+            if segments and not thread.blocked:
+                (runnable if segments[-1][0] else sleeping).append(thread)
         runnable += self._others
         chosen = self._chosen(runnable, now)
         seconds = min([most, *(thread.left for thread in (*sleeping, *chosen))])
@@ -94,7 +95,9 @@ class Machine:
         return seconds
 
     def _chosen(self, runnable: list[Thread], now: float) -> list[Thread]:
-        least = min((thread.served for thread in runnable), default=0.0)
+        if not runnable:
+            return []
+        least = min(thread.served for thread in runnable)
         for thread in runnable:
             if thread.since is None:
                 thread.since = now

@@ -169,15 +169,15 @@ def hosts() -> Iterator[list[str]]:
 
 
 def test_real_servers_scrape_each_host_once_and_the_global_one_counts_them(hosts: list[str], tmp_path: Path) -> None:
+    """All start at once, since a Prometheus waits for five seconds until it scrapes its targets."""
+    ports = [free_port() for _ in range(2)]
+    config = _read("global.yml", recording.GLOBAL_FILE)
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in ports]}]
     with ExitStack() as stack:
-        parts = [_start_part(stack, tmp_path / f"part{part}", part, 2, hosts) for part in range(2)]
+        parts = [_start_part(stack, tmp_path / f"part{part}", port, part, 2, hosts) for part, port in enumerate(ports)]
+        server = _start(stack, tmp_path / "global", free_port(), config, [ROOT / "alerts/fleet/paropt-global.yml"])
         eventually("the parts have all hosts", lambda: sum(map(len, map(_find_hosts, parts))) == len(hosts))
         assert sorted(name for server in parts for name in _find_hosts(server)) == sorted(hosts)
-        config = _read("global.yml", recording.GLOBAL_FILE)
-        config["scrape_configs"][0]["static_configs"] = [
-            {"targets": [server.url.removeprefix("http://") for server in parts]}
-        ]
-        server = _start(stack, tmp_path / "global", config, [ROOT / "alerts/fleet/paropt-global.yml"])
         count = "global_fleet:paropt_exporters:count"
         eventually("all hosts are counted", lambda: [s["value"][1] for s in server.query(count)] == ["9"])
         assert server.value("global_fleet:paropt_parts:count") == 2
@@ -187,7 +187,7 @@ def _find_hosts(server: Prometheus) -> list[str]:
     return [series["metric"]["instance"] for series in server.query('up{job="paropt"} == 1')]
 
 
-def _start_part(stack: ExitStack, folder: Path, part: int, count: int, hosts: list[str]) -> Prometheus:
+def _start_part(stack: ExitStack, folder: Path, port: int, part: int, count: int, hosts: list[str]) -> Prometheus:
     config = _read("part.yml", recording.PARTS_FILE)
     config["global"]["external_labels"]["part"] = str(part)
     (scrape,) = config["scrape_configs"]
@@ -196,7 +196,7 @@ def _start_part(stack: ExitStack, folder: Path, part: int, count: int, hosts: li
     scrape["file_sd_configs"] = [{"files": ["targets.json"]}]
     folder.mkdir()
     (folder / "targets.json").write_text(json.dumps([{"targets": hosts}]))
-    return _start(stack, folder, config, [ROOT / "alerts/fleet/paropt-parts.yml"])
+    return _start(stack, folder, port, config, [ROOT / "alerts/fleet/paropt-parts.yml"])
 
 
 def _read(name: str, rules: str) -> dict[str, Any]:
@@ -209,14 +209,13 @@ def _read(name: str, rules: str) -> dict[str, Any]:
     return config
 
 
-def _start(stack: ExitStack, folder: Path, config: dict[str, Any], rules: list[Path]) -> Prometheus:
+def _start(stack: ExitStack, folder: Path, port: int, config: dict[str, Any], rules: list[Path]) -> Prometheus:
     folder.mkdir(exist_ok=True)
     (folder / "rules").mkdir()
     for path in rules:
         text = path.read_text().replace("interval: 1m", "interval: 250ms")
         (folder / "rules" / path.name).write_text(text)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     command = [
         program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",

@@ -16,7 +16,7 @@ import pytest
 
 from paropt_exporter import families
 from support.command_scripts import BURNER
-from support.real_servers import Prometheus, free_port, prometheus, serving
+from support.real_servers import Prometheus, free_port, serving, several_prometheus
 
 MIB = 1 << 20
 
@@ -87,16 +87,22 @@ def write_project(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[int, Prometheus]]]:
+    """A Prometheus and its target's port for `seen` and for each of the last two tests: it starts for five seconds."""
+    with several_prometheus(tmp_path_factory.mktemp("prometheus"), [free_port() for _ in range(3)]) as started:
+        yield list(started.items())
+
+
+@pytest.fixture(scope="module")
+def seen(servers: list[tuple[int, Prometheus]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("lane")
     write_project(folder)
-    port = free_port()
-    with prometheus(folder / "prometheus", [f"127.0.0.1:{port}"]) as real:
-        address = f"--web.listen-address=127.0.0.1:{port}"
-        with serving(folder, "--lane", "standard", "--every", "1h", address) as command:
-            assert "standard succeeded" in command.summary(), (folder / "stderr.log").read_text()
-            real.wait_for_scrape_after(time.time())
-            yield Seen(folder, real, port)
+    port, real = servers[0]
+    address = f"--web.listen-address=127.0.0.1:{port}"
+    with serving(folder, "--lane", "standard", "--every", "1h", address) as command:
+        assert "standard succeeded" in command.summary(), (folder / "stderr.log").read_text()
+        real.wait_for_scrape_after(time.time())
+        yield Seen(folder, real, port)
 
 
 ONLY_WHILE_RUNNING = (families.SLA_DEADLINE,)
@@ -188,36 +194,38 @@ def test_deadline_was_exported_while_the_stage_ran_and_only_then(seen: Seen) -> 
     assert seen.prometheus.query(f"{deadline}") == [] or seen.prometheus.value(f"time() - timestamp({deadline})") > 1
 
 
-def test_after_the_next_good_run_nothing_is_breached_and_totals_go_on(tmp_path: Path, seen: Seen) -> None:
+def test_after_the_next_good_run_nothing_is_breached_and_totals_go_on(
+    tmp_path: Path, servers: list[tuple[int, Prometheus]]
+) -> None:
     project = tmp_path
     write_project(project)
     config = re.sub(r", needs: \[[a-z0-9_, ]+\]", "", CONFIG)
     stages = [line for line in config.splitlines() if "name:" not in line or "name: slow" in line]
     (project / "paropt.yml").write_text("\n".join(stages))
-    port = free_port()
-    with prometheus(project / "prometheus", [f"127.0.0.1:{port}"]) as real:
-        address = f"--web.listen-address=127.0.0.1:{port}"
-        for nap, breached, runs in (("1.3", 1, 1), ("0.1", 0, 2)):
-            (project / "nap").write_text(nap)
-            with serving(project, "--lane", "standard", address) as command:
-                assert "standard succeeded" in command.summary()
-                real.wait_for_scrape_after(time.time())
-                assert real.value('paropt_sla_breached{severity="normal"}') == breached
-                assert real.value('paropt_runs_total{result="success"}') == runs
-                assert real.value('paropt_sla_violations_total{severity="normal"}') == 1
-                assert command.stop() == 0
+    port, real = servers[1]
+    address = f"--web.listen-address=127.0.0.1:{port}"
+    for nap, breached, runs in (("1.3", 1, 1), ("0.1", 0, 2)):
+        (project / "nap").write_text(nap)
+        with serving(project, "--lane", "standard", address) as command:
+            assert "standard succeeded" in command.summary()
+            real.wait_for_scrape_after(time.time())
+            assert real.value('paropt_sla_breached{severity="normal"}') == breached
+            assert real.value('paropt_runs_total{result="success"}') == runs
+            assert real.value('paropt_sla_violations_total{severity="normal"}') == 1
+            assert command.stop() == 0
 
 
-def test_three_runs_that_end_at_once_give_totals_of_three_and_an_increase_that_sees_them(tmp_path: Path) -> None:
+def test_three_runs_that_end_at_once_give_totals_of_three_and_an_increase_that_sees_them(
+    tmp_path: Path, servers: list[tuple[int, Prometheus]]
+) -> None:
     (tmp_path / "paropt.yml").write_text("stages:\n  - {number: 2, name: quick, run: 'sleep 0.6'}\n")
-    port = free_port()
-    with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"]) as real:
-        address = f"--web.listen-address=127.0.0.1:{port}"
-        for _ in range(3):
-            with serving(tmp_path, "--lane", "standard", "--once", "--web.linger", "20s", address) as command:
-                assert "standard succeeded" in command.summary()
-                assert command.process.wait(60) == 0
-        total = 'last_over_time(paropt_runs_total{result="success"}[5m])'
-        assert real.value(total) == 3
-        # The first run's sample goes from absent to 1, which no increase() can see; the two after it are seen.
-        assert real.value('increase(paropt_runs_total{result="success"}[5m])') >= 1.9
+    port, real = servers[2]
+    address = f"--web.listen-address=127.0.0.1:{port}"
+    for _ in range(3):
+        with serving(tmp_path, "--lane", "standard", "--once", "--web.linger", "20s", address) as command:
+            assert "standard succeeded" in command.summary()
+            assert command.process.wait(60) == 0
+    total = 'last_over_time(paropt_runs_total{result="success"}[5m])'
+    assert real.value(total) == 3
+    # The first run's sample goes from absent to 1, which no increase() can see; the two after it are seen.
+    assert real.value('increase(paropt_runs_total{result="success"}[5m])') >= 1.9

@@ -23,6 +23,8 @@ from support.command_scripts import (
 )
 
 DEAF = "trap '' TERM HUP INT; "  # ignores these signals, as do its children
+# The child itself reports the start: right after its fork it would still catch TERM, as its parent does, and go on.
+PARENT = "trap '{trap}' TERM; (echo > $1; exec sleep 600) & wait"
 
 # A parent, a child, a grandchild, and a process in a session of its own; all ignore SIGTERM and write their pids.
 FAMILY = """
@@ -53,8 +55,7 @@ def pool() -> Iterator[CommandPool]:
 
 def test_stopped_command_gets_sigterm_and_may_clean_up(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
-    script = "trap 'echo tidy; exit 5' TERM; sleep 600 & echo > $1; wait"
-    future = pool.submit_commands("task", [shell(script, fifo)], cwd="/")
+    future = pool.submit_commands("task", [shell(PARENT.format(trap="echo tidy; exit 5"), fifo)], cwd="/")
     read_fifo(fifo)
     assert pool.stop(future)
     outcome = future.result(HANG_SECONDS)
@@ -170,7 +171,7 @@ def test_command_that_closes_its_output_still_runs(pool: CommandPool, tmp_path: 
 
 def test_no_step_follows_a_stop(pool: CommandPool, tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
-    obedient = shell("trap 'exit 0' TERM; sleep 600 & echo > $1; wait", fifo)
+    obedient = shell(PARENT.format(trap="exit 0"), fifo)
     future = pool.submit_commands("task", [obedient, ["touch", "second"]], cwd=tmp_path)
     read_fifo(fifo)
     assert pool.stop(future)

@@ -37,7 +37,6 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         return trace
 
     before = sys.gettrace()
-    gc.collect()
     gc.disable()  # the finalizer of an earlier pool runs the package's code too
     sys.settrace(trace)
     try:

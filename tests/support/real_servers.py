@@ -14,7 +14,8 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,6 +24,7 @@ HANG_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS, _MOST_LOOK_AGAIN_SECONDS = 0.05, 0.25  # a look at a page costs both sides milliseconds
 _FIRST_PORT, _END_OF_PORTS = 11_000, 32_000  # above the default port of each server, below Linux's ephemeral ports
 _PARTS = 16
+_RETURNED_PORTS: set[int] = set()
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
 # For programs in Go: garbage collection takes a third of a short process's time; below the limit it never runs.
 GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
@@ -45,13 +47,14 @@ def installed_command() -> str:
 
 
 def free_port() -> int:
-    """Return a port that nothing else takes until the server listens on it.
+    """Return a port that nothing else takes until the server listens on it, and that was not returned before.
 
     It is below those that the system gives to clients, and in the part of this worker of pytest-xdist.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
     for port in random.SystemRandom().sample(range(_FIRST_PORT + worker, _END_OF_PORTS, _PARTS), 100):
-        if _is_free(port):
+        if port not in _RETURNED_PORTS and _is_free(port):
+            _RETURNED_PORTS.add(port)
             return port
     raise AssertionError(f"none of 100 ports below {_END_OF_PORTS} is free")
 
@@ -208,6 +211,14 @@ def prometheus(
         yield real
     finally:
         real.stop()
+
+
+@contextmanager
+def several_prometheus(folder: Path, ports: Sequence[int]) -> Iterator[dict[int, Prometheus]]:
+    """Run a Prometheus for each of the ports that it scrapes; they wait for their targets at the same time."""
+    starts = {port: prometheus(folder / str(port), [f"127.0.0.1:{port}"]) for port in ports}
+    with ExitStack() as stack, ThreadPoolExecutor(len(ports)) as threads:
+        yield dict(zip(ports, threads.map(stack.enter_context, starts.values()), strict=True))
 
 
 @contextmanager
