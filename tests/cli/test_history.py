@@ -161,3 +161,4 @@ def test_history_of_a_renamed_folder_names_its_project(history: History, tmp_pat
     with closing(History(tmp_path / "history.db", project="renamed", clock=StillClock())) as renamed:
         told = "no runs of this project yet; the history has runs of shop: set `project: shop` to see them\n"
         assert printed(renamed) == told
+        assert printed(renamed, lane="nightly") == told

@@ -86,6 +86,11 @@ def test_lane_is_under_used_below_half_and_saturated_above_nine_tenths() -> None
     assert kinds(record("a", 1), busy_ratio=0.91, queued=False) == set()
 
 
+def test_use_of_the_workers_in_a_moment_is_no_bottleneck() -> None:
+    assert kinds(record("a", 0.05), record("b", 0.09), busy_ratio=0.01) == set()
+    assert kinds(record("a", 0.05), record("b", 0.09), busy_ratio=0.99, queued=True) == set()
+
+
 def test_gil_bound_work_is_named_as_in_the_guide() -> None:
     (found,) = report.find_bottlenecks([record("a", 1, cpu_seconds=1, gil_bound=True)], busy_ratio=0.7, queued=False)
     assert found.kind == "gil_bound"

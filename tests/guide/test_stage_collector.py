@@ -16,6 +16,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.history import History
 from paropt_exporter.history.summaries import RunSummary
 from support import real_servers
+from support.in_process import call_command
 
 HANG_SECONDS = 60.0
 LANE = {"project": "shop", "lane": "nightly"}
@@ -201,3 +202,16 @@ def test_command_lists_the_runs_of_a_program(tmp_path: Path, pool: AdaptiveWorke
     listed = real_servers.run(tmp_path, "history")
     assert "nightly" in listed.stdout
     assert "success" in listed.stdout
+
+
+def test_history_command_lists_the_runs_or_names_their_project(tmp_path: Path, pool: AdaptiveWorkerPool) -> None:
+    """As in the guide's example, in a folder without a paropt.yml."""
+    _, collector = export(pool, tmp_path / ".paropt/history.db")
+    pool.submit_stage(2, "load", sum, [1, 2])
+    assert pool.wait_all(HANG_SECONDS)[0]
+    collector.close()
+    ended = call_command(tmp_path, "history", "--lane", "nightly")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "set `project: shop` to see them" in ended.stdout
+    (tmp_path / "paropt.yml").write_text("project: shop\nstages: [{number: 1, name: a, run: 'true'}]\n")
+    assert "nightly  success" in call_command(tmp_path, "history", "--lane", "nightly").stdout

@@ -316,8 +316,9 @@ def _run_history(flags: Flags) -> int:
         raise UsageError("--run needs --what-if; to compare two runs, use --compare RUN RUN")
     loaded = _load_config(flags)
     with closing(_open_history(loaded)) as history:
-        # The history may have runs of a lane that the config no longer has.
-        if flags.lane is not None and not history.load_runs(flags.lane, limit=1):
+        # The history may have runs of a lane that the config no longer has, or only runs of another project.
+        elsewhere = not history.load_runs(limit=1) and history.load_projects()
+        if flags.lane is not None and not elsewhere and not history.load_runs(flags.lane, limit=1):
             plans.require_lane(loaded, flags.lane)
         if flags.what_if is not None:
             return command.run_what_if(

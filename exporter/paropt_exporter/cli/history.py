@@ -149,7 +149,7 @@ def _dump_json(summaries: Sequence[RunSummary]) -> str:
 def _format_runs(history: History, *, lane: str | None, limit: int, columns: int | None) -> str:
     summaries = history.load_runs(lane, limit=limit)
     if not summaries:
-        return f"no runs of lane {lane} yet\n" if lane else _describe_empty(history)
+        return f"no runs of lane {lane} yet\n" if lane and history.load_runs(limit=1) else _describe_empty(history)
     rows = [_build_run_row(history, summary) for summary in summaries]
     lines = format_cut_table(_RUN_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_RUNS)
     lanes = dict.fromkeys(summary.lane for summary in summaries)

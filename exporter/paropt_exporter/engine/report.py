@@ -254,10 +254,11 @@ def _iter_lane_bottlenecks(
         ratio = slowest.duration_seconds / max(fastest.duration_seconds, 1e-3)
         sentence = f"stages are uneven: {slowest.stage} took {_format_ratio(ratio)} as long as {fastest.stage}"
         yield Bottleneck(kind="uneven", stage=None, sentence=sentence)
-    if ran and busy_ratio < UNDER_USED_RATIO:
+    noticeable = slowest is not None and slowest.duration_seconds >= _NOTICEABLE_SECONDS
+    if noticeable and busy_ratio < UNDER_USED_RATIO:
         sentence = f"workers were busy {busy_ratio:.0%} of their time"
         yield Bottleneck(kind="under_used", stage=None, sentence=sentence)
-    if queued and busy_ratio > SATURATED_RATIO:
+    if noticeable and queued and busy_ratio > SATURATED_RATIO:
         sentence = f"workers were busy {busy_ratio:.0%} of their time while tasks waited"
         yield Bottleneck(kind="saturated", stage=None, sentence=sentence)
 

@@ -252,6 +252,12 @@ def test_redirect_within_the_server_keeps_the_form(server: FakePrometheus) -> No
     assert server.asked[1].fields["query"] == "up"
 
 
+def test_redirect_to_https_is_named_without_what_may_be_secret(server: FakePrometheus) -> None:
+    server.reply = http(301, b"", "Location: https://me:s3cret@metrics.example/api/v1/query?token=s3cret")
+    failed = failure(server)
+    assert str(failed) == f"{server.url}: redirected to https://metrics.example, which is not followed"
+
+
 def test_redirect_sends_no_secret_to_another_host(server: FakePrometheus, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     with fake_prometheus(number("1")) as other:

@@ -200,9 +200,13 @@ class Client:
         )
 
     def _resolve_redirect(self, url: str, location: str) -> str:
+        if not location:
+            raise QueryFailed("redirect", f"{self._server_name}: redirected to nowhere")
         target = urljoin(url, location)
-        if not location or urlsplit(target)[:2] != urlsplit(url)[:2]:
-            raise QueryFailed("redirect", f"{self._server_name}: redirected to another host, which is not followed")
+        scheme, host, *_ = urlsplit(target)
+        if (scheme, host) != urlsplit(url)[:2]:
+            where = f"{scheme}://{host.rpartition('@')[2]}"[:200]  # a path or query may hold a secret
+            raise QueryFailed("redirect", f"{self._server_name}: redirected to {where}, which is not followed")
         return target.partition("?")[0]
 
     def _read_headers(self) -> dict[str, str]:
