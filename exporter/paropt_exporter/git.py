@@ -23,8 +23,8 @@ _STATUS = (
 # In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
 _FIELDS = {b"1": 8, b"u": 10, b"?": 1}
 _SUBMODULE = b"S"
-# Variables that hooks get: git names their repository and index, relative to their folder. The others change which files
-# a path stands for: with the first one, as editors set it that commit, `:/` is a file and not the whole work tree.
+# Variables that hooks get. By the first ones git names their repository and index, relative to their folder; the others
+# change which files a path stands for: if an editor commits with literal paths, `:/` is a file, not the work tree.
 _OF_A_HOOK = frozenset(
     {
         "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS",
