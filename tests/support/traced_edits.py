@@ -66,6 +66,8 @@ ls kept/sub
 _REPORT = """
 if cat src/a.py > reports/a; then echo written; else echo no folder; fi 2>/dev/null
 """
+_TOOL = "tool"
+_PATH = "/usr/bin:/bin"
 _SCRIPTS = {
     "lint": _LINT,
     "build": _BUILD,
@@ -74,11 +76,12 @@ _SCRIPTS = {
     "memo": _MEMO,
     "keep": _KEEP,
     "report": _REPORT,
+    "call": _TOOL,
 }
 
 
 class TracedEdits:
-    """A project with seven stages that are shell scripts, with `inputs: auto`."""
+    """A project with eight stages that are shell scripts, with `inputs: auto`."""
 
     def __init__(self, folder: Path, seed: int, pool: CommandPool) -> None:
         self.random = random.Random(seed)
@@ -88,7 +91,9 @@ class TracedEdits:
         self._files = RandomEdits(folder, seed)
         self.project = self._files.project
         self.project.work = {}
-        self.project.environ["PATH"] = "/usr/bin:/bin"
+        for version in ("v1", "v2"):
+            self.project.write_file(f"{version}/tool", f"#!/bin/sh\necho {version}\n", mode=0o755)
+        self.edit_path()
         self._pool = pool
         self._copy = folder / "copy"
         for name, script in _SCRIPTS.items():
@@ -155,6 +160,11 @@ class TracedEdits:
             shutil.rmtree(folder)
         else:
             folder.mkdir()
+
+    def edit_path(self) -> None:
+        folders = [str(self.project.root / folder) for folder in ("v1", "v2", "v3")]
+        self.random.shuffle(folders)
+        self.project.environ["PATH"] = os.pathsep.join([*folders, _PATH])
 
     def edit_unread_file(self) -> None:
         self.project.write_file("notes/today", f"{self.random.random()}")
@@ -242,6 +252,7 @@ class TracedEdits:
             make("memo", number=5),
             make("keep", number=6),
             make("report", number=7),
+            make("call", number=8),
         )
 
     def _pick(self) -> Path:
