@@ -507,6 +507,7 @@ def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, 
     "line",
     [
         "echo one > there/new || true",
+        "test -e there/new || echo one >> there/new || true",
         "mkdir there/new || true",
         "ln -s one there/new || true",
         "echo one > new; ln new there/new || true; rm new",
