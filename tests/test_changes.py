@@ -154,6 +154,15 @@ def test_hook_of_git_sees_the_whole_change(repository: Repository, monkeypatch: 
     assert changed(repository, folder="lib") == {"a.py"}
 
 
+def test_hook_of_an_editors_commit_sees_untracked_files(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Magit runs git with --literal-pathspecs, which git passes on to hooks."""
+    repository.write("untracked", "1")
+    monkeypatch.setenv("GIT_LITERAL_PATHSPECS", "1")
+    assert changed(repository, folder="lib") == {"../untracked"}
+
+
 def test_all_files_of_a_repository_without_a_commit_are_new(tmp_path: Path) -> None:
     made = Repository(tmp_path)
     made.write("a", "1")

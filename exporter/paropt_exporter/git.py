@@ -23,8 +23,14 @@ _STATUS = (
 # In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
 _FIELDS = {b"1": 8, b"u": 10, b"?": 1}
 _SUBMODULE = b"S"
-# Variables by which git names the repository and index of a hook that it runs, relative to the hook's folder.
-_OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
+# Variables that hooks get. By the first ones git names their repository and index, relative to their folder; the others
+# change which files a path stands for: if an editor commits with literal paths, `:/` is a file, not the work tree.
+_OF_A_HOOK = frozenset(
+    {
+        "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS",
+        "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS",
+    }
+)  # fmt: skip
 
 
 def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> bytes:

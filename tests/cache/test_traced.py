@@ -384,6 +384,39 @@ def test_other_checkout_has_the_same_sets(project: TracedProject, tmp_path: Path
         assert other.run("cat src/a.py").is_cached("lint")
 
 
+def write_tool(project: TracedProject, folder: str, output: str) -> str:
+    """Write a program, and return its folder."""
+    project.write(f"{folder}/tool", f"#!/bin/sh\necho {output}\n")
+    (project.root / folder / "tool").chmod(0o755)
+    wait_for_next_ticks(project.root / folder / "tool")
+    return str(project.root / folder)
+
+
+def test_other_program_that_path_leads_to_is_a_miss(project: TracedProject) -> None:
+    """As after `nvm use`, or in another virtual environment: the script and all programs are unchanged."""
+    project.write("check.sh", "tool")
+    first, second = write_tool(project, "v1", "one"), write_tool(project, "v2", "two")
+    environ, path = project.project.environ, project.project.environ["PATH"]
+    environ["PATH"] = f"{first}:{path}"
+    assert project.prove("sh check.sh").get_output("lint") == "one\n"
+    environ["PATH"] = f"{second}:{first}:{path}"
+    ran = project.run("sh check.sh")
+    assert ran.get_output("lint") == "two\n" and get_note(ran) == "tool on PATH changed"
+    environ["PATH"] = f"{project.root / 'none'}:{first}:{path}"
+    assert project.run("sh check.sh").is_cached("lint"), "it leads to the first one again"
+
+
+def test_programs_of_another_checkout_are_the_same_ones(project: TracedProject, tmp_path: Path) -> None:
+    path = project.project.environ["PATH"]
+    project.project.environ["PATH"] = f"{write_tool(project, 'bin', 'one')}:{path}"
+    assert project.prove("tool").is_cached("lint")
+    with CommandPool(1) as pool:
+        other = TracedProject(tmp_path / "other", pool)
+        other.project.store = project.project.store
+        other.project.environ["PATH"] = f"{write_tool(other, 'bin', 'one')}:{path}"
+        assert other.run("tool").is_cached("lint")
+
+
 def test_item_whose_files_changed_runs_alone(project: TracedProject) -> None:
     project.write("src/b.py", "two")
     stage = project.project.build_stage(
@@ -516,6 +549,7 @@ def test_presence_that_a_failed_write_shows_is_an_input(project: TracedProject, 
     "line",
     [
         "echo one > there/new || true",
+        "test -e there/new || echo one >> there/new || true",
         "mkdir there/new || true",
         "ln -s one there/new || true",
         "echo one > new; ln new there/new || true; rm new",

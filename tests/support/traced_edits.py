@@ -75,6 +75,8 @@ test ! -e bundle/choice || read -r _ < bundle/choice
 cat choice > bundle/choice
 cat bundle/out
 """
+_TOOL = "tool"
+_PATH = "/usr/bin:/bin"
 _SCRIPTS = {
     "lint": _LINT,
     "build": _BUILD,
@@ -84,12 +86,13 @@ _SCRIPTS = {
     "keep": _KEEP,
     "report": _REPORT,
     "bundle": _BUNDLE,
+    "call": _TOOL,
 }
 _OUTPUTS = ("dist/out", "dist/names", "bundle/out", "bundle/choice")
 
 
 class TracedEdits:
-    """A project with eight stages that are shell scripts, with `inputs: auto`."""
+    """A project with nine stages that are shell scripts, with `inputs: auto`."""
 
     def __init__(self, folder: Path, seed: int, pool: CommandPool) -> None:
         self.random = random.Random(seed)
@@ -99,7 +102,9 @@ class TracedEdits:
         self._files = RandomEdits(folder, seed)
         self.project = self._files.project
         self.project.work = {}
-        self.project.environ["PATH"] = "/usr/bin:/bin"
+        for version in ("v1", "v2"):
+            self.project.write_file(f"{version}/tool", f"#!/bin/sh\necho {version}\n", mode=0o755)
+        self.edit_path()
         self._pool = pool
         self._copy = folder / "copy"
         for name, script in _SCRIPTS.items():
@@ -173,6 +178,11 @@ class TracedEdits:
             shutil.rmtree(folder)
         else:
             folder.mkdir()
+
+    def edit_path(self) -> None:
+        folders = [str(self.project.root / folder) for folder in ("v1", "v2", "v3")]
+        self.random.shuffle(folders)
+        self.project.environ["PATH"] = os.pathsep.join([*folders, _PATH])
 
     def edit_unread_file(self) -> None:
         self.project.write_file("notes/today", f"{self.random.random()}")
@@ -261,6 +271,7 @@ class TracedEdits:
             make("keep", number=6),
             make("report", number=7),
             make("bundle", outputs=("bundle",), number=8),
+            make("call", number=9),
         )
 
     def _pick(self) -> Path:

@@ -58,9 +58,20 @@ class StageKey:
     """The parts of the keys that all tasks of a stage share."""
 
     def __init__(
-        self, stage: PlannedStage, *, cwd: str, variables: Mapping[str, str], tools: Mapping[str, str], secret: bytes
+        self,
+        stage: PlannedStage,
+        *,
+        cwd: str,
+        variables: Mapping[str, str],
+        tools: Mapping[str, str],
+        secret: bytes,
+        search_path: str = "",
     ) -> None:
-        """`cwd` is relative to the config's folder. `secret` keys the digests of the variables' values."""
+        """`cwd` is relative to the config's folder. `secret` keys the digests of the variables' values.
+
+        `search_path`: the stage's PATH, if its inputs are traced. It is in no weak key.
+        """
+        self.search_path = search_path
         machine = os.uname()
         fixed = [
             ("format", FORMAT),

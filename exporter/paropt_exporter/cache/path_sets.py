@@ -2,7 +2,8 @@
 
 The weak key of a task has its command, tools and variables. Under it are up to 8 sets of paths, the last used first:
 which files a program reads depends on those that it has read before. A set together with the states of its paths makes
-a strong key, under which the result is kept.
+a strong key, under which the result is kept. So do the places in which PATH has the programs that the task looked for:
+with another PATH, a script may find another program, while all paths of the set are unchanged.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class PathStates:
         self._found: dict[tuple[str, bool], str] = {}
         self._listings: dict[str, tuple[str, bytes]] = {}
         self._names: dict[str, tuple[str, ...] | None] = {}
+        self._folders: dict[str, dict[str, None]] = {}
+        self._places: dict[tuple[str, str], str] = {}
+        self._programs: dict[tuple[PathSet, str], tuple[str, bytes]] = {}
+        self._root = os.path.realpath(states.folder) + "/"
 
     def get_state(self, used: UsedPath) -> str:
         """Return the state of a path as it belongs into a key."""
@@ -105,6 +110,38 @@ class PathStates:
             content = "".join(lines).encode("utf-8", "surrogateescape")
             found = self._listings[digest] = hash_bytes(content), content
         return found
+
+    def build_programs(self, path_set: PathSet, paths: Iterable[UsedPath], search_path: str) -> tuple[str, bytes]:
+        """Return the list of the programs that a task looked for on PATH, with their places now, and its digest.
+
+        They are the names that a set has in the folders of PATH. Programs that the task itself makes are left out.
+        """
+        if (path_set, search_path) not in self._programs:
+            folders = self._list_folders(search_path)
+            names, own = set[str](), set[str]()
+            for each in paths:
+                folder, _, name = (each.path if each.path[:1] == "/" else self._root + each.path).rpartition("/")
+                if folder in folders:
+                    (own if each.own else names).add(name)
+            lines = [f"{name} on PATH\0{self._find_program(name, search_path)}\0" for name in sorted(names - own)]
+            content = "".join(lines).encode("utf-8", "surrogateescape")
+            self._programs[path_set, search_path] = hash_bytes(content), content
+        return self._programs[path_set, search_path]
+
+    def _list_folders(self, search_path: str) -> dict[str, None]:
+        """Return the folders of PATH in their order, without links on the way."""
+        if search_path not in self._folders:
+            named = (os.path.join(self._states.folder, folder) for folder in search_path.split(os.pathsep))
+            self._folders[search_path] = dict.fromkeys(os.path.realpath(folder) for folder in named)
+        return self._folders[search_path]
+
+    def _find_program(self, name: str, search_path: str) -> str:
+        """Return the path of a program, relative to the config's folder in it; ABSENT_STATE without one."""
+        if (name, search_path) not in self._places:
+            places = (f"{folder}/{name}" for folder in self._list_folders(search_path))
+            found = next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), ABSENT_STATE)
+            self._places[name, search_path] = found.removeprefix(self._root)
+        return self._places[name, search_path]
 
     def _read(self, path: str) -> str:
         try:
@@ -157,11 +194,14 @@ class PathSets:
     def build_key(self, weak: TaskKey, path_set: PathSet, states: PathStates) -> StrongKey | None:
         """Return the strong key of a set as its paths are now; None if the set was evicted or is damaged."""
         listings: list[tuple[str, bytes]] = []
+        used: list[UsedPath] = []
         for digest in (path_set.project, path_set.others):
             paths = self._load_part(digest)
             if paths is None:
                 return None
             listings.append(states.build_listing(digest, paths))
+            used += paths
+        listings.append(states.build_programs(path_set, used, weak.stage.search_path))
         found = tuple(digest for digest, _ in listings)
         digest = hash_bytes("\0".join((weak.digest, path_set.project, path_set.others, *found)).encode())
         return StrongKey(replace(weak, digest=digest, listings=found), path_set, dict(listings))

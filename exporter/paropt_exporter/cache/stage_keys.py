@@ -166,6 +166,7 @@ class StageReader:
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
             secret=self._secret,
+            search_path=self._find_search_path(stage) if stage.traces_inputs else "",
         )
         if stage.traces_inputs:
             return {part: stage_key.build(part.task, ()) for part in parts}
@@ -206,6 +207,9 @@ class StageReader:
         return Tools(self._root, self._states).identify(
             steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
         )
+
+    def _find_search_path(self, stage: PlannedStage) -> str:
+        return build_command_environment(stage, self._environ).get("PATH", os.defpath)
 
 
 def _build_edited(name: str) -> Miss:

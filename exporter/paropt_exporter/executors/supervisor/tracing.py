@@ -339,11 +339,11 @@ class Tracer:
             if len(self._paths) >= _MOST_PATHS:
                 self._add_problem(f"it uses more than {_MOST_PATHS:,} paths")
                 return None
-            if kind == WRITE:  # it fails without the folder
-                self._note_place(path.rpartition(b"/")[0] or b"/", STAT)
             entry = self._paths[path] = [0, time.time_ns(), _read_state(path), None, None]
-        if kind == WRITE and entry[0] and not entry[0] & WRITE:
-            entry[4] = _compute_digest(path, entry[2])
+        if kind == WRITE and not entry[0] & WRITE:
+            if entry[0]:
+                entry[4] = _compute_digest(path, entry[2])
+            self._note_place(path.rpartition(b"/")[0] or b"/", STAT)  # it fails without the folder
         entry[0] |= kind if kind == WRITE or entry[0] & WRITE else kind | kind << BEFORE
         if kind == LIST and entry[3] is None:
             entry[3] = self._list_names(path)
