@@ -45,7 +45,7 @@ from paropt_exporter.config.fields import (
     Variable,
     Word,
 )
-from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS, format_value
+from paropt_exporter.config.units import DURATION_PATTERN, MOST_REQUESTS, MOST_WORKERS, format_value
 from paropt_exporter.events import Strategy
 
 MOST_STAGES = 10_000  # one scrape renders as many in under a second
@@ -452,7 +452,7 @@ class Web(Section):
         default=(), description="Where to listen, one address or a list. Default: 127.0.0.1:10178."
     )
     telemetry_path: UrlPath = Field(default="/metrics", description="The path of the metrics.")
-    max_requests: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
+    max_requests: Annotated[StrictInt, Field(ge=0, le=MOST_REQUESTS)] = Field(
         default=0,
         description="Scrapes that wait for their page at once; more get 503. 0: no limit.",
     )
