@@ -258,6 +258,8 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
         ('push: {url: "http://gateway\\n"}', "push.url: expected a URL"),
         ('dask: {scheduler: "tcp://127.0.0.1:8786\\n"}', "dask.scheduler: expected tcp://host:port or tls://host:port"),
         ("web: {listen_address: [':99999']}", "web.listen_address[0]: expected host:port"),
+        ("web: {telemetry_path: /-/healthy}", "web.telemetry_path: expected a path like /metrics, other than"),
+        ("web: {telemetry_path: /-/ready}", "web.telemetry_path: expected a path like /metrics"),
         ("web: {telemetry_path: metrics}", "web.telemetry_path: expected a path like /metrics"),
         ("dask: {scheduler: 'sched:8786'}", "dask.scheduler: expected tcp://host:port or tls://host:port, found"),
         ("dask: {scheduler: 'tcp://sched:8786'}", "dask.scheduler: without TLS, anyone who reaches the scheduler runs"),

@@ -17,12 +17,14 @@ CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATTERN = r"^https?://[^\s/]+\S*$"
 SCHEDULER_PATTERN = r"^(tcp|tls)://([^\s:/\[\]]+|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
+URL_PATH_PATTERN = r"^/(?!-/(healthy|ready)$)[\w./~-]*$"  # the endpoint has other pages at these paths
 
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
 _URL = re.compile(URL_PATTERN)
 _SCHEDULER = re.compile(SCHEDULER_PATTERN)
+_URL_PATH = re.compile(URL_PATH_PATTERN, re.ASCII)
 # Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
 
@@ -96,8 +98,10 @@ def _parse_scheduler(value: object) -> str:
 
 def _parse_url_path(value: object) -> str:
     text = _parse_word(value)
-    if not re.fullmatch(r"/[\w./~-]*", text, re.ASCII):
-        raise ValueError(f"expected a path like /metrics, found {format_value(text)}")
+    if not _URL_PATH.fullmatch(text):
+        raise ValueError(
+            f"expected a path like /metrics, other than /-/healthy and /-/ready, found {format_value(text)}"
+        )
     return text
 
 
@@ -194,7 +198,7 @@ CallTarget = Annotated[str, BeforeValidator(_parse_call), _build_schema(type="st
 Address = Annotated[str, BeforeValidator(_parse_address), _build_schema(type="string", pattern=ADDRESS_PATTERN)]
 Url = Annotated[str, BeforeValidator(_parse_url), _build_schema(type="string", pattern=URL_PATTERN)]
 Scheduler = Annotated[str, BeforeValidator(_parse_scheduler), _build_schema(type="string", pattern=SCHEDULER_PATTERN)]
-UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=r"^/[\w./~-]*$")]
+UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=URL_PATH_PATTERN)]
 Addresses = Annotated[
     tuple[Address, ...],
     BeforeValidator(_wrap_single),
