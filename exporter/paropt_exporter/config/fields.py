@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
+from paropt_exporter.config.server_urls import names_server
 from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, NOT_SHOWN, format_value
 from paropt_exporter.input_files import find_pattern_fault
 
@@ -82,7 +83,7 @@ def _parse_address(value: object) -> str:
 
 def _parse_url(value: object) -> str:
     text = _parse_word(value)
-    if not _URL.fullmatch(text):
+    if not _URL.fullmatch(text) or not names_server(text):
         found = NOT_SHOWN if any(mark in text for mark in "@?#") else format_value(text)
         raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {found}")
     return text
