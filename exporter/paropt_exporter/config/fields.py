@@ -19,6 +19,8 @@ ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATTERN = r"^https?://[^\s/]+\S*$"
 SCHEDULER_PATTERN = r"^(tcp|tls)://([^\s:/\[\]]+|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATH_PATTERN = r"^/(?!-/(healthy|ready)$)[\w./~-]*$"  # the endpoint has other pages at these paths
+HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+HEADER_VALUE_PATTERN = r"^([!-~]([ -~]*[!-~])?)?$"
 
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
@@ -26,6 +28,8 @@ _ADDRESS = re.compile(ADDRESS_PATTERN)
 _URL = re.compile(URL_PATTERN)
 _SCHEDULER = re.compile(SCHEDULER_PATTERN)
 _URL_PATH = re.compile(URL_PATH_PATTERN, re.ASCII)
+_HEADER = re.compile(HEADER_PATTERN)
+_HEADER_VALUE = re.compile(HEADER_VALUE_PATTERN)
 # Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
 
@@ -103,6 +107,20 @@ def _parse_url_path(value: object) -> str:
         raise ValueError(
             f"expected a path like /metrics, other than /-/healthy and /-/ready, found {format_value(text)}"
         )
+    return text
+
+
+def _parse_header(value: object) -> str:
+    text = _parse_word(value)
+    if not _HEADER.fullmatch(text):
+        raise ValueError(f"expected the name of a header like X-Scope-OrgID, found {NOT_SHOWN}")
+    return text
+
+
+def _parse_header_value(value: object) -> str:
+    text = _parse_word(value)
+    if not _HEADER_VALUE.fullmatch(text):
+        raise ValueError(f"expected one line of ASCII text without spaces around it, found {NOT_SHOWN}")
     return text
 
 
@@ -200,6 +218,12 @@ Address = Annotated[str, BeforeValidator(_parse_address), _build_schema(type="st
 Url = Annotated[str, BeforeValidator(_parse_url), _build_schema(type="string", pattern=URL_PATTERN)]
 Scheduler = Annotated[str, BeforeValidator(_parse_scheduler), _build_schema(type="string", pattern=SCHEDULER_PATTERN)]
 UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=URL_PATH_PATTERN)]
+_Header = Annotated[str, BeforeValidator(_parse_header), _build_schema(type="string", pattern=HEADER_PATTERN)]
+_HeaderValue = Annotated[
+    str, BeforeValidator(_parse_header_value), _build_schema(type=["string", "number"], pattern=HEADER_VALUE_PATTERN)
+]
+Headers = dict[_Header, _HeaderValue]
+HeaderFiles = dict[_Header, Text]
 Addresses = Annotated[
     tuple[Address, ...],
     BeforeValidator(_wrap_single),

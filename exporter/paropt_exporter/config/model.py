@@ -33,6 +33,8 @@ from paropt_exporter.config.fields import (
     DurationOrZero,
     EnvironmentPattern,
     FileItem,
+    HeaderFiles,
+    Headers,
     InputPattern,
     Name,
     OutputPattern,
@@ -399,8 +401,8 @@ class Prometheus(Section):
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
     tls: Tls | None = Field(default=None, description="Certificates for https.")
-    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
-    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
+    headers: Headers = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
+    header_files: HeaderFiles = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class Signal(Section):
@@ -479,8 +481,8 @@ class Push(Section):
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
     tls: Tls | None = Field(default=None, description="Certificates for https.")
-    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
-    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
+    headers: Headers = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
+    header_files: HeaderFiles = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class DaskTls(Section):
