@@ -16,6 +16,7 @@ from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result, Scope
 from paropt_exporter.history import History
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from support.terminals import Terminal
 
 
 @pytest.fixture
@@ -48,11 +49,6 @@ def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: Hi
     assert [line.split()[0] for line in lines[1:4]] == ["run-0", "run-1", "run-2"]
     assert "0.25 tasks/s in the latest full run, 0.50 on average over 2 earlier ones" in lines[-2]
     assert lines[-1].startswith("degraded: standard is at 50%")
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])

@@ -14,6 +14,7 @@ from paropt_exporter.cli import plan
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
 from support import configs
+from support.terminals import Terminal
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILE = """\
@@ -29,11 +30,6 @@ stages:
 - {number: 8, name: broken, run: "x {item}", items: {command: no-such-program}}
 """
 EXPECTED = {"lint": 2.0, "types": 3.0, "tests": 200.0, "fetch": 1.0}
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def _plan(folder: Path, **expected: float) -> plans.Plan:
@@ -91,7 +87,7 @@ def test_terminal_shows_the_columns_that_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, headers: list[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    out = _Terminal()
+    out = Terminal()
     plan.run(_plan(tmp_path, tests=200.0), output="text", stdout=out)
     table = out.getvalue().split("\n\n")[1].splitlines()
     assert table[0].split() == headers

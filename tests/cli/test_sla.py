@@ -19,6 +19,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.history import History
 from paropt_exporter.plan.structure import compute_quantile
 from support import event_samples as samples
+from support.terminals import Terminal
 
 RULE = Rule(quantile=0.95, margin=0.5)
 FILE = """\
@@ -140,11 +141,6 @@ def test_without_a_successful_run_there_is_one_clear_error(tmp_path: Path, histo
         history.observe(event)
     with pytest.raises(UsageError, match="no successful run of lane heavy is known"):
         proposed(tmp_path, history, lane="heavy")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("columns", [60, 80])

@@ -107,7 +107,7 @@ def test_secrets_that_a_project_names_go_to_the_url_of_the_command_line(tmp_path
 def test_listed_server_gets_the_hosts_credentials_and_nothing_that_the_project_names(
     tmp_path: Path, section: str
 ) -> None:
-    refused = "hOst: evil, Cookie: x, Proxy-Authorization: x, X-Forwarded-Host: evil, ' Transfer-Encoding': chunked"
+    refused = "hOst: evil, Cookie: x, Proxy-Authorization: x, X-Forwarded-Host: evil, Transfer-Encoding: chunked"
     headers = f"headers: {{X-Scope-OrgID: shop, {refused}}}"
     own = f'url: "{URL}", {SECRETS[0]}, tls: {{ca_file: evil.pem}}, {headers}'
     config = project(tmp_path, section.format(own))

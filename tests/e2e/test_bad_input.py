@@ -48,6 +48,7 @@ def assert_one_line(ended: object, *words: str) -> None:
         (["--once", "--every", "5m"], ["--every", "--once"]),
         (["--once", "--web.linger", "inf"], ["--web.linger"]),
         (["--web.max-requests", "none"], ["--web.max-requests"]),
+        (["--web.max-requests", "100001"], ["--web.max-requests", "'100001'", "0 to 100000"]),
         (["--fail-fast", "--keep-going"], ["--keep-going", "--fail-fast"]),
         (["--log.level", "loud"], ["'loud'", "debug"]),
         (["--log.format", "xml"], ["'xml'", "logfmt"]),
@@ -66,6 +67,7 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
     [
         (["--lane", "stanard"], ["'stanard'", "docs, standard, heavy"]),
         (["--lane", ""], ["docs, standard, heavy"]),
+        (["--web.max-requests", "0", "--lane", "stanard"], ["'stanard'", "docs, standard, heavy"]),
         (["--web.telemetry-path", "metrics"], ["'metrics'", "/metrics"]),
         (["--failed", "--lane", "heavy"], ["--failed", "heavy"]),
         (["--config.file", "nope.yml"], ["nope.yml"]),

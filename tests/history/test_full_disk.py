@@ -41,11 +41,6 @@ print(json.dumps(seen))
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt" / "history.db"
-
-
 def open_file(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 

@@ -57,11 +57,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt" / "history.db"
-
-
-@pytest.fixture
 def history(path: Path) -> Iterator[History]:
     with closing(open_file(path)) as history:
         yield history

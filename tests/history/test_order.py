@@ -18,11 +18,6 @@ YEAR_SECONDS = 365 * 86_400.0
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt" / "history.db"
-
-
-@pytest.fixture
 def history(path: Path) -> Iterator[History]:
     with closing(History(path, project="shop", clock=StillClock(), keep_runs=20)) as history:
         yield history

@@ -26,11 +26,6 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt" / "history.db"
-
-
 def open_file(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 

@@ -15,11 +15,6 @@ from support.event_samples import StillClock, run_ended, run_started, stage_ende
 from support.history_versions import write_as_version
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt" / "history.db"
-
-
 def open_for_writing(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
 

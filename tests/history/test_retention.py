@@ -24,11 +24,6 @@ OUTPUT = "x" * 4000
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / ".paropt/history.db"
-
-
-@pytest.fixture
 def clock() -> StillClock:
     return StillClock()
 

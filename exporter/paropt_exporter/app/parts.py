@@ -379,7 +379,7 @@ def start_endpoint(
         page,
         protects,
         telemetry_path=request.telemetry_path or web.telemetry_path,
-        max_requests=request.max_requests or web.max_requests or sys.maxsize,
+        max_requests=(web.max_requests if request.max_requests is None else request.max_requests) or sys.maxsize,
     )
 
 

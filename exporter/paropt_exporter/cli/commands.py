@@ -470,7 +470,7 @@ def _run_serve(flags: Flags) -> int:
         web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=False),
         systemd_socket=flags.web_systemd_socket,
         telemetry_path=flags.web_telemetry_path,
-        max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
+        max_requests=_parse_max_requests(flags.web_max_requests),
         process_metrics=not flags.web_disable_exporter_metrics,
     )
     return serve.run_serve(request, os.environ)
@@ -586,7 +586,7 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
         telemetry_path=flags.web_telemetry_path,
-        max_requests=_parse_count_flag("--web.max-requests", flags.web_max_requests),
+        max_requests=_parse_max_requests(flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
         web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
@@ -680,9 +680,11 @@ def _parse_duration_flag(flag: str, text: str | None) -> float | None:
         raise UsageError(f"{flag}: {error}") from None
 
 
-def _parse_count_flag(flag: str, text: str | None) -> int | None:
+def _parse_max_requests(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise UsageError(f"{flag}: {text!r} is not a whole number from 1 to 1000")
+    from paropt_exporter.config.units import MOST_REQUESTS
+
+    if not text.isdecimal() or len(text) > len(str(MOST_REQUESTS)) or int(text) > MOST_REQUESTS:
+        raise UsageError(f"--web.max-requests: {text!r} is not a whole number from 0 to {MOST_REQUESTS}")
     return int(text)

@@ -336,7 +336,7 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         "--web.max-requests",
         dest="web_max_requests",
         metavar="N",
-        help="answer at most N scrapes at once; others get 503 (default: no limit)",
+        help="answer at most N scrapes at once; others get 503 (default: 0, no limit)",
         **unset,
     )
     web.add_argument(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from paropt_exporter.config import units
+from paropt_exporter.config.server_urls import names_server
 from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, NOT_SHOWN, format_value
 from paropt_exporter.input_files import find_pattern_fault
 
@@ -17,12 +18,18 @@ CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 ADDRESS_PATTERN = r"^([^\s:/\[\]]*|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
 URL_PATTERN = r"^https?://[^\s/]+\S*$"
 SCHEDULER_PATTERN = r"^(tcp|tls)://([^\s:/\[\]]+|\[[0-9a-fA-F:.%\w]+\]):[0-9]{1,5}$"
+URL_PATH_PATTERN = r"^/(?!-/(healthy|ready)$)[\w./~-]*$"  # the endpoint has other pages at these paths
+HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+HEADER_VALUE_PATTERN = r"^([!-~]([ -~]*[!-~])?)?$"
 
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
 _URL = re.compile(URL_PATTERN)
 _SCHEDULER = re.compile(SCHEDULER_PATTERN)
+_URL_PATH = re.compile(URL_PATH_PATTERN, re.ASCII)
+_HEADER = re.compile(HEADER_PATTERN)
+_HEADER_VALUE = re.compile(HEADER_VALUE_PATTERN)
 # Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
 
@@ -80,7 +87,7 @@ def _parse_address(value: object) -> str:
 
 def _parse_url(value: object) -> str:
     text = _parse_word(value)
-    if not _URL.fullmatch(text):
+    if not _URL.fullmatch(text) or not names_server(text):
         found = NOT_SHOWN if any(mark in text for mark in "@?#") else format_value(text)
         raise ValueError(f"expected a URL like http://127.0.0.1:9090, found {found}")
     return text
@@ -96,8 +103,24 @@ def _parse_scheduler(value: object) -> str:
 
 def _parse_url_path(value: object) -> str:
     text = _parse_word(value)
-    if not re.fullmatch(r"/[\w./~-]*", text, re.ASCII):
-        raise ValueError(f"expected a path like /metrics, found {format_value(text)}")
+    if not _URL_PATH.fullmatch(text):
+        raise ValueError(
+            f"expected a path like /metrics, other than /-/healthy and /-/ready, found {format_value(text)}"
+        )
+    return text
+
+
+def _parse_header(value: object) -> str:
+    text = _parse_word(value)
+    if not _HEADER.fullmatch(text):
+        raise ValueError(f"expected the name of a header like X-Scope-OrgID, found {NOT_SHOWN}")
+    return text
+
+
+def _parse_header_value(value: object) -> str:
+    text = _parse_word(value)
+    if not _HEADER_VALUE.fullmatch(text):
+        raise ValueError(f"expected one line of ASCII text without spaces around it, found {NOT_SHOWN}")
     return text
 
 
@@ -194,7 +217,13 @@ CallTarget = Annotated[str, BeforeValidator(_parse_call), _build_schema(type="st
 Address = Annotated[str, BeforeValidator(_parse_address), _build_schema(type="string", pattern=ADDRESS_PATTERN)]
 Url = Annotated[str, BeforeValidator(_parse_url), _build_schema(type="string", pattern=URL_PATTERN)]
 Scheduler = Annotated[str, BeforeValidator(_parse_scheduler), _build_schema(type="string", pattern=SCHEDULER_PATTERN)]
-UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=r"^/[\w./~-]*$")]
+UrlPath = Annotated[str, BeforeValidator(_parse_url_path), _build_schema(type="string", pattern=URL_PATH_PATTERN)]
+_Header = Annotated[str, BeforeValidator(_parse_header), _build_schema(type="string", pattern=HEADER_PATTERN)]
+_HeaderValue = Annotated[
+    str, BeforeValidator(_parse_header_value), _build_schema(type=["string", "number"], pattern=HEADER_VALUE_PATTERN)
+]
+Headers = dict[_Header, _HeaderValue]
+HeaderFiles = dict[_Header, Text]
 Addresses = Annotated[
     tuple[Address, ...],
     BeforeValidator(_wrap_single),

@@ -13,7 +13,7 @@ from paropt_exporter.config import messages, raw_yaml, values
 from paropt_exporter.config.checks import check_server
 from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import Fault
-from paropt_exporter.config.fields import Text, Url, Variable, Word
+from paropt_exporter.config.fields import HeaderFiles, Headers, Text, Url, Variable
 from paropt_exporter.config.model import BasicAuth, Section, Tls, convert_fields
 from paropt_exporter.config.server_urls import parse_server_url
 
@@ -26,8 +26,8 @@ class Server(Section):
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
     tls: Tls | None = Field(default=None, description="Certificates for https.")
-    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each request.")
-    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
+    headers: Headers = Field(default={}, description="Headers sent with each request.")
+    header_files: HeaderFiles = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class DefaultUrl(Section):

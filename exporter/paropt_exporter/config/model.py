@@ -33,6 +33,8 @@ from paropt_exporter.config.fields import (
     DurationOrZero,
     EnvironmentPattern,
     FileItem,
+    HeaderFiles,
+    Headers,
     InputPattern,
     Name,
     OutputPattern,
@@ -45,7 +47,7 @@ from paropt_exporter.config.fields import (
     Variable,
     Word,
 )
-from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS, format_value
+from paropt_exporter.config.units import DURATION_PATTERN, MOST_REQUESTS, MOST_WORKERS, format_value
 from paropt_exporter.events import Strategy
 
 MOST_STAGES = 10_000  # one scrape renders as many in under a second
@@ -399,8 +401,8 @@ class Prometheus(Section):
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
     tls: Tls | None = Field(default=None, description="Certificates for https.")
-    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
-    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
+    headers: Headers = Field(default={}, description="Headers sent with each query, such as X-Scope-OrgID.")
+    header_files: HeaderFiles = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class Signal(Section):
@@ -452,7 +454,7 @@ class Web(Section):
         default=(), description="Where to listen, one address or a list. Default: 127.0.0.1:10178."
     )
     telemetry_path: UrlPath = Field(default="/metrics", description="The path of the metrics.")
-    max_requests: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
+    max_requests: Annotated[StrictInt, Field(ge=0, le=MOST_REQUESTS)] = Field(
         default=0,
         description="Scrapes that wait for their page at once; more get 503. 0: no limit.",
     )
@@ -479,8 +481,8 @@ class Push(Section):
     bearer_token_env: Variable | None = Field(default=None, description="The environment variable with the token.")
     basic_auth: BasicAuth | None = Field(default=None, description="A name and a password instead of a token.")
     tls: Tls | None = Field(default=None, description="Certificates for https.")
-    headers: dict[Text, Word] = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
-    header_files: dict[Text, Text] = Field(default={}, description="Headers whose values are secret: each in a file.")
+    headers: Headers = Field(default={}, description="Headers sent with each push, such as X-Scope-OrgID.")
+    header_files: HeaderFiles = Field(default={}, description="Headers whose values are secret: each in a file.")
 
 
 class DaskTls(Section):

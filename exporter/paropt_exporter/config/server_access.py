@@ -112,7 +112,7 @@ def _check_cluster(config: Config, host: HostConfig) -> list[Fault]:
 
 
 def _use_host_credentials(access: _Access, server: Server) -> _Access:
-    own = {name: value for name, value in access.headers.items() if not _belongs_to_host(name.strip().lower())}
+    own = {name: value for name, value in access.headers.items() if not _belongs_to_host(name.lower())}
     return replace(
         access,
         bearer_token_file=server.bearer_token_file,

@@ -31,6 +31,17 @@ class ServerUrl(Struct, frozen=True, kw_only=True):
         return here == (other.scheme, other.host, other.port) and other.path[: len(self.path)] == self.path
 
 
+def names_server(url: str) -> bool:
+    """Return whether requests can be sent to a URL: it is of http or https, and its host and port are possible."""
+    from urllib.parse import urlsplit  # here: few configs have a URL
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a malformed IPv6 address or port
+        return False
+
+
 def parse_server_url(url: str) -> ServerUrl | None:
     """Return the parts of a URL, or None if it has a form about which parsers disagree."""
     scheme, separator, rest = url.partition("://")

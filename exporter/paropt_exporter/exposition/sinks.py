@@ -31,6 +31,7 @@ from paropt_exporter.config.credentials import (
     hide_secrets,
     list_secrets,
 )
+from paropt_exporter.config.server_urls import names_server
 from paropt_exporter.config.values import Tls
 from paropt_exporter.errors import DeliveryError, UsageError, get_traceback, to_one_line
 from paropt_exporter.exposition.deliveries import Deliver
@@ -167,14 +168,9 @@ class Gateway(Struct, frozen=True, kw_only=True):
     certificate: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a malformed IPv6 address or port
-            usable = False
-        if not usable or parts.query or parts.fragment:
+        if not names_server(self.url) or "?" in self.url or "#" in self.url:
             raise UsageError(f"push URL {_redact_url(self.url)!r}: expected one like http://127.0.0.1:9091")
-        if parts.username is not None:
+        if urlsplit(self.url).username is not None:
             raise UsageError(
                 f"push URL {_redact_url(self.url)!r}: every process can see a password there: "
                 "give its file or variable in paropt.yml, under push.basic_auth"

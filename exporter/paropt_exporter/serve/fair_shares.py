@@ -51,17 +51,15 @@ class Machine(Struct, frozen=True):
     memory_bytes: float = 0.0
 
 
-def decide_shares(
-    machine: Machine, demands: Iterable[RunDemand], *, quantum_seconds: float = QUANTUM_SECONDS
-) -> Mapping[int, Share]:
+def decide_shares(machine: Machine, demands: Iterable[RunDemand]) -> Mapping[int, Share]:
     """Return the share of each run.
 
     Guarantees, for runs that act on confirmed grants only: shares and running tasks together never exceed the machine,
     unless they did already; a core that a run does not want goes to another one; a waiting run comes before each one
-    that has used `quantum_seconds` more than it; a run of fixed size, which holds more than its share, starts no task
+    that has used QUANTUM_SECONDS more than it; a run of fixed size, which holds more than its share, starts no task
     while one that wants its first core has none.
     """
-    order = sorted(demands, key=lambda run: (run.used_seconds - (quantum_seconds if run.granted > 0 else 0.0), run.run))
+    order = sorted(demands, key=lambda run: (run.used_seconds - (QUANTUM_SECONDS if run.granted > 0 else 0.0), run.run))
     memory = _share_memory(machine, order)
     targets = _fill_evenly(machine.cores, order, memory)
     free = machine.cores - sum(max(run.committed, run.held) for run in order)
