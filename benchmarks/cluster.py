@@ -1,6 +1,6 @@
 """Lanes on a Dask cluster beside plain `distributed`, on the same workers: ratios, of which 1 is plain Dask.
 
-Usage: python benchmarks/cluster.py [commands] [stop] [upload]
+Usage: python benchmarks/cluster.py [calls] [commands] [naps] [single] [stop] [upload]
 """
 
 from __future__ import annotations
@@ -24,11 +24,20 @@ from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterSettings
 
 ROUNDS = 3
+CALLS = 2000
 COMMANDS = 200
 FILES = 20_000
 IDLE_SECONDS = 10.0
 IDLE_TICK_SECONDS = 0.2
 IDLE_SHARE = 0.2  # of a core
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def nap(_: int) -> None:
+    time.sleep(0.1)
 
 
 def run_true(_: int) -> int:
@@ -51,8 +60,8 @@ def cluster(workers: int) -> Iterator[tuple[Any, ClusterPool]]:
             ClusterSettings(root=Path.cwd(), scheduler=made.scheduler_address, shared_root=here), workers
         )
         try:
-            pool.submit_commands("true", [["true"]]).result(60)
-            client.submit(run_true, 1, pure=False).result(60)
+            pool.submit(double, 1).result(60)
+            client.submit(double, 1, pure=False).result(60)
             yield client, pool
         finally:
             pool.kill_workers(0.0)
@@ -68,14 +77,14 @@ class Took:
     plain_cpu: float
 
 
-def compare(ours: Callable[[], object], plain: Callable[[], object]) -> Took:
+def compare(ours: Callable[[], object], plain: Callable[[], object], rounds: int = ROUNDS) -> Took:
     """Measure both, which take turns, since others use the machine; the first round warms up.
 
     Each begins on an idle cluster: Dask goes on to release the results of a `map` for as long as that took. The CPU
     time has that work too.
     """
     times: list[tuple[float, ...]] = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         wall, cpu = [], [wait_until_idle()]
         for work in (ours, plain):
             started = time.perf_counter()
@@ -111,7 +120,7 @@ def gather(futures: list[Any]) -> None:
         future.result(120)
 
 
-def show(name: str, took: Took, count: int) -> None:
+def show(name: str, took: Took, count: int = 1) -> None:
     unit = 1000 / count
     ratio, cpu_ratio = took.ours / took.plain, took.ours_cpu / max(took.plain_cpu, 1e-9)
     print(
@@ -119,6 +128,16 @@ def show(name: str, took: Took, count: int) -> None:
         f"| {cpu_ratio:.3f} |",
         flush=True,
     )
+
+
+def bench_calls() -> None:
+    with cluster(2) as (client, pool):
+        numbers = range(CALLS)
+        took = compare(
+            lambda: gather([pool.submit(double, number) for number in numbers]),
+            lambda: client.gather(client.map(double, numbers, pure=False)),
+        )
+        show(f"a call that does nothing, of {CALLS}", took, CALLS)
 
 
 def bench_commands() -> None:
@@ -129,6 +148,25 @@ def bench_commands() -> None:
             lambda: client.gather(client.map(run_true, numbers, pure=False)),
         )
         show(f"`true`, of {COMMANDS}", took, COMMANDS)
+
+
+def bench_naps() -> None:
+    for workers in (2, 4, 8):
+        with cluster(workers) as (client, pool):
+            numbers = range(workers * 10)
+            took = compare(
+                lambda: gather([pool.submit(nap, number) for number in numbers]),  # noqa: B023 -- called here
+                lambda: client.gather(client.map(nap, numbers, pure=False)),  # noqa: B023
+            )
+            show(f"naps of 100 ms on {workers} workers, of {len(numbers)}", took, len(numbers))
+
+
+def bench_single() -> None:
+    with cluster(1) as (client, pool):
+        took = compare(
+            lambda: pool.submit(double, 1).result(60), lambda: client.submit(double, 1, pure=False).result(60), 30
+        )
+        show("one call at a time", took)
 
 
 def bench_stop() -> None:
@@ -179,7 +217,10 @@ def bench_upload() -> None:
 
 
 BENCHES = {
+    "calls": bench_calls,
     "commands": bench_commands,
+    "naps": bench_naps,
+    "single": bench_single,
     "stop": bench_stop,
     "upload": bench_upload,
 }

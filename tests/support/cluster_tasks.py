@@ -1,13 +1,34 @@
-"""Functions that make the agents of a cluster misbehave."""
+"""Functions that tests run on the workers of a cluster."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from math import nan
 from typing import Any
 
 from msgspec.structs import replace
+
+
+def kill_own_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NoPickle:
+    def __reduce__(self) -> Any:
+        raise TypeError("this one stays here")
+
+
+def return_no_pickle() -> Any:
+    return NoPickle()
+
+
+def raise_no_pickle() -> None:
+    error = ValueError("bad value")
+    error.held = NoPickle()  # type: ignore[attr-defined]
+    raise error
+
 
 EXIT_VARIABLE = "PAROPT_TEST_EXIT"
 
@@ -19,9 +40,13 @@ class ExitsWhereLoaded:
         return _load_or_exit, ()
 
 
+def return_exit() -> ExitsWhereLoaded:
+    return ExitsWhereLoaded()
+
+
 def _load_or_exit() -> ExitsWhereLoaded:
     if os.environ.get(EXIT_VARIABLE):
-        raise SystemExit("the class of a value exits")
+        raise SystemExit("the class of a result exits")
     return ExitsWhereLoaded()
 
 
@@ -31,7 +56,6 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another task": lambda values: {**values, "attempt": values["attempt"] + 1},
     "no exception": lambda values: {**values, "value": None, "error": "it failed"},
     "type int": lambda values: 5,
-    "read: SystemExit: the class of a value exits": lambda values: {**values, "value": ExitsWhereLoaded()},
     "measurement": lambda values: {**values, "measurement": replace(values["measurement"], cpu_seconds=None)},
     "measurement that makes no": lambda values: {
         **values,

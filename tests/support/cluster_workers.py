@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.message_stream import MessageStream
-from paropt_exporter.executors.cluster.messages import RemoteCommands, RemoteTask, RunningUsage, WorkerFacts
+from paropt_exporter.executors.cluster.messages import RemoteFunction, RemoteTask, RunningUsage, WorkerFacts
 from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.cluster.workers import RemoteWorker
 from paropt_exporter.executors.future import TaskFuture
@@ -26,6 +26,6 @@ def add_item(worker: RemoteWorker, *, memory_bytes: int, used_bytes: int = 0) ->
     """Add a running item that was promised memory and uses some of it."""
     attempt = len(worker.items) + 1
     options = RemoteTaskOptions(memory_bytes=memory_bytes)
-    item = WorkItem(TaskFuture(), RemoteTask(attempt, "t", RemoteCommands(steps=())), "t", options)
+    item = WorkItem(TaskFuture(), RemoteTask(attempt, "t", RemoteFunction(b"", ())), "t", options)
     item.usage = (0.0, RunningUsage(attempt=attempt, elapsed_seconds=1.0, memory_bytes=used_bytes))
     worker.items[attempt] = item

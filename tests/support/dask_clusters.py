@@ -17,8 +17,6 @@ import msgspec
 
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.settings import ClusterSettings
-from paropt_exporter.executors.commands.command_pool import CommandOutcome
-from paropt_exporter.executors.future import TaskFuture
 from support.fork_orders import ForkOrder
 
 _PROGRAM = Path(__file__).with_name("dask_process.py")
@@ -166,11 +164,6 @@ def _build_environment() -> dict[str, str]:
 
 
 _FORK_SERVER = _ForkServer()  # one for all tests of this process: importing Dask takes a second
-
-
-def submit_true(pool: ClusterPool) -> TaskFuture[CommandOutcome]:
-    """Queue a short command that succeeds."""
-    return pool.submit_commands("true", [["true"]])
 
 
 def open_pool(cluster: DaskCluster, root: Path, *, size: int = 2) -> ClusterPool:

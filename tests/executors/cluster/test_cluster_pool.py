@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.errors import CallFailed, WorkerDied
+from paropt_exporter.errors import CallFailed, UnpicklableError, WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands.command_pool import CommandPool
+from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
-from support.dask_clusters import submit_true
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -59,15 +59,31 @@ def test_failing_call_fails_alone(pool: ClusterPool, tmp_path: Path) -> None:
     failed = pool.submit_call("t", "failing_checks:check", ())
     with pytest.raises(CallFailed, match="ValueError: no"):
         failed.result(WAIT_SECONDS)
-    assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
 
 
-def test_dying_call_costs_one_attempt(pool: ClusterPool, tmp_path: Path) -> None:
-    (tmp_path / "dying_checks.py").write_text("import os\ndef check():\n    os.kill(os.getpid(), 9)\n")
+def test_dying_call_costs_one_attempt(pool: ClusterPool) -> None:
     with pytest.raises(WorkerDied, match="SIGKILL"):
-        pool.submit_call("t", "dying_checks:check", ()).result(WAIT_SECONDS)
-    assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        pool.submit(kill_own_process).result(WAIT_SECONDS)
+    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
     assert pool.live == 2
+
+
+@pytest.mark.parametrize("function", [return_no_pickle, raise_no_pickle])
+def test_result_that_cannot_be_pickled_fails_its_task(pool: ClusterPool, function: object) -> None:
+    assert callable(function)
+    with pytest.raises((UnpicklableError, ValueError), match=r"can't travel|bad value"):
+        pool.submit(function).result(WAIT_SECONDS)
+    assert pool.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
+
+
+def test_result_that_exits_where_it_is_loaded_fails_its_task(
+    pool: ClusterPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXIT_VARIABLE, "1")  # in this process only: the workers load it without harm
+    with pytest.raises(WorkerDied, match="can't be read: SystemExit: the class of a result exits"):
+        pool.submit(return_exit).result(20)
+    assert pool.submit(pow, 2, 3).result(20) == 8
 
 
 def test_stopped_command_gets_its_grace(pool: ClusterPool, tmp_path: Path) -> None:
@@ -96,12 +112,12 @@ def test_queued_task_is_cancelled_at_once(pool: ClusterPool, tmp_path: Path) -> 
     for future in busy:
         pool.stop(future, grace_seconds=0.0)
         future.result(WAIT_SECONDS)
-    submit_true(pool).result(WAIT_SECONDS)
+    pool.submit(pow, 2, 2).result(WAIT_SECONDS)
     assert not (tmp_path / "ran").exists()
 
 
 def test_statistics_add_up_at_rest(pool: ClusterPool) -> None:
-    futures = [submit_true(pool) for _ in range(50)] + [pool.submit_commands("f", [["false"]])]
+    futures = [pool.submit(pow, 2, n) for n in range(50)] + [pool.submit_commands("f", [["false"]])]
     for future in futures:
         future.exception(WAIT_SECONDS)
     statistics = pool.statistics()
@@ -134,4 +150,4 @@ def test_smaller_target_lets_running_tasks_finish(pool: ClusterPool) -> None:
 def test_task_of_a_closed_pool_is_refused(pool: ClusterPool) -> None:
     pool.kill_workers(0.0)
     with pytest.raises(RuntimeError, match="after shutdown"):
-        submit_true(pool)
+        pool.submit(pow, 2, 2)

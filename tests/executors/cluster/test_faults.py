@@ -37,7 +37,7 @@ from support.cluster_tasks import (
     send_malformed,
     tell_lies,
 )
-from support.dask_clusters import DaskCluster, open_pool, submit_true
+from support.dask_clusters import DaskCluster, open_pool
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
 
@@ -80,7 +80,7 @@ def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_
         assert pool.statistics().deaths == {"lost": 1}
         # A worker at the same address gets tasks, but not the lost one again.
         own_cluster.start_worker("victim", port=victim.port)
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert [pool.submit(pow, 2, n).result(WAIT_SECONDS) for n in range(3)] == [1, 2, 4]
         assert pool.stop(kept, grace_seconds=0.0)  # type: ignore[arg-type]
         assert kept.result(WAIT_SECONDS).result is Result.CANCELLATION  # type: ignore[attr-defined]
         assert sorted((tmp_path / "ledger").read_text().split()) == ["kept", "lost"]
@@ -111,7 +111,7 @@ def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluste
     pool = open_pool(shared_cluster, tmp_path, size=1)
     try:
         start_sleeper(pool, tmp_path, "running")
-        queued = submit_true(pool)
+        queued = pool.submit(pow, 2, 2)
     finally:
         pool.kill_workers(0.0)
     assert wait([queued], WAIT_SECONDS).done == {queued}
@@ -142,7 +142,7 @@ def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
 
     monkeypatch.setattr(Coordinator, "submit", submit_late)
     monkeypatch.setattr(Client, "close", close_late)
-    submitting = threading.Thread(target=lambda: futures.append(submit_true(pool)))
+    submitting = threading.Thread(target=lambda: futures.append(pool.submit(pow, 2, 2)))
     submitting.start()
     accepted.wait(WAIT_SECONDS)
     pool.kill_workers(0.0)
@@ -190,7 +190,7 @@ def test_late_result_of_a_given_up_task_is_dropped_with_a_line(
         (tmp_path / "go").write_text("")
         wait_for_end(command)
         worker.send_signal(signal.SIGCONT)
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert "a result came after its task was given up: dropped" in caplog.messages
         assert isinstance(late.exception(0), WorkerDied)
         assert sum(pool.statistics().finished.values()) == pool.statistics().submitted == 2
@@ -207,14 +207,11 @@ def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *argumen
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_reply_that_makes_no_sense_fails_its_task(
-    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str
-) -> None:
-    monkeypatch.setenv(EXIT_VARIABLE, "1")  # in this process only
+def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_path: Path, lie: str) -> None:
     own_cluster.start_worker("liar")
     pool = open_pool(own_cluster, tmp_path, size=1)
     try:
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, tell_lies, lie)
         with pytest.raises(WorkerDied, match=f"told: its reply .*{lie}"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
@@ -235,14 +232,14 @@ def test_malformed_message_costs_its_worker_and_a_line(
     liar = own_cluster.start_worker("liar")
     pool = open_pool(own_cluster, tmp_path, size=1)
     try:
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, send_malformed, kind)
         with pytest.raises(WorkerDied, match=r"told: lost: the worker liar on .* has gone"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
         liar.kill()  # after a second the pool would take it again, for the next task too
         eventually("the pool has no worker", lambda: pool.live == 0)
         own_cluster.start_worker("honest", folder="other-host")
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
         pool.kill_workers(0.0)
     assert {record.message for record in caplog.records} == {"messages can't be read: their connection ends"}
@@ -256,11 +253,11 @@ def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_
     pool = open_pool(own_cluster, tmp_path, size=1)
     options = RemoteTaskOptions(output_file=OutputFile(tmp_path / "output"))
     try:
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         run_on_workers(own_cluster, lose_temporary_folder)
         with pytest.raises(FileNotFoundError, match="/proc/nonexistent"):
             pool.submit_commands("told", [["true"]], options=options).result(WAIT_SECONDS)
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert not any(pool.statistics().deaths.values())
     finally:
         pool.kill_workers(0.0)
@@ -270,9 +267,9 @@ def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: 
     own_cluster.start_worker("stammerer")
     pool = open_pool(own_cluster, tmp_path, size=1)
     try:
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit(pow, 2, 0).result(WAIT_SECONDS) == 1
         run_on_workers(own_cluster, answer_twice)
-        assert [submit_true(pool).result(WAIT_SECONDS).result for _ in range(10)] == [Result.SUCCESS] * 10
+        assert [pool.submit(pow, 2, n).result(WAIT_SECONDS) for n in range(10)] == [2**n for n in range(10)]
         assert pool.live == 1
         assert pool.statistics().finished["success"] == 11
         assert not any(pool.statistics().deaths.values())
@@ -425,11 +422,11 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
         own_cluster.start_scheduler(port=port)
         own_cluster.start_worker("b")
         assert refused.wait(WAIT_SECONDS)
-        assert submit_true(pool).result(WAIT_SECONDS).result is Result.SUCCESS
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         own_cluster.scheduler.kill()
         eventually("its worker is lost", lambda: pool.live == 0)
         with pytest.raises(ClusterError, match="scheduler has been away"):
-            submit_true(pool).result(WAIT_SECONDS)
+            pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS)
     finally:
         pool.kill_workers(0.0)
 

@@ -11,6 +11,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic, time
@@ -21,7 +22,7 @@ from msgspec import Struct, field
 
 from paropt_exporter import host
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import TaskStopped, describe, to_one_line
+from paropt_exporter.errors import TaskStopped, UnpicklableError, describe, to_one_line
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.base import REPORT_PATH
 from paropt_exporter.executors.calls import run_call_in_process
@@ -30,8 +31,10 @@ from paropt_exporter.executors.cluster.message_stream import OPERATION, READY, M
 from paropt_exporter.executors.cluster.messages import (
     Batch,
     Order,
+    RemoteCall,
     RemoteCommands,
     RemoteFile,
+    RemoteFunction,
     RemoteMeasurement,
     RemoteTask,
     RunningUsage,
@@ -46,12 +49,16 @@ from paropt_exporter.executors.cluster.workers import GIT, read_versions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.worker.payload import LATEST, ONCE, load_arguments, load_function
 
 NAME = "paropt"
 VENV = "VIRTUAL_ENV"
 SLOT_PREFIX = "paropt-slot"
 LINGER_SECONDS = 0.2  # for which a slot without work keeps its thread: the next task starts without the scheduler
 _HOLD_SECONDS = 5.0  # after which a slot lets tasks of others have its thread
+_MOST_KEPT = 1000  # functions in a worker process
+_MOST_LATEST = 8  # of them with globals, which may be large
+_SHORTEST_MEASURED_SECONDS = 0.001  # of the process pool
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 
 
@@ -199,7 +206,7 @@ class Agent(WorkerPlugin):
         ended: queue.SimpleQueue[TaskFuture[Any]] = queue.SimpleQueue()
         tasks: dict[TaskFuture[Any], RemoteTask] = {}
         for task in batch.tasks:
-            future = self._start(session, task)
+            future = self._start(session, task, is_alone=len(batch.tasks) == 1)
             tasks[future] = task
         for future in tasks:
             future.add_done_callback(ended.put)  # type: ignore[arg-type]  # it is a TaskFuture
@@ -209,7 +216,8 @@ class Agent(WorkerPlugin):
             while not ended.empty():  # no other thread takes from it
                 group.append(ended.get())
             left -= len(group)
-            replies = [(tasks[one].attempt, self._build_reply(session, tasks[one], one, began)) for one in group]
+            each = _estimate_seconds(group)
+            replies = [(tasks[one].attempt, self._build_reply(session, tasks[one], one, began, each)) for one in group]
             self._send(session, replies)
             with self.lock:
                 for one in group:
@@ -251,12 +259,12 @@ class Agent(WorkerPlugin):
 
     # Running a task
 
-    def _start(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
+    def _start(self, session: _Session, task: RemoteTask, *, is_alone: bool) -> TaskFuture[Any]:
         future: TaskFuture[Any]
         if session.ended or task.attempt in session.stopped:
             return _fail(task.label, TaskStopped(f"{task.label} was stopped"))
         try:
-            future = self._submit(session, task)
+            future = self._submit(session, task, is_alone=is_alone)
         except Exception as error:  # noqa: BLE001 -- a lack of threads or processes costs this task only
             return _fail(task.label, error)
         with self.lock:
@@ -266,9 +274,10 @@ class Agent(WorkerPlugin):
             self._stop_future(future, 0.0)
         return future
 
-    def _submit(self, session: _Session, task: RemoteTask) -> TaskFuture[Any]:
-        work, output = task.work, self._get_output_path(session, task)
+    def _submit(self, session: _Session, task: RemoteTask, *, is_alone: bool) -> TaskFuture[Any]:
+        work = task.work
         if isinstance(work, RemoteCommands):
+            output = self._get_output_path(session, task)
             return self._get_commands().submit_commands(
                 task.label,
                 work.steps,
@@ -276,14 +285,24 @@ class Agent(WorkerPlugin):
                 env=self._build_environment(session, task, work),
                 output_file=OutputFile(output) if output is not None else None,
             )
-        future: TaskFuture[Any] = self._get_calls().submit_named(
-            task.label,
-            run_call_in_process,
-            session.root,
-            work.target,
-            work.arguments,
-            str(output) if output is not None else None,
-        )
+        calls = self._get_calls()
+        future: TaskFuture[Any]
+        if isinstance(work, RemoteCall):
+            output = self._get_output_path(session, task)
+            future = calls.submit_named(
+                task.label,
+                run_call_in_process,
+                session.root,
+                work.target,
+                work.arguments,
+                str(output) if output is not None else None,
+            )
+            return future
+        if is_alone:
+            future = calls.submit_named(task.label, _run_function, work.function, work.arguments)
+        else:  # short ones: the pool sends them to its processes together, too
+            future = calls.submit(_run_function, work.function, work.arguments)
+            future.label = task.label
         return future
 
     def _build_environment(self, session: _Session, task: RemoteTask, work: RemoteCommands) -> dict[str, str]:
@@ -300,7 +319,10 @@ class Agent(WorkerPlugin):
 
     def _get_output_path(self, session: _Session, task: RemoteTask) -> Path | None:
         """Return the file for the whole output of a task, if it is wanted."""
-        return self._get_temporary_path(session, task, ".out") if task.work.keeps_output else None
+        work = task.work
+        if isinstance(work, RemoteFunction) or not work.keeps_output:
+            return None
+        return self._get_temporary_path(session, task, ".out")
 
     def _get_temporary_path(self, session: _Session, task: RemoteTask, suffix: str) -> Path:
         with self.lock:
@@ -322,8 +344,10 @@ class Agent(WorkerPlugin):
                 self._calls = ProcessPool(self._threads)
             return self._calls
 
-    def _build_reply(self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float) -> bytes:
-        """Pickle the reply to a task that began `since`, in wall time, or later."""
+    def _build_reply(
+        self, session: _Session, task: RemoteTask, future: TaskFuture[Any], since: float, mean_seconds: float
+    ) -> bytes:
+        """Pickle a reply. `mean_seconds`: the duration of a task that was too short to be measured alone."""
         error: BaseException | None = None
         value: Any = None
         try:
@@ -338,24 +362,28 @@ class Agent(WorkerPlugin):
         try:
             report = take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None
             output = take_temporary(self._get_output_path(session, task))
-            outputs = find_outputs(session.root, work.outputs, since)
+            outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
         except OSError as raised:  # no folder for temporary files, or an output that can't be read
             error = error or raised
         reply = TaskReply(
             attempt=task.attempt,
             value=value,
             error=error,
-            measurement=self._measure(value, future),
+            measurement=self._measure(value, future, mean_seconds),
             outputs=outputs,
             report=report,
             output=output,
         )
-        return pickle.dumps(reply)
+        try:
+            return pickle.dumps(reply)
+        except BaseException as raised:  # noqa: BLE001 -- user code runs in here
+            why = UnpicklableError(f"{task.label}: its result or exception can't be pickled: {describe(raised)}")
+            return pickle.dumps(TaskReply(attempt=task.attempt, error=why, measurement=reply.measurement))
 
-    def _measure(self, value: Any, future: TaskFuture[Any]) -> RemoteMeasurement:
+    def _measure(self, value: Any, future: TaskFuture[Any], mean_seconds: float) -> RemoteMeasurement:
         measured = value.measurement if isinstance(value, CommandOutcome) else future.measurement
         if measured is None:
-            return RemoteMeasurement(worker=self._worker_name)
+            return RemoteMeasurement(worker=self._worker_name, duration_seconds=mean_seconds)
         return RemoteMeasurement(
             worker=self._worker_name,
             pid=measured.pid,
@@ -406,6 +434,18 @@ def serve_slot(session: str, number: int) -> None:
         agent.serve_slot(session, number)
 
 
+def _run_function(packed: bytes, arguments: bytes | tuple[Any, ...]) -> Any:
+    """Call a function in a worker process."""
+    load = {ONCE: _load_kept, LATEST: _load_latest}.get(packed[:1], load_function)
+    function, _ = load(packed)
+    positional, keywords = load_arguments(arguments)
+    return function(*positional, **keywords)
+
+
+_load_kept = lru_cache(maxsize=_MOST_KEPT)(load_function)
+_load_latest = lru_cache(maxsize=_MOST_LATEST)(load_function)
+
+
 def open_tree(session: str, folder: str, project: str, *, dask_worker: Any) -> tuple[str, str, str]:
     """Lock a copy of the files for a session.
 
@@ -448,6 +488,14 @@ def check_root(session: str, *, dask_worker: Any) -> str:
 def _get_scratch(worker: Any) -> Path:
     """Return the folder where Dask keeps temporary files, which its settings may put on another disk."""
     return Path(worker.local_directory).parent / "paropt"
+
+
+def _estimate_seconds(futures: Sequence[TaskFuture[Any]]) -> float:
+    """Return the mean duration of calls that a process ran one after another, too short to be measured one by one."""
+    starts = [one.started_seconds for one in futures if one.started_seconds is not None]
+    if len(starts) < 2:
+        return _SHORTEST_MEASURED_SECONDS
+    return min(_SHORTEST_MEASURED_SECONDS, (max(starts) - min(starts)) / (len(starts) - 1))
 
 
 def _fail(label: str, error: BaseException) -> TaskFuture[Any]:

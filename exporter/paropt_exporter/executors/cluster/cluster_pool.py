@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size
@@ -16,6 +16,7 @@ from paropt_exporter.executors.cluster.dask_client import require_distributed
 from paropt_exporter.executors.cluster.messages import (
     RemoteCall,
     RemoteCommands,
+    RemoteFunction,
     RemoteMeasurement,
     RemoteTask,
     RemoteWork,
@@ -24,7 +25,12 @@ from paropt_exporter.executors.cluster.settings import ClusterSettings
 from paropt_exporter.executors.cluster.work_items import WorkItem
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
-from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.worker.payload import Packer
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _NO_OPTIONS = RemoteTaskOptions()
 
@@ -33,7 +39,7 @@ class ClusterPool:
     """A pool of a cluster's worker threads; each of them is a slot, and runs one task at a time.
 
     ```
-    submit_… -> Coordinator (queue, placement) -> a worker's agent -> CommandPool or ProcessPool on its host
+    submit -> Coordinator (queue, placement) -> a worker's agent -> CommandPool or ProcessPool on its host
     ```
     Guarantees: a task is sent to one worker, once; if that worker is lost, the task fails with WorkerDied, and no
     other worker runs it unless it is submitted again.
@@ -47,6 +53,7 @@ class ClusterPool:
         self._counters = PoolCounters(DASK)
         self._ended = WorkerCounters()
         self._attempts = itertools.count(1)
+        self._packer = Packer()
         self._items: dict[TaskFuture[Any], WorkItem] = {}
         self._slot_seconds, self._slots_since = 0.0, monotonic()
         self._slots = 0
@@ -87,6 +94,17 @@ class ClusterPool:
             keeps_output=options.keeps_output,
         )
         return self._submit(label, work, options)
+
+    def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Queue a call of a function, which travels with its arguments."""
+        function, arguments = self._packer.pack(fn, args, kwargs)
+        if isinstance(arguments, PickleBuffers):
+            arguments = arguments.join()
+        return self._submit(label, RemoteFunction(function, arguments), _NO_OPTIONS)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Queue a call of a function, as `concurrent.futures` does."""
+        return self.submit_named(get_label(fn), fn, *args, **kwargs)
 
     def stop(self, future: TaskFuture[Any], error: BaseException | None = None, *, grace_seconds: float = 10.0) -> bool:
         """Stop a task: SIGTERM now, SIGKILL after the grace; cancel a queued one. False if it has ended."""

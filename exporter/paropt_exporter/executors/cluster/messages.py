@@ -39,7 +39,14 @@ class RemoteCall(Struct, frozen=True, kw_only=True):
     keeps_output: bool = False
 
 
-RemoteWork = RemoteCommands | RemoteCall
+class RemoteFunction(Struct, frozen=True):
+    """A packed function, of which a message with several calls has one copy, and its arguments."""
+
+    function: bytes
+    arguments: bytes | tuple[Any, ...]
+
+
+RemoteWork = RemoteCommands | RemoteCall | RemoteFunction
 
 
 class RemoteTask(Struct, frozen=True):
@@ -112,6 +119,8 @@ def find_fault(task: RemoteTask, reply: object) -> str:
         return "has a measurement that makes no sense"
     if reply.error is not None:
         return "" if isinstance(reply.error, BaseException) else "has no exception as its error"
+    if isinstance(task.work, RemoteFunction):
+        return ""
     is_outcome = _is_command_outcome if isinstance(task.work, RemoteCommands) else _is_call_outcome
     return "" if is_outcome(reply.value) else "has no outcome"
 
