@@ -212,14 +212,18 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         if not calls and not found and tool in kind.tools and project.uses(tool):
             calls = _choose_usual_calls(project, tool)
         if calls and not project.has_program(tool):
-            missing.append(_describe_missing_program(tool))
+            missing.append(tool)
         else:
             found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
-    return found, missing
+    return found, [_describe_missing_programs(missing)] if missing else []
 
 
-def _describe_missing_program(name: str) -> str:
-    return f"the project uses {name}, but it is neither in its virtual environment nor on PATH: install it"
+def _describe_missing_programs(names: list[str]) -> str:
+    *others, last = names
+    if not others:
+        return f"the project uses {last}, but it is neither in its virtual environment nor on PATH: install it"
+    named = f"{', '.join(others)} and {last}"
+    return f"the project uses {named}, but they are neither in its virtual environment nor on PATH: install them"
 
 
 def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
@@ -237,7 +241,7 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     programs = ("pytest" if _count_start(words) else words[0] for words in commands)
     program = next((each for each in programs if not project.has_program(each)), None)
     if program is not None:
-        return [], [_describe_missing_program(program)]
+        return [], [_describe_missing_programs([program])]
     return commands, _describe_preparation(project) if kind.name == "unit_tests" else []
 
 
