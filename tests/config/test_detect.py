@@ -522,6 +522,24 @@ def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(proj
     assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
 
 
+def test_missing_tools_of_a_stage_share_a_note(project: Path) -> None:
+    _write(project, src__a_dot_py="", Makefile="types:\n\tmypy src\n\tpyright src\n\tty check src\n")
+    (note,) = [note for note in detect_stages(project).notes if "the project uses" in note]
+    assert note == (
+        "type_checking left out: the project uses mypy, pyright and ty, but they are neither in its virtual "
+        "environment nor on PATH: install them"
+    )
+
+
+def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> None:
+    _install(project.parent / "bin", "just", "sh")
+    recipes = "default: lint\n\n@lint *FLAGS: # shell\n    sh -n run.sh\n\ntest name:\n    sh run.sh {{name}}\n"
+    _write(project, justfile=recipes, package_dot_json="{}")
+    assert _commands(detect_stages(project)) == {"quality_gates": ("just", "lint")}
+    _write(project, justfile=recipes.replace("test name", "test name='all'"))
+    assert _unit_tests(project) == (("just", "test"), None)
+
+
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
     recipe = "\t@echo lint\n\tpip install ruff\n\truff check .\n\tmypy src\n\tpython manage.py check\n"

@@ -227,6 +227,7 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
         ("lanes: {a: {strategy: sequential, workers: 4}}", "sequential runs one task at a time"),
         ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),
         ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
+        ("env: {A: x}", "env: unknown key 'env': it is a key of a stage, so put it into one of `stages`"),
         ("lanes: {auto: {}}", "lanes.auto: 'auto' is reserved for --lane auto"),
         ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
         ("push: {url: 'http://me:s3cret@gateway'}", "push.url: a URL with a password would be logged"),

@@ -204,7 +204,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     if trend.degraded:
         yield (
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
-            "`history --compare` with an earlier run shows which stage"
+            "`history --compare RUN RUN` shows which stage became slower"
         )
 
 

@@ -17,7 +17,7 @@ from paropt_exporter.config.foreign_files import parse_ini, parse_toml
 
 Words = tuple[str, ...]
 MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
-_JUSTFILES = ("justfile", "Justfile", ".justfile")
+JUSTFILES = ("justfile", "Justfile", ".justfile")
 _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
@@ -72,6 +72,14 @@ def parse_recipes(text: str) -> dict[str, list[str]]:
             for name in match[1].split():
                 found.setdefault(name, current)
     return found
+
+
+def parse_just_recipes(text: str) -> dict[str, list[str]]:
+    """Return the lines of each recipe of a justfile that needs no argument."""
+    found = parse_recipes(text)
+    headers = (match[0].rstrip(": ").split() for line in text.splitlines() if (match := _RECIPE.match(line)))
+    ready = (name for name, *given in headers if all("=" in each or each.startswith("*") for each in given))
+    return {name: found[name] for name in (each.lstrip("@") for each in ready) if name in found}
 
 
 def _iter_parameters(recipe: str) -> Iterator[tuple[str, str]]:
@@ -375,7 +383,7 @@ FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (
     ("hatch.toml", _parse_hatch_toml),
     ("pixi.toml", _parse_pixi_toml),
     ("noxfile.py", _parse_noxfile),
-    *((name, _parse_recipe_lines) for name in (*MAKEFILES, *_JUSTFILES)),
+    *((name, _parse_recipe_lines) for name in (*MAKEFILES, *JUSTFILES)),
     *((path, partial(_parse_script, group=name)) for path, name in _SCRIPTS),
     (".gitlab-ci.yml", _parse_gitlab_ci),
 )

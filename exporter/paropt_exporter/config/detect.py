@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.config.command_files import MAKEFILES, Words
+from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
@@ -31,7 +31,7 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "go", "cargo"})  # which may read any file
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
     r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
@@ -212,14 +212,18 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         if not calls and not found and tool in kind.tools and project.uses(tool):
             calls = _choose_usual_calls(project, tool)
         if calls and not project.has_program(tool):
-            missing.append(_describe_missing_program(tool))
+            missing.append(tool)
         else:
             found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
-    return found, missing
+    return found, [_describe_missing_programs(missing)] if missing else []
 
 
-def _describe_missing_program(name: str) -> str:
-    return f"the project uses {name}, but it is neither in its virtual environment nor on PATH: install it"
+def _describe_missing_programs(names: list[str]) -> str:
+    *others, last = names
+    if not others:
+        return f"the project uses {last}, but it is neither in its virtual environment nor on PATH: install it"
+    named = f"{', '.join(others)} and {last}"
+    return f"the project uses {named}, but they are neither in its virtual environment nor on PATH: install them"
 
 
 def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
@@ -237,7 +241,7 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     programs = ("pytest" if _count_start(words) else words[0] for words in commands)
     program = next((each for each in programs if not project.has_program(each)), None)
     if program is not None:
-        return [], [_describe_missing_program(program)]
+        return [], [_describe_missing_programs([program])]
     return commands, _describe_preparation(project) if kind.name == "unit_tests" else []
 
 
@@ -306,28 +310,35 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
-    """Return the call of the first make target whose programs are installed."""
+    """Return the call of the first target of make or just whose programs are installed."""
     missing: list[str] = []
-    if not project.has_program("make"):
+    runner = project.target_runner
+    if not project.has_program(runner):
         return None, []
     for target in kind.targets:
         if target not in project.targets:
             continue
         program = project.find_missing_program(target)
         if program is None:
-            return ("make", target), missing
-        missing.append(f"`make {target}` needs {program}, which is not installed")
+            return (runner, target), missing
+        missing.append(f"`{runner} {target}` needs {program}, which is not installed")
     return None, missing
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting make target that are no calls of tools that the stages run."""
+    """Return a note on the commands of a linting target that are no calls of tools that the stages run."""
     target = next((target for target in kind.targets if target in project.targets), None)
     if target is None or kind.name in _TEST_STAGES:
         return []
-    commands = (each for each in project.commands.commands if each.file in MAKEFILES and each.group == target)
+    commands = (
+        each for each in project.commands.commands if each.file in (*MAKEFILES, *JUSTFILES) and each.group == target
+    )
     rest = [f"`{shlex.join((*each.python, *each.words))}`" for each in commands if _is_other_check(each.words)]
-    return [f"`make {target}` also runs {', '.join(rest)}: add that to the stage's steps"] if rest else []
+    return (
+        [f"`{project.target_runner} {target}` also runs {', '.join(rest)}: add that to the stage's steps"]
+        if rest
+        else []
+    )
 
 
 def _is_other_check(words: Words) -> bool:

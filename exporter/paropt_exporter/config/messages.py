@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, suggest_name
-from paropt_exporter.config.model import Items, Shorthand
+from paropt_exporter.config.model import Items, Shorthand, Stage
 from paropt_exporter.config.units import NOT_SHOWN, format_value
 
 _KINDS = {
@@ -64,6 +64,8 @@ def iter_faults(error: ValidationError, document: Document, model: type[BaseMode
             known = _list_keys(model, location[:-1])
             ours = _KEYS_OF_OTHERS.get(str(location[-1]).lower())
             hint = f": did you mean {ours!r}?" if ours in known else suggest_name(location[-1], known)
+            if "stages" in known and len(location) == 1 and location[0] in Stage.model_fields:
+                hint = ": it is a key of a stage, so put it into one of `stages`"
             message = f"unknown key {format_value(location[-1])}{hint}"
             yield Fault(location=location, message=message, on_key=True)
         else:

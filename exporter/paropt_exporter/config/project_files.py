@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
-from paropt_exporter.config.command_files import MAKEFILES, Words, parse_recipes
+from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words, parse_just_recipes, parse_recipes
 from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
@@ -78,7 +78,7 @@ class Project:
         return shutil.which(name, path=self._path) is not None
 
     def find_missing_program(self, target: str) -> str | None:
-        """Return the first program of a make target's recipe that is not installed."""
+        """Return the first program of a target's recipe that is not installed."""
         for line in self.targets[target]:
             word = line.lstrip("@-+ ").partition(" ")[0]
             if re.fullmatch(r"[A-Za-z][\w.-]*", word) and word not in SHELL_WORDS and not self.has_program(word):
@@ -339,12 +339,19 @@ class Project:
         return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
 
     @cached_property
+    def target_runner(self) -> str:
+        """just if the project has its file and no Makefile, otherwise make."""
+        has_only = not any(map(self.has_path, MAKEFILES)) and any(map(self.has_path, JUSTFILES))
+        return "just" if has_only else "make"
+
+    @cached_property
     def targets(self) -> dict[str, list[str]]:
-        """The lines of each target of the Makefile, or none if it calls paropt-exporter: it would call itself."""
-        text = next((text for name in MAKEFILES if (text := self._read_text(name))), "")
+        """The lines of each target of make or just, or none if its file calls paropt-exporter: it would call itself."""
+        names, parse = (JUSTFILES, parse_just_recipes) if self.target_runner == "just" else (MAKEFILES, parse_recipes)
+        text = next((text for name in names if (text := self._read_text(name))), "")
         if "paropt-exporter" in text or "paropt_exporter" in text:
             return {}
-        return parse_recipes(text)
+        return parse(text)
 
     @cached_property
     def _mentions(self) -> str:
