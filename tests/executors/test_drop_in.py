@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
+from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -464,6 +465,39 @@ with ProcessPool(1) as pool:
 def test_cached_functions_of_a_script_run_in_processes() -> None:
     ended = run_script(SCRIPT_WITH_CACHES)
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
+
+
+SCRIPT_WITH_CONTEXT_VARIABLES = """
+from contextvars import ContextVar
+from paropt_exporter import ProcessPool
+
+user = ContextVar("user", default=["guest"])
+order = ContextVar("order")
+
+def read():
+    return user.get(), order.get(), user.name
+
+def work(number):
+    order.set(number)
+    return read()
+
+user.set(["caller"])
+with ProcessPool(1) as pool:
+    print(pool.submit(work, 1).result(), list(pool.map(work, [2])), user.get())
+"""
+
+
+def test_functions_of_a_script_use_its_context_variables_in_processes() -> None:
+    """They have their defaults there, as in a thread. cloudpickle refuses them."""
+    ended = run_script(SCRIPT_WITH_CONTEXT_VARIABLES)
+    printed = "(['guest'], 1, 'user') [(['guest'], 2, 'user')] ['caller']\n"
+    assert (ended.stdout, ended.stderr) == (printed, "")
+
+
+def test_context_variable_as_an_argument_is_refused() -> None:
+    """Its value would be lost."""
+    with ProcessPool(1) as pool, pytest.raises(UnpicklableError, match="ContextVar"):
+        pool.submit(repr, ContextVar("user")).result(HANG_SECONDS)
 
 
 SCRIPT_WITH_CLASSES = """

@@ -7,6 +7,7 @@ import io
 import sys
 import typing
 from abc import ABCMeta
+from contextvars import Context, ContextVar
 from types import CellType, CodeType, FunctionType
 from typing import Any
 from weakref import WeakSet
@@ -106,6 +107,24 @@ _ALIASES = [
 ]
 
 
+class _ContextVariable:
+    """Stands for a context variable among the globals of a function: a worker makes one with its name and default."""
+
+    def __init__(self, variable: ContextVar[Any]) -> None:
+        self._variable = variable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            default = Context().run(self._variable.get)
+        except LookupError:  # it has none
+            return ContextVar, (self._variable.name,)
+        return functools.partial(ContextVar, self._variable.name, default=default), ()
+
+
+# The same one for all functions of a pickle, which then share the variable.
+_get_context_variable = functools.lru_cache(maxsize=1000)(_ContextVariable)
+
+
 _REDUCERS: dict[Any, Any] = {
     **dict.fromkeys(_ALIASES, _reduce_alias),
     CodeType: _reduce_code,
@@ -129,6 +148,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
             return reduced
         if type(value) is FunctionType and value.__code__ is _DISPATCHER_CODE:  # its cache has weak references
             return _make_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
+        if kind is FunctionType:
+            names = reduced[2][1]["__globals__"]
+            for name in [name for name, found in names.items() if type(found) is ContextVar]:
+                names[name] = _get_context_variable(names[name])
         if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
             reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
         if isinstance(value, type):
