@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,13 +14,20 @@ from support.in_process import call_command
 from support.real_servers import HANG_SECONDS, eventually, run, serving
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stage `slow` took 3 s in a run, and takes until `release` exists from then on."""
+    folder = tmp_path_factory.mktemp("recorded") / "project"
+    folder.mkdir()
+    wait = "test -e ran || { touch ran; sleep 3; exit 0; }; touch started; until test -e release; do sleep 0.05; done"
+    projects.write(folder, f'name: quick, run: "true"\nname: slow, run: "{wait}", shell: true')
+    assert run(folder, "--once", projects.ANY_PORT).returncode == 0
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A project whose stage `slow` took 0.4 s in a run, and takes until `release` exists from then on."""
-    wait = "test -e ran || { touch ran; sleep 0.4; exit 0; }; touch started; until test -e release; do sleep 0.05; done"
-    projects.write(tmp_path, f'name: quick, run: "true"\nname: slow, run: "{wait}", shell: true')
-    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
-    return tmp_path
+def folder(recorded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(recorded, tmp_path / recorded.name)
 
 
 def find_deadline(folder: Path) -> str:
