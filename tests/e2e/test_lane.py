@@ -16,7 +16,7 @@ import pytest
 
 from paropt_exporter import families
 from support.command_scripts import BURNER
-from support.real_servers import Prometheus, free_port, serving, several_prometheus
+from support.real_servers import Prometheus, free_port, prometheus, serving, started_together
 
 MIB = 1 << 20
 
@@ -88,9 +88,10 @@ def write_project(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[int, Prometheus]]]:
-    """A Prometheus and its target's port for `seen` and for each of the last two tests: it starts for five seconds."""
-    with several_prometheus(tmp_path_factory.mktemp("prometheus"), [free_port() for _ in range(3)]) as started:
-        yield list(started.items())
+    """A Prometheus and its target's port for `seen` and for each of the last two tests."""
+    folder, ports = tmp_path_factory.mktemp("prometheus"), [free_port() for _ in range(3)]
+    with started_together([prometheus(folder / str(port), [f"127.0.0.1:{port}"]) for port in ports]) as started:
+        yield list(zip(ports, started, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.exposition import sinks
 from support import projects
-from support.real_servers import eventually, free_port, get, prometheus, run, server, serving
+from support.real_servers import (
+    Prometheus,
+    eventually,
+    free_port,
+    get,
+    prometheus,
+    run,
+    server,
+    serving,
+    started_together,
+)
 from support.secured import PASSWORD, Authority, hashed, web_config
 
 OUTCOME = 'name: checks, run: "test -e good"'
@@ -192,14 +203,30 @@ def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_pa
         assert after["paropt_stage_last_result", "docs", "failure", "checks"] == 1
 
 
-def test_lingering_run_ends_once_prometheus_has_its_final_values(project: Path, tmp_path: Path) -> None:
-    port = free_port()
+@dataclass(frozen=True, slots=True)
+class Scrapers:
+    """A Prometheus that scrapes a port, and another one that scrapes the gateway."""
+
+    port: int
+    of_port: Prometheus
+    of_gateway: Prometheus
+
+
+@pytest.fixture(scope="module")
+def scrapers(gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scrapers]:
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     # A scrape that Prometheus gives up after it was answered ends the run, too: none takes a second.
-    with prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"], scrape_interval="1s", scrape_timeout="1s") as real:
-        ended = run(project, "--once", "--web.linger=10m", f"--web.listen-address=127.0.0.1:{port}")
-        assert ended.returncode == 0
-        stored = f"last_over_time({SUCCESS}[1m]) > 0"
-        eventually("Prometheus has stored its last scrape", lambda: real.query(stored))
+    slow = prometheus(folder / "slow", [f"127.0.0.1:{port}"], scrape_interval="1s", scrape_timeout="1s")
+    pushed = prometheus(folder / "pushed", [gateway.removeprefix("http://")], honor_labels=True)
+    with started_together([slow, pushed]) as started:
+        yield Scrapers(port, *started)
+
+
+def test_lingering_run_ends_once_prometheus_has_its_final_values(project: Path, scrapers: Scrapers) -> None:
+    ended = run(project, "--once", "--web.linger=10m", f"--web.listen-address=127.0.0.1:{scrapers.port}")
+    assert ended.returncode == 0
+    stored = f"last_over_time({SUCCESS}[1m]) > 0"
+    eventually("Prometheus has stored its last scrape", lambda: scrapers.of_port.query(stored))
 
 
 def test_lingering_run_without_a_scrape_ends_after_its_time(project: Path) -> None:
@@ -207,11 +234,11 @@ def test_lingering_run_without_a_scrape_ends_after_its_time(project: Path) -> No
 
 
 def test_gateway_is_scraped_by_prometheus_with_the_labels_of_the_group(
-    project: Path, gateway: str, tmp_path: Path
+    project: Path, gateway: str, scrapers: Scrapers
 ) -> None:
-    with prometheus(tmp_path / "prometheus", [gateway.removeprefix("http://")], honor_labels=True) as real:
-        assert once(project, "--push.url", gateway, "--push.instance", "scraped") == 0
-        (series,) = eventually("the pushed values", lambda: real.query(f'{SUCCESS}{{instance="scraped"}}'))
+    assert once(project, "--push.url", gateway, "--push.instance", "scraped") == 0
+    query = f'{SUCCESS}{{instance="scraped"}}'
+    (series,) = eventually("the pushed values", lambda: scrapers.of_gateway.query(query))
     labels = {"job": "paropt", "instance": "scraped", "project": "demo", "lane": "standard"}
     assert {name: series["metric"][name] for name in labels} == labels
     assert get(f"{gateway}/-/healthy")[0] == 200

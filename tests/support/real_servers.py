@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -214,11 +214,10 @@ def prometheus(
 
 
 @contextmanager
-def several_prometheus(folder: Path, ports: Sequence[int]) -> Iterator[dict[int, Prometheus]]:
-    """Run a Prometheus for each of the ports that it scrapes; they wait for their targets at the same time."""
-    starts = {port: prometheus(folder / str(port), [f"127.0.0.1:{port}"]) for port in ports}
-    with ExitStack() as stack, ThreadPoolExecutor(len(ports)) as threads:
-        yield dict(zip(ports, threads.map(stack.enter_context, starts.values()), strict=True))
+def started_together(servers: Sequence[AbstractContextManager[Prometheus]]) -> Iterator[list[Prometheus]]:
+    """Start servers at the same time: a Prometheus waits for five seconds until it scrapes its targets."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(servers)) as threads:
+        yield list(threads.map(stack.enter_context, servers))
 
 
 @contextmanager
