@@ -64,6 +64,17 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def find_denied_listing(folder: Path) -> str:
+    """Return the error's text if this user may not list a folder; "" if they may, or there is none."""
+    try:
+        os.scandir(folder).close()
+    except PermissionError as error:
+        return os.strerror(error.errno or errno.EACCES)
+    except OSError:
+        return ""
+    return ""
+
+
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
     """Return a descriptor of a regular file; never block, never truncate.
 

@@ -116,13 +116,13 @@ def test_part_of_a_file_depends_on_the_file(project: CachedProject) -> None:
     assert project.run(stage).get_output("tests") == "new"
 
 
+def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    (root / f"{task.item}.report").write_text((root / str(task.item)).read_text())
+    return ""
+
+
 def test_items_with_outputs_in_common_are_not_cached(project: CachedProject) -> None:
     """The result of one item had the other's output of an earlier run, and restored it."""
-
-    def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
-        (root / f"{task.item}.report").write_text((root / str(task.item)).read_text())
-        return ""
-
     project.work["tests"] = write_report
     stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("t/*.report",))
     project.run(stage)
@@ -135,10 +135,6 @@ def test_items_with_outputs_in_common_are_not_cached(project: CachedProject) -> 
 
 
 def test_item_with_an_output_restores_its_own(project: CachedProject) -> None:
-    def write_report(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
-        (root / f"{task.item}.report").write_text((root / str(task.item)).read_text())
-        return ""
-
     project.work["tests"] = write_report
     stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("{item}.report",))
     project.run(stage)

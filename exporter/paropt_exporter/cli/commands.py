@@ -131,17 +131,14 @@ def _preview_cache(planned: Plan) -> list[Preview]:
 
 
 def _run_cache(flags: Flags) -> int:
+    from paropt_exporter import files
     from paropt_exporter.cache.result_store import open_store
     from paropt_exporter.cli import cache
     from paropt_exporter.config.units import parse_size
 
     store = open_store(os.environ)
-    try:
-        os.scandir(store.folder).close()
-    except PermissionError as error:  # made by root, in the user's home
-        raise UsageError(f"cannot read the cache {store.folder}: {error.strerror}") from None
-    except OSError:
-        pass  # there is none yet
+    if denied := files.find_denied_listing(store.folder):  # made by root, in the user's home
+        raise UsageError(f"cannot read the cache {store.folder}: {denied}")
     if flags.action != "prune" and (flags.size is not None or flags.all):
         raise UsageError(f"cache {flags.action}: --size and --all are for prune")
     if flags.action == "info":

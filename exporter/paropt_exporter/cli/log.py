@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -12,6 +11,7 @@ from typing import TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_line, format_seconds
 from paropt_exporter.cli.streams import is_write_error
 from paropt_exporter.errors import UsageError, join_names
@@ -93,7 +93,8 @@ def _resolve_words(
         raise UsageError(f"log takes a run and a stage, found {len(wanted.words)} words")
     runs = list_runs(folder)
     if not runs:
-        _check_readable(folder)
+        if denied := files.find_denied_listing(folder):
+            raise UsageError(f"cannot read {folder}: {denied}")
         raise UsageError(f"no logs yet in {folder}: run a lane first (`history: {{logs: false}}` keeps none)")
     if wanted.lane is not None and not (runs := [each for each in runs if _read_lane(folder, each) == wanted.lane]):
         raise UsageError(f"no log of a run of lane {wanted.lane}")
@@ -109,16 +110,6 @@ def _resolve_words(
             f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
         )
     return runs[-1], words[0]
-
-
-def _check_readable(folder: Path) -> None:
-    """Raise UsageError if this user may not look into a folder, such as one in `.paropt` of another user."""
-    try:
-        os.scandir(folder).close()
-    except PermissionError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}") from None
-    except OSError:
-        return
 
 
 def _move_latest_to_end(runs: list[str], sequences: Mapping[str, int]) -> list[str]:
