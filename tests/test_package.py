@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 
 import paropt_exporter
-from paropt_exporter import executors
+from paropt_exporter import executors, guide
 
 ROOT = Path(__file__).parents[1]
 # Packages by the names that are imported, where these differ.
@@ -45,7 +45,7 @@ def test_every_exported_name_exists(name: str) -> None:
     assert name in dir(paropt_exporter)
 
 
-@pytest.mark.parametrize("package", [paropt_exporter, executors], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [paropt_exporter, executors, guide], ids=lambda package: package.__name__)
 def test_type_checkers_see_lazily_loaded_names(package: ModuleType) -> None:
     source = ast.parse(Path(str(package.__file__)).read_text())
     (block,) = (each for each in source.body if isinstance(each, ast.If) and isinstance(each.test, ast.Name))
