@@ -334,16 +334,19 @@ class Coordinator:
 
         The client looks for it for `reconnect_seconds`. Workers kill the tasks of a client that has gone.
         """
-        connected, heard_seconds = True, monotonic()
+        heard_seconds = monotonic()
+        connection = self._client.scheduler_comm  # None: there is none
         while not self._closing:
             await asyncio.sleep(_CONNECTION_SECONDS)
-            status = self._client.status
-            if status == "running" and not connected:
-                self._subscribe()
-                connected = await self._list_workers()
-            elif status != "running":
-                connected = False
+            status, current = self._client.status, self._client.scheduler_comm
+            if status != "running":
+                connection = None
                 self._lose_all()
+            elif current is not connection:
+                if connection is not None:  # the scheduler was away between two looks only
+                    self._lose_all()
+                self._subscribe()
+                connection = current if await self._list_workers() else None
             if status == "running":
                 heard_seconds = monotonic()
             silent = monotonic() - heard_seconds > self._settings.reconnect_seconds + _HANDSHAKE_SECONDS
