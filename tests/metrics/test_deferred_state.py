@@ -11,8 +11,10 @@ import pytest
 from paropt_exporter import families
 from paropt_exporter.aggregation import LastValues, Totals
 from paropt_exporter.events import Decision, Event
+from paropt_exporter.families import Family
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels, event_state
 from paropt_exporter.metrics.event_state import DeferredEventState, EventState
+from paropt_exporter.metrics.page import Labels, Value
 from support.event_samples import START, run_ended, run_started, stage_ended, stage_started, task
 
 LANE = LaneLabels(lane="standard", stages=(StageLabels(name="lint", number=2, pool="commands"),))
@@ -37,8 +39,12 @@ class Text(str):
     """A text to which there may be weak references."""
 
 
-def count_attempts(state: EventState) -> float | None:
-    return state.get_number(families.TASK_ATTEMPTS, ATTEMPTS)
+def read_changes(state: EventState) -> dict[tuple[Family, Labels], Value | None]:
+    return {(family, labels): value for family, labels, value in state.iter_changes()}
+
+
+def count_attempts(state: EventState) -> Value | None:
+    return read_changes(state)[families.TASK_ATTEMPTS, ATTEMPTS]
 
 
 def test_first_page_after_a_run_equals_that_of_an_exporter_scraped_all_along() -> None:
@@ -85,8 +91,9 @@ def test_deferred_events_keep_no_long_texts() -> None:
     held = weakref.ref(text)
     del text
     assert held() is None
-    assert count_attempts(deferred.get()) == 1
-    assert deferred.get().get_number(families.CONTROL_DECISIONS, ("commands", "hold", "cpu_limit")) == 1
+    changes = read_changes(deferred.get())
+    assert changes[families.TASK_ATTEMPTS, ATTEMPTS] == 1
+    assert changes[families.CONTROL_DECISIONS, ("commands", "hold", "cpu_limit")] == 1
 
 
 @pytest.mark.parametrize("most", [1, 100])

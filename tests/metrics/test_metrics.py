@@ -295,6 +295,22 @@ def test_cpu_time_never_goes_down_when_a_task_ends_between_two_scrapes() -> None
     assert read_value(metrics, families.STAGE_CPU, **LINT) == pytest.approx(5.9)
 
 
+def test_cpu_time_counts_a_task_once_that_ends_during_a_scrape() -> None:
+    running = FakeRun()
+
+    def read_snapshot() -> Snapshot:
+        snapshot = running.read_snapshot()
+        if running.stages:
+            running.stages = ()
+            metrics.observe(task(cpu=5.0))
+        return snapshot
+
+    metrics = make_metrics(read_snapshot=read_snapshot)
+    running.run_lint(cpu=5.0)
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 5.0
+    assert read_value(metrics, families.STAGE_CPU, **LINT) == 5.0
+
+
 def test_the_cpu_of_running_stages_is_stored_before_it_is_shown() -> None:
     running = FakeRun()
     kept: list[Mapping[str, float]] = []

@@ -168,11 +168,6 @@ class EventState:
                 values = [(*series, self._read_value(series)) for series in batch]
             yield from values
 
-    def get_number(self, family: Family, place: Labels) -> float | None:
-        """Return the value of a counter or gauge; None if it has none."""
-        with self._lock:
-            return self._numbers.get((family, place))
-
     def _seed(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...]) -> None:
         for family, place in (*_iter_zeros(lanes), *_iter_pool_zeros(pools)):
             if family.kind is Kind.HISTOGRAM:

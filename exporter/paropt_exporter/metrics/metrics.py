@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 Series = tuple[Family, Labels]
 
+_OVERLAID_FAMILIES = (families.STAGE_CPU, families.STAGE_MEMORY_PEAK)
 # Series of lanes stay true when this process has exited; those of its pools and host do not.
 _FINAL_FAMILIES = tuple(family for family in families.FAMILIES if "lane" in family.labels)
 
@@ -74,8 +75,9 @@ class Metrics:
         self._state = DeferredEventState(lambda: EventState(lanes, *resumed, pools=tuple(bounds or ())))
         self._limited = _find_limited_stages(lanes)
         # Held for a whole scrape, never while an event is observed.
-        self._lock = Lock()  # guards: _page, _overlaid, _bounds, _limited
+        self._lock = Lock()  # guards: _page, _recorded, _overlaid, _bounds, _limited
         self._page = Page(project)
+        self._recorded: dict[Series, float] = {}  # of _OVERLAID_FAMILIES, without running tasks
         self._overlaid: set[Series] = set()
         self._process_metrics = process_metrics
         self._process: CollectorRegistry | None = None
@@ -146,8 +148,8 @@ class Metrics:
             self._page.put(families.POOL_SIZE_MAX, (pool,), maximum)
 
     def _refresh(self) -> None:
-        # First totals, then live stages: a task that ends in between is missing from this scrape instead of counted
-        # twice, and `_put` keeps the counter until the next scrape.
+        # First totals, then live stages: a task that ends in between, or later, is missing from the totals of this
+        # scrape instead of counted twice, and `_put` keeps the counter until the next scrape.
         self._take_changes()
         snapshot = self._read_snapshot()
         self._overlay(snapshot.live)
@@ -162,10 +164,13 @@ class Metrics:
         for family, labels, value in self._state.get().iter_changes():
             if value is None:
                 self._page.drop(family, labels)
+                self._recorded.pop((family, labels), None)
             elif isinstance(value, HistogramTotal):
                 self._page.put(family, labels, value)
             else:
                 self._put(family, labels, value)
+                if family in _OVERLAID_FAMILIES:
+                    self._recorded[family, labels] = value
 
     def _put(self, family: Family, labels: Labels, value: float) -> None:
         if family is families.STAGE_CPU:
@@ -174,18 +179,16 @@ class Metrics:
 
     def _overlay(self, live: Iterable[LiveStage]) -> None:
         """Add the resources that running tasks have used so far; restore the values of stages that have ended."""
-        state = self._state.get()
         fresh: dict[Series, float] = {}
         for stage in live:
             place = (stage.lane, stage.stage)
-            cpu_seconds = (state.get_number(families.STAGE_CPU, place) or 0.0) + stage.cpu_seconds
-            fresh[families.STAGE_CPU, place] = cpu_seconds
+            fresh[families.STAGE_CPU, place] = self._recorded.get((families.STAGE_CPU, place), 0.0) + stage.cpu_seconds
             # The last run's peak stays until this run exceeds it: the series does not drop to 0 at each start.
-            peak_bytes = max(state.get_number(families.STAGE_MEMORY_PEAK, place) or 0.0, stage.memory_bytes)
+            peak_bytes = max(self._recorded.get((families.STAGE_MEMORY_PEAK, place), 0.0), stage.memory_bytes)
             if peak_bytes:
                 fresh[families.STAGE_MEMORY_PEAK, place] = peak_bytes
         for series in self._overlaid - fresh.keys():
-            value = state.get_number(*series)
+            value = self._recorded.get(series)
             if value is None:
                 self._page.drop(*series)
             else:
