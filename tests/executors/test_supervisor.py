@@ -448,6 +448,22 @@ def test_pid_of_a_foreign_process_may_be_used_again_by_a_later_command() -> None
     assert "9000012" in later.members
 
 
+def test_foreign_process_with_the_number_of_an_ended_session_belongs_to_no_command() -> None:
+    proc = FakeProc([])
+    proc.parents = {"9000001": "0", "9000010": str(os.getpid()), "9000011": "9000010"}
+    proc.sessions = {"9000001": "9000001", "9000010": "9000010", "9000011": "9000011"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    table.refresh(1.0)
+    assert tree.members.keys() == {"9000010", "9000011"}
+    del proc.parents["9000011"]
+    table.refresh(2.0)
+    proc.parents["9000011"] = "9000001"
+    table.refresh(3.0)
+    assert tree.members.keys() == {"9000010"}
+
+
 def test_foreign_processes_are_not_read_again_for_commands_that_follow_each_other() -> None:
     proc = FakeProc([])
     add_daemon(proc)

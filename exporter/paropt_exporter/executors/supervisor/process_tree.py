@@ -324,8 +324,10 @@ class ProcessTable:
         return found
 
     def _find_owner(self, process: Process, unassigned: Mapping[str, Process]) -> Tree | None:
-        tree = self._owners.get(process.parent) or self._sessions.get(process.session)
+        tree = self._owners.get(process.parent)
         if tree is not None or not self._is_descendant(process, unassigned):
+            return tree  # without a look at the session, whose number a foreign process may have by now
+        if (tree := self._sessions.get(process.session)) is not None:
             return tree
         # It left its session before the first sample, and an ancestor has exited: its inherited limit identifies it.
         limit = self._read_limit(process.pid)
