@@ -381,6 +381,20 @@ def test_thousand_commands_leak_no_descriptor(pool: CommandPool) -> None:
     assert open_descriptors(supervisor) <= before[1] + 2  # it may not have closed the last two channels yet
 
 
+def test_command_without_memory_for_its_trace_leaves_no_descriptor(
+    pool: CommandPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> int:
+        raise OSError(errno.ENOMEM, f"no memory for {name}")
+
+    run(pool, ["true"])  # starts the supervisor
+    before = open_descriptors(os.getpid())
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    outcome = pool.submit_commands("task", [["true"]], cwd="/", traced=True).result(HANG_SECONDS)
+    assert outcome.result is Result.ERROR
+    assert open_descriptors(os.getpid()) <= before
+
+
 def test_commands_may_be_submitted_from_many_threads() -> None:
     results: list[Result] = []
     with CommandPool(4) as pool:

@@ -206,9 +206,9 @@ class CommandTask:
             with theirs:
                 output, write_end = os.pipe()
                 stack.callback(os.close, output)
-                trace = self._open_trace(stack)
-                request = self._build_request(step, program)
                 try:
+                    trace = self._open_trace(stack)
+                    request = self._build_request(step, program)
                     check_reserve(output, write_end)
                     # As much as fits now: the supervisor can start the command as soon as it gets the channel.
                     sent = _send_available(ours, request)
