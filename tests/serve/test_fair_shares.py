@@ -138,6 +138,17 @@ def test_pause_gives_no_credit() -> None:
     assert used.get(2) == 100.0
 
 
+def test_run_does_not_pay_for_a_time_without_others() -> None:
+    used = UsedTime()
+    used.set_active([1])
+    used.advance(1000.0, {1: 4.0})
+    used.set_active([])
+    used.set_active([2])
+    used.advance(10.0, {2: 1.0})
+    used.set_active([1, 2])
+    assert used.get(1) == used.get(2)
+
+
 class _Run:
     """A run of a random history: it follows a share after a delay, and its tasks take whole steps."""
 

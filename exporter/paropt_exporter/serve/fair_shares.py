@@ -150,13 +150,14 @@ def find_waits(demands: Sequence[RunDemand], shares: Mapping[int, Share]) -> tup
 class UsedTime:
     """The core-seconds that runs have used, as far as they matter for the order.
 
-    A run that joins, or wants something again after a pause, starts level with the least served of the others: it
-    neither pays for the past nor has credit from it.
+    A run that joins, or wants something again after a pause, starts level with the least served of the others, or of
+    those that were active last: it neither pays for the past nor has credit from it.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
         self._active: frozenset[int] = frozenset()
+        self._least = 0.0  # the account of the least served active run; it only grows
 
     def advance(self, elapsed_seconds: float, cores_by_run: Mapping[int, float]) -> None:
         """Add the time since the last call. `cores_by_run`: the cores that each active run had in it."""
@@ -167,9 +168,10 @@ class UsedTime:
     def set_active(self, runs: Iterable[int]) -> None:
         """Set the runs that hold or want cores now."""
         active = frozenset(runs)
-        least = min((self._seconds[run] for run in self._active & active), default=0.0)
+        known = self._active & active or self._active
+        self._least = max(self._least, min((self._seconds[run] for run in known), default=0.0))
         for run in active - self._active:
-            self._seconds[run] = max(self._seconds.get(run, 0.0), least)
+            self._seconds[run] = max(self._seconds.get(run, 0.0), self._least)
         self._active = active
 
     def get(self, run: int) -> float:
