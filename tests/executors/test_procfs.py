@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+
+import pytest
 
 import paropt_exporter
 from paropt_exporter.executors import procfs
@@ -77,3 +80,12 @@ def test_exited_process_has_no_stat_and_no_children() -> None:
         pass
     assert (procfs.read_stat(process.pid), procfs.list_children(process.pid)) == (None, set())
     assert (procfs.read_start_time(process.pid), procfs.read_command_name(process.pid)) == ("", "?")
+
+
+def test_processes_that_seem_to_be_their_own_ancestors_belong_to_no_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent of the first was reaped during the scan, and a child of the first got its pid."""
+    parents = {"9000001": "9000002", "9000002": "9000001", "9000003": "9000004", "9000004": "1"}
+    monkeypatch.setattr(procfs, "list_pids", lambda: [*parents])
+    monkeypatch.setattr(procfs, "read_stat", lambda pid: ["S", parents[pid], *["0"] * 9, "100", *["0"] * 9])
+    trees = procfs.measure_trees({9000004})
+    assert trees == {9000004: (pytest.approx(200 / os.sysconf("SC_CLK_TCK")), 0)}

@@ -235,6 +235,7 @@ def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], o
     root = pid
     while root not in roots and root not in owner and root in found:
         path.append(root)
+        owner[root] = 0  # the processes are read one after another: the chain may be a circle
         root = found[root][0]
     root = root if root in roots else owner.get(root, 0)
     owner.update(dict.fromkeys(path, root))
