@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,16 @@ def test_store_that_is_a_file_is_a_miss_in_one_line(project: CachedProject) -> N
     ran = project.run(project.build_stage("build"))
     assert (ran.called, ran.get_reason("build")) == (["build"], CacheReason.STORE)
     assert ran.stages["build"].cache_note.startswith("the cache is not used: ")
+
+
+def test_store_that_is_usable_again_is_used_by_the_next_run_of_a_process(project: CachedProject) -> None:
+    stage = project.build_stage("build", inputs=("src",), outputs=("dist",))
+    project.store.folder.write_text("")
+    with closing(project.build_cache()) as cache:
+        assert project.run_with(cache, stage).get_reason("build") is CacheReason.STORE
+        project.store.folder.unlink()
+        assert project.run_with(cache, stage).get_reason("build") is CacheReason.NEW
+        assert project.run_with(cache, stage).is_cached("build")
 
 
 def test_store_that_others_may_write_to_is_not_used(project: CachedProject) -> None:

@@ -195,20 +195,38 @@ class CachedProject:
         **fields: Any,
     ) -> Ran:
         """Run the stages once, as a process of their own would: nothing but the store and its index is kept."""
-        plan: Plan = lanes.plan(*order_stages([*stages]), root=self.root, **fields)
-        self.says = []
-        cache = StageCache(
+        cache = self.build_cache(limit_bytes=limit_bytes, no_cache=no_cache, remote=remote, find_refusal=find_refusal)
+        try:
+            return self.run_with(cache, *stages, pool=pool, **fields)
+        finally:
+            cache.close()
+
+    def build_cache(
+        self,
+        *,
+        no_cache: bool = False,
+        limit_bytes: int | None = None,
+        remote: RemoteCache | None = None,
+        find_refusal: Callable[[], str] | None = None,
+    ) -> StageCache:
+        """Return the cache of a process; the caller closes it."""
+        return StageCache(
             self.root,
             Store(self.store.folder, limit_bytes=limit_bytes or self.store.limit_bytes),
             project="demo",
             environ=self.environ,
             clock=SystemClock(),
-            say=self.says.append,
+            say=lambda line: self.says.append(line),
             reads=not no_cache,
             remote=remote,
             read_clock_ns=lambda: time.time_ns() + self._shift_ns,
             find_refusal=find_refusal,
         )
+
+    def run_with(self, cache: StageCache, *stages: PlannedStage, pool: CommandPool | None = None, **fields: Any) -> Ran:
+        """Run the stages once more in a process whose earlier runs had this cache."""
+        plan: Plan = lanes.plan(*order_stages([*stages]), root=self.root, **fields)
+        self.says = []
         recorder = Recorder()
         workers = CommandWorkers(self.root, self.work, self.environ, pool=pool)
         cache.begin_run()
@@ -225,7 +243,6 @@ class CachedProject:
             ).execute()
         finally:
             cache.end_run()
-            cache.close()
         records = {record.stage: record for record in recorder.of(StageRecord)}
         return Ran(records, recorder.of(TaskRecord), workers.ran, self.says)
 

@@ -114,7 +114,7 @@ class StageCache:
         self._states: FileStates | None = None
         self._reader: StageReader | None = None
         self._locks: KeyLocks | None = None
-        self._unusable = ""  # why the store is not used
+        self._unusable = ""  # why this run does not use the store
         self._traced: TracedResults | None = None
         self._expected: dict[StagePart, Entry] = {}  # the results that would have been hits, in shadow mode
         self._refusal: str | None = None  # why nothing can be traced; None: not known yet
@@ -593,6 +593,7 @@ class StageCache:
                 self._keep_pending(lookup)
                 self._release(lookup.reading.list_digests())
             self._lookups.clear()
+            self._unusable = ""  # a process with --every lives for months: the next run tries again
             if self._states is not None:
                 self._states.save()
             if self._store.written_bytes:
