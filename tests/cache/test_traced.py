@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import shutil
@@ -9,13 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.cache.preview import preview_plan
-from paropt_exporter.cache.traced_results import PROOFS
+from paropt_exporter.cache.traced_results import PROOFS, TracedResults
 from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.supervisor.seccomp import find_refusal
@@ -55,6 +57,21 @@ def test_shadow_run_counts_its_proofs(project: TracedProject) -> None:
 
 def get_note(ran: Ran) -> str:
     return ran.tasks[0].cache_note
+
+
+def test_nothing_about_traced_inputs_stays_in_memory_after_a_run(project: TracedProject) -> None:
+    before = count_traced_results()
+    with closing(project.project.build_cache()) as cache:
+        for _ in range(1 + PROOFS):
+            project.project.run_with(cache, project.build_stage("cat src/a.py"), pool=project.pool)
+            assert count_traced_results() == before
+        last = project.project.run_with(cache, project.build_stage("cat src/a.py"), pool=project.pool)
+        assert last.is_cached("lint")
+
+
+def count_traced_results() -> int:
+    gc.collect()
+    return sum(type(each) is TracedResults for each in gc.get_objects())
 
 
 @pytest.mark.parametrize(

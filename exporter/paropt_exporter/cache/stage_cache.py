@@ -593,7 +593,8 @@ class StageCache:
                 self._keep_pending(lookup)
                 self._release(lookup.reading.list_digests())
             self._lookups.clear()
-            self._unusable = ""  # a process with --every lives for months: the next run tries again
+            # A process with --every lives for months: the next run tries again, and forgets the paths of this one.
+            self._unusable, self._traced = "", None
             if self._states is not None:
                 self._states.save()
             if self._store.written_bytes:
