@@ -8,6 +8,7 @@ import pwd
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -201,6 +202,18 @@ def test_least_recently_used_results_go_when_the_store_is_full(tmp_path: Path) -
         os.utime(store.folder / "v1/cas" / digest[:2] / digest, (1_000_000 + age, 1_000_000 + age))
     assert store.prune() == (3, 3000)
     assert [store.has(digest) for digest in digests] == [False, False, False, True, True]
+
+
+def test_index_of_a_checkout_without_runs_is_removed_after_a_month(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    old, new = store.index_folder / "old", store.index_folder / "new"
+    for path in (old, new):
+        path.write_bytes(b"index")
+    month_ago = time.time() - 31 * 86400
+    os.utime(old, (month_ago, month_ago))
+    store.prune_if_full()
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_run_leaves_the_store_within_its_size(project: CachedProject) -> None:

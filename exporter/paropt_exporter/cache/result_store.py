@@ -34,6 +34,7 @@ _LAYOUT = "v1"
 _CHUNK_BYTES = 1 << 20
 _TOUCH_SECONDS = 3600.0  # a use is recorded once an hour: this orders files well enough, and most hits write nothing
 _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
+_INDEX_SECONDS = 30 * 86400.0  # then an index is most likely that of a deleted checkout; without one, files are read
 _SCANNED_SECONDS = 86400.0  # so long the size is known by what was written; runs at once may miss some of it
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
@@ -316,8 +317,10 @@ class Store:
     def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
         """Remove the files that were not used for the longest time, if the store is larger than its limit.
 
-        Return how many files and bytes were removed. `spare_young`: keep files of the last hour, up to twice the limit.
+        Indexes of files that no run has written for a month go in any case. Return how many other files and bytes were
+        removed. `spare_young`: keep files of the last hour, up to twice the limit.
         """
+        self._remove_old_indexes()
         limit = self.limit_bytes if limit_bytes is None else limit_bytes
         files_of_all = self._list_files(self._ac, self._cas, self._sets)
         found = sorted(files_of_all, key=lambda file: file.used_timestamp_seconds)
@@ -339,6 +342,12 @@ class Store:
                 removed_bytes += file.size_bytes
         self._save_size(total - removed_bytes, time.time())
         return removed, removed_bytes
+
+    def _remove_old_indexes(self) -> None:
+        for entry in _scan(os.fspath(self.index_folder)):
+            with suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < time.time() - _INDEX_SECONDS:
+                    os.unlink(entry.path)
 
     def _touch(self, path: str, size_bytes: int | None) -> bool:
         """Return whether a file is there whole, and record its use."""
