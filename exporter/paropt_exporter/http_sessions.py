@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -47,7 +48,11 @@ class Sockets:
 
 
 def mount_sockets(session: requests.Session, sockets: Sockets, **settings: Any) -> None:
-    """Let the connections of a session register their sockets. `settings` are those of HTTPAdapter."""
+    """Let the connections of a session register their sockets. `settings` are those of HTTPAdapter.
+
+    Cookies of answers are not kept: a service would collect them for months, and send requests that no server takes.
+    """
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(sockets, **settings))
 

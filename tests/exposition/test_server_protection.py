@@ -8,7 +8,7 @@ import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from paropt_exporter.exposition.protection import Protection, ProtectionFile
 from paropt_exporter.exposition.server import HANDSHAKES_PER_TURN, Server
 from paropt_exporter.exposition.tls import TlsSocket
 from support.event_samples import StillClock
+from support.key_updates import KeyUpdatingClient
 from support.real_servers import ended
 from support.secured import PASSWORD, Authority, hashed, web_config
 
@@ -122,6 +123,25 @@ def test_stalled_handshakes_delay_no_other_and_end_at_their_deadline(
             assert endpoint.ask("/-/healthy")[0].status == 200
         for client in (silent, half):
             assert ended(client)
+
+
+def test_client_that_only_updates_its_key_is_closed_and_delays_no_other(start: Callable[..., Endpoint]) -> None:
+    """Of a socket, OpenSSL would read such records in one call for as long as there are any."""
+    endpoint = start(clock=StillClock())
+    with endpoint.connect() as connected, closing(KeyUpdatingClient(connected)) as client:
+        with suppress(ConnectionError):  # not all of its bytes are read
+            connected.sendall(client.make_updates(5000))  # 135 kB
+            while connected.recv(65536):  # a session ticket
+                pass
+        assert endpoint.ask()[0].status == 200
+
+
+def test_request_in_many_records_is_answered(start: Callable[..., Endpoint]) -> None:
+    endpoint = start()
+    with endpoint.authority.client().wrap_socket(endpoint.connect(), server_hostname="localhost") as client:
+        for byte in b"GET /-/healthy HTTP/1.1\r\nCookie: %s\r\n\r\n" % (b"x" * 2000):
+            client.send(bytes([byte]))
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 class HeldHandshakes:

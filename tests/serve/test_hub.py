@@ -42,6 +42,10 @@ from support.real_servers import HANG_SECONDS, eventually
 from support.serve_process import check_page, render_text, sum_series
 
 URL = "http://127.0.0.1:1/metrics"
+HELLO = (  # of a process id
+    b'{"type": "hello", "protocol": 1, "version": "1", "pid": %s, "lane": "fast", "process": "a",'
+    b' "registration": {"project": "shop", "root": "/srv", "history": "/srv/history.db"}}\n'
+)
 
 
 class Served:
@@ -155,6 +159,9 @@ def link(tmp_path: Path, served: Served) -> Iterator[Link]:
         b'{"type": "bye"}\n',
         b'{"type": "hello", "protocol": 1}\n',
         b'{"type": "state", "run_id": "", "samples": [["a", [], "b"]]}\n',
+        HELLO % b"0",
+        HELLO % b"-1",
+        HELLO % b"2147483648",
     ],
 )
 def test_nonsense_ends_only_its_connection(served: Served, sent: bytes) -> None:
@@ -216,9 +223,10 @@ def test_run_too_many_is_refused_with_the_reason_and_the_status_is_shown(tmp_pat
     first.close()
 
 
-@pytest.mark.parametrize("history", ["history.db", "", "/a\0b"])
-def test_history_without_an_absolute_path_is_refused(served: Served, history: str) -> None:
-    registration = Registration(project="shop", root="/", history=history)
+@pytest.mark.parametrize("path", ["history.db", "", "/a\0b"])
+@pytest.mark.parametrize("field", ["root", "history"])
+def test_registration_without_absolute_paths_is_refused(served: Served, field: str, path: str) -> None:
+    registration = replace(Registration(project="shop", root="/", history="/history.db"), **{field: path})
     with pytest.raises(Refused, match="absolute path"):
         Link(served.folder, build_hello(registration, lane="fast", limited=True), clock=SystemClock())
 

@@ -105,18 +105,22 @@ class Connection:
     def has_begun_handshake(self) -> bool:
         return self._tls is not None
 
-    def continue_handshake(self, *, now_seconds: float) -> None:
-        """Continue the TLS handshake. Raises PlainHttpReceived, OSError or EOFError if it fails."""
+    def continue_handshake(self, *, now_seconds: float) -> bool:
+        """Continue the TLS handshake; return whether it is complete.
+
+        Raises PlainHttpReceived, OSError or EOFError if it fails.
+        """
         try:
             if self._tls is None:
                 self._tls = self._channel = self._start_tls()
             self._tls.handshake()
         except BlockingIOError as blocked:
             self._set_events(blocked, selectors.EVENT_READ)
-        else:
-            self.phase = Phase.READING_REQUEST
-            self.events = selectors.EVENT_READ
-            self.progress_seconds = now_seconds
+            return False
+        self.phase = Phase.READING_REQUEST
+        self.events = selectors.EVENT_READ
+        self.progress_seconds = now_seconds
+        return True
 
     def receive_request(self) -> bytes | None:
         """Return all bytes received so far, or None if none are new. Raises EOFError if the client has disconnected."""

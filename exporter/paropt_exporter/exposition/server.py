@@ -251,7 +251,8 @@ class Server:
     def _run_phase(self, connection: Connection) -> None:
         match connection.phase:
             case Phase.HANDSHAKE:
-                connection.continue_handshake(now_seconds=self._clock.monotonic())
+                if connection.continue_handshake(now_seconds=self._clock.monotonic()):
+                    self._read_request(connection)  # it may have arrived with the end of the handshake
             case Phase.READING_REQUEST:
                 self._read_request(connection)
             case Phase.SENDING:

@@ -20,8 +20,8 @@ _VERIFY = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-_SLICE_BYTES = 64 * 1024  # encrypted at once: the selector thread serves its other clients in between
-
+_RECORD_BYTES = 16 * 1024  # the most data in a record
+_REQUEST_BYTES = 64 * 1024  # encrypted: the longest request head has 16 kB, in a few records
 
 _LONGEST_PATH = 300  # characters of a path in a message
 
@@ -39,50 +39,104 @@ class ClientRefused(OSError):
 
 
 class TlsSocket:
-    """The server's side of TLS on a non-blocking socket; raises TlsBlocked where it would block."""
+    """The server's side of TLS on a non-blocking socket; raises BlockingIOError where it would block.
+
+    OpenSSL does not read the socket itself: it would go on for as long as a client sends records without data, such as
+    key updates, while no other client is served.
+    """
 
     def __init__(self, plain: socket.socket, context: ssl.SSLContext, allowed_names: tuple[str, ...]) -> None:
-        self._socket = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self._socket = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._allowed_names = frozenset(allowed_names)
+        self._unread_bytes = _REQUEST_BYTES
+        self._unsent = b""  # encrypted
+        self._sending_bytes = 0  # of the content that is in `_unsent`
+        self._is_shut_down = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def handshake(self) -> None:
-        """Continue the handshake. Raises TlsBlocked until it is complete, OSError if it fails."""
+        """Continue the handshake. Raises BlockingIOError until it is complete, OSError or EOFError if it fails.
+
+        Data that has arrived with the end of the handshake is no longer in the socket: `recv` returns it at once.
+        """
         try:
-            self._socket.do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            raise _to_blocked(error) from None
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._receive(_RECORD_BYTES)
+                self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            raise TlsBlocked(selectors.EVENT_READ) from None
+        finally:
+            self._send_unsent()  # an alert, too
         if self._allowed_names and not self._allowed_names & self._read_peer_names():
             raise ClientRefused("the client's certificate has none of the allowed names")
 
     def recv(self, size: int) -> bytes:
-        try:
+        """Return all data that has arrived, of at most `size` encrypted bytes. Raises OSError if a request has more."""
+        if self._is_shut_down:
             return self._socket.recv(size)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            raise _to_blocked(error) from None
+        received = self._decrypt(size)
+        if not received:
+            self._unread_bytes -= self._receive(size)
+            if self._unread_bytes < 0:
+                raise OSError("the request has too many bytes")
+            received = self._decrypt(size)
+        if not received:
+            raise TlsBlocked(selectors.EVENT_READ)
+        return received
 
     def send(self, content: memoryview) -> int:
-        # After TlsBlocked OpenSSL expects the same bytes again: a slice of the rest begins and ends at the same bytes.
-        try:
-            return self._socket.send(content[:_SLICE_BYTES])
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            raise _to_blocked(error) from None
+        """Send a part of the content. After BlockingIOError it expects the same content again."""
+        if not self._sending_bytes:
+            self._sending_bytes = self._tls.write(content[:_RECORD_BYTES])
+        self._send_unsent()
+        sent, self._sending_bytes = self._sending_bytes, 0
+        return sent
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         self._socket.setsockopt(level, option, value)
 
     def shutdown(self, how: int) -> None:
-        with suppress(OSError):  # sends close_notify without waiting for the client's
-            self._socket.unwrap()
+        with suppress(OSError):
+            self._tls.unwrap()  # makes close_notify, and does not wait for the client's
+        with suppress(OSError):
+            self._send_unsent()
+        self._is_shut_down = True
         self._socket.shutdown(how)
 
     def close(self) -> None:
         self._socket.close()
 
+    def _receive(self, size: int) -> int:
+        chunk = self._socket.recv(size)
+        if not chunk:
+            raise EOFError
+        return self._incoming.write(chunk)
+
+    def _decrypt(self, size: int) -> bytes:
+        parts = []
+        with suppress(ssl.SSLWantReadError):
+            while part := self._tls.read(size):
+                parts.append(part)
+            if not parts:  # the client has ended TLS
+                raise EOFError
+        return b"".join(parts)
+
+    def _send_unsent(self) -> None:
+        self._unsent += self._outgoing.read()
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            raise TlsBlocked(selectors.EVENT_WRITE) from None
+
     def _read_peer_names(self) -> frozenset[str]:
-        alternatives: Any = (self._socket.getpeercert() or {}).get("subjectAltName", ())
+        alternatives: Any = (self._tls.getpeercert() or {}).get("subjectAltName", ())
         return frozenset(str(name) for _, name in alternatives)
 
 
@@ -154,8 +208,3 @@ def _describe_error(error: OSError | ValueError) -> str:
         case OSError():
             return f"cannot read it: {error.strerror}"
     return str(error)
-
-
-def _to_blocked(error: ssl.SSLError) -> TlsBlocked:
-    reading = isinstance(error, ssl.SSLWantReadError)
-    return TlsBlocked(selectors.EVENT_READ if reading else selectors.EVENT_WRITE)

@@ -29,6 +29,7 @@ UNLIMITED = -1.0  # JSON has no infinity
 # Bounded, so that sums over all runs stay finite: more cores or bytes than these no machine has.
 Cores = Annotated[float, Meta(ge=0.0, le=1e6)]
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+ProcessId = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 
 class BadMessage(ParoptError):
@@ -47,9 +48,10 @@ class Registration(Struct, frozen=True, kw_only=True):
 
 def find_fault(registration: Registration) -> str:
     """Return why a registration makes no sense, or ""."""
-    is_absolute = os.path.isabs(registration.history)  # noqa: PTH117 -- a text so far
-    if not registration.project or not is_absolute or "\0" in registration.history:
-        return "a registration needs a project and the absolute path of its history"
+    places = (registration.root, registration.history)
+    are_absolute = all(os.path.isabs(path) and "\0" not in path for path in places)  # noqa: PTH117 -- texts so far
+    if not registration.project or not are_absolute:
+        return "a registration needs a project, and the absolute paths of its folder and history"
     return ""
 
 
@@ -72,7 +74,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
 
     protocol: int
     version: str
-    pid: int
+    pid: ProcessId
     lane: str
     registration: Registration
     limited: bool = True

@@ -142,6 +142,8 @@ def test_secret_that_no_header_takes_fails_the_query_and_names_the_file(server: 
     assert (failed.kind, "token is not one line of ASCII" in str(failed), server.asked) == ("unauthorized", True, [])
 
 
+LONG = "k" * 100_000
+LONG_TYPE = {"status": "success", "data": {"resultType": LONG, "result": []}}
 LABEL_OF_LISTS = {
     "status": "success",
     "data": {"resultType": "vector", "result": [{"metric": {"signal": ["a"]}, "value": [1.0, "1"]}]},
@@ -161,6 +163,9 @@ FAULTS: tuple[tuple[str, Reply, str], ...] = (
     ("truncated JSON", http(200, b'{"status":"success","data":{"resu'), "malformed"),
     ("other JSON", document({"status": "success", "data": {"resultType": "vector", "result": [{}]}}), "malformed"),
     ("a list", document([1, 2]), "malformed"),
+    ("a result of an unknown type", document(LONG_TYPE), "malformed"),
+    ("an unknown status", document({"status": LONG}), "query"),
+    ("a long error", document({"status": "error", "error": LONG}), "query"),
     ("a label of lists", document(LABEL_OF_LISTS), "malformed"),
     ("deep JSON", http(200, b"[" * 100_000), "malformed"),
     ("an answer without end", endless(), "too_large"),
@@ -178,6 +183,7 @@ def test_each_fault_has_its_kind_and_the_next_query_succeeds(server: FakePrometh
         asking.query("up")
     assert failed.value.kind == kind
     assert str(failed.value).startswith(f"{server.url}: ")
+    assert len(str(failed.value)) < 400  # the log and the history have it
     assert asking.get_counts().errors == {kind: 1}
     assert sum(asking.get_counts().buckets) == 1
     server.reply = well
@@ -238,6 +244,18 @@ def test_lasting_failure_is_not_retried(server: FakePrometheus) -> None:
     server.reply = http(500, b"")
     failure(server)
     assert len(server.asked) == 1
+
+
+def test_cookies_are_not_kept(server: FakePrometheus) -> None:
+    server.reply = http(
+        200,
+        b'{"status": "success", "data": {"resultType": "scalar", "result": [1.0, "7"]}}',
+        "Set-Cookie: session=1; Path=/",
+    )
+    asking = client(server.url)
+    for _ in range(2):
+        asking.query("up")
+    assert "cookie" not in server.asked[-1].headers
 
 
 def test_redirect_within_the_server_keeps_the_form(server: FakePrometheus) -> None:

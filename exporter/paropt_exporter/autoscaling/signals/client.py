@@ -39,6 +39,7 @@ _REDIRECTS = 3
 _RETRIED = (429, 502, 503, 504)
 _CHUNK_BYTES = 1 << 16
 _MOST_WARNINGS = 10  # of an answer
+_MOST_CHARACTERS = 300  # of a text of an answer, in a message
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
 _INFO = "PromQL info"  # a remark on a query; from Prometheus 2.54 on these are under `infos`, not among the warnings
 
@@ -266,7 +267,7 @@ def _find_error(body: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     said = document.get("error") if isinstance(document, dict) else None
-    return " ".join(str(said).split())[:300] if said else ""
+    return " ".join(str(said).split())[:_MOST_CHARACTERS] if said else ""
 
 
 def _parse_result(body: bytes, where: str) -> QueryResult:
@@ -274,7 +275,7 @@ def _parse_result(body: bytes, where: str) -> QueryResult:
         document = json.loads(body)
         status = document["status"]
         if status != "success":
-            said = _find_error(body) or f"status {status!r}"
+            said = _find_error(body) or f"status {str(status)[:_MOST_CHARACTERS]!r}"
             raise QueryFailed("query", f"{where}: {said}")
         return _parse_document(document)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
@@ -284,7 +285,7 @@ def _parse_result(body: bytes, where: str) -> QueryResult:
 def _parse_document(document: Mapping[str, Any]) -> QueryResult:
     result, kind = document["data"]["result"], str(document["data"]["resultType"])
     said = [warning for warning in map(str, document.get("warnings") or ()) if not warning.startswith(_INFO)]
-    warnings = tuple(warning[:300] for warning in said[:_MOST_WARNINGS])
+    warnings = tuple(warning[:_MOST_CHARACTERS] for warning in said[:_MOST_WARNINGS])
     if document.get("isPartial"):
         warnings = (*warnings, "the answer is partial")
     if kind == "scalar":
@@ -292,8 +293,10 @@ def _parse_document(document: Mapping[str, Any]) -> QueryResult:
         return QueryResult(
             kind=kind, elements=(element,), evaluated_timestamp_seconds=float(result[0]), warnings=warnings
         )
-    if kind != "vector":
+    if kind in ("matrix", "string"):
         return QueryResult(kind=kind, warnings=warnings)
+    if kind != "vector":
+        raise ValueError("no such type of a result")
     moments = [float(each["value"][0]) for each in result]
     return QueryResult(
         kind=kind,
