@@ -65,7 +65,8 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     to sockets. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own variables,
     those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the outputs of the
     stages that it needs, directly or not, and of all others, also of those that are not in the plan. `shared_output`:
-    an output that it has in common with one of these others; "" if there is none.
+    an output that it has in common with one of these others; "" if there is none. `shared_by_items`: two of its items
+    that may write the same file, also if one of them is not in the plan; "" if each has its own outputs.
 
     `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
 
@@ -107,6 +108,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     needed_outputs: tuple[str, ...] = ()
     other_outputs: tuple[str, ...] = ()
     shared_output: str = ""
+    shared_by_items: str = ""
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
