@@ -71,6 +71,24 @@ def test_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Wat
     assert "http://here/metrics" in watched.out.getvalue()
 
 
+def test_folded_output_is_shown_once_in_its_group(watched: Watched) -> None:
+    watched.screen.fold_outputs(lambda title, output: f"<{title}>\n{output}\n</>")
+    lines = watched.lines(failed(stage="unit", item="a", output="one\ntwo\n"))
+    assert lines == ["<unit a: exit 1>", "one", "two", "</>"]
+
+
+def test_long_folded_output_says_which_part_it_is(watched: Watched) -> None:
+    watched.screen.fold_outputs(lambda title, output: f"{title}\n{output}")
+    lines = watched.lines(failed(stage="unit", item=None, output="line\n" * 300))
+    assert (lines[0], len(lines)) == ("unit: exit 1, last 200 of 300 lines", 201)
+
+
+def test_output_in_json_logs_is_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    watched = Watched(json_logs=True)
+    watched.screen.fold_outputs(lambda title, output: f"<{title}>{output}")
+    assert watched.lines(failed(output="one\n")) == []
+
+
 def test_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
     watched.screen.begin_run(plan(stage("lint")), tuple)
     watched.screen.end_run(samples.run_ended(), metrics_url="http://here/metrics", until="Ctrl-C")

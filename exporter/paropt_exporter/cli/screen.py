@@ -45,6 +45,7 @@ SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _TIME_COLUMNS = 9  # of the time of day and a space before each line
 _SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
+_FOLDED_LINES = 200  # of one that is folded
 _SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
 
 
@@ -79,6 +80,7 @@ class ConsoleScreen:
         self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
         self._json_logs = json_logs
+        self._format_group: Callable[[str, str], str] | None = None
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
@@ -129,6 +131,9 @@ class ConsoleScreen:
 
     def show_commands(self, text: str) -> None:
         self._queue_write(lambda: self._err.write_commands(text), text)
+
+    def fold_outputs(self, format_group: Callable[[str, str], str]) -> None:
+        self._format_group = format_group
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
@@ -215,7 +220,9 @@ class ConsoleScreen:
         lines = [format_line(line) for line in record.output.rstrip().splitlines()]
         if not lines:
             return
-        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-_SHOWN_LINES:]]
+        fold = self._format_group if record.result.bad and not self._json_logs else None
+        most = _FOLDED_LINES if fold else _SHOWN_LINES
+        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-most:]]
         name = (
             record.stage
             if record.item is None
@@ -226,7 +233,11 @@ class ConsoleScreen:
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
         is_whole = shown == lines and not is_cut(record.output)
         self._output_cut = self._output_cut or (not is_whole and not where and record.result.bad)
-        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
+        if fold is not None:
+            message = format_line(record.message[: summary.MESSAGES_WIDTH])
+            self.show_commands(fold(f"{name}: {message}{cut}", "\n".join(shown)))
+        else:
+            self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:
