@@ -26,6 +26,7 @@ from paropt_exporter.events import (
     LiveStage,
     Result,
     RunRecord,
+    SlaLimit,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -81,6 +82,7 @@ class ConsoleScreen:
         self._json_output = json_output
         self._json_logs = json_logs
         self._format_group: Callable[[str, str], str] | None = None
+        self._default_limits: Mapping[str, SlaLimit] = {}  # of which no line has told yet
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
@@ -138,6 +140,7 @@ class ConsoleScreen:
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         self._output_cut = False
+        self._default_limits = plan.default_limits
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
@@ -165,7 +168,12 @@ class ConsoleScreen:
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._show_line(f"{what} {word if event.broken else near}", YELLOW, _describe_limit(event))
+                origin, key = "", "sla" if event.stage else "total"
+                if self._default_limits.get(key) == event.limit:
+                    self._default_limits = {}  # one line says it
+                    off = f"lanes: {{{event.lane}: {{{key}: null}}}}"
+                    origin = f" (the lane's default; `{off}` in paropt.yml turns it off)"
+                self._show_line(f"{what} {word if event.broken else near}{origin}", YELLOW, _describe_limit(event))
             case StageRecord():
                 self._show_stage(event)
             case Decision() if self._verbose:
