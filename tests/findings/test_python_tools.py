@@ -206,7 +206,7 @@ def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
 
 
 def test_traceback_after_a_prompt_is_found(tmp_path: Path) -> None:
-    """A stage has no one to answer: the summary named the prompt and the word Traceback as the reason."""
+    """A stage's standard input is empty, and the summary named its prompt and the word Traceback as the reason."""
     (tmp_path / "script.py").write_text("input('name? ')\n", encoding="utf-8")
     output = run(tmp_path, "script")
     assert output.startswith("name? Traceback")
