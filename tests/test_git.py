@@ -65,6 +65,13 @@ def test_ignored_files_do_not_change_the_state(repository: Repository) -> None:
     assert identify_tree_state(repository.root) == before
 
 
+def test_untracked_files_that_a_run_of_python_writes_do_not_change_the_state(repository: Repository) -> None:
+    """They changed it in each run of a project whose .gitignore does not name them, so that nothing was flaky."""
+    clean = identify_tree_state(repository.root)
+    repository.write("lib/__pycache__/a.cpython-311.pyc", "1")
+    assert identify_tree_state(repository.root) == clean != ""
+
+
 def test_failing_git_does_not_pass_for_a_folder_that_is_not_ignored(repository: Repository) -> None:
     repository.write("sub/x", "1")
     (repository.root / ".git/index").write_bytes(b"not an index")

@@ -224,7 +224,7 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
 
 def _find_traceback(lines: Sequence[str]) -> list[Finding]:
     """Return the exception of the last traceback, with the place where it was raised."""
-    starts = [number for number, line in enumerate(lines) if line.strip() == _TRACEBACK]
+    starts = [number for number, line in enumerate(lines) if line.rstrip().endswith(_TRACEBACK)]
     if not starts:
         return []
     path, line, message = _read_traceback(lines[starts[-1] :])

@@ -97,8 +97,9 @@ def find_git_folder(top: Path) -> Path:
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
-    Equal digests mean equal files, apart from ignored ones. The state is unknown without a repository or a commit, in a
-    folder that git ignores, with a submodule that has changes of its own, and if more than 2000 files or 64 MiB differ.
+    Equal digests mean equal files, apart from ignored ones and untracked ones in `__pycache__`. The state is unknown
+    without a repository or a commit, in a folder that git ignores, with a submodule that has changes of its own, and if
+    more than 2000 files or 64 MiB differ.
     It is unknown too if a file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
     """
     import subprocess  # here: few runs need it
@@ -174,6 +175,8 @@ def _parse_status(listed: bytes) -> tuple[bytes, list[bytes] | None]:
         if fields is None:
             continue
         words = entry.split(b" ", fields)
+        if entry.startswith(b"?") and b"__pycache__" in words[-1].split(b"/"):
+            continue  # a run of Python writes it
         if len(words) > 2 and words[2].startswith(_SUBMODULE):
             return commit, None
         paths.append(words[-1])

@@ -16,7 +16,7 @@ from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.executors.commands.output import Capture
 from support import event_samples as samples
-from support.lanes import plan, stage
+from support.lanes import limit, plan, stage
 
 HANG_SECONDS = 30.0
 
@@ -69,6 +69,24 @@ def test_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Wat
     assert watched.lines() == ["lane standard: 1 stage, adaptive"]
     assert watched.out.getvalue().splitlines()[0].startswith("standard ")
     assert "http://here/metrics" in watched.out.getvalue()
+
+
+def test_folded_output_is_shown_once_in_its_group(watched: Watched) -> None:
+    watched.screen.fold_outputs(lambda title, output: f"<{title}>\n{output}\n</>")
+    lines = watched.lines(failed(stage="unit", item="a", output="one\ntwo\n"))
+    assert lines == ["<unit a: exit 1>", "one", "two", "</>"]
+
+
+def test_long_folded_output_says_which_part_it_is(watched: Watched) -> None:
+    watched.screen.fold_outputs(lambda title, output: f"{title}\n{output}")
+    lines = watched.lines(failed(stage="unit", item=None, output="line\n" * 300))
+    assert (lines[0], len(lines)) == ("unit: exit 1, last 200 of 300 lines", 201)
+
+
+def test_output_in_json_logs_is_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    watched = Watched(json_logs=True)
+    watched.screen.fold_outputs(lambda title, output: f"<{title}>{output}")
+    assert watched.lines(failed(output="one\n")) == []
 
 
 def test_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
@@ -209,6 +227,18 @@ def test_warnings_and_violations_are_shown_as_they_happen(watched: Watched) -> N
     assert watched.lines(samples.limit_reached(broken=False), samples.limit_reached(None, broken=True)) == [
         "lint has run 24 s of the 30 s its SLA allows",
         "lane standard broke its SLA of 30 s",
+    ]
+
+
+def test_first_default_limit_that_is_reached_says_how_to_turn_it_off(watched: Watched) -> None:
+    watched.screen.begin_run(plan(stage("lint"), default_limits={"sla": samples.LIMIT}), tuple)
+    own = samples.limit_reached("unit", broken=False, limit=limit(20.0))
+    reached = [own, samples.limit_reached(broken=False), samples.limit_reached(broken=True)]
+    assert watched.lines(*reached)[1:] == [
+        "unit has run 16 s of the 20 s its SLA allows",
+        "lint has run 24 s of the 30 s its SLA allows (the lane's default; `lanes: {standard: {sla: null}}` in "
+        "paropt.yml turns it off)",
+        "lint broke its SLA of 30 s",
     ]
 
 

@@ -143,3 +143,37 @@ def test_only_an_explicit_cache_allows_connections_to_servers(tmp_path: Path, ca
 def test_bad_auto_inputs_are_one_clear_fault(tmp_path: Path, inputs: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan_stage(tmp_path, f"inputs: {inputs}")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "items", "told"),
+    [
+        ("['out/{item}*']", "['10', '1']", "its items 1 and 10 may both write out/10*"),
+        ("['out/{item}*']", "[a, b]", ""),
+        ("['out/*{item}']", "[b, a-b]", "its items b and a-b may both write out/*a-b"),
+        ("['out/*{item}.txt']", "['1', '2']", ""),
+        ("['out/*{item}*']", "['1', '2']", "its items 1 and 2 may both write out/*{item}*"),
+        ("['out/**/{item}/**']", "[a, b]", "its items a and b may both write out/**/{item}/**"),
+        ("['out/{item}.*']", "[a, b.c, a.b]", "its items a and a.b may both write out/a.b.*"),
+        ("['out/{item}?']", "['1', '10']", ""),
+        ("['out/{item}/*']", "['1', '10']", ""),
+        ("['out/{item}']", "[a/b, a]", "its items a and a/b may both write out/a/b"),
+        ("['out/{item}', 'out/{item}.log']", "['1', 1.log]", "its items 1 and 1.log may both write out/1.log"),
+        ("['out/{item}.txt']", "['1', '10', a/1, './2']", ""),
+        ("['out/{item}*', '!out/{item}-*']", "[a, a-b]", ""),
+        ("['{item}*']", "['[1]', '1']", ""),
+        ("['{item}.out']", "[a, a]", ""),
+    ],
+)
+def test_outputs_that_two_items_may_write_are_found(tmp_path: Path, outputs: str, items: str, told: str) -> None:
+    for work in ("x {item}", "x {items}"):
+        stage = plan_stage(tmp_path, f"inputs: [x], outputs: {outputs}, items: {{list: {items}}}", f"run: '{work}'")
+        assert stage.shared_by_items == told
+
+
+def test_items_left_out_count_for_the_outputs_that_two_may_write(tmp_path: Path) -> None:
+    keys = "inputs: [x], outputs: ['out/{item}*'], items: {list: ['1', '10']}, run: 'x {item}'"
+    read = configs.read(tmp_path, f"stages: [{{number: 1, name: a, {keys}}}]\n")
+    (stage,) = build_plan(read, "standard", only_items={"a": ["1"]}).stages
+    assert [task.item for task in stage.tasks] == ["1"]
+    assert stage.shared_by_items == "its items 1 and 10 may both write out/10*"

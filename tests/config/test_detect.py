@@ -641,6 +641,14 @@ def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
     )  # fmt: skip
 
 
+def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
+    hooks = "{id: a, entry: python tools/a.py --fast}, {id: b, entry: pytest}, {id: c, entry: black --check .}"
+    local = hooks.replace("}", ", language: system, pass_filenames: false}")
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
+    about_hooks = [note for note in detect_stages(project).notes if note.startswith(".pre-commit-config.yaml")]
+    assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
+
+
 def test_formatter_among_the_hooks_is_checked_too(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "black")
     hooks = "repos: [{hooks: [{id: ruff-check, args: [--fix]}, {id: ruff-format}]}]"

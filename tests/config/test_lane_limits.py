@@ -49,6 +49,20 @@ def test_default_lanes_limit_is_taken_away_by_null(tmp_path: Path) -> None:
     assert (config.lanes["heavy"].sla, config.lanes["heavy"].total) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("lanes", "keys"),
+    [
+        ("{}", ["sla", "total"]),
+        ("{heavy: {total: 25m}}", ["sla"]),
+        ("{heavy: {sla: {lint: 5s}, total: null}}", []),
+        ("{mine: {sla: 60s}}", ["sla", "total"]),
+    ],
+)
+def test_limits_that_a_default_lane_has_by_itself_are_known(tmp_path: Path, lanes: str, keys: list[str]) -> None:
+    made = plan.build_plan(configs.read(tmp_path, f"lanes: {lanes}{STAGES}"), "heavy")
+    assert [*made.default_limits] == keys
+
+
 def test_lane_of_another_name_inherits_nothing(tmp_path: Path) -> None:
     config = configs.read(tmp_path, f"lanes: {{mine: {{sla: 45s}}}}{STAGES}")
     assert (config.lanes["mine"].strategy, config.lanes["mine"].total) == (Strategy.ADAPTIVE, None)

@@ -227,7 +227,6 @@ repos:
       - {id: black, args: [--line-length=100]}
       - {id: mypy, files: "^(src/|testing/)", args: [--strict]}
       - {id: isort, stages: [manual]}
-      - id: trailing-whitespace
   - repo: local
     hooks:
       - {id: types, entry: uv run pyright src, language: system, pass_filenames: false}
@@ -280,6 +279,20 @@ def test_files_that_all_hooks_skip_cost_a_note() -> None:
     assert [each.words for each in found.commands] == [("black", "--check", ".")]
     told = ".pre-commit-config.yaml: its hooks skip ^docs/ (exclude); the stages check these files, too"
     assert found.notes == (told,)
+
+
+def test_hooks_that_become_no_command_are_named_in_one_note() -> None:
+    """They were left out silently."""
+    hooks = [
+        *("{id: trailing-whitespace}", "{id: black}", "{id: codespell}", "{id: x, stages: [manual]}"),
+        "{entry: y}",
+    ]
+    found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{', '.join(hooks)}]}}]\n"})
+    told = "no stage runs its hooks trailing-whitespace, codespell: `pre-commit run --all-files` does"
+    assert found.notes == (f".pre-commit-config.yaml: {told}",)
+    many = ", ".join(f"{{id: hook-{number}}}" for number in range(12))
+    (note,) = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{many}]}}]\n"}).notes
+    assert "hook-6, hook-7 and 4 more: " in note
 
 
 def test_tests_are_those_of_the_first_environment_for_them() -> None:

@@ -53,6 +53,19 @@ def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
     assert stages["deploy"]["tasks_cached"] == 0
 
 
+def test_unchanged_item_brings_back_no_older_output_of_another_one(project: Path) -> None:
+    """`out/1*` matches the output of item 10 too: the result of item 1 restored what item 10 had written before."""
+    command = "mkdir -p out; cat src/{item} > out/{item}.txt"
+    keys = "shell: true, items: {list: ['10', '1']}, inputs: ['src/{item}'], outputs: ['out/{item}*']"
+    projects.write(project, f"""name: make, run: "{command}", {keys}""")
+    (project / "src/1").write_text("one")
+    for content in ("old", "new", "new"):
+        (project / "src/10").write_text(content)
+        done = run_once(project)
+        assert (project / "out/10.txt").read_text() == content
+    assert "its items 1 and 10 may both write out/10*: give each its own outputs" in " ".join(done.stdout.split())
+
+
 def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) -> None:
     for name in "ab":
         (project / f"test_{name}.py").write_text("def test(): pass\n")

@@ -71,6 +71,8 @@ def test_on_github_annotations_groups_and_a_summary_come_by_themselves(tmp_path:
     lines = stderr.splitlines()
     assert "::error file=src/a.py,line=3,col=5,title=lint%3A F401::unused" in lines
     assert lines.index("::group::lint: exit 1") < lines.index("::endgroup::")
+    assert sum("src/a.py:3:5" in line for line in lines) == 1
+    assert not any(line.endswith("--- lint") for line in lines)
     assert "| ❌ | lint | failure |" in (folder / "summary").read_text(encoding="utf-8")
     assert "::" not in once(folder, "none", **env)[2]
 

@@ -63,6 +63,7 @@ def run(folder: Path, *command: str) -> str:
         [sys.executable, "-m", *command],
         cwd=folder,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -202,6 +203,14 @@ def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
     output = run(tmp_path, "script")
     assert 'File "<frozen importlib' in output
     assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: ModuleNotFoundError: No module named 'no_such'"]
+
+
+def test_traceback_after_a_prompt_is_found(tmp_path: Path) -> None:
+    """A stage's standard input is empty, and the summary named its prompt and the word Traceback as the reason."""
+    (tmp_path / "script.py").write_text("input('name? ')\n", encoding="utf-8")
+    output = run(tmp_path, "script")
+    assert output.startswith("name? Traceback")
+    assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:1: EOFError: EOF when reading a line"]
 
 
 def test_a_traceback_of_no_known_tool_gives_its_last_exception(tmp_path: Path) -> None:

@@ -628,9 +628,23 @@ def test_throughput_below_four_fifths_of_the_average_is_degraded(history: Histor
     assert slower.degraded
 
 
+def test_failed_last_run_is_not_degraded(history: History) -> None:
+    """It completed fewer tasks in the same time, which says nothing about the speed of the lane."""
+    for number, result in enumerate([Result.SUCCESS, Result.SUCCESS, Result.FAILURE]):
+        run_id, at = f"r{number}", START + 60 * number
+        lint, unit = stage_ended("lint", run_id), stage_ended("unit", run_id, result=result)
+        keep(history, run_started(run_id, stages=("lint", "unit"), at=at), task("lint", run_id))
+        keep(history, task("unit", run_id, result=result), lint, unit)
+        keep(history, run_ended(run_id, result=result, stages=(lint, unit), at=at))
+    trend = history.compute_trend("standard")
+    assert trend is not None
+    assert (trend.earlier_runs, trend.latest == trend.average, trend.degraded) == (1, True, False)
+
+
 def test_a_run_of_failed_stages_does_not_count_in_the_trend(history: History) -> None:
+    whole = ("lint", "unit")
     for number, (stages, result) in enumerate(
-        [(("lint", "unit"), Result.SUCCESS), (("lint", "unit"), Result.FAILURE), (("unit",), Result.SUCCESS)]
+        [(whole, Result.SUCCESS), (whole, Result.SUCCESS), (whole, Result.FAILURE), (("unit",), Result.SUCCESS)]
     ):
         ended = tuple(stage_ended(stage, f"r{number}", result=result) for stage in stages)
         keep(history, run_started(f"r{number}", stages=stages, at=START + number), *ended)

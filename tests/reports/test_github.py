@@ -119,16 +119,15 @@ def test_a_good_run_says_nothing() -> None:
 
 def test_commands_in_a_tasks_output_are_not_obeyed() -> None:
     output = "::error file=x::not ours\n::stop-commands::a\n::endgroup::\n::set-env name=PATH::/evil\n"
-    found = commands(shown(finished(failing("build", 1, output))))
+    found = commands([github.format_group("build: exit 1", output), *shown(finished(failing("build", 1, output)))])
     assert [command.name for command in found] == ["group", "stop-commands", "endgroup", "error"]
 
 
 @given(st.text(), st.text())
 def test_any_text_stays_one_annotation_in_one_group(message: str, output: str) -> None:
     record = attempt("build", item=message, result=Result.FAILURE, message=message, output=output)
-    names = [command.name for command in commands(shown(finished(stage("build", 1, record))))]
-    assert names.count("error") == 1
-    assert names.count("group") == names.count("endgroup") == bool(output)
+    printed = [github.format_group(message, output), *shown(finished(stage("build", 1, record)))]
+    assert [command.name for command in commands(printed)] == ["group", "stop-commands", "endgroup", "error"]
 
 
 def summary_of(run: FinishedRun, folder: Path) -> str:

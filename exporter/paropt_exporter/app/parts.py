@@ -126,6 +126,7 @@ def build_reports(request: Request, config: Config, screen: Screen, sinks: Sinks
 def _github(screen: Screen) -> RunReport:
     from paropt_exporter.reports import github
 
+    screen.fold_outputs(github.format_group)
     return github.GitHubReport(screen.show_commands, os.environ)
 
 

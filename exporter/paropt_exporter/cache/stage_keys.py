@@ -138,6 +138,8 @@ class StageReader:
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if is_split and shared:
             raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")
+        if stage.shared_by_items:
+            raise UnusableFile(f"{stage.shared_by_items}: give each its own outputs, such as {ITEM}/**")
         if stage.output_file is None:
             return
         if len(stage.tasks) > 1:

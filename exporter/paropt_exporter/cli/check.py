@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -284,6 +285,20 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if stage.items is not None and shared and is_cached(stage):
             yield f"stage {stage.name!r}: outputs: its tasks share {shared[0]}, so none is cached: put {ITEM} into it"
+        elif is_cached(stage) and (told := _describe_shared_by_items(config, stage)):
+            yield f"stage {stage.name!r}: outputs: {told}, so it is not cached: give each its own"
+
+
+def _describe_shared_by_items(config: Config, stage: Stage) -> str:
+    if stage.items is None or not stage.outputs or (stage.items.list is None and stage.items.glob is None):
+        return ""  # an items command is not run
+    from paropt_exporter.plan.item_outputs import describe_shared_outputs
+    from paropt_exporter.plan.items import ItemsError, find_items
+
+    folder = config.root / stage.cwd if stage.cwd else config.root
+    with suppress(ItemsError):  # which is reported
+        return describe_shared_outputs(stage.outputs, find_items(stage.items, cwd=folder, env={}))
+    return ""
 
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:

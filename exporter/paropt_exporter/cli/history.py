@@ -198,7 +198,7 @@ def _add_cached(notes: str, summary: RunSummary) -> str:
 
 def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     yield (
-        f"trend of {lane}: {trend.latest:.2f} tasks/s in the latest full run, "
+        f"trend of {lane}: {trend.latest:.2f} tasks/s in the latest successful full run, "
         f"{trend.average:.2f} on average over {format_count(trend.earlier_runs, 'earlier one')}"
     )
     if trend.degraded:

@@ -26,6 +26,7 @@ from paropt_exporter.events import (
     LiveStage,
     Result,
     RunRecord,
+    SlaLimit,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -45,6 +46,7 @@ SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _TIME_COLUMNS = 9  # of the time of day and a space before each line
 _SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
+_FOLDED_LINES = 200  # of one that is folded
 _SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
 
 
@@ -79,6 +81,8 @@ class ConsoleScreen:
         self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
         self._json_logs = json_logs
+        self._format_group: Callable[[str, str], str] | None = None
+        self._default_limits: Mapping[str, SlaLimit] = {}  # of which no line has told yet
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
@@ -130,9 +134,13 @@ class ConsoleScreen:
     def show_commands(self, text: str) -> None:
         self._queue_write(lambda: self._err.write_commands(text), text)
 
+    def fold_outputs(self, format_group: Callable[[str, str], str]) -> None:
+        self._format_group = format_group
+
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         self._failed = {}
         self._output_cut = False
+        self._default_limits = plan.default_limits
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
@@ -160,7 +168,12 @@ class ConsoleScreen:
                 what = event.stage or f"lane {event.lane}"
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
-                self._show_line(f"{what} {word if event.broken else near}", YELLOW, _describe_limit(event))
+                origin, key = "", "sla" if event.stage else "total"
+                if self._default_limits.get(key) == event.limit:
+                    self._default_limits = {}  # one line says it
+                    off = f"lanes: {{{event.lane}: {{{key}: null}}}}"
+                    origin = f" (the lane's default; `{off}` in paropt.yml turns it off)"
+                self._show_line(f"{what} {word if event.broken else near}{origin}", YELLOW, _describe_limit(event))
             case StageRecord():
                 self._show_stage(event)
             case Decision() if self._verbose:
@@ -215,7 +228,9 @@ class ConsoleScreen:
         lines = [format_line(line) for line in record.output.rstrip().splitlines()]
         if not lines:
             return
-        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-_SHOWN_LINES:]]
+        fold = self._format_group if record.result.bad and not self._json_logs else None
+        most = _FOLDED_LINES if fold else _SHOWN_LINES
+        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-most:]]
         name = (
             record.stage
             if record.item is None
@@ -226,7 +241,11 @@ class ConsoleScreen:
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
         is_whole = shown == lines and not is_cut(record.output)
         self._output_cut = self._output_cut or (not is_whole and not where and record.result.bad)
-        self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
+        if fold is not None:
+            message = format_line(record.message[: summary.MESSAGES_WIDTH])
+            self.show_commands(fold(f"{name}: {message}{cut}", "\n".join(shown)))
+        else:
+            self._show_line("\n".join([f"--- {name}{cut}", *shown, "---"]), fields=_describe_task(record))
 
     def _show_stage(self, record: StageRecord) -> None:
         if self._quiet and not record.result.bad:

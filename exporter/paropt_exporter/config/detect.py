@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.config import pre_commit
 from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.placeholders import ITEMS
@@ -142,7 +143,7 @@ def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
     stages: list[Stage] = []
-    notes: list[str] = [*project.commands.notes, *project.notes]
+    notes: list[str] = [*project.commands.notes, *_describe_unused_hooks(project), *project.notes]
     lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
@@ -170,6 +171,13 @@ def detect_stages(root: Path) -> DetectedStages:
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
     in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
     return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
+
+
+def _describe_unused_hooks(project: Project) -> list[str]:
+    """Return notes on the commands of pre-commit's hooks whose programs no built-in stage knows."""
+    hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
+    unused = (each for each in hooks if each.words[0] not in _TOOLS and not each.runs_tests)
+    return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
 def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:

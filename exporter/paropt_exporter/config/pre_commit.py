@@ -28,14 +28,16 @@ _HOOKS: dict[str, tuple[Words, Words]] = {
 _USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules")}  # of a hook without its own entry
 _CHANGES = frozenset({"--fix", "--exit-non-zero-on-fix", "--unsafe-fixes", "--show-fixes", "--in-place", "-i"})
 _LONGEST_PATTERN = 60  # in a note
+_MOST_NAMED = 8  # hooks in a note
 _FOLDERS = re.compile(r"\^\(?((?:[\w.-]+/\|?)+)\)?(?:\.\*)?(?:\\\.pyi?\$)?")  # such as ^src/, ^(src/|tests/).*\.py$
 
 
 def parse_hooks(text: str) -> Iterator[CommandLine]:
     """Yield the command of each linter and type checker among the hooks, and of hooks that are commands already.
 
-    Of a hook whose files a command line can't name there is a note.
+    Of a hook whose files a command line can't name there is a note, and one of all other hooks.
     """
+    others: list[str] = []
     config = raw_yaml.as_mapping(_read(text))
     if pattern := config.get("exclude"):
         yield CommandLine(note=f"its hooks skip {_shorten(pattern)} (exclude); the stages check these files, too")
@@ -48,6 +50,12 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
                 yield CommandLine(text=f"{entry} {shlex.join(raw_yaml.list_words(hook.get('args')))}", group=GROUP)
             elif isinstance(name, str) and name in _HOOKS:
                 yield _build_command(name, hook)
+            elif isinstance(name, str):
+                others.append(" ".join(name.split()))
+    if others:
+        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+        named = ", ".join(map(_shorten, dict.fromkeys(others[:_MOST_NAMED])))
+        yield CommandLine(note=f"no stage runs its hooks {named}{more}: `pre-commit run --all-files` does")
 
 
 def _read(text: str) -> object:

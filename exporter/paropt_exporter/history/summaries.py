@@ -161,13 +161,14 @@ def load_tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary
 def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> Trend | None:
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
-    Cancelled, running and partial runs are left out, runs in which a task was cached, and runs of failed stages only
-    (`--failed`), which have fewer stages than the lane.
+    Only successes count: a failed run completes fewer tasks, and its stages end early or are skipped. Partial runs are
+    left out, runs in which a task was cached, and runs of failed stages only (`--failed`), which have fewer stages than
+    the lane.
     """
     ended = [
         summary.throughput_tasks_per_second
         for summary in _iter_whole_runs(load_runs(connection, project, lane=lane, limit=limit + 1))
-        if summary.result in (Result.SUCCESS, Result.FAILURE)
+        if summary.result is Result.SUCCESS
     ]
     if len(ended) < 2:
         return None

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS
 from paropt_exporter.errors import NothingAffected, UsageError
-from paropt_exporter.events import Scope, Shard, Strategy
+from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, order_stages
@@ -20,7 +20,7 @@ from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStag
 
 if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
-    from paropt_exporter.config import Config, Stage, Workers
+    from paropt_exporter.config import Config, Lane, Stage, Workers
     from paropt_exporter.plan.affected import AffectedStages
     from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 
@@ -116,6 +116,7 @@ def build_plan(
         shard=shard,
         split=split,
         tree_state=tree_state,
+        default_limits=_list_default_limits(lane, chosen),
         choice="" if affected is None else affected.describe(),
     )
 
@@ -151,6 +152,17 @@ def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
         for stage in found if lane.stages is None else found.keys() & set(lane.stages):
             found[stage].append(name)
     return found
+
+
+def _list_default_limits(name: str, lane: Lane) -> Mapping[str, SlaLimit]:
+    """Return a lane's limits that are those of a default lane, by their keys."""
+    from paropt_exporter.config.defaults import build_default_lanes
+    from paropt_exporter.config.values import Sla
+
+    if (default := build_default_lanes().get(name)) is None:
+        return {}
+    pairs = {"sla": (lane.sla, default.sla), "total": (lane.total, default.total)}
+    return {key: own.to_limit() for key, (own, usual) in pairs.items() if isinstance(own, Sla) and own == usual}
 
 
 def parse_bounds(text: str) -> Bounds:

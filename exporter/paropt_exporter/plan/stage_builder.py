@@ -123,6 +123,7 @@ class StageBuilder:
         limit = None if arguments else self._lane.get_limit(stage)
         needed_outputs, other_outputs = self._find_outputs_of_others(stage) if is_cached(stage) else ((), ())
         pool = choose_pool(stage, self._strategy)
+        outputs = _join_patterns(stage, stage.outputs)
         return PlannedStage(
             number=stage.number,
             name=stage.name,
@@ -149,12 +150,13 @@ class StageBuilder:
             inputs=None if stage.declared_inputs is None else _join_patterns(stage, stage.declared_inputs),
             traces_inputs=stage.traces_inputs and pool != DASK,
             allows_servers=stage.cache == "always",
-            outputs=_join_patterns(stage, stage.outputs),
+            outputs=outputs,
             cached=is_cached(stage),
             pass_env=stage.pass_env,
             needed_outputs=needed_outputs,
             other_outputs=other_outputs,
             shared_output=self._shared_outputs.get(stage.name, "") if is_cached(stage) else "",
+            shared_by_items=_describe_shared_outputs(outputs, tasks) if is_cached(stage) and stage.items else "",
             scope=Scope.ARGUMENTS if arguments else Scope.ALL,
             remote=self._build_remote_options(stage) if pool == DASK else None,
         )
@@ -256,6 +258,15 @@ def _list_written(stage: Stage) -> tuple[str, ...]:
     from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
 
     return (*_join_for_any_item(stage, stage.outputs), *([escape_pattern(stage.file)] if stage.file else []))
+
+
+def _describe_shared_outputs(outputs: Sequence[str], tasks: Sequence[PlannedTask]) -> str:
+    if not outputs:
+        return ""
+    from paropt_exporter.plan.item_outputs import describe_shared_outputs
+
+    items = (item for task in tasks for item in task.items or (task.item,))
+    return describe_shared_outputs(outputs, [item for item in items if item is not None])
 
 
 def _list_inputs_by_item(stage: Stage) -> frozenset[str]:

@@ -65,7 +65,8 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     to sockets. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own variables,
     those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the outputs of the
     stages that it needs, directly or not, and of all others, also of those that are not in the plan. `shared_output`:
-    an output that it has in common with one of these others; "" if there is none.
+    an output that it has in common with one of these others; "" if there is none. `shared_by_items`: two of its items
+    that may write the same file, also if one of them is not in the plan; "" if each has its own outputs.
 
     `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
 
@@ -107,6 +108,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     needed_outputs: tuple[str, ...] = ()
     other_outputs: tuple[str, ...] = ()
     shared_output: str = ""
+    shared_by_items: str = ""
     scope: Scope = Scope.ALL
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
@@ -155,6 +157,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
     total. `split` is the whole split if the plan is of one `shard`. `tree_state` identifies the files; "" if they are
     unknown. `choice`: a line that says which stages were chosen and left out, and why; "" if all were.
+    `default_limits`: the lane's limits by their keys, those that a default lane has without a file.
     """
 
     project: str
@@ -171,6 +174,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     split: Split | None = None
     tree_state: str = ""
     choice: str = ""
+    default_limits: Mapping[str, SlaLimit] = field(default_factory=lambda: MappingProxyType({}))
     deadline: Deadline | None = None
 
 

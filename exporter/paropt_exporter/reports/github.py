@@ -1,5 +1,7 @@
 """GitHub Actions: annotations at the lines of findings, folded outputs, and a table in the step's summary.
 
+The screen prints the folded outputs, each when its task fails: a job that is cancelled has them too.
+
 Workflow commands, their escapes and limits are those of GitHub's documentation: of one step at most 10 error and 10
 warning annotations are shown (50 of a job), and 1 MiB of its summary.
 """
@@ -17,12 +19,11 @@ from paropt_exporter.errors import format_count
 from paropt_exporter.events import Result
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.plan import Plan
-from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask, find_repository_path
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, find_repository_path
 from paropt_exporter.terminal import visible
 
 MOST_ANNOTATIONS = 10  # of a kind in a step; GitHub leaves out the others without a word
 MOST_SUMMARY_BYTES = 1 << 20  # more, and GitHub shows nothing of it
-_MOST_GROUPS = 20  # folded outputs: the others are in the log that `paropt-exporter log` prints
 _MOST_ROWS, _MOST_FINDINGS = 100, 50  # in the summary
 _SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
 _MARKS = {Result.SUCCESS: "✅", Result.SKIP: "⏭️", Result.CANCELLATION: "⏹️"}
@@ -57,10 +58,7 @@ class GitHubReport:
         return plan
 
     def report(self, run: FinishedRun) -> None:
-        """Print groups and annotations, and append to the step's summary. Raises OSError."""
-        for task in _list_failed_tasks(run)[:_MOST_GROUPS]:
-            if task.last.output:
-                self._show(_format_group(task.last))
+        """Print annotations, and append to the step's summary. Raises OSError."""
         commands = [annotation.command for annotation in limit_annotations(list(_iter_annotations(run)))]
         if commands:
             self._show("\n".join(commands))
@@ -155,18 +153,14 @@ def _iter_warnings(stage: ReportedStage) -> Iterator[_Annotation]:
         yield _Annotation(level=Level.WARNING, title=f"{record.stage} is flaky", message=message)
 
 
-def _list_failed_tasks(run: FinishedRun) -> list[ReportedTask]:
-    return [task for stage in run.stages for task in stage.failed_tasks]
-
-
-def _format_group(attempt: Attempt) -> str:
+def format_group(title: str, output: str) -> str:
     """Return a folded output; a random word keeps the runner from obeying commands in it."""
     token = secrets.token_hex(16)
     return "\n".join(
         [
-            f"::group::{_escape_data(f'{attempt.name}: {attempt.record.message}')}",
+            f"::group::{_escape_data(title)}",
             f"::stop-commands::{token}",
-            visible(attempt.output.rstrip("\n")),
+            visible(output),
             f"::{token}::",
             "::endgroup::",
         ]
