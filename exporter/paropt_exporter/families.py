@@ -112,6 +112,11 @@ RUN_LAST_SUCCESS = _gauge(
 RUN_LAST_COMPLETION = _gauge(
     "paropt_run_last_completion_timestamp_seconds", "When the lane last ended; absent until known.", "lane"
 )
+RUN_LAST_DURATION = _gauge(
+    "paropt_run_last_duration_seconds",
+    "Wall time of the lane's last whole run, also of one that skipped cached tasks; absent until known.",
+    "lane",
+)
 RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
 
 RUN_DEADLINE = _gauge(

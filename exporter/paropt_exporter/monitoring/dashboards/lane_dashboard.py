@@ -103,12 +103,11 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
         none_is_good(),
         no_value="no limit",
     )
-    total, count = (f"sum({scope.increase_over_range(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_stat(
         "How much of its limit is used?",
-        "The mean duration of the whole runs in the time shown, over the lane's total limit; runs that skipped cached "
-        "tasks don't count. From 80 % on: shorten the stages that take longest.",
-        Query(expr=f"{total} / ({count} > 0) / max({scope.select(names.LANE_SLA_LIMIT)})"),
+        "The duration of the last whole run, of the slowest host, over the lane's total limit. From 80 % on: shorten "
+        "the stages that take longest.",
+        Query(expr=f"max({scope.select(names.RUN_LAST_DURATION)}) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
         no_value="no limit or run",
     )
