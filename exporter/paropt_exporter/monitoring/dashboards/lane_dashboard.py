@@ -151,7 +151,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
         "memory, how far it is, and whether it failed on a host. Begin with stages over their limit, then "
-        "with the longest.",
+        "with the longest. A stage that is skipped as unchanged has the duration of when it last ran.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",

@@ -184,7 +184,8 @@ def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
     yield build_bar_gauge(
         "Which stages are closest to their limit?",
         "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
-        "split the longest, or give it workers.",
+        "split the longest, or give it workers. One that is skipped as unchanged breaks no limit, and shows when it "
+        "last ran.",
         Query(
             expr=f"topk(10, max by (project, lane, stage) ({scope.select(names.STAGE_LAST_DURATION)})"
             f" / max by (project, lane, stage) ({scope.select(names.SLA_LIMIT)}))",
