@@ -204,6 +204,8 @@ def _iter_run_gauges(run: RunRecord) -> Iterator[GaugeValue]:
     yield GaugeValue(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
     if run.partial:
         return
+    if run.result is not Result.CANCELLATION:
+        yield GaugeValue(family=families.RUN_LAST_DURATION, labels=(run.lane,), value=run.duration_seconds)
     if run.result is Result.SUCCESS:
         yield GaugeValue(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
     yield from _iter_breach_gauges(run.lane, None, run.total.severity if run.total is not None and run.broken else None)

@@ -112,6 +112,11 @@ RUN_LAST_SUCCESS = _gauge(
 RUN_LAST_COMPLETION = _gauge(
     "paropt_run_last_completion_timestamp_seconds", "When the lane last ended; absent until known.", "lane"
 )
+RUN_LAST_DURATION = _gauge(
+    "paropt_run_last_duration_seconds",
+    "Wall time of the lane's last whole run, also of one that skipped cached tasks; absent until known.",
+    "lane",
+)
 RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
 
 RUN_DEADLINE = _gauge(
@@ -130,7 +135,10 @@ STAGE_DURATION = _histogram(
     "stage",
 )
 STAGE_LAST_DURATION = _gauge(
-    "paropt_stage_last_duration_seconds", "Duration of the stage in its last run; absent until known.", "lane", "stage"
+    "paropt_stage_last_duration_seconds",
+    "Duration of the stage when all of it last ran, whether or not it has been skipped since; absent until known.",
+    "lane",
+    "stage",
 )
 STAGE_LAST_RESULT = _gauge(
     "paropt_stage_last_result", "1 for the result of the stage's last run.", "lane", "stage", "result"
@@ -219,7 +227,7 @@ SLA_VIOLATIONS = _counter(
 )
 SLA_BREACHED = _gauge(
     "paropt_sla_breached",
-    "1 if the stage breaks its limit now or broke it in its last run.",
+    "1 if the stage breaks its limit now or broke it in its last run; 0 once all of it is skipped as unchanged.",
     "lane",
     "stage",
     "severity",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,34 @@ def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
     code, out, err = _check(tmp_path, configs.stage(timeout="x", slots="y"))
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "2 faults"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("folder", "history folder: folder is not a regular file: move it away; "),
+        ("text/history.db", "history: text is a file: name a path in a folder"),
+        ("text", "history text: not a database; choose another file, or move it away"),
+        ("newer.db", "history newer.db: written by a newer paropt-exporter (schema 99, "),
+    ],
+)
+def test_path_that_can_hold_no_history_is_a_fault(tmp_path: Path, path: str, fault: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("a text, no database\n")
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as newer:
+        newer.executescript("CREATE TABLE runs (run_id TEXT); PRAGMA user_version = 99;")
+    content = f"history: {{path: {path}}}\n{configs.stage(run='sh -c true')}"
+    code, out, err = _check(tmp_path, content)
+    assert (code, out, err.splitlines()[-1]) == (2, "", "1 fault")
+    assert err.startswith(f"paropt.yml: {fault}")
+
+
+@pytest.mark.parametrize("content", [None, b"SQLite format 3\0 and then nothing that makes sense"])
+def test_history_that_a_run_creates_or_repairs_is_no_fault(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.db").write_bytes(content)
+    assert _check(tmp_path, f"history: {{path: a.db}}\n{configs.stage(run='sh -c true')}")[0] == 0
+    assert [path.name for path in tmp_path.glob("a.db*")] == ["a.db"] * (content is not None)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_the_file_can_be_read_by_others_whatever_the_umask(tmp_path: Path, umask
 
 
 def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
-    places = [("a", "b"), ("a", "c"), ("a b", "c"), ("a_b", "c"), ("../a", "ü")]
+    places = [("a", "b"), ("a", "c"), ("a b", "c"), ("a_b", "c"), ("a", "b_c"), ("../a", "ü")]
     names = [sinks.build_textfile_path(tmp_path, project=project, lane=lane).name for project, lane in places]
     assert len(set(names)) == len(names)
     assert all(name.endswith(".prom") and "/" not in name and not name.startswith(".") for name in names)

@@ -505,6 +505,7 @@ def test_the_page_parses_as_openmetrics() -> None:
     assert {family.name.removesuffix("_total") for family in OWN_FAMILIES} - names == {
         families.RUN_LAST_SUCCESS.name,
         families.RUN_LAST_COMPLETION.name,
+        families.RUN_LAST_DURATION.name,
         families.RUN_DEADLINE.name,
         families.RUN_PREDICTED_END.name,
         families.SLA_DEADLINE.name,

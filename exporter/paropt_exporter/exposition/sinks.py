@@ -78,7 +78,9 @@ def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
             f"--textfile {folder}: cannot write a file there: {error.strerror}: "
             "give the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
         ) from None
-    return folder.absolute() / f"paropt_{quote(project, safe='')}_{quote(lane, safe='')}.prom"
+    # The project's own underscores are escaped: lane `c` of project `a_b` is not lane `b_c` of project `a`.
+    escaped = quote(project, safe="").replace("_", "%5F")
+    return folder.absolute() / f"paropt_{escaped}_{quote(lane, safe='')}.prom"
 
 
 def write_textfile(path: Path, page: bytes) -> None:

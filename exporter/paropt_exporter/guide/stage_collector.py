@@ -34,6 +34,7 @@ STAGE_FAMILIES = (
     families.RUN_IN_PROGRESS,
     families.RUN_LAST_SUCCESS,
     families.RUN_LAST_COMPLETION,
+    families.RUN_LAST_DURATION,
     families.STAGE_DURATION,
     families.STAGE_LAST_DURATION,
     families.STAGE_LAST_RESULT,

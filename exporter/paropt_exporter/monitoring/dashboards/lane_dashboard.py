@@ -103,12 +103,11 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
         none_is_good(),
         no_value="no limit",
     )
-    total, count = (f"sum({scope.increase_over_range(names.RUN_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_stat(
         "How much of its limit is used?",
-        "The mean duration of the whole runs in the time shown, over the lane's total limit; runs that skipped cached "
-        "tasks don't count. From 80 % on: shorten the stages that take longest.",
-        Query(expr=f"{total} / ({count} > 0) / max({scope.select(names.LANE_SLA_LIMIT)})"),
+        "The duration of the last whole run, of the slowest host, over the lane's total limit. From 80 % on: shorten "
+        "the stages that take longest.",
+        Query(expr=f"max({scope.select(names.RUN_LAST_DURATION)}) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
         no_value="no limit or run",
     )
@@ -152,7 +151,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
         "memory, how far it is, and whether it failed on a host. Begin with stages over their limit, then "
-        "with the longest.",
+        "with the longest. A stage that is skipped as unchanged has the duration of when it last ran.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",

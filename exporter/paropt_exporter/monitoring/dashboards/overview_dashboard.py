@@ -139,13 +139,11 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         [Query(expr=f"topk({MOST_LINES}, {failed} / ({ended} > 0))", legend=_LANE)],
         Scale(unit="percentunit", maximum=1),
     )
-    total, count = (f"sum by (project, lane) ({scope.rate(names.RUN_DURATION, part=p)})" for p in ("sum", "count"))
-    longest = f"topk({MOST_LINES}, {total} / ({count} > 0))"
+    longest = f"topk({MOST_LINES}, max by (project, lane) ({scope.select(names.RUN_LAST_DURATION)}))"
     yield build_time_series(
         "How long does a run take, against its limit?",
-        "The mean duration of each lane's whole runs, without those that skipped cached tasks, of the "
-        f"{MOST_LINES} longest lanes; dashed: its total limit. When it nears the limit, open the lane's dashboard and "
-        "see which stage grew.",
+        f"The last whole run of each lane on its slowest host, of the {MOST_LINES} longest lanes; dashed: the lane's "
+        "total limit. When it nears the limit, open the lane's dashboard and see which stage grew.",
         [
             Query(expr=longest, legend=_LANE),
             Query(
@@ -186,7 +184,8 @@ def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
     yield build_bar_gauge(
         "Which stages are closest to their limit?",
         "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
-        "split the longest, or give it workers.",
+        "split the longest, or give it workers. One that is skipped as unchanged breaks no limit, and shows when it "
+        "last ran.",
         Query(
             expr=f"topk(10, max by (project, lane, stage) ({scope.select(names.STAGE_LAST_DURATION)})"
             f" / max by (project, lane, stage) ({scope.select(names.SLA_LIMIT)}))",
