@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,7 @@ CHECKS = """
 
 
 def read_rows(folder: Path, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(folder / ".paropt/history.db") as database:
+    with closing(sqlite3.connect(folder / ".paropt/history.db")) as database:
         return database.execute(query).fetchall()
 
 

@@ -7,7 +7,7 @@ import re
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,9 +211,8 @@ def test_lane_without_a_history_starts_with_the_weeks_size(world: World) -> None
     # One worker at a time shows the order; the maximum shows the size.
     (second / "paropt.yml").write_text(PAST.format(url=world.server.url, most=1))
     assert run(second, "--once", "--web.listen-address=127.0.0.1:0").returncode == 0
-    with sqlite3.connect(second / ".paropt/history.db") as history:
+    with closing(sqlite3.connect(second / ".paropt/history.db")) as history:
         order = [stage for (stage,) in history.execute("SELECT stage FROM stages ORDER BY started_ts")]
-    history.close()
     assert order == ["long", "middle", "short"]
     (second / "paropt.yml").write_text(PAST.format(url=world.server.url, most=16))
     (second / ".paropt/history.db").unlink()

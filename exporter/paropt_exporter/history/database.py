@@ -205,9 +205,13 @@ def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3
     if version == VERSION:
         return connection
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    with closing(connection):
+    try:
         connection.backup(memory)
-    _upgrade_in_memory(memory)
+        _upgrade_in_memory(memory)
+    except BaseException:  # close the connection whatever happened, then raise again
+        memory.close()
+        raise
+    connection.close()
     return memory
 
 
