@@ -131,6 +131,8 @@ class ConsoleScreen:
         self._queue_write(lambda: self._err.write_commands(text), text)
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        for writer, stream in ((self._err_writer, self._err), (self._out_writer, self._out)):
+            writer.put(stream.resume)
         self._failed = {}
         self._output_cut = False
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
