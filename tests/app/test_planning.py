@@ -30,6 +30,6 @@ def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
     request = Request(config_path=None, root=tmp_path, lane="standard", once=True)
     control_state = ControlState(bounds, ("commands",), source="both", override=Override(mode=mode))
     with closing(History(tmp_path / "history.db", project="p", clock=FakeClock())) as history:
-        planner = Planner(request, config, "standard", history, PAST, print)
+        planner = Planner(request, config, "standard", history, lambda: PAST, print)
         planned = planner.set_start_size(lanes.plan(lanes.stage("a", tasks=50), workers=bounds), control_state)
     assert planned.workers.start == start

@@ -87,6 +87,23 @@ def test_two_descriptors_of_one_file_stay_together(path: Path, descriptor: int) 
     assert path.read_text() == "one\ntwo\n"
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_output_that_was_discarded_goes_to_its_file_again(path: Path, descriptor: int, lost: int) -> None:
+    """`discard_output` does so after an error, such as a full disk."""
+    both = (descriptor, os.dup(descriptor))
+    try:
+        output = RedirectedOutput(both)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, both[lost])
+        os.close(nowhere)
+        output.follow()
+        for each in both:
+            os.write(each, b"after\n")
+    finally:
+        os.close(both[1])
+    assert path.read_text() == "after\nafter\n"
+
+
 @pytest.mark.parametrize("trap", ["link", "pipe", "folder"])
 def test_anything_else_in_the_files_place_is_not_written(
     path: Path, descriptor: int, trap: str, caplog: pytest.LogCaptureFixture

@@ -27,6 +27,7 @@ from paropt_exporter.config import values
 from paropt_exporter.events import PoolStatistics
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock, Recorder
+from support import fake_prometheus as fakes
 
 NOW = START_TIMESTAMP_SECONDS + 1000.0
 WINDOW = 60.0
@@ -173,6 +174,23 @@ def test_past_has_a_value_per_label_or_nothing() -> None:
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
     assert collector(FakeClient(past=answer)).read_by_label("past", "stage") == {"lint": 3.0}
     assert collector(FakeClient(past=QueryFailed("timeout", "slow"))).read_by_label("past", "stage") == {}
+
+
+def test_past_is_asked_for_again_after_an_hour(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    def answer(size: str) -> fakes.Reply:
+        return fakes.vector(({"pool": "commands"}, size), at=clock.wall())
+
+    with fakes.fake_prometheus(answer("4")) as server:
+        settings = values.Prometheus(url=server.url)
+        with Feedback(values.Feedback(), settings, project="shop", root=tmp_path, clock=clock) as feedback:
+            assert feedback.load_past_runs("standard").sizes == {"commands": 4.0}
+            server.reply = answer("9")
+            assert feedback.load_past_runs("standard").sizes == {"commands": 4.0}
+            clock.advance(3600.0)
+            server.reply = answer("9")
+            assert feedback.load_past_runs("standard").sizes == {"commands": 9.0}
 
 
 def test_queries_escape_labels_and_name_defined_metrics() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -262,6 +263,27 @@ def test_screen_whose_summary_was_lost_says_why() -> None:
     assert watched.screen.close(HANG_SECONDS)
     assert watched.screen.fault
     assert "the summary could not be written" in watched.lines()[0]
+
+
+def test_screen_shows_the_next_run_after_a_full_disk() -> None:
+    class FullOnce(io.StringIO):
+        is_full = True
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    out, err = FullOnce(), FullOnce()
+    screen = ConsoleScreen(out=out, err=err, verbose=False, json_output=False)
+    for _ in range(2):
+        screen.begin_run(plan(stage("lint")), tuple)
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(HANG_SECONDS)
+        out.is_full = err.is_full = False
+    assert "lane standard: 1 stage" in err.getvalue()
+    assert out.getvalue().startswith("standard ")
+    assert screen.fault  # of the first summary
 
 
 def test_quiet_shows_only_failures() -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.events import Strategy
+from paropt_exporter.events import Decision, Strategy
 from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.reports import Reports, parse
 from paropt_exporter.reports.model import FinishedRun
 from paropt_exporter.reports.reporting import RunReport
-from support.event_samples import run_ended, run_started, task
+from support.event_samples import START, run_ended, run_started, task
 
 
 class Broken:
@@ -41,13 +42,43 @@ def written(
     count_delivery: Callable[[bool], None] = lambda _: None,
 ) -> tuple[str, ...]:
     reports = Reports(parse(texts, {}), config=None, top=folder, others=others, count_delivery=count_delivery)
-    bounds = Bounds(minimum=1, maximum=2, start=1)
-    reports.begin(
-        Plan(project="shop", lane="standard", strategy=Strategy.ADAPTIVE, workers=bounds, stages=(), root=folder)
-    )
+    reports.begin(build_plan(folder))
     for event in (run_started(), task()):
         reports.observe(event)
     return reports.write(run_ended(), log_path=None)
+
+
+class Text(str):
+    """A text that tells when it is no longer held."""
+
+
+def test_decisions_between_two_runs_are_not_kept(tmp_path: Path) -> None:
+    """A service decides about its bounds at each interval, whether or not a run is in progress."""
+    reports = Reports(parse([f"json={tmp_path}/run.json"], {}), config=None, top=tmp_path)
+    held = [decide(reports)]
+    reports.begin(build_plan(tmp_path))
+    reports.observe(run_started())
+    in_run = decide(reports)
+    assert in_run() is not None
+    reports.write(run_ended(), log_path=None)
+    held.append(decide(reports))
+    assert [each() for each in held] == [None, None]
+
+
+def decide(reports: Reports) -> weakref.ref[Text]:
+    text = Text("situation")
+    reports.observe(
+        Decision(
+            pool="commands", action="hold", reason="bounds", old_size=2, new_size=2, at_timestamp_seconds=START,
+            situation=text,
+        )
+    )  # fmt: skip
+    return weakref.ref(text)
+
+
+def build_plan(folder: Path) -> Plan:
+    bounds = Bounds(minimum=1, maximum=2, start=1)
+    return Plan(project="shop", lane="standard", strategy=Strategy.ADAPTIVE, workers=bounds, stages=(), root=folder)
 
 
 def test_each_report_is_in_its_file_and_nothing_else_is_left(tmp_path: Path) -> None:

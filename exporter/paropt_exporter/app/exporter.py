@@ -39,6 +39,7 @@ from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
     from paropt_exporter.app.watching import Watch
+    from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.history.recovery import InterruptedRun
 
@@ -143,7 +144,6 @@ class Exporter:
         self._last_record: RunRecord | None = None
         self._missing_before = 0  # records that the history lacked after the last run
         self._feedback = parts.build_feedback(config, clock)
-        self._past = self._feedback.fetch_past_runs(lane) if self._feedback is not None else None
         self._planner = self._make_planner(config)
         plan = self._planner.plan()
         _import_before_calls(plan, reloads=request.every_seconds is not None)
@@ -294,7 +294,10 @@ class Exporter:
             self._link.reconfigure((parts.build_lane_labels(self._request, config, shape),), parts.get_bounds(shape))
 
     def _make_planner(self, config: configs.Config) -> Planner:
-        return Planner(self._request, config, self._lane, self._history, self._past, self._screen.say)
+        return Planner(self._request, config, self._lane, self._history, self._load_past_runs, self._screen.say)
+
+    def _load_past_runs(self) -> PastRuns | None:
+        return self._feedback.load_past_runs(self._lane) if self._feedback is not None else None
 
     def _wait_for_scrape(self) -> None:
         """Serve until a scrape has the final values, a signal arrives, or the time is over."""

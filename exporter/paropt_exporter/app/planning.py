@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Planner:
-    """Builds the plan of each run. `past` has Prometheus' values; `say` prints the stages that --failed leaves out."""
+    """Builds the plan of each run.
+
+    `load_past` returns Prometheus' values, or None without feedback; `say` prints the stages that --failed leaves out.
+    """
 
     def __init__(
         self,
@@ -36,14 +39,14 @@ class Planner:
         config: Config,
         lane: str,
         history: History,
-        past: PastRuns | None,
+        load_past: Callable[[], PastRuns | None],
         say: Callable[[str], None],
     ) -> None:
         self._request = request
         self._config = config
         self._lane = lane
         self._history = history
-        self._past = past
+        self._load_past = load_past
         self._say = say
 
     def plan(self, stages: Collection[str] | None = None) -> Plan:
@@ -102,7 +105,8 @@ class Planner:
 
     def _find_past_size(self, plan: Plan) -> int | None:
         """Return the size that earlier runs of the lane used, or None if there are none."""
-        known = self._past.sizes if self._past is not None else {}
+        past = self._load_past()
+        known = past.sizes if past is not None else {}
         sizes = [known[pool] for pool in get_pool_names(plan) if pool in known]
         return round(max(sizes)) if sizes else self._history.load_usual_size(plan.lane)
 
@@ -124,8 +128,8 @@ class Planner:
 
         A shard uses only the history: shards ask at different moments, and must come to the same split.
         """
-        own = self._history.load_expected_seconds(self._lane)
-        return {**own, **self._past.durations} if self._past is not None and self._request.shard is None else own
+        own, past = self._history.load_expected_seconds(self._lane), self._load_past()
+        return {**own, **past.durations} if past is not None and self._request.shard is None else own
 
 
 def find_pins(failed: Failures, shard: Shard | None) -> Mapping[tuple[str, str], int]:

@@ -17,9 +17,10 @@ STANDARD = (1, 2)
 
 
 class _Target(Struct, frozen=True):
-    """A regular file, and the descriptors that write to it."""
+    """A regular file with its mode, and the descriptors that write to it."""
 
     path: Path
+    mode: int
     descriptors: tuple[int, ...]
 
 
@@ -28,7 +29,8 @@ class RedirectedOutput:
 
     Guarantees: a file that was truncated in place (logrotate's `copytruncate`) goes on at its new end, without a hole,
     since it is open for appending. A file that was moved away or deleted is created again at its path by `follow`, with
-    the same mode; if that fails, the old one stays in use, which is logged once. Links are not followed then.
+    the same mode; if that fails, the old one stays in use, which is logged once. Links are not followed then. A
+    descriptor that was closed to further output (`discard_output`), as on a full disk, writes to its file again.
     """
 
     def __init__(self, descriptors: Sequence[int] = STANDARD) -> None:
@@ -41,10 +43,9 @@ class RedirectedOutput:
     def follow(self) -> None:
         """Create the files again that are no longer at their paths, and write to them from now on."""
         for target in self._targets:
-            status = os.fstat(target.descriptors[0])
             try:
-                if not _is_at(target.path, status):
-                    _reopen(target, stat.S_IMODE(status.st_mode))
+                if not all(_is_at(target.path, os.fstat(descriptor)) for descriptor in target.descriptors):
+                    _reopen(target)
             except OSError as error:
                 if not self._failed:
                     log.warning(
@@ -61,16 +62,16 @@ def find_redirected_files() -> list[Path]:
 
 def _find_targets(descriptors: Sequence[int]) -> list[_Target]:
     """Return the regular files behind the descriptors, each once."""
-    found: dict[Path, list[int]] = {}
+    found: dict[Path, tuple[int, list[int]]] = {}
     for descriptor in descriptors:
         try:
             status = os.fstat(descriptor)
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if stat.S_ISREG(status.st_mode) and _is_at(path, status):
-                found.setdefault(path, []).append(descriptor)
+                found.setdefault(path, (stat.S_IMODE(status.st_mode), []))[1].append(descriptor)
         except OSError:  # it is closed, or there is no /proc
             continue
-    return [_Target(path, tuple(places)) for path, places in found.items()]
+    return [_Target(path, mode, tuple(places)) for path, (mode, places) in found.items()]
 
 
 def _is_at(path: Path, status: os.stat_result) -> bool:
@@ -80,9 +81,9 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
         return False
 
 
-def _reopen(target: _Target, mode: int) -> None:
+def _reopen(target: _Target) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    new = os.open(target.path, flags, mode)
+    new = os.open(target.path, flags, target.mode)
     try:
         if not stat.S_ISREG(os.fstat(new).st_mode):
             raise OSError(0, "not a regular file")

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 
 PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
+_PAST_VALID_SECONDS = 3600.0  # an exporter that repeats its lane asks again, at most once an hour
 # A plain selector, whose samples have an age. Other expressions may combine samples of any age.
 _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
 _LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
@@ -63,8 +65,8 @@ class PastRuns(Struct, frozen=True, kw_only=True):
 class Feedback:
     """Feedback from Prometheus to one lane.
 
-    `fetch_past_runs` queries once; `start_controller` starts the bounds controller; `close` ends both, even if the
-    server hangs.
+    `load_past_runs` queries once an hour; `start_controller` starts the bounds controller; `close` ends both, even if
+    the server hangs.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Feedback:
         self._stop = threading.Event()
         self._client = Client(_build_client_settings(prometheus, root), clock=clock, stop=self._stop)
         self._controller: BoundsController | None = None
+        self._past: tuple[float, PastRuns] | None = None  # with the moment at which it was asked for
 
     def __enter__(self) -> Self:
         return self
@@ -90,12 +93,19 @@ class Feedback:
         """Return the counts of queries and their errors."""
         return self._client.get_counts()
 
-    def fetch_past_runs(self, lane: str) -> PastRuns:
-        """Return sizes and durations of the last seven days: those that arrive within PAST_SECONDS."""
+    def load_past_runs(self, lane: str) -> PastRuns:
+        """Return sizes and durations of the lane's last seven days; blocks for up to PAST_SECONDS, once an hour."""
+        now = self._clock.monotonic()
+        if self._past is None or now >= self._past[0] + _PAST_VALID_SECONDS:
+            self._past = now, self._fetch_past_runs(lane)
+        return self._past[1]
+
+    def _fetch_past_runs(self, lane: str) -> PastRuns:
         found: dict[str, MappingProxyType[str, float]] = {}
         thread = threading.Thread(target=self._query_past_runs, args=(lane, found), name="paropt-past", daemon=True)
-        thread.start()
-        thread.join(PAST_SECONDS)
+        with suppress(RuntimeError):  # the system has no thread left
+            thread.start()
+            thread.join(PAST_SECONDS)
         nothing: MappingProxyType[str, float] = MappingProxyType({})
         return PastRuns(sizes=found.get("pool", nothing), durations=found.get("stage", nothing))
 

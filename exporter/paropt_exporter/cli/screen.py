@@ -138,6 +138,8 @@ class ConsoleScreen:
         self._format_group = format_group
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
+        for writer, stream in ((self._err_writer, self._err), (self._out_writer, self._out)):
+            writer.put(stream.resume)
         self._failed = {}
         self._output_cut = False
         self._default_limits = plan.default_limits

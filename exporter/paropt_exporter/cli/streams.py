@@ -91,9 +91,9 @@ def is_same_file(first: TextIO, second: TextIO) -> bool:
 
 
 class LineStream:
-    """A stream for lines that goes silent after its first error, so that output never fails the work.
+    """A stream for lines that goes silent after an error, so that output never fails the work.
 
-    `fault` is the reason, or None after a broken pipe: a reader that left (`| head`) is not an error.
+    `fault` is the reason of the last one, or None after a broken pipe: a reader that left (`| head`) is not an error.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -112,6 +112,10 @@ class LineStream:
             return (os.get_terminal_size(self._stream.fileno()).columns or None) if self.is_terminal else None
         except (OSError, ValueError):  # a closed stream
             return None
+
+    def resume(self) -> None:
+        """Print again after a fault, such as a full disk, which may be over by now."""
+        self._open = self._open or self.fault is not None
 
     def write_line(self, text: str) -> None:
         """Print a line, or nothing after an error."""

@@ -170,22 +170,23 @@ class Collector:
                 self._tasks[event.stage, event.task].append(self._make_attempt(event))
             case SlaRecord():
                 self._slas.append(event)
-            case Decision():
+            case Decision() if self._plan is not None:  # between two runs, the bounds controller goes on deciding
                 self._decisions.append(event)
             case _:
                 pass
 
     def finish(self, record: RunRecord, *, log: Path | None) -> FinishedRun | None:
         """Return the run that has ended; None if its beginning was not seen."""
-        if self._started is None or self._plan is None:
+        plan, self._plan = self._plan, None
+        if self._started is None or plan is None:
             return None
         tasks: dict[str, list[ReportedTask]] = defaultdict(list)
         for (stage, _), attempts in sorted(self._tasks.items()):
             tasks[stage].append(ReportedTask(tuple(attempts)))
-        folders = {stage.name: self._plan.root / stage.cwd for stage in self._plan.stages}
+        folders = {stage.name: plan.root / stage.cwd for stage in plan.stages}
         return FinishedRun(
-            project=self._plan.project,
-            root=self._plan.root,
+            project=plan.project,
+            root=plan.root,
             top=self._top,
             config=self._config,
             started=self._started,
@@ -194,7 +195,7 @@ class Collector:
                 ReportedStage(
                     record=stage,
                     tasks=tuple(tasks[stage.stage]),
-                    folder=folders.get(stage.stage, self._plan.root),
+                    folder=folders.get(stage.stage, plan.root),
                 )
                 for stage in sorted(record.stages, key=lambda stage: stage.number)
             ),
