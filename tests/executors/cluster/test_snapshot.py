@@ -207,7 +207,7 @@ def test_files_travel_as_they_lie_there_whatever_git_stores(
     assert {name: (tree.files / name).read_bytes() for name in contents} == contents
 
 
-def test_files_that_git_is_told_not_to_look_at_travel_as_they_are(project: Path, tmp_path: Path) -> None:
+def test_files_that_git_does_not_compare_travel_as_they_are(project: Path, tmp_path: Path) -> None:
     git(project, "update-index", "--assume-unchanged", "a.py")
     git(project, "update-index", "--skip-worktree", "sub/b.py")  # as in a sparse checkout
     write(project / "a.py", "changed\n")
