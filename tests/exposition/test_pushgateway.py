@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import os
 import socket
 import ssl
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from paropt_exporter.config import Push, model
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.sinks import Gateway, build_pushgateway_sink, build_url, push_page
-from support.fake_prometheus import fake_prometheus, interim
+from support.fake_prometheus import fake_prometheus, http, interim
 from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
@@ -45,7 +46,7 @@ class RecordingGateway:
 def gateway() -> Iterator[RecordingGateway]:
     heard = RecordingGateway()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             heard.methods.append(self.command)
             heard.paths.append(self.path)
@@ -63,7 +64,7 @@ def gateway() -> Iterator[RecordingGateway]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         heard.url = f"http://127.0.0.1:{server.server_port}"
@@ -110,6 +111,17 @@ def test_a_restarting_gateway_is_retried(gateway: RecordingGateway) -> None:
     gateway.statuses = [503, 502, 200]
     push_page(PAGE, Gateway(url=gateway.url), job="j", grouping=GROUP)
     assert gateway.pages == [PAGE] * 3
+
+
+def test_a_huge_answer_before_a_retry_takes_little_memory() -> None:
+    with fake_prometheus(http(503, b" " * 50_000_000)) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(DeliveryError, match="answered 503"):
+                push_page(PAGE, Gateway(url=server.url), job="j", grouping=GROUP)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_redirect_is_an_error_and_not_followed(gateway: RecordingGateway) -> None:

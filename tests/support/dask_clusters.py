@@ -71,6 +71,7 @@ class DaskCluster:
         name: str,
         *,
         threads: int = 1,
+        host: str = "-",
         port: int = 0,
         env: Mapping[str, str] | None = None,
         folder: str = "scratch",
@@ -79,11 +80,12 @@ class DaskCluster:
     ) -> DaskProcess:
         """Start a worker; return when it has registered. Workers of one `folder` are those of one host.
 
+        `host`: the address that it listens on; "-": that of the scheduler, as far as it is known.
         `namespace`: the network namespace that it runs in; `prefix`: the words of a program that starts it.
         """
         assert self.scheduler is not None
         words = ["worker", self.scheduler.address, name, str(threads), str(port), self._tls_word]
-        return self._start([*words, str(self.folder / folder)], env, namespace=namespace, prefix=tuple(prefix))
+        return self._start([*words, str(self.folder / folder), host], env, namespace=namespace, prefix=tuple(prefix))
 
     @property
     def address(self) -> str:

@@ -5,7 +5,7 @@ ends with the program that started it, also if that one is killed.
 
 python dask_process.py fork DESCRIPTOR    for each message on this socket, fork one of the following (`ForkOrder`)
 python dask_process.py scheduler HOST PORT TLS_FOLDER|-
-python dask_process.py worker SCHEDULER NAME THREADS PORT TLS_FOLDER|- LOCAL_FOLDER
+python dask_process.py worker SCHEDULER NAME THREADS PORT TLS_FOLDER|- LOCAL_FOLDER HOST|-
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ async def serve_scheduler(host: str, port: str, tls: str) -> None:
     await scheduler.finished()
 
 
-async def serve_worker(scheduler: str, name: str, threads: str, port: str, tls: str, folder: str) -> None:
+async def serve_worker(scheduler: str, name: str, threads: str, port: str, tls: str, folder: str, host: str) -> None:
     make: Any = Worker
-    host = {"host": scheduler.partition("://")[2].rpartition(":")[0]} if "127.0.0.1" in scheduler else {}
+    if host == "-" and "127.0.0.1" in scheduler:
+        host = "127.0.0.1"
     worker = await make(
         scheduler, name=name, nthreads=int(threads), port=int(port), local_directory=folder, dashboard=False,
-        memory_limit=0, security=build_security(tls), death_timeout=20, **host,
+        memory_limit=0, security=build_security(tls), death_timeout=20, **({} if host == "-" else {"host": host}),
     )  # fmt: skip
     print(worker.address, flush=True)
     await worker.finished()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import os
 import socket
 import ssl
 import subprocess
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +39,7 @@ from support.fake_prometheus import (
 )
 
 TIMEOUT_SECONDS = 0.4
+MEGABYTE = 1_000_000
 
 
 def client(url: str, *, timeout: float = 60.0, access: Prometheus | None = None, **tls: Any) -> Client:
@@ -244,6 +248,18 @@ def test_lasting_failure_is_not_retried(server: FakePrometheus) -> None:
     server.reply = http(500, b"")
     failure(server)
     assert len(server.asked) == 1
+
+
+def test_answer_that_is_packed_twice_takes_little_memory(server: FakePrometheus) -> None:
+    packer = zlib.compressobj(wbits=31)
+    packed = b"".join(packer.compress(b" " * MEGABYTE) for _ in range(100)) + packer.flush()
+    server.reply = http(200, gzip.compress(packed), "Content-Encoding: gzip, gzip")
+    tracemalloc.start()
+    try:
+        assert failure(server).kind == "too_large"
+        assert tracemalloc.get_traced_memory()[1] < 10 * MEGABYTE
+    finally:
+        tracemalloc.stop()
 
 
 def test_cookies_are_not_kept(server: FakePrometheus) -> None:

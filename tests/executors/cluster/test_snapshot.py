@@ -104,6 +104,8 @@ def test_leftovers_of_tasks_go_and_ignored_caches_stay(project: Path, tmp_path: 
     write(tree.files / "left.txt", "left")
     write(tree.files / "a.py", "overwritten by a task")
     write(tree.files / "ignored/cache", "kept")
+    write(tree.files / "clone/c.py", "left")
+    git(tree.files / "clone", "init", "--quiet")
     install(repository, tree, tmp_path)
     assert list_files(tree.files) == [".gitignore", "a.py", "ignored/cache", "sub/b.py"]
     assert (tree.files / "a.py").read_text() == "a\n" * 1000
@@ -128,6 +130,18 @@ def test_included_file_travels_though_git_ignores_it(project: Path, tmp_path: Pa
     tree = HostTree(tmp_path / "scratch", "p", "s")
     install(Repository(project, tmp_path / "ours"), tree, tmp_path, include=("ignored/c.py",))
     assert (tree.files / "ignored/c.py").read_text() == "c\n"
+
+
+def test_tracked_file_travels_though_git_would_ignore_it(project: Path, tmp_path: Path) -> None:
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    install(repository, tree, tmp_path)
+    name = os.fsdecode(b"ignored/b\n\xe9.py")
+    write(project / name, "1")
+    write(project / "ignored/gone.py", "1")
+    git(project, "add", "--force", name, "ignored/gone.py")
+    (project / "ignored/gone.py").unlink()
+    install(repository, tree, tmp_path)
+    assert list_files(tree.files) == [".gitignore", "a.py", name, "sub/b.py"]
 
 
 def test_privately_excluded_file_stays_here(project: Path, tmp_path: Path) -> None:
@@ -156,13 +170,65 @@ def test_config_in_a_sub_folder_takes_the_whole_repository(project: Path, tmp_pa
     assert (tree.files / "a.py").is_file()
 
 
-def test_git_lfs_pointers_and_line_ends_travel_as_they_lie_there(project: Path, tmp_path: Path) -> None:
-    write(project / ".gitattributes", "*.bin filter=lfs\n*.txt text eol=lf\n")
-    (project / "big.bin").write_bytes(b"content\0")
-    (project / "dos.txt").write_bytes(b"a\r\n")
+@pytest.mark.parametrize("is_committed", [True, False], ids=["committed", "new"])
+def test_files_travel_as_they_lie_there_whatever_git_stores(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    """Git LFS is such a filter, and `git lfs install` makes it a setting of the user."""
+    home, worker = tmp_path / "home", tmp_path / "worker"
+    write(home / ".gitconfig", '[filter "lfs"]\nclean = sed s/content/pointer/\nrequired = true\n')
+    monkeypatch.setenv("HOME", str(home))
+    contents = {
+        "big.bin": b"content\n",
+        "dos.txt": b"a\r\n",
+        "unix.txt": b"a\n",
+        "mixed.bat": b"a\nb\r\n",
+        "id.c": b"$Id$\n",
+        "wide.u16": "\u00e9\n".encode("utf-16-le"),
+    }
+    kinds = (
+        "*.bin filter=lfs",
+        "*.txt text=auto",
+        "*.bat text eol=crlf",
+        "*.c ident",
+        "*.u16 working-tree-encoding=UTF-16LE",
+    )
+    write(project / ".gitattributes", "\n".join(kinds))
+    for name, content in contents.items():
+        (project / name).write_bytes(content)
+    if is_committed:
+        git(project, "add", ".")
+    repository = Repository(project, tmp_path / "ours")
+    commit, pack = repository.pack(repository.take())
+    monkeypatch.setenv("HOME", str(worker))
+    tree = HostTree(tmp_path / "scratch", "p", "s")
+    (tmp_path / "pack").write_bytes(pack)
+    tree.install(tmp_path / "pack", commit)
+    assert {name: (tree.files / name).read_bytes() for name in contents} == contents
+
+
+def test_files_that_git_does_not_compare_travel_as_they_are(project: Path, tmp_path: Path) -> None:
+    git(project, "update-index", "--assume-unchanged", "a.py")
+    git(project, "update-index", "--skip-worktree", "sub/b.py")  # as in a sparse checkout
+    write(project / "a.py", "changed\n")
+    (project / "sub/b.py").unlink()
     tree = HostTree(tmp_path / "scratch", "p", "s")
     install(Repository(project, tmp_path / "ours"), tree, tmp_path)
-    assert (tree.files / "big.bin").read_bytes() == b"content\0"
+    assert list_files(tree.files) == [".gitignore", "a.py"]
+    assert (tree.files / "a.py").read_text() == "changed\n"
+
+
+def test_objects_that_the_users_repository_loses_are_made_again(project: Path, tmp_path: Path) -> None:
+    """After `git reset` only our index names the objects of a file that did not change, until `git gc`."""
+    write(project / "new.py", "new\n")
+    os.utime(project / "new.py", (1e9, 1e9))  # long before the snapshot: git does not read it again
+    git(project, "add", "new.py")
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    repository.take()
+    git(project, "reset")
+    git(project, "prune", "--expire=now")
+    install(repository, tree, tmp_path)
+    assert (tree.files / "new.py").read_text() == "new\n"
 
 
 def test_file_that_vanishes_under_git_fails_no_snapshot(

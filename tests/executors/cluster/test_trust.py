@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.dask_client import Source, check_address, read_address
@@ -67,6 +68,21 @@ def test_tasks_run_over_tls_and_strangers_are_refused_in_one_line(tls_cluster: D
 def test_plain_address_off_this_host_is_refused() -> None:
     with pytest.raises(ClusterError, match="has no TLS, and anyone who reaches it runs code"):
         check_address("tcp://192.0.2.1:8786", tls=None, insecure=False)
+
+
+def test_worker_without_tls_off_this_host_gets_nothing(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    """The exporter would send it files and variables, and load its replies, over the network."""
+    own_cluster.start_worker("far", host="127.0.0.2")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=0.5
+    )
+    with pytest.raises(ClusterError, match=r"can take tasks: tcp://127.0.0.2:\d+: it has no TLS, [^\n]*$"):
+        ClusterPool(settings, 1)
+    pool = ClusterPool(replace(settings, insecure=True), 1)
+    try:
+        assert pool.submit_commands("t", [["echo", "far"]]).result(WAIT_SECONDS).output == "far\n"
+    finally:
+        pool.kill_workers(0.0)
 
 
 def test_tls_address_needs_certificates() -> None:

@@ -300,6 +300,13 @@ def test_worker_cannot_write_where_no_pattern_asks(tmp_path: Path, name: str) ->
         choose_destination(tmp_path, name, ("*.xml", "reports/**/*.xml"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "sub/..", ".git", "sub/.git"])
+def test_worker_cannot_write_beside_the_project_or_name_gits_folder(tmp_path: Path, name: str) -> None:
+    """A file is written beside its place first, and a file `.git` says which config git reads."""
+    with pytest.raises(OSError, match="no pattern of outputs asks for"):
+        choose_destination(tmp_path, name, ("**",))
+
+
 def test_worker_cannot_write_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/reports").symlink_to(tmp_path)

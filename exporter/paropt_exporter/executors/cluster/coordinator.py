@@ -56,6 +56,10 @@ _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepare
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
 _HANDSHAKE_SECONDS = 5.0  # for which the client, which has no limit for it, may wait longer for a scheduler
 _CLOSE_SECONDS = 3.0
+_EXPOSED = (
+    "it has no TLS, and anyone on the way to it can run code here: use tls:// with dask.tls, or write insecure: true "
+    "if the network is yours alone"
+)
 _KEPT_MEAN = 0.8  # of the mean duration of a group, at each new duration
 
 
@@ -380,7 +384,12 @@ class Coordinator:
         self._dispatch()
 
     def _welcome(self, address: str) -> None:
-        if address not in self._workers and address not in self._preparing:
+        if address in self._workers or address in self._preparing:
+            return
+        if dask_client.is_exposed(address) and not self._settings.insecure:
+            if address not in self._unfit:
+                self._reject(address, _EXPOSED)
+        else:
             self._preparing[address] = number = next(self._keys)
             self._unfit.pop(address, None)
             self._spawn(self._prepare_worker(address, number))

@@ -73,12 +73,17 @@ def check_address(address: str, *, tls: TlsFiles | None, insecure: bool) -> None
 
 def require_encryption(address: str, key: str, remedy: str, *, insecure: bool) -> None:
     """Refuse an address without TLS outside this host. Raises ClusterError, which names the config's key."""
-    scheme, _, rest = address.partition("://")
-    if scheme not in _PROTECTED and rest.rpartition(":")[0].strip("[]") not in _LOOPBACK and not insecure:
+    if is_exposed(address) and not insecure:
         raise ClusterError(
             f"{key}: {address} has no TLS, and anyone who reaches it runs code as its workers: "
             f"{remedy}, or write insecure: true if the network is yours alone"
         )
+
+
+def is_exposed(address: str) -> bool:
+    """Return whether connections to an address leave this host without TLS."""
+    scheme, _, rest = address.partition("://")
+    return scheme not in _PROTECTED and rest.rpartition(":")[0].strip("[]") not in _LOOPBACK
 
 
 def build_security(tls: TlsFiles | None) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.messages import RemoteFile
 from paropt_exporter.executors.cluster.settings import ClusterError
-from paropt_exporter.executors.cluster.snapshot import INDEX_LOCK, run_git
+from paropt_exporter.executors.cluster.snapshot import INDEX_LOCK, keep_contents, run_git
 from paropt_exporter.input_files import FoundFile, InputPatterns
 
 _MOST_TREES = 100  # of one project on one host: each coordinator that runs at the same time has its own
@@ -74,6 +74,7 @@ class HostTree:
         self.files.mkdir(exist_ok=True)
         if not (self._git_dir / "HEAD").is_file():
             self._git("init", "--quiet", "--bare", str(self._git_dir), bare=True)
+            keep_contents(self._git_dir)
         self._git("index-pack", "--fix-thin", "--stdin", stdin=pack.read_bytes())
         if restored:
             self._git("read-tree", "--reset", "-u", restored, commit)  # reads no file that is the same in both
@@ -87,7 +88,7 @@ class HostTree:
 
     def _check_out(self, commit: str) -> None:
         self._git("read-tree", "--reset", "-u", commit)
-        self._git("clean", "-f", "-d", "-q")
+        self._git("clean", "-f", "-f", "-d", "-q")  # twice: repositories of tasks, too
 
     def _git(self, *words: str, stdin: bytes = b"", bare: bool = False) -> None:
         where = () if bare else ("--git-dir", str(self._git_dir), "--work-tree", str(self.files))

@@ -69,9 +69,10 @@ class Repository:
         if not (self._place / "HEAD").is_file():
             self._create()
         self._exclude()
-        self._add("--all", "--", ".")
-        if include:
-            self._add("--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
+        self._add_all(include)
+        if not self._is_complete():  # git has removed objects of theirs that only our index names
+            (self._place / "index").unlink()
+            self._add_all(include)
         tree = self._git("write-tree").strip()
         if self._submodules is None:  # one of a later run is not worth a walk over all files
             self._submodules = self._list_submodules()
@@ -103,6 +104,22 @@ class Repository:
             file.seek(0)
             return commit, file.read()
 
+    def _add_all(self, include: Sequence[str]) -> None:
+        self._add("--all", "--", ".")
+        if self._theirs is not None:  # files that match .gitignore and are tracked all the same
+            tracked = run_git(
+                *SAFE_SETTINGS, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard", cwd=self._top
+            )
+            self._check("ls-files", tracked)
+            self._git("update-index", "--add", "--remove", "-z", "--stdin", text=os.fsdecode(tracked.stdout))
+        if include:
+            self._add("--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
+
+    def _is_complete(self) -> bool:
+        tree = self._run("write-tree")
+        listed = self._run("rev-list", "--objects", "--quiet", "--stdin", text=tree.stdout.decode())
+        return not tree.returncode and not listed.returncode
+
     def _add(self, *words: str) -> None:
         """Add files to the index; again if one vanished or shrank after git had listed it."""
         for _ in range(_ADD_ATTEMPTS):
@@ -114,13 +131,10 @@ class Repository:
     def _create(self) -> None:
         files.make_private_folders(self._place)
         self._git("init", "--quiet", "--bare", str(self._place), at_home=False)
+        keep_contents(self._place)
         if self._theirs is not None and "\n" not in str(self._theirs):  # a line of the file is a path
             alternates = self._place / "objects" / "info" / "alternates"
             alternates.write_bytes(os.fsencode(self._theirs / "objects") + b"\n")
-            if (self._theirs / "index").is_file():  # it knows the unchanged files: none is read again
-                shutil.copyfile(self._theirs / "index", self._place / "index")
-                if self._run("ls-files", "--unmerged").returncode:
-                    (self._place / "index").unlink()
 
     def _exclude(self) -> None:
         lines = [b".paropt/\n"]
@@ -133,8 +147,8 @@ class Repository:
         listed = self._git("ls-files", "--stage", "-z").split("\0")
         return tuple(line.partition("\t")[2] for line in listed if line.startswith(_SUBMODULE_MODE))
 
-    def _git(self, *words: str, at_home: bool = True) -> str:
-        done = self._run(*words, at_home=at_home)
+    def _git(self, *words: str, text: str = "", at_home: bool = True) -> str:
+        done = self._run(*words, text=text, at_home=at_home)
         self._check(words[0], done)
         return done.stdout.decode("utf-8", "surrogateescape")
 
@@ -146,7 +160,16 @@ class Repository:
         self, *words: str, text: str = "", at_home: bool = True, stdout: IO[bytes] | int = subprocess.PIPE
     ) -> subprocess.CompletedProcess[bytes]:
         where = ("--git-dir", str(self._place), "--work-tree", str(self._top)) if at_home else ()
-        return run_git(*_QUIET, *where, *words, cwd=self._top, stdin=text.encode(), stdout=stdout, lock=self._lock)
+        return run_git(*_QUIET, *where, *words, cwd=self._top, stdin=os.fsencode(text), stdout=stdout, lock=self._lock)
+
+
+def keep_contents(git_dir: Path) -> None:
+    """Let a repository store files as they lie there, whatever `.gitattributes` says: no filters, such as those of LFS.
+
+    Their programs may be missing on the other hosts, and line ends would differ.
+    """
+    (git_dir / "info").mkdir(exist_ok=True)
+    (git_dir / "info" / "attributes").write_text("* -text -ident -filter !working-tree-encoding\n")
 
 
 def run_git(
