@@ -100,7 +100,7 @@ def to_json(plan: Plan) -> dict[str, object]:
 
 def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
     """Yield a line for each cached stage that would be skipped, and for each of its tasks that would run."""
-    if not previews:
+    if not previews and plan.stages:
         yield "no stage is cached: give one `inputs`, or `cache: true`"
     hits, stages = _find_hits(previews), {stage.name: stage for stage in plan.stages}
     for stage in plan.stages:
