@@ -83,7 +83,7 @@ def choose_excerpt(output: str) -> list[str]:
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
     if lines and lines[0].startswith(_CUT_NOTE):
-        del lines[0]
+        return lines[1:][-_HEAD_LINES - _TAIL_LINES :]  # its first line is none of the output's first lines
     left = len(lines) - _HEAD_LINES - _TAIL_LINES
     if left <= 1:  # a line that says "1 more line" takes as much room
         return lines

@@ -190,6 +190,7 @@ def test_notes_of_a_compiler_are_no_findings() -> None:
         ("1\n2\n3\n4\n", ["1", "2", "3", "4"]),
         ("1\n2\n3\n4\n5\n", ["1", "… 2 lines", "4", "5"]),
         ("[about 9 bytes before this are left out]\n1\n2\n", ["1", "2"]),
+        ("[about 9 bytes before this are left out]\n1\n2\n3\n4\n5\n6\n", ["4", "5", "6"]),
     ],
 )
 def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str, shown: list[str]) -> None:
