@@ -58,13 +58,20 @@ def test_any_name_is_found_whole(repository: Repository, name: str) -> None:
     assert changed(repository) == {name, f"more/{name}"}
 
 
-def test_untracked_files_that_a_run_of_python_writes_do_not_count(repository: Repository) -> None:
+def test_untracked_files_in_the_caches_of_tools_do_not_count(repository: Repository) -> None:
     """After the first run, --affected named `tests/__pycache__/test_a.cpython-311.pyc` as the changed file."""
     repository.write("lib/__pycache__/a.cpython-311.pyc", "1")
+    repository.write(".mypy_cache/3.11/cache.db", "1")
+    repository.write("web/.eslintcache", "1")
     repository.write("lib/b.py", "1")
     assert changed(repository) == {"lib/b.py"}
     repository.git("add", "--all")
-    assert changed(repository) == {"lib/b.py", "lib/__pycache__/a.cpython-311.pyc"}
+    assert changed(repository) == {
+        "lib/b.py",
+        "lib/__pycache__/a.cpython-311.pyc",
+        ".mypy_cache/3.11/cache.db",
+        "web/.eslintcache",
+    }
 
 
 def test_touched_file_is_unchanged(repository: Repository) -> None:

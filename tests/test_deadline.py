@@ -28,6 +28,11 @@ def test_all_stages_run_if_they_fit() -> None:
     assert (planned.deadline.left_out, planned.partial, planned.total) == ((), False, limit(90))
 
 
+def test_short_run_is_not_told_to_end_within_no_time() -> None:
+    choice = apply_deadline(plan(stage("a"), workers=1), 30, {"a": past(0.01)}).choice
+    assert choice == "--deadline 30 s: 1 of 1 stages, expected to end within 0.1 s"
+
+
 def test_stages_that_fail_most_for_their_time_are_taken_first() -> None:
     known = {"slow": past(10, failures=2), "fails": past(10, failures=10), "quick": past(1, failures=1)}
     planned = apply_deadline(plan(stage("slow"), stage("fails"), stage("quick"), workers=1, total=limit(90)), 12, known)

@@ -247,7 +247,14 @@ def test_git_files_are_tracked_and_not_ignored_ones_of_the_whole_repository(tmp_
 def test_compiled_files_are_listed_only_if_git_tracks_them(tmp_path: Path) -> None:
     """In a repository without a .gitignore each edit took two runs: the first one wrote its own inputs."""
     run_git(tmp_path, "init")
-    write_files(tmp_path, "a.py", "__pycache__/a.pyc", "sub/__pycache__/b.pyc", "sub/__pycache__/kept.pyc")
+    write_files(
+        tmp_path,
+        "a.py",
+        ".mypy_cache/cache.db",
+        "__pycache__/a.pyc",
+        "sub/__pycache__/b.pyc",
+        "sub/__pycache__/kept.pyc",
+    )
     run_git(tmp_path, "add", "sub/__pycache__/kept.pyc")
     assert list_git_files(str(tmp_path)) == ["a.py", "sub/__pycache__/kept.pyc"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter.git import describe_git_error, is_ignored, run_git
+from paropt_exporter.git import LIST_OTHERS, describe_git_error, is_ignored, run_git
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -93,9 +93,7 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
         # From the top, since with `diff.relative` git would leave out all files outside of the folder.
         entries = run_git(top, "diff", *options, base, "--").split(b"\0")
-        # Without those that a run of Python writes, as in the inputs of stages.
-        skipped = ("--exclude-standard", "--exclude=__pycache__/")
-        others = run_git(root, "ls-files", "--others", *skipped, "-z", "--", ":/").split(b"\0")
+        others = run_git(root, "ls-files", *LIST_OTHERS, "-z", "--", ":/").split(b"\0")
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))

@@ -54,8 +54,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
 
-    Known are pytest, unittest, go test, cargo test and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc,
-    eslint and tools that write like them, and at last a Python traceback.
+    Known are pytest, unittest, go test, cargo test, vitest and TAP (node --test, bats, prove), then ruff, mypy, bandit,
+    tsc, eslint and tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -63,6 +63,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_unittest_failures,
         _find_go_failures,
         _find_cargo_failures,
+        _find_vitest_failures,
         _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
@@ -83,7 +84,7 @@ def choose_excerpt(output: str) -> list[str]:
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
     if lines and lines[0].startswith(_CUT_NOTE):
-        del lines[0]
+        return lines[1:][-_HEAD_LINES - _TAIL_LINES :]  # its first line is none of the output's first lines
     left = len(lines) - _HEAD_LINES - _TAIL_LINES
     if left <= 1:  # a line that says "1 more line" takes as much room
         return lines
@@ -120,6 +121,11 @@ _CARGO_FAILED = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. FAILED$")
 _CARGO_SECTION = re.compile(r"^---- (.+) stdout ----$")
 _CARGO_PANIC = re.compile(r"^thread '.*' (?:\(\d+\) )?panicked at (?P<path>\S.*?):(?P<line>\d+):(?P<column>\d+):$")
 _CARGO_OPERAND = re.compile(r"^ *(?:left|right): ")  # of assert_eq! and assert_ne!
+
+# vitest
+_VITEST_FAILED = re.compile(r"^ FAIL  (?P<test>\S.*?)(?: \[ .* \])?$")
+_VITEST_FRAME = re.compile("^ \u276f " r"(?:.* )?(?P<path>\S+):(?P<line>\d+):(?P<column>\d+)$")
+_VITEST_END = re.compile(r"^⎯+(?:\[\d+/\d+\]⎯*)?$")  # of a failure
 
 # TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
 _TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
@@ -316,6 +322,30 @@ def _make_cargo_finding(test: str, lines: Sequence[str]) -> Finding:
                 test=test,
             )
     return Finding(message=lines[0].removeprefix("note: ") if lines else "failed", test=test)
+
+
+def _find_vitest_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test or file, with its error and the innermost place outside of packages."""
+    tests: list[str] = []  # those of one error stand below each other
+    message, place = "", None
+    for line in (*lines, "⎯"):
+        if failed := _VITEST_FAILED.match(line):
+            tests.append(failed["test"])
+        elif tests and _VITEST_END.match(line):
+            for test in tests:
+                yield _make_vitest_finding(test, message, place)
+            tests, message, place = [], "", None
+        elif tests and not message:
+            message = line.strip()
+        elif tests and place is None and "node_modules/" not in line:
+            place = _VITEST_FRAME.match(line)
+
+
+def _make_vitest_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:
+    if place is None:
+        return Finding(message=message or "failed", test=test)
+    line, column = int(place["line"]), int(place["column"])
+    return Finding(message=message, test=test, path=place["path"], line=line, column=column)
 
 
 def _find_tap_failures(lines: Sequence[str]) -> Iterator[Finding]:

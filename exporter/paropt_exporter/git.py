@@ -12,6 +12,13 @@ from paropt_exporter.environment import copy_environment
 # A clone may contain a folder that looks like a bare repository. In it, git would run the programs of its config.
 SAFE_SETTINGS = ("-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
+# Folders and files that tools fill for themselves. Some tools tell git to ignore them only once they are filled.
+CACHES = (
+    "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".eslintcache", ".stylelintcache",
+)  # fmt: skip
+# For `git ls-files`: the untracked files of the project.
+LIST_OTHERS = ("--others", "--exclude-standard", *(f"--exclude={name}" for name in CACHES))
+_CACHES_IN_BYTES = frozenset(map(os.fsencode, CACHES))
 _NOT_IGNORED = 1  # the exit code of `git check-ignore` for a path that is not ignored; 128 is an error
 _LONGEST_LINE = 1 << 12  # characters of a `.git` that is a file
 _MOST_CHANGED = 2000  # files that differ from the commit; reading more would delay the run
@@ -97,7 +104,7 @@ def find_git_folder(top: Path) -> Path:
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
-    Equal digests mean equal files, apart from ignored ones and untracked ones in `__pycache__`. The state is unknown
+    Equal digests mean equal files, apart from ignored ones and untracked ones in tools' caches. The state is unknown
     without a repository or a commit, in a folder that git ignores, with a submodule that has changes of its own, and if
     more than 2000 files or 64 MiB differ.
     It is unknown too if a file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
@@ -175,8 +182,8 @@ def _parse_status(listed: bytes) -> tuple[bytes, list[bytes] | None]:
         if fields is None:
             continue
         words = entry.split(b" ", fields)
-        if entry.startswith(b"?") and b"__pycache__" in words[-1].split(b"/"):
-            continue  # a run of Python writes it
+        if entry.startswith(b"?") and not _CACHES_IN_BYTES.isdisjoint(words[-1].split(b"/")):
+            continue  # a run writes it
         if len(words) > 2 and words[2].startswith(_SUBMODULE):
             return commit, None
         paths.append(words[-1])

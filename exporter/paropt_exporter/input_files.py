@@ -279,16 +279,16 @@ def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
 def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
-    Untracked ones in `__pycache__` are left out: a run of Python writes them. `untracked` False: only those that git
-    tracks. Tracked files that have been deleted are in the list. A submodule or another repository is a path that names
-    a folder. Blocks for a minute at most. Raises NoGit, also if git ignores all files in `folder`.
+    Untracked ones in tools' caches, such as `__pycache__`, are left out: a run writes them. `untracked` False: only
+    those that git tracks. Tracked files that have been deleted are in the list. A submodule or another repository is a
+    path that names a folder. Blocks for a minute at most. Raises NoGit, also if git ignores all files in `folder`.
     """
     import subprocess  # here: few stages need it, and it takes 10 ms to load
     from pathlib import Path
 
-    from paropt_exporter.git import describe_git_error, run_git
+    from paropt_exporter.git import LIST_OTHERS, describe_git_error, run_git
 
-    others = ("--others", "--exclude-standard", "--exclude=__pycache__/") if untracked else ()
+    others = LIST_OTHERS if untracked else ()
     words = ("ls-files", "-z", "--cached", *others, "--deduplicate", "--", ":/")
     try:
         listed = run_git(Path(folder), *words, limit_seconds=_GIT_SECONDS)

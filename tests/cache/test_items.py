@@ -105,6 +105,10 @@ def test_items_of_a_failed_batch_run_again(project: CachedProject) -> None:
     project.run(stage)
     ran = project.run(stage)
     assert list_items(ran.tasks) == ["t/a.py +1"]
+    assert (
+        ran.stages["tests"].cache_note
+        == "1 of 3 items unchanged; t/a.py: its batch failed in the last run (and 1 more)"
+    )
 
 
 def test_part_of_a_file_depends_on_the_file(project: CachedProject) -> None:

@@ -142,7 +142,9 @@ def test_store_that_is_a_file_is_a_miss_in_one_line(project: CachedProject) -> N
     project.store.folder.write_text("")
     ran = project.run(project.build_stage("build"))
     assert (ran.called, ran.get_reason("build")) == (["build"], CacheReason.STORE)
-    assert ran.stages["build"].cache_note.startswith("the cache is not used: ")
+    assert ran.stages["build"].cache_note == (
+        f"the cache is not used: File exists ({project.store.folder}): set PAROPT_CACHE_DIR to another folder"
+    )
 
 
 def test_store_that_is_usable_again_is_used_by_the_next_run_of_a_process(project: CachedProject) -> None:

@@ -165,6 +165,11 @@ def test_failed_reports_that_nothing_failed(kept: Kept) -> None:
         (("nope",), "has no output of a stage 'nope': choose from lint, unit"),
         (("unit[test_c]",), "no output of an item 'test_c' of unit: choose from tests/test_a.py, tests/test_b.py"),
         (("2026", "lint"), f"no log, or more than one, matches run '2026'; the latest are {OLD}, {NEW}"),
+        (
+            ("unit", "a.py"),
+            f"no log, or more than one, matches run 'unit'; the latest are {OLD}, {NEW}; an item stands in brackets: "
+            "log 'unit[a.py]'",
+        ),
         (("202611",), f"no log, or more than one, matches run '202611'; the latest are {OLD}, {NEW}"),
         (("a", "b", "c"), "log takes a run and a stage, found 3 words"),
     ],

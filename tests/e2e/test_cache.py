@@ -66,6 +66,16 @@ def test_unchanged_item_brings_back_no_older_output_of_another_one(project: Path
     assert "its items 1 and 10 may both write out/10*: give each its own outputs" in " ".join(done.stdout.split())
 
 
+def test_plan_says_on_which_running_stages_a_hit_depends(project: Path) -> None:
+    """`use` reads what `build` writes, so that it may run although its files are unchanged before the run."""
+    run_once(project)
+    assert "cached     use: saves 0.0" in (planned := call_command(project, "plan", "--why").stdout)
+    assert "unless" not in planned
+    (project / "src/a.py").write_text("two\n")
+    planned = call_command(project, "plan", "--why").stdout
+    assert re.search(r"^cached     use: saves \S+ s, unless build changes its outputs$", planned, re.MULTILINE)
+
+
 def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) -> None:
     for name in "ab":
         (project / f"test_{name}.py").write_text("def test(): pass\n")

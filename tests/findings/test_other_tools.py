@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.findings import Finding, Level, choose_excerpt, find_findings
 
@@ -115,6 +116,71 @@ def test_go_packages_that_do_not_compile_name_the_line() -> None:
     assert choose_excerpt(output) == ["./sum.go:3:5: undefined: y"]
 
 
+def test_vitest_names_failed_tests_with_their_errors_and_places() -> None:
+    """The summary showed vitest's last lines, which have the time and the duration of its run."""
+    output = """
+ RUN  v1.6.1 /app
+
+ @ src/a.test.ts  (4 tests | 3 failed) 15ms
+   @ src/a.test.ts > outer > adds
+     → expected -1 to be 3 // Object.is equality
+
+⎯⎯⎯⎯⎯⎯ Failed Suites 1 ⎯⎯⎯⎯⎯⎯⎯
+
+ FAIL  src/broken.test.ts [ src/broken.test.ts ]
+Error: Failed to load url ./nowhere (resolved id: ./nowhere) in /app/src/broken.test.ts. Does the file exist?
+ @ loadAndTransform node_modules/vite/dist/node/chunks/dep-BK3b2jBa.js:51969:17
+
+⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯[1/3]⎯
+
+⎯⎯⎯⎯⎯⎯⎯ Failed Tests 3 ⎯⎯⎯⎯⎯⎯⎯
+
+ FAIL  src/a.test.ts > outer > adds
+AssertionError: expected -1 to be 3 // Object.is equality
+
+- Expected
++ Received
+
+- 3
++ -1
+
+ @ helper src/a.test.ts:10:39
+      9| })
+     10| function helper() { expect(add(1, 1)).toBe(3); }
+       |                                        ^
+     11|
+ @ src/a.test.ts:3:26
+
+⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯[2/3]⎯
+
+ FAIL  src/a.test.ts > outer > one
+ FAIL  src/a.test.ts > outer > two
+TypeError: no list
+ @ src/list.ts:2:5
+
+⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯⎯[3/3]⎯
+
+ Test Files  2 failed (2)
+   Start at  16:07:36
+""".replace("@", "\u276f")
+    broken = (
+        "Error: Failed to load url ./nowhere (resolved id: ./nowhere) in /app/src/broken.test.ts. Does the file exist?"
+    )
+    wrong = "AssertionError: expected -1 to be 3 // Object.is equality"
+    one = Finding(
+        message="TypeError: no list", test="src/a.test.ts > outer > one", path="src/list.ts", line=2, column=5
+    )
+    assert find_findings(output) == (
+        Finding(message=broken, test="src/broken.test.ts"),
+        Finding(message=wrong, test="src/a.test.ts > outer > adds", path="src/a.test.ts", line=10, column=39),
+        one,
+        replace(one, test="src/a.test.ts > outer > two"),
+    )
+    assert find_findings(" FAIL  src/a.test.ts > cut off\n") == (
+        Finding(message="failed", test="src/a.test.ts > cut off"),
+    )
+
+
 def test_failed_subtests_of_tap_have_their_messages_and_places() -> None:
     output = """TAP version 13
 # Subtest: adds
@@ -190,6 +256,7 @@ def test_notes_of_a_compiler_are_no_findings() -> None:
         ("1\n2\n3\n4\n", ["1", "2", "3", "4"]),
         ("1\n2\n3\n4\n5\n", ["1", "… 2 lines", "4", "5"]),
         ("[about 9 bytes before this are left out]\n1\n2\n", ["1", "2"]),
+        ("[about 9 bytes before this are left out]\n1\n2\n3\n4\n5\n6\n", ["4", "5", "6"]),
     ],
 )
 def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str, shown: list[str]) -> None:

@@ -141,7 +141,8 @@ def open_control_socket(
     try:
         return ControlSocket(root, control_state, lane=lane, refusal_reason=refusal_reason)
     except OSError as error:
-        log.warning("pin, pause and resume won't work", extra={"path": str(root / FOLDER), "err": str(error)})
+        facts = {"path": str(root / FOLDER), "err": error.strerror or str(error)}
+        log.warning("pin, pause and resume won't work", extra=facts)
         return None
 
 

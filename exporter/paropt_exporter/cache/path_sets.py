@@ -17,7 +17,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter import files
+from paropt_exporter import files, git
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, is_digest
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
@@ -30,13 +30,7 @@ _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
 ABSENT_STATE = "-"
 MADE_FOLDER = "/"  # before the names in it
-# Folders and files that tools fill for themselves. Folders with a CACHEDIR.TAG are caches too.
-CACHES = frozenset(
-    {
-        "__pycache__", ".paropt", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".eslintcache",
-        ".stylelintcache",
-    }
-)  # fmt: skip
+CACHES = frozenset({*git.CACHES, ".paropt"})  # folders with a CACHEDIR.TAG are caches too
 _NODE_CACHES = frozenset({".cache", ".vite", ".vite-temp"})  # in node_modules
 _CACHE_TAG = "CACHEDIR.TAG"
 

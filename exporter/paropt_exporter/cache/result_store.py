@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import hashlib
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
+_OTHER_FOLDER = f": set {FOLDER_VARIABLE} to another folder"
 DEFAULT_BYTES = 5_000_000_000
 LARGEST_ENTRY_BYTES = 1 << 24
 LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
@@ -96,9 +97,9 @@ class Store:
                 folder.mkdir(files.PRIVATE_FOLDER, exist_ok=True)
                 state = folder.stat()
                 if state.st_uid != os.getuid() or state.st_mode & 0o022:
-                    raise StoreUnusable(f"the cache is not used: other users may write to {folder}")
+                    raise StoreUnusable(f"the cache is not used: other users may write to {folder}{_OTHER_FOLDER}")
         except OSError as error:
-            raise StoreUnusable(_describe("the cache is not used", error, self.folder)) from None
+            raise StoreUnusable(_describe("the cache is not used", error, self.folder) + _OTHER_FOLDER) from None
 
     def read_secret(self) -> bytes:
         """Return the key of the digests of variables, and create it at the first use. Raises StoreUnusable."""

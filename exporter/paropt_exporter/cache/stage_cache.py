@@ -453,7 +453,9 @@ class StageCache:
                 seconds = result.item_seconds.get(part.task.item or "", 0.0) + rest_seconds / len(ran)
                 lookup.pending.append((part, replace(result, seconds=seconds)))
             else:
-                failed = Miss(CacheReason.FAILED, "it failed in its last run")
+                # Which items of a batch failed is known for a few programs only, and it has one exit code.
+                told = "it failed in its last run" if len(ran) == 1 else "its batch failed in the last run"
+                failed = Miss(CacheReason.FAILED, told)
                 self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
                 self._disprove(reading, part, self._expected.get(part))
                 self._release([reading.keys[part].digest])

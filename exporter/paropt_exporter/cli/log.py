@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -106,9 +107,11 @@ def _resolve_words(
     if found is not None:
         return found, words[1] if len(words) > 1 else ""
     if len(words) > 1 or (len(words[0]) >= _YEAR_DIGITS and any(each.startswith(words[0]) for each in runs)):
-        raise UsageError(
-            f"no log, or more than one, matches run {words[0]!r}; the latest are {', '.join(runs[-_KNOWN_RUNS:])}"
-        )
+        latest = ", ".join(runs[-_KNOWN_RUNS:])
+        # The names of runs begin with a digit, those of most stages do not.
+        is_stage = len(words) > 1 and not words[0][:1].isdigit()
+        item = f"; an item stands in brackets: log {shlex.quote(f'{words[0]}[{words[1]}]')}" if is_stage else ""
+        raise UsageError(f"no log, or more than one, matches run {words[0]!r}; the latest are {latest}{item}")
     return runs[-1], words[0]
 
 

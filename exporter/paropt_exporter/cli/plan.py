@@ -21,6 +21,7 @@ from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.errors import format_count
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
+from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.cache.preview import Preview
@@ -99,13 +100,18 @@ def to_json(plan: Plan) -> dict[str, object]:
 
 def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
     """Yield a line for each cached stage that would be skipped, and for each of its tasks that would run."""
-    if not previews:
+    if not previews and plan.stages:
         yield "no stage is cached: give one `inputs`, or `cache: true`"
+    hits, stages = _find_hits(previews), {stage.name: stage for stage in plan.stages}
     for stage in plan.stages:
         of_stage = [each for each in previews if each.stage == stage.name]
         missed = [each for each in of_stage if each.reason is not CacheReason.UNCHANGED]
         if of_stage and not missed:
-            yield f"cached     {stage.name}: saves {format_seconds(sum(each.seconds for each in of_stage))}"
+            saved = format_seconds(sum(each.seconds for each in of_stage))
+            needed = sorted(find_reachable(stage.needs, lambda name: stages[name].needs) - hits)
+            writers = [name for name in needed if stages[name].outputs]
+            unless = f", unless {' or '.join(writers)} changes its outputs" if writers else ""
+            yield f"cached     {stage.name}: saves {saved}{unless}"
         for each in missed[:_MOST_MISSES]:
             item = f" {format_line(each.item)}" if each.item is not None and len(of_stage) > 1 else ""
             yield f"runs       {stage.name}{item}: {format_line(each.note)}"

@@ -235,7 +235,8 @@ def build_unreadable_error(path: Path, error: Exception) -> HistoryError:
         if not repair.is_ours(path):
             return _build_not_a_database_error(path)
         return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and creates a new one")
-    return HistoryError(f"history {path}: cannot read it ({error}); fix its permissions or choose another file")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # without the path once more
+    return HistoryError(f"history {path}: cannot read it ({reason}); fix its permissions or choose another file")
 
 
 def _build_not_a_database_error(path: Path) -> HistoryError:

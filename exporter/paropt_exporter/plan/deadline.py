@@ -18,6 +18,7 @@ from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, mea
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
 QUANTILE = 0.9  # of fewer than ten durations, the largest
+_LEAST_TOLD_SECONDS = 0.1  # no run ends within 0.0 s
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
@@ -155,7 +156,7 @@ def _describe(
 ) -> str:
     line = (
         f"--deadline {deadline_seconds:g} s: {len(choice.taken)} of {len(plan.stages)} stages, expected to end within "
-        f"{choice.bound_seconds:.1f} s"
+        f"{max(choice.bound_seconds, _LEAST_TOLD_SECONDS):.1f} s"
     )
     slow = [name for name in left_out if name in stages]
     unknown = [name for name in left_out if name not in stages]

@@ -117,7 +117,8 @@ def _suggest_name(
     known = [*names, *commands]
     from difflib import get_close_matches  # here: for errors only
 
-    near = get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else []
+    parts = [name for name in names if name.startswith(pattern)]
+    near = parts or (get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else [])
     if not near:
         return ""
     return f" (did you mean the command {near[0]!r}?)" if near[0] not in names else f" (did you mean {near[0]!r}?)"
