@@ -37,7 +37,8 @@ def test_server_that_lacks_a_thread_starts_when_there_is_one(
         [listener], Source(), NoProtection(), telemetry_path="/metrics", max_requests=9, retry_seconds=0.0
     )
     with closing(endpoint):
-        client = http.client.HTTPConnection(*listener.getsockname(), timeout=GUARD_SECONDS)
+        host, port = listener.getsockname()
+        client = http.client.HTTPConnection(host, port, timeout=GUARD_SECONDS)
         with closing(client):
             client.request("GET", "/metrics")
             assert client.getresponse().read() == b"# a page\n"
