@@ -454,7 +454,8 @@ class Decision(Struct, frozen=True, kw_only=True):
 class LiveStage(Struct, frozen=True, kw_only=True):
     """A running stage, measured up to now. `cpu_seconds` and `cores` are of attempts that have not ended yet.
 
-    `cores`: how many cores these have used on average, each since its start.
+    `cores`: how many cores these have used on average, each since its start. `predicted_seconds`: how long the whole
+    stage is expected to take.
     """
 
     lane: str
@@ -465,7 +466,7 @@ class LiveStage(Struct, frozen=True, kw_only=True):
     cpu_seconds: float
     memory_bytes: int
     sla: SlaLimit | None = None
-    predicted_end_timestamp_seconds: float | None = None
+    predicted_seconds: float | None = None
     elapsed_seconds: float = 0.0
     cores: float = 0.0
 
@@ -482,8 +483,13 @@ class LiveStage(Struct, frozen=True, kw_only=True):
     @property
     def predicted_ratio(self) -> float | None:
         """Its expected duration over its limit; None: it has no limit or no expected duration."""
-        end, sla = self.predicted_end_timestamp_seconds, self.sla
-        return None if end is None or sla is None else (end - self.started_timestamp_seconds) / sla.max_seconds
+        predicted, sla = self.predicted_seconds, self.sla
+        return None if predicted is None or sla is None else predicted / sla.max_seconds
+
+    @property
+    def predicted_end_timestamp_seconds(self) -> float | None:
+        """When it is expected to end, by the clock at its start, as its deadline is."""
+        return None if self.predicted_seconds is None else self.started_timestamp_seconds + self.predicted_seconds
 
 
 class PoolControl(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from paropt_exporter.engine import run as engine_run
 from paropt_exporter.engine.interfaces import RunningAttempt, StageCounts
 from paropt_exporter.engine.stage import compute_alone_seconds
 from paropt_exporter.events import (
+    LiveStage,
     Result,
     RunRecord,
     RunStarted,
@@ -426,6 +427,22 @@ def test_empty_lane_succeeds_at_once() -> None:
     record = Bench(plan()).run()
     assert record.result is Result.SUCCESS
     assert record.stages == ()
+
+
+def test_step_of_the_wall_clock_predicts_no_breach(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(plan(stage("a", sla=limit(10), expected_seconds=5.0)), {"a": [Script(seconds=5)]})
+    seen: list[LiveStage] = []
+    started = bench.clock.wall()
+
+    def step() -> None:
+        monkeypatch.setattr(bench.clock, "wall", lambda: started + 86_400.0)
+        seen.extend(bench.engine.snapshot_stages())
+
+    bench.inbox.at(2.0, step)
+    bench.run()
+    (live,) = seen
+    assert (live.predicted_ratio, live.predicted_breach) == (0.5, False)
+    assert live.predicted_end_timestamp_seconds == started + 5
 
 
 def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:

@@ -85,7 +85,7 @@ class FakeRun:
 
     def __init__(self) -> None:
         self.stages: tuple[LiveStage, ...] = ()
-        self.predicted_end_timestamp_seconds: float | None = None
+        self.predicted_seconds: float | None = None
 
     def read_snapshot(self) -> Snapshot:
         return Snapshot(live=self.stages)
@@ -101,7 +101,7 @@ class FakeRun:
                 cpu_seconds=cpu,
                 memory_bytes=memory,
                 sla=LIMIT,
-                predicted_end_timestamp_seconds=self.predicted_end_timestamp_seconds,
+                predicted_seconds=self.predicted_seconds,
                 elapsed_seconds=elapsed,
             ),
         )
@@ -406,7 +406,7 @@ def test_a_running_stages_end_and_breach_are_predicted() -> None:
     metrics = make_metrics(read_snapshot=running.read_snapshot)
     assert read_value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 0
     assert read_value(metrics, families.SLA_PREDICTED_END, **LINT) is None
-    running.predicted_end_timestamp_seconds = START + 31
+    running.predicted_seconds = 31
     running.run_lint(cpu=0.0)
     assert read_value(metrics, families.SLA_PREDICTED_BREACH, **LINT) == 1
     assert read_value(metrics, families.SLA_PREDICTED_END, **LINT) == START + 31
@@ -525,7 +525,7 @@ def test_the_final_page_has_lanes_but_no_pools_or_host() -> None:
 
 def test_every_family_is_on_the_page_after_a_run() -> None:
     running = FakeRun()
-    running.predicted_end_timestamp_seconds = START + 29
+    running.predicted_seconds = 29
     running.run_lint(cpu=0.0)
     metrics = make_populated(live=lambda: running.stages)
     metrics.observe(run_ended())

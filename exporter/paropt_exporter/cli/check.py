@@ -79,22 +79,17 @@ def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 def _check_history(config: Config) -> Iterator[str]:
     """Yield a fault if runs can't be recorded at the history's path. One that is damaged is repaired by a run."""
-    import sqlite3
-
     from paropt_exporter.errors import HistoryError
-    from paropt_exporter.history import database, repair
+    from paropt_exporter.history import database
 
     path = config.history_path
     folder = next((parent for parent in path.parents if files.exists(parent)), path.parent)
     if not files.is_folder(folder):
         yield f"history: {folder} is a file: name a path in a folder"
-    if not files.exists(path):
-        return
-    try:
-        database.open_for_reading(path).close()
-    except HistoryError as error:
-        cause = error.__cause__
-        if not (isinstance(cause, sqlite3.Error) and repair.is_damage(cause) and repair.is_ours(path)):
+    if files.exists(path):
+        try:
+            database.check_file(path)
+        except HistoryError as error:
             yield str(error)
 
 

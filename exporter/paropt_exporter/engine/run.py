@@ -256,11 +256,9 @@ class Run:
     def snapshot_stages(self) -> tuple[LiveStage, ...]:
         """Return the running stages, measured up to this moment."""
         usage = {task.label: (task.cpu_seconds, task.memory_bytes) for task in self._workers.running()}
-        now, wall = self._clock.monotonic(), self._clock.wall()
+        now = self._clock.monotonic()
         return tuple(
-            state.build_live_stage(self.plan.lane, usage, now=now, now_timestamp=wall)
-            for state in self._open_stages.all()
-            if state.started
+            state.build_live_stage(self.plan.lane, usage, now=now) for state in self._open_stages.all() if state.started
         )
 
     def measure_backlog(self) -> dict[str, tuple[int, float]]:

@@ -434,11 +434,9 @@ class StageState(Struct, eq=False):
         """Return how long the stage has run at the monotonic moment `now`."""
         return max(0.0, now - self.started_seconds) if self.started_seconds is not None else 0.0
 
-    def build_live_stage(
-        self, lane: str, usage: dict[str, tuple[float, int]], *, now: float, now_timestamp: float
-    ) -> LiveStage:
+    def build_live_stage(self, lane: str, usage: dict[str, tuple[float, int]], *, now: float) -> LiveStage:
         """Return the running stage; `usage` has CPU seconds and memory by the label of running attempts."""
-        remaining = self.estimate_remaining_seconds(now)
+        elapsed, remaining = self.get_elapsed_seconds(now), self.estimate_remaining_seconds(now)
         attempts = tuple(self.attempts)
         used = [usage.get(attempt.running.label, (0.0, 0)) for attempt in attempts]
         ages = [max(now - attempt.started_seconds, _LEAST_AGE_SECONDS) for attempt in attempts]
@@ -451,8 +449,8 @@ class StageState(Struct, eq=False):
             cpu_seconds=sum(cpu for cpu, _ in used),
             memory_bytes=sum(memory for _, memory in used),
             sla=self.plan.sla,
-            predicted_end_timestamp_seconds=None if remaining is None else now_timestamp + remaining,
-            elapsed_seconds=self.get_elapsed_seconds(now),
+            predicted_seconds=None if remaining is None else elapsed + remaining,
+            elapsed_seconds=elapsed,
             cores=sum(cpu / age for (cpu, _), age in zip(used, ages, strict=True)),
         )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 5.0  # between attempts to start the server, which may lack a thread or a descriptor
 _CLOSE_SECONDS = 2.0  # to load the server, which a client has just asked for
 
 
@@ -53,11 +54,13 @@ class Endpoint:
         *,
         telemetry_path: str,
         max_requests: int,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Start to wait for clients. Raises UsageError for a malformed path."""
         check_telemetry_path(telemetry_path)
         self._listeners, self._page_source, self._protection_source = listeners, page_source, protection_source
         self._telemetry_path, self._max_requests = telemetry_path, max_requests
+        self._retry_seconds = retry_seconds
         secure = protection_source.get_protection().secure is not None
         self.url = format_url(format_address(listeners[0]), telemetry_path, secure=secure)
         self._server: Server | None = None
@@ -79,17 +82,25 @@ class Endpoint:
         poll = select.poll()
         for descriptor in (self._closed, *(listener.fileno() for listener in self._listeners)):
             poll.register(descriptor, select.POLLIN)
-        if any(descriptor == self._closed for descriptor, _ in poll.poll()):
-            return
-        try:
-            from paropt_exporter.exposition.server import Server
+        closing = select.poll()
+        closing.register(self._closed, select.POLLIN)
+        while not any(descriptor == self._closed for descriptor, _ in poll.poll()):
+            try:
+                self._server = self._start_server()
+            except Exception:  # the boundary of a thread: without a page the lane runs on
+                log.exception("the endpoint could not start: it is tried again")
+            else:
+                return
+            if closing.poll(self._retry_seconds * 1000):
+                return
 
-            self._server = Server(
-                self._listeners,
-                self._page_source,
-                self._protection_source,
-                telemetry_path=self._telemetry_path,
-                max_requests=self._max_requests,
-            )
-        except Exception:  # the boundary of a thread: without a page the lane runs on
-            log.exception("the endpoint could not start")
+    def _start_server(self) -> Server:
+        from paropt_exporter.exposition.server import Server
+
+        return Server(
+            self._listeners,
+            self._page_source,
+            self._protection_source,
+            telemetry_path=self._telemetry_path,
+            max_requests=self._max_requests,
+        )

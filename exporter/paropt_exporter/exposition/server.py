@@ -113,7 +113,13 @@ class Server:
         self._passwords = PasswordChecker()
         self._renderer = Renderer(page_source, self._on_rendered)
         self._thread = Thread(target=self._run, name="paropt-web", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no thread left; the listeners stay open for another try
+            self._renderer.close(timeout_seconds=CLOSE_SECONDS)
+            for resource in (self._selector, self._wake_receiver, self._wake_sender):
+                resource.close()
+            raise
 
     def close(self) -> None:
         """Stop serving. Responses that are being sent get CLOSE_SECONDS. Idempotent."""

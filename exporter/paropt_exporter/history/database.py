@@ -172,22 +172,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
     Raises HistoryError if there is no readable history. Queries may raise sqlite3.Error.
     """
-    try:
-        if not files.has_regular_file(path):
-            raise HistoryError(f"no history yet at {path}: run a lane first")
-        log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
-        live = files.has_regular_file(log) and log.stat().st_size > 0
-        # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in progress:
-        # its index is read with shared locks, or rebuilt in memory if no process has it open.
-        how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
-            check_same_thread=False,
-        )  # fmt: skip
-    except files.UnexpectedFileType as error:
-        raise _build_file_type_error(path, error) from error
-    except (sqlite3.Error, OSError) as error:
-        raise build_unreadable_error(path, error) from error
+    connection = _connect_for_reading(path)
     try:
         return _load_current_version(connection, path)
     except sqlite3.Error as error:
@@ -196,6 +181,38 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     except BaseException:  # close the connection whatever happened, then raise again
         connection.close()
         raise
+
+
+def check_file(path: Path) -> None:
+    """Raise HistoryError for an existing file that a run refuses, as `open_history` does. Changes nothing.
+
+    A damaged history is accepted, since a run sets it aside.
+    """
+    with closing(_connect_for_reading(path)) as connection:
+        try:
+            _read_version(connection, path)
+        except sqlite3.Error as error:
+            if not repair.is_damage(error) or not repair.is_ours(path):
+                raise build_unreadable_error(path, error) from error
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
+    try:
+        if not files.has_regular_file(path):
+            raise HistoryError(f"no history yet at {path}: run a lane first")
+        log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
+        live = files.has_regular_file(log) and log.stat().st_size > 0
+        # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in progress:
+        # its index is read with shared locks, or rebuilt in memory if no process has it open.
+        how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
+    except files.UnexpectedFileType as error:
+        raise _build_file_type_error(path, error) from error
+    except (sqlite3.Error, OSError) as error:
+        raise build_unreadable_error(path, error) from error
 
 
 def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:

@@ -214,6 +214,33 @@ def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -> None:
+    """The exporter's OpenMetrics page has le="1.0"; a Pushgateway and node_exporter write le="1"."""
+    where = "paropt-lane: How do the runs' durations spread? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    place = 'job="paropt",project="demo",lane="standard"'
+    series = [
+        f'paropt_run_duration_seconds_bucket{{{place},instance="{instance}",le="{bound}"}}'
+        for instance, bounds in (("scraped", ("0.5", "1.0", "10.0")), ("pushed", ("0.5", "1", "10")))
+        for bound in bounds
+    ]
+    tests = [
+        {
+            "input_series": [{"series": name, "values": "0+1x9"} for name in series],
+            "interval": "1m",
+            "promql_expr_test": [
+                {
+                    "expr": asked.replace(f"[{RULES.rate_window}]", "[5m]"),
+                    "eval_time": "9m",
+                    "exp_samples": [{"labels": f'{{le="{bound}"}}', "value": 10} for bound in ("0.5", "1", "10")],
+                },
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_no_query_divides_by_0_in_a_quiet_window() -> None:
     """0 / 0 is NaN: a lane without a run, or a pool whose first worker starts slowly, must have no value instead."""
     unguarded = [
