@@ -127,11 +127,12 @@ def test_partial_has_the_label_of_its_function() -> None:
     ("pool", "most"),
     [
         (partial(ThreadPool, 3), 3), (partial(ProcessPool, 2), 2), (partial(AdaptivePool, max_workers=5), 5),
-        (partial(AdaptivePool, Strategy.THREAD, 4), 4), (AdaptivePool, 64),
+        (partial(AdaptivePool, Strategy.THREAD, 4), 4), (AdaptivePool, 64), (AdaptiveWorkerPool, 64),
+        (partial(AdaptiveWorkerPool, "process_pool", 2), 2),
     ],
 )  # fmt: skip
 def test_packages_find_the_number_of_workers_where_the_standard_executors_have_it(
-    pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool], most: int
+    pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool | AdaptiveWorkerPool], most: int
 ) -> None:
     with pool() as made:
         assert made._max_workers == most
