@@ -110,6 +110,27 @@ def test_failed_task_is_freed_without_a_garbage_collection(
             gc.enable()
 
 
+def test_failed_items_of_a_dropped_map_are_freed_without_a_garbage_collection() -> None:
+    class Thing:
+        pass
+
+    def fail(_: Thing) -> None:
+        raise ValueError("no")
+
+    with ThreadPool(1) as pool:
+        gc.disable()
+        try:
+            thing = Thing()
+            seen, results = weakref.ref(thing), pool.map(fail, [thing, thing])
+            with pytest.raises(ValueError, match="no"):
+                next(results)
+            pool.submit(nothing).result(HANG_SECONDS)  # after the second item
+            del thing, results
+            assert eventually(lambda: seen() is None)
+        finally:
+            gc.enable()
+
+
 def test_method_of_a_remote_server_is_a_task() -> None:
     with ThreadPool(1) as pool, pytest.raises(OSError, match="refused"):
         pool.submit(ServerProxy("http://127.0.0.1:1").method).result(HANG_SECONDS)
