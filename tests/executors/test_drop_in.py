@@ -110,6 +110,27 @@ def test_failed_task_is_freed_without_a_garbage_collection(
             gc.enable()
 
 
+def test_failed_items_of_a_dropped_map_are_freed_without_a_garbage_collection() -> None:
+    class Thing:
+        pass
+
+    def fail(_: Thing) -> None:
+        raise ValueError("no")
+
+    with ThreadPool(1) as pool:
+        gc.disable()
+        try:
+            thing = Thing()
+            seen, results = weakref.ref(thing), pool.map(fail, [thing, thing])
+            with pytest.raises(ValueError, match="no"):
+                next(results)
+            pool.submit(nothing).result(HANG_SECONDS)  # after the second item
+            del thing, results
+            assert eventually(lambda: seen() is None)
+        finally:
+            gc.enable()
+
+
 def test_method_of_a_remote_server_is_a_task() -> None:
     with ThreadPool(1) as pool, pytest.raises(OSError, match="refused"):
         pool.submit(ServerProxy("http://127.0.0.1:1").method).result(HANG_SECONDS)
@@ -127,11 +148,12 @@ def test_partial_has_the_label_of_its_function() -> None:
     ("pool", "most"),
     [
         (partial(ThreadPool, 3), 3), (partial(ProcessPool, 2), 2), (partial(AdaptivePool, max_workers=5), 5),
-        (partial(AdaptivePool, Strategy.THREAD, 4), 4), (AdaptivePool, 64),
+        (partial(AdaptivePool, Strategy.THREAD, 4), 4), (AdaptivePool, 64), (AdaptiveWorkerPool, 64),
+        (partial(AdaptiveWorkerPool, "process_pool", 2), 2),
     ],
 )  # fmt: skip
 def test_packages_find_the_number_of_workers_where_the_standard_executors_have_it(
-    pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool], most: int
+    pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool | AdaptiveWorkerPool], most: int
 ) -> None:
     with pool() as made:
         assert made._max_workers == most

@@ -209,6 +209,11 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         """The target number of workers, or the starting number before the first task."""
         return self._pool.target or self._beginning
 
+    @property
+    def _max_workers(self) -> int:
+        """The standard executors' attribute, which dask and adaptive read."""
+        return self._pool._max_workers
+
     def resize(self, n: int) -> None:
         """Set the number of workers, for ADAPTIVE the maximum. Returns at once and interrupts no task."""
         self._pool.resize(n)

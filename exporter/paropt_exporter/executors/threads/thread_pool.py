@@ -335,6 +335,8 @@ class MapWorkItem(Generic[T]):
                 break
         ended = monotonic()
         counters.busy_seconds += ended - now
+        # Errors that no consumer takes refer to this frame by their tracebacks: it must not refer to them.
+        del self, outcomes
         return ended
 
     def _enqueue(self, *, first: bool = False) -> None:
