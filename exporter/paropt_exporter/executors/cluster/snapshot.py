@@ -70,10 +70,11 @@ class Repository:
             self._create()
         self._exclude()
         self._add_all(include)
-        if not self._is_complete():  # git has removed objects of theirs that only our index names
+        tree = self._write_complete_tree()
+        if not tree:  # git has removed objects of theirs that only our index names
             (self._place / "index").unlink()
             self._add_all(include)
-        tree = self._git("write-tree").strip()
+            tree = self._git("write-tree").strip()
         if self._submodules is None:  # one of a later run is not worth a walk over all files
             self._submodules = self._list_submodules()
         return Snapshot(tree=tree, folder=self.folder, submodules=self._submodules)
@@ -115,10 +116,12 @@ class Repository:
         if include:
             self._add("--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
 
-    def _is_complete(self) -> bool:
-        tree = self._run("write-tree")
-        listed = self._run("rev-list", "--objects", "--quiet", "--stdin", text=tree.stdout.decode())
-        return not tree.returncode and not listed.returncode
+    def _write_complete_tree(self) -> str:
+        """Return the tree of the index, or "" if one of its objects is missing."""
+        written = self._run("write-tree")
+        tree = written.stdout.decode().strip()
+        is_complete = not written.returncode and not self._run("rev-list", "--objects", "--quiet", tree).returncode
+        return tree if is_complete else ""
 
     def _add(self, *words: str) -> None:
         """Add files to the index; again if one vanished or shrank after git had listed it."""
