@@ -128,12 +128,13 @@ def test_skipped_stage_keeps_values_of_its_last_run() -> None:
     assert {name for name, _ in left(stage_ended(result=Result.SKIP))} == {families.STAGE_LAST_RESULT.name}
 
 
-def test_stage_that_was_skipped_as_unchanged_breaks_no_limit_any_more() -> None:
-    cached = replace(stage_ended(sla=None), scope=Scope.CACHED, tasks_cached=1)
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_success_with_tasks_that_were_skipped_as_unchanged_breaks_no_limit(tasks: int) -> None:
+    cached = replace(stage_ended(sla=None), scope=Scope.CACHED, tasks=tasks, tasks_cached=1)
     for severity in Severity:
         assert left(cached)[families.SLA_BREACHED.name, (*LINT, severity.value)] == 0.0
-    in_part = replace(cached, tasks=2)
-    assert families.SLA_BREACHED.name not in {name for name, _ in left(in_part)}
+    failed = replace(cached, result=Result.FAILURE)
+    assert families.SLA_BREACHED.name not in {name for name, _ in left(failed)}
 
 
 def test_only_a_success_changes_the_last_success() -> None:

@@ -116,8 +116,8 @@ def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
 
     A broken limit shows at once; the end of the stage or run makes it final. A skipped stage sets only its result:
     duration, memory and breach keep the values of its last run. So does a stage that ran failed items only. One that
-    was skipped because nothing had changed keeps its limit. A stage with arguments from the command line sets nothing.
-    A partial run of a lane sets only its completion time.
+    succeeded with tasks that were skipped as unchanged no longer breaks its limit, which does not apply to it. A stage
+    with arguments from the command line sets nothing. A partial run of a lane sets only its completion time.
     """
     match event:
         case SlaRecord(broken=True):
@@ -189,7 +189,7 @@ def _iter_stage_gauges(stage: StageRecord) -> Iterator[GaugeValue]:
     for result in families.RESULTS:
         is_it = float(result == stage.result.value)
         yield GaugeValue(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
-    if stage.cached:
+    if stage.scope is Scope.CACHED and stage.result is Result.SUCCESS:
         yield from _iter_breach_gauges(stage.lane, stage.stage, None)
     if stage.result is Result.SKIP or stage.scope is not Scope.ALL:
         return

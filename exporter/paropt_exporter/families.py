@@ -227,7 +227,7 @@ SLA_VIOLATIONS = _counter(
 )
 SLA_BREACHED = _gauge(
     "paropt_sla_breached",
-    "1 if the stage breaks its limit now or broke it in its last run; 0 once all of it is skipped as unchanged.",
+    "1 if the stage breaks its limit now or broke it in its last run; 0 after a success with cached tasks.",
     "lane",
     "stage",
     "severity",
