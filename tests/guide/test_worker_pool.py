@@ -563,7 +563,8 @@ def test_one_worker_with_a_queue_is_saturated(make: Make) -> None:
     submitted_seconds = pool.metrics.total_duration_seconds
     assert eventually(lambda: pool.metrics.total_duration_seconds > submitted_seconds + 0.1)
     first.set()
-    assert eventually(lambda: pool.metrics.worker_utilization > 95)  # the thread may have waited for its first task
+    assert eventually(lambda: pool.metrics.completed_tasks == 1)
+    assert eventually(lambda: pool.metrics.worker_utilization > 95)  # the thread may have waited for its tasks
     last.set()
     pool.wait_all(HANG_SECONDS)
     assert any("while tasks waited" in sentence for sentence in pool.metrics.bottlenecks)
