@@ -100,6 +100,18 @@ def test_without_a_descriptor_it_pauses_and_then_accepts_the_waiting_client(
     assert len(harness.accepted) == 1
 
 
+def test_lack_of_descriptors_is_logged_once_until_a_client_is_accepted(
+    exit_stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = AcceptorHarness(exit_stack, scarce=3)
+    for _ in range(4):
+        harness.select_once()
+        harness.clock.advance(1.0)
+        harness.acceptor.resume_if_possible(harness.clock.monotonic())
+    assert len(harness.accepted) == 1
+    assert len(caplog.records) == 1
+
+
 def test_a_stopped_acceptor_never_resumes(exit_stack: ExitStack) -> None:
     harness = AcceptorHarness(exit_stack, scarce=1)
     harness.select_once()

@@ -84,11 +84,14 @@ class Endpoint:
             poll.register(descriptor, select.POLLIN)
         closing = select.poll()
         closing.register(self._closed, select.POLLIN)
+        failed = False
         while not any(descriptor == self._closed for descriptor, _ in poll.poll()):
             try:
                 self._server = self._start_server()
             except Exception:  # the boundary of a thread: without a page the lane runs on
-                log.exception("the endpoint could not start: it is tried again")
+                if not failed:  # said once, not at every try
+                    log.exception("the endpoint could not start: it is tried again")
+                failed = True
             else:
                 return
             if closing.poll(self._retry_seconds * 1000):

@@ -175,6 +175,7 @@ class Acceptor:
         self._selector, self._on_accept, self._clock, self._has_room = selector, on_accept, clock, has_room
         self.is_full = False
         self.resumes_at_seconds: float | None = None  # the end of a pause
+        self._is_short = False  # since the last client that was accepted
         self._register()
 
     def resume_if_possible(self, now_seconds: float) -> None:
@@ -213,10 +214,14 @@ class Acceptor:
                 if error.errno in _OUT_OF_RESOURCES:
                     self._pause(error)
                 return  # no client is waiting, or it has disconnected
+            self._is_short = False
             self._on_accept(accepted, peer)
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a second: a waiting client would otherwise wake this thread in a busy loop."""
-        log.warning("no descriptor left for a scrape", extra={"err": error.strerror, "retry_seconds": _PAUSE_SECONDS})
+        if not self._is_short:  # said once, not every second
+            facts = {"err": error.strerror, "retry_seconds": _PAUSE_SECONDS}
+            log.warning("no descriptor left for a scrape", extra=facts)
+        self._is_short = True
         self.stop()
         self.resumes_at_seconds = self._clock.monotonic() + _PAUSE_SECONDS
