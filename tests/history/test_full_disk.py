@@ -40,6 +40,27 @@ history.close()
 print(json.dumps(seen))
 """
 
+# The tasks of a run are more than SQLite sorts in memory, so that it writes a temporary file.
+FULL_TEMPORARY_DISK = """
+import json, resource, sqlite3, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from history.test_full_disk import whole_run
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.history import History
+history = History(Path(sys.argv[1]), project="shop", clock=SystemClock())
+history.observe_all(whole_run("r1"))
+COPY = '''
+WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < 20000)
+INSERT INTO tasks SELECT run_id, stage || hex(zeroblob(100)), number, attempt, item, final, result, message, pool,
+  worker, started_ts, duration, queue_wait, cpu, run_delay, memory_peak, exit_code, signal, output FROM tasks, numbers
+'''
+with sqlite3.connect(sys.argv[1]) as other:
+    other.execute(COPY)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+print(json.dumps(sorted(history.load_cpu_demands("standard").values())))
+"""
+
 
 def open_file(path: Path) -> History:
     return History(path, project="shop", clock=StillClock())
@@ -79,6 +100,22 @@ def is_broken(history: History) -> bool:
 def count_runs(path: Path) -> float:
     with closing(open_file(path)) as history:
         return history.load_totals().counters[families.RUNS.name, ("standard", "success")]
+
+
+def run_script(script: str, path: Path) -> list[float]:
+    """Run a script about a history in a process of its own, whose limits it changes; return the list it prints."""
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent / "exporter")))}
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(path), tests],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: list[float] = json.loads(ran.stdout)
+    return found
 
 
 def test_a_run_after_the_disk_was_freed_is_not_broken(path: Path) -> None:
@@ -157,15 +194,10 @@ def test_a_history_that_could_not_be_opened_is_retried_at_each_run(
 
 
 def test_a_file_that_can_not_grow_loses_only_its_own_runs(path: Path) -> None:
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent / "exporter")))}
-    ran = subprocess.run(
-        [sys.executable, "-c", REALLY_FULL, str(path), tests],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert json.loads(ran.stdout) == [True, False, False, True]
+    assert run_script(REALLY_FULL, path) == [True, False, False, True]
     assert count_runs(path) == 4
+
+
+def test_a_full_temporary_disk_does_not_stop_a_run(path: Path) -> None:
+    first, copies = run_script(FULL_TEMPORARY_DISK, path)
+    assert copies == pytest.approx(first)

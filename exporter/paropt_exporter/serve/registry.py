@@ -106,6 +106,9 @@ class RegisteredProject:
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return
+        if stamp is None and _is_deleted(self.registration.root):  # a scrape asks for each
+            self._stamp, self.fault = None, ""
+            return
         try:
             if self._read(path, checkouts := tuple(checkouts)):
                 self._drop_moved(path, checkouts)
