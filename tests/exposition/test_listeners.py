@@ -20,7 +20,7 @@ from paropt_exporter.exposition.listeners import (
     open_listeners,
     parse_address,
 )
-from paropt_exporter.exposition.urls import check_telemetry_path
+from paropt_exporter.exposition.urls import check_telemetry_path, format_url
 from support.event_samples import StillClock
 
 
@@ -43,6 +43,15 @@ class ListenerWithoutDescriptors:
 
     def close(self) -> None:
         self.listener.close()
+
+
+class VirtualMachineListener:
+    """A listening socket of AF_VSOCK, which not every kernel has."""
+
+    family = socket.AF_VSOCK
+
+    def getsockname(self) -> tuple[int, int]:
+        return 3, 10178
 
 
 class AcceptorHarness:
@@ -140,6 +149,11 @@ def open_all(exit_stack: ExitStack, *addresses: str, on_fallback: Callable[[str]
     """Return the addresses that are listened on."""
     opened = open_listeners(addresses, on_fallback=on_fallback)
     return [format_address(exit_stack.enter_context(closing(listener))) for listener in opened]
+
+
+def test_systemds_socket_may_be_one_to_the_host_of_a_virtual_machine() -> None:
+    address = format_address(VirtualMachineListener())  # type: ignore[arg-type]
+    assert format_url(address, "/metrics", secure=False) == "vsock:3:10178"
 
 
 def test_every_address_given_is_listened_on(exit_stack: ExitStack) -> None:

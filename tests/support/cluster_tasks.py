@@ -77,6 +77,17 @@ def tell_lies(lie: str) -> None:
     vars(agent)["TaskReply"] = build  # in the place of the class
 
 
+def claim_a_long_duration() -> None:
+    """Have the agent of this worker say that each task took days; for the worker's own process."""
+    from paropt_exporter.executors.cluster import agent
+    from paropt_exporter.executors.cluster.messages import TaskReply
+
+    def build(**values: Any) -> TaskReply:
+        return TaskReply(**{**values, "measurement": replace(values["measurement"], duration_seconds=1e6)})
+
+    vars(agent)["TaskReply"] = build  # in the place of the class
+
+
 def answer_twice() -> None:
     """Have the agent of this worker send each answer twice; for the worker's own process."""
     from paropt_exporter.executors.cluster.message_stream import MessageStream

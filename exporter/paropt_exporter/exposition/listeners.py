@@ -73,6 +73,8 @@ def format_address(listener: socket.socket) -> str:
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{name}"
+    if listener.family == socket.AF_VSOCK:  # between a virtual machine and its host
+        return f"vsock:{name[0]}:{name[1]}"
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -20,7 +20,7 @@ def check_telemetry_path(path: str) -> None:
 
 def format_url(address: str, telemetry_path: str, *, secure: bool) -> str:
     """Return the URL of the metrics page at an address, as a browser can open it."""
-    if address.startswith("unix:"):
+    if address.startswith(("unix:", "vsock:")):
         return address
     host, _, port = address.rpartition(":")
     return f"{'https' if secure else 'http'}://{_LOCAL.get(host, host)}:{port}{telemetry_path}"

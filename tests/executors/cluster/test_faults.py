@@ -33,6 +33,7 @@ from support.cluster_tasks import (
     LIES,
     MALFORMED,
     answer_twice,
+    claim_a_long_duration,
     lose_temporary_folder,
     send_malformed,
     tell_lies,
@@ -216,6 +217,20 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
         with pytest.raises(WorkerDied, match=f"told: its reply .*{lie}"):
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
         assert pool.live == 1
+    finally:
+        pool.kill_workers(0.0)
+
+
+def test_task_takes_no_longer_than_the_time_since_it_was_sent(own_cluster: DaskCluster, tmp_path: Path) -> None:
+    """The totals on the page would keep a false duration for good."""
+    own_cluster.start_worker("liar")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        assert pool.submit_commands("before", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
+        run_on_workers(own_cluster, claim_a_long_duration)
+        measured = pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS).measurement
+        assert measured.ended_seconds - measured.started_seconds < WAIT_SECONDS
+        assert pool.statistics().busy_seconds < 2 * WAIT_SECONDS
     finally:
         pool.kill_workers(0.0)
 

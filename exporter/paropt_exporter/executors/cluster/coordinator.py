@@ -674,7 +674,7 @@ class Coordinator:
             self._drop_late(worker, attempt)
             worker.end_attempt(attempt)
             return
-        reply = _load_reply(item.task, data)
+        reply = _load_reply(item.task, data, most_seconds=now - item.sent_seconds)
         self._learn_duration(item.group, reply)
         if reply.outputs or reply.report or reply.output:
             self._spawn(self._take_files(worker, item, reply, now))
@@ -780,8 +780,11 @@ def _explain(error: Exception) -> str:
     return to_one_line(str(error) if isinstance(error, ClusterError) else describe(error))
 
 
-def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
-    """Return the reply to a task; one that is unreadable or makes no sense becomes an error."""
+def _load_reply(task: RemoteTask, data: bytes, *, most_seconds: float) -> TaskReply:
+    """Return the reply to a task; one that is unreadable or makes no sense becomes an error.
+
+    A task takes at most the time since it was sent, `most_seconds`. (A host that sleeps lets this clock stand still.)
+    """
     try:
         reply = pickle.loads(data)
         fault = find_fault(task, reply)
@@ -789,7 +792,8 @@ def _load_reply(task: RemoteTask, data: bytes) -> TaskReply:
         fault = f"can't be read: {to_one_line(describe(error))}"
     if fault:
         return TaskReply(attempt=task.attempt, error=WorkerDied(f"{task.label}: its reply {fault}"))
-    return reply  # type: ignore[no-any-return]  # `find_fault` has checked its type
+    duration_seconds = min(reply.measurement.duration_seconds, most_seconds)
+    return replace(reply, measurement=replace(reply.measurement, duration_seconds=duration_seconds))  # type: ignore[no-any-return]  # `find_fault` has checked its type
 
 
 def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:

@@ -5,7 +5,6 @@ Moments never travel, since hosts have different clocks: only durations and ages
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -115,7 +114,7 @@ def find_fault(task: RemoteTask, reply: object) -> str:
         return f"is of type {type(reply).__name__}"
     if reply.attempt != task.attempt:
         return "belongs to another task"
-    if reply.measurement is not None and not _is_sound(reply.measurement):
+    if not _is_sound(reply.measurement):
         return "has a measurement that makes no sense"
     if reply.error is not None:
         return "" if isinstance(reply.error, BaseException) else "has no exception as its error"
@@ -125,18 +124,33 @@ def find_fault(task: RemoteTask, reply: object) -> str:
     return "" if is_outcome(reply.value) else "has no outcome"
 
 
-_LEAST = -1.0  # the difference of two CPU times may be a little below 0
+_LEAST_SECONDS = -1.0  # the difference of two CPU times may be a little below 0
+# Totals keep each measurement for good, and SQLite takes no larger count.
+_MOST_SECONDS = 1e9  # 30 years of a core
+_MOST_COUNT = (1 << 63) - 1
+_MOST_CODE = (1 << 31) - 1
+_MOST_CHARACTERS = 1 << 18  # twice as many as an output has
 
 
 def _is_sound(measured: object) -> bool:
-    if not isinstance(measured, RemoteMeasurement):
-        return False
-    numbers = (measured.duration_seconds, measured.cpu_seconds, measured.run_delay_seconds, measured.memory_peak_bytes)
-    return isinstance(measured.worker, str) and _are_numbers(measured.pid, *numbers)
+    return (
+        isinstance(measured, RemoteMeasurement)
+        and isinstance(measured.worker, str)
+        and _are_seconds(measured.duration_seconds, measured.cpu_seconds, measured.run_delay_seconds)
+        and _are_counts(measured.pid, measured.memory_peak_bytes)
+    )
 
 
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, (int, float)) and math.isfinite(value) and value > _LEAST for value in values)
+def _are_seconds(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) and _LEAST_SECONDS < value <= _MOST_SECONDS for value in values)
+
+
+def _are_counts(*values: object) -> bool:
+    return all(isinstance(value, int) and 0 <= value <= _MOST_COUNT for value in values)
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) and len(value) <= _MOST_CHARACTERS for value in values)
 
 
 def _is_command_outcome(value: object) -> bool:
@@ -144,19 +158,20 @@ def _is_command_outcome(value: object) -> bool:
         isinstance(value, CommandOutcome)
         and isinstance(value.result, Result)
         and isinstance(value.measurement, Measurement)
-        and isinstance(value.message, str)
-        and isinstance(value.output, str)
+        and _are_texts(value.message, value.output)
         and isinstance(value.output_path, str | None)
-        and isinstance(value.exit_code, int | None)
-        and isinstance(value.signal, int | None)
+        and _is_code(value.exit_code)
+        and _is_code(value.signal)
         and value.trace is None
     )
 
 
+def _is_code(value: object) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) <= _MOST_CODE)
+
+
 def _is_call_outcome(value: object) -> bool:
-    if not isinstance(value, CallOutcome) or not isinstance(value.left, tuple):
-        return False
-    return all(isinstance(text, str) for text in (value.output, *value.left))
+    return isinstance(value, CallOutcome) and isinstance(value.left, tuple) and _are_texts(value.output, *value.left)
 
 
 class RunningUsage(Struct, frozen=True, kw_only=True):
@@ -180,14 +195,13 @@ class WorkerUsage(Struct, frozen=True, kw_only=True):
 
 def is_sound_usage(usage: WorkerUsage) -> bool:
     """Return whether the parts of a worker's usage have values of their types."""
-    return _are_numbers(usage.memory_available_bytes) and all(
+    return _are_counts(usage.memory_available_bytes) and all(
         isinstance(task, RunningUsage)
         and isinstance(task.core_time, CoreTime)
-        and _are_numbers(
-            task.attempt,
+        and _are_counts(task.attempt, task.memory_bytes)
+        and _are_seconds(
             task.elapsed_seconds,
             task.cpu_seconds,
-            task.memory_bytes,
             task.run_delay_seconds,
             task.core_time.run_seconds,
             task.core_time.wait_seconds,
