@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -25,14 +26,36 @@ class Running:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_is_polite_and_second_is_not(number: signal.Signals) -> None:
-    running = Running()
-    with Signals() as signals:
+    running, seconds = Running(), itertools.count()
+    with Signals(read_clock=lambda: float(next(seconds))) as signals:
         signals.send_to(running)
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
     assert running.stops == [(f"interrupted by {number.name}", False), ("interrupted by SIGTERM", True)]
     assert signals.interrupted_run
     assert signals.number == number
+
+
+def test_signal_that_timeout_sends_twice_counts_once() -> None:
+    """It went to the process and to its group, and the stages of `timeout 10m paropt-exporter` were killed at once."""
+    running, moments = Running(), iter((5.0, 5.05, 5.09, 5.11))
+    with Signals(read_clock=lambda: next(moments)) as signals:
+        signals.send_to(running)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert running.stops == [("interrupted by SIGTERM", False)]
+        signal.raise_signal(signal.SIGTERM)
+    assert running.stops[1:] == [("interrupted by SIGTERM", True)]
+
+
+def test_other_signal_soon_after_the_first_is_a_second_one() -> None:
+    running = Running()
+    with Signals(read_clock=lambda: 5.0) as signals:
+        signals.send_to(running)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert [now for _, now in running.stops] == [False, True]
 
 
 def test_signal_before_the_run_reaches_it() -> None:

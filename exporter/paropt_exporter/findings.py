@@ -54,8 +54,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
 
-    Known are pytest, unittest, go test, cargo test, vitest and TAP (node --test, bats, prove), then ruff, mypy, bandit,
-    tsc, eslint and tools that write like them, and at last a Python traceback.
+    Known are pytest, unittest, go test, cargo test, vitest, jest and TAP (node --test, bats, prove), then ruff, mypy,
+    bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -64,6 +64,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_go_failures,
         _find_cargo_failures,
         _find_vitest_failures,
+        _find_jest_failures,
         _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
@@ -126,6 +127,14 @@ _CARGO_OPERAND = re.compile(r"^ *(?:left|right): ")  # of assert_eq! and assert_
 _VITEST_FAILED = re.compile(r"^ FAIL  (?P<test>\S.*?)(?: \[ .* \])?$")
 _VITEST_FRAME = re.compile("^ \u276f " r"(?:.* )?(?P<path>\S+):(?P<line>\d+):(?P<column>\d+)$")
 _VITEST_END = re.compile(r"^⎯+(?:\[\d+/\d+\]⎯*)?$")  # of a failure
+
+# jest
+_JEST_FILE = re.compile(r"^(?P<result>FAIL|PASS) (?P<file>\S.*?)(?: \([\d.,]+ m?s\))?$")
+_JEST_FAILED = re.compile(r"^  \u25cf (?P<test>.+)$")
+_JEST_VALUE = re.compile(r"^    (?P<value>(?:Expected|Received)[^:]*: .+)$")
+_JEST_FRAME = re.compile(r"^      at (?:.*\()?(?P<path>[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$")
+_JEST_NO_TEST = "Test suite failed to run"
+_JEST_OTHERS = frozenset({"Console"})  # headings that are no tests
 
 # TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
 _TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
@@ -333,7 +342,7 @@ def _find_vitest_failures(lines: Sequence[str]) -> Iterator[Finding]:
             tests.append(failed["test"])
         elif tests and _VITEST_END.match(line):
             for test in tests:
-                yield _make_vitest_finding(test, message, place)
+                yield _make_place_finding(test, message, place)
             tests, message, place = [], "", None
         elif tests and not message:
             message = line.strip()
@@ -341,7 +350,35 @@ def _find_vitest_failures(lines: Sequence[str]) -> Iterator[Finding]:
             place = _VITEST_FRAME.match(line)
 
 
-def _make_vitest_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:
+def _find_jest_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test or file. After many files jest prints the failures once more."""
+    found: dict[str, Finding] = {}
+    file = ""
+    for number, line in enumerate(lines):
+        if heading := _JEST_FILE.match(line):
+            file = heading["file"] if heading["result"] == "FAIL" else ""
+        elif file and (failed := _JEST_FAILED.match(line)) and failed["test"] not in _JEST_OTHERS:
+            test = file if failed["test"] == _JEST_NO_TEST else f"{file} > {failed['test']}"
+            if test not in found:
+                found[test] = _read_jest_failure(test, lines[number + 1 :])
+    yield from found.values()
+
+
+def _read_jest_failure(test: str, lines: Sequence[str]) -> Finding:
+    """Return the finding of the lines below a test's name, up to the next name."""
+    message, values, place = "", list[str](), None
+    for line in lines:
+        if line[:3].strip():  # the next test, file, or the end
+            break
+        if value := _JEST_VALUE.match(line):
+            values.append(value["value"])
+        elif place is None and "node_modules/" not in line:
+            place = _JEST_FRAME.match(line)
+        message = message or line.strip()
+    return _make_place_finding(test, ": ".join(filter(None, (message, ", ".join(values)))), place)
+
+
+def _make_place_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:
     if place is None:
         return Finding(message=message or "failed", test=test)
     line, column = int(place["line"]), int(place["column"])

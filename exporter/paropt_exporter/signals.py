@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 _READ_BYTES = 4096  # any number of wake-ups counts as one
+_ONE_SIGNAL_SECONDS = 0.1  # timeout(1) sends its signal to the process, and at once again to its group
 _WAKE = 0  # no signal has this number
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -90,13 +91,16 @@ class Interruptible(Protocol):
 class Signals:
     """The stop signals of this process: `with Signals() as signals:` on the main thread, which restores old handlers.
 
-    Guarantees: no signal is lost. During a run it reaches the run, an earlier one reaches the next run, and each ends a
-    `wait`. A lock or a queue would lose some: a signal between the last check and the sleep runs no Python handler
-    until the sleep ends. Python's C handler writes to the pipe, whichever thread the signal hits.
+    Guarantees: no signal is lost, and one that comes again within 0.1 s counts once. During a run it reaches the run,
+    an earlier one reaches the next run, and each ends a `wait`. A lock or a queue would lose some: a signal between the
+    last check and the sleep runs no Python handler until the sleep ends. Python's C handler writes to the pipe,
+    whichever thread the signal hits.
     """
 
-    def __init__(self, *, reloads: bool = False) -> None:
+    def __init__(self, *, reloads: bool = False, read_clock: Callable[[], float] = time.monotonic) -> None:
         """With `reloads` SIGHUP stops nothing: it ends a `wait` and is reported by `take_reload`."""
+        self._read_clock = read_clock
+        self._last: tuple[int, float] | None = None  # the last signal that counted, and when it came
         self._arrived: deque[int] = deque()
         self._reload = ReloadHandler(self.wake) if reloads else None
         self._wake_reader, self._wake_writer = os.pipe()
@@ -157,6 +161,10 @@ class Signals:
             os.write(self._wake_writer, b"\0")
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        now = self._read_clock()
+        if self._last is not None and self._last[0] == number and now < self._last[1] + _ONE_SIGNAL_SECONDS:
+            return
+        self._last = number, now
         self.number = self.number or number
         self._arrived.append(number)
         self._interrupt_run(number)

@@ -152,6 +152,13 @@ def test_runs_size_is_the_sum_of_the_tasks_that_are_named(history: History) -> N
     assert int(sums[1]) + int(sums[2]) == int(sums[3]) == decide_lane_size(RUN).size
 
 
+def test_pool_with_fewer_tasks_than_the_lane_has_workers_does_not_contradict_the_policy(history: History) -> None:
+    decided = decide_lane_size(RUN)
+    history.observe(decision(RUN, decided, action="down", new=1))
+    size = f"size {decided.size} of the lane, of which commands has tasks for 1"
+    assert told(history).rstrip().endswith(f"policy: {decided.action} ({decided.reason}), {size}")
+
+
 def test_memory_is_shown_with_the_number_of_tasks_that_fit(history: History) -> None:
     burn = Load(pool="commands", stage="burn", cpu_demand=0.9, peak_bytes=100_000_000)
     naps = Load(pool="commands", stage="naps", cpu_demand=0.01, peak_bytes=200_000_000)

@@ -11,6 +11,7 @@ from paropt_exporter import config
 from paropt_exporter.errors import ConfigError
 from paropt_exporter.plan import PlannedStage, Selection, build_plan
 from support import configs
+from support.repositories import Repository
 
 
 def plan_stage(folder: Path, keys: str, work: str = 'run: "true"') -> PlannedStage:
@@ -177,3 +178,15 @@ def test_items_left_out_count_for_the_outputs_that_two_may_write(tmp_path: Path)
     (stage,) = build_plan(read, "standard", only_items={"a": ["1"]}).stages
     assert [task.item for task in stage.tasks] == ["1"]
     assert stage.shared_by_items == "its items 1 and 10 may both write out/10*"
+
+
+def test_unchanged_files_count_for_the_outputs_that_two_changed_ones_may_write(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repo")
+    repository.commit(**{"raw/1": "a", "raw/10": "a"})
+    repository.git("switch", "--quiet", "--create", "feature")
+    repository.write("raw/1", "b")
+    keys = "inputs: ['{item}'], outputs: ['{item}*'], items: {changed: raw/*}, run: 'x {item}'"
+    read = configs.read(repository.root, f"stages: [{{number: 1, name: a, {keys}}}]\n")
+    (stage,) = build_plan(read, "standard").stages
+    assert [task.item for task in stage.tasks] == ["raw/1"]
+    assert stage.shared_by_items == "its items raw/1 and raw/10 may both write raw/10*"

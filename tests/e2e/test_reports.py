@@ -77,6 +77,14 @@ def test_on_github_annotations_groups_and_a_summary_come_by_themselves(tmp_path:
     assert "::" not in once(folder, "none", **env)[2]
 
 
+def test_summary_of_github_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    folder = projects.write(tmp_path, 'name: good, run: "true"')
+    missing = folder / "missing" / "summary"
+    code, _, stderr = once(folder, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(missing))
+    assert (code, stderr.count("a report was not made")) == (0, 1)
+    assert f"path={missing}" in stderr
+
+
 @pytest.mark.parametrize("color", ["", "1"])
 def test_output_of_a_task_gives_githubs_runner_no_command(tmp_path: Path, color: str) -> None:
     script = "printf '::add-mask::e\\n  ::warning::w\\nx ##[error]e\\n::stop-commands::s\\n'; exit 1"

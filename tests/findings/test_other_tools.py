@@ -181,6 +181,56 @@ TypeError: no list
     )
 
 
+def test_jest_names_failed_tests_with_their_values_and_places() -> None:
+    """The summary showed jest's last lines, which have a duration and 'Ran all test suites'."""
+    failure = """  @ outer & adds
+
+    expect(received).toBe(expected) // Object.is equality
+
+    Expected: 3
+    Received: 2
+
+    > 3 |   test('adds', () => { expect(add(1, 1)).toBe(3); });
+        |                                          ^
+
+      at Object.toBe (node_modules/expect/build/index.js:9:9)
+      at Object.<anonymous> (src/a.test.js:3:38)
+
+"""
+    output = f"""PASS src/ok.test.js
+  @ Console
+
+    console.log
+      at log (src/ok.test.js:1:1)
+
+FAIL src/a.test.js (5.1 s)
+{failure}  @ top
+
+    TypeError: multi
+    line
+
+      at helper (src/h.js:1:13)
+      at src/a.test.js:8:38
+
+FAIL src/b.test.js
+  @ Test suite failed to run
+
+    Cannot find module './nowhere' from 'src/b.test.js'
+
+Summary of all failing tests
+FAIL src/a.test.js (5.1 s)
+{failure}Test Suites: 2 failed, 1 passed, 3 total
+Time:        1.746 s
+Ran all test suites.
+""".replace("  @", "  \u25cf")
+    wrong = "expect(received).toBe(expected) // Object.is equality: Expected: 3, Received: 2"
+    assert find_findings(output) == (
+        Finding(message=wrong, test="src/a.test.js > outer & adds", path="src/a.test.js", line=3, column=38),
+        Finding(message="TypeError: multi", test="src/a.test.js > top", path="src/h.js", line=1, column=13),
+        Finding(message="Cannot find module './nowhere' from 'src/b.test.js'", test="src/b.test.js"),
+    )
+
+
 def test_failed_subtests_of_tap_have_their_messages_and_places() -> None:
     output = """TAP version 13
 # Subtest: adds

@@ -43,6 +43,8 @@ from paropt_exporter.events import Decision
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.decisions import Observation
 
+_OF_TASKS = frozenset({"plan", "demand", "stabilizing"})  # reasons of a pool's size that is less than the lane's
+
 
 def iter_explanation(decision: Decision) -> Iterator[str]:
     """Yield the sums that lead to a decision, line by line. Raises UnknownObservation."""
@@ -52,7 +54,12 @@ def iter_explanation(decision: Decision) -> Iterator[str]:
     yield from _iter_terms(seen)
     if left_out := count_left_out(decision.situation):
         yield f"  and {left_out} more, which the history does not have: the sums above lack them"
-    yield f"policy: {describe_decision(decision.choice)}"
+    decided = describe_decision(decision.choice)
+    # Otherwise the policy seems to contradict the pool's new size. A pin or a pause may well contradict it.
+    is_part = isinstance(seen, LaneObservation) and decision.reason in _OF_TASKS
+    if is_part and json.loads(decision.choice)["size"] > decision.new_size:
+        decided += f" of the lane, of which {decision.pool} has tasks for {decision.new_size}"
+    yield f"policy: {decided}"
 
 
 def format_headline(decision: Decision) -> str:

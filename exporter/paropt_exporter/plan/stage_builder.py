@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain, islice, takewhile
 from pathlib import Path
@@ -156,7 +157,7 @@ class StageBuilder:
             needed_outputs=needed_outputs,
             other_outputs=other_outputs,
             shared_output=self._shared_outputs.get(stage.name, "") if is_cached(stage) else "",
-            shared_by_items=_describe_shared_outputs(outputs, tasks) if is_cached(stage) and stage.items else "",
+            shared_by_items=_describe_shared_outputs(stage.items, outputs, tasks, folder) if is_cached(stage) else "",
             scope=Scope.ARGUMENTS if arguments else Scope.ALL,
             remote=self._build_remote_options(stage) if pool == DASK else None,
         )
@@ -260,13 +261,21 @@ def _list_written(stage: Stage) -> tuple[str, ...]:
     return (*_join_for_any_item(stage, stage.outputs), *([escape_pattern(stage.file)] if stage.file else []))
 
 
-def _describe_shared_outputs(outputs: Sequence[str], tasks: Sequence[PlannedTask]) -> str:
-    if not outputs:
+def _describe_shared_outputs(
+    items: Items | None, outputs: Sequence[str], tasks: Sequence[PlannedTask], folder: Path
+) -> str:
+    """Return two items that may write the same file; of changed files, those count too that are unchanged now."""
+    if items is None or not outputs:
         return ""
+    from paropt_exporter.input_files import InputPatterns
     from paropt_exporter.plan.item_outputs import describe_shared_outputs
 
-    items = (item for task in tasks for item in task.items or (task.item,))
-    return describe_shared_outputs(outputs, [item for item in items if item is not None])
+    names = [item for task in tasks for item in task.items or (task.item,) if item is not None]
+    if items.changed is not None:
+        with suppress(OSError):
+            found = InputPatterns((items.changed,)).find_readable_files(os.fspath(folder))
+            names += [f"./{path}" if path.startswith("-") else path for path, _ in found]  # as items are written
+    return describe_shared_outputs(outputs, names)
 
 
 def _list_inputs_by_item(stage: Stage) -> frozenset[str]:

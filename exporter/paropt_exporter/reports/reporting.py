@@ -120,7 +120,8 @@ class Reports:
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)
             if option.path is not None:
                 return f"the report {option} could not be written: {why}"
-            log.warning("a report was not made", extra={"report": str(option), "err": why})
+            place = {"path": str(error.filename)} if isinstance(error, OSError) and error.filename else {}
+            log.warning("a report was not made", extra={"report": str(option), "err": why, **place})
         if option.kind == OTLP:
             self._count_delivery(bool(why))
         return ""
