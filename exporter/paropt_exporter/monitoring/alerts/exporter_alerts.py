@@ -142,8 +142,9 @@ def _build_down_alert(series: SeriesSelector) -> Alert:
         mitigation=(
             "On the host: `systemctl status paropt-exporter` and `journalctl -u paropt-exporter`, or the pod's "
             "`kubectl describe` and `logs --previous`.",
-            "If it runs, but does not answer: try `curl -v http://HOST:10178/-/healthy`. The cause may be a firewall, "
-            "another port, or an expired certificate.",
+            "If it runs: Status > Targets in Prometheus has the error, and `curl -v http://HOST:10178/-/healthy` shows "
+            "whether it answers there. The cause may be a firewall, another port, an expired certificate, or a page "
+            "with more series than the job's `sample_limit`.",
             "If it was removed for good: remove the target from Prometheus' configuration.",
         ),
     )
