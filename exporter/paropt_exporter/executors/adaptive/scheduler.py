@@ -586,6 +586,9 @@ class AdaptiveScheduler:
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
+        """Wait until all tasks have ended, unless a task calls: it would wait for itself."""
+        if any(pool.runs_caller() for pool in self.pools()):
+            return
         with self.lock:
             self.changed.wait_for(lambda: not self.count_backlog() and not self._submitted)
         for pool in self.pools():
