@@ -92,6 +92,22 @@ def test_tasks_run_in_threads_while_the_system_refuses_a_process_pool(
         assert eventually(lambda: pool.submit(spin, 0.02).result(HANG_SECONDS) != os.getpid())
 
 
+def test_map_of_a_process_strategy_takes_chunks() -> None:
+    """As with a ProcessPool. A function that can't be sent to a process gets its chunks in threads."""
+    lock = threading.Lock()
+
+    def double_locked(number: int) -> int:
+        with lock:
+            return 2 * number
+
+    with AdaptivePool(Strategy.PROCESS, 2) as pool:
+        assert list(pool.map(double, range(10), chunksize=4)) == list(range(0, 20, 2))
+        assert list(pool.map(double_locked, range(10), chunksize=4)) == list(range(0, 20, 2))
+        assert [each.finished["success"] for each in pool.statistics()] == [3, 3]
+        with pytest.raises(ValueError, match="chunksize must be >= 1"):
+            pool.map(double, [1], chunksize=0)
+
+
 def test_shutdown_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     for _ in range(50):

@@ -33,6 +33,7 @@ from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
+from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, raise_it
 
 
@@ -129,6 +130,38 @@ def test_failed_items_of_a_dropped_map_are_freed_without_a_garbage_collection() 
             assert eventually(lambda: seen() is None)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool, AdaptiveWorkerPool])
+def test_tasks_that_shut_their_own_pool_down_end(pool_type: Callable[[], Executor]) -> None:
+    """Neither waits for itself or for the other. The standard executor raises an error instead of waiting."""
+    pool, together = pool_type(), threading.Barrier(2)
+
+    def shut_down() -> None:
+        together.wait(HANG_SECONDS)
+        pool.shutdown()
+
+    futures = [pool.submit(shut_down) for _ in range(2)]
+    assert [future.exception(HANG_SECONDS) for future in futures] == [None, None]
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool])
+def test_callback_that_shuts_its_pool_down_lets_queued_tasks_run(
+    pool_type: Callable[..., Executor], tmp_path: Path
+) -> None:
+    pool, fifo, ended = pool_type(max_workers=1), make_fifo(tmp_path), threading.Event()
+
+    def shut_down(_: object) -> None:
+        pool.shutdown()
+        ended.set()
+
+    first, queued = pool.submit(read_fifo, fifo), [pool.submit(nothing) for _ in range(3)]
+    first.add_done_callback(shut_down)
+    write_fifo(fifo, "go")
+    assert ended.wait(HANG_SECONDS)
+    assert [future.result(HANG_SECONDS) for future in queued] == [None] * 3
+    pool.shutdown()
 
 
 def test_method_of_a_remote_server_is_a_task() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import shared_memory
@@ -159,3 +161,26 @@ def test_threading_lock_is_refused(pool: ProcessPool) -> None:
 def test_max_tasks_per_child_excludes_the_fork_context() -> None:
     with pytest.raises(ValueError, match="'fork'"):
         ProcessPool(1, mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=3)
+
+
+SCRIPT_WITHOUT_MULTIPROCESSING = """
+import os, sys
+from paropt_exporter import ProcessPool
+
+def look():
+    import multiprocessing
+    own = multiprocessing.current_process()
+    return multiprocessing.parent_process().pid, multiprocessing.parent_process().name, own.name
+
+for _ in range(2):  # the fork server of the second pool may have imported the module
+    with ProcessPool(1) as pool:
+        assert pool.submit(look).result() == (os.getpid(), "MainProcess", "processes-0")
+assert "multiprocessing" not in sys.modules
+"""
+
+
+def test_worker_is_a_child_to_a_task_that_imports_multiprocessing() -> None:
+    """Also if the program has not imported it: packages ask for the parent to tell a worker from the program."""
+    command = [sys.executable, "-c", SCRIPT_WITHOUT_MULTIPROCESSING]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (ended.stderr, ended.returncode) == ("", 0)

@@ -151,8 +151,17 @@ class ThreadGroup:
         refused = self._refused_seconds
         return None if refused is None else max(0.0, refused + _RETRY_SECONDS - monotonic())
 
+    def has_current(self) -> bool:
+        """Return whether the calling thread is one of these."""
+        return threading.current_thread() in self._threads
+
     def join(self, timeout_seconds: float | None = None) -> bool:
-        """Join all threads but the caller, also those that start meanwhile, and return whether all have exited."""
+        """Join all threads but the caller, also those that start meanwhile, and return whether all have exited.
+
+        Without a timeout one of these threads returns False at once: another one may wait for it meanwhile.
+        """
+        if timeout_seconds is None and self.has_current():
+            return False
         me = threading.get_ident()
         end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:

@@ -61,8 +61,10 @@ class AdaptivePool(InterruptibleExecutor):
         for size in (max_workers, start):
             if size is not None:
                 check_size(size, MOST_WORKERS, "workers")
+        checked = _check_strategy(strategy)
+        self._takes_chunks = checked is Strategy.PROCESS
         self._scheduler = scheduler = AdaptiveScheduler(
-            _check_strategy(strategy), max_workers, start=start, profiles_path=None if memory is None else Path(memory)
+            checked, max_workers, start=start, profiles_path=None if memory is None else Path(memory)
         )
         self._finalizer = weakref.finalize(self, scheduler.close)
         self._finalizer.atexit = False
@@ -93,15 +95,24 @@ class AdaptivePool(InterruptibleExecutor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Return results in order, as `Executor.map` does. Items are routed one by one: `chunksize` has no effect.
+        """Return results in order, as `Executor.map` does. For processes the function is pickled once.
 
-        For processes the function is pickled once.
+        `chunksize` has an effect with PROCESS only: other strategies route items one by one.
         """
-        del chunksize
-        submit = self.submit
-        if not has_own_submit(self, AdaptivePool):
-            submit = partial(self._submit_mapped, MappedFunction(fn, get_label(fn), in_chunks=False))
-        return map_in_order(submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
+        if has_own_submit(self, AdaptivePool):
+            return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
+        if not self._takes_chunks:
+            chunksize = 1
+        mapped = MappedFunction(fn, get_label(fn), in_chunks=chunksize > 1)
+        return map_in_order(
+            partial(self._submit_mapped, mapped),
+            fn,
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            takes_chunks=True,
+        )
 
     def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()

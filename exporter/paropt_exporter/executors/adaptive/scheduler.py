@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.worker import run_chunk
 from paropt_exporter.executors.worker.payload import MappedFunction
 from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
@@ -586,6 +588,9 @@ class AdaptiveScheduler:
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
+        """Wait until all tasks have ended, unless a task calls: it would wait for itself."""
+        if any(pool.runs_caller() for pool in self.pools()):
+            return
         with self.lock:
             self.changed.wait_for(lambda: not self.count_backlog() and not self._submitted)
         for pool in self.pools():
@@ -612,6 +617,8 @@ def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled
     function: Any = task.function
     if task.mapped is not None and isinstance(pool, ProcessPool):
         function = task.mapped
+    elif task.mapped is not None and task.mapped.in_chunks:
+        function = partial(run_chunk, function)
     pool.submit_future(task.future, function, task.arguments, task.keywords, profiled=profiled)
 
 

@@ -189,6 +189,10 @@ class ProcessPool(InterruptibleExecutor):
         if wait:
             self._manager.join()
 
+    def runs_caller(self) -> bool:
+        """Return whether the calling thread is one of the pool's: that of a task, or of a future's callback."""
+        return self._manager.runs_caller()
+
     def kill_workers(self, after_seconds: float = 0.0) -> tuple[str, ...]:
         """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
 

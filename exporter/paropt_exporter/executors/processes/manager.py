@@ -420,6 +420,9 @@ class ProcessManager:
         """Wait until all workers have exited."""
         self._threads.join()
 
+    def runs_caller(self) -> bool:
+        return self._threads.has_current()
+
     def join_within(self, timeout_seconds: float) -> bool:
         """Wait for so long until all workers have exited; return whether they have."""
         return self._threads.join(timeout_seconds)

@@ -399,6 +399,9 @@ class ThreadPoolState:
     def join(self) -> None:
         self._threads.join()
 
+    def runs_caller(self) -> bool:
+        return self._threads.has_current()
+
     def reset_after_fork(self) -> None:
         """In a forked child: the child has no worker threads, and the lock may have been held during the fork.
 

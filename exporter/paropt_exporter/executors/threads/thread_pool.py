@@ -150,6 +150,10 @@ class ThreadPool(ThreadPoolExecutor):
         if wait:
             self._state.join()
 
+    def runs_caller(self) -> bool:
+        """Return whether the calling thread is one of the pool's: that of a task, or of a future's callback."""
+        return self._state.runs_caller()
+
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
         """Shut down without waiting. Return nothing: a thread can't be killed, and ends with the interpreter."""
         del after_seconds

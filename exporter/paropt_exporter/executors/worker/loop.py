@@ -114,8 +114,7 @@ class _Worker:
         os.environ.update(environment)
         try:
             os.chdir(directory)
-            if parent[0]:
-                mp_context.join_parent(name, parent, TRACKER if tracked else None)
+            mp_context.join_parent(name, parent, TRACKER if tracked else None)
             _initialize(*initializer)
             main_module.keep_names()
         except BaseException as error:  # noqa: BLE001 -- a user's initializer; the pool gets the error

@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from functools import partial
+
+TYPE_CHECKING = False  # workers have no need of typing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+_PROCESS = "multiprocessing.process"
 
 
 def get_authkey() -> bytes:
     """Return the key to this process's managers and shared descriptors, or b"" if multiprocessing is not in use."""
-    process = sys.modules.get("multiprocessing.process")
+    process = sys.modules.get(_PROCESS)
     return bytes(process.current_process().authkey) if process is not None else b""
 
 
 def get_name() -> str:
     """Return this process's name, or "" if multiprocessing is not in use."""
-    process = sys.modules.get("multiprocessing.process")
+    process = sys.modules.get(_PROCESS)
     return str(process.current_process().name) if process is not None else ""
 
 
@@ -34,18 +43,52 @@ def get_tracker() -> int | None:
 
 
 def join_parent(name: str, parent: tuple[bytes, str, int], parent_tracker: int | None) -> None:
-    """Become a child process called `name`, "pool-number". `parent`: its key, name and process id."""
+    """Become a child process called `name`, "pool-number". `parent`: its key, name and process id.
+
+    If the parent does not use multiprocessing, and so has no key, this happens when a task imports it.
+    """
+    key, parent_name, parent_pid = parent
+    become_child = partial(_become_child, name, parent_name or "MainProcess", parent_pid)
+    if not key and _PROCESS not in sys.modules:
+        sys.meta_path.insert(0, _ImportHook(become_child))
+        return
     from multiprocessing import process
 
-    key, parent_name, parent_pid = parent
-    own: Any = process.current_process()
-    own.name, own.authkey = name, key
-    own._identity = (int(name.rpartition("-")[2]) + 1,)  # from 1, as for multiprocessing's own children
-    state: Any = process
-    with contextlib.suppress(OSError):  # a filter of system calls forbids it
-        state._parent_process = state._ParentProcess(parent_name, parent_pid, os.pidfd_open(parent_pid))
+    become_child(process)
+    if key:
+        process.current_process().authkey = key
     if parent_tracker is not None:
         from multiprocessing import resource_tracker
 
         trackers: Any = resource_tracker
         trackers._resource_tracker._fd = parent_tracker  # as multiprocessing's own children do
+
+
+def _become_child(name: str, parent_name: str, parent_pid: int, process: Any) -> None:
+    own = process.current_process()
+    own.name = name
+    own._identity = (int(name.rpartition("-")[2]) + 1,)  # from 1, as for multiprocessing's own children
+    with contextlib.suppress(OSError):  # a filter of system calls forbids it
+        process._parent_process = process._ParentProcess(parent_name, parent_pid, os.pidfd_open(parent_pid))
+
+
+class _ImportHook:
+    """A finder of modules that calls `on_import` with `multiprocessing.process` once it is imported."""
+
+    def __init__(self, on_import: Callable[[ModuleType], None]) -> None:
+        self._on_import = on_import
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if name != _PROCESS:
+            return None
+        sys.meta_path.remove(self)
+        found: Any = next(filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path)), None)
+        if found is not None:
+            execute = found.loader.exec_module
+
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                self._on_import(module)
+
+            found.loader.exec_module = execute_and_call
+        return found

@@ -57,13 +57,13 @@ class MappedFunction:
     def __init__(self, function: Callable[..., Any], label: str, *, in_chunks: bool) -> None:
         """Make one. `in_chunks`: a task calls it for each tuple of arguments in a chunk."""
         self.__qualname__ = label
-        self._function, self._in_chunks = function, in_chunks
+        self._function, self.in_chunks = function, in_chunks
         self._packed: bytes | None = None
 
     def pack(self, packer: Packer) -> bytes:
         if self._packed is None:
             packed = packer.pack_function(self._function)
-            self._packed = CHUNK + packed if self._in_chunks else packed
+            self._packed = CHUNK + packed if self.in_chunks else packed
         return self._packed
 
 
