@@ -157,6 +157,7 @@ def test_strict_host_allows_listed_urls_only(tmp_path: Path) -> None:
     [
         'scheduler: "tls://sched:8786", tls: {ca: a, cert: b, key: c}',
         'scheduler: "tcp://sched:8786", insecure: true',
+        'scheduler: "tcp://127.0.0.1:8786", insecure: true',
         "file: scheduler.json",
         'cluster: "a:b"',
     ],

@@ -328,9 +328,11 @@ def test_an_optional_client_certificate_is_verified_if_sent(start: Callable[...,
         endpoint.ask(context=endpoint.authority.client(strangers))
 
 
-def test_only_clients_with_allowed_names_are_accepted(start: Callable[..., Endpoint]) -> None:
-    endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}, client_allowed_sans: [prometheus.example]}}")
-    right, wrong = (endpoint.authority.issue(name, f"{name}.example") for name in ("prometheus", "mallory"))
+@pytest.mark.parametrize("allowed", ["prometheus.example", "2001:db8::a", "192.0.2.1", "ops@example.org"])
+def test_only_clients_with_allowed_names_are_accepted(start: Callable[..., Endpoint], allowed: str) -> None:
+    endpoint = start(f"tls_server_config: {{{TLS}, {CLIENTS}, client_allowed_sans: ['{allowed}']}}")
+    right = endpoint.authority.issue("right", "other.example", allowed)
+    wrong = endpoint.authority.issue("wrong", "mallory.example", "2001:db8::b", "192.0.2.2", "mallory@example.org")
     assert endpoint.ask(context=endpoint.authority.client(right))[0].status == 200
     with pytest.raises(OSError):
         endpoint.ask(context=endpoint.authority.client(wrong))

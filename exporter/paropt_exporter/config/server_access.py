@@ -99,7 +99,9 @@ def _choose_access(
 def _check_cluster(config: Config, host: HostConfig) -> list[Fault]:
     """Return a fault if variables of this host would go to a cluster that `paropt.yml` chooses."""
     dask = config.dask
-    here = dask.scheduler is None or dask.scheduler.partition("://")[2].rpartition(":")[0] in LOOPBACK
+    name = (dask.scheduler or "").partition("://")[2].rpartition(":")[0]
+    # `insecure` lets a scheduler on this host have workers on others.
+    here = dask.scheduler is None or (name in LOOPBACK and not dask.insecure)
     if not dask.pass_env or (here and not dask.file and not dask.cluster):
         return []
     if host.allows_credentials(dask.scheduler or "", config.root):

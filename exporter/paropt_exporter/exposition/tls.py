@@ -7,6 +7,7 @@ import selectors
 import socket
 import ssl
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,15 @@ class TlsSocket:
 
     def _read_peer_names(self) -> frozenset[str]:
         alternatives: Any = (self._tls.getpeercert() or {}).get("subjectAltName", ())
-        return frozenset(str(name) for _, name in alternatives)
+        return frozenset(_format_name(kind, str(name)) for kind, name in alternatives)
+
+
+def _format_name(kind: str, name: str) -> str:
+    """Return a name of a certificate as Go writes it: OpenSSL writes 2001:DB8:0:0:0:0:0:A for 2001:db8::a."""
+    if kind == "IP Address":
+        with suppress(ValueError):  # an address of another length is "<invalid>"
+            return str(ip_address(name))
+    return name
 
 
 def build_context(settings: TlsServer, folder: Path) -> ssl.SSLContext:

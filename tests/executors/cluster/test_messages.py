@@ -17,7 +17,9 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteTask,
     RunningUsage,
     TaskReply,
+    WorkerFacts,
     WorkerUsage,
+    are_sound_facts,
     find_fault,
     is_sound_usage,
 )
@@ -101,3 +103,22 @@ def test_outcome_that_no_call_has_is_a_fault(part: dict[str, Any]) -> None:
 def test_usage_that_no_task_has_is_not_sound(part: dict[str, Any]) -> None:
     assert is_sound_usage(WorkerUsage(memory_available_bytes=1, running=(RUNNING,)))
     assert not is_sound_usage(WorkerUsage(memory_available_bytes=1, running=(replace(RUNNING, **part),)))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"threads": 0},
+        {"threads": "2"},
+        {"cores": None},
+        {"host": 5},
+        {"host_key": []},
+        {"memory_available_bytes": -1},
+        {"versions": None},
+        {"versions": {"git": 2}},
+    ],
+)
+def test_facts_that_no_worker_has_are_not_sound(part: dict[str, Any]) -> None:
+    facts = WorkerFacts(worker_id="i", host="h", host_key="k", threads=2, cores=1.5, memory_available_bytes=1)
+    assert are_sound_facts(facts)
+    assert not are_sound_facts(replace(facts, **part))

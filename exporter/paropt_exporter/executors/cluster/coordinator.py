@@ -35,6 +35,7 @@ from paropt_exporter.executors.cluster.messages import (
     UsageRequest,
     WorkerFacts,
     WorkerUsage,
+    are_sound_facts,
     find_fault,
     is_sound_usage,
 )
@@ -433,6 +434,8 @@ class Coordinator:
         if fault := workers.find_version_fault(workers.read_versions(), found, needs_git=False):
             raise ClusterError(fault)
         facts: WorkerFacts = await call(self._client, address, agent.prepare, self._session, number, lease, self._root)
+        if not are_sound_facts(facts):
+            raise ClusterError("it describes itself in a way that makes no sense")
         return facts
 
     async def _begin_session(self, address: str, number: int, lease: Any, facts: WorkerFacts) -> RemoteWorker:

@@ -227,5 +227,18 @@ class WorkerFacts(Struct, frozen=True, kw_only=True):
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+def are_sound_facts(facts: object) -> bool:
+    """Return whether facts about a worker have values of their types: without threads it would keep tasks waiting."""
+    return (
+        isinstance(facts, WorkerFacts)
+        and _are_texts(facts.worker_id, facts.host, facts.host_key)
+        and _are_counts(facts.threads, facts.memory_available_bytes)
+        and facts.threads > 0
+        and _are_seconds(facts.cores)
+        and isinstance(facts.versions, Mapping)
+        and _are_texts(*facts.versions.keys(), *facts.versions.values())
+    )
+
+
 Order = Batch | StopOrder | UsageRequest  # from the coordinator to an agent
 Answer = tuple[int, bytes] | WorkerUsage  # from an agent to the coordinator: an attempt and its pickled TaskReply
