@@ -175,7 +175,7 @@ def detect_stages(root: Path) -> DetectedStages:
 
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
-    """Return notes on the commands of pre-commit's hooks whose programs neither a stage runs nor a built-in one knows."""
+    """Return notes on the commands of pre-commit's hooks whose programs no stage runs, and no built-in one knows."""
     commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
     known = _TOOLS | {command[0] for command in commands if isinstance(command, tuple)}  # such as make
     hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
