@@ -253,6 +253,24 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
     assert project.run(lint).stages["lint"].cache_note == "settings.toml is new"
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("npm", "run", "lint"), "package.json"),
+        (("make", "lint"), "Makefile"),
+        (("sh", "-c", "make -s lint && just test"), "justfile"),
+    ],
+)
+def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:
+    """With `inputs: [src/**]`, `npm run lint` was a hit after its script had become another one."""
+    project.write_file(file, "lint: one")
+    lint = project.build_stage("lint", command=command)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(file, "lint: two")
+    assert project.run(lint).stages["lint"].cache_note == f"{file} changed"
+
+
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)

@@ -649,6 +649,16 @@ def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
 
 
+def test_hook_that_a_stage_runs_costs_no_note(project: Path) -> None:
+    _install(project.parent / "bin", "make", "sh")
+    (project / "Makefile").write_text("lint:\n\tsh -n x.sh\n")
+    hook = "{id: lint, entry: make lint, language: system, pass_filenames: false}"
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{hook}]}}]")
+    detected = detect_stages(project)
+    assert [stage.run for stage in detected.stages] == [("make", "lint")]
+    assert not any(note.startswith(".pre-commit-config.yaml") for note in detected.notes)
+
+
 def test_formatter_among_the_hooks_is_checked_too(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "black")
     hooks = "repos: [{hooks: [{id: ruff-check, args: [--fix]}, {id: ruff-format}]}]"

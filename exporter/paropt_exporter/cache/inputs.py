@@ -7,6 +7,7 @@ import posixpath
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from msgspec import Struct, field
 
@@ -32,6 +33,12 @@ _SETTINGS = (
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
+# Where these programs find the commands of a target or script, in the folder in which they start.
+_RECIPES = {
+    "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
+    "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
+    **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
+}  # fmt: skip
 _WORD = compile_later(r"[^\s;&|()<>\"'`$=:]+")
 
 
@@ -152,10 +159,14 @@ def _list_left_out(stage: PlannedStage) -> list[str]:
 def _iter_named_files(
     folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns
 ) -> Iterator[FoundFile]:
-    """Yield the project's files that are words of a task's commands, such as a script, except its outputs."""
+    """Yield the project's files that are words of a task's commands, such as a script, except its outputs.
+
+    The file in which `make lint` or `npm run lint` finds its command counts too, as a command in the config does.
+    """
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    for word in dict.fromkeys(_iter_words(task.work.steps)):
+    words = dict.fromkeys(_iter_words(task.work.steps))
+    for word in (*words, *chain.from_iterable(_RECIPES.get(word, ()) for word in words)):
         path = posixpath.normpath(posixpath.join(cwd, word))
         if word.startswith("/"):
             path = posixpath.relpath(word, folder) if word.startswith(f"{folder}/") else ""

@@ -143,7 +143,7 @@ def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
     stages: list[Stage] = []
-    notes: list[str] = [*project.commands.notes, *_describe_unused_hooks(project), *project.notes]
+    notes: list[str] = [*project.notes]
     lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
@@ -163,6 +163,7 @@ def detect_stages(root: Path) -> DetectedStages:
             notes += [f"{kind.name}: {why}" for why in missing + rest]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+    notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
     if not stages:
         below = _describe_projects(root, find_projects_below(root))
         notes = [*notes, *below] if lacks_programs else below or notes
@@ -173,10 +174,12 @@ def detect_stages(root: Path) -> DetectedStages:
     return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
 
 
-def _describe_unused_hooks(project: Project) -> list[str]:
-    """Return notes on the commands of pre-commit's hooks whose programs no built-in stage knows."""
+def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
+    """Return notes on the commands of pre-commit's hooks whose programs no stage runs, and no built-in one knows."""
+    commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
+    known = _TOOLS | {command[0] for command in commands if isinstance(command, tuple)}  # such as make
     hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
-    unused = (each for each in hooks if each.words[0] not in _TOOLS and not each.runs_tests)
+    unused = (each for each in hooks if each.words[0] not in known and not each.runs_tests)
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
