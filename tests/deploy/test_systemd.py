@@ -84,6 +84,19 @@ def test_the_home_of_the_user_is_writable_and_outside_of_the_project() -> None:
         assert not Path(home).is_relative_to(found["WorkingDirectory"])
 
 
+def test_unit_of_a_project_beside_serve_needs_no_socket(tmp_path: Path) -> None:
+    """paropt-serve.socket conflicts with the socket that paropt-exporter.service would start."""
+    page = (FOLDER.parents[1] / "docs/deploy.md").read_text()
+    (command,) = re.findall(r"^ *(sed .*\n.*) > /etc/systemd/system/paropt-shop.service$", page, re.MULTILINE)
+    unit = tmp_path / "paropt-shop.service"
+    with unit.open("w") as file:
+        subprocess.run(["sh", "-c", command], cwd=FOLDER.parents[1], stdout=file, check=True)
+    found = read_unit(unit)
+    assert not [value for section in found.sections() for value in found[section].values() if "socket" in value]
+    assert found["Service"]["WorkingDirectory"] == found["Service"]["ReadWritePaths"] == "/srv/shop"
+    assert found["Unit"]["After"] == "network-online.target"
+
+
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units, with an existing program and folder."""

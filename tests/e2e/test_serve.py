@@ -80,6 +80,18 @@ def test_run_leaves_the_port_to_serve_and_its_totals_are_on_the_page(tmp_path: P
     assert sum_series(page, "paropt_serve_runs", project="one") == 0
 
 
+def test_lane_with_an_interval_registers_with_a_serve_that_starts_later(tmp_path: Path) -> None:
+    one = project(tmp_path, "one")
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    late = ServeProcess(tmp_path / "runtime")
+    with begin_run(one, late, "--every", "100ms", "--web.listen-address", "127.0.0.1:0"), ExitStack() as stack:
+        eventually("a run has ended", lambda: [*one.glob(".paropt/logs/*.log")])
+        late.start()
+        stack.callback(late.stop)
+        eventually("it registers", lambda: late.value("paropt_serve_runs", project="one") == 1)
+        eventually("its state comes", lambda: late.value("paropt_run_interval_seconds", project="one") == 0.1)
+
+
 def test_stalled_stderr_of_serve_holds_up_neither_its_page_nor_its_end(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

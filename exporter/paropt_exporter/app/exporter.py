@@ -148,7 +148,8 @@ class Exporter:
         plan = self._planner.plan()
         _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._next_plan: Plan | None = plan  # the first run uses this plan: items commands may have effects
-        self._link = parts.register_with_serve(request, config, plan, clock, say)
+        self._refusal = ""  # of `serve`, the last one that was said
+        self._link = parts.register_with_serve(request, config, plan, clock, say, self._say_refusal)
         if self._link is not None and parts.leaves_port(request, config):
             # Without a port this process has nothing to serve after its lane.
             once = request.every_seconds is None and not request.watch
@@ -342,6 +343,7 @@ class Exporter:
 
     def _run_once(self) -> int:
         planned, self._next_plan = self._next_plan or self._planner.plan(), None
+        self._register_late(planned)
         plan = share_jobserver(self._planner.set_start_size(planned, self._control_state), self._jobserver)
         plan = plan if self._reports is None else self._reports.begin(plan)
         cache = self._begin_cache(plan)
@@ -373,6 +375,22 @@ class Exporter:
         self._store_tree_state(plan, record)
         missed = self._sinks.deliver(self._metrics.render_final_page)
         return self._choose_exit_code(record, missed, self._write_reports(record))
+
+    def _register_late(self, plan: Plan) -> None:
+        """Register with a `serve` that was not there when this process started, as at a boot, and keep the port."""
+        if self._link is not None or self._request.once:
+            return
+        self._link = parts.register_with_serve(
+            self._request, self._config, plan, self._clock, self._screen.say, self._say_refusal
+        )
+        if self._link is not None:
+            self._link.collect = self._collect_series
+            self._screen.say("registered with a `paropt-exporter serve` that has started since")
+
+    def _say_refusal(self, refusal: str) -> None:
+        if refusal != self._refusal:
+            self._refusal = refusal
+            self._screen.say(f"`paropt-exporter serve` refused this run, which goes on alone: {refusal}")
 
     def _store_tree_state(self, plan: Plan, record: RunRecord) -> None:
         """Store the files' state after a failure, unless one has changed since the run began.

@@ -222,7 +222,12 @@ def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
 
 
 def register_with_serve(
-    request: Request, config: Config, plan: Plan, clock: Clock, say: Callable[[str], None]
+    request: Request,
+    config: Config,
+    plan: Plan,
+    clock: Clock,
+    say: Callable[[str], None],
+    on_refusal: Callable[[str], None],
 ) -> Link | None:
     """Register this process with the `serve` of this user; return None if there is none, or if it refuses."""
     folder = find_folder(os.environ)
@@ -241,7 +246,7 @@ def register_with_serve(
     try:
         return link.Link(folder, hello, clock=clock, say=say)
     except link.Refused as refusal:
-        say(f"`paropt-exporter serve` refused this run, which goes on alone: {refusal}")
+        on_refusal(str(refusal))
     except OSError:
         pass  # the socket of a dead one
     return None
