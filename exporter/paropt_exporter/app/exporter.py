@@ -385,7 +385,8 @@ class Exporter:
         )
         if self._link is not None:
             self._link.collect = self._collect_series
-            self._screen.say("registered with a `paropt-exporter serve` that has started since")
+            if self._link.url:  # otherwise it has said that `serve` does not answer
+                self._screen.say("registered with a `paropt-exporter serve` that has started since")
 
     def _say_refusal(self, refusal: str) -> None:
         if refusal != self._refusal:
