@@ -369,6 +369,8 @@ def start_endpoint(
     protects: ProtectionSource,
     say: Callable[[str], None],
     link: Link | None = None,
+    *,
+    on_fetched: Callable[[float], None] = lambda _: None,
 ) -> Endpoint | NoEndpoint:
     if link is not None and leaves_port(request, config):
         return NoEndpoint(link.url)
@@ -380,6 +382,7 @@ def start_endpoint(
         protects,
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=(web.max_requests if request.max_requests is None else request.max_requests) or sys.maxsize,
+        on_fetched=on_fetched,
     )
 
 
