@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import queue
 import socket
 import threading
 import tracemalloc
@@ -112,6 +113,21 @@ def test_caches_learn_which_headers_choose_the_page(server_factory: Callable[...
 def test_head_gets_no_body(server_factory: Callable[..., Server]) -> None:
     response, body = ask(server_factory(), method="HEAD")
     assert (response.status, response.headers["Content-Length"], body) == (200, str(len(PAGE)), b"")
+
+
+def test_only_a_page_that_was_sent_whole_counts_as_fetched(server_factory: Callable[..., Server]) -> None:
+    """A run that waits for the scrape of its final values must not end by a request for the head, or half a page."""
+    fetched: queue.SimpleQueue[float] = queue.SimpleQueue()
+    server = server_factory(Source(b"x" * 20 * MEGABYTE), on_fetched=fetched.put)
+    ask(server, "/-/healthy")
+    ask(server, method="HEAD")
+    with connect(server) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert client.recv(1000)
+    wake_server(server)
+    assert fetched.empty()
+    ask(server)
+    assert fetched.get(timeout=GUARD_SECONDS)
 
 
 def test_the_landing_page_links_to_the_metrics(server_factory: Callable[..., Server]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -96,22 +97,6 @@ def _drop_items(config: configs.Config) -> configs.Config:
     return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
-class WatchedPage:
-    """The metrics page, which calls `wake` after a scrape that began with `wake_at_next_scrape` set."""
-
-    def __init__(self, metrics: Metrics, wake: Callable[[], None]) -> None:
-        self.wake_at_next_scrape = False
-        self._metrics = metrics
-        self._wake = wake
-
-    def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
-        final = self.wake_at_next_scrape
-        parts = self._metrics.render_parts(openmetrics=openmetrics)
-        if final:
-            self._wake()
-        return parts
-
-
 class Exporter:
     """Runs one lane, once or repeatedly, and exports it.
 
@@ -160,8 +145,10 @@ class Exporter:
         self._reports = parts.build_reports(request, config, setup.screen, self._sinks)
         self._metrics = self._make_metrics(plan)
         self._observers = Observers(self._make_observers())
-        self._page = WatchedPage(self._metrics, setup.signals.wake)
-        self._server = parts.start_endpoint(request, config, self._page, self._protection, say, self._link)
+        self._final_since_seconds = math.inf  # pages that were rendered later have the final values
+        self._server = parts.start_endpoint(
+            request, config, self._metrics, self._protection, say, self._link, on_fetched=self._note_scrape
+        )
         if self._link is not None:
             self._link.collect = self._collect_series
         self._order_socket = parts.open_order_socket(config, plan, self._control_state)
@@ -303,8 +290,12 @@ class Exporter:
     def _wait_for_scrape(self) -> None:
         """Serve until a scrape has the final values, a signal arrives, or the time is over."""
         if self._request.linger_seconds:
-            self._page.wake_at_next_scrape = True
+            self._final_since_seconds = self._clock.monotonic()
             self._signals.wait(self._request.linger_seconds)
+
+    def _note_scrape(self, rendered_seconds: float) -> None:
+        if rendered_seconds >= self._final_since_seconds:
+            self._signals.wake()
 
     def _wait_for_readers(self, code: int) -> int:
         """Wait for the readers of the summary. Return the exit code, which a lost summary changes.

@@ -375,6 +375,8 @@ def start_endpoint(
     protects: ProtectionSource,
     say: Callable[[str], None],
     link: Link | None = None,
+    *,
+    on_fetched: Callable[[float], None] = lambda _: None,
 ) -> Endpoint | NoEndpoint:
     if link is not None and leaves_port(request, config):
         return NoEndpoint(link.url)
@@ -386,6 +388,7 @@ def start_endpoint(
         protects,
         telemetry_path=request.telemetry_path or web.telemetry_path,
         max_requests=(web.max_requests if request.max_requests is None else request.max_requests) or sys.maxsize,
+        on_fetched=on_fetched,
     )
 
 

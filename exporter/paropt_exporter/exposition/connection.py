@@ -155,8 +155,8 @@ class Connection:
         else:
             self._outbox = [memoryview(head + body)]
 
-    def send(self, *, now_seconds: float) -> None:
-        """Send as much as the socket accepts; start to drain when all is sent."""
+    def send(self, *, now_seconds: float) -> bool:
+        """Send as much as the socket accepts; start to drain when all is sent. Return whether it is."""
         try:
             while self._outbox:
                 sent = self._channel.send(self._outbox[0])
@@ -166,12 +166,13 @@ class Connection:
                     del self._outbox[0]
         except BlockingIOError as blocked:
             self._set_events(blocked, selectors.EVENT_WRITE)
-            return
+            return False
         self.page, self.rendered = b"", None
         self.phase = Phase.DRAINING
         self.events = selectors.EVENT_READ
         self.deadline_seconds = min(self.deadline_seconds, now_seconds + DRAIN_SECONDS)
         self._channel.shutdown(socket.SHUT_WR)
+        return True
 
     def drain(self) -> None:
         """Discard input. Raises EOFError if the client has disconnected."""

@@ -17,7 +17,7 @@ from paropt_exporter.exposition.urls import check_telemetry_path, format_url
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from paropt_exporter.exposition.protection import ProtectionSource
     from paropt_exporter.exposition.renderer import PageSource
@@ -54,12 +54,13 @@ class Endpoint:
         *,
         telemetry_path: str,
         max_requests: int,
+        on_fetched: Callable[[float], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """Start to wait for clients. Raises UsageError for a malformed path."""
+        """Start to wait for clients; `on_fetched` as in `Server`. Raises UsageError for a malformed path."""
         check_telemetry_path(telemetry_path)
         self._listeners, self._page_source, self._protection_source = listeners, page_source, protection_source
-        self._telemetry_path, self._max_requests = telemetry_path, max_requests
+        self._telemetry_path, self._max_requests, self._on_fetched = telemetry_path, max_requests, on_fetched
         self._retry_seconds = retry_seconds
         secure = protection_source.get_protection().secure is not None
         self.url = format_url(format_address(listeners[0]), telemetry_path, secure=secure)
@@ -106,4 +107,5 @@ class Endpoint:
             self._protection_source,
             telemetry_path=self._telemetry_path,
             max_requests=self._max_requests,
+            on_fetched=self._on_fetched,
         )

@@ -77,16 +77,18 @@ class Server:
         unread_bytes: int = UNREAD_BYTES,
         connection_seconds: float = CONNECTION_SECONDS,
         clock: Clock | None = None,
+        on_fetched: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Serve on listening sockets until `close()`.
 
-        `max_connections` is by default 2048, or a quarter of the limit on descriptors where that is less.
+        `max_connections` is by default 2048, or a quarter of the limit on descriptors where that is less. `on_fetched`
+        is called in the serving thread when a whole page was sent, with the moment of its request from the renderer.
         """
         clock = clock or SystemClock()
         self.addresses = tuple(format_address(listener) for listener in listeners)
         self._routes = Routes(telemetry_path=telemetry_path)
         self._protection_source, self._clock = protection_source, clock
-        self._max_requests = max_requests
+        self._max_requests, self._on_fetched = max_requests, on_fetched
         self._max_connections = max_connections or min(
             MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)
         )
@@ -262,7 +264,9 @@ class Server:
             case Phase.READING_REQUEST:
                 self._read_request(connection)
             case Phase.SENDING:
-                connection.send(now_seconds=self._clock.monotonic())
+                page = None if connection.head_only else connection.rendered
+                if connection.send(now_seconds=self._clock.monotonic()) and page is not None:
+                    self._on_fetched(page.rendered_seconds)
             case Phase.DRAINING:
                 connection.drain()
             case Phase.CHECKING_PASSWORD | Phase.WAITING_FOR_PAGE:
