@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import importlib
@@ -633,6 +634,52 @@ def test_worker_is_replaced_after_max_tasks_per_child() -> None:
         pids = [pool.submit(os.getpid).result(HANG_SECONDS) for _ in range(6)]
         assert not pool.statistics().deaths
     assert len(set(pids)) == 3
+
+
+def leave_work_for_the_exit(path: str) -> None:
+    def append_after_the_main_thread() -> None:
+        threading.main_thread().join()
+        append(path, "thread")
+
+    threading.Thread(target=append_after_the_main_thread).start()
+    atexit.register(append, path, "handler")
+    sys.stdout.write("printed")
+
+
+def leave_file_open(path: str) -> None:
+    vars(sys)["left"] = Path(path).open("w")  # noqa: SIM115 -- that is the point
+    vars(sys)["left"].write("written")
+
+
+class AppendsWhenDeleted:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __del__(self) -> None:
+        append(self.path, "deleted")
+
+
+def leave_object(path: str) -> None:
+    vars(sys.modules["__main__"])["left"] = AppendsWhenDeleted(path)
+
+
+@pytest.mark.parametrize(
+    ("leave", "left", "printed"),
+    [
+        (leave_work_for_the_exit, "thread\nhandler\n", "printed"),
+        (leave_file_open, "written", ""),
+        (leave_object, "", ""),
+    ],
+)
+def test_exiting_worker_waits_for_threads_calls_handlers_and_flushes_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], leave: Callable[[str], None], left: str, printed: str
+) -> None:
+    """It skips the rest of the interpreter's teardown, as the standard executor's workers do."""
+    path = tmp_path / "left"
+    path.touch()
+    with ProcessPool(1) as pool:
+        pool.submit(leave, str(path)).result(HANG_SECONDS)
+    assert (path.read_text(), capfd.readouterr()) == (left, (printed, ""))
 
 
 def test_initializer_runs_in_each_worker_and_its_failure_is_reported() -> None:

@@ -14,9 +14,11 @@ Guarantees:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
+import io
 import marshal
 import os
 import select
@@ -29,6 +31,11 @@ from collections.abc import Iterable
 
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.worker import imports, loop
+
+TYPE_CHECKING = False  # workers have no need of typing
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 CONTROL = 3  # the descriptor of the control socket
 STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
@@ -60,6 +67,8 @@ def main(parent: int) -> None:
     # Outside the handler, or every exception of a task would have _ForkedError as its context.
     _become_worker(files)
     loop.main()
+    if not _has_open_files():
+        _exit_without_teardown()
 
 
 class _ForkedError(BaseException):
@@ -345,3 +354,30 @@ def _duplicate_above(descriptor: int) -> int:
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, loop.IMPORTS + 1)
+
+
+def _has_open_files() -> bool:
+    """Return whether tasks have left files open, which the interpreter's teardown flushes."""
+    for value in gc.get_objects():  # without the fork server's, which are frozen
+        if issubclass(type(value), io.IOBase):
+            try:
+                if not value.closed:
+                    return True
+            except Exception:  # noqa: BLE001 -- code of the user's class
+                return True
+    return False
+
+
+def _exit_without_teardown() -> NoReturn:
+    """Exit as multiprocessing's children do: after other threads and exit handlers, with nothing left to flush.
+
+    The teardown takes 10 to 20 ms of CPU time, since it copies the pages that workers share.
+    """
+    threads: Any = sys.modules.get("threading")
+    if threads is not None:
+        threads._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
