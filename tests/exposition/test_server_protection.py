@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import queue
 import socket
 import ssl
 import threading
@@ -134,6 +136,20 @@ def test_client_that_only_updates_its_key_is_closed_and_delays_no_other(start: C
             while connected.recv(65536):  # a session ticket
                 pass
         assert endpoint.ask()[0].status == 200
+
+
+def test_page_counts_as_fetched_if_its_reader_closes_at_once(
+    start: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a client, on the same host, answers TLS' close_notify by a reset."""
+
+    def refuse(self: TlsSocket, how: int) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(TlsSocket, "shutdown", refuse)
+    fetched: queue.SimpleQueue[float] = queue.SimpleQueue()
+    assert start(on_fetched=fetched.put).ask()[1] == PAGE
+    assert fetched.get(timeout=GUARD_SECONDS)
 
 
 def test_request_in_many_records_is_answered(start: Callable[..., Endpoint]) -> None:

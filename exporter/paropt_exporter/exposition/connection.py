@@ -171,7 +171,8 @@ class Connection:
         self.phase = Phase.DRAINING
         self.events = selectors.EVENT_READ
         self.deadline_seconds = min(self.deadline_seconds, now_seconds + DRAIN_SECONDS)
-        self._channel.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # the client has read it all, and closed the connection
+            self._channel.shutdown(socket.SHUT_WR)
         return True
 
     def drain(self) -> None:

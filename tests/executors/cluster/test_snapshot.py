@@ -144,6 +144,23 @@ def test_tracked_file_travels_though_git_would_ignore_it(project: Path, tmp_path
     assert list_files(tree.files) == [".gitignore", "a.py", name, "sub/b.py"]
 
 
+def test_tracked_file_that_git_would_ignore_may_have_become_another_thing(project: Path, tmp_path: Path) -> None:
+    """Such as a folder for data, with a `.gitkeep`, that is now a link to another disk."""
+    write(project / "build", "1")
+    write(project / "ignored/.gitkeep", "")
+    git(project, "add", "build", "ignored/.gitkeep", "--force")
+    write(project / ".git/info/exclude", "build\n")
+    (project / "build").unlink()
+    write(project / "build/a.o", "1")
+    shutil.move(project / "ignored", tmp_path / "disk")
+    (project / "ignored").symlink_to(tmp_path / "disk")
+    repository, tree = Repository(project, tmp_path / "ours"), HostTree(tmp_path / "scratch", "p", "s")
+    install(repository, tree, tmp_path)
+    install(repository, tree, tmp_path)
+    assert (tree.files / "ignored").is_symlink()
+    assert list_files(tree.files) == [".gitignore", "a.py", "sub/b.py"]
+
+
 def test_privately_excluded_file_stays_here(project: Path, tmp_path: Path) -> None:
     (project / ".git/info").mkdir(exist_ok=True)
     write(project / ".git/info/exclude", "secret.txt\n")

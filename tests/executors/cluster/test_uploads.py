@@ -294,10 +294,10 @@ def test_missing_program_is_named_before_the_run(
     assert any("no no-such-program" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("name", ["../outside.xml", "/etc/passwd", "other.txt"])
+@pytest.mark.parametrize("name", ["../outside.xml", "/etc/passwd", "other.txt", "reports/../conf.py"])
 def test_worker_cannot_write_where_no_pattern_asks(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match="no pattern of outputs asks for"):
-        choose_destination(tmp_path, name, ("*.xml", "reports/**/*.xml"))
+        choose_destination(tmp_path, name, ("*.xml", "reports/**/*.*"))
 
 
 @pytest.mark.parametrize("name", ["", ".", "sub/..", ".git", "sub/.git"])

@@ -167,7 +167,7 @@ async def fetch_files(
 def choose_destination(root: Path, name: str, patterns: tuple[str, ...]) -> Path:
     """Return where an output goes. Raises OSError for a name that no pattern asked for, or that leaves `root`."""
     path = root / name
-    inside = not os.path.isabs(name) and root.resolve() in path.resolve().parents  # noqa: PTH117
+    inside = name == os.path.normpath(name) and root.resolve() in path.resolve().parents
     if not inside or path.name == ".git" or not InputPatterns(patterns).could_find(name):
         raise OSError(f"the worker offers {name!r}, which no pattern of outputs asks for")
     return path

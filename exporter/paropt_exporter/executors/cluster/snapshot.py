@@ -26,6 +26,7 @@ _CHANGED = ("unable to stat", "short read", "No such file or directory")  # git'
 _MOST_PLACES = 100  # of one project: each exporter that runs at the same time has its own
 _MOST_LOOSE_OBJECTS = 200  # in one of git's 256 folders; then the repository starts again
 _SUBMODULE_MODE = "160000"
+_UNREAD = "1" * 40  # the object of no file: git reads a file whose object is another one
 INDEX_LOCK = "index.lock"  # a git that was killed leaves it, and no later one works until it is removed
 _IDENTITY = ("-c", "user.name=paropt", "-c", "user.email=paropt@localhost", "-c", "commit.gpgSign=false")
 _QUIET = tuple(
@@ -106,15 +107,20 @@ class Repository:
             return commit, file.read()
 
     def _add_all(self, include: Sequence[str]) -> None:
+        if self._theirs is not None:
+            self._track_ignored()
         self._add("--all", "--", ".")
-        if self._theirs is not None:  # files that match .gitignore and are tracked all the same
-            tracked = run_git(
-                *SAFE_SETTINGS, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard", cwd=self._top
-            )
-            self._check("ls-files", tracked)
-            self._git("update-index", "--add", "--remove", "-z", "--stdin", text=os.fsdecode(tracked.stdout))
         if include:
             self._add("--all", "--force", "--", *(os.path.join(self.folder, path) for path in include))  # noqa: PTH118
+
+    def _track_ignored(self) -> None:
+        """Track the files that match .gitignore and are tracked all the same: git then adds or removes them itself."""
+        tracked = run_git(
+            *SAFE_SETTINGS, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard", cwd=self._top
+        )
+        self._check("ls-files", tracked)
+        new = set(os.fsdecode(tracked.stdout).split("\0")).difference(self._git("ls-files", "-z").split("\0"), [""])
+        self._git("update-index", "-z", "--index-info", text="".join(f"100644 {_UNREAD}\t{name}\0" for name in new))
 
     def _write_complete_tree(self) -> str:
         """Return the tree of the index, or "" if one of its objects is missing."""
