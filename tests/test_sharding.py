@@ -368,7 +368,7 @@ def test_items_that_another_stage_needs_stay_in_one_shard_with_a_note() -> None:
 def test_stages_that_stay_together_take_longer_than_an_even_share() -> None:
     stages = [_stage("one", seconds=8.0), _stage("two", needs=("one",), seconds=1.0), _stage("three", seconds=1.0)]
     (note,) = [note for note in split_stages(stages, 2, {}).notes if "even share" in note]
-    assert note == "one, two take 9.0 s, longer than an even share of 5.0 s: divide it, or use fewer shards"
+    assert note == "one, two take 9.0 s, longer than an even share of 5.0 s: divide them, or use fewer shards"
 
 
 def test_an_item_longer_than_an_even_share_is_reported() -> None:

@@ -9,8 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -224,7 +224,21 @@ def test_reason_why_no_result_was_kept_comes_before_a_proof(project: TracedProje
 
 
 def test_input_edited_during_the_run_is_not_kept(project: TracedProject) -> None:
-    # The edit is made by a process that is no part of the task: a server of another stage, say.
+    with edit_when_asked(project, lambda: (project.root / "src/a.py").write_text("two")) as ask:
+        ran = project.run(f"cat src/a.py; {ask}", allows_servers=True)
+    assert ran.said == ["lint: not cached: src/a.py changed during the run"]
+
+
+def test_name_that_was_in_a_folder_only_at_a_later_listing_is_an_edit(project: TracedProject) -> None:
+    path = project.root / "src/z.py"
+    with edit_when_asked(project, path.touch, path.unlink) as ask:
+        ran = project.run(f"ls src; {ask}; ls src; {ask}", allows_servers=True)
+    assert ran.said == ["lint: not cached: src/z.py changed during the run"]
+
+
+@contextmanager
+def edit_when_asked(project: TracedProject, *edits: Callable[[], object]) -> Iterator[str]:
+    """Yield a command that lets a process make the next edit, one that is no part of the task: another stage, say."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.fspath(project.root / "editor"))
         server.listen()
@@ -232,16 +246,15 @@ def test_input_edited_during_the_run_is_not_kept(project: TracedProject) -> None
         child = os.fork()
         if not child:
             try:
-                connection, _ = server.accept()
-                (project.root / "src/a.py").write_text("two")
-                connection.sendall(b"done")
+                for edit in edits:
+                    connection, _ = server.accept()
+                    edit()
+                    connection.sendall(b"done")
             finally:
                 os._exit(0)
         script = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('editor'); s.recv(9)"
-        line = f'cat src/a.py; {sys.executable} -I -S -c "{script}"'
-        ran = project.run(line, allows_servers=True)
+        yield f'{sys.executable} -I -S -c "{script}"'
         os.waitpid(child, 0)
-    assert ran.said == ["lint: not cached: src/a.py changed during the run"]
 
 
 def test_connection_to_a_server_is_not_kept_unless_the_stage_allows_it(project: TracedProject) -> None:

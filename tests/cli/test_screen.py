@@ -17,7 +17,7 @@ from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.executors.commands.output import Capture
 from support import event_samples as samples
-from support.lanes import limit, plan, stage
+from support.lanes import plan, stage
 
 HANG_SECONDS = 30.0
 
@@ -232,11 +232,11 @@ def test_warnings_and_violations_are_shown_as_they_happen(watched: Watched) -> N
 
 
 def test_first_default_limit_that_is_reached_says_how_to_turn_it_off(watched: Watched) -> None:
-    watched.screen.begin_run(plan(stage("lint"), default_limits={"sla": samples.LIMIT}), tuple)
-    own = samples.limit_reached("unit", broken=False, limit=limit(20.0))
+    watched.screen.begin_run(plan(stage("lint"), default_limits=frozenset({"lint"})), tuple)
+    own = samples.limit_reached("unit", broken=False)
     reached = [own, samples.limit_reached(broken=False), samples.limit_reached(broken=True)]
     assert watched.lines(*reached)[1:] == [
-        "unit has run 16 s of the 20 s its SLA allows",
+        "unit has run 24 s of the 30 s its SLA allows",
         "lint has run 24 s of the 30 s its SLA allows (the lane's default; `lanes: {standard: {sla: null}}` in "
         "paropt.yml turns it off)",
         "lint broke its SLA of 30 s",

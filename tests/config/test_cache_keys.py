@@ -162,6 +162,8 @@ def test_bad_auto_inputs_are_one_clear_fault(tmp_path: Path, inputs: str, messag
         ("['out/{item}', 'out/{item}.log']", "['1', 1.log]", "its items 1 and 1.log may both write out/1.log"),
         ("['out/{item}.txt']", "['1', '10', a/1, './2']", ""),
         ("['out/{item}*', '!out/{item}-*']", "[a, a-b]", ""),
+        ("['{item}/**']", "[., sub]", "its items . and sub may both write sub/**"),
+        ("['{item}/dist/**']", "[., sub]", ""),
         ("['{item}*']", "['[1]', '1']", ""),
         ("['{item}.out']", "[a, a]", ""),
     ],

@@ -26,7 +26,6 @@ from paropt_exporter.events import (
     LiveStage,
     Result,
     RunRecord,
-    SlaLimit,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -82,7 +81,7 @@ class ConsoleScreen:
         self._json_output = json_output
         self._json_logs = json_logs
         self._format_group: Callable[[str, str], str] | None = None
-        self._default_limits: Mapping[str, SlaLimit] = {}  # of which no line has told yet
+        self._default_limits: frozenset[str] = frozenset()  # of which no line has told yet
         self._failed: dict[str, TaskRecord] = {}
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
@@ -171,8 +170,8 @@ class ConsoleScreen:
                 word = f"broke its SLA of {event.limit.max_seconds:g} s"
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
                 origin, key = "", "sla" if event.stage else "total"
-                if self._default_limits.get(key) == event.limit:
-                    self._default_limits = {}  # one line says it
+                if (event.stage or "") in self._default_limits:
+                    self._default_limits = frozenset()  # one line says it
                     off = f"lanes: {{{event.lane}: {{{key}: null}}}}"
                     origin = f" (the lane's default; `{off}` in paropt.yml turns it off)"
                 self._show_line(f"{what} {word if event.broken else near}{origin}", YELLOW, _describe_limit(event))

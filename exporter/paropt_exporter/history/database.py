@@ -205,10 +205,7 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
         # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in progress:
         # its index is read with shared locks, or rebuilt in memory if no process has it open.
         how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
-        return sqlite3.connect(
-            f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
-            check_same_thread=False,
-        )  # fmt: skip
+        return _connect(path, how)
     except files.UnexpectedFileType as error:
         raise _build_file_type_error(path, error) from error
     except (sqlite3.Error, OSError) as error:
@@ -321,10 +318,7 @@ def _create_file(path: Path) -> None:
 
 def _open_file(path: Path) -> sqlite3.Connection:
     # `mode=rw` creates no file: one that was just set aside would come back empty and incomplete.
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
-        check_same_thread=False,
-    )  # fmt: skip
+    connection = _connect(path, "mode=rw")
     try:
         version = _read_version(connection, path)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -338,6 +332,16 @@ def _open_file(path: Path) -> sqlite3.Connection:
     except BaseException:  # close the connection whatever happened, then raise again
         connection.close()
         raise
+    return connection
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
+    # Large sorts would use a temporary file, whose disk may be full or read-only. 100,000 tasks take 5 MB of memory.
+    connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 

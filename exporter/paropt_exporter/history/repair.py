@@ -21,7 +21,6 @@ Identity = tuple[int, int]  # device and inode, which differ for two files of th
 
 # A full disk, a missing permission and a busy file have other codes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_NO_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _PRIMARY_CODE = 0xFF  # an extended result code has details in its higher bits
 _MAGIC = b"SQLite format 3\0"
 # In this order: a log that stays behind would count as the log of the next file of that name.
@@ -39,12 +38,7 @@ def identify_file(path: Path) -> Identity | None:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Say whether an error means that the file's content is damaged, rather than that it is inaccessible."""
-    return _get_code(error) in _DAMAGE
-
-
-def lacks_disk(error: sqlite3.Error) -> bool:
-    """Say whether a file could not be read or written: the history itself, or a temporary file of a query."""
-    return _get_code(error) in _NO_DISK
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE
 
 
 def is_ours(path: Path) -> bool:
@@ -95,10 +89,6 @@ def restore_deleted(path: Path, deleted: sqlite3.Connection) -> None:
             path.hardlink_to(copy)
     finally:
         copy.unlink(missing_ok=True)
-
-
-def _get_code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
 
 
 @contextmanager

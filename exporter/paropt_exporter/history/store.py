@@ -294,19 +294,9 @@ class History:
         *arguments: _Arguments.args,
         **keywords: _Arguments.kwargs,
     ) -> _Result:
-        def answer() -> _Result:
-            try:
-                return query(self._connection, *arguments, **keywords)
-            except sqlite3.OperationalError as error:
-                if not repair.lacks_disk(error):
-                    raise
-                # Large sorts use a temporary file. If its disk is full or read-only: 5 MB of memory for 100,000 tasks.
-                self._connection.execute("PRAGMA temp_store = MEMORY")
-                return query(self._connection, *arguments, **keywords)
-
         with self._lock:
             try:
-                return self._replace_if_damaged(answer)
+                return self._replace_if_damaged(lambda: query(self._connection, *arguments, **keywords))
             except sqlite3.Error as error:
                 raise build_unreadable_error(self.path, error) from error
 

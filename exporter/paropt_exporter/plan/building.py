@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS
 from paropt_exporter.errors import NothingAffected, UsageError
-from paropt_exporter.events import Scope, Shard, SlaLimit, Strategy
+from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, order_stages
@@ -116,7 +116,7 @@ def build_plan(
         shard=shard,
         split=split,
         tree_state=tree_state,
-        default_limits=_list_default_limits(lane, chosen),
+        default_limits=_list_default_limits(lane, chosen, members),
         choice="" if affected is None else affected.describe(),
     )
 
@@ -154,15 +154,16 @@ def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
     return found
 
 
-def _list_default_limits(name: str, lane: Lane) -> Mapping[str, SlaLimit]:
-    """Return a lane's limits that are those of a default lane, by their keys."""
+def _list_default_limits(name: str, lane: Lane, stages: Iterable[Stage]) -> frozenset[str]:
+    """Return the stages whose limit is that of a default lane, and "" if the lane's total is."""
     from paropt_exporter.config.defaults import build_default_lanes
     from paropt_exporter.config.values import Sla
 
     if (default := build_default_lanes().get(name)) is None:
-        return {}
-    pairs = {"sla": (lane.sla, default.sla), "total": (lane.total, default.total)}
-    return {key: own.to_limit() for key, (own, usual) in pairs.items() if isinstance(own, Sla) and own == usual}
+        return frozenset()
+    usual = isinstance(lane.sla, Sla) and lane.sla == default.sla
+    found = frozenset(stage.name for stage in stages if usual and stage.sla is None)
+    return found | {""} if lane.total is not None and lane.total == default.total else found
 
 
 def parse_bounds(text: str) -> Bounds:

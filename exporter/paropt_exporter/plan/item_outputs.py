@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
@@ -22,7 +22,7 @@ def describe_shared_outputs(outputs: Sequence[str], items: Iterable[str]) -> str
         return _describe(names[0], names[1], open_pattern)
     written = [(_fill(pattern, name), name) for name in names for pattern in patterns]
     wild = any("*" in pattern or "?" in pattern or "[" in pattern for pattern in patterns)
-    return _find_by_pattern(written, outputs, names) if wild else _find_by_path(written)
+    return _find_by_pattern(written, patterns, outputs, names) if wild else _find_by_path(written)
 
 
 def _find_by_path(written: Sequence[tuple[str, str]]) -> str:
@@ -38,14 +38,18 @@ def _find_by_path(written: Sequence[tuple[str, str]]) -> str:
     return ""
 
 
-def _find_by_pattern(written: Sequence[tuple[str, str]], outputs: Sequence[str], names: Sequence[str]) -> str:
+def _find_by_pattern(
+    written: Sequence[tuple[str, str]], patterns: Sequence[str], outputs: Sequence[str], names: Sequence[str]
+) -> str:
     """Compare each output with the patterns of the items whose names are a part of it: no other pattern matches it."""
     known = {posixpath.normpath(name): name for name in names}
-    parts = frozenset(known)
     lengths = sorted({len(name) for name in known})
+    befores = {posixpath.normpath(pattern).partition(ITEM)[0] for pattern in patterns}
     compiled: dict[str, InputPatterns] = {}
     for text, name in written:
-        for other in _iter_parts(text, parts, lengths):
+        places = _list_starts(text, befores)
+        parts = {".", *(text[at : at + length] for at in places for length in lengths)}
+        for other in sorted(known.keys() & parts):
             owner = known[other]
             if owner == name:
                 continue
@@ -56,10 +60,11 @@ def _find_by_pattern(written: Sequence[tuple[str, str]], outputs: Sequence[str],
     return ""
 
 
-def _iter_parts(text: str, names: frozenset[str], lengths: Sequence[int]) -> Iterator[str]:
-    """Yield the names that are a part of a text."""
-    for length in lengths:
-        yield from names.intersection(text[at : at + length] for at in range(len(text) - length + 1))
+def _list_starts(text: str, befores: Iterable[str]) -> Iterable[int]:
+    """Return where an item may begin in a text that matches a pattern; `befores`: the patterns up to their item."""
+    if any(mark in before for before in befores for mark in "*?["):
+        return range(len(text))
+    return [len(before) for before in befores if text.startswith(before)]
 
 
 def _is_open_on_both_sides(pattern: str) -> bool:

@@ -398,10 +398,10 @@ def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[s
     for unit in long[:_MOST_NAMED] if len(loads) > 1 else ():
         stage, item, _ = unit.name
         told = f"{item} of {stage}" if item else join_names(unit.stages, _MOST_NAMED)
-        verb = "takes" if item or len(unit.stages) == 1 else "take"
+        verb, it = ("takes", "it") if item or len(unit.stages) == 1 else ("take", "them")
         yield (
             f"{told} {verb} {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
-            f"{share / _MICROSECONDS:.1f} s: divide it, or use fewer shards"
+            f"{share / _MICROSECONDS:.1f} s: divide {it}, or use fewer shards"
         )
 
 

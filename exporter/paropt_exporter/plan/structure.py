@@ -157,7 +157,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
     total. `split` is the whole split if the plan is of one `shard`. `tree_state` identifies the files; "" if they are
     unknown. `choice`: a line that says which stages were chosen and left out, and why; "" if all were.
-    `default_limits`: the lane's limits by their keys, those that a default lane has without a file.
+    `default_limits`: the stages whose limit is that of a default lane without a file; "" for the lane's total.
     """
 
     project: str
@@ -174,7 +174,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     split: Split | None = None
     tree_state: str = ""
     choice: str = ""
-    default_limits: Mapping[str, SlaLimit] = field(default_factory=lambda: MappingProxyType({}))
+    default_limits: frozenset[str] = frozenset()
     deadline: Deadline | None = None
 
 

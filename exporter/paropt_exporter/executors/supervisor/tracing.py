@@ -94,6 +94,7 @@ class Tracer:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
+        self._listed: dict[bytes, int] = {}  # the time of each folder's last change, when its names were noted
         self._noted: set[tuple[int, bytes]] = set()  # uses of absolute paths, as the command names them
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
@@ -345,11 +346,23 @@ class Tracer:
                 entry[4] = _compute_digest(path, entry[2])
             self._note_place(path.rpartition(b"/")[0] or b"/", STAT)  # it fails without the folder
         entry[0] |= kind if kind == WRITE or entry[0] & WRITE else kind | kind << BEFORE
-        if kind == LIST and entry[3] is None:
-            entry[3] = self._list_names(path)
+        if kind == LIST:
+            self._note_names(path, entry)
         return entry
 
-    def _list_names(self, path: bytes) -> list[bytes] | None:
+    def _note_names(self, folder: bytes, entry: list[Any]) -> None:
+        """Note the names in a folder; at a later listing, that the command has seen which names are others now."""
+        changed_ns = os.stat(folder).st_mtime_ns  # before the names: a change after it shows at the next listing
+        if self._listed.get(folder) == changed_ns:
+            return
+        self._listed[folder] = changed_ns
+        names = self._list_names(folder)
+        if entry[3] is None:
+            entry[3] = names
+        for name in {*names}.symmetric_difference(entry[3]):
+            self._note_place(folder.rstrip(b"/") + b"/" + name, STAT)
+
+    def _list_names(self, path: bytes) -> list[bytes]:
         names = os.listdir(path)
         if len(names) > _MOST_NAMES:
             self._add_problem(f"it lists a folder of more than {_MOST_NAMES:,} files")
