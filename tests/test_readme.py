@@ -14,6 +14,7 @@ from paropt_exporter import config
 from paropt_exporter.cli.flags import parse_command_line
 from support.deployed import refusal
 from support.real_servers import program
+from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,6 +42,18 @@ def test_config_is_read_without_a_fault(tmp_path: Path) -> None:
         5,
         6,
     ]
+
+
+def test_scrape_config_finds_the_generated_rules(tmp_path: Path) -> None:
+    """Prometheus' own default of a minute would delay an alert for a broken limit by up to two."""
+    (block,) = (block for block in blocks("yaml") if "scrape_configs:" in block)
+    (tmp_path / "prometheus.yml").write_text(block)
+    exporter = Path(sys.executable).with_name("paropt-exporter")
+    assert refusal(exporter, "generate", "alerts", "dashboards", "--out", tmp_path) == ""
+    assert refusal(program("promtool"), "check", "config", "--lint-fatal", tmp_path / "prometheus.yml") == ""
+    read = load_yaml(block)
+    assert set(read["global"].values()) == {"15s"}
+    assert all(any(tmp_path.glob(pattern)) for pattern in read["rule_files"])
 
 
 def test_every_query_has_an_answer_for_two_hosts(tmp_path: Path) -> None:
