@@ -265,6 +265,18 @@ def test_no_serve_is_an_os_error(tmp_path: Path) -> None:
         Link(tmp_path, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
 
 
+def test_run_without_a_thread_for_its_session_goes_on_alone(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, pytest.raises(BlockingIOError):
+        patch.setattr(threading.Thread, "start", refuse)
+        Link(served.folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
+    eventually("its session has ended", lambda: not served.status().runs)
+
+
 def test_future_time_of_a_dead_serve_holds_up_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "runtime"
     runtime_folder.make_folder(folder)

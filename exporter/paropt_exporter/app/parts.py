@@ -248,7 +248,7 @@ def register_with_serve(
     except link.Refused as refusal:
         on_refusal(str(refusal))
     except OSError:
-        pass  # the socket of a dead one
+        pass  # the socket of a dead one, or no thread is left
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -91,7 +92,7 @@ class Link:
         say: Callable[[str], None] = lambda _: None,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """Register. Raises Refused, or OSError if there is no `serve`. `collect` returns the series of this process.
+        """Register. Raises Refused, or OSError without a `serve` or a thread. `collect` returns this process's series.
 
         One that is there and does not answer in time is left to be found by the thread; `url` is "" then.
         """
@@ -126,7 +127,14 @@ class Link:
             say("`paropt-exporter serve` does not answer: sizing alone until it does")
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = Thread(target=self._serve, name="paropt-link", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no thread left
+            with self._lock:
+                self._send(Bye())
+                self._disconnect()
+            os.close(self._wake)
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
     @property
     def share(self) -> MachineShare | None:
