@@ -258,6 +258,10 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
     [
         (("npm", "run", "lint"), "package.json"),
         (("make", "lint"), "Makefile"),
+        (("/usr/bin/make", "lint"), "Makefile"),
+        (("make", "-C", "web", "lint"), "web/Makefile"),
+        (("npm", "--prefix=web", "run", "lint"), "web/package.json"),
+        (("sh", "-c", "cd web; make lint"), "web/Makefile"),
         (("sh", "-c", "make -s lint && just test"), "justfile"),
     ],
 )

@@ -33,7 +33,7 @@ _SETTINGS = (
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
-# Where these programs find the commands of a target or script, in the folder in which they start.
+# Where these programs find the commands of a target or script, in the folder in which they start or which they are given.
 _RECIPES = {
     "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
@@ -166,7 +166,9 @@ def _iter_named_files(
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
     words = dict.fromkeys(_iter_words(task.work.steps))
-    for word in (*words, *chain.from_iterable(_RECIPES.get(word, ()) for word in words)):
+    recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
+    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)  # such as make -C web, npm --prefix web
+    for word in (*words, *recipes, *in_folders):
         path = posixpath.normpath(posixpath.join(cwd, word))
         if word.startswith("/"):
             path = posixpath.relpath(word, folder) if word.startswith(f"{folder}/") else ""
