@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from support.strace import find_reads
 REFUSAL = find_refusal()
 traces = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
 X86_64 = os.uname().machine == "x86_64"
+KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 
 
 @pytest.fixture
@@ -436,6 +438,34 @@ def test_command_runs_untraced_where_a_filter_exists_already(pool: CommandPool, 
     outcome, found = trace(pool, [sys.executable, "-c", NESTED_POOL, str(tmp_path / "a")], cwd=tmp_path)
     assert outcome.output == "content success ('a tracer or a container watches its system calls already',)\n"
     assert found.paths[os.fsencode(tmp_path / "a")].is_used(READ)  # the outer trace sees through
+
+
+INTERRUPTED = """
+import os, signal, socket
+from paropt_exporter.executors.supervisor.seccomp import Kernel
+
+kernel = Kernel()
+ours, theirs = socket.socketpair()
+pid = os.fork()
+if not pid:
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    socket.send_fds(theirs, [b"x"], [kernel.install_filter(kernel.build_filter(["stat", "newfstatat"], ()))])
+    os.stat("/")
+    os._exit(0)
+listener = socket.recv_fds(ours, 1, 1)[1][0]
+notification = kernel.receive(listener)
+os.kill(pid, signal.SIGUSR1)
+answered = kernel.let_continue(listener, notification)
+os.close(listener)
+print(answered, os.waitpid(pid, 0)[1])
+"""
+
+
+@traces
+@pytest.mark.skipif(KERNEL < (5, 19), reason="signals interrupt calls before Linux 5.19")
+def test_signal_does_not_interrupt_a_call_whose_notification_was_received() -> None:
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("True 0\n", "")
 
 
 KILL_SUPERVISOR = "test -e ran || { echo > ran; kill -KILL $PPID; sleep 600; }; echo done"

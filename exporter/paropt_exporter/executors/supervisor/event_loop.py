@@ -272,6 +272,7 @@ class Supervisor:
         for descriptor in (self._child_ended, wake):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.siginterrupt(signal.SIGCHLD, False)  # under a tracer it would interrupt imports, which then find nothing
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_WAIT_KILLABLE = 32  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, since Linux 5.19
 _RECEIVE, _SEND, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082104  # SECCOMP_IOCTL_NOTIF_*
 _SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since Linux 6.6
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE, since Linux 5.5
@@ -147,12 +148,21 @@ class Kernel:
         return self._buffer_address
 
     def install_filter(self, program: bytes) -> int:
-        """Give the calling thread a filter, and return the descriptor of its notifications. Raises OSError."""
+        """Give the calling thread a filter, and return the descriptor of its notifications. Raises OSError.
+
+        A signal that comes while a received notification awaits its answer interrupts no call, apart from a fatal one.
+        """
         content = array("B", program)
         header = array("Q", [len(program) // 8, content.buffer_info()[0]])  # struct sock_fprog, little-endian
         if self._prctl(_PR_SET_NO_NEW_PRIVS, self._one, self._zero, self._zero, self._zero):
             raise OSError(get_errno(), "no_new_privs is refused")
-        return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, header.buffer_info()[0])
+        address = header.buffer_info()[0]
+        try:
+            return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER | _WAIT_KILLABLE, address)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, address)  # an older kernel
 
     def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
         """Return a program that notifies of the calls `names` and refuses others with ENOSYS; it allows all others.
