@@ -33,7 +33,7 @@ _SETTINGS = (
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
 )  # fmt: skip
-# Where these programs find the commands of a target or script, in the folder in which they start or which they are given.
+# Where these programs find the commands of a target or script, in the folder in which they start or one in their words.
 _RECIPES = {
     "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
