@@ -308,7 +308,7 @@ def test_command_that_repeats_failures_names_the_config_of_the_run(tmp_path: Pat
     (tmp_path / "paropt.yml").rename(tmp_path / "an other.yml")
     ended = run(tmp_path, "--once", "--config.file", "an other.yml", projects.ANY_PORT)
     (again,) = (line for line in ended.stdout.splitlines() if line.startswith("  again"))
-    assert again.endswith("paropt-exporter --lane standard --config.file 'an other.yml' --failed")
+    assert again.endswith("paropt-exporter --lane standard --once --config.file 'an other.yml' --failed")
 
 
 def test_endpoint_that_serves_on_says_until_when(tmp_path: Path) -> None:

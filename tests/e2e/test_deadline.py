@@ -57,7 +57,7 @@ def test_run_without_some_stages_is_not_green(folder: Path) -> None:
 def test_run_without_some_stages_names_the_command_that_runs_them(folder: Path) -> None:
     """It named --failed, after which nothing had failed."""
     ran = run(folder, "--once", projects.ANY_PORT, "--deadline", find_deadline(folder), "-j1")
-    assert ran.stdout.endswith("  again    paropt-exporter --lane standard\n")
+    assert ran.stdout.endswith("  again    paropt-exporter --lane standard --once\n")
 
 
 def test_failure_wins_over_left_out_stages(folder: Path) -> None:

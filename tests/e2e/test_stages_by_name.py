@@ -105,8 +105,8 @@ def test_stage_that_passed_with_arguments_is_still_failed(project: Path) -> None
 
 def test_summary_repeats_a_narrowed_run(project: Path) -> None:
     (project / "broken").touch()
-    assert "again    paropt-exporter --lane standard --stage unit --failed" in ran(project, "unit", code=1)
-    repeated = "again    paropt-exporter --lane standard --stage unit -- -k 'a b'"
+    assert "again    paropt-exporter --lane standard --once --stage unit --failed" in ran(project, "unit", code=1)
+    repeated = "again    paropt-exporter --lane standard --once --stage unit -- -k 'a b'"
     assert repeated in ran(project, "unit", "--", "-k", "a b", code=1)
 
 

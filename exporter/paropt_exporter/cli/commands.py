@@ -644,7 +644,7 @@ def _config_flags(flags: Flags) -> list[str]:
 
 def _format_again(flags: Flags) -> str:
     """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
-    words = _config_flags(flags)
+    words = [*(["--once"] if flags.once else []), *_config_flags(flags)]
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
