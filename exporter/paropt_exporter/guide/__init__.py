@@ -1,12 +1,13 @@
 """The Python API of the user's tuning guide, a thin layer over the other packages.
 
-Names load on first use (PEP 562): `detect_lane` needs no pool.
+The package's top exports the same names, and loads each on its first use (PEP 562): `detect_lane` needs no pool.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+import paropt_exporter
 
 if TYPE_CHECKING:
     from paropt_exporter.guide.lane_types import LaneType as LaneType
@@ -35,27 +36,13 @@ __all__ = [
     "detect_lane",
 ]
 
-_HOMES = {
-    "AdaptiveWorkerPool": "paropt_exporter.guide.worker_pool",
-    "LaneType": "paropt_exporter.guide.lane_types",
-    "ParallelizationDashboard": "paropt_exporter.guide.pool_metrics",
-    "ParallelizationProfiler": "paropt_exporter.guide.profiler",
-    "ParallelizationSLAManager": "paropt_exporter.guide.sla_manager",
-    "ParallelizationStrategy": "paropt_exporter.guide.strategies",
-    "SLATarget": "paropt_exporter.guide.sla_manager",
-    "StageMetrics": "paropt_exporter.guide.pool_metrics",
-    "WorkerPoolMetrics": "paropt_exporter.guide.pool_metrics",
-    "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",
-    "detect_lane": "paropt_exporter.guide.lane_types",
-}
-
 if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
 
     def __getattr__(name):
-        if name not in _HOMES:
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(paropt_exporter, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})
