@@ -46,8 +46,8 @@ ON CONFLICT (project, family, labels, part) DO UPDATE SET value = max(value, exc
 """
 _SET_LATEST = """
 INSERT INTO latest (project, family, labels, value) VALUES (?, ?, ?, ?)
-ON CONFLICT (project, family, labels) DO UPDATE SET value = excluded.value
-"""
+ON CONFLICT (project, family, labels) DO UPDATE SET value = excluded.value WHERE value <> excluded.value
+"""  # most values stay the same, and a row that is not changed is not written
 
 
 # A mean in which each run weighs twice as much as the one before: precise enough to cut batches, with one row an item.
@@ -109,8 +109,10 @@ def write_events(connection: sqlite3.Connection, project: str, events: Sequence[
     """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
     delta = TotalsDelta()
     choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
+    ended = {(event.run_id, event.stage) for event in events if isinstance(event, StageRecord)}
     for event in events:
-        _write_row(connection, project, event, now_seconds, choose_item_table)
+        if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:  # its record has all columns
+            _write_row(connection, project, event, now_seconds, choose_item_table)
         delta.add_event(event)
     apply_delta(connection, project, delta)
     for event in events:
