@@ -55,11 +55,11 @@ SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 layers: $(READY)
 	$(BIN)/lint-imports
 
-# Tests wait for processes and servers of their own half of the time: two at a time for each core. A file's tests stay
+# Tests wait for processes and servers of their own most of the time: three at a time for each core. A file's tests stay
 # together, since they share its servers. Tests that fail run once more, alone, as in CPython's own suite: then it is
 # clear which need a fix of their timing, and `make test` fails only for those that fail twice.
 # In a new clone one process rewrites the asserts of all test files (7 CPU seconds), which each worker would do otherwise.
-WORKERS ?= $(shell expr 2 '*' $$(nproc))
+WORKERS ?= $(shell expr 3 '*' $$(nproc))
 TESTS ?= tests
 PYTEST := $(BIN)/pytest -q -o cache_dir=build/pytest
 unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one at a time, `TESTS=tests/cli` a part
