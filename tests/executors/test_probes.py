@@ -693,6 +693,7 @@ OWNERS = {
     "has lost its folder": "import tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())",
     "holds a lock that threads want": "import logging; logging._lock.acquire()",
     "traces its threads": "threading.settrace(lambda *_: None)",
+    "has a default timeout of sockets": "import socket; socket.setdefaulttimeout(5)",
 }
 
 
