@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import logging
 import os
 import resource
 import threading
@@ -23,9 +22,10 @@ from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.thread_group import ThreadGroup
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 MAX_WORKERS = 4096  # more threads than this in one process is a typing error
 _INITIALIZER_ATTEMPTS = 3
