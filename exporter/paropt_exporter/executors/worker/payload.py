@@ -328,7 +328,10 @@ class _ErrorParts:
     def __init__(self, error: BaseException) -> None:
         if any(vars(base).get("__slots__") for base in type(error).__mro__):
             raise TypeError("only its constructor sets its slots")
-        self._parts = type(error), error.args, vars(error)
+        args = error.args
+        if isinstance(error, BaseExceptionGroup):
+            args = args[0], [_ErrorParts(each) for each in error.exceptions]
+        self._parts = type(error), args, vars(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _join_error_parts, self._parts
