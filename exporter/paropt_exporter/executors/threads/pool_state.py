@@ -218,9 +218,10 @@ class ThreadPoolState:
     def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
         """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
         with self.lock:
-            if item is not None and self.closed and item in self.work_queue:
-                self.work_queue.remove(item)
-                self.refuse()
+            if item is not None and self.closed:
+                with contextlib.suppress(ValueError):  # a worker has taken it
+                    self.work_queue.remove(item)
+                    self.refuse()
             starts = self._wake_next()
             has_threads = self._has_threads()
         if starts:
