@@ -169,7 +169,8 @@ class ProcessManager:
         with self.lock:
             self.scheduler.count_unsubmitted()
         named = UnpicklableError(f"{future.label}: {error}")
-        named.__cause__ = error.__cause__
+        if error.__cause__ is not None:
+            named.__cause__ = payload.replace_traceback(error.__cause__)
         future.force_exception(named)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:

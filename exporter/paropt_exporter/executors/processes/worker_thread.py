@@ -296,7 +296,7 @@ def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: 
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             counters.failed += 1
             message = f"{future.label}: its result can't be loaded: {describe(error)}"
-            future.settle_exception(_unpicklable(message, error, is_result=True))
+            future.settle_exception(_unpicklable(message, payload.replace_traceback(error), is_result=True))
         else:
             counters.succeeded += 1
             future.settle_result(result)
@@ -311,7 +311,8 @@ def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:
         try:
             return payload.load_error(body)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
-            return _unpicklable(f"{label}: its exception can't be loaded: {describe(error)}", error)
+            message = f"{label}: its exception can't be loaded: {describe(error)}"
+            return _unpicklable(message, payload.replace_traceback(error))
     text, detail = payload.loads(body)
     if kind == wire.UNLOADED:
         return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")
