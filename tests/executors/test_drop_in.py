@@ -34,7 +34,7 @@ from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
 from support.command_scripts import make_fifo, read_fifo, write_fifo
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, raise_it
+from support.pool_tasks import HANG_SECONDS, Unloadable, Unpicklable, double, eventually, nothing, raise_it
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -109,6 +109,23 @@ def test_failed_task_is_freed_without_a_garbage_collection(
             assert eventually(lambda: seen() is None)
         finally:
             gc.enable()
+
+
+def return_unloadable() -> Unloadable:
+    return Unloadable()
+
+
+@pytest.mark.parametrize("task", [(nothing, Unpicklable()), (return_unloadable,)], ids=["argument", "result"])
+def test_kept_error_of_a_value_that_can_not_travel_keeps_no_pool_alive(task: tuple[Any, ...]) -> None:
+    """The traceback of pickle's error led to the frames of `submit`, or to those of the worker's thread."""
+    initializer = partial(nothing)
+    pool, of_the_pool = ProcessPool(1, initializer=initializer), weakref.ref(initializer)
+    error = pool.submit(*task).exception(HANG_SECONDS)
+    assert isinstance(error, UnpicklableError)
+    assert error.__cause__ is not None
+    assert "pool_tasks.py" in str(error.__cause__.__cause__)  # the traceback as text
+    del pool, initializer
+    assert eventually(lambda: of_the_pool() is None)
 
 
 def test_failed_items_of_a_dropped_map_are_freed_without_a_garbage_collection() -> None:

@@ -199,6 +199,18 @@ def test_exception_with_a_constructor_of_its_own_arrives_whole(pool: ProcessPool
     assert (ended.code, ended.reason) == (3, "no room")
 
 
+def raise_odd_group() -> None:
+    raise ExceptionGroup("unhandled errors", [OddError("one", "two"), ExceptionGroup("inner", [OddError("3", "4")])])
+
+
+def test_group_of_exceptions_with_constructors_of_their_own_arrives_whole(pool: ProcessPool) -> None:
+    error = pool.submit(raise_odd_group).exception(HANG_SECONDS)
+    inner = "ExceptionGroup('inner', [OddError('3 and 4')])"
+    assert repr(error) == f"ExceptionGroup('unhandled errors', [OddError('one and two'), {inner}])"
+    assert error is not None
+    assert "raise_odd_group" in str(error.__cause__)
+
+
 class LockedError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -100,6 +100,8 @@ class ForkServers:
         from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setblocking(True)  # whatever the program's `socket.setdefaulttimeout` is
         try:
             root, python = str(Path(__file__).parents[3]), _find_interpreter()
             self._pid = os.posix_spawn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import marshal
 import os
 import sys
@@ -21,6 +20,7 @@ from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.scheduler import (
     Action,
@@ -39,7 +39,7 @@ from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.worker import mp_context, payload
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 _REFUSAL = "cannot schedule new futures after shutdown"
 
@@ -169,7 +169,8 @@ class ProcessManager:
         with self.lock:
             self.scheduler.count_unsubmitted()
         named = UnpicklableError(f"{future.label}: {error}")
-        named.__cause__ = error.__cause__
+        if error.__cause__ is not None:
+            named.__cause__ = payload.replace_traceback(error.__cause__)
         future.force_exception(named)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:

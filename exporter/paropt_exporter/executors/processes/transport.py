@@ -46,6 +46,7 @@ class WorkerConnection:
         try:
             self._socket, theirs = socket.socketpair()
             with theirs:
+                theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
                 self._results, results = self._make_pipe()

@@ -81,7 +81,7 @@ os.register_at_fork(after_in_child=_registering._at_fork_reinit)  # type: ignore
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception that a task raised in a worker: the traceback in the worker."""
+    """The cause of an exception that a task raised in a worker, or that pickle raised: its traceback, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -301,10 +301,7 @@ def _has_connections(packed: bytes | PickleBuffers) -> bool:
 
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
     """Pickle an exception with its traceback as text, or its description and False if it can't be pickled."""
-    try:
-        text = "".join(traceback.format_exception(type(error), error, get_traceback(error)))
-    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
-        text = describe(error)
+    text = _format_traceback(error)
     BaseException.with_traceback(error, None)
     try:
         return _dump_loadable((error, text)), True
@@ -314,6 +311,25 @@ def dump_error(error: BaseException) -> tuple[bytes, bool]:
         # Not an UnpicklableError, which quotes the value that it was to pickle: here the exception with its traceback.
         cause = trouble.__cause__ if isinstance(trouble, UnpicklableError) and trouble.__cause__ else trouble
         return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(cause)}", text)), False
+
+
+def replace_traceback(error: BaseException) -> BaseException:
+    """Put the text of an exception's traceback in its place and return the exception.
+
+    The frames of a traceback keep those of their callers alive: the pool, the task's arguments, the pickle.
+    """
+    text = _format_traceback(error)
+    BaseException.with_traceback(error, None)
+    with contextlib.suppress(Exception):  # the user's class may define these attributes
+        error.__cause__, error.__context__ = RemoteTraceback(text), None
+    return error
+
+
+def _format_traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, get_traceback(error)))
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        return describe(error)
 
 
 def _dump_loadable(value: object) -> bytes:
@@ -328,7 +344,10 @@ class _ErrorParts:
     def __init__(self, error: BaseException) -> None:
         if any(vars(base).get("__slots__") for base in type(error).__mro__):
             raise TypeError("only its constructor sets its slots")
-        self._parts = type(error), error.args, vars(error)
+        args = error.args
+        if isinstance(error, BaseExceptionGroup):
+            args = args[0], [_ErrorParts(each) for each in error.exceptions]
+        self._parts = type(error), args, vars(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _join_error_parts, self._parts
