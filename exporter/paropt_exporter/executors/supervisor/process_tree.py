@@ -35,7 +35,8 @@ class Process:
     """
 
     __slots__ = (
-        "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "threads", "time", "waited",
+        "ended", "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "threads", "time",
+        "waited",
     )  # fmt: skip
 
     def __init__(self, pid: str, fields: list[str], *, born: float | None = None) -> None:
@@ -59,7 +60,7 @@ class Process:
         self.time.sample(threads=self.threads, state=self.state, now=now, age=age)
 
     def _read_fields(self, fields: list[str]) -> None:
-        self.threads = int(fields[17])
+        self.threads, self.ended = int(fields[17]), procfs.has_ended(fields)
         self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
@@ -89,7 +90,7 @@ class Tree:
 
     def list_alive(self) -> list[Process]:
         """Return the members that have not exited."""
-        return [member for member in self.members.values() if member.state not in procfs.ENDED_STATES]
+        return [member for member in self.members.values() if not member.ended]
 
     def get_cpu_seconds(self) -> float:
         """Return the CPU time up to the last sample, exited processes included."""
@@ -352,7 +353,7 @@ class ProcessTable:
 
     def _is_exiting(self, pid: str) -> bool:
         fields = self._read_stat(pid)
-        return fields is None or fields[0] in procfs.ENDED_STATES or bool(int(fields[6]) & _PF_EXITING)
+        return fields is None or procfs.has_ended(fields) or bool(int(fields[6]) & _PF_EXITING)
 
     def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process
@@ -369,7 +370,7 @@ def count_runnable_threads() -> int:
 def list_living() -> list[tuple[str, list[str]]]:
     """Return the pid and the stat fields of every process of this machine that has not exited."""
     found = ((pid, procfs.read_stat(pid)) for pid in procfs.list_pids() if pid.isdigit())
-    return [(pid, fields) for pid, fields in found if fields is not None and fields[0] not in procfs.ENDED_STATES]
+    return [(pid, fields) for pid, fields in found if fields is not None and not procfs.has_ended(fields)]
 
 
 def list_descendants() -> list[int]:
