@@ -378,7 +378,7 @@ def test_daemon_whose_parent_is_reaped_during_a_sample_belongs_to_its_command(re
 
     proc = FakeProc([*[lambda _: None] * reads_before, reap])
     add_daemon(proc)
-    proc.parents["9000011"] = "9000010"  # a child of the main process, which reaps it
+    proc.parents["9000011"] = "9000020"  # a child of the main process, which reaps it
     first, second = refreshed(proc)
     assert "9000012" in second.members
     assert not first.members
@@ -492,3 +492,37 @@ def test_samples_are_rarer_while_the_process_tree_stays_the_same() -> None:
     assert pace.get_pause(now=3.25, cost=0.0, young=False, shape=((1, 11),)) == 0.1  # more memory
     assert pace.get_pause(now=3.35, cost=0.0, young=False, shape=((2, 11),)) == 0.1  # a child
     assert pace.get_pause(now=9.0, cost=0.009, young=False, shape=((2, 11),)) == pytest.approx(0.6)  # a crowded machine
+
+
+@pytest.mark.parametrize("shown_at_first", [True, False])
+def test_command_that_proc_does_not_show_is_known_by_its_pid(shown_at_first: bool) -> None:
+    proc = FakeProc([])
+    if shown_at_first:  # it then starts a set-user-id program
+        proc.parents, proc.sessions = {"9000010": str(os.getpid())}, {"9000010": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    proc.parents.clear()
+    table.refresh(1.0)
+    assert table.find_owner(9000010, 2.0) is tree
+    table.settle(9000010, 0.5, 2.0)
+    assert tree.root_ended
+    assert tree.get_cpu_seconds() == 0.5
+
+
+def test_command_that_proc_shows_later_is_measured() -> None:
+    proc = FakeProc([])
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    proc.parents, proc.sessions = {"9000010": str(os.getpid())}, {"9000010": "9000010"}
+    table.refresh(1.0)
+    assert tree.members.keys() == {"9000010"}
+
+
+def test_child_that_proc_never_shows_does_not_count_as_unseen() -> None:
+    proc = FakeProc([])
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment, lambda _: ["9000010", "9000011"])
+    table.add(Tree(9000010, "first", 0.0), 0.0)
+    table.refresh(1.0)
+    assert not table.has_unseen_children()

@@ -188,7 +188,8 @@ class ProcessTable:
     """The trees of all commands, and the pids of foreign processes, so that a sample reads only new processes.
 
     A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants. A descendant
-    that belongs to no known tree is looked at again in each sample.
+    that belongs to no known tree is looked at again in each sample. A tree owns its root until that is reaped, even if
+    /proc does not show it: there may be no /proc, or one with `hidepid` and a set-user-id program.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class ProcessTable:
         if not self.trees and now > self._listed_at + MAX_SAMPLE_SECONDS:
             self._foreign.clear()  # without trees there are no samples: other processes may have these pids by now
         self.trees.append(tree)
-        self._sessions[tree.root] = tree
+        self._sessions[tree.root] = self._owners[tree.root] = tree
         fields = self._read_stat(tree.root)
         if fields is not None:
             self._add_member(tree, Process(tree.root, fields, born=now))
@@ -240,10 +241,12 @@ class ProcessTable:
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
             for member in tree.refresh(names, now, self.crowding):
-                self._owners.pop(member.pid, None)
+                if member.pid != tree.root:
+                    self._owners.pop(member.pid, None)
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have a session of its own by now
-        fresh = names - self._foreign - self._owners.keys()
+        unread_roots = {tree.root for tree in self.trees if not (tree.root_ended or tree.root in tree.members)}
+        fresh = names - self._foreign - (self._owners.keys() - unread_roots)
         unassigned = self._assign_new([pid for pid in fresh if pid.isdigit()], now)
         self._foreign |= fresh - self._owners.keys() - unassigned
         self._unassigned = {pid for pid in unassigned if not self._is_exiting(pid)}
@@ -274,9 +277,11 @@ class ProcessTable:
         """Return whether this process has a child that the last refresh did not see, or saw exiting.
 
         A process whose ancestors have exited during the refresh is such a child. An exiting process shows no
-        environment any more, so its tree may be unknown, and its children may be too.
+        environment any more, so its tree may be unknown, and its children may be too. One that /proc never shows
+        (`hidepid`, for a set-user-id program) does not count: no refresh will see it.
         """
-        return not self._owners.keys() | self._unassigned >= set(self._list_children(self._me))
+        unseen = set(self._list_children(self._me)) - self._owners.keys() - self._unassigned
+        return any(self._read_stat(pid) is not None for pid in unseen)
 
     def find_owner(self, pid: int, now: float) -> Tree | None:
         """Return the tree of a process that has exited but is not reaped yet, and take its last sample."""
@@ -378,4 +383,6 @@ def list_descendants() -> list[int]:
     if not procfs.has_children():
         return []
     me = str(os.getpid())
-    return [int(pid) for pid in procfs.add_descendants({me}, {pid: fields[1] for pid, fields in list_living()}) - {me}]
+    children = procfs.list_child_pids(me)  # `hidepid` hides some of them from the list of all processes
+    found = procfs.add_descendants({me, *children}, {pid: fields[1] for pid, fields in list_living()})
+    return [int(pid) for pid in found - {me}]
