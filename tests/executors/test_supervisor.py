@@ -118,10 +118,11 @@ def test_idle_killed_supervisor_is_replaced() -> None:
         assert run(pool, ["true"]).result is Result.SUCCESS
 
 
-def test_supervisor_survives_terminal_signals() -> None:
+def test_supervisor_survives_the_signals_of_terminals_and_of_orphans() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        others = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN, signal.SIGRTMAX)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, *others):
             os.kill(supervisor, number)
         assert supervisor_of(pool) == supervisor
         assert os.getsid(supervisor) == supervisor  # Ctrl-C at the terminal does not reach it

@@ -69,16 +69,14 @@ _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supe
 _RECEIVE_BYTES = 1 << 16
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
-# The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
-DEFAULT_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
+# The supervisor ignores all others: it outlives a Ctrl-C, and it is the parent of all orphans in the place of init, which
+# no signal ends either. A daemon may send one to its parent after that has exited.
+_HANDLED_SIGNALS = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
+    signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS,
+}  # fmt: skip
+# A command starts with the system's defaults for these.
+IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
 class Command:
@@ -151,7 +149,7 @@ class Command:
             env={**self.environment, MARK.encode(): frame["mark"].encode()},
             cwd=frame["cwd"].encode("latin-1"),
             output=self._output,
-            default_signals=DEFAULT_SIGNALS,
+            default_signals=IGNORED_SIGNALS,
             limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},
         )
         return pid
@@ -493,7 +491,7 @@ class Supervisor:
 def main(descriptor: int, parent: int) -> None:
     """Become the supervisor of the exporter, process `parent`, at the other end of this socket."""
     os.closerange(descriptor + 1, 1 << 16)
-    for number in DEFAULT_SIGNALS:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.set_inheritable(descriptor, False)
@@ -598,7 +596,7 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, 
             ),
             setsid=True,
             setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
+            setsigdef=IGNORED_SIGNALS,
         )
     finally:
         if of_commands != own:
