@@ -442,7 +442,7 @@ def test_pid_of_a_foreign_process_may_be_used_again_by_a_later_command() -> None
     table.refresh(1.0)
     assert "9000012" not in earlier.members
     table.remove(earlier)
-    proc.parents["9000012"] = "9000011"
+    proc.parents["9000012"] = str(os.getpid())
     later = Tree(9000020, "second", 3.0)
     table.add(later, 3.0)
     table.refresh(4.0)
@@ -527,3 +527,23 @@ def test_child_that_proc_never_shows_does_not_count_as_unseen() -> None:
     table.add(Tree(9000010, "first", 0.0), 0.0)
     table.refresh(1.0)
     assert not table.has_unseen_children()
+
+
+def test_process_that_was_not_killed_in_time_belongs_to_no_later_command() -> None:
+    proc = FakeProc([])
+    proc.parents = {"9000010": str(os.getpid()), "9000011": "9000010"}
+    proc.sessions = {"9000010": "9000010", "9000011": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment, proc.list_children)
+    earlier = Tree(9000010, "first", 0.0)
+    table.add(earlier, 0.0)
+    table.refresh(1.0)
+    table.settle(9000010, 0.1, 1.0)
+    table.remove(earlier)
+    proc.parents = {"9000011": str(os.getpid()), "9000012": "9000011"}  # it has a child by now
+    proc.sessions["9000012"] = "9000012"
+    later = Tree(9000020, "second", 3.0)
+    table.add(later, 3.0)
+    table.refresh(4.0)
+    assert not later.members
+    assert not table.has_unseen_children()
+    assert table.find_owner(9000011, 5.0) is None

@@ -275,9 +275,10 @@ class CommandTask:
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
+            end = "they do not end on KILL" if frame["unended"] else "ended"
             log.warning(
-                "a command left processes behind: ended",
-                extra={"task": self.label, "command": step[0], "processes": frame["left"]},
+                f"a command left processes behind: {end}",
+                extra={"task": self.label, "command": step[0], "processes": frame["unended"] or frame["left"]},
             )
         if status is None:
             problem = f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"

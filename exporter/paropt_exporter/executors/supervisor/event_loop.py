@@ -211,7 +211,13 @@ class Command:
             usage = _read_usage(self.tree)
             self._write_trace()
             self._send(
-                ended=self.status, left=self._left, times=times, usage=usage, sampled=demand, untraced=self._untraced
+                ended=self.status,
+                left=self._left,
+                unended=len(self.tree.list_alive()),
+                times=times,
+                usage=usage,
+                sampled=demand,
+                untraced=self._untraced,
             )
 
     def _write_trace(self) -> None:

@@ -207,6 +207,7 @@ class ProcessTable:
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
         self._listed_at = -math.inf  # when `_foreign` was compared with all processes
+        self._given_up: set[str] = set()  # live members of trees that were removed, and their descendants
         self._unassigned: set[str] = set()  # live descendants that belong to no tree, at the last refresh
         self._me = str(os.getpid())
         self._cores = len(os.sched_getaffinity(0))
@@ -228,8 +229,9 @@ class ProcessTable:
         self._foreign, self._listed_at = set(self._list_pids()), now
 
     def remove(self, tree: Tree) -> None:
-        """Forget a tree that has ended."""
+        """Forget a tree that has ended. No other tree gets members of it that can't be killed."""
         self.trees.remove(tree)
+        self._given_up |= tree.members.keys()
         self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
         self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
 
@@ -237,6 +239,7 @@ class ProcessTable:
         """Read /proc once: refresh all members, find new ones."""
         names = set(self._list_pids())
         self._foreign &= names
+        self._given_up &= names
         self._listed_at = now
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
@@ -297,6 +300,7 @@ class ProcessTable:
     def settle(self, pid: int, seconds: float, now: float) -> None:
         """Replace the sampled CPU time of a reaped process by the exact one."""
         tree = self._owners.pop(str(pid), None)
+        self._given_up.discard(str(pid))
         if tree is not None:
             tree.settle(str(pid), seconds, self.crowding, now)
 
@@ -333,6 +337,9 @@ class ProcessTable:
         tree = self._owners.get(process.parent)
         if tree is not None or not self._is_descendant(process, unassigned):
             return tree  # without a look at the session, whose number a foreign process may have by now
+        if process.pid in self._given_up or process.parent in self._given_up:
+            self._given_up.add(process.pid)
+            return None
         if (tree := self._sessions.get(process.session)) is not None:
             return tree
         # It left its session before the first sample, and an ancestor has exited: its inherited limit identifies it.
