@@ -110,6 +110,43 @@ def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) ->
         assert supervisor_of(pool) != supervisor
 
 
+# Each generation starts the next one and exits.
+CHAIN = """
+import os, sys
+told = os.open(sys.argv[1], os.O_WRONLY)
+while True:
+    if os.fork():
+        os._exit(0)
+    os.write(told, b".")
+"""
+
+
+def test_processes_that_start_others_end_with_a_killed_supervisor(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    with CommandPool(2) as pool:
+        future = pool.submit_commands("task", [shell('"$@" & exec sleep 600', *python(CHAIN, fifo))], cwd="/")
+        supervisor = supervisor_of(pool)
+        with fifo.open("rb", buffering=0) as generations:
+            generations.read(1)
+            os.kill(supervisor, signal.SIGKILL)
+            assert future.result(HANG_SECONDS).result is Result.ERROR
+            generations.readall()  # until the last one has exited
+
+
+@pytest.mark.parametrize("script", ["exec env -i $0", "env -i setsid $0 & exec sleep 600"])
+def test_processes_without_an_environment_end_with_a_killed_supervisor(tmp_path: Path, script: str) -> None:
+    fifo = make_fifo(tmp_path)
+    (tmp_path / "tell").write_text(f"#!/bin/sh\necho $$ > {fifo}\nexec sleep 600\n")
+    (tmp_path / "tell").chmod(0o755)
+    with CommandPool(2) as pool:
+        supervisor = supervisor_of(pool)
+        future = pool.submit_commands("task", [["sh", "-c", script, str(tmp_path / "tell")]], cwd="/")
+        pids = told_pids(fifo)
+        os.kill(supervisor, signal.SIGKILL)
+        assert future.result(HANG_SECONDS).result is Result.ERROR
+        assert wait_until_gone(pids) == []
+
+
 def test_idle_killed_supervisor_is_replaced() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
@@ -233,7 +270,7 @@ class Conversation:
         os.close(output)
         theirs.close()
         self.channel.sendall(b'{"env": {}}\n')
-        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m"}
+        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m", "limit": 1}
         self.channel.sendall(json.dumps(request).encode() + b"\n")
 
     def frames(self) -> Iterator[dict[str, Any]]:

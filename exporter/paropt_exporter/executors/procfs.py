@@ -10,6 +10,7 @@ import time
 
 _ENDED_STATES = "ZX"
 _STATE_FIELD, _THREADS_FIELD = 0, 17  # of the fields that `read_stat` returns
+_LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _READ_BYTES = 8192  # more than a stat, a status or a schedstat ever has
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -140,11 +141,11 @@ def _read_children(process: int | str, thread: int | str) -> list[str]:
     return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
 
 
-def read_limit(process: int | str, name: bytes) -> int:
-    """Return a soft limit of a process by its name in /proc/PID/limits; 0 if it has none, or has exited."""
+def read_lock_limit(process: int | str) -> int:
+    """Return the soft RLIMIT_LOCKS of a process; 0 if it has none, or has exited."""
     for line in read_file(f"/proc/{process}/limits").splitlines():
-        if line.startswith(name):
-            value = line.removeprefix(name).split()[0]
+        if line.startswith(_LOCK_LIMIT):
+            value = line.removeprefix(_LOCK_LIMIT).split()[0]
             return int(value) if value.isdigit() else 0
     return 0
 

@@ -124,7 +124,7 @@ class Command:
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
-        limit = _choose_limit()
+        limit = frame["limit"] if _may_set_lock_limit() else 0
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
@@ -572,11 +572,8 @@ def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
     return _environments[line]
 
 
-def _choose_limit() -> int:
-    """Return an RLIMIT_LOCKS that no other command has, or 0 if this process may not set it."""
-    if resource.getrlimit(RLIMIT_LOCKS)[1] != resource.RLIM_INFINITY:
-        return 0
-    return int.from_bytes(os.urandom(7), "little") | 1
+def _may_set_lock_limit() -> bool:
+    return resource.getrlimit(RLIMIT_LOCKS)[1] == resource.RLIM_INFINITY
 
 
 def _build_lock_limits(limit: int) -> dict[int, tuple[int, int]]:

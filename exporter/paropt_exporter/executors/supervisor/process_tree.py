@@ -19,7 +19,6 @@ else:
 # that Linux has not enforced since 2.4, which processes also inherit when they start programs with another environment.
 MARK = "PAROPT_COMMAND"
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
-_LIMIT_NAME = b"Max file locks"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat
@@ -198,7 +197,7 @@ class ProcessTable:
         read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
         read_environment: Callable[[str], list[str]] = lambda pid: procfs.read_variables(pid, MARK),
         list_children: Callable[[str], list[str]] = lambda pid: procfs.list_child_pids(pid, threads=1),
-        read_limit: Callable[[str], int] = lambda pid: procfs.read_limit(pid, _LIMIT_NAME),
+        read_limit: Callable[[str], int] = procfs.read_lock_limit,
     ) -> None:
         self._list_children, self._read_limit = list_children, read_limit
         self._list_pids, self._read_stat, self._read_environment = list_pids, read_stat, read_environment
