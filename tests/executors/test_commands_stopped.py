@@ -102,7 +102,7 @@ def test_processes_that_a_command_leaves_are_ended(pool: CommandPool, tmp_path: 
     assert wait_until_gone(pids, 0) == []
 
 
-@pytest.mark.parametrize("script", ["DAEMON", "BARE_DAEMON"])
+@pytest.mark.parametrize("script", ["DAEMON", "BARE_DAEMON", "DAEMON_OF_A_THREAD"])
 def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_path: Path, script: str) -> None:
     fifo = make_fifo(tmp_path)
     beside = pool.submit_commands("beside", [["cat", str(make_fifo(tmp_path, "other"))]], cwd="/")
@@ -127,6 +127,17 @@ os.write(told, b"%d" % os.getpid())
 os.close(told)
 signal.pause()
 """
+
+
+# The same, and then its main thread exits: /proc shows a zombie, of which another thread lives.
+DAEMON_OF_A_THREAD = DAEMON.replace(
+    "signal.pause()",
+    """
+import ctypes, threading
+threading.Thread(target=lambda: [signal.pause()]).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit, of this thread alone
+""",
+)
 
 
 # The same, and then it starts a program without the environment that identifies it, and without the task's output.

@@ -168,7 +168,7 @@ class TreeTime:
         while left:
             pid = left.pop()
             fields = procfs.read_stat(pid)
-            if fields is None or fields[0] in procfs.ENDED_STATES or pid in present:
+            if fields is None or procfs.has_ended(fields) or pid in present:
                 continue
             present.add(pid)
             self._sample(pid, fields, now)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import time
 
-ENDED_STATES = "ZX"
+_ENDED_STATES = "ZX"
+_STATE_FIELD, _THREADS_FIELD = 0, 17  # of the fields that `read_stat` returns
+_LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _READ_BYTES = 8192  # more than a stat, a status or a schedstat ever has
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -61,6 +63,14 @@ def read_stat(process: int | str) -> list[str] | None:
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def has_ended(fields: list[str]) -> bool:
+    """Return whether a process with these fields of `read_stat` has exited.
+
+    While other threads of it live, a process whose main thread has exited has the state of a zombie too.
+    """
+    return fields[_STATE_FIELD] in _ENDED_STATES and int(fields[_THREADS_FIELD]) <= 1
 
 
 def is_runnable(folder: str) -> bool:
@@ -131,11 +141,11 @@ def _read_children(process: int | str, thread: int | str) -> list[str]:
     return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
 
 
-def read_limit(process: int | str, name: bytes) -> int:
-    """Return a soft limit of a process by its name in /proc/PID/limits; 0 if it has none, or has exited."""
+def read_lock_limit(process: int | str) -> int:
+    """Return the soft RLIMIT_LOCKS of a process; 0 if it has none, or has exited."""
     for line in read_file(f"/proc/{process}/limits").splitlines():
-        if line.startswith(name):
-            value = line.removeprefix(name).split()[0]
+        if line.startswith(_LOCK_LIMIT):
+            value = line.removeprefix(_LOCK_LIMIT).split()[0]
             return int(value) if value.isdigit() else 0
     return 0
 
@@ -155,7 +165,7 @@ def read_variables(process: int | str, name: str) -> list[str]:
 def read_start_time(process: int) -> str:
     """Return the start time of a process in kernel ticks; "" if it has exited or is a zombie."""
     fields = read_stat(process)
-    return "" if fields is None or fields[0] in ENDED_STATES else fields[19]
+    return "" if fields is None or has_ended(fields) else fields[19]
 
 
 def read_command_name(process: int) -> str:

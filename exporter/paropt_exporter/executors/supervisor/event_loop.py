@@ -69,16 +69,14 @@ _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supe
 _RECEIVE_BYTES = 1 << 16
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
-# The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
-DEFAULT_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
+# The supervisor ignores all others. It outlives a Ctrl-C, and like init it is the parent of all orphans: a daemon may
+# send a signal to its parent after that has exited.
+_HANDLED_SIGNALS = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
+    signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS,
+}  # fmt: skip
+# A command starts with the system's defaults for these.
+IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
 class Command:
@@ -126,7 +124,7 @@ class Command:
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
-        limit = _choose_limit()
+        limit = frame["limit"] if _may_set_lock_limit() else 0
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
@@ -151,7 +149,7 @@ class Command:
             env={**self.environment, MARK.encode(): frame["mark"].encode()},
             cwd=frame["cwd"].encode("latin-1"),
             output=self._output,
-            default_signals=DEFAULT_SIGNALS,
+            default_signals=IGNORED_SIGNALS,
             limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},
         )
         return pid
@@ -213,7 +211,13 @@ class Command:
             usage = _read_usage(self.tree)
             self._write_trace()
             self._send(
-                ended=self.status, left=self._left, times=times, usage=usage, sampled=demand, untraced=self._untraced
+                ended=self.status,
+                left=self._left,
+                unended=len(self.tree.list_alive()),
+                times=times,
+                usage=usage,
+                sampled=demand,
+                untraced=self._untraced,
             )
 
     def _write_trace(self) -> None:
@@ -493,7 +497,7 @@ class Supervisor:
 def main(descriptor: int, parent: int) -> None:
     """Become the supervisor of the exporter, process `parent`, at the other end of this socket."""
     os.closerange(descriptor + 1, 1 << 16)
-    for number in DEFAULT_SIGNALS:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.set_inheritable(descriptor, False)
@@ -568,11 +572,8 @@ def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
     return _environments[line]
 
 
-def _choose_limit() -> int:
-    """Return an RLIMIT_LOCKS that no other command has, or 0 if this process may not set it."""
-    if resource.getrlimit(RLIMIT_LOCKS)[1] != resource.RLIM_INFINITY:
-        return 0
-    return int.from_bytes(os.urandom(7), "little") | 1
+def _may_set_lock_limit() -> bool:
+    return resource.getrlimit(RLIMIT_LOCKS)[1] == resource.RLIM_INFINITY
 
 
 def _build_lock_limits(limit: int) -> dict[int, tuple[int, int]]:
@@ -598,7 +599,7 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, 
             ),
             setsid=True,
             setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
+            setsigdef=IGNORED_SIGNALS,
         )
     finally:
         if of_commands != own:
