@@ -212,6 +212,8 @@ class InputPatterns:
         except (FileNotFoundError, NotADirectoryError):
             return
         if _is_folder(path, state):
+            if (state.st_mode & 0o170000) == 0o120000 and self.matches(root):
+                walk.found[root] = state
             self._walk(walk, path, "" if root == "." else f"{root}/", depth, (), links=0)
         elif (root in self.patterns and not self._excluding) or self.matches(root):
             walk.found[root] = state

@@ -293,6 +293,57 @@ def test_turbo_14095_restored_output_never_leaves_by_a_link(project: CachedProje
     assert "can't be restored" in again.stages["build"].cache_note
 
 
+@pytest.mark.parametrize(
+    "outputs", [("dist",), ("dist/**",), ("dist/current", "dist/1"), ("dist/**/out", "dist/current")]
+)
+def test_link_to_a_folder_is_restored_with_the_files_behind_it(
+    project: CachedProject, outputs: tuple[str, ...]
+) -> None:
+    """It was a folder afterwards, in which the stage that then ran left its link."""
+    project.work["build"] = build_with_link
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    shutil.rmtree(project.root / "dist")
+    for _ in range(2):
+        assert project.run(build_stage).is_cached("build")
+        assert (project.root / "dist/current").readlink() == Path("1")
+        assert (project.root / "dist/current/out").read_text() == "src/a.py: one\n"
+
+
+@pytest.mark.parametrize("outputs", [("dist/current",), ("dist/current/**", "dist/1"), ("current",), ("current/*",)])
+def test_output_behind_a_link_that_could_not_be_restored_is_not_kept(
+    project: CachedProject, outputs: tuple[str, ...]
+) -> None:
+    project.work["build"] = build_with_link
+    build_stage = project.build_stage("build", outputs=outputs)
+    for _ in range(2):
+        again = project.run(build_stage)
+        assert not again.is_cached("build")
+    link = outputs[0].removesuffix("/*").removesuffix("/**")
+    assert f"{link}/out is behind the link {link}, and can't be restored" in again.said[0]
+
+
+def build_with_link(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    """Build as a release: a folder of its own, and links that lead to the newest one."""
+    (root / "dist/1").mkdir(parents=True, exist_ok=True)
+    (root / "dist/1/out").write_text(print_sources(root, environ, task))
+    for link, target in (("dist/current", "1"), ("current", "dist/1")):
+        (root / link).unlink(missing_ok=True)
+        (root / link).symlink_to(target)
+    return "built"
+
+
+def test_result_that_can_not_be_restored_leaves_no_folder_behind(project: CachedProject) -> None:
+    """`mkdir dist` of the stage that then ran failed."""
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    (content,) = (path for path in (project.store.folder / "v1/cas").glob("*/*") if path.read_text() == PRINTED)
+    shutil.rmtree(project.root / "dist")
+    content.write_text("damaged")
+    project.work["build"] = lambda root, environ, task: str((root / "dist").exists())
+    assert project.run(build_stage).get_output("build") == "False"
+
+
 def test_link_to_a_changed_file_is_a_miss(project: CachedProject) -> None:
     project.write_file("real", "1")
     (project.root / "src/link").symlink_to("../real")
