@@ -147,7 +147,8 @@ def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: Inpu
     # An item may be a part of a file: `test_a.py::test_b`.
     names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
     for name in names if patterns else ():
-        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
+        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name, cwd)).find_files(folder))
+    cwd = _get_relative_cwd(folder, stage)
     found.update(_iter_named_files(folder, stage, task, written))
     return found
 
@@ -230,7 +231,7 @@ def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
     if each:
         for task in stage.tasks:
             for item in task.items or ((task.item,) if task.item is not None else ()):
-                fixed += fill_item(each, item)
+                fixed += fill_item(each, item, _get_relative_cwd(folder, stage))
     return tuple(fixed)
 
 

@@ -141,6 +141,9 @@ class StageReader:
         if stage.shared_by_items:
             raise UnusableFile(f"{stage.shared_by_items}: give each its own outputs, such as {ITEM}/**")
         if stage.output_file is None:
+        written = map(posixpath.normpath, list_written(stage, os.fspath(self._root)) if stage.outputs else ())
+        if outside := next((pattern for pattern in written if pattern.startswith(("/", "../"))), None):
+            raise UnusableFile(f"its output {outside} is outside of the project, and is not restored")
             return
         if len(stage.tasks) > 1:
             raise UnusableFile("the output of several tasks goes into one file: leave `file` out")
@@ -249,7 +252,7 @@ def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[st
     """Return the patterns of a task's outputs, with the file of its output."""
     patterns: list[str] = []
     for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item)
+        patterns += fill_item(stage.outputs, item, posixpath.relpath(stage.cwd, root))
     return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
 
 
