@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import accumulate
 
@@ -36,16 +36,11 @@ def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     """
     found = _find_matching(folder, patterns)
     own = {path for path, _ in found}
-    top = os.path.realpath(folder)
-    linked: dict[str, tuple[str, str]] = {}  # of each folder behind a link: its own place, and the link
-    for parent in {os.path.dirname(path) for path in own}:
-        place = os.path.relpath(os.path.realpath(os.path.join(folder, parent)), top)
-        if place != (parent or "."):
-            linked[parent] = place, _find_link(folder, parent)
+    linked = _find_linked_folders(folder, own)
     for path in own:
         parent, name = os.path.split(path)
         if parent in linked:
-            place, link = linked[parent]
+            place, link = linked[parent], _find_link(folder, parent)
             if link not in own or os.path.normpath(os.path.join(place, name)) not in own:
                 raise UnusableFile(
                     f"{path} is behind the link {link}, and can't be restored: name the link and the folder to which "
@@ -63,14 +58,18 @@ def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
 
 
+def _find_linked_folders(folder: str, paths: Iterable[str]) -> dict[str, str]:
+    """Return the folders of files that are behind a link, and their own places, relative to `folder`."""
+    top = os.path.realpath(folder)
+    parents = {os.path.dirname(path) for path in paths}
+    places = {parent: os.path.relpath(os.path.realpath(os.path.join(folder, parent)), top) for parent in parents}
+    return {parent: place for parent, place in places.items() if place != (parent or ".")}
+
+
 def _find_link(folder: str, path: str) -> str:
     """Return the first link on the way to a folder."""
-    return next(part for part in _iter_parents(f"{path}/") if os.path.islink(os.path.join(folder, part)))
-
-
-def _iter_parents(path: str) -> Iterator[str]:
-    """Yield the folders on the way to a file."""
-    yield from accumulate(path.split("/")[:-1], "{}/{}".format)
+    parts = accumulate(path.split("/"), "{}/{}".format)
+    return next(part for part in parts if os.path.islink(os.path.join(folder, part)))
 
 
 def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -> tuple[OutputFile, ...]:
@@ -102,12 +101,9 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
     after which the stage runs.
     """
     _check_declared(wanted, patterns)
-    links = {file.path for file in wanted if file.kind == "l"}
-    there = {
-        path: _describe_there(states, path, state)
-        for path, state in _find_matching(states.folder, patterns)
-        if links.isdisjoint(_iter_parents(path))
-    }
+    found = _find_matching(states.folder, patterns)
+    linked = _find_linked_folders(states.folder, (path for path, _ in found))
+    there = {path: _describe_there(states, path, state) for path, state in found if os.path.dirname(path) not in linked}
     missing = [file for file in wanted if there.get(file.path) != file.state]
     names = {file.path for file in wanted}
     stale = [path for path in there if path not in names]
