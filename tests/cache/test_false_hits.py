@@ -399,6 +399,18 @@ def test_output_behind_a_link_that_could_not_be_restored_is_not_kept(
     assert f"{link}/out is behind the link {link}, and can't be restored" in again.said[0]
 
 
+@pytest.mark.parametrize("outputs", [("dist",), ("dist/**",)])
+def test_output_folder_that_became_a_link_is_built_again(
+    project: CachedProject, tmp_path: Path, outputs: tuple[str, ...]
+) -> None:
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    (project.root / "dist").rename(tmp_path / "moved")
+    (project.root / "dist").symlink_to(tmp_path / "moved")
+    assert project.run(build_stage).called == ["build"]
+    assert (project.root / "dist/out").read_text() == PRINTED
+
+
 def build_with_link(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
     """Build as a release: a folder of its own, and links that lead to the newest one."""
     (root / "dist/1").mkdir(parents=True, exist_ok=True)
@@ -446,6 +458,9 @@ def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
         ("nice", "-n", "5", "timeout", "60", "{root}/bin/lint"),
         ("bash", "-ec", "lint; true"),
         ("bash", "-o", "pipefail", "-c", "lint|cat"),
+        ("sh", "-c", "timeout 60 bash -ec 'lint src'"),
+        ("sh", "-c", 'echo "$(lint src) > `date`"'),
+        ("sh", "-c", "echo `lint src`"),
         ("env", "A=1", "sh", "-c", "lint src"),
     ],
 )

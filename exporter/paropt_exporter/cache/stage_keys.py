@@ -441,8 +441,17 @@ def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
     for words in steps:
         yield from words[:1]
         for word in words[1:]:
-            parts = _split_line(word) if is_line(word) else (word,)
+            parts = _iter_line(word) if is_line(word) else (word,)
             yield from (part for part in parts if part[:1] != "-" and ("/" not in part or part[:1] == "/"))
+
+
+def _iter_line(line: str) -> Iterator[str]:
+    """Yield the words of a line for a shell, and those of lines within it, such as those of `sh -c`."""
+    for part in _split_line(line.replace("`", " ")):
+        if part != line and is_line(part):
+            yield from _iter_line(part)
+        else:
+            yield part
 
 
 def _split_line(line: str) -> list[str]:
