@@ -68,7 +68,9 @@ def escape_pattern(path: str) -> str:
 def join_pattern(folder: str, pattern: str) -> str:
     """Return a pattern relative to the folder that `folder` is relative to."""
     excluded, path = pattern.startswith("!"), pattern.removeprefix("!")
-    joined = posixpath.normpath(posixpath.join(escape_pattern(folder), path))
+    joined = posixpath.join(escape_pattern(folder), path)
+    if f"{ITEM}/.." not in joined:  # which folder is above an item depends on the item
+        joined = posixpath.normpath(joined)
     return f"!{joined}" if excluded else joined
 
 
@@ -212,6 +214,8 @@ class InputPatterns:
         except (FileNotFoundError, NotADirectoryError):
             return
         if _is_folder(path, state):
+            if (state.st_mode & 0o170000) == 0o120000 and self.matches(root):
+                walk.found[root] = state
             self._walk(walk, path, "" if root == "." else f"{root}/", depth, (), links=0)
         elif (root in self.patterns and not self._excluding) or self.matches(root):
             walk.found[root] = state
@@ -269,11 +273,20 @@ class InputPatterns:
                 self._walk(walk, entry.path, f"{prefix}{entry.name}/", depth - 1, here, links=more)
 
 
-def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
-    """Return the patterns of one task: its item in place of `{item}`."""
+def fill_item(patterns: Sequence[str], item: str | None, cwd: str = ".") -> tuple[str, ...]:
+    """Return the patterns of one task: its item in place of `{item}`.
+
+    An absolute item is where it says, not below `cwd`, the stage's folder, with which the patterns were joined.
+    """
     if item is None:
         return tuple(patterns)
-    return tuple(pattern.replace(ITEM, escape_pattern(item)) for pattern in patterns)
+    escaped = escape_pattern(item)
+    if item.startswith("/") and cwd != ".":
+        joined = f"{escape_pattern(cwd)}/{ITEM}"
+        patterns = [re.sub(rf"^(!?){re.escape(joined)}", rf"\1{ITEM}", pattern) for pattern in patterns]
+    if item.startswith("!"):  # as the first letter it would leave the file out
+        patterns = [f"./{pattern}" if pattern.startswith(ITEM) else pattern for pattern in patterns]
+    return tuple(pattern.replace(ITEM, escaped) for pattern in patterns)
 
 
 def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
@@ -329,8 +342,9 @@ def _identify(path: str) -> tuple[int, int]:
 def _split_root(pattern: str) -> tuple[str, int]:
     """Return a pattern's longest folder without wildcards, and how many folders deep it can match below it."""
     parts = posixpath.normpath(pattern).split("/")
-    first = next((index for index, part in enumerate(parts) if _WILDCARDS.search(_unescape(part) or "*")), len(parts))
-    root = "/".join(_unescape(part) or part for part in parts[:first]) or "."
+    names = [_unescape(part) for part in parts]
+    first = next((index for index, name in enumerate(names) if name is None or _WILDCARDS.search(name)), len(parts))
+    root = "/".join(name or "" for name in names[:first]) or "."
     rest = parts[first:]
     if not rest or "**" in rest or not _WILDCARDS.search(rest[-1]):
         return root, _UNLIMITED_DEPTH
@@ -341,7 +355,7 @@ def _find_plain_path(pattern: str) -> str | None:
     """Return the path of the only file or folder that a pattern names, or None."""
     path = posixpath.normpath(pattern)
     names = [_unescape(part) for part in path.split("/")]
-    return None if path == "." or None in names else "/".join(filter(None, names))
+    return None if path == "." or None in names else "/".join(name or "" for name in names)
 
 
 def _unescape(part: str) -> str | None:

@@ -7,7 +7,7 @@ import posixpath
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    is_line,
     list_output_file,
     list_written,
     read_inputs,
@@ -140,6 +141,9 @@ class StageReader:
             raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")
         if stage.shared_by_items:
             raise UnusableFile(f"{stage.shared_by_items}: give each its own outputs, such as {ITEM}/**")
+        written = map(posixpath.normpath, list_written(stage, os.fspath(self._root)) if stage.outputs else ())
+        if outside := next((pattern for pattern in written if pattern.startswith(("/", "../"))), None):
+            raise UnusableFile(f"its output {outside} is outside of the project, and is not restored")
         if stage.output_file is None:
             return
         if len(stage.tasks) > 1:
@@ -205,13 +209,20 @@ class StageReader:
 
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
         variables = build_command_environment(stage, self._environ)
-        steps = {step: None for task in stage.tasks if isinstance(task.work, Commands) for step in task.work.steps}
+        steps = dict.fromkeys(chain.from_iterable(map(_iter_steps_without_items, stage.tasks)))
         return Tools(self._root, self._states).identify(
             steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
         )
 
     def _find_search_path(self, stage: PlannedStage) -> str:
         return build_command_environment(stage, self._environ).get("PATH", os.defpath)
+
+
+def _iter_steps_without_items(task: PlannedTask) -> Iterator[tuple[str, ...]]:
+    """Yield the commands of a task without the words that are items: thousands would be looked for on PATH."""
+    items = frozenset(task.items or (task.item,))
+    for step in task.work.steps if isinstance(task.work, Commands) else ():
+        yield (*step[:1], *(word for word in step[1:] if word not in items))
 
 
 def _build_edited(name: str) -> Miss:
@@ -249,7 +260,7 @@ def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[st
     """Return the patterns of a task's outputs, with the file of its output."""
     patterns: list[str] = []
     for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item)
+        patterns += fill_item(stage.outputs, item, posixpath.relpath(stage.cwd, root))
     return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
 
 
@@ -423,18 +434,24 @@ def _hide_places(content: bytes, places: Iterable[bytes]) -> bytes:
 
 
 def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the words that may be programs: the first of each step, and the words of a line for a shell.
+    """Yield the words that may be programs: all of each step, since `timeout 60 ruff check` starts two.
 
-    Words of a line that are paths are left out: they are files of the project, which count as inputs.
+    Relative paths after the first word are left out: they are files of the project, which count as inputs.
     """
     for words in steps:
-        if not words:
-            continue
-        yield words[0]
-        if os.path.basename(words[0]) in ("sh", "bash", "dash", "zsh") and len(words) == 3 and words[1] == "-c":
-            yield from (word for word in _split_line(words[2]) if "/" not in word or word.startswith("/"))
-        elif os.path.basename(words[0]) == "env":
-            yield from words[1:]
+        yield from words[:1]
+        for word in words[1:]:
+            parts = _iter_line(word) if is_line(word) else (word,)
+            yield from (part for part in parts if part[:1] != "-" and ("/" not in part or part[:1] == "/"))
+
+
+def _iter_line(line: str) -> Iterator[str]:
+    """Yield the words of a line for a shell, and those of lines within it, such as those of `sh -c`."""
+    for part in _split_line(line.replace("`", " ")):
+        if part != line and is_line(part):
+            yield from _iter_line(part)
+        else:
+            yield part
 
 
 def _split_line(line: str) -> list[str]:
@@ -456,7 +473,7 @@ def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
     """Return the file of a program, or None for a word that is none."""
     if "/" in name:
         full = os.path.join(cwd, name)
-        return full if os.path.isfile(full) else None
+        return full if os.path.isfile(full) and os.access(full, os.X_OK) else None
     for folder in path.split(os.pathsep):
         full = os.path.join(cwd, folder, name)
         if os.access(full, os.X_OK) and os.path.isfile(full):
