@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
+from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.engine.interfaces import CachedTask, KeptResult, StageLookup, UncachedTask
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import (
@@ -16,7 +19,8 @@ from paropt_exporter.events import (
     StageStarted,
     TaskRecord,
 )
-from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan.batches import build_task
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 from support import lanes
 
@@ -182,3 +186,11 @@ def test_stage_that_does_not_ask_for_it_is_never_looked_up() -> None:
     bench = Bench(lanes.stage("lint"), found={})
     assert bench.run().result is Result.SUCCESS
     assert (bench.cache.asked, bench.cache.kept) == ([], [])
+
+
+def test_cached_batch_has_its_items() -> None:
+    batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
+    bench = Bench(replace(lanes.stage("lint", cached=True), tasks=(batch,)), found={"lint": hit_all()})
+    bench.run()
+    (record,) = bench.recorder.of(TaskRecord)
+    assert [(each.item, each.result) for each in record.items] == [("a", Result.SUCCESS), ("b", Result.SUCCESS)]
