@@ -19,7 +19,7 @@ from paropt_exporter.events import (
     StageStarted,
     TaskRecord,
 )
-from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan import Commands, Flakiness, PlannedStage, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 from support import lanes
@@ -147,6 +147,15 @@ def test_failure_is_offered_as_one_after_its_last_attempt() -> None:
     bench = Bench(lanes.stage("lint", cached=True, retries=1), found={"lint": miss_all()}, scripts=scripts)
     assert bench.run().result is Result.FAILURE
     assert bench.cache.kept == [("lint", 0, False)]
+
+
+def test_failure_before_a_flaky_retry_is_not_offered() -> None:
+    """The cache would note that the stage failed, and keep no result of the attempt that passed."""
+    known = Flakiness(first_attempts=9, flaky_attempts=3)
+    stage = lanes.stage("lint", cached=True, flaky_retries=2, flakiness=known)
+    bench = Bench(stage, found={"lint": miss_all()}, scripts={"lint": [Script(result=Result.FAILURE), Script()]})
+    assert bench.run().result is Result.SUCCESS
+    assert (bench.cache.kept, bench.cache.flushed) == ([("lint", 0, True)], ["lint"])
 
 
 def test_exit_code_that_is_not_0_is_no_success_for_the_cache() -> None:
