@@ -111,7 +111,9 @@ def write_events(connection: sqlite3.Connection, project: str, events: Sequence[
     choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
     ended = {(event.run_id, event.stage) for event in events if isinstance(event, StageRecord)}
     for event in events:
-        if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:  # its record has all columns
+        if (
+            not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended
+        ):  # its record has all columns
             _write_row(connection, project, event, now_seconds, choose_item_table)
         delta.add_event(event)
     apply_delta(connection, project, delta)
@@ -192,7 +194,7 @@ def _write_item_durations(
     now_seconds: float,
     choose_item_table: Callable[[str], str],
 ) -> None:
-    if task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
+    if task.cached or task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
         return
     table = choose_item_table(task.run_id)
     if task.item is not None and not task.items:
