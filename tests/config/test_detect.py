@@ -218,6 +218,36 @@ def test_tests_inside_the_package_are_found(project: Path, folder: str) -> None:
     assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", folder)}
 
 
+def test_tests_in_several_packages_run_from_the_folder_above_all_of_them(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, net__tests__test_a_dot_py="", net__sub__deep__tests__test_b_dot_py="")
+    _write(project, net__vendor__tests__test_of_others_dot_py="")
+    (project / "net" / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", "net")}
+
+
+def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", src__net__tests__test_b_dot_py="", src__web__tests__test_c_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
+    assert (
+        "unit_tests: no stage runs the tests in src/net/tests and src/web/tests: add them to the stage's command if they "
+        "belong to it"
+    ) in detected.notes
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
+    assert not any("no stage runs" in note for note in detect_stages(project).notes)
+
+
+@pytest.mark.parametrize(
+    ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
+)
+def test_tests_beside_the_unit_tests_are_not_left_out(project: Path, other: str, folder: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__unit__test_a_dot_py="", **{f"tests__{other}__test_b_dot_py": ""})
+    assert _commands(detect_stages(project))["unit_tests"] == ("pytest", "-q", *folder)
+
+
 def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "pyright")
     _write(project, src__one_dot_py="", more__two_dot_py="")

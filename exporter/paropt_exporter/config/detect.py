@@ -253,7 +253,7 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     program = next((each for each in programs if not project.has_program(each)), None)
     if program is not None:
         return [], [_describe_missing_programs([program])]
-    return commands, _describe_preparation(project) if kind.name == "unit_tests" else []
+    return commands, _describe_preparation(project) + _describe_other_tests(project) if kind.name == "unit_tests" else []
 
 
 def _describe_preparation(project: Project) -> list[str]:
@@ -264,6 +264,19 @@ def _describe_preparation(project: Project) -> list[str]:
         for each in own
         if each.before
     ]
+
+
+def _describe_other_tests(project: Project) -> list[str]:
+    """Return a note on tests in the sources that no stage runs, if the stage names the folder of its tests."""
+    if project.own_tests or project.has_test_paths or not project.other_tests:
+        return []
+    *named, last = project.other_tests[:_MOST_FOLDERS]
+    more = ", …" if len(project.other_tests) > _MOST_FOLDERS else ""
+    listed = f"{', '.join(named)} and {last}" if named and not more else ", ".join((*named, last)) + more
+    return [f"no stage runs the tests in {listed}: add them to the stage's command if they belong to it"]
+
+
+_MOST_FOLDERS = 4  # in a note
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
