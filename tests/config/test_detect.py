@@ -287,7 +287,11 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("tox.ini", "[testenv]\ncommands_pre =\n    python build.py\n    pip install x\ncommands = pytest tests\n"),
+        (
+            "tox.ini",
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip install x\n"
+            "commands = pytest tests\n",
+        ),
         (
             "tox.toml",
             "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
@@ -303,6 +307,21 @@ def test_preparation_of_the_tests_by_tox_costs_a_note(project: Path, name: str, 
     assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
     told = "runs `python build.py; pip install x` before the tests (commands_pre): "
     assert f"unit_tests: {name} {told}add it to the stage's steps if they need it" in detected.notes
+
+
+def test_pytest_of_another_environment_does_not_count_for_python_m_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands = python -m pytest tests\n")
+    assert _commands(detect_stages(project)) == {"unit_tests": ("python", "-m", "pytest", "-q", "tests")}
+    _install(project / ".venv/bin", "python")
+    (project / ".venv/pyvenv.cfg").touch()
+    detected = detect_stages(project)
+    assert _commands(detected) == {}
+    assert detected.notes[-3:-2] == (
+        "unit_tests left out: the project runs `python -m pytest`, but pytest is not in its virtual environment: install it",
+    )
+    _install(project / ".venv/bin", "pytest")
+    assert "unit_tests" in _commands(detect_stages(project))
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,8 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     program = next((each for each in programs if not project.has_program(each)), None)
     if program is not None:
         return [], [_describe_missing_programs([program])]
+    if _count_start(commands[0]) > 1 and not project.has_module(commands[0][0], "pytest"):
+        return [], ["the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"]
     return commands, _describe_preparation(project) + _describe_other_tests(project) if kind.name == "unit_tests" else []
 
 

@@ -79,6 +79,16 @@ class Project:
         """Return whether a stage would find a program: in the virtual environment, or on PATH."""
         return shutil.which(name, path=self._path) is not None
 
+    def has_module(self, python: str, name: str) -> bool:
+        """Return whether `python -m NAME` would find a module that installs a program of its name.
+
+        A virtual environment has no modules but its own; other interpreters count as having those of all programs.
+        """
+        program = shutil.which(python, path=self._path)
+        if program is None or not is_file(Path(program).parent.parent / "pyvenv.cfg"):
+            return self.has_program(name)
+        return exists(Path(program).with_name(name))
+
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
         for line in self.targets[target]:
