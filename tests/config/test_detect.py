@@ -231,10 +231,8 @@ def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: 
     _write(project, tests__test_a_dot_py="", src__net__tests__test_b_dot_py="", src__web__tests__test_c_dot_py="")
     detected = detect_stages(project)
     assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
-    assert (
-        "unit_tests: no stage runs the tests in src/net/tests and src/web/tests: add them to the stage's command if they "
-        "belong to it"
-    ) in detected.notes
+    told = "no stage runs the tests in src/net/tests and src/web/tests: add them to the stage's command"
+    assert f"unit_tests: {told} if they belong to it" in detected.notes
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
     assert not any("no stage runs" in note for note in detect_stages(project).notes)
 
@@ -317,9 +315,8 @@ def test_pytest_of_another_environment_does_not_count_for_python_m_pytest(projec
     (project / ".venv/pyvenv.cfg").touch()
     detected = detect_stages(project)
     assert _commands(detected) == {}
-    assert detected.notes[-3:-2] == (
-        "unit_tests left out: the project runs `python -m pytest`, but pytest is not in its virtual environment: install it",
-    )
+    told = "the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"
+    assert f"unit_tests left out: {told}" in detected.notes
     _install(project / ".venv/bin", "pytest")
     assert "unit_tests" in _commands(detect_stages(project))
 
@@ -685,9 +682,10 @@ def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
         tox_dot_ini="[testenv:lint]\ncommands =\n    black --check src\n    black src\n    isort --check-only src\n"
         "    flake8\n    pylint src\n",
     )
-    assert _quality_gates(project) == (
-        ("flake8",), ("black", "--check", "src"), ("isort", "--check-only", "src"), ("pylint", "src"),
-    )  # fmt: skip
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": (("flake8",), ("black", "--check", "src"), ("isort", "--check-only", "src")),
+        "quality_gates_pylint": ("pylint", "src"),
+    }
 
 
 def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
@@ -714,6 +712,13 @@ def test_formatter_among_the_hooks_is_checked_too(project: Path) -> None:
     _write(project, pyproject_dot_toml="[tool.ruff]\nfix = true\n[tool.black]\n")
     (project / ".pre-commit-config.yaml").write_text(hooks)
     assert _quality_gates(project) == (("ruff", "check", "--no-fix", "."), ("ruff", "format", "--check", "."))
+
+
+@pytest.mark.parametrize("given", ["--output-format github", "--output-format=github"])
+def test_format_for_a_ci_server_is_left_out(project: Path, given: str) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, tox_dot_ini=f"[testenv:lint]\ncommands =\n    ruff check src {given} --select F\n")
+    assert _quality_gates(project) == ("ruff", "check", "src", "--select", "F")
 
 
 def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> None:
@@ -743,7 +748,11 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
         pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n"
         "[tool.tox.env.typing]\ncommands = [['mypy'], ['pyright'], ['ty', 'check', 'src']]\n",
     )
-    assert _commands(detect_stages(project)) == {"type_checking": (("mypy",), ("pyright",), ("ty", "check", "src"))}
+    detected = detect_stages(project)
+    assert _commands(detected) == {
+        "type_checking": ("mypy",), "type_checking_pyright": ("pyright",), "type_checking_ty": ("ty", "check", "src")
+    }  # fmt: skip
+    assert [stage.number for stage in detected.stages] == [3, 13, 23]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ _VALUES_OF_MYPY = frozenset(
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
+SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
     r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
@@ -151,8 +152,11 @@ def detect_stages(root: Path) -> DetectedStages:
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
         missing += no_script + (no_target if not missing else [])
         lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
-        if script is not None and work:  # tools of two languages are two stages, which run side by side
-            stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
+        work, beside = _divide_work(work)
+        if script is not None and work:
+            beside.append((script[0], [script]))
+        for place, (name, commands) in enumerate(beside, 1):
+            stages.append(_build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands))
         language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
         missing += no_language
         lacks_programs = lacks_programs or bool(no_language)
@@ -190,7 +194,16 @@ def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful
-_BESIDE = 10  # added to the number of a stage for the second stage of its kind
+_BESIDE = 10  # added to the number of a stage for each further stage of its kind
+
+
+def _divide_work(commands: list[Words]) -> tuple[list[Words], list[tuple[str, list[Words]]]]:
+    """Return the commands of a stage, and those of slow tools, which get stages of their own to run side by side."""
+    slow = [tool for tool in dict.fromkeys(words[0] for words in commands) if tool in SLOW_TOOLS]
+    if slow and commands[0][0] == slow[0] and all(words[0] in SLOW_TOOLS for words in commands):
+        slow = slow[1:]
+    beside = [(tool, [words for words in commands if words[0] == tool]) for tool in slow]
+    return [words for words in commands if words[0] not in slow], beside
 
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
@@ -255,7 +268,9 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
         return [], [_describe_missing_programs([program])]
     if _count_start(commands[0]) > 1 and not project.has_module(commands[0][0], "pytest"):
         return [], ["the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"]
-    return commands, _describe_preparation(project) + _describe_other_tests(project) if kind.name == "unit_tests" else []
+    return commands, _describe_preparation(project) + _describe_other_tests(
+        project
+    ) if kind.name == "unit_tests" else []
 
 
 def _describe_preparation(project: Project) -> list[str]:
@@ -427,7 +442,15 @@ def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words
     chosen = [tuple(word for word in words[1:] if word not in _CHANGES_FILES) for words in checks[:1]]
     if formats and not chosen:
         chosen = [()]
-    return [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
+    calls = [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
+    return list(map(_drop_output_format, calls))
+
+
+def _drop_output_format(arguments: Words) -> Words:
+    """Return ruff's arguments without a format for a CI server, which people and the summary read less well."""
+    option = "--output-format"
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return tuple(word for before, word in pairs if option not in (before, word.partition("=")[0]))
 
 
 def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> list[Words]:

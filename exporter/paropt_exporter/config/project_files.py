@@ -190,7 +190,7 @@ class Project:
 
     @cached_property
     def _tests_in_sources(self) -> list[str]:
-        """The folders `tests` and `test` with test files in the sources, but not in projects below or copied packages."""
+        """The folders `tests` and `test` with test files in the sources, without projects below and copied packages."""
         folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
         patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
         found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
@@ -202,7 +202,9 @@ class Project:
         """Return whether all test files in a folder are in its folder `unit`, or are integration tests."""
         apart = (f"{tests}/unit", *_INTEGRATION)
         files = (Path(file) for pattern in _TEST_FILES for file in self._find_files(tests, pattern))
-        return self._has_tests(self._root / tests / "unit") and all(any(map(each.is_relative_to, apart)) for each in files)
+        return self._has_tests(self._root / tests / "unit") and all(
+            any(map(each.is_relative_to, apart)) for each in files
+        )
 
     @cached_property
     def other_tests(self) -> tuple[str, ...]:
