@@ -64,9 +64,8 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)
     assert detected.stages == ()
-    assert detected.notes[0] == (
-        "quality_gates left out: found none of ruff, flake8, npm script lint, make target lint"
-    )
+    told = "the project uses neither ruff nor flake8, and has no npm script lint or make target lint"
+    assert detected.notes[0] == f"quality_gates left out: {told}"
     assert len(detected.notes) == 5
 
 
@@ -287,8 +286,8 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     [
         (
             "tox.ini",
-            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip install x\n"
-            "commands = pytest tests\n",
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
+            "    pip install x\ncommands = pytest tests\n",
         ),
         (
             "tox.toml",
@@ -570,7 +569,7 @@ def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(proj
 
 def test_missing_tools_of_a_stage_share_a_note(project: Path) -> None:
     _write(project, src__a_dot_py="", Makefile="types:\n\tmypy src\n\tpyright src\n\tty check src\n")
-    (note,) = [note for note in detect_stages(project).notes if "the project uses" in note]
+    (note,) = [note for note in detect_stages(project).notes if "the project uses mypy" in note]
     assert note == (
         "type_checking left out: the project uses mypy, pyright and ty, but they are neither in its virtual "
         "environment nor on PATH: install them"
@@ -760,6 +759,7 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
     [
         ("pytest", ("pytest", "-q")),
         ("pytest -vv -ra --tb=short --durations 5 --cov pkg --cov-report term --junitxml=a.xml", ("pytest", "-q")),
+        ("pytest -o console_output_style=progress -o xfail_strict=1", ("pytest", "-q", "-o", "xfail_strict=1")),
         ("pytest -m 'not slow' -W error tests", ("pytest", "-q", "-m", "not slow", "-W", "error", "tests")),
         ("pytest --doctest-modules pkg tests", ("pytest", "-q", "--doctest-modules", "pkg", "tests")),
         ("pytest --run-optional none -x tests", ("pytest", "-q", "--run-optional", "none", "tests")),

@@ -141,12 +141,17 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
-        before = "; ".join(each for each in _iter_tox_lines(whole.get("commands_pre", "")) if not _FACTOR.match(each))
+        before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
         for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
             text = _fill_tox_line(_FACTOR.sub("", line))
             yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+def _prepares(line: str) -> bool:
+    """Return whether a line of commands_pre holds for all environments, and does more than to print a version."""
+    return _FACTOR.match(line) is None and not line.endswith(" --version")
 
 
 def _iter_tox_lines(text: str) -> Iterator[str]:

@@ -507,9 +507,10 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _describe_missing(kind: _BuiltInStage) -> str:
-    looked = [*kind.tools, f"npm script {kind.scripts[0]}", f"make target {kind.targets[0]}"]
+    others = f"npm script {kind.scripts[0]} or make target {kind.targets[0]}"
     if kind.name == "integration_tests":
-        looked[0] = "tests/integration or tests/e2e"
-    elif kind.name == "unit_tests":
-        looked[0] = "tests/test_*.py"
-    return f"found none of {', '.join(looked)}"
+        return f"the project has no tests/integration, tests/e2e, {others}"
+    if kind.name == "unit_tests":
+        return f"the project has no tests/test_*.py, {others}"
+    used = f"uses neither {' nor '.join(kind.tools)}" if len(kind.tools) > 1 else f"does not use {kind.tools[0]}"
+    return f"the project {used}, and has no {others}"
