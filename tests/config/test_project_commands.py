@@ -184,6 +184,7 @@ def test_session_that_changes_the_folder_runs_commands_of_another_project() -> N
             "scripts/test",
             'export PREFIX=""\nif [ -d venv ]; then\n    export PREFIX="venv/bin/"\nfi\n${PREFIX}pytest "$@" tests\n',
         ),
+        ("scripts/test.sh", "pytest tests ${@}\n"),
         (
             "justfile",
             "lint:\n    ruff check\ntest *args='tests':\n    uv run {{ if a { b } else { c } }} pytest {{args}}\n",
@@ -200,6 +201,15 @@ def test_variables_of_a_script_count() -> None:
     text = '[tool.pdm.scripts]\ntest = {cmd = "pytest", env = {DEBUG = "1"}}\n'
     (found,) = _find({"pyproject.toml": text}).commands
     assert found.env == (("DEBUG", "1"),)
+
+
+def test_variables_that_a_script_exports_count_unless_it_only_uses_them_itself() -> None:
+    text = (
+        'export PREFIX="venv/bin/"\nexport WIDTH="3000"  # wide\nif x; then\n    export MAYBE=1\nfi\n'
+        "${PREFIX}pytest tests ${@}\nexport LATER=1\n"
+    )
+    (found,) = _find({"scripts/test.sh": text}).find_tests()
+    assert (found.words, found.env) == (("pytest", "tests"), (("WIDTH", "3000"),))
 
 
 def test_workflows_for_pushes_and_pull_requests_count() -> None:

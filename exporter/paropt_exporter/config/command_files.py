@@ -34,9 +34,10 @@ _CONDITION = re.compile(
 )  # in a justfile, for options of the program that starts others
 _VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\{\{ *(\w+) *\}\}|\$(\w+)")
 _DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a shell variable, in a makefile with $$
-_ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
+_ALL_ARGUMENTS = re.compile(r'"?\$(?:[@*]|\{[@*]\})"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
+_EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 _LONGEST_PARAMETER = 1000  # characters of a default
@@ -105,8 +106,12 @@ def _parse_recipe_lines(text: str) -> Iterator[CommandLine]:
 
 def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
+    own = {name for names in _VARIABLE.findall(text) for name in names}  # those that the script itself uses
+    env: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        yield CommandLine(text=_fill_variables(line, variables), group=group)
+        if (exported := _EXPORT.fullmatch(line)) and exported[1] not in own:
+            env = {**env, exported[1]: exported[2].strip("\"'")}
+        yield CommandLine(text=_fill_variables(line, variables), group=group, env=env)
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -136,12 +141,17 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
-        before = "; ".join(_iter_tox_lines(whole.get("commands_pre", "")))
+        before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
         for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
             text = _fill_tox_line(_FACTOR.sub("", line))
             yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+def _prepares(line: str) -> bool:
+    """Return whether a line of commands_pre holds for all environments, and does more than to print a version."""
+    return _FACTOR.match(line) is None and not line.endswith(" --version")
 
 
 def _iter_tox_lines(text: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ _MARKERS = {
     "pyright": ("pyrightconfig.json",),
     "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
 }
+_TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
@@ -76,6 +78,16 @@ class Project:
     def has_program(self, name: str) -> bool:
         """Return whether a stage would find a program: in the virtual environment, or on PATH."""
         return shutil.which(name, path=self._path) is not None
+
+    def has_module(self, python: str, name: str) -> bool:
+        """Return whether `python -m NAME` would find a module that installs a program of its name.
+
+        A virtual environment has no modules but its own; other interpreters count as having those of all programs.
+        """
+        program = shutil.which(python, path=self._path)
+        if program is None or not is_file(Path(program).parent.parent / "pyvenv.cfg"):
+            return self.has_program(name)
+        return exists(Path(program).with_name(name))
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
@@ -168,14 +180,39 @@ class Project:
         named = self._test_paths
         if len(named) == 1 and is_folder(self._root / named[0]):
             return named[0].rstrip("/")
-        inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
-        inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
-        found = [path.relative_to(self._root) for pattern in inner for path in self._list_files(pattern)]
-        own = [path.as_posix() for path in found if not any(map(path.is_relative_to, self.projects_below))]
-        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, own)):
-            if self._has_tests(self._root / folder):
-                return folder
+        top = [folder for folder in ("tests", "test", "testing") if self._has_tests(self._root / folder)]
+        if "tests" in top and self._has_only_unit_tests("tests"):
+            return "tests/unit"
+        inside = [] if top else self._tests_in_sources
+        if top or inside:
+            return top[0] if top else posixpath.commonpath(inside) or "."
         return "." if any(self._root.glob("test_*.py")) else None
+
+    @cached_property
+    def _tests_in_sources(self) -> list[str]:
+        """The folders `tests` and `test` with test files in the sources, without projects below and copied packages."""
+        folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
+        patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
+        found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
+        own = (path for path in found if not any(map(path.is_relative_to, self.projects_below)))
+        named = (path.as_posix() for path in own if not any(map(_is_copied, path.parts)))
+        return [folder for folder in named if _is_text(folder) and self._has_tests(self._root / folder)]
+
+    def _has_only_unit_tests(self, tests: str) -> bool:
+        """Return whether all test files in a folder are in its folder `unit`, or are integration tests."""
+        apart = (f"{tests}/unit", *_INTEGRATION)
+        files = (Path(file) for pattern in _TEST_FILES for file in self._find_files(tests, pattern))
+        return self._has_tests(self._root / tests / "unit") and all(
+            any(map(each.is_relative_to, apart)) for each in files
+        )
+
+    @cached_property
+    def other_tests(self) -> tuple[str, ...]:
+        """The folders `tests` and `test` in the sources that are not below the folder of the unit tests."""
+        unit = self.unit_tests
+        if unit is None or unit == ".":
+            return ()
+        return tuple(folder for folder in self._tests_in_sources if not Path(folder).is_relative_to(unit))
 
     @cached_property
     def projects_below(self) -> tuple[Path, ...]:
@@ -293,12 +330,12 @@ class Project:
         """Whether the tests are for the standard library's unittest."""
         if self.unit_tests is None or self.uses("pytest"):
             return False
-        text = "\n".join(map(self._read_text, islice(self._find_test_files(self.unit_tests), _MOST_TEST_FILES)))
+        text = "\n".join(map(self._read_text, islice(self._find_files(self.unit_tests, "test_*.py"), _MOST_TEST_FILES)))
         return "import unittest" in text and "import pytest" not in text
 
-    def _find_test_files(self, folder: str) -> Iterator[str]:
+    def _find_files(self, folder: str, pattern: str) -> Iterator[str]:
         with suppress(OSError, RecursionError):  # folders nested too deeply
-            for path in (self._root / folder).rglob("test_*.py"):
+            for path in (self._root / folder).rglob(pattern):
                 yield str(path.relative_to(self._root))
 
     @cached_property
@@ -362,7 +399,7 @@ class Project:
 
     def _has_tests(self, folder: Path) -> bool:
         try:
-            return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
+            return any(next(folder.rglob(pattern), None) is not None for pattern in _TEST_FILES)
         except (OSError, RecursionError):  # folders nested too deeply
             return False
 
@@ -410,6 +447,11 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
         name: line for name, line in raw_yaml.as_mapping(package.get("scripts")).items()
         if isinstance(line, str) and placeholder not in line
     }  # fmt: skip
+
+
+def _is_copied(folder: str) -> bool:
+    """Return whether a folder has packages of others, by its name."""
+    return folder.strip("_") in ("vendor", "vendored", "extern", "third_party")
 
 
 def _is_text(name: str) -> bool:
