@@ -246,6 +246,14 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
             "push.basic_auth: bearer_token_file is given too",
         ),
         ("feedback: {source: prometheus}", "feedback.source: source 'prometheus' needs a Prometheus"),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: yes}}}",
+            "feedback.signals.q.target: expected a number, found the boolean true (YAML reads yes as a boolean",
+        ),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: 5s}}}",
+            "feedback.signals.q.target: expected a number, found '5s'",
+        ),
         ("feedback: {mode: advice}", "feedback.mode: expected act or advise, found 'advice': did you mean 'advise'?"),
         ("feedback: {prometheus: {url: localhost}}", "feedback.prometheus.url: expected a URL"),
         (
