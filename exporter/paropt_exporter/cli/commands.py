@@ -493,7 +493,7 @@ def _run_generate(flags: Flags) -> int:
     from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
-    out = None if flags.out is None else Path(flags.out)
+    out = _resolve_path("--out", flags.out, absolute=False)
     return generate.run(tuple(flags.what), out, parse_options(given), stdout=sys.stdout)
 
 
