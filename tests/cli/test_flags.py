@@ -88,6 +88,12 @@ def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]
     assert "not allowed with" in capsys.readouterr().err
 
 
+def test_size_and_all_of_a_pruned_cache_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("cache prune --size 1GB --all")
+    assert "argument --all: not allowed with argument --size" in capsys.readouterr().err
+
+
 def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("unit --lane")

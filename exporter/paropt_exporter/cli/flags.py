@@ -493,10 +493,11 @@ def _add_cache_flags(cache: Parser) -> None:
         help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
         "ones",
     )
-    cache.add_argument(
+    kept = cache.add_mutually_exclusive_group()
+    kept.add_argument(
         "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
     )
-    cache.add_argument("--all", action="store_true", help="for prune: remove everything")
+    kept.add_argument("--all", action="store_true", help="for prune: remove everything")
     _add_output_flag(cache, "for info: print text or JSON (default: text)")
 
 
