@@ -144,6 +144,7 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"run": "''"}, "stages[0].run: expected some text"),
         ({"run": "[]"}, "stages[0].run: the command is empty"),
         ({"run": "{}"}, "stages[0].run: expected a string, found a mapping"),
+        ({"inputs": "[{item}]"}, "inputs[0]: expected a string, found a mapping: put a text that begins with { in"),
         ({"run": "\"echo 'x\""}, "stages[0].run: the line can't be split into words"),
         ({"run": "a | b"}, "add `shell: true`"),
         ({"run": "[a]", "shell": "true"}, "stages[0].run: shell: true needs a string"),
