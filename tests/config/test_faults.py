@@ -415,3 +415,24 @@ def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
     names = ", ".join(f"{{number: {number}, name: {'a' * 3000}{number}, run: x}}" for number in range(20))
     found = configs.faults(tmp_path, f"lanes: {{standard: {{sla: {{two: 5s}}}}}}\nstages: [{names}]")
     assert max(map(len, found)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("file", "owner"),
+    [
+        ("paropt.yml", "the config"),
+        ("logs/../paropt.yml", "the config"),
+        ("link.txt", "the config"),
+        (".paropt/history.db", "a file of the history"),
+        (".paropt/out.txt", "in the exporter's own folder"),
+        ("runs.db-wal", "a file of the history"),
+    ],
+)
+def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str, owner: str) -> None:
+    """With `file: paropt.yml`, a run replaced the config by its output."""
+    (tmp_path / "link.txt").symlink_to("paropt.yml")
+    history = "history: {path: runs.db}\n" if file.startswith("runs") else ""
+    assert configs.faults(tmp_path, history + configs.stage(file=file)) == [
+        f"paropt.yml:{3 if history else 2}:3: stages[0].file: '{file}' is {owner}, and each run empties the file of a "
+        "stage: name another one"
+    ]
