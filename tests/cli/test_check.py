@@ -84,6 +84,7 @@ def test_history_that_a_run_creates_or_repairs_is_no_fault(tmp_path: Path, conte
         ({"run": "./missing"}, "there is no program './missing': install it, or correct the path"),
         ({"run": "./folder"}, "'./folder' is a directory: name a program"),
         ({"run": "./plain"}, "'./plain' is not executable: chmod +x it"),
+        ({"run": "'true'", "file": "."}, "file: . is a folder: name a file in it"),
         ({"run": "'true'", "cwd": "gone"}, "cwd: there is no folder gone: create it, or correct the path"),
         ({"run": "sh", "env": "{PATH: /nowhere}"}, "'sh' is not on PATH: install it, or correct the command"),
         (

@@ -135,6 +135,8 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     if not files.is_folder(folder):
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
+    if stage.file is not None and files.is_folder(config.root / stage.file):
+        yield f"file: {stage.file} is a folder: name a file in it"
     yield from _check_glob(stage, folder)
     from paropt_exporter.config.virtual_environment import build_stage_environment
 
