@@ -25,12 +25,12 @@ class Override(Struct, frozen=True, kw_only=True):
 class SizeBounds(Struct, frozen=True, kw_only=True):
     """The bounds within which the controller sizes a lane now, and other results of the bounds controller.
 
-    `target`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
+    `query_size`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
     """
 
     floor: int
     ceiling: int
-    target: int | None = None
+    query_size: int | None = None
     reason: str = "bounds"
     no_data: bool = False
     flapping: bool = False
@@ -101,11 +101,11 @@ class ControlState:
             self._override = override or self._configured
 
     def get_start_size(self, wanted: int) -> int:
-        """Return the size with which a run starts: a pin's, the target by query results, or `wanted` within bounds."""
+        """Return the size with which a run starts: a pin's, that by query results, or `wanted` within bounds."""
         bounds, override = self.size_bounds, self.override
         if override.mode == PIN and override.size is not None:
             return override.size
-        return min(max(wanted if bounds.target is None else bounds.target, bounds.floor), bounds.ceiling)
+        return min(max(wanted if bounds.query_size is None else bounds.query_size, bounds.floor), bounds.ceiling)
 
     @property
     def rescue_size(self) -> int:
