@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.autoscaling.decisions import UNREADABLE, count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
@@ -83,6 +83,8 @@ def _iter_terms(seen: Observation) -> Iterator[str]:
             yield from _explain_bounds(seen)
         case QuerySizeObservation():
             yield from _explain_query_size(seen)
+        case _:
+            assert_never(seen)
 
 
 def _explain_lane(seen: LaneObservation) -> Iterator[str]:
