@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
+from paropt_exporter.autoscaling.policy.query_size import PoolMeasurement, PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 from paropt_exporter.autoscaling.policy.size_bounds import Signal
 from paropt_exporter.autoscaling.signals.local_counters import Rates
@@ -87,7 +87,7 @@ def test_source_prometheus_sizes_by_query_results_alone() -> None:
     lane = Lane("prometheus")
     lane.source.measurement = replace(QUIET, depth=6.0)
     decision = lane.interval()
-    assert lane.control_state.size_bounds.target == 8
+    assert lane.control_state.size_bounds.query_size == 8
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
@@ -97,14 +97,14 @@ def test_hold_does_not_undo_a_resize_in_progress() -> None:
     assert lane.interval().new_size == 8
     lane.source.measurement = None  # while the lane still has its two workers
     assert lane.interval().reason == "no_data"
-    assert lane.control_state.size_bounds.target == 8
+    assert lane.control_state.size_bounds.query_size == 8
 
 
 def test_size_stays_and_no_data_shows_without_prometheus() -> None:
     lane = Lane("prometheus")
     for _ in range(3):
         assert lane.interval().reason == "no_data"
-    assert lane.control_state.size_bounds.target == 2
+    assert lane.control_state.size_bounds.query_size == 2
     assert lane.control_state.snapshot().pools[0].no_data
 
 

@@ -321,7 +321,7 @@ def test_reason_of_a_move_by_queries_is_the_bound_that_decides_it(
     lane = FakeLane(clock, waiting=100, burn=0.0, size=size)
     control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="prometheus")
     ceiling = 4 if reason == "limit" else 10
-    control_state.set_size_bounds(SizeBounds(floor=floor, ceiling=ceiling, target=target))
+    control_state.set_size_bounds(SizeBounds(floor=floor, ceiling=ceiling, query_size=target))
     steps(build_controller(lane, Recorder(), control_state=control_state), clock, 0.05)
     assert (lane.size, lane.resize_reason) == (target, reason)
 

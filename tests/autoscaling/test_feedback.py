@@ -18,7 +18,7 @@ from paropt_exporter.autoscaling.feedback import (
     build_pool_query,
     format_duration,
 )
-from paropt_exporter.autoscaling.policy.prometheus_size import PoolReading
+from paropt_exporter.autoscaling.policy.query_size import PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import QueryResult, SeriesValue
 from paropt_exporter.autoscaling.signals.client import QueryFailed
 from paropt_exporter.autoscaling.signals.local_counters import Rates

@@ -22,12 +22,12 @@ from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, R
 from paropt_exporter.autoscaling.policy.lane_size import LaneObservation, LaneSizingState, decide_lane_size
 from paropt_exporter.autoscaling.policy.memory import Memory, PoolMemory
 from paropt_exporter.autoscaling.policy.pool_size import PoolObservation, PoolSizingState, decide_pool_size
-from paropt_exporter.autoscaling.policy.prometheus_size import (
+from paropt_exporter.autoscaling.policy.query_size import (
     PoolMeasurement,
     PoolReading,
-    TargetObservation,
-    TargetState,
-    decide_target_size,
+    QuerySizeObservation,
+    QuerySizeState,
+    decide_query_size,
 )
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 from paropt_exporter.autoscaling.policy.queueing import Traffic
@@ -84,7 +84,7 @@ BAND = BoundsObservation(
     ),
     state=BoundsState(),
 )
-TARGET = TargetObservation(
+TARGET = QuerySizeObservation(
     now=15.0,
     stable_seconds=180.0,
     cores=2.0,
@@ -101,7 +101,7 @@ TARGET = TargetObservation(
             ),
         ),
     ),
-    state=TargetState(),
+    state=QuerySizeState(),
 )
 
 
@@ -247,7 +247,7 @@ def test_floor_is_the_signals_value_over_its_target_and_a_rejected_signal_is_nam
 
 
 def test_size_by_query_results_is_depth_and_busy_workers(history: History) -> None:
-    history.observe(decision(TARGET, decide_target_size(TARGET), new=20))
+    history.observe(decision(TARGET, decide_query_size(TARGET), new=20))
     text = told(history)
     assert "commands: 18 tasks wait + 2.00 run = 20.00" in text
     assert "c = 0.50 / (2.00 - 0.00) = 0.25 of a core" in text
@@ -290,7 +290,7 @@ def test_replay_of_todays_decisions_is_the_same_to_the_byte(history: History) ->
         (RUN, decide_lane_size(RUN)),
         (STREAM, decide_pool_size(STREAM)),
         (BAND, decide_size_bounds(BAND)),
-        (TARGET, decide_target_size(TARGET)),
+        (TARGET, decide_query_size(TARGET)),
     ):
         history.observe(decision(seen, choice))
     assert replayed(history) == (0, "4 decisions: 4 identical, 0 different\n")

@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from paropt_exporter.cli import flags
+from paropt_exporter.events import Strategy
 
 
 def parsed(line: str) -> argparse.Namespace:
@@ -23,6 +24,11 @@ def parsed(line: str) -> argparse.Namespace:
 def test_stages_stand_anywhere_between_flags(line: str) -> None:
     found = parsed(line)
     assert (found.command, found.stages, found.lane, found.workers) == (None, ["unit", "scan"], "docs", "4")
+
+
+def test_each_strategy_that_needs_no_cluster_is_a_choice() -> None:
+    for strategy in set(Strategy) - {Strategy.DASK}:
+        assert parsed(f"--strategy {strategy}").strategy == strategy
 
 
 def test_words_after_two_dashes_are_always_arguments() -> None:

@@ -13,10 +13,9 @@ from paropt_exporter import plan as plans
 from paropt_exporter.cli import plan
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
-from support import configs
+from support import configs, golden
 from support.terminals import Terminal
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 FILE = """\
 project: demo
 lanes: {mine: {strategy: hybrid, workers: {min: 1, max: 8, start: 2}, sla: {max: 90s, critical: true}, total: 10m}}
@@ -39,7 +38,7 @@ def _plan(folder: Path, **expected: float) -> plans.Plan:
 def test_text_equals_the_golden_file(tmp_path: Path) -> None:
     out = io.StringIO()
     assert plan.run(_plan(tmp_path, **EXPECTED), output="text", stdout=out) == 2
-    assert out.getvalue().replace(f"{tmp_path}/", "") == (GOLDEN / "plan.txt").read_text()
+    golden.assert_is_golden(out.getvalue().replace(f"{tmp_path}/", ""), "plan.txt")
 
 
 def test_dominant_start_up_is_noted(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_summary_breaks_its_lines_between_words_but_not_what_one_copies() -> Non
         pools=(PoolUse(name="threads", start_size=4, peak_size=7, reason="demand", busy_seconds=8, slot_seconds=9),),
     )
     failed = {"type_checking": failed_task("type_checking", finding)}
-    told = summary.format_summary(record, failed, program="a-program-with-a-long-name", columns=40)
+    told = summary.format_summary(record, failed, columns=40)
     assert told == "\n".join(
         [
             "standard failed · 2 stages, 2 tasks in",
@@ -184,7 +184,7 @@ def test_summary_breaks_its_lines_between_words_but_not_what_one_copies() -> Non
             "    unit_tests        7.0 s",
             "  pools    threads 4 -> 7 (demand) · 81%",
             "           busy",
-            "  again    a-program-with-a-long-name --lane standard --failed",
+            "  again    paropt-exporter --lane standard --failed",
         ]
     )
 

@@ -15,19 +15,18 @@ from paropt_exporter.config.checks import Machine, cross_check
 from paropt_exporter.config.faults import MOST_FAULTS
 from paropt_exporter.config.units import LARGEST_FILE_BYTES
 from paropt_exporter.errors import ConfigError
-from support import configs
+from support import configs, golden
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 BOMB = "x-a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
     f"x-{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
 def test_all_faults_of_a_file_are_reported_at_once_with_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(GOLDEN)
+    monkeypatch.chdir(golden.FOLDER)
     with pytest.raises(ConfigError) as caught:
         config.read_config(Path("faults.yml"), root=Path())
-    assert str(caught.value) + "\n" == (GOLDEN / "faults.txt").read_text()
+    golden.assert_is_golden(str(caught.value) + "\n", "faults.txt")
 
 
 def test_aliases_that_multiply_are_rejected_and_not_expanded(tmp_path: Path) -> None:

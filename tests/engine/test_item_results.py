@@ -293,7 +293,7 @@ def test_items_of_a_stopped_batch_are_errors_in_every_report(tmp_path: Path) -> 
 def test_batch_that_cannot_be_started_has_its_items() -> None:
     batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
     bench = Bench(plan(replace(stage("one"), tasks=(batch,))))
-    bench.workers.start = _refuse  # type: ignore[method-assign]
+    bench.workers.start = _refuse  # type: ignore[method-assign, assignment]
     bench.run()
     (record,) = bench.recorder.of(TaskRecord)
     assert [(each.item, each.result) for each in record.items] == [("a", Result.ERROR), ("b", Result.ERROR)]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from paropt_exporter import host
 from paropt_exporter.engine import report
 from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
 from paropt_exporter.executors import TaskFuture, ThreadPool
+from paropt_exporter.executors.adaptive.routing import FunctionProfile, save_profiles
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
@@ -90,6 +93,23 @@ def test_worker_time_starts_again_with_the_next_run(workers: PoolWorkers) -> Non
     run(workers, WAITS)
     workers.prepare(plan(WAITS, COMMAND, workers=2, strategy=Strategy.THREAD), 2)
     assert (use(workers)[THREADS].busy_seconds, use(workers)[THREADS].slot_seconds) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.DASK])
+def test_routed_calls_get_a_process_for_each_task_and_core(
+    strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `strategy: dask` these are the calls of stages with `local: true`, which shared one process."""
+    monkeypatch.setattr(host, "count_cpu_workers", lambda: 3)
+    profiles = tmp_path / "functions.json"
+    save_profiles(profiles, [FunctionProfile(function="os:getpid", cpu_demand=1.0, seconds=1.0)])
+    tasks = tuple(PlannedTask(index=index, item=None, work=Call(target="os:getpid")) for index in range(4))
+    stage = PlannedStage(number=2, name="computes", tasks=tasks, pool=THREADS)
+    with closing(PoolWorkers(profiles)) as workers:
+        workers.prepare(plan(stage, workers=Bounds(minimum=1, maximum=8, start=8), strategy=strategy), 8)
+        assert workers.choose_pool(stage, tasks[0]) == PROCESSES
+        assert workers.get_pool_size(PROCESSES) == 3
+        assert set(workers.get_pool_sizes(8)) == {PROCESSES, THREADS}
 
 
 class ClusterWithoutTests(ThreadPool):

@@ -32,12 +32,12 @@ from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, S
 from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
+from support import golden
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 from support.metric_pages import render_page
 from support.repositories import Repository
 
 OWN_FAMILIES = [family for family in families.FAMILIES if family not in families.SERVE_FAMILIES]
-GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LINT = {"lane": "standard", "stage": "lint"}
 LANE = LaneLabels(
@@ -578,7 +578,7 @@ def test_the_page_equals_the_golden_file() -> None:
     metrics = make_populated(process_metrics=False)
     lines = without_host(render_page(metrics)).splitlines(keepends=True)
     page = "".join(line for line in lines if not line.startswith(f"{families.BUILD_INFO.name}{{"))
-    assert page == GOLDEN.read_text(), f"if this change is meant: {__name__} has `write_golden`"
+    golden.assert_is_golden(page, "metrics.txt")
 
 
 def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_path: Path) -> None:
@@ -643,12 +643,6 @@ def without_host(page: bytes) -> str:
     host = (families.HOST_MEMORY, families.HOST_MEMORY_LIMIT, families.HOST_CPUS)
     samples = tuple(f"{family.name}{{" for family in host)
     return "".join(line for line in page.decode().splitlines(keepends=True) if not line.startswith(samples))
-
-
-def write_golden() -> None:
-    page = without_host(render_page(make_populated(process_metrics=False)))
-    kept = [line for line in page.splitlines(keepends=True) if not line.startswith(f"{families.BUILD_INFO.name}{{")]
-    GOLDEN.write_text("".join(kept))
 
 
 def reconfigured(metrics: Metrics, *stages: StageLabels, pools: tuple[str, ...] = ("commands",)) -> str:

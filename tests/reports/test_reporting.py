@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.events import Decision, Strategy
 from paropt_exporter.plan import Bounds, Plan
-from paropt_exporter.reports import Reports, parse
+from paropt_exporter.reports import Reports, parse, reporting
 from paropt_exporter.reports.model import FinishedRun
 from paropt_exporter.reports.reporting import RunReport
 from support.event_samples import START, run_ended, run_started, task
@@ -143,6 +145,14 @@ def test_a_file_is_one_of_the_folder_at_the_start(tmp_path: Path, monkeypatch: p
 
 def test_several_reports_may_be_asked_for() -> None:
     assert kinds("junit=a", "json=b", "github", "otlp", "junit=c") == ["junit", "json", "github", "otlp", "junit"]
+
+
+@pytest.mark.parametrize("kind", reporting.KINDS)
+def test_each_kind_is_in_the_help_and_on_its_page(kind: str) -> None:
+    wanted = f"{kind}=FILE" if kind in reporting.KINDS_WITH_FILE else kind
+    page = (Path(__file__).parents[2] / "docs/reports.md").read_text()
+    assert re.search(rf"\b{wanted}\b", build_parser().format_help())
+    assert f"--report {wanted}" in page
 
 
 def test_on_github_the_report_is_on_by_itself_and_can_be_turned_off() -> None:

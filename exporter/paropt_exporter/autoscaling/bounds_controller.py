@@ -11,12 +11,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
-from paropt_exporter.autoscaling.policy.prometheus_size import (
+from paropt_exporter.autoscaling.policy.query_size import (
     PoolReading,
-    TargetDecision,
-    TargetObservation,
-    TargetState,
-    decide_target_size,
+    QuerySizeDecision,
+    QuerySizeObservation,
+    QuerySizeState,
+    decide_query_size,
 )
 from paropt_exporter.autoscaling.policy.size_bounds import (
     BoundsDecision,
@@ -65,7 +65,7 @@ class BoundsController:
     """Sets the bounds of a lane from a thread of its own, between `start` and `stop`.
 
         readings -> decide_size_bounds -> floor, ceiling ------------------+
-        readings -> decide_target_size -> size (source: prometheus only) --+--> ControlState --> Controller --> pools
+        readings -> decide_query_size -> size (source: prometheus only) ---+--> ControlState --> Controller --> pools
 
     Guarantees: only the bounds controller writes the bounds, and it never resizes; a slow or failing query delays only
     its own decision; each decision is emitted for each pool.
@@ -89,7 +89,7 @@ class BoundsController:
         self._clock = clock
         self._counters: dict[str, CounterHistory] = {}
         self._bounds_state = BoundsState()
-        self._target_state = TargetState()
+        self._query_size_state = QuerySizeState()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_steps, name="paropt-feedback", daemon=True)
 
@@ -131,7 +131,7 @@ class BoundsController:
         if self._done.is_set():
             return  # the shutdown has cut the last query, whose failure says nothing
         if self._control_state.source == PROMETHEUS:
-            bounds = self._decide_target(bounds)
+            bounds = self._decide_query_size(bounds)
         self._control_state.set_size_bounds(bounds)
 
     def _decide_bounds(self, signals: tuple[Signal, ...]) -> SizeBounds:
@@ -154,14 +154,14 @@ class BoundsController:
             terms = _build_bounds_terms(observation, decision)
             self._emit_decisions(observation, decision, old=current.floor, new=decision.floor, terms=terms)
         reason = decision.reason if decision.reason in ("load", "limit") else "bounds"
-        return SizeBounds(floor=decision.floor, ceiling=decision.ceiling, target=current.target, reason=reason)
+        return SizeBounds(floor=decision.floor, ceiling=decision.ceiling, query_size=current.query_size, reason=reason)
 
-    def _decide_target(self, bounds: SizeBounds) -> SizeBounds:
+    def _decide_query_size(self, bounds: SizeBounds) -> SizeBounds:
         pools = tuple(
             self._signals.read_pool(pool, partial(self._get_local_rates, pool.name), self._timing.window_seconds)
             for pool in self._lane.pools()
         )
-        observation = TargetObservation(
+        observation = QuerySizeObservation(
             now=self._clock.monotonic(),
             stable_seconds=self._timing.stable_seconds,
             cores=self._lane.cores(),
@@ -169,17 +169,17 @@ class BoundsController:
             floor=bounds.floor,
             ceiling=bounds.ceiling,
             pools=pools,
-            state=self._target_state,
+            state=self._query_size_state,
             rescue_size=self._control_state.rescue_size,
         )
-        decision = decide_target_size(observation)
-        self._target_state = decision.state
-        terms = _build_target_terms(observation)
+        decision = decide_query_size(observation)
+        self._query_size_state = decision.state
+        terms = _build_query_size_terms(observation)
         self._emit_decisions(observation, decision, old=observation.size, new=decision.size, terms=terms)
         return SizeBounds(
             floor=bounds.floor,
             ceiling=bounds.ceiling,
-            target=decision.size,
+            query_size=decision.size,
             reason=decision.reason,
             no_data=decision.no_data,
             flapping=decision.state.history.is_flapping(observation.now),
@@ -190,17 +190,17 @@ class BoundsController:
         return self._get_decided_size() if running is None else running
 
     def _get_decided_size(self) -> int:
-        """Return the target decided last, not the lane's size: a hold must not undo a resize in progress."""
-        target = self._control_state.size_bounds.target
-        if target is not None:
-            return target
+        """Return the size decided last, not the lane's size: a hold must not undo a resize in progress."""
+        size = self._control_state.size_bounds.query_size
+        if size is not None:
+            return size
         running = self._lane.size()
         return self._control_state.config_bounds.start if running is None else running
 
     def _emit_decisions(
         self,
-        observation: BoundsObservation | TargetObservation,
-        decision: BoundsDecision | TargetDecision,
+        observation: BoundsObservation | QuerySizeObservation,
+        decision: BoundsDecision | QuerySizeDecision,
         *,
         old: int,
         new: int,
@@ -231,7 +231,7 @@ def _build_bounds_terms(observation: BoundsObservation, decision: BoundsDecision
     return terms
 
 
-def _build_target_terms(observation: TargetObservation) -> dict[str, float]:
+def _build_query_size_terms(observation: QuerySizeObservation) -> dict[str, float]:
     terms: dict[str, float] = {
         "floor": observation.floor,
         "ceiling": observation.ceiling,

@@ -306,11 +306,11 @@ class Controller:
     def _get_query_size(self, observation: LaneObservation) -> tuple[int, str]:
         """Return the size that query results decided, and the reason; before their first decision the size stays."""
         bounds = self._control_state.size_bounds
-        if bounds.target is None:
+        if bounds.query_size is None:
             return observation.size, "no_data"
-        up_or_down = "up" if bounds.target > observation.size else "down"
-        action = "hold" if bounds.target == observation.size else up_or_down
-        return bounds.target, bounds.reason if bounds.reason in DECISION_REASONS[action] else "demand"
+        up_or_down = "up" if bounds.query_size > observation.size else "down"
+        action = "hold" if bounds.query_size == observation.size else up_or_down
+        return bounds.query_size, bounds.reason if bounds.reason in DECISION_REASONS[action] else "demand"
 
     def _observe(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
         bounds = self._control_state.size_bounds

@@ -16,11 +16,11 @@ from paropt_exporter.errors import ParoptError
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation
-    from paropt_exporter.autoscaling.policy.prometheus_size import TargetDecision, TargetObservation
+    from paropt_exporter.autoscaling.policy.query_size import QuerySizeDecision, QuerySizeObservation
     from paropt_exporter.autoscaling.policy.size_bounds import BoundsDecision, BoundsObservation
 
-    Observation: TypeAlias = LaneObservation | PoolObservation | BoundsObservation | TargetObservation
-    PolicyDecision: TypeAlias = LaneDecision | PoolDecision | BoundsDecision | TargetDecision
+    Observation: TypeAlias = LaneObservation | PoolObservation | BoundsObservation | QuerySizeObservation
+    PolicyDecision: TypeAlias = LaneDecision | PoolDecision | BoundsDecision | QuerySizeDecision
 
 _POLICIES = "paropt_exporter.autoscaling.policy."
 # Kind of observation in the history: its policy's module, class and function. A lane needs only the first one, so the
@@ -29,7 +29,7 @@ _KINDS = {
     "run": ("lane_size", "LaneObservation", "decide_lane_size"),
     "stream": ("pool_size", "PoolObservation", "decide_pool_size"),
     "band": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
-    "target": ("prometheus_size", "TargetObservation", "decide_target_size"),
+    "target": ("query_size", "QuerySizeObservation", "decide_query_size"),
 }
 _KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 

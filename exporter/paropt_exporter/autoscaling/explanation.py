@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.autoscaling.decisions import UNREADABLE, count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
@@ -25,7 +25,7 @@ from paropt_exporter.autoscaling.policy.memory import (
     compute_room_bytes,
 )
 from paropt_exporter.autoscaling.policy.pool_size import PoolObservation
-from paropt_exporter.autoscaling.policy.prometheus_size import TargetObservation
+from paropt_exporter.autoscaling.policy.query_size import QuerySizeObservation
 from paropt_exporter.autoscaling.policy.queueing import (
     WAIT_RATIO,
     compute_cpu_size,
@@ -81,8 +81,10 @@ def _iter_terms(seen: Observation) -> Iterator[str]:
             yield from _explain_pool(seen)
         case BoundsObservation():
             yield from _explain_bounds(seen)
-        case TargetObservation():
-            yield from _explain_target(seen)
+        case QuerySizeObservation():
+            yield from _explain_query_size(seen)
+        case _:
+            assert_never(seen)
 
 
 def _explain_lane(seen: LaneObservation) -> Iterator[str]:
@@ -237,7 +239,7 @@ def _explain_signal(signal: Signal) -> str:
     return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
 
 
-def _explain_target(seen: TargetObservation) -> Iterator[str]:
+def _explain_query_size(seen: QuerySizeObservation) -> Iterator[str]:
     for pool in seen.pools:
         if pool.measurement is None:
             yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"

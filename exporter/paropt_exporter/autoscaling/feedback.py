@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from paropt_exporter import families
 from paropt_exporter.autoscaling.bounds_controller import BoundsController, LaneReadings, Timing
-from paropt_exporter.autoscaling.policy.prometheus_size import PoolMeasurement, PoolReading
+from paropt_exporter.autoscaling.policy.query_size import PoolMeasurement, PoolReading
 from paropt_exporter.autoscaling.policy.query_validity import (
     SETTLED_SCRAPES,
     QueryResult,

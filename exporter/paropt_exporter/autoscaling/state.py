@@ -25,12 +25,12 @@ class Override(Struct, frozen=True, kw_only=True):
 class SizeBounds(Struct, frozen=True, kw_only=True):
     """The bounds within which the controller sizes a lane now, and other results of the bounds controller.
 
-    `target`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
+    `query_size`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
     """
 
     floor: int
     ceiling: int
-    target: int | None = None
+    query_size: int | None = None
     reason: str = "bounds"
     no_data: bool = False
     flapping: bool = False
@@ -89,15 +89,16 @@ class ControlState:
             return self._override
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
-        """Store new bounds, clamped to the config's; the floor is at most the ceiling, and the target between them.
+        """Store new bounds, clamped to the config's; the floor is at most the ceiling, and the size by queries between them.
 
         Another config may have come while they were decided.
         """
         ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
         floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
-        target = None if bounds.target is None else min(max(bounds.target, floor), ceiling)
+        wanted = bounds.query_size
+        query_size = None if wanted is None else min(max(wanted, floor), ceiling)
         with self._lock:
-            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling, target=target)
+            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling, query_size=query_size)
 
     def set_override(self, override: Override | None) -> None:
         """Store a person's instruction; None restores the config's mode."""
@@ -105,11 +106,11 @@ class ControlState:
             self._override = override or self._configured
 
     def get_start_size(self, wanted: int) -> int:
-        """Return the size with which a run starts: a pin's, the target by query results, or `wanted` within bounds."""
+        """Return the size with which a run starts: a pin's, that by query results, or `wanted` within bounds."""
         bounds, override = self.size_bounds, self.override
         if override.mode == PIN and override.size is not None:
             return override.size
-        return min(max(wanted if bounds.target is None else bounds.target, bounds.floor), bounds.ceiling)
+        return min(max(wanted if bounds.query_size is None else bounds.query_size, bounds.floor), bounds.ceiling)
 
     @property
     def rescue_size(self) -> int:

@@ -602,7 +602,7 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
         web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
-        push_url=_require_url("--push.url", flags.push_url),
+        push_url=_check_push_url(flags.push_url),
         push_fail=flags.push_fail,
         push_instance=flags.push_instance,
         textfile=_resolve_path("--textfile", flags.textfile, absolute=True),
@@ -622,10 +622,10 @@ def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 
-def _require_url(flag: str, url: str | None) -> str | None:
-    """Return a flag's URL. Raises UsageError for an empty one, which would mean that of the config."""
+def _check_push_url(url: str | None) -> str | None:
+    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean that of the config."""
     if url == "":
-        raise UsageError(f"{flag}: the URL is empty: correct it, or leave the flag out")
+        raise UsageError("--push.url: the URL is empty: correct it, or leave the flag out")
     return url
 
 

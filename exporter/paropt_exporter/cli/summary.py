@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from msgspec import to_builtins
 
+from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
     count_columns,
     format_line,
@@ -40,7 +41,6 @@ def format_summary(
     failed: Mapping[str, TaskRecord],
     *,
     metrics_url: str = "",
-    program: str = "paropt-exporter",
     again: str = "--failed",
     log_flags: str = "",
     usual: Mapping[str, float] = MappingProxyType({}),
@@ -76,7 +76,7 @@ def format_summary(
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
     footer = _iter_footer(
-        run, metrics_url, f"{program} --lane {run.lane} {again}", f"{program} {log_flags}" if log_flags else ""
+        run, metrics_url, f"{PROGRAM} --lane {run.lane} {again}", f"{PROGRAM} {log_flags}" if log_flags else ""
     )
     for name, fact in footer:
         line = f"  {name:<8} {fact}"

@@ -98,14 +98,15 @@ class Run:
 
     ```
     waiting stages --needs met, resources fit--> running --all tasks ended--> ended
-    normal --fail-fast, critical SLA, signal--> stopping (no task starts; TERM, KILL after the grace)
+    normal --fail-fast, critical SLA, deadline, signal--> stopping (no task starts; TERM, KILL after the grace)
+       '---inputs have changed--> wound down (no stage starts; the stages with these inputs are stopped)
     ```
     A cached stage is looked up when its needs have succeeded; its tasks start once the answer is there.
 
     Guarantees: `execute` returns once, with every stage ended or skipped and every attempt ended; stages start in plan
     order as far as there is room; events are emitted in the order in which they happened, a task's record before its
     stage's, a stage's before the run's; `flush` is called before each wait, in a burst of events within BURST_SECONDS.
-    `interrupt` and `resize` may be called from any thread, `interrupt` from signal handlers too.
+    Any thread may interrupt, wind down, resize and limit the run, and signal handlers may call `interrupt`.
     """
 
     def __init__(

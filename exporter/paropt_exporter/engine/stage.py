@@ -173,8 +173,9 @@ class StageState(Struct, eq=False):
 
     ```
     waiting --first task--> running --last attempt--> ended
-       '--------------- skip ---------------------------^
+       '--skipped, a fault in its plan, or cached results only--^
     task:  ready -> running -> ended          (failed, retries left: -> resting -> ready)
+              '--cached result--^
     ```
     Guarantees: each task ends in exactly one final record; the stage ends once, when all of its tasks have.
     """
@@ -582,7 +583,7 @@ class OpenStages:
 
     ```
     waiting for needs --last need succeeded--> startable --remove--> gone
-           '--a need failed--> lost (returned once by `pop_lost`)
+           '--a need failed--> lost (returned once by `pop_lost`) --remove--^
     ```
     Guarantees: `remove` visits only stages that depend on the ended one. The engine's thread calls `remove` and
     `pop_lost`; any thread may call `all` and `startable`.

@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 _OUTPUT_CHUNK_BYTES = 1 << 16
 _WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
 
-_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE)
+_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.DASK)  # with dask the calls of `local: true`
 
 
 class ItemBatch(Struct, frozen=True, kw_only=True):
@@ -169,9 +169,10 @@ class PoolWorkers:
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._lacks_processes = False
         self._names = get_pool_names(plan)
-        self._most = {name: _count_tasks_for(plan, name) for name in (COMMANDS, THREADS, PROCESSES, DASK)}
+        self._most = {name: _count_tasks_for(plan, name) for name in self._names}
         if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
-            self._most |= {name: min(self._most[name], host.count_cpu_workers()) for name in (COMMANDS, THREADS)}
+            here = self._most.keys() - {DASK}
+            self._most |= {name: min(self._most[name], host.count_cpu_workers()) for name in here}
         self._output_files.clear()
         self._attempts.clear()
         self._environments.clear()
@@ -594,8 +595,9 @@ def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
 
 def _count_tasks_for(plan: Plan, pool: str) -> int:
     """Return how many tasks of the plan may be in `pool` at once, at least 1; more workers could never be busy."""
-    calls = pool in (THREADS, PROCESSES) and plan.strategy in _ROUTED
-    fits = [stage for stage in plan.stages if stage.pool == pool or (calls and stage.pool != COMMANDS)]
+    calls = (THREADS, PROCESSES)
+    pools = calls if pool in calls and plan.strategy in _ROUTED else (pool,)
+    fits = [stage for stage in plan.stages if stage.pool in pools]
     return max(1, sum(len(stage.tasks) for stage in fits))
 
 

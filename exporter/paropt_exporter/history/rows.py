@@ -111,9 +111,8 @@ def write_events(connection: sqlite3.Connection, project: str, events: Sequence[
     choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
     ended = {(event.run_id, event.stage) for event in events if isinstance(event, StageRecord)}
     for event in events:
-        if (
-            not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended
-        ):  # its record has all columns
+        # The record of a stage that has ended too has all columns of its start.
+        if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:
             _write_row(connection, project, event, now_seconds, choose_item_table)
         delta.add_event(event)
     apply_delta(connection, project, delta)

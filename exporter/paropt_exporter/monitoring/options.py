@@ -19,8 +19,8 @@ _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
 _LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
-# Error budgets are sums of windows of rules that are evaluated each minute: windows of other lengths would leave gaps or
-# overlap. One can't be longer than the shortest pair's.
+# Error budgets are sums of windows of rules that are evaluated each minute: windows of other lengths would leave gaps
+# or overlap. One can't be longer than the shortest pair's.
 _MINUTE_SECONDS = 60.0
 _LONGEST_WINDOW_SECONDS = 1800.0
 

@@ -27,12 +27,12 @@ from paropt_exporter.autoscaling.policy.pool_size import (
     PoolSizingState,
     decide_pool_size,
 )
-from paropt_exporter.autoscaling.policy.prometheus_size import (
+from paropt_exporter.autoscaling.policy.query_size import (
     PoolMeasurement,
     PoolReading,
-    TargetObservation,
-    TargetState,
-    decide_target_size,
+    QuerySizeObservation,
+    QuerySizeState,
+    decide_query_size,
 )
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 from paropt_exporter.autoscaling.policy.queueing import Traffic, compute_traffic_size
@@ -187,9 +187,9 @@ def test_bounds_lie_within_the_config_and_ignore_rejected_readings() -> None:
                 assert (step.floor, step.ceiling) == (seen.floor, seen.ceiling)
 
 
-def targets(seed: int) -> Iterator[tuple[TargetObservation, int, str, str]]:
+def targets(seed: int) -> Iterator[tuple[QuerySizeObservation, int, str, str]]:
     draw = random.Random(seed)
-    state, size, now = TargetState(), draw.randint(1, 20), 0.0
+    state, size, now = QuerySizeState(), draw.randint(1, 20), 0.0
     floor = draw.randint(1, 4)
     ceiling = floor + draw.randint(0, 40)
     for _ in range(STEPS):
@@ -207,7 +207,7 @@ def targets(seed: int) -> Iterator[tuple[TargetObservation, int, str, str]]:
         pool = PoolReading(
             pool="commands", target=size, reading=reading, measurement=seen if reading.is_valid else None
         )
-        situation = TargetObservation(
+        situation = QuerySizeObservation(
             now=now,
             stable_seconds=180.0,
             cores=draw.uniform(0.5, 8),
@@ -218,7 +218,7 @@ def targets(seed: int) -> Iterator[tuple[TargetObservation, int, str, str]]:
             state=state,
             rescue_size=draw.choice((0, 0, 0, draw.randint(1, 60))),
         )
-        step = decide_target_size(situation)
+        step = decide_query_size(situation)
         yield situation, step.size, step.action, step.reason
         size, state = step.size, step.state
 

@@ -5,9 +5,14 @@ has all its slots before its first task has ended, so there is no time "before" 
 tasks take so much longer than their stage's fastest one that `scaling_effectiveness` would call more than one of them
 useless, a quarter of them is tried.
 
-    any number --suspicious--> trial --fewer got as much done--> limited --time is over, or tasks changed--> lifted
-        ^                        | more got more done             ^ | suspicious: a trial of fewer still       |
-        '------------------------'                                '-'<--------- still no use ------------------'
+    any number --suspicious--> trial
+    trial      --fewer got as much done--> limited
+               --more got more done, or time is over--> any number; the limit from before, if there was one
+    limited    --suspicious--> trial of fewer still
+               --time is over--> lifted, to see whether more still get no more done
+               --its tasks have changed--> any number
+    lifted     --still no use--> limited, for twice as long
+               --more got more done--> any number
 
 Source: Little's law. Service times are busy time over completions, S = N / X: behind a lock the throughput X is the
 same for any N, and S grows with N. They show it at once, unlike durations of ended tasks, which depend on who gets the
@@ -166,7 +171,7 @@ def _withdraw_trial(state: StageLimitState, now: float) -> StageLimitState:
     """End a trial that showed that more tasks get more done."""
     until = now + state.seconds
     if state.fallback is None:
-        return _lift_limit(state, until=until, seconds=_double(state.seconds))
+        return _remove_limit(state, until=until, seconds=_double(state.seconds))
     return replace(state, phase=LIMITED, limit=state.fallback, fallback=None, deepest=True, until=until)
 
 
@@ -178,7 +183,7 @@ def _advance_limited(measurement: StageMeasurement, state: StageLimitState, now:
         measured = level if level.sample.count >= COMPLETIONS else few
         return replace(state, phase=LIFTED, limit=None, fallback=state.limit, reference=measured)
     if _has_changed(level, few):
-        return _lift_limit(state, until=now, seconds=FIRST_BLOCK_SECONDS)
+        return _remove_limit(state, until=now, seconds=FIRST_BLOCK_SECONDS)
     return state if state.deepest or not _is_worthwhile(measurement) else _start_trial(measurement, state, now)
 
 
@@ -203,7 +208,7 @@ def _advance_lifted(measurement: StageMeasurement, state: StageLimitState, now: 
     if many.concurrency < _TELLING_GROWTH * few.concurrency:
         return state
     if not _is_useless(few, many):
-        return _lift_limit(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
+        return _remove_limit(state, until=now + state.seconds, seconds=FIRST_BLOCK_SECONDS)
     seconds = _double(state.seconds)
     return _set_limit(replace(state, seconds=seconds), state.fallback, few, many, until=now + seconds)
 
@@ -224,7 +229,7 @@ def _set_limit(
     )
 
 
-def _lift_limit(state: StageLimitState, *, until: float, seconds: float) -> StageLimitState:
+def _remove_limit(state: StageLimitState, *, until: float, seconds: float) -> StageLimitState:
     return StageLimitState(stage=state.stage, until=until, seconds=seconds, changes=state.changes)
 
 

@@ -70,7 +70,7 @@ class ThreadFallback(NamedTuple):
 
 
 class AdaptiveScheduler:
-    """The backlog of an AdaptivePool, with a monitor that samples running tasks while others are queued.
+    """The backlog of an AdaptivePool, with a monitor that samples running tasks.
 
         submit() ──> backlog, by function ──(free worker)──> threads | processes ──> done ──> next task
            │              ^                                    ^ │
@@ -81,7 +81,7 @@ class AdaptiveScheduler:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
         of a function's first tasks apply to all queued ones.
       * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
-      * No thread runs or wakes while no task is queued (except once, to release surplus threads).
+      * The monitor has no thread while no task is queued or runs in a thread, except for its last 10 s.
     """
 
     def __init__(

@@ -219,7 +219,7 @@ def _iter_part_rules(series: SeriesSelector) -> Iterator[Recording]:
         faults = series.select_recorded(name_faults(families.STAGE_RUNS, series.window), per_replica=True)
         yield Recording(
             record=_name_fleet(families.STAGE_RUNS, "increase", series.window),
-            expr=f"sum {WITHOUT_REPLICA} ({_add_matcher(faults, 'result', result)})",
+            expr=f"sum {WITHOUT_REPLICA} ({_add_result(faults, result)})",
             labels=(("result", result),),
         )
 
@@ -236,8 +236,8 @@ def _name_fleet(family: Family, operation: str, window: str, part: str = "") -> 
     return f"{_FLEET}{_strip_total(family)}{f'_{part}' if part else ''}:{operation}{window}"
 
 
-def _add_matcher(selector: str, label: str, value: str) -> str:
-    matcher = f'{label}="{value}"'
+def _add_result(selector: str, result: str) -> str:
+    matcher = f'result="{result}"'
     return f"{selector[:-1]},{matcher}}}" if selector.endswith("}") else f"{selector}{{{matcher}}}"
 
 

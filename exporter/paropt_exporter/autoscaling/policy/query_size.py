@@ -40,7 +40,7 @@ class PoolMeasurement(Struct, frozen=True, kw_only=True):
     delay: float
 
 
-class TargetState(Struct, frozen=True, kw_only=True):
+class QuerySizeState(Struct, frozen=True, kw_only=True):
     """How the size moved, rejections in a row, and since when the readings show the last resize."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
@@ -49,8 +49,8 @@ class TargetState(Struct, frozen=True, kw_only=True):
     visible_since: float | None = None
 
 
-class TargetObservation(Struct, frozen=True, kw_only=True):
-    """All inputs of a decision about a target. `pools`: one reading for each pool of the lane.
+class QuerySizeObservation(Struct, frozen=True, kw_only=True):
+    """All inputs of a decision about a size by query results. `pools`: one reading for each pool of the lane.
 
     `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk.
     """
@@ -62,7 +62,7 @@ class TargetObservation(Struct, frozen=True, kw_only=True):
     floor: int
     ceiling: int
     pools: tuple[PoolReading, ...]
-    state: TargetState
+    state: QuerySizeState
     rescue_size: int = 0
 
 
@@ -75,17 +75,17 @@ class PoolReading(Struct, frozen=True, kw_only=True):
     measurement: PoolMeasurement | None = None
 
 
-class TargetDecision(Struct, frozen=True, kw_only=True):
+class QuerySizeDecision(Struct, frozen=True, kw_only=True):
     """A decision about a lane's size by query results."""
 
     size: int
     action: str
     reason: str
     no_data: bool
-    state: TargetState
+    state: QuerySizeState
 
 
-def decide_target_size(observation: TargetObservation) -> TargetDecision:
+def decide_query_size(observation: QuerySizeObservation) -> QuerySizeDecision:
     """Decide a lane's size from Prometheus' values for its pools, or hold."""
     rejection_reason, state = _find_rejection(observation)
     if rejection_reason is None:
@@ -95,10 +95,10 @@ def decide_target_size(observation: TargetObservation) -> TargetDecision:
     if size != observation.size:
         state = _mark_moved(state)
     no_data = state.rejected_count >= NO_DATA_AFTER
-    return TargetDecision(size=size, action=action, reason=reason, no_data=no_data, state=state)
+    return QuerySizeDecision(size=size, action=action, reason=reason, no_data=no_data, state=state)
 
 
-def _decide_without_readings(observation: TargetObservation, rejection_reason: str) -> tuple[int, str, str]:
+def _decide_without_readings(observation: QuerySizeObservation, rejection_reason: str) -> tuple[int, str, str]:
     """Return the size, the action and its reason while readings of the pools are rejected."""
     held = min(max(observation.size, observation.floor), observation.ceiling)
     size = max(held, min(observation.rescue_size, observation.ceiling))
@@ -108,7 +108,7 @@ def _decide_without_readings(observation: TargetObservation, rejection_reason: s
     return size, "up" if size > observation.size else "down", reason
 
 
-def compute_wanted_target(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
+def compute_size_by_queries(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
     """Return N* = min(tasks that wait or run, N_cpu), with `saturated` as the reason to hold if the cores are busy."""
     unfinished = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
@@ -119,7 +119,7 @@ def compute_wanted_target(pools: tuple[PoolMeasurement, ...], *, cores: float) -
     return WantedSize(size=max(1, size), reason=reason, hold_reason="saturated" if saturated else "")
 
 
-def _find_rejection(observation: TargetObservation) -> tuple[str | None, TargetState]:
+def _find_rejection(observation: QuerySizeObservation) -> tuple[str | None, QuerySizeState]:
     """Return the reason why readings can't be used (None: they can), and the state with the resize's visibility."""
     state = observation.state
     bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
@@ -137,8 +137,8 @@ def _find_rejection(observation: TargetObservation) -> tuple[str | None, TargetS
     return (None, replace(state, moved=False, visible_since=None)) if settled else ("settling", state)
 
 
-def _decide_by_queries(observation: TargetObservation, state: TargetState) -> TargetDecision:
-    wanted = compute_wanted_target(
+def _decide_by_queries(observation: QuerySizeObservation, state: QuerySizeState) -> QuerySizeDecision:
+    wanted = compute_size_by_queries(
         tuple(p.measurement for p in observation.pools if p.measurement is not None), cores=observation.cores
     )
     limits = SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=observation.stable_seconds)
@@ -146,10 +146,10 @@ def _decide_by_queries(observation: TargetObservation, state: TargetState) -> Ta
     state = replace(state, history=decision.history)
     if decision.size != observation.size:
         state = _mark_moved(state)
-    return TargetDecision(
+    return QuerySizeDecision(
         size=decision.size, action=decision.action, reason=decision.reason, no_data=False, state=state
     )
 
 
-def _mark_moved(state: TargetState) -> TargetState:
+def _mark_moved(state: QuerySizeState) -> QuerySizeState:
     return replace(state, moved=True, visible_since=None)

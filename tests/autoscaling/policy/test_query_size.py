@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from paropt_exporter.autoscaling.policy.prometheus_size import (
+from paropt_exporter.autoscaling.policy.query_size import (
     NO_DATA_AFTER,
     PoolMeasurement,
     PoolReading,
-    TargetDecision,
-    TargetObservation,
-    TargetState,
-    compute_wanted_target,
-    decide_target_size,
+    QuerySizeDecision,
+    QuerySizeObservation,
+    QuerySizeState,
+    compute_size_by_queries,
+    decide_query_size,
 )
 from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_reading
 
@@ -31,10 +31,10 @@ class Lane:
     """A lane from 1 to 32 that is decided at each scrape."""
 
     def __init__(self, size: int = 2) -> None:
-        self.now, self.size, self.target, self.state = 0.0, size, size, TargetState()
+        self.now, self.size, self.target, self.state = 0.0, size, size, QuerySizeState()
         self.floor, self.ceiling = 1, 32
 
-    def sees(self, seen: PoolMeasurement | Reading, *, rescue: int = 0) -> TargetDecision:
+    def sees(self, seen: PoolMeasurement | Reading, *, rescue: int = 0) -> QuerySizeDecision:
         self.now += SCRAPE
         reading = seen if isinstance(seen, Reading) else Reading()
         pool = PoolReading(
@@ -43,8 +43,8 @@ class Lane:
             reading=reading,
             measurement=None if isinstance(seen, Reading) else replace(seen, sampled=self.now),
         )
-        step = decide_target_size(
-            TargetObservation(
+        step = decide_query_size(
+            QuerySizeObservation(
                 now=self.now,
                 stable_seconds=180.0,
                 cores=2.0,
@@ -62,11 +62,11 @@ class Lane:
 
 
 def test_every_waiting_or_running_task_gets_a_worker() -> None:
-    assert compute_wanted_target((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
+    assert compute_size_by_queries((seen(depth=8.0, busy=2.0),), cores=2.0).size == 10
 
 
 def test_computing_work_is_bounded_by_the_cores() -> None:
-    wanted = compute_wanted_target((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
+    wanted = compute_size_by_queries((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0)
     assert (wanted.size, wanted.reason) == (4, "cpu_limit")
 
 
