@@ -89,9 +89,9 @@ class ControlState:
             return self._override
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
-        """Store new bounds, clamped to the config's; the floor is at most the ceiling, and the size by queries between them.
+        """Store new bounds, clamped to the config's; another config may have come while they were decided.
 
-        Another config may have come while they were decided.
+        The floor is at most the ceiling, and the size by queries between them.
         """
         ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
         floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
