@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
@@ -764,6 +765,25 @@ def test_workers_take_over_the_recursion_limit() -> None:
             assert pool.submit(sys.getrecursionlimit).result(HANG_SECONDS) == limit + 7
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_workers_take_over_the_limit_on_digits() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        with ProcessPool(1) as pool:
+            assert len(pool.submit(str, 10**5000).result(HANG_SECONDS)) == 5001
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def test_workers_of_a_new_pool_have_the_time_zone_of_the_program(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.submit(nothing).result(HANG_SECONDS)  # the fork server runs
+    monkeypatch.setenv("TZ", "TST-7")
+    with ProcessPool(1) as new:
+        assert new.submit(time.localtime, 0.0).result(HANG_SECONDS).tm_hour == 7
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

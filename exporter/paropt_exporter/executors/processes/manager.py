@@ -399,7 +399,8 @@ class ProcessManager:
         parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
         context = name, parent, mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
+        limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+        taken = path, directory, copy_environment(), arguments, limits
         return marshal.dumps((*taken, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
