@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import gc
 import importlib
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -139,6 +140,23 @@ def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) ->
 
 def here(number: int) -> int:
     return number + 1
+
+
+def count_functions(name: str) -> int:
+    return sum(type(each) is FunctionType and each.__name__ == name for each in gc.get_objects())
+
+
+def test_worker_keeps_one_version_of_a_function_with_large_defaults(pool: ProcessPool) -> None:
+    def make(data: bytes) -> Callable[[], int]:
+        def with_large_default(data: bytes = data) -> int:
+            return len(data)
+
+        return with_large_default
+
+    pool.resize(1)
+    for length in range(1 << 16, (1 << 16) + 10):
+        assert pool.submit(make(bytes(length))).result(HANG_SECONDS) == length
+    assert pool.submit(count_functions, "with_large_default").result(HANG_SECONDS) == 1
 
 
 def test_map_takes_chunksize_and_buffersize(pool: ProcessPool) -> None:

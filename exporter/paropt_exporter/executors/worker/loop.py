@@ -229,7 +229,8 @@ class _Worker:
                 self._functions.clear()
                 self._latest.clear()
             self._functions[packed] = function
-        if packed[:1] == payload.LATEST:  # another pickle of it has other globals, which may be large
+        if packed[:1] == payload.LATEST or (lasts and len(packed) >= LARGE_BYTES):
+            # Another pickle of it has other globals or defaults, which may be large.
             self._functions.pop(self._latest.pop(function.__qualname__, b""), None)
             self._latest[function.__qualname__] = packed
         return function
