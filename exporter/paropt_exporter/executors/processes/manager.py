@@ -69,12 +69,13 @@ class ProcessManager:
         self.packer = payload.Packer()
         self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
         self._pack_initializer()  # raises for the caller if it can't be pickled
-        self.lock = threading.RLock()  # guards: the scheduler and _wakers
+        self.lock = threading.RLock()  # guards: the scheduler, _wakers and _end_grace_seconds
         self.scheduler = Scheduler(self.counters, max_tasks_per_child)
         self._wakers: dict[Worker, int] = {}  # event descriptors, on which the workers' threads wait
         self._threads = ThreadGroup()
         self._sampler = UsageSampler()
         self._run_worker = run_worker
+        self._end_grace_seconds: float | None = None  # once the workers are being ended
         lifetime.register(self)
 
     # Actions
@@ -107,11 +108,13 @@ class ProcessManager:
 
     def _cancel(self, item: WorkItem) -> None:
         """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
-        if item.future.cancel():  # not if a worker has begun it
+        if item.future.cancel():
             item.future.start_running(0.0)  # tells waiting threads of the cancellation
-            with self.lock:
-                if self.scheduler.withdraw(item):
-                    self.scheduler.count_unbegun(failed=False)
+        elif not item.future.done():  # a worker has begun it; otherwise it was stopped
+            return
+        with self.lock:
+            if self.scheduler.withdraw(item):
+                self.scheduler.count_unbegun(failed=False)
 
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch
@@ -219,6 +222,9 @@ class ProcessManager:
         connection.watch(self._wakers[worker])
         with self.lock:
             self._begin(self.scheduler.note_connected(worker, connection))
+            grace_seconds = self._end_grace_seconds
+        if grace_seconds is not None:
+            lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
 
     def note_flushed(self, worker: Worker) -> None:
         with self.lock:
@@ -399,7 +405,8 @@ class ProcessManager:
         parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
         context = name, parent, mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
+        limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+        taken = path, directory, copy_environment(), arguments, limits
         return marshal.dumps((*taken, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
@@ -429,12 +436,21 @@ class ProcessManager:
         return self._threads.join(timeout_seconds)
 
     def end_workers(self, grace_seconds: float) -> tuple[str, ...]:
-        """End the workers with all that they started: TERM now, KILL after the grace. Return their names."""
+        """End the workers with all that they started: TERM now, KILL after the grace. Return their names.
+
+        Tasks that no worker has begun are cancelled.
+        """
         with self.lock:
-            workers = [worker for worker in self.scheduler.workers if worker.pid and worker.connection is not None]
-        for worker in workers:
-            lifetime.FORK_SERVERS.end(worker.pid, grace_seconds)
-        return tuple(f"{worker.name} (pid {worker.pid})" for worker in workers)
+            self._end_grace_seconds = grace_seconds
+            actions = self._begin(self.scheduler.end())
+            workers = [(each.name, each.pid, each.connection) for each in self.scheduler.workers if each.connection]
+        for _, pid, connection in workers:
+            if pid:
+                lifetime.FORK_SERVERS.end(pid, grace_seconds)
+            else:
+                lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
+        self._finish(actions)
+        return tuple(f"{name} ({f'pid {pid}' if pid else 'starting'})" for name, pid, _ in workers)
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's, and any lock may have been held at the fork."""

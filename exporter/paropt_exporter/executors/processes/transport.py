@@ -58,7 +58,8 @@ class WorkerConnection:
                 # closed descriptor soon belongs to another file.
                 weakref.finalize(self._memory, os.close, shared)
                 with _open_streams() as (out, err, tracker):
-                    forkservers.spawn((theirs.fileno(), self._claims, results, shared, status, out, err, tracker))
+                    files = theirs.fileno(), self._claims, results, shared, status, out, err, tracker
+                    self.spawn_number = forkservers.spawn(files)
         except BaseException:  # close what was opened; raised again
             self.close()
             raise

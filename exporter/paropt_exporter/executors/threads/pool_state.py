@@ -142,7 +142,7 @@ class ThreadPoolState:
             has_threads = self._drop_unstarted(refused=refused)
             if not refused:  # an interrupt
                 raise
-            if self._threads.take_shortage_news():
+            if self._threads.take_shortage_news() and lifetime.starts_threads():
                 log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
             if not has_threads:
                 raise

@@ -22,7 +22,7 @@ from paropt_exporter.executors.worker.pickle_cache import PickleCacheKey
 _PLACEHOLDER = getattr(functools, "Placeholder", object())  # since Python 3.14, for arguments in between
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
-_MOST_CACHED = 1000
+_MOST_CACHED, _MOST_CACHED_BYTES = 1000, 1 << 26  # of functions; the largest function is kept all the same
 # Whose equality is identity, or nearly.
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, _lru_cache_wrapper, type})
 # Before a function's pickle: whether a worker may keep the loaded function, keeps the latest version of it (as workers
@@ -101,6 +101,7 @@ class Packer:
 
     def __init__(self) -> None:
         self._known: dict[Callable[..., Any], tuple[bytes, PickleCacheKey | None]] = {}  # None: its pickle is its name
+        self._known_bytes = 0
         self._modules: set[str] = set()
         self._last_large = b""  # the last large pickle of a function
 
@@ -164,6 +165,7 @@ class Packer:
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         self._modules |= known
         self._known.clear()
+        self._known_bytes = 0
         return bool(known)
 
     def _pack_arguments(
@@ -199,8 +201,10 @@ class Packer:
         packed = (LATEST if in_main else AFRESH) if key is not None and (key.has_state or not lasts) else ONCE
         packed += self._dumps(function)
         if lasts:
-            if len(self._known) >= _MOST_CACHED:
+            self._known_bytes += len(packed)
+            if len(self._known) >= _MOST_CACHED or self._known_bytes > _MOST_CACHED_BYTES:
                 self._known.clear()
+                self._known_bytes = len(packed)
             self._known[function] = packed, key
             return packed
         if len(packed) < LARGE_BYTES:
