@@ -37,11 +37,18 @@ def test_two_workers_run_with_the_descriptors_that_the_docs_name(tmp_path: Path,
     assert (ended.returncode, "standard succeeded" in ended.stdout) == (0, True), ended.stderr
 
 
-def test_commands_and_calls_run_without_proc(tmp_path: Path) -> None:
-    hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs paropt /proc && exec "$@"', "sh"]
+@pytest.mark.parametrize(
+    "hide",
+    [
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs paropt /proc && exec "$@"', "sh"],
+        ["unshare", "--pid", "--fork", "--kill-child"],
+    ],
+    ids=["none", "of another pid namespace"],
+)
+def test_commands_and_calls_run_without_their_proc(tmp_path: Path, hide: list[str]) -> None:
     tried = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
+        pytest.skip(f"no namespace can be made here: {tried.stderr.strip()}")
     projects.write(tmp_path, STAGES, calls="def nap(item): pass\n")
     ended = subprocess.run(
         [*hide, installed_command(), "--once", projects.ANY_PORT],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,3 +224,35 @@ def test_process_under_sigstop_reacts_to_a_stop(pool: CommandPool, tmp_path: Pat
     told_pids(fifo)
     assert pool.stop(future, grace_seconds=HANG_SECONDS)
     assert future.result(HANG_SECONDS).signal == 15
+
+
+# Two commands that wait for the pipes "stopped" and "beside" in the current folder.
+STOP_ONE = """
+import os, sys
+from paropt_exporter.executors.commands.command_pool import CommandPool
+with CommandPool(2) as pool:
+    one, two = (pool.submit_commands(name, [["cat", name]], cwd=sys.argv[1]) for name in ("stopped", "beside"))
+    hold = os.open("stopped", os.O_WRONLY)  # it runs
+    pool.stop(one, grace_seconds=0)
+    print(one.result().message)
+    os.close(os.open("beside", os.O_WRONLY))
+    print(two.result().result)
+"""
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs paropt /proc && exec "$@"', "sh"],
+        ["unshare", "--pid", "--fork", "--kill-child"],
+    ],
+    ids=["without /proc", "with the /proc of another pid namespace"],
+)
+def test_kill_reaches_no_other_process(tmp_path: Path, hide: list[str]) -> None:
+    tried = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no namespace can be made here: {tried.stderr.strip()}")
+    make_fifo(tmp_path, "stopped"), make_fifo(tmp_path, "beside")
+    script = [*hide, sys.executable, "-c", STOP_ONE, str(tmp_path)]
+    ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert ended.stdout == "stopped\nsuccess\n", ended.stderr
