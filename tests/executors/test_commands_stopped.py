@@ -23,6 +23,7 @@ from support.command_scripts import (
     wait_until_gone,
     write_fifo,
 )
+from support.namespaces import WITH_FOREIGN_PROC, WITHOUT_PROC, skip_unless_allowed
 
 DEAF = "trap '' TERM HUP INT; "  # ignores these signals, as do its children
 # The child itself reports the start: right after its fork it would still catch TERM, as its parent does, and go on.
@@ -240,19 +241,11 @@ with CommandPool(2) as pool:
 """
 
 
-@pytest.mark.parametrize(
-    "hide",
-    [
-        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs paropt /proc && exec "$@"', "sh"],
-        ["unshare", "--pid", "--fork", "--kill-child"],
-    ],
-    ids=["without /proc", "with the /proc of another pid namespace"],
-)
-def test_kill_reaches_no_other_process(tmp_path: Path, hide: list[str]) -> None:
-    tried = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"no namespace can be made here: {tried.stderr.strip()}")
-    make_fifo(tmp_path, "stopped"), make_fifo(tmp_path, "beside")
-    script = [*hide, sys.executable, "-c", STOP_ONE, str(tmp_path)]
+@pytest.mark.parametrize("words", [WITHOUT_PROC, WITH_FOREIGN_PROC], ids=["none", "of another pid namespace"])
+def test_kill_reaches_no_other_process_without_its_proc(tmp_path: Path, words: tuple[str, ...]) -> None:
+    skip_unless_allowed(words)
+    make_fifo(tmp_path, "stopped")
+    make_fifo(tmp_path, "beside")
+    script = [*words, sys.executable, "-c", STOP_ONE, str(tmp_path)]
     ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert ended.stdout == "stopped\nsuccess\n", ended.stderr

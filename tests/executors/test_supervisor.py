@@ -34,6 +34,7 @@ from support.command_scripts import (
     wait_until_gone,
     write_fifo,
 )
+from support.namespaces import WITHOUT_PROC, skip_unless_allowed
 from support.pool_tasks import eventually
 from support.processes import is_asleep, open_descriptors, switches
 
@@ -72,6 +73,17 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
     pids = told_pids(fifo)
     assert len(pids) == 4  # two children, the command and the supervisor
     exporter.send_signal(number)
+    exporter.wait(HANG_SECONDS)
+    assert wait_until_gone(pids) == []
+
+
+def test_command_ends_with_a_killed_exporter_without_proc(tmp_path: Path) -> None:
+    skip_unless_allowed(WITHOUT_PROC)
+    fifo = make_fifo(tmp_path)
+    script = EXPORTER.replace("(setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID)", "echo $$ $PPID")
+    exporter = subprocess.Popen([*WITHOUT_PROC, sys.executable, "-c", script, PACKAGE_ROOT, str(fifo)])
+    pids = told_pids(fifo)
+    exporter.kill()
     exporter.wait(HANG_SECONDS)
     assert wait_until_gone(pids) == []
 

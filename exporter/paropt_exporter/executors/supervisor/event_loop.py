@@ -308,6 +308,8 @@ class Supervisor:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
         _kill(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        for tree in self._table.trees:
+            tree.send(signal.SIGKILL)  # without a /proc it has no descendants to list
         self._kill_until_gone(list_descendants)
         self._control.close()  # the exporter waits for this
         self._exporter.wait()
