@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.namespaces import WITH_FOREIGN_PROC, WITHOUT_PROC, skip_unless_allowed
 from support.real_servers import HANG_SECONDS, environment, installed_command
 
 PAGE = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
@@ -37,14 +38,12 @@ def test_two_workers_run_with_the_descriptors_that_the_docs_name(tmp_path: Path,
     assert (ended.returncode, "standard succeeded" in ended.stdout) == (0, True), ended.stderr
 
 
-def test_commands_and_calls_run_without_proc(tmp_path: Path) -> None:
-    hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs paropt /proc && exec "$@"', "sh"]
-    tried = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
+@pytest.mark.parametrize("words", [WITHOUT_PROC, WITH_FOREIGN_PROC], ids=["none", "of another pid namespace"])
+def test_commands_and_calls_run_without_their_proc(tmp_path: Path, words: tuple[str, ...]) -> None:
+    skip_unless_allowed(words)
     projects.write(tmp_path, STAGES, calls="def nap(item): pass\n")
     ended = subprocess.run(
-        [*hide, installed_command(), "--once", projects.ANY_PORT],
+        [*words, installed_command(), "--once", projects.ANY_PORT],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

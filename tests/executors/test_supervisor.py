@@ -22,7 +22,7 @@ from paropt_exporter.executors.commands.command_task import CommandTask, Resourc
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 from support.command_scripts import (
     HANG_SECONDS,
     make_fifo,
@@ -34,6 +34,7 @@ from support.command_scripts import (
     wait_until_gone,
     write_fifo,
 )
+from support.namespaces import WITHOUT_PROC, skip_unless_allowed
 from support.pool_tasks import eventually
 from support.processes import is_asleep, open_descriptors, switches
 
@@ -72,6 +73,17 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
     pids = told_pids(fifo)
     assert len(pids) == 4  # two children, the command and the supervisor
     exporter.send_signal(number)
+    exporter.wait(HANG_SECONDS)
+    assert wait_until_gone(pids) == []
+
+
+def test_command_ends_with_a_killed_exporter_without_proc(tmp_path: Path) -> None:
+    skip_unless_allowed(WITHOUT_PROC)
+    fifo = make_fifo(tmp_path)
+    script = EXPORTER.replace("(setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID)", "echo $$ $PPID")
+    exporter = subprocess.Popen([*WITHOUT_PROC, sys.executable, "-c", script, PACKAGE_ROOT, str(fifo)])
+    pids = told_pids(fifo)
+    exporter.kill()
     exporter.wait(HANG_SECONDS)
     assert wait_until_gone(pids) == []
 
@@ -233,7 +245,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
 ENDED_COMMAND = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 table, trees = ProcessTable(), []
 for argv in (["true"], ["sleep", "600"]):
     root = os.posix_spawnp(argv[0], argv, os.environ)
@@ -584,3 +596,13 @@ def test_process_that_was_not_killed_in_time_belongs_to_no_later_command() -> No
     assert not later.members
     assert not table.has_unseen_children()
     assert table.find_owner(9000011, 5.0) is None
+
+
+def test_end_of_a_process_that_refuses_its_kill_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        if pid == 9000011:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert kill_all([9000010, 9000011])
+    assert not kill_all([9000011])

@@ -572,7 +572,7 @@ class UsageSampler:
 
     def _read_run_delay(self, worker: Worker) -> float:
         """Return how long the worker waited for a core since its batch was first sampled."""
-        delay = procfs.read_run_delay_seconds(f"/proc/{worker.pid}/schedstat")
+        delay = procfs.read_run_delay_seconds(f"{procfs.locate(worker.pid)}/schedstat")
         batch_seconds, first = self._first_delays.get(worker.pid, (None, 0.0))
         if batch_seconds != worker.batch_seconds:
             self._first_delays[worker.pid] = (worker.batch_seconds, delay)
@@ -587,7 +587,7 @@ class UsageSampler:
         """
         if not worker.pid or not worker.batches:
             return 0.0
-        beyond = procfs.read_run_delay_seconds(f"/proc/{worker.pid}/schedstat") - worker.delay_seconds
+        beyond = procfs.read_run_delay_seconds(f"{procfs.locate(worker.pid)}/schedstat") - worker.delay_seconds
         least = self._reported_delays[worker.pid] = min(beyond, self._reported_delays.get(worker.pid, beyond))
         return beyond - least
 

@@ -37,6 +37,7 @@ from paropt_exporter.executors.supervisor.process_tree import (
     RLIMIT_LOCKS,
     ProcessTable,
     Tree,
+    kill_all,
     list_descendants,
 )
 
@@ -307,7 +308,9 @@ class Supervisor:
             if self._table.trees:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
-        _kill(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        kill_all(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        for tree in self._table.trees:
+            tree.send(signal.SIGKILL)  # without a /proc it has no descendants to list
         self._kill_until_gone(list_descendants)
         self._control.close()  # the exporter waits for this
         self._exporter.wait()
@@ -474,7 +477,7 @@ class Supervisor:
         if command.tree is not None:
             self._table.remove(command.tree)
         if not self._table.trees and procfs.has_children():
-            _kill(list_descendants())  # the rest belongs to no known command
+            kill_all(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)
 
@@ -488,8 +491,7 @@ class Supervisor:
 
     def _kill_until_gone(self, found: Callable[[], list[int]]) -> None:
         deadline = time.monotonic() + _END_SECONDS
-        while ((left := found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
-            _kill(left)
+        while (kill_all(found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
             self._poll.poll(_SAMPLE_SECONDS * 1000)
             self._reap()
 
@@ -515,14 +517,6 @@ def _find_ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
-
-
-def _kill(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue  # it has exited, or is a set-user-id program
 
 
 def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:

@@ -392,3 +392,15 @@ def list_descendants() -> list[int]:
     children = procfs.list_child_pids(me)  # `hidepid` hides some of them from the list of all processes
     found = procfs.add_descendants({me, *children}, {pid: fields[1] for pid, fields in list_living()})
     return [int(pid) for pid in found - {me}]
+
+
+def kill_all(pids: list[int]) -> bool:
+    """Send SIGKILL, and return whether a process got it."""
+    killed = False
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+        except (ProcessLookupError, PermissionError):
+            continue  # it has exited, or is a set-user-id program
+    return killed
