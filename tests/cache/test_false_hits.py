@@ -577,6 +577,14 @@ def test_hit_touches_no_other_file_than_the_one_that_takes_the_output(project: C
     assert (project.root / "log1.txt").read_text() == "precious"
 
 
+def test_new_file_for_the_output_is_a_miss(project: CachedProject) -> None:
+    """It was a hit that wrote no file."""
+    project.run(project.build_stage("lint"))
+    lint = project.build_stage("lint", output_file=project.root / "lint.log")
+    again = project.run(lint)
+    assert (again.called, again.stages["lint"].cache_note) == (["lint"], "its outputs changed")
+
+
 def test_stage_whose_output_goes_out_of_the_project_is_not_kept(project: CachedProject) -> None:
     stage = project.build_stage("lint", output_file=project.root / ".." / "lint.log")
     for _ in range(2):

@@ -167,8 +167,8 @@ class StageReader:
     ) -> dict[StagePart, TaskKey]:
         """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
-            stage,
             cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
             secret=self._secret,
