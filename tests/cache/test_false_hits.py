@@ -354,8 +354,9 @@ def test_output_of_an_item_outside_of_the_project_is_not_kept(project: CachedPro
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)
-    project.write_file("pyproject.toml", "[tool.ruff]\n")
-    assert project.run(lint).stages["lint"].cache_note == "pyproject.toml is new"
+    for name in ("pyproject.toml", ".python-version"):
+        project.write_file(name, "[tool.ruff]\n")
+        assert project.run(lint).stages["lint"].cache_note == f"{name} is new"
 
 
 def test_turbo_14095_restored_output_never_leaves_by_a_link(project: CachedProject, tmp_path: Path) -> None:
@@ -504,11 +505,14 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+@pytest.mark.parametrize("config", ["tools/pyvenv.cfg", "no_environment"])
 @pytest.mark.parametrize("program", ["python", "{root}/tools/bin/python"])
-def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: CachedProject, program: str) -> None:
-    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV."""
+def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
+    project: CachedProject, program: str, config: str
+) -> None:
+    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV, or that has no environment."""
     packages = "tools/lib/python3.11/site-packages"
-    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file(config, "")
     project.write_file("tools/bin/python", "the interpreter", mode=0o755)
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
     project.environ["PATH"] = f"{project.root}/tools/bin:/bin"
@@ -516,6 +520,24 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: Cach
     project.run(lint)
     assert project.run(lint).is_cached("lint")
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
+@pytest.mark.parametrize(
+    "packages",
+    ["base/lib/python3.11/site-packages", "base/lib/python3/dist-packages", "home/.local/lib/python3.11/site-packages"],
+)
+def test_upgraded_package_that_an_environment_includes_is_a_miss(project: CachedProject, packages: str) -> None:
+    project.environ["HOME"] = str(project.root / "home")
+    project.write_file("venv/pyvenv.cfg", "home = /base\ninclude-system-site-packages = true\n")
+    project.write_file("base/bin/python", "the interpreter", mode=0o755)
+    (project.root / "venv/bin").mkdir()
+    (project.root / "venv/bin/python").symlink_to("../../base/bin/python")
+    project.write_file(f"{packages}/yaml-1.egg-info/PKG-INFO", "")
+    lint = project.build_stage("lint", command=("venv/bin/python", "-m", "lint"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    (project.root / packages / "yaml-1.egg-info").rename(project.root / packages / "yaml-2.egg-info")
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
 
 

@@ -27,11 +27,14 @@ from paropt_exporter.input_files import (
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-# Python's tools read these from the folder in which they start, or from one above it, without being asked.
+# Tools read these from the folder in which they start, or from one above it, without being asked.
 _SETTINGS = (
     "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
+    # By these, stubs that pyenv, asdf, mise and rustup put on PATH choose the version of the program that they start.
+    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
+    "rust-toolchain.toml",
 )  # fmt: skip
 # Where these programs find the commands of a target or script, in the folder in which they start or one in their words.
 _RECIPES = {
