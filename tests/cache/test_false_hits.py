@@ -400,6 +400,37 @@ def test_output_behind_a_link_that_could_not_be_restored_is_not_kept(
     assert f"{link}/out is behind the link {link}, and can't be restored" in again.said[0]
 
 
+@pytest.mark.parametrize("outputs", [("dist",), ("dist/**",), ("d*/**",)])
+@pytest.mark.parametrize(
+    "product", ["node_modules/a/index.js", "server/node_modules/a/node_modules/b.js", "env/lib/python3.11/a.py"]
+)
+def test_packages_among_the_outputs_are_restored(
+    project: CachedProject, product: str, outputs: tuple[str, ...]
+) -> None:
+    """As in the output of Next.js, or in a bundle for AWS Lambda, which could not run without them."""
+
+    def bundle(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        project.write_file(f"dist/{product}", "1")
+        return "built"
+
+    project.work["build"] = bundle
+    project.write_file("dist/env/pyvenv.cfg", "")
+    project.write_file("dist/env/CACHEDIR.TAG", "")
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    (project.root / "dist" / product).unlink()
+    assert project.run(build_stage).is_cached("build")
+    assert (project.root / "dist" / product).read_text() == "1"
+
+
+def test_changed_package_among_the_outputs_of_a_needed_stage_is_a_miss(project: CachedProject) -> None:
+    project.write_file("dist/node_modules/a.js", "1")
+    use_stage = project.build_stage("lint", needed_outputs=("dist",))
+    project.run(use_stage)
+    project.write_file("dist/node_modules/a.js", "2")
+    assert project.run(use_stage).stages["lint"].cache_note == "dist/node_modules/a.js changed"
+
+
 @pytest.mark.parametrize("outputs", [("dist",), ("dist/**",)])
 def test_output_folder_that_became_a_link_is_built_again(
     project: CachedProject, tmp_path: Path, outputs: tuple[str, ...]

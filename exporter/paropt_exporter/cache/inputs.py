@@ -138,7 +138,8 @@ def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -
 def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
     """Return the patterns of the files that all tasks read: the stage's own, and the outputs of the stages it needs."""
     shared = [pattern for pattern in stage.inputs or () if ITEM not in pattern or pattern.startswith("!")]
-    return [InputPatterns(patterns) for patterns in (shared, stage.needed_outputs) if patterns]
+    found = InputPatterns(shared), InputPatterns(stage.needed_outputs, are_outputs=True)
+    return [each for each in found if each.patterns]
 
 
 def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns) -> dict[str, os.stat_result]:

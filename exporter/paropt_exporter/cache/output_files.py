@@ -53,7 +53,7 @@ def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     if not patterns:
         return []
     try:
-        return InputPatterns(tuple(patterns)).find_files(folder)
+        return InputPatterns(tuple(patterns), are_outputs=True).find_files(folder)
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
 
@@ -131,7 +131,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
     """Raise NotRestored for a file that this task can't have written, since an attacker may fill the store."""
-    declared = InputPatterns(tuple(patterns))
+    declared = InputPatterns(tuple(patterns), are_outputs=True)
     for file in wanted:
         if not declared.could_find(file.path):
             raise NotRestored(f"the outputs can't be restored: {file.path} is not one of its outputs")
