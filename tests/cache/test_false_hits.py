@@ -464,6 +464,24 @@ def test_result_that_can_not_be_restored_leaves_no_folder_behind(project: Cached
     assert project.run(build_stage).get_output("build") == "False"
 
 
+def test_killed_restore_leaves_nothing_in_later_results(project: CachedProject) -> None:
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    (project.root / "dist/out").unlink()
+    child = os.fork()
+    if child == 0:
+        os.rename = lambda *_, **__: os._exit(0)
+        project.run(build_stage)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    (left,) = (project.root / "dist").iterdir()
+    project.write_file("src/a.py", "two")
+    project.run(build_stage)
+    assert left.exists()
+    assert project.run(build_stage).is_cached("build")
+    assert [path.name for path in (project.root / "dist").iterdir()] == ["out"]
+
+
 def test_link_to_a_changed_file_is_a_miss(project: CachedProject) -> None:
     project.write_file("real", "1")
     (project.root / "src/link").symlink_to("../real")
