@@ -51,7 +51,7 @@ def test_both_names_of_a_renamed_file_count(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
-def test_files_that_git_was_told_not_to_look_at_count_if_they_have_changed(repository: Repository, mark: str) -> None:
+def test_files_in_which_git_sees_no_change_count_if_they_have_changed(repository: Repository, mark: str) -> None:
     repository.git("update-index", mark, "old.py", "kept.py", "lib/a.py")
     repository.write("old.py", "2")
     (repository.root / "lib/a.py").unlink()

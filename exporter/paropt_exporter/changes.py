@@ -118,10 +118,10 @@ def _iter_diff(entries: list[bytes]) -> Iterator[tuple[str, bool]]:
 
 
 def _iter_hidden_changes(top: Path) -> Iterator[str]:
-    """Yield the files that differ from the index and that git was told not to look at.
+    """Yield the files that differ from the index, and in which git sees no change.
 
-    `git update-index --assume-unchanged` and `--skip-worktree` mark them, often for settings of one's own. A missing
-    file with the second mark is one that a sparse checkout leaves out.
+    `git update-index --assume-unchanged` and `--skip-worktree` mark them, often since they have settings of one user. A
+    missing file with the second mark is one that a sparse checkout leaves out.
     """
     known: dict[str, bytes] = {}
     for entry in run_git(top, "ls-files", "-v", "-s", "-z").split(b"\0"):

@@ -291,6 +291,9 @@ def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command
         (("bash", "-ec", "python check.py"), "check.py"),
         (("bash", "-o", "pipefail", "-c", "cat <check.py|wc"), "check.py"),
         (("timeout", "60", "sh", "-c", "make -frules.mk"), "rules.mk"),
+        (("python", "-m", "tools.check"), "tools/check.py"),
+        (("sh", "-c", "python -W error -m tools"), "tools/__main__.py"),
+        (("python", "-m", ""), "values.ini"),
     ],
 )
 def test_file_that_the_command_names_is_an_input(
@@ -298,7 +301,8 @@ def test_file_that_the_command_names_is_an_input(
 ) -> None:
     named = file.format(tmp_path=tmp_path)
     project.write_file(named, "one")
-    lint = project.build_stage("lint", command=[word.format(tmp_path=tmp_path) for word in command])
+    words = [word.format(tmp_path=tmp_path) for word in command]
+    lint = project.build_stage("lint", command=words, env={"LINT_SETTINGS": "values.ini"})
     project.run(lint)
     assert project.run(lint).is_cached("lint")
     project.write_file(named, "two")

@@ -7,7 +7,7 @@ import posixpath
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 from msgspec import Struct, field
 
@@ -166,7 +166,7 @@ def _list_left_out(stage: PlannedStage) -> list[str]:
 def _iter_named_files(
     folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns
 ) -> Iterator[FoundFile]:
-    """Yield the files that are words of a task's commands, such as a script, except its outputs.
+    """Yield the files that are words of a task's commands or variables, such as a script, except its outputs.
 
     The file in which `make lint` or `npm run lint` finds its command counts too, as a command in the config does.
     Files outside of the project count if they are regular ones: others are places for output, such as /dev/stdout. The
@@ -174,7 +174,8 @@ def _iter_named_files(
     """
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    words = dict.fromkeys(filter(None, _iter_words(task.work.steps)))
+    listed = [*filter(None, _iter_words(chain(task.work.steps, [tuple(stage.env.values())])))]
+    words = dict.fromkeys((*listed, *_iter_modules(listed)))
     programs = {step[0] for step in task.work.steps if step}
     recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
     in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)  # such as make -C web, npm --prefix web
@@ -204,6 +205,14 @@ def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
                 yield from _WORD.findall(word)
             else:
                 yield from _iter_parts(word)
+
+
+def _iter_modules(words: Sequence[str]) -> Iterator[str]:
+    """Yield the places of modules that Python runs, as in `python -m tools.check`."""
+    for option, name in pairwise(words):
+        if option == "-m":
+            place = name.replace(".", "/")
+            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
 
 
 def is_line(word: str) -> bool:
