@@ -7,7 +7,7 @@ import posixpath
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 from msgspec import Struct, field
 
@@ -27,11 +27,14 @@ from paropt_exporter.input_files import (
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-# Python's tools read these from the folder in which they start, or from one above it, without being asked.
+# Tools read these from the folder in which they start, or from one above it, without being asked.
 _SETTINGS = (
     "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
+    # By these, stubs that pyenv, asdf, mise and rustup put on PATH choose the version of the program that they start.
+    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
+    "rust-toolchain.toml",
 )  # fmt: skip
 # Where these programs find the commands of a target or script, in the folder in which they start or one in their words.
 _RECIPES = {
@@ -135,7 +138,8 @@ def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -
 def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
     """Return the patterns of the files that all tasks read: the stage's own, and the outputs of the stages it needs."""
     shared = [pattern for pattern in stage.inputs or () if ITEM not in pattern or pattern.startswith("!")]
-    return [InputPatterns(patterns) for patterns in (shared, stage.needed_outputs) if patterns]
+    found = InputPatterns(shared), InputPatterns(stage.needed_outputs, are_outputs=True)
+    return [each for each in found if each.patterns]
 
 
 def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns) -> dict[str, os.stat_result]:
@@ -162,7 +166,7 @@ def _list_left_out(stage: PlannedStage) -> list[str]:
 def _iter_named_files(
     folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns
 ) -> Iterator[FoundFile]:
-    """Yield the files that are words of a task's commands, such as a script, except its outputs.
+    """Yield the files that are words of a task's commands or variables, such as a script, except its outputs.
 
     The file in which `make lint` or `npm run lint` finds its command counts too, as a command in the config does.
     Files outside of the project count if they are regular ones: others are places for output, such as /dev/stdout. The
@@ -170,7 +174,8 @@ def _iter_named_files(
     """
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    words = dict.fromkeys(filter(None, _iter_words(task.work.steps)))
+    listed = [*filter(None, _iter_words(chain(task.work.steps, [tuple(stage.env.values())])))]
+    words = dict.fromkeys((*listed, *_iter_modules(listed)))
     programs = {step[0] for step in task.work.steps if step}
     recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
     in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)  # such as make -C web, npm --prefix web
@@ -200,6 +205,14 @@ def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
                 yield from _WORD.findall(word)
             else:
                 yield from _iter_parts(word)
+
+
+def _iter_modules(words: Sequence[str]) -> Iterator[str]:
+    """Yield the places of modules that Python runs, as in `python -m tools.check`."""
+    for option, name in pairwise(words):
+        if option == "-m":
+            place = name.replace(".", "/")
+            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
 
 
 def is_line(word: str) -> bool:

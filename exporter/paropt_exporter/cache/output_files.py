@@ -19,9 +19,13 @@ from paropt_exporter.cache.entry import OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
+from paropt_exporter.lazy_patterns import compile_later
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_TEMPORARY = compile_later(r"(^|/)\.[0-9a-f]{16}\.paropt$")
 
 
 class NotRestored(Exception):
@@ -34,7 +38,8 @@ def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     Raises UnusableFile, also for a file behind a link that is not an output under its own place: the link would be
     restored without it.
     """
-    found = _find_matching(folder, patterns)
+    # A killed run leaves files with temporary names behind, which the next hit removes.
+    found = [each for each in _find_matching(folder, patterns) if not _TEMPORARY.search(each[0])]
     own = {path for path, _ in found}
     linked = _find_linked_folders(folder, own)
     for path in own:
@@ -53,7 +58,7 @@ def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     if not patterns:
         return []
     try:
-        return InputPatterns(tuple(patterns)).find_files(folder)
+        return InputPatterns(tuple(patterns), are_outputs=True).find_files(folder)
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
 
@@ -131,7 +136,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
     """Raise NotRestored for a file that this task can't have written, since an attacker may fill the store."""
-    declared = InputPatterns(tuple(patterns))
+    declared = InputPatterns(tuple(patterns), are_outputs=True)
     for file in wanted:
         if not declared.could_find(file.path):
             raise NotRestored(f"the outputs can't be restored: {file.path} is not one of its outputs")

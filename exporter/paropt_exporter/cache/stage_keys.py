@@ -47,6 +47,9 @@ _PATHS_IN_RECORD = compile_later(
 )
 
 
+_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
+
+
 class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
     """A part of a stage with a result of its own: a task, or one item of a batch. `owner` is the index of its task."""
 
@@ -167,8 +170,8 @@ class StageReader:
     ) -> dict[StagePart, TaskKey]:
         """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
-            stage,
             cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
             secret=self._secret,
@@ -210,7 +213,7 @@ class StageReader:
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
         variables = build_command_environment(stage, self._environ)
         steps = dict.fromkeys(chain.from_iterable(map(_iter_steps_without_items, stage.tasks)))
-        return Tools(self._root, self._states).identify(
+        return Tools(self._root, self._states, variables.get("HOME", "")).identify(
             steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
         )
 
@@ -335,14 +338,15 @@ class Tools:
     """Reads the identities of programs and environments as they are now, so that an upgrade runs a stage again.
 
     A program is identified by its content. A script that pip wrote begins with the path of its environment's Python,
-    which differs between checkouts: its first line is replaced by the identity of that interpreter, and the
-    environment's packages count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on the stage's
-    PATH.
+    which differs between checkouts: its first line is replaced by the identity of that interpreter, and the packages
+    of its environment, virtual or not, count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on
+    the stage's PATH.
     """
 
-    def __init__(self, root: Path, states: FileStates) -> None:
+    def __init__(self, root: Path, states: FileStates, home: str) -> None:
         self._root = os.fspath(root)
         self._states = states
+        self._home = home
 
     def identify(
         self, steps: Iterable[Sequence[str]], *, cwd: Path, path: str, environment: str | None
@@ -394,7 +398,7 @@ class Tools:
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(python):
             parts.append(self._get_state(os.path.realpath(python)))
-        for packages in sorted(Path(folder, "lib").glob("python*/site-packages")):
+        for packages in _list_package_folders(folder, self._home):
             for name, state in self._iter_packages(os.fspath(packages)):
                 parts += [name, state]
                 names += [name.removesuffix(".dist-info")] if name.endswith(".dist-info") else []
@@ -412,6 +416,8 @@ class Tools:
             if name.endswith(".dist-info"):
                 yield name, self._states.derive_state(os.path.join(path, "RECORD"), _hash_record)
                 yield f"{name}/direct_url.json", self._states.derive_state(os.path.join(path, "direct_url.json"), hide)
+            elif name.endswith(".egg-info"):  # with the version in its name
+                yield name, ""
             elif name.endswith((".pth", ".egg-link")):
                 yield name, self._states.derive_state(path, hide)
 
@@ -482,10 +488,28 @@ def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
 
 
 def _find_environment_of_python(program: str) -> str | None:
-    """Return the folder of the virtual environment whose interpreter a program is, or None."""
+    """Return the folder of the environment whose interpreter a program is, virtual or not; None for other programs."""
+    if not os.path.basename(program).startswith(("python", "pypy")):
+        return None
     folder = os.path.dirname(os.path.dirname(program))
-    is_python = os.path.basename(program).startswith(("python", "pypy"))
-    return folder if is_python and os.path.exists(os.path.join(folder, "pyvenv.cfg")) else None
+    return folder if _is_virtual(folder) else os.path.dirname(os.path.dirname(os.path.realpath(program)))
+
+
+def _is_virtual(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "pyvenv.cfg"))
+
+
+def _list_package_folders(folder: str, home: str) -> list[str]:
+    """Return the folders from which an environment's interpreter imports packages.
+
+    Outside of virtual environments, as in containers, users' own packages count, and those that Debian puts beside.
+    """
+    places = [folder]
+    if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
+        base = os.path.dirname(os.path.dirname(os.path.realpath(os.path.join(folder, "bin", "python"))))
+        places += [base, os.path.join(home, ".local"), *(["/usr/local"] if base == "/usr" else [])]
+    found = {each for place in places for each in Path(place, "lib").glob("python*/*-packages") if each.is_dir()}
+    return sorted(map(os.fspath, found))
 
 
 def _read_head(path: str) -> bytes:
