@@ -270,6 +270,21 @@ def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None
     assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
 
 
+@pytest.mark.parametrize(
+    ("only", "items", "failed_only"),
+    [(None, {}, False), ({"a", "b"}, {}, False), ({"b"}, {}, True), ({"a", "b"}, {"a": {"x"}}, True)],
+)
+def test_repeated_failures_are_a_part_of_the_lane_unless_everything_failed(
+    tmp_path: Path, only: set[str] | None, items: dict[str, set[str]], failed_only: bool
+) -> None:
+    read = configs.read(
+        tmp_path,
+        'stages:\n- {number: 1, name: a, run: "x {item}", items: {list: [x, y]}}\n- {number: 2, name: b, run: x}\n',
+    )
+    built = plan.build_plan(read, "standard", only=only, only_items=items)
+    assert (built.partial, built.failed_only) == (False, failed_only)
+
+
 def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage())
     with pytest.raises(

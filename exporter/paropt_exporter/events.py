@@ -391,7 +391,8 @@ class PoolUse(Struct, frozen=True, kw_only=True):
 class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
-    `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
+    `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds. `partial`
+    and `failed_only`: as in the plan.
     """
 
     run_id: str
@@ -414,7 +415,13 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False
+    failed_only: bool = False
     shard: Shard | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was of the whole lane: all stages, with all items and without arguments."""
+        return not (self.partial or self.failed_only)
 
     @property
     def has_cached(self) -> bool:

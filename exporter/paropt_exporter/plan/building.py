@@ -75,13 +75,14 @@ def build_plan(
     strategy = strategy or chosen.strategy
     affected = None if affected_by is None else _choose_affected(config, members, affected_by)
     partial = bool(selection or given or (affected and affected.left_out))
-    members = _narrow_stages(members, affected, only, lane)
+    selected, members = members, _narrow_stages(members, affected, only, lane)
     given_size = None if strategy is Strategy.SEQUENTIAL else workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = today or _find_today(members)
     names = frozenset(stage.name for stage in members)
     builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
     stages = [_keep_items(builder.build(stage, given.get(stage.name, ())), only_items) for stage in members]
+    leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
     known = [
         replace(
             stage,
@@ -113,6 +114,7 @@ def build_plan(
         root=config.root,
         notes=(*config.notes, *notes),
         partial=partial,
+        failed_only=only is not None and leaves_out,
         shard=shard,
         split=split,
         tree_state=tree_state,
