@@ -355,6 +355,11 @@ class StageRecord(Struct, frozen=True, kw_only=True):
         return 0 < self.tasks_cached == self.tasks
 
     @property
+    def retries(self) -> int:
+        """How many attempts were not the first ones of their tasks, once all tasks have run."""
+        return max(0, self.attempts - (self.tasks - self.tasks_cached))
+
+    @property
     def checked(self) -> bool:
         """Whether this stage counts as an SLA check: it has a limit, and ended by itself or broke the limit."""
         ended = self.result not in (Result.SKIP, Result.CANCELLATION) and self.scope is not Scope.CACHED
