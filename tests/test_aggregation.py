@@ -93,8 +93,14 @@ def test_tasks_of_a_run_count_where_its_duration_does() -> None:
     """
     whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
     cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
+    narrowed = replace(whole, stages=(replace(stage_ended(), scope=Scope.CACHED),))  # items of its one batch
     assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
-    for run in (cached, *(replace(whole, **part) for part in _PARTS), replace(whole, result=Result.CANCELLATION)):
+    for run in (
+        cached,
+        narrowed,
+        *(replace(whole, **part) for part in _PARTS),
+        replace(whole, result=Result.CANCELLATION),
+    ):
         assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 

@@ -355,6 +355,11 @@ class StageRecord(Struct, frozen=True, kw_only=True):
         return 0 < self.tasks_cached == self.tasks
 
     @property
+    def has_cached(self) -> bool:
+        """Whether tasks, or items of a batch, were skipped."""
+        return self.tasks_cached > 0 or self.scope is Scope.CACHED
+
+    @property
     def retries(self) -> int:
         """How many attempts were not the first ones of their tasks, once all tasks have run."""
         return max(0, self.attempts - (self.tasks - self.tasks_cached))
@@ -430,8 +435,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def has_cached(self) -> bool:
-        """Whether a task was skipped, so that the duration says nothing about the whole lane."""
-        return any(stage.tasks_cached for stage in self.stages)
+        """Whether a task or item was skipped, so that the duration says nothing about the whole lane."""
+        return any(stage.has_cached for stage in self.stages)
 
     @property
     def saved_seconds(self) -> float:
