@@ -83,6 +83,9 @@ def test_run_counts_with_duration_and_check() -> None:
     }
 
 
+_PARTS = ({"partial": True}, {"failed_only": True})
+
+
 def test_tasks_of_a_run_count_where_its_duration_does() -> None:
     """Of a run of a part of the lane, of failed stages, with a cached task, or that was interrupted, neither counts.
 
@@ -90,9 +93,14 @@ def test_tasks_of_a_run_count_where_its_duration_does() -> None:
     """
     whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
     cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
+    narrowed = replace(whole, stages=(replace(stage_ended(), scope=Scope.CACHED),))  # items of its one batch
     assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
-    narrowed = (replace(whole, partial=True), replace(whole, failed_only=True))
-    for run in (cached, *narrowed, replace(whole, result=Result.CANCELLATION)):
+    for run in (
+        cached,
+        narrowed,
+        *(replace(whole, **part) for part in _PARTS),
+        replace(whole, result=Result.CANCELLATION),
+    ):
         assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 
@@ -151,7 +159,8 @@ def test_last_duration_is_that_of_the_last_whole_run_with_or_without_cached_task
     for run in (run_ended(), run_ended(result=Result.FAILURE), run_ended(stages=(cached,))):
         assert left(run)[key] == run.duration_seconds
     assert key not in left(run_ended(result=Result.CANCELLATION))
-    assert key not in left(replace(run_ended(), partial=True))
+    for part in _PARTS:
+        assert key not in left(replace(run_ended(), **part))
 
 
 @pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])

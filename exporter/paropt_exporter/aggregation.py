@@ -93,9 +93,9 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage, partial and interrupted runs of a lane, and runs of failed
-    stages only or in which a task was cached. So does `paropt_run_tasks_total`, which is divided by the durations of
-    runs.
+    Histograms of durations leave out parts of a stage, partial and interrupted runs of a lane, those of failed stages
+    or items only, and runs in which a task was cached. So does `paropt_run_tasks_total`, which is divided by the
+    durations of runs.
     """
     match event:
         case TaskRecord():
@@ -176,8 +176,7 @@ def _build_sla_increment(limit: SlaRecord) -> Increment:
 
 def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
-    is_whole = not (run.partial or run.failed_only or run.has_cached)
-    if is_whole and run.result is not Result.CANCELLATION:
+    if run.is_whole and not run.has_cached and run.result is not Result.CANCELLATION:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
         tasks = sum(stage.first_attempts for stage in run.stages)
         yield Increment(family=families.RUN_TASKS, labels=(run.lane,), amount=float(tasks))

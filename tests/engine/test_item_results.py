@@ -290,10 +290,10 @@ def test_items_of_a_stopped_batch_are_errors_in_every_report(tmp_path: Path) -> 
     assert [item["result"] for item in task["items"]] == ["timeout", "timeout"]
 
 
-def test_batch_that_cannot_be_started_has_its_items() -> None:
+def test_batch_that_cannot_be_started_has_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
     bench = Bench(plan(replace(stage("one"), tasks=(batch,))))
-    bench.workers.start = _refuse  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(bench.workers, "start", _refuse)
     bench.run()
     (record,) = bench.recorder.of(TaskRecord)
     assert [(each.item, each.result) for each in record.items] == [("a", Result.ERROR), ("b", Result.ERROR)]

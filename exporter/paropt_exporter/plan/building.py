@@ -75,14 +75,14 @@ def build_plan(
     strategy = strategy or chosen.strategy
     affected = None if affected_by is None else _choose_affected(config, members, affected_by)
     partial = bool(selection or given or (affected and affected.left_out))
-    complete = members
-    members = _narrow_stages(members, affected, only, lane)
+    selected, members = members, _narrow_stages(members, affected, only, lane)
     given_size = None if strategy is Strategy.SEQUENTIAL else workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = today or _find_today(members)
     names = frozenset(stage.name for stage in members)
     builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
     stages = [_keep_items(builder.build(stage, given.get(stage.name, ())), only_items) for stage in members]
+    leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
     known = [
         replace(
             stage,
@@ -95,9 +95,7 @@ def build_plan(
         )
         for stage in stages
     ]
-    failed_only = only is not None and (
-        len(members) < len(complete) or any(stage.scope is Scope.ITEMS for stage in stages)
-    )
+    failed_only = only is not None and leaves_out
     notes = _list_quarantine_notes(config, stages, today, whole=not (partial or only_items or shard))
     split = None
     if shard is not None:

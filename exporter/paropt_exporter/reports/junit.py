@@ -110,6 +110,8 @@ def _iter_task_cases(task: ReportedTask) -> Iterator[_Case]:
             tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, seconds))
     for name, its_tries in tries.items():
         yield _Case(name, tuple(its_tries))
+    for name in task.unchanged:
+        yield _Case(name, (_Try(result=Result.SUCCESS, seconds=0.0, message="", text=""),))
 
 
 def _make_try(attempt: Attempt) -> _Try:

@@ -73,15 +73,13 @@ def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
 
 def _task_to_json(task: ReportedTask) -> dict[str, object]:
     record = task.last.record
-    items = {item.item: item for attempt in task.attempts for item in attempt.record.items}  # a retry has the bad ones
     return {
         "task": record.task,
         "item": record.item,
         "result": record.result.value,
         "cached": record.cached,
         "items": [
-            {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds}
-            for item in items.values()
+            {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in task.items
         ],
         "attempts": [_attempt_to_json(attempt) for attempt in task.attempts],
     }
