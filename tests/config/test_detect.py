@@ -237,6 +237,33 @@ def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: 
 
 
 @pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ({"net__one_test_dot_py": "", "docs__two_test_dot_py": ""}, ("pytest", "-q", "net")),
+        ({"checks__test_a_dot_py": "", "net__test_b_dot_py": "", "_venv__test_c_dot_py": ""}, ("pytest", "-q", ".")),
+        ({"shop__tests_dot_py": "", "pytest_dot_ini": "[pytest]\npython_files = tests.py test_*.py"},
+         ("pytest", "-q", "shop")),
+    ],
+)  # fmt: skip
+def test_tests_beside_the_modules_are_found(project: Path, files: dict[str, str], command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, requirements_dot_txt="pytest\n", **files)
+    assert _commands(detect_stages(project)) == {"unit_tests": command}
+
+
+@pytest.mark.parametrize("line", ["jest --watch", "vitest watch", "react-scripts test"])
+def test_script_that_watches_files_is_left_out(project: Path, line: str) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "{line}"}}}}')
+    detected = detect_stages(project)
+    assert _commands(detected) == {}
+    told = "package.json has the script 'test', but it watches files, and would not end"
+    assert f"unit_tests left out: {told}" in detected.notes
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "{line}", "test:ci": "{line} --watch=false"}}}}')
+    assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test:ci")}
+
+
+@pytest.mark.parametrize(
     ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
 )
 def test_tests_beside_the_unit_tests_are_not_left_out(project: Path, other: str, folder: tuple[str, ...]) -> None:
@@ -425,7 +452,7 @@ def test_small_suite_stays_in_one_pytest(project: Path) -> None:
     "options",
     [
         "addopts = '-n auto'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'", "addopts = '--doctest-modules'",
-        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py'",
+        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py test_*.py'",
     ],
 )  # fmt: skip
 def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:

@@ -186,7 +186,18 @@ class Project:
         inside = [] if top else self._tests_in_sources
         if top or inside:
             return top[0] if top else posixpath.commonpath(inside) or "."
-        return "." if any(self._root.glob("test_*.py")) else None
+        if any(self._root.glob("test_*.py")):
+            return "."
+        elsewhere = self._find_tests_elsewhere()
+        return None if not elsewhere else elsewhere[0] if len(elsewhere) == 1 else "."
+
+    def _find_tests_elsewhere(self) -> list[str]:
+        """Return the folders at the top with tests beside the modules, or in folders of unusual names, for pytest."""
+        if not self.uses("pytest"):
+            return []
+        below = {folder.parts[0] for folder in self.projects_below}
+        named = (folder for folder in self._list_folders(self._root) if folder.name not in below)
+        return [folder.name for folder in named if self._has_tests(folder)]
 
     @cached_property
     def _tests_in_sources(self) -> list[str]:
@@ -201,7 +212,7 @@ class Project:
     def _has_only_unit_tests(self, tests: str) -> bool:
         """Return whether all test files in a folder are in its folder `unit`, or are integration tests."""
         apart = (f"{tests}/unit", *_INTEGRATION)
-        files = (Path(file) for pattern in _TEST_FILES for file in self._find_files(tests, pattern))
+        files = (Path(file) for pattern in self._test_files for file in self._find_files(tests, pattern))
         return self._has_tests(self._root / tests / "unit") and all(
             any(map(each.is_relative_to, apart)) for each in files
         )
@@ -231,6 +242,12 @@ class Project:
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
         return python or (not self.scripts and "test" in _list_scripts(package))
+
+    @cached_property
+    def _test_files(self) -> tuple[str, ...]:
+        """The patterns of the names of test files."""
+        named = self._pytest_options.get("python_files", "").split()
+        return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
     def _test_paths(self) -> list[str]:
@@ -399,7 +416,7 @@ class Project:
 
     def _has_tests(self, folder: Path) -> bool:
         try:
-            return any(next(folder.rglob(pattern), None) is not None for pattern in _TEST_FILES)
+            return any(next(folder.rglob(pattern), None) is not None for pattern in self._test_files)
         except (OSError, RecursionError):  # folders nested too deeply
             return False
 
