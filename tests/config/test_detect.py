@@ -321,15 +321,23 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
             "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
             "commands = [['pytest', 'tests']]\n",
         ),
+        (
+            "Makefile",
+            "test: python-build install lint | x\n\tpytest tests\npython-build:\n\tpython build.py\n"
+            "install:\n\tpip install x\nlint:\n\truff check\n",
+        ),
+        ("justfile", "test *args: python-build\n    pytest tests {{args}}\npython-build:\n    python build.py\n"),
     ],
 )
-def test_preparation_of_the_tests_by_tox_costs_a_note(project: Path, name: str, text: str) -> None:
+def test_preparation_of_the_tests_costs_a_note(project: Path, name: str, text: str) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / name).write_text(text)
     detected = detect_stages(project)
     assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
-    told = "runs `python build.py; pip install x` before the tests (commands_pre): "
+    runner = {"Makefile": "make", "justfile": "just"}.get(name)
+    before = f"{runner} python-build" if runner else "python build.py; pip install x"
+    told = f"runs `{before}` before the tests: "
     assert f"unit_tests: {name} {told}add it to the stage's steps if they need it" in detected.notes
 
 
@@ -745,6 +753,16 @@ def test_format_for_a_ci_server_is_left_out(project: Path, given: str) -> None:
     _install(project.parent / "bin", "ruff")
     _write(project, tox_dot_ini=f"[testenv:lint]\ncommands =\n    ruff check src {given} --select F\n")
     assert _quality_gates(project) == ("ruff", "check", "src", "--select", "F")
+
+
+def test_mypy_installs_nothing(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(
+        project,
+        hatch_dot_toml="[envs.types.scripts]\ncheck = 'mypy --install-types --non-interactive {args:src/a tests}'\n",
+        src__a__one_dot_py="",
+    )
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "src/a", "tests")}
 
 
 def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> None:

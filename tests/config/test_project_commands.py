@@ -142,6 +142,14 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
 
 
+def test_computed_option_of_a_noxfile_is_left_out() -> None:
+    text = (
+        'session.run("pytest", "-n", "auto", f"--cov={PACKAGE}", "tests", env={"A": "1"})\nsession.run("mypy", f"{A}")'
+    )
+    (found,) = _find({"noxfile.py": text}).commands
+    assert (found.words, found.env) == (("pytest", "-n", "auto", "tests"), (("A", "1"),))
+
+
 def test_lists_of_a_noxfile_count_as_the_default_of_its_arguments() -> None:
     text = """
 SOURCES = ["src", "tests"]
@@ -218,6 +226,13 @@ def test_workflows_for_pushes_and_pull_requests_count() -> None:
     found = _find(files, ("ci.yml", "release.yml"))
     assert [each.words for each in found.find_tests()] == [("pytest", "-m", "slow")]
     assert found.find("mypy") == ()
+
+
+def test_variables_of_a_job_and_its_workflow_count() -> None:
+    steps = "[{run: pytest, env: {A: step}}]"
+    text = f"on: push\nenv: {{A: workflow, C: workflow}}\njobs: {{test: {{env: {{A: job, B: job}}, steps: {steps}}}}}"
+    (found,) = _find({"ci.yml": text}, ("ci.yml",)).find_tests()
+    assert dict(found.env) == {"A": "step", "B": "job", "C": "workflow"}
 
 
 def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> None:

@@ -24,7 +24,8 @@ from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
 
 _MOST_CALLS = 8  # of one tool in a stage
-_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
+_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
+_INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options of mypy, which then downloads packages
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
 _VALUES_OF_MYPY = frozenset(
     {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
@@ -37,7 +38,8 @@ BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"}) 
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
-    r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
+    r"(COVERAGE|COV_|CODECOV|PIP_|UV_|POETRY_|PDM_|HATCH|TOX|NOX|PRE_COMMIT|VIRTUALENV|.*COLORS?$|.*_VERSION$|CI$|DIFF_AGAINST"
+    r"|MYPY|PYTHONDONTWRITEBYTECODE)"
 )
 
 
@@ -278,7 +280,7 @@ def _describe_preparation(project: Project) -> list[str]:
     """Return a note on the commands that the project runs before its tests, which a stage does not run."""
     own = project.own_tests[:1]
     return [
-        f"{each.file} runs `{each.before}` before the tests (commands_pre): add it to the stage's steps if they need it"
+        f"{each.file} runs `{each.before}` before the tests: add it to the stage's steps if they need it"
         for each in own
         if each.before
     ]
@@ -418,6 +420,8 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         [words for words in calls if not _CHANGES_FILES.intersection(words) and project.has_files(words)]
         for calls in project.commands.find_by_file(tool)
     ]
+    if tool == "mypy":
+        files = [[tuple(word for word in words if word not in _INSTALLS) for words in calls] for calls in files]
     match tool:
         case "ruff":
             return _choose_ruff_calls(project, files)
