@@ -926,3 +926,18 @@ def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project
     _install(project.parent / "bin", "ruff")
     _write(project, tox_dot_ini="[testenv:lint]\ncommands = ruff check --fix --unsafe-fixes src tests\n")
     assert _quality_gates(project) == ("ruff", "check", "src", "tests")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("bandit -r .", ("bandit", "--exclude=./.tox,./.eggs,./.venv", "-r", ".")),
+        ("bandit -r . -x ./tests -ll", ("bandit", "-r", ".", "--exclude=./tests,./.venv", "-ll")),
+        ("bandit --exclude=tests -r .", ("bandit", "--exclude=tests,./.venv", "-r", ".")),
+        ("bandit -r src", ("bandit", "-r", "src")),
+    ],
+)
+def test_bandit_does_not_scan_the_virtual_environment(project: Path, line: str, command: tuple[str, ...]) -> None:
+    _install(project / ".venv/bin", "bandit")
+    _write(project, src__one_dot_py="", tests__two_dot_py="", tox_dot_ini=f"[testenv:security]\ncommands = {line}\n")
+    assert _commands(detect_stages(project)) == {"security_scan": command}

@@ -241,7 +241,7 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         if calls and not project.has_program(tool):
             missing.append(tool)
         else:
-            found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
+            found += [(tool, *project.leave_out_environment(tool, arguments)) for arguments in calls]
     return found, [_describe_missing_programs(missing)] if missing else []
 
 

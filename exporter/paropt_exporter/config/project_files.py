@@ -58,6 +58,7 @@ _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
 )
+_BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
 _COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
 _NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
@@ -132,14 +133,18 @@ class Project:
         return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
-        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+        """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
 
         ruff stays out by itself, unless its configuration replaces the usual exclusions.
         """
         inside = find_virtual_environment(self._root, {})
+        whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
+        if inside is None or not whole:
+            return arguments
+        if tool == "bandit":
+            return _add_to_exclusions(arguments, f"./{inside.name}")  # bandit compares names as it finds them
         enters = tool == "flake8" or (tool == "ruff" and "exclude" in self._ruff_options)
-        whole = "." in arguments or not any(map(self.has_path, arguments))
-        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
+        return (*arguments, f"--extend-exclude={inside.name}") if enters else arguments
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -464,6 +469,16 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
         name: line for name, line in raw_yaml.as_mapping(package.get("scripts")).items()
         if isinstance(line, str) and placeholder not in line
     }  # fmt: skip
+
+
+def _add_to_exclusions(arguments: Words, folder: str) -> Words:
+    """Return bandit's arguments with one more folder to leave out, since the last option for that replaces others."""
+    for at, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in ("-x", "--exclude"):
+            joined = f"{value},{folder}" if equals else f"{''.join(arguments[at + 1 : at + 2])},{folder}"
+            return (*arguments[:at], f"--exclude={joined}", *arguments[at + (1 if equals else 2) :])
+    return (f"--exclude={_BANDIT_EXCLUSIONS},{folder}", *arguments)
 
 
 def _is_copied(folder: str) -> bool:
