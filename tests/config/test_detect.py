@@ -914,6 +914,23 @@ def test_flake8_leaves_out_the_virtual_environment_inside_the_project(project: P
     assert _quality_gates(project) == ("flake8", "src")
 
 
+@pytest.mark.parametrize(
+    ("files", "option"),
+    [
+        ({"_dot_flake8": "[flake8]\nextend-exclude =\n    docs,  # sphinx\n    migrations\n"}, "docs,migrations,.venv"),
+        ({"pyproject_dot_toml": "[tool.flake8]\nextend-exclude = ['docs', 'b']\n"}, "docs,b,.venv"),
+        ({"tox_dot_ini": "[testenv:lint]\ncommands = flake8 --extend-exclude docs .\n"}, "docs,.venv"),
+        ({"tox_dot_ini": "[testenv:lint]\ncommands = flake8 --extend-exclude=docs .\n"}, "docs,.venv"),
+    ],
+)
+def test_other_exclusions_of_flake8_stay(project: Path, files: dict[str, str], option: str) -> None:
+    _install(project / ".venv/bin", "flake8")
+    _write(project, setup_dot_cfg="[metadata]\nname = a\n", requirements_dot_txt="flake8", **files)
+    found = _quality_gates(project)
+    assert isinstance(found, tuple)
+    assert f"--extend-exclude={option}" in found
+
+
 def test_ruff_leaves_out_the_virtual_environment_if_its_configuration_does_not(project: Path) -> None:
     _install(project / ".venv/bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]\nexclude = ['docs']\n")
@@ -931,7 +948,7 @@ def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project
 @pytest.mark.parametrize(
     ("line", "command"),
     [
-        ("bandit -r .", ("bandit", "--exclude=./.tox,./.eggs,./.venv", "-r", ".")),
+        ("bandit -r .", ("bandit", "-r", ".", "--exclude=./.tox,./.eggs,./.venv")),
         ("bandit -r . -x ./tests -ll", ("bandit", "-r", ".", "--exclude=./tests,./.venv", "-ll")),
         ("bandit --exclude=tests -r .", ("bandit", "--exclude=tests,./.venv", "-r", ".")),
         ("bandit -r src", ("bandit", "-r", "src")),

@@ -141,10 +141,19 @@ class Project:
         whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
         if inside is None or not whole:
             return arguments
-        if tool == "bandit":
-            return _add_to_exclusions(arguments, f"./{inside.name}")  # bandit compares names as it finds them
-        enters = tool == "flake8" or (tool == "ruff" and "exclude" in self._ruff_options)
+        if tool == "bandit":  # it compares names as it finds them, with ./
+            return _add_folder(arguments, f"./{inside.name}", ("--exclude", "-x"), _BANDIT_EXCLUSIONS)
+        if tool == "flake8":
+            return _add_folder(arguments, inside.name, ("--extend-exclude",), self._flake8_exclusions)
+        enters = tool == "ruff" and "exclude" in self._ruff_options
         return (*arguments, f"--extend-exclude={inside.name}") if enters else arguments
+
+    @cached_property
+    def _flake8_exclusions(self) -> str:
+        """What flake8's configuration adds to its exclusions, which an option would replace."""
+        options = read_tool_options("flake8", self._read_text)
+        added = options.get("extend-exclude") or options.get("extend_exclude") or ""
+        return ",".join(filter(None, re.split(r"[\s,]+", re.sub(r"#.*", "", added))))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -471,14 +480,14 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _add_to_exclusions(arguments: Words, folder: str) -> Words:
-    """Return bandit's arguments with one more folder to leave out, since the last option for that replaces others."""
+def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: str) -> Words:
+    """Return arguments with one more folder to leave out. An option replaces the usual exclusions, and earlier ones."""
     for at, word in enumerate(arguments):
         name, equals, value = word.partition("=")
-        if name in ("-x", "--exclude"):
-            joined = f"{value},{folder}" if equals else f"{''.join(arguments[at + 1 : at + 2])},{folder}"
-            return (*arguments[:at], f"--exclude={joined}", *arguments[at + (1 if equals else 2) :])
-    return (f"--exclude={_BANDIT_EXCLUSIONS},{folder}", *arguments)
+        if name in options:
+            given = value if equals else "".join(arguments[at + 1 : at + 2])
+            return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
+    return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
 
 
 def _is_copied(folder: str) -> bool:
