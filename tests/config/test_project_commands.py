@@ -286,9 +286,31 @@ def test_local_hook_keeps_the_options_of_its_entry(hook: str, words: tuple[str, 
 
 
 @pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        (
+            "id: mypy, exclude: '^(docs|tests)/.*_x', args: [--strict]",
+            ("mypy", "--strict", "--exclude=^(docs|tests)/.*_x"),
+        ),
+        (
+            "id: ruff-check, exclude: '^(a|b-c)/'",
+            ("ruff", "check", "--extend-exclude=./a", "--extend-exclude=./b-c", "."),
+        ),
+        ("id: black, exclude: '^a.b/', files: ^src/", ("black", "--check", "--extend-exclude=^/(a\\.b)/", "src")),
+        (r"id: flake8, files: '\.pyi?$'", ("flake8",)),
+        (r"id: flake8, files: '^(src|tests)/.*\.py$'", ("flake8", "src", "tests")),
+    ],
+)
+def test_hook_leaves_out_the_same_files(hook: str, words: tuple[str, ...]) -> None:
+    text = f"repos: [{{repo: a, hooks: [{{{hook}}}]}}]\n"
+    assert _read(".pre-commit-config.yaml", text) == (words,)
+
+
+@pytest.mark.parametrize(
     ("hook", "why"),
     [
         ('{id: flake8, exclude: "^docs/"}', "no command line can name its files (exclude: ^docs/)"),
+        (f'{{id: mypy, files: "^({"a" * 9999}"}}', f"no command line can name its files (files: ^({'a' * 57}…)"),
         ('{id: mypy, files: "^(a|b)[.]py$"}', "no command line can name its files (files: ^(a|b)[.]py$)"),
         (f'{{id: black, exclude: "{"a|" * 99}"}}', f"no command line can name its files (exclude: {'a|' * 29}a…)"),
     ],
