@@ -351,6 +351,9 @@ def test_pytest_of_another_environment_does_not_count_for_python_m_pytest(projec
     assert _commands(detected) == {}
     told = "the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"
     assert f"unit_tests left out: {told}" in detected.notes
+    (project / ".venv/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
+    assert "unit_tests" in _commands(detect_stages(project))
+    (project / ".venv/pyvenv.cfg").write_text("include-system-site-packages = false\n")
     _install(project / ".venv/bin", "pytest")
     assert "unit_tests" in _commands(detect_stages(project))
 

@@ -83,12 +83,14 @@ class Project:
     def has_module(self, python: str, name: str) -> bool:
         """Return whether `python -m NAME` would find a module that installs a program of its name.
 
-        A virtual environment has no modules but its own; other interpreters count as having those of all programs.
+        A virtual environment has no modules but its own, unless it includes those of the system.
         """
         program = shutil.which(python, path=self._path)
-        if program is None or not is_file(Path(program).parent.parent / "pyvenv.cfg"):
+        settings = Path(program).parent.parent / "pyvenv.cfg" if program is not None else None
+        if settings is None or not is_file(settings):
             return self.has_program(name)
-        return exists(Path(program).with_name(name))
+        shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
+        return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
