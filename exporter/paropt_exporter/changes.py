@@ -157,7 +157,7 @@ def _find_base(root: Path, ref: str | None) -> tuple[str, str]:
             return _merge_base(root, commit, branch)
     if _is_shallow(root):
         raise UnknownChange(f"the clone is shallow and has no main branch to compare with: {_FETCH_ALL} {_IN_CI}")
-    raise UnknownChange("there is no main branch to compare with: name a commit, --affected REF")
+    raise UnknownChange("there is no main branch to compare with: name a commit (--affected HEAD: uncommitted changes)")
 
 
 def _get_target_of_request() -> str | None:

@@ -24,7 +24,8 @@ from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
 
 _MOST_CALLS = 8  # of one tool in a stage
-_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
+_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
+_INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options of mypy, which then downloads packages
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
 _VALUES_OF_MYPY = frozenset(
     {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
@@ -32,11 +33,13 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
+_WATCHES = re.compile(r"(?<!\S)(--watch(All)?|watch|react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)")
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
-    r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
+    r"(COVERAGE|COV_|CODECOV|PIP_|UV_|POETRY_|PDM_|HATCH|TOX|NOX|PRE_COMMIT|VIRTUALENV|.*COLORS?$|.*_VERSION$|CI$|DIFF_AGAINST"
+    r"|MYPY|PYTHONDONTWRITEBYTECODE)"
 )
 
 
@@ -112,7 +115,7 @@ _BUILT_IN_STAGES = (
         number=4,
         name="unit_tests",
         tools=("pytest",),
-        scripts=("test:unit", "unit", "test"),
+        scripts=("test:unit", "unit", "test", "test:run", "test:ci"),
         targets=("test-unit", "unit", "unit-test", "test", "check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
@@ -238,7 +241,7 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         if calls and not project.has_program(tool):
             missing.append(tool)
         else:
-            found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
+            found += [(tool, *project.leave_out_environment(tool, arguments)) for arguments in calls]
     return found, [_describe_missing_programs(missing)] if missing else []
 
 
@@ -277,7 +280,7 @@ def _describe_preparation(project: Project) -> list[str]:
     """Return a note on the commands that the project runs before its tests, which a stage does not run."""
     own = project.own_tests[:1]
     return [
-        f"{each.file} runs `{each.before}` before the tests (commands_pre): add it to the stage's steps if they need it"
+        f"{each.file} runs `{each.before}` before the tests: add it to the stage's steps if they need it"
         for each in own
         if each.before
     ]
@@ -340,7 +343,10 @@ def _runs_pytest(project: Project) -> bool:
 
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
     """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
-    script = next((script for script in kind.scripts if script in project.scripts), None)
+    named = [script for script in kind.scripts if script in project.scripts]
+    script = next((each for each in named if not _WATCHES.search(project.scripts[each])), None)
+    if script is None and named and not work:
+        return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
         return None, []
     if not project.has_program(project.script_runner):
@@ -414,6 +420,8 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         [words for words in calls if not _CHANGES_FILES.intersection(words) and project.has_files(words)]
         for calls in project.commands.find_by_file(tool)
     ]
+    if tool == "mypy":
+        files = [[tuple(word for word in words if word not in _INSTALLS) for words in calls] for calls in files]
     match tool:
         case "ruff":
             return _choose_ruff_calls(project, files)

@@ -58,6 +58,7 @@ _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
 )
+_BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
 _COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
 _NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
@@ -82,12 +83,14 @@ class Project:
     def has_module(self, python: str, name: str) -> bool:
         """Return whether `python -m NAME` would find a module that installs a program of its name.
 
-        A virtual environment has no modules but its own; other interpreters count as having those of all programs.
+        A virtual environment has no modules but its own, unless it includes those of the system.
         """
         program = shutil.which(python, path=self._path)
-        if program is None or not is_file(Path(program).parent.parent / "pyvenv.cfg"):
+        settings = Path(program).parent.parent / "pyvenv.cfg" if program is not None else None
+        if settings is None or not is_file(settings):
             return self.has_program(name)
-        return exists(Path(program).with_name(name))
+        shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
+        return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
@@ -132,14 +135,27 @@ class Project:
         return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
-        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+        """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
 
         ruff stays out by itself, unless its configuration replaces the usual exclusions.
         """
         inside = find_virtual_environment(self._root, {})
-        enters = tool == "flake8" or (tool == "ruff" and "exclude" in self._ruff_options)
-        whole = "." in arguments or not any(map(self.has_path, arguments))
-        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
+        whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
+        if inside is None or not whole:
+            return arguments
+        if tool == "bandit":  # it compares names as it finds them, with ./
+            return _add_folder(arguments, f"./{inside.name}", ("--exclude", "-x"), _BANDIT_EXCLUSIONS)
+        if tool == "flake8":
+            return _add_folder(arguments, inside.name, ("--extend-exclude",), self._flake8_exclusions)
+        enters = tool == "ruff" and "exclude" in self._ruff_options
+        return (*arguments, f"--extend-exclude={inside.name}") if enters else arguments
+
+    @cached_property
+    def _flake8_exclusions(self) -> str:
+        """What flake8's configuration adds to its exclusions, which an option would replace."""
+        options = read_tool_options("flake8", self._read_text)
+        added = options.get("extend-exclude") or options.get("extend_exclude") or ""
+        return ",".join(filter(None, re.split(r"[\s,]+", re.sub(r"#.*", "", added))))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -186,7 +202,18 @@ class Project:
         inside = [] if top else self._tests_in_sources
         if top or inside:
             return top[0] if top else posixpath.commonpath(inside) or "."
-        return "." if any(self._root.glob("test_*.py")) else None
+        if any(self._root.glob("test_*.py")):
+            return "."
+        elsewhere = self._find_tests_elsewhere()
+        return None if not elsewhere else elsewhere[0] if len(elsewhere) == 1 else "."
+
+    def _find_tests_elsewhere(self) -> list[str]:
+        """Return the folders at the top with tests beside the modules, or in folders of unusual names, for pytest."""
+        if not self.uses("pytest"):
+            return []
+        below = {folder.parts[0] for folder in self.projects_below}
+        named = (folder for folder in self._list_folders(self._root) if folder.name not in below)
+        return [folder.name for folder in named if self._has_tests(folder)]
 
     @cached_property
     def _tests_in_sources(self) -> list[str]:
@@ -201,7 +228,7 @@ class Project:
     def _has_only_unit_tests(self, tests: str) -> bool:
         """Return whether all test files in a folder are in its folder `unit`, or are integration tests."""
         apart = (f"{tests}/unit", *_INTEGRATION)
-        files = (Path(file) for pattern in _TEST_FILES for file in self._find_files(tests, pattern))
+        files = (Path(file) for pattern in self._test_files for file in self._find_files(tests, pattern))
         return self._has_tests(self._root / tests / "unit") and all(
             any(map(each.is_relative_to, apart)) for each in files
         )
@@ -231,6 +258,12 @@ class Project:
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
         return python or (not self.scripts and "test" in _list_scripts(package))
+
+    @cached_property
+    def _test_files(self) -> tuple[str, ...]:
+        """The patterns of the names of test files."""
+        named = self._pytest_options.get("python_files", "").split()
+        return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
     def _test_paths(self) -> list[str]:
@@ -399,7 +432,7 @@ class Project:
 
     def _has_tests(self, folder: Path) -> bool:
         try:
-            return any(next(folder.rglob(pattern), None) is not None for pattern in _TEST_FILES)
+            return any(next(folder.rglob(pattern), None) is not None for pattern in self._test_files)
         except (OSError, RecursionError):  # folders nested too deeply
             return False
 
@@ -447,6 +480,16 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
         name: line for name, line in raw_yaml.as_mapping(package.get("scripts")).items()
         if isinstance(line, str) and placeholder not in line
     }  # fmt: skip
+
+
+def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: str) -> Words:
+    """Return arguments with one more folder to leave out. An option replaces the usual exclusions, and earlier ones."""
+    for at, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in options:
+            given = value if equals else "".join(arguments[at + 1 : at + 2])
+            return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
+    return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
 
 
 def _is_copied(folder: str) -> bool:
