@@ -88,6 +88,7 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         streams.print_message(
             "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
         )
+        _flush_output(ours[0], error.exit_code)  # what was printed before it; the error says more than a full disk
         return error.exit_code
     except BrokenPipeError:
         streams.discard_output(ours[0])
