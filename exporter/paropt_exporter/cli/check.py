@@ -86,6 +86,8 @@ def _check_history(config: Config) -> Iterator[str]:
     folder = next((parent for parent in path.parents if files.exists(parent)), path.parent)
     if not files.is_folder(folder):
         yield f"history: {folder} is a file: name a path in a folder"
+    elif denied := files.find_denied_listing(folder):  # such as `.paropt` after a run by root
+        yield f"history {path}: cannot read {folder} ({denied}); fix its permissions or choose another file"
     if files.exists(path):
         try:
             database.check_file(path)

@@ -18,10 +18,11 @@ from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN, format_value
 from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
-from paropt_exporter.files import is_file
+from paropt_exporter.files import is_file, open_for_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
 
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
@@ -63,11 +64,17 @@ def read_config(path: Path | None, *, root: Path) -> Config:
     return _check_output_files(_build_from_file(_validate(_read_content(path), path), path, root))
 
 
+def reread_config(path: Path) -> Config:
+    """Return the same as `read_config` for a file that was read before. A pipe in its place is a fault."""
+    content = _read_content(path, open_for_reading)
+    return _check_output_files(_build_from_file(_validate(content, path), path, path.parent))
+
+
 def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) -> Config:
     """Return the same as `read_config`, without validation if the user's cache has this content as a valid one."""
     if path is None or not is_file(path):  # the content of a pipe may be secret
         return read_config(path, root=root)
-    content, cores = _read_content(path), host.count_cpu_workers()
+    content, cores = _read_content(path, open_for_reading), host.count_cpu_workers()
     parsed = ParsedConfigs(environ)
     file = parsed.find(path, content, cores=cores, memory_bytes=host.read_total_memory_bytes)
     if file is None:
@@ -91,15 +98,19 @@ def read_valid_parts(path: Path, *, root: Path) -> Config | None:
     from paropt_exporter.config import checks
 
     try:
-        file = checks.read_valid_parts(_read_content(path))
+        file = checks.read_valid_parts(_read_content(path, open_for_reading))
     except ConfigError:
         return None
     return None if file is None else _build_from_file(file, path, root)
 
 
-def _read_content(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _read_content(path: Path, open_file: Callable[[Path], BinaryIO] = _open) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may be endless
     except IsADirectoryError:
         problem = "it is a directory: name the file in it"
