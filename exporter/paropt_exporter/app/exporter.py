@@ -24,7 +24,7 @@ from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownSt
 from paropt_exporter.clock import Clock
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.inbox import QueueInbox
-from paropt_exporter.engine.interfaces import Observer, Observers
+from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE

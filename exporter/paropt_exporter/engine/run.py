@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
-from paropt_exporter.engine.inbox import EventStream, Inbox, Timers
+from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
@@ -28,6 +28,7 @@ from paropt_exporter.engine.interfaces import (
     Wake,
     Workers,
 )
+from paropt_exporter.engine.observers import EventStream
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.resources import Resources, needs_much_room
