@@ -30,8 +30,8 @@ from paropt_exporter.engine.interfaces import (
 )
 from paropt_exporter.engine.observers import EventStream
 from paropt_exporter.engine.outcome import build_not_started
-from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.resources import Resources, needs_much_room
+from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.stage import (
     Attempt,
     OpenStages,
