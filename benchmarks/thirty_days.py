@@ -24,7 +24,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from paropt_exporter import families
-from paropt_exporter.engine.interfaces import Observers
+from paropt_exporter.engine.observers import Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import History

@@ -37,13 +37,13 @@ DOWN_REASONS = (
     "pinned",
 )
 # Why the controller rejects a query result (autoscaling.policy.query_validity).
-DOUBTS = (
+REJECTION_REASONS = (
     "query_failed", "no_data", "several_sources", "not_finite", "not_a_number", "partial", "stale", "future", "epoch",
     "settling", "disagree",
 )  # fmt: skip
 HOLD_REASONS = (
     "plan", "demand", "deadline", "load", "limit", "cpu_limit", "memory_limit", "bounds", "deadband", "stabilizing",
-    "ineffective", "saturated", "flap_budget", "pinned", "paused", "advised", *DOUBTS,
+    "ineffective", "saturated", "flap_budget", "pinned", "paused", "advised", *REJECTION_REASONS,
 )  # fmt: skip
 DECISION_REASONS = {"up": UP_REASONS, "down": DOWN_REASONS, "hold": HOLD_REASONS}  # by action
 CONTROL_MODES = ("act", "advise", "pause", "pin")

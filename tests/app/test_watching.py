@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.app.watching import Watch
+from paropt_exporter.app.watching import LaneWatch
 from paropt_exporter.events import Result
 from paropt_exporter.plan import Selection
 from support.event_samples import run_ended, stage_ended
 from support.repositories import Repository
 
 
-def make_watch(folder: Path, wake: Callable[[], None] = lambda: None) -> Watch:
-    return Watch(
+def make_watch(folder: Path, wake: Callable[[], None] = lambda: None) -> LaneWatch:
+    return LaneWatch(
         config.read_config(folder / "paropt.yml", root=folder),
         "standard",
         Selection(),

@@ -65,7 +65,7 @@ def rejection_reason(answer: QueryResult | QueryFailed, query: str = "sum(broker
     return signal.reading.rejection_reason
 
 
-DOUBTS = (
+REJECTION_REASONS = (
     (QueryFailed("connection", "refused"), "query_failed"),
     (vector(), "no_data"),
     (vector(1.0, 2.0), "several_sources"),
@@ -81,7 +81,9 @@ DOUBTS = (
 )
 
 
-@pytest.mark.parametrize(("answer", "reason"), DOUBTS, ids=[f"{reason} {n}" for n, (_, reason) in enumerate(DOUBTS)])
+@pytest.mark.parametrize(
+    ("answer", "reason"), REJECTION_REASONS, ids=[f"{reason} {n}" for n, (_, reason) in enumerate(REJECTION_REASONS)]
+)
 def test_answer_that_is_no_single_fresh_number_is_rejected(answer: QueryResult | QueryFailed, reason: str) -> None:
     assert rejection_reason(answer) == reason
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.autoscaling import stage_profiler
-from paropt_exporter.autoscaling.stage_profiler import Point, ProfilingFailed, Trial
+from paropt_exporter.autoscaling.stage_profiler import Point, ProfiledRun, ProfilingFailed
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.testing import Script
@@ -23,8 +23,9 @@ def curve(strategy: Strategy = Strategy.ADAPTIVE, spread: float = 0.0, **seconds
         Point(
             strategy=strategy,
             workers=int(workers[1:]),
-            trials=tuple(
-                Trial(seconds=took + part, cpu_seconds=2.0, memory_peak_bytes=1) for part in (-spread / 2, spread / 2)
+            runs=tuple(
+                ProfiledRun(seconds=took + part, cpu_seconds=2.0, memory_peak_bytes=1)
+                for part in (-spread / 2, spread / 2)
             ),
         )
         for workers, took in seconds.items()

@@ -25,7 +25,7 @@ from paropt_exporter.events import Measurement, Result, RunRecord, Strategy, Tas
 from paropt_exporter.executors.calls import KEPT_CHARACTERS
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.plan import THREADS, Bounds, Call, PlannedStage, PlannedTask
+from paropt_exporter.plan import PROCESSES, THREADS, Bounds, Call, PlannedStage, PlannedTask
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 from support.lanes import GIB, Bench, plan, stage, stages_of
 
@@ -137,7 +137,8 @@ def test_run_succeeds_exactly_if_every_task_of_every_stage_did(root: Path, endin
 @pytest.mark.parametrize("ending", BAD)
 @pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.ADAPTIVE])
 def test_failing_call_fails_its_run_under_each_strategy(root: Path, strategy: Strategy, ending: str) -> None:
-    record, _ = run(root, calls("s", [ending]), strategy=strategy)
+    pool = PROCESSES if strategy is Strategy.PROCESS else THREADS
+    record, _ = run(root, replace(calls("s", [ending]), pool=pool), strategy=strategy)
     assert record.result is Result.FAILURE
     (failed,) = record.stages
     assert failed.result in (Result.FAILURE, Result.ERROR)

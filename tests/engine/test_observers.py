@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from paropt_exporter.engine.inbox import BURST_SECONDS
-from paropt_exporter.engine.interfaces import Observers, RunningAttempt
+from paropt_exporter.engine.interfaces import RunningAttempt
+from paropt_exporter.engine.observers import BURST_SECONDS, Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageStarted, TaskRecord
 from paropt_exporter.plan import PlannedStage, PlannedTask

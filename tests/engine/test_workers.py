@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from paropt_exporter import host
-from paropt_exporter.engine import report
+from paropt_exporter.engine import run_record
 from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
 from paropt_exporter.executors import TaskFuture, ThreadPool
@@ -57,7 +57,7 @@ def test_pool_without_tasks_adds_no_worker_time(workers: PoolWorkers) -> None:
     uses = use(workers)
     assert (uses[THREADS].busy_seconds, uses[THREADS].slot_seconds) == (0.0, 0.0)
     assert uses[COMMANDS].slot_seconds >= uses[COMMANDS].busy_seconds > 0.0
-    assert report.compute_busy_ratio(tuple(uses.values())) == pytest.approx(
+    assert run_record.compute_busy_ratio(tuple(uses.values())) == pytest.approx(
         uses[COMMANDS].busy_seconds / uses[COMMANDS].slot_seconds
     )
 

@@ -24,7 +24,7 @@ from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownSt
 from paropt_exporter.clock import Clock
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.inbox import QueueInbox
-from paropt_exporter.engine.interfaces import Observer, Observers
+from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
 from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
@@ -39,7 +39,7 @@ from paropt_exporter.plan import PROCESSES, THREADS, Plan
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
-    from paropt_exporter.app.watching import Watch
+    from paropt_exporter.app.watching import LaneWatch
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.history.recovery import InterruptedRun
@@ -189,9 +189,9 @@ class Exporter:
 
     def _serve_watch(self) -> int:
         """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
-        from paropt_exporter.app.watching import FileEvents, Keys, Watch, has_keys  # here: only --watch needs them
+        from paropt_exporter.app.watching import FileEvents, Keys, LaneWatch, has_keys  # here: only --watch needs them
 
-        watch = Watch(
+        watch = LaneWatch(
             self._config,
             self._lane,
             self._request.selection,
@@ -208,7 +208,7 @@ class Exporter:
                 stack.enter_context(Keys(watch.press))
             return self._repeat_on_changes(watch, " · r runs all, f what failed, q quits" if keys else "")
 
-    def _repeat_on_changes(self, watch: Watch, keys: str) -> int:
+    def _repeat_on_changes(self, watch: LaneWatch, keys: str) -> int:
         code, plan = 0, self._next_plan
         while True:
             if plan is not None:
@@ -229,7 +229,7 @@ class Exporter:
                 continue
             plan = self._plan_next(watch, chosen)
 
-    def _plan_next(self, watch: Watch, chosen: tuple[str, ...]) -> Plan | None:
+    def _plan_next(self, watch: LaneWatch, chosen: tuple[str, ...]) -> Plan | None:
         """Return the plan of the chosen stages, of a changed config if there is one; None if nothing can run."""
         if watch.reloads:
             watch.reloads, before = False, self._config

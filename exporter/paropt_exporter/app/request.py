@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
-from paropt_exporter.engine.interfaces import Observer, Stop
+from paropt_exporter.engine.interfaces import Stop
+from paropt_exporter.engine.observers import Observer
 from paropt_exporter.events import LiveStage, RunRecord, Shard, Strategy
 from paropt_exporter.plan import Bounds, Plan, Selection
 

@@ -70,7 +70,7 @@ QUIET_FOLDERS = frozenset(
 )  # fmt: skip
 
 
-class Watch:
+class LaneWatch:
     """The stages of one lane, with their last states and the changes since. Any thread may call it."""
 
     def __init__(

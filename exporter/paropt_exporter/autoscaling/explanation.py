@@ -50,13 +50,13 @@ def iter_explanation(decision: Decision) -> Iterator[str]:
     """Yield the sums that lead to a decision, line by line. Raises UnknownObservation."""
     if not decision.situation:
         return
-    seen = parse_observation(decision.situation)
-    yield from _iter_terms(seen)
+    observation = parse_observation(decision.situation)
+    yield from _iter_terms(observation)
     if left_out := count_left_out(decision.situation):
         yield f"  and {left_out} more, which the history does not have: the sums above lack them"
     decided = describe_decision(decision.choice)
     # Otherwise the policy seems to contradict the pool's new size. A pin or a pause may well contradict it.
-    is_part = isinstance(seen, LaneObservation) and decision.reason in _OF_TASKS
+    is_part = isinstance(observation, LaneObservation) and decision.reason in _OF_TASKS
     if is_part and json.loads(decision.choice)["size"] > decision.new_size:
         decided += f" of the lane, of which {decision.pool} has tasks for {decision.new_size}"
     yield f"policy: {decided}"
@@ -73,53 +73,53 @@ def format_headline(decision: Decision) -> str:
     return f"{decision.pool} {decision.action} from {decision.old_size} to {decision.new_size}: {decision.reason}"
 
 
-def _iter_terms(seen: Observation) -> Iterator[str]:
-    match seen:
+def _iter_terms(observation: Observation) -> Iterator[str]:
+    match observation:
         case LaneObservation():
-            yield from _explain_lane(seen)
+            yield from _explain_lane(observation)
         case PoolObservation():
-            yield from _explain_pool(seen)
+            yield from _explain_pool(observation)
         case BoundsObservation():
-            yield from _explain_bounds(seen)
+            yield from _explain_bounds(observation)
         case QuerySizeObservation():
-            yield from _explain_query_size(seen)
+            yield from _explain_query_size(observation)
         case _:
-            assert_never(seen)
+            assert_never(observation)
 
 
-def _explain_lane(seen: LaneObservation) -> Iterator[str]:
+def _explain_lane(observation: LaneObservation) -> Iterator[str]:
     yield "N* = running tasks, then waiting ones in order, as long as the cores that they want fit"
-    for group in seen.running:
+    for group in observation.running:
         yield f"  run    {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
-    for group in seen.waiting:
+    for group in observation.waiting:
         yield f"  wait   {group.count:>4} x {_format_demand(group)} cores{_format_slots(group)}  {group.load.stage}"
-    assessment = assess_lane(seen)
-    yield from _explain_limits(seen, assessment)
-    sizing = compute_lane_sizing(seen, assessment)
+    assessment = assess_lane(observation)
+    yield from _explain_limits(observation, assessment)
+    sizing = compute_lane_sizing(observation, assessment)
     yield (
-        f"  cores {seen.cores:g} (+{CORE_SLACK:g} for errors of measurement);"
+        f"  cores {observation.cores:g} (+{CORE_SLACK:g} for errors of measurement);"
         f" tasks that want under {WAITING_DEMAND:g} of a core count separately"
     )
-    yield f"  N* = {_format_sum(seen, sizing)} ({sizing.reason})"
-    if seen.memory is not None:
-        yield from _explain_memory(seen, assessment, seen.memory)
-    if seen.work is not None:
-        work = seen.work
+    yield f"  N* = {_format_sum(observation, sizing)} ({sizing.reason})"
+    if observation.memory is not None:
+        yield from _explain_memory(observation, assessment, observation.memory)
+    if observation.work is not None:
+        work = observation.work
         yield (
             f"  deadline: path {work.critical_path_seconds:.1f} s + ({work.seconds:.1f} - "
             f"{work.critical_path_seconds:.1f}) / N <= {fixed_workload.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
             f"N = {compute_deadline_size(work)}"
         )
-    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
+    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
 
 
-def _explain_limits(seen: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
-    measured = {one.stage: one for one in seen.stages}
+def _explain_limits(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:
+    measured = {one.stage: one for one in observation.stages}
     for state in assessment.stages:
         if state.limit is None:
             continue
         one = measured[state.stage]
-        lasts = f" for {state.until - seen.now:.0f} s more" if state.phase == LIMITED else ""
+        lasts = f" for {state.until - observation.now:.0f} s more" if state.phase == LIMITED else ""
         yield f"  limit  {state.limit:>4} at once ({state.phase}{lasts}); {one.running} run  {state.stage}"
         few, many = (one.level, state.reference) if state.phase == TRIAL else (state.reference, state.useless)
         if few is not None and many is not None:
@@ -137,12 +137,12 @@ def _explain_concurrency(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Itera
         )
 
 
-def _explain_memory(seen: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
-    known = [group for group in seen.running if group.load.peak_bytes]
+def _explain_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
+    known = [group for group in observation.running if group.load.peak_bytes]
     peaks = " + ".join(f"{group.count} x {_to_mb(group.load.peak_bytes)}" for group in known) or "0"
     grow, room = (
-        compute_growth_bytes(seen.running, memory.held_bytes),
-        compute_room_bytes(seen.running, memory),
+        compute_growth_bytes(observation.running, memory.held_bytes),
+        compute_room_bytes(observation.running, memory),
     )
     yield f"  memory: running tasks may still take {peaks} - {_to_mb(memory.held_bytes)} = {_to_mb(grow)}"
     yield (
@@ -168,16 +168,16 @@ def _format_slots(group: LoadGroup) -> str:
     return f", {group.load.slots} slots each" if group.load.slots > 1 else ""
 
 
-def _format_sum(seen: LaneObservation, sizing: Sizing) -> str:
-    fit = sum_slots(seen.running) - sizing.surplus
+def _format_sum(observation: LaneObservation, sizing: Sizing) -> str:
+    fit = sum_slots(observation.running) - sizing.surplus
     beyond = f" (and {sizing.surplus} that run beyond the cores)" if sizing.surplus else ""
     total = fit + sizing.admitted
     last = f" = {sizing.size}" if total == sizing.size else f" = {total}, but {sizing.size}"
     return f"{fit} that fit{beyond} + {sizing.admitted} that may start{last}"
 
 
-def _explain_pool(seen: PoolObservation) -> Iterator[str]:
-    traffic = seen.traffic
+def _explain_pool(observation: PoolObservation) -> Iterator[str]:
+    traffic = observation.traffic
     size = compute_workers(traffic.load)
     yield f"load a = {traffic.arrivals:.3g} tasks/s x {traffic.service_seconds:.3g} s = {traffic.load:.3g} Erlang"
     yield (
@@ -187,26 +187,26 @@ def _explain_pool(seen: PoolObservation) -> Iterator[str]:
     drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
     waiting = traffic.queued * traffic.service_seconds / drain
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
-    if seen.cpu_demand is not None and seen.cpu_demand >= WAITING_DEMAND:
-        most = compute_cpu_size(seen.cores, seen.cpu_demand)
-        yield f"  N_cpu = {seen.cores:g} cores / {seen.cpu_demand:.2f} of a core = {most}"
-    yield from _explain_machine(seen)
-    yield f"  between floor {seen.floor} and ceiling {seen.ceiling}; the pool had {seen.size}"
-    if seen.state.history.reversals:
-        yield f"  {len(seen.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
+    if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
+        most = compute_cpu_size(observation.cores, observation.cpu_demand)
+        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {most}"
+    yield from _explain_machine(observation)
+    yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
+    if observation.state.history.reversals:
+        yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
 
 
-def _explain_machine(seen: PoolObservation) -> Iterator[str]:
-    memory, budget = seen.memory, seen.budget
+def _explain_machine(observation: PoolObservation) -> Iterator[str]:
+    memory, budget = observation.memory, observation.budget
     if memory is not None:
         yield (
             f"  memory: {_to_mb(memory.available_bytes)} available - {_to_mb(memory.reserve_bytes)} kept free"
             f" - {_to_mb(memory.growth_bytes)} that workers may still take = {_to_mb(memory.room_bytes)}"
         )
         if memory.peak_bytes:
-            most = compute_pool_memory_size(seen.size, memory)
+            most = compute_pool_memory_size(observation.size, memory)
             room, peak = _to_mb(memory.room_bytes), _to_mb(memory.peak_bytes)
-            yield f"    N_mem = {seen.size} + {room} / {peak} a worker = {most}"
+            yield f"    N_mem = {observation.size} + {room} / {peak} a worker = {most}"
     if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
         return
     sizes = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
@@ -221,10 +221,11 @@ def _explain_machine(seen: PoolObservation) -> Iterator[str]:
         )
 
 
-def _explain_bounds(seen: BoundsObservation) -> Iterator[str]:
-    for signal in seen.signals:
+def _explain_bounds(observation: BoundsObservation) -> Iterator[str]:
+    for signal in observation.signals:
         yield f"  {_explain_signal(signal)}"
-    yield f"  the config allows {seen.minimum} to {seen.maximum}; the bounds were {seen.floor} to {seen.ceiling}"
+    allowed = f"{observation.minimum} to {observation.maximum}"
+    yield f"  the config allows {allowed}; the bounds were {observation.floor} to {observation.ceiling}"
 
 
 def _explain_signal(signal: Signal) -> str:
@@ -239,8 +240,8 @@ def _explain_signal(signal: Signal) -> str:
     return f"limit {signal.name}: {reading.value:g} is {over} its target {signal.target:g}"
 
 
-def _explain_query_size(seen: QuerySizeObservation) -> Iterator[str]:
-    for pool in seen.pools:
+def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
+    for pool in observation.pools:
         if pool.measurement is None:
             yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"
             continue
@@ -251,7 +252,8 @@ def _explain_query_size(seen: QuerySizeObservation) -> Iterator[str]:
             alone = max(measured.busy - measured.delay, measured.cpu)
             demand = f"{measured.cpu:.2f} / ({measured.busy:.2f} - {measured.delay:.2f}) = {measured.cpu / alone:.2f}"
             yield f"  c = {demand} of a core"
-    yield f"  cores {seen.cores:g}; between floor {seen.floor} and ceiling {seen.ceiling}; the lane had {seen.size}"
+    bounds = f"floor {observation.floor} and ceiling {observation.ceiling}"
+    yield f"  cores {observation.cores:g}; between {bounds}; the lane had {observation.size}"
 
 
 _MORE: Mapping[str, str] = MappingProxyType(
@@ -345,10 +347,10 @@ def _is_cut_short(decision: Decision) -> bool:
 def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Return floor and ceiling before and after a decision about bounds; None: it is about a size."""
     try:
-        seen, choice = json.loads(decision.situation or "{}"), json.loads(decision.choice or "{}")
-        if seen.get("kind") != "band":
+        observation, choice = json.loads(decision.situation or "{}"), json.loads(decision.choice or "{}")
+        if observation.get("kind") != "band":
             return None
-        return (seen["seen"]["floor"], seen["seen"]["ceiling"]), (choice["floor"], choice["ceiling"])
+        return (observation["seen"]["floor"], observation["seen"]["ceiling"]), (choice["floor"], choice["ceiling"])
     except UNREADABLE:
         return None
 

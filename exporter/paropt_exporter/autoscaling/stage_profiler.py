@@ -27,7 +27,7 @@ class ProfilingFailed(ParoptError):
     exit_code = 1
 
 
-class Trial(Struct, frozen=True, kw_only=True):
+class ProfiledRun(Struct, frozen=True, kw_only=True):
     """One run of the stage."""
 
     seconds: float
@@ -40,29 +40,29 @@ class Point(Struct, frozen=True, kw_only=True):
 
     strategy: Strategy
     workers: int
-    trials: tuple[Trial, ...]
+    runs: tuple[ProfiledRun, ...]
 
     @property
     def seconds(self) -> float:
         """The median duration."""
-        return median(trial.seconds for trial in self.trials)
+        return median(run.seconds for run in self.runs)
 
     @property
     def spread_seconds(self) -> float:
         """The difference between the slowest and the fastest run."""
-        durations = [trial.seconds for trial in self.trials]
+        durations = [run.seconds for run in self.runs]
         return max(durations) - min(durations)
 
     @property
     def cores(self) -> float:
         """The cores that the stage kept busy on average."""
-        seconds = sum(trial.seconds for trial in self.trials)
-        return sum(trial.cpu_seconds for trial in self.trials) / seconds if seconds > 0 else 0.0
+        seconds = sum(run.seconds for run in self.runs)
+        return sum(run.cpu_seconds for run in self.runs) / seconds if seconds > 0 else 0.0
 
     @property
     def memory_peak_bytes(self) -> int:
         """The highest memory use of one task."""
-        return max(trial.memory_peak_bytes for trial in self.trials)
+        return max(run.memory_peak_bytes for run in self.runs)
 
 
 class Recommendation(Struct, frozen=True, kw_only=True):
@@ -96,16 +96,17 @@ def measure(
     """
     wanted = [(plan, size) for plan in plans for size in workers]
     tell(f"1 run to warm up, then {format_count(runs, 'round')} of {len(wanted)}")
-    _run_trial(plans[0], workers[-1], execute)
-    trials: dict[tuple[Strategy, int], list[Trial]] = {}
+    _run_once(plans[0], workers[-1], execute)
+    measured_runs: dict[tuple[Strategy, int], list[ProfiledRun]] = {}
     for number in range(1, runs + 1):
         for plan, size in wanted:
-            trial = _run_trial(plan, size, execute)
-            trials.setdefault((plan.strategy, size), []).append(trial)
+            run = _run_once(plan, size, execute)
+            measured_runs.setdefault((plan.strategy, size), []).append(run)
             tried = f"{plan.strategy.value}, {format_count(size, 'worker')}"
-            tell(f"round {number} of {runs}: {tried}: {trial.seconds:.2f} s")
+            tell(f"round {number} of {runs}: {tried}: {run.seconds:.2f} s")
     return tuple(
-        Point(strategy=strategy, workers=size, trials=tuple(measured)) for (strategy, size), measured in trials.items()
+        Point(strategy=strategy, workers=size, runs=tuple(measured))
+        for (strategy, size), measured in measured_runs.items()
     )
 
 
@@ -168,7 +169,7 @@ def iter_speed_ups(points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
         yield point, first / point.seconds if point.seconds > 0 else 1.0
 
 
-def _run_trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> Trial:
+def _run_once(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> ProfiledRun:
     sized = replace(plan, workers=Bounds(minimum=size, maximum=size, start=size))
     (stage,) = execute(sized).stages
     if stage.result is not Result.SUCCESS:
@@ -176,6 +177,6 @@ def _run_trial(plan: Plan, size: int, execute: Callable[[Plan], RunRecord]) -> T
         raise ProfilingFailed(
             f"stage {stage.stage} can't be profiled: with {tried}, it ended as {stage.result.value}: {stage.message}"
         )
-    return Trial(
+    return ProfiledRun(
         seconds=stage.duration_seconds, cpu_seconds=stage.cpu_seconds, memory_peak_bytes=stage.memory_peak_bytes
     )

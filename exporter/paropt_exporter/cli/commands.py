@@ -466,8 +466,8 @@ def _send_order(flags: Flags) -> int:
     # The config is not read: a fault in it must not hide the running lane.
     path = _find_config(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
-    wish = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
-    return steering.run(root, wish, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
+    request = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
+    return steering.run(root, request, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
 def _run_serve(flags: Flags) -> int:

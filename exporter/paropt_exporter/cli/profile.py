@@ -212,7 +212,7 @@ def _to_json(wanted: ProfileRequest, points: Sequence[Point], advice: _Advice | 
                 "strategy": point.strategy.value,
                 "workers": point.workers,
                 "seconds": point.seconds,
-                "run_seconds": [trial.seconds for trial in point.trials],
+                "run_seconds": [one.seconds for one in point.runs],
                 "speed_up": times,
                 "cores": point.cores,
                 "memory_peak_bytes": point.memory_peak_bytes,

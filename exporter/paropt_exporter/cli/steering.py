@@ -25,7 +25,7 @@ class RunningExporter(Struct, frozen=True, kw_only=True):
         return f"lane {self.lane} (pid {self.pid})"
 
 
-def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
+def run(root: Path, request: ControlRequest, *, lane: str | None, pid: int | None, stdout: TextIO) -> int:
     """Send one request and print the new state of the lane. Returns 0.
 
     Raises UsageError if no exporter runs in `root`, if several match, or if the exporter rejects the request.
@@ -38,9 +38,9 @@ def run(root: Path, wish: ControlRequest, *, lane: str | None, pid: int | None, 
         raise UsageError(f"an exporter does not answer ({silent[0]}): name the one that you mean with --lane or --pid")
     if not running:
         raise UsageError(f"no exporter runs in {root}: start a lane there first, or name its config with --config.file")
-    exporter = _choose_exporter(running, lane=lane, pid=pid, pool=wish.pool)
+    exporter = _choose_exporter(running, lane=lane, pid=pid, pool=request.pool)
     try:
-        answer = control_socket.send_request(exporter.path, wish)
+        answer = control_socket.send_request(exporter.path, request)
     except OSError as error:
         raise UsageError(f"{exporter} did not answer: {error}") from None
     stdout.write(_format_state(answer) + "\n")

@@ -1,4 +1,4 @@
-"""The engine's one place to wait, for messages from workers and signals and for timers, and how long events wait."""
+"""The engine's one place to wait, for messages from workers and signals and for timers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.events import Event
 
 # The longest single wait; a lock in CPython takes no timeout beyond about 292 years.
 _LONGEST_WAIT_SECONDS = 3600.0
-# How many times in a row the engine passes on its events at once, and the time between two times after that: tasks of
-# 2 ms share transactions of the history, which would cost more than the tasks. Stages of a second never wait.
-_MOST_AT_ONCE = 10
-BURST_SECONDS = 0.02
 # A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results of that time get a moment
 # to arrive before timeouts and limits are checked by a clock that ran on.
 _LATE_SECONDS = 1.0
@@ -93,41 +88,3 @@ class Timers:
             return
         while self._heap and self._heap[0][0] <= now:
             heapq.heappop(self._heap)[2]()
-
-
-class EventStream:
-    """Passes events on at once or, in a burst, together with later ones.
-
-    `hold` takes each event, and `flush` passes on those that it holds; None: `hold` passes them on itself.
-    `_MOST_AT_ONCE` times in a row at once, then once in BURST_SECONDS: no event waits for longer than that. It is the
-    generic cell rate algorithm (ITU-T I.371): `_due_seconds` is when the next turn would come if turns were even.
-    """
-
-    def __init__(self, clock: Clock, hold: Callable[[Event], None], flush: Callable[[], None] | None) -> None:
-        self._clock = clock
-        self._hold = hold
-        self._flush = flush
-        self._holds_events = False
-        self._due_seconds = -math.inf
-
-    def emit(self, event: Event) -> None:
-        self._holds_events = True
-        self._hold(event)
-
-    def flush(self) -> None:
-        """Pass on the events that are held."""
-        self._holds_events = False
-        if self._flush is not None:
-            self._flush()
-
-    def flush_in_turn(self) -> float | None:
-        """Pass on the events that are held, or return the moment at which to do so; None: none are held any more."""
-        if not self._holds_events or self._flush is None:
-            return None
-        now = self._clock.monotonic()
-        moment = self._due_seconds - (_MOST_AT_ONCE - 1) * BURST_SECONDS
-        if now < moment:
-            return moment
-        self._due_seconds = max(self._due_seconds, now) + BURST_SECONDS
-        self.flush()
-        return None

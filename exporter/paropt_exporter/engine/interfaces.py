@@ -1,15 +1,13 @@
-"""The engine's interfaces to its pools, to the controller, to signal handlers, and to the observers of its events."""
+"""The engine's interfaces to its pools, to the cache, to the controller and to signal handlers."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
-from paropt_exporter.events import CacheReason, Event, PoolUse, RunningTask
+from paropt_exporter.events import CacheReason, PoolUse, RunningTask
 from paropt_exporter.plan import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:
@@ -17,11 +15,6 @@ if TYPE_CHECKING:
 
     from paropt_exporter.engine.outcome import Outcome  # loads the executors
     from paropt_exporter.executors.commands.traces import Trace
-
-
-log = logging.getLogger(__name__)
-
-_Argument = TypeVar("_Argument")
 
 
 class RunningAttempt(Protocol):
@@ -219,68 +212,3 @@ class Demand(Struct, frozen=True, kw_only=True):
     left_seconds: float | None = None
     rescue_size: int = 0
     slots: Mapping[str, int] = field(default_factory=dict)
-
-
-class Observer(Protocol):
-    """Takes each event once, in order, on the thread on which it happened; should return soon.
-
-    It may have a method `observe_all` for several events at once, if these cost it less together.
-    """
-
-    def observe(self, event: Event) -> None: ...
-
-
-class Observers:
-    """Named observers, called in order.
-
-        hold(event) -> held events --flush, or emit by any thread--> each observer takes all of them, then the next does
-
-    Guarantees: an observer that raises loses only that event, or those that it took at once; its first error is logged,
-    all are counted; no method raises.
-    """
-
-    def __init__(self, observers: Mapping[str, Observer]) -> None:
-        self._observers = dict(observers)
-        methods = {name: getattr(observer, "observe_all", None) for name, observer in observers.items()}
-        self._batched: dict[str, Callable[[Sequence[Event]], None]] = {name: m for name, m in methods.items() if m}
-        self._lock = threading.Lock()  # guards: the order of events between emitting threads, and all below
-        self._held: list[Event] = []
-        self._dropped = dict.fromkeys(observers, 0)
-
-    def emit(self, event: Event) -> None:
-        """Pass on an event, after those that are held."""
-        with self._lock:
-            self._held.append(event)
-            self._pass_on()
-
-    def hold(self, event: Event) -> None:
-        """Hold an event, to pass it on with the next ones; the caller calls `flush` before it waits."""
-        with self._lock:
-            self._held.append(event)
-
-    def flush(self) -> None:
-        """Pass on the held events."""
-        with self._lock:
-            if self._held:
-                self._pass_on()
-
-    def _pass_on(self) -> None:
-        events, self._held = tuple(self._held), []
-        for name, observer in self._observers.items():
-            if name in self._batched:
-                self._call(name, self._batched[name], events, count=len(events))
-                continue
-            for event in events:
-                self._call(name, observer.observe, event, count=1)
-
-    def _call(self, name: str, method: Callable[[_Argument], None], argument: _Argument, *, count: int) -> None:
-        try:
-            method(argument)
-        except Exception:  # an error in reporting must not fail the work
-            if not self._dropped[name]:
-                log.exception("observer failed, its events are dropped", extra={"observer": name})
-            self._dropped[name] += count
-
-    def dropped(self) -> Mapping[str, int]:
-        """Return how many events each observer has lost."""
-        return dict(self._dropped)

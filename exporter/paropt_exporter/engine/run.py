@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
-from paropt_exporter.engine.inbox import EventStream, Inbox, Timers
+from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
@@ -28,9 +28,10 @@ from paropt_exporter.engine.interfaces import (
     Wake,
     Workers,
 )
+from paropt_exporter.engine.observers import EventStream
 from paropt_exporter.engine.outcome import build_not_started
-from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.resources import Resources, needs_much_room
+from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, RunEnd, build_run_record
 from paropt_exporter.engine.stage import (
     Attempt,
     OpenStages,
@@ -136,7 +137,7 @@ class Run:
         the machine beside other runs; `on_usage` is called with each change of this run's demand for it.
         """
         self._cache = cache
-        self._looked_up = 0  # the revision of the open stages up to which the cache has been asked
+        self._looked_up_revision = -1  # of the open stages, up to which the cache has been asked
         self._on_stopping = on_stopping
         self.plan = plan
         self.run_id = run_id
@@ -160,7 +161,7 @@ class Run:
         # guards: the changes of one message to running and ready tasks. A measurement after the end of a task, before
         # the stage that needs it is ready, would offer that stage's slot to a jobserver's clients.
         self._changing_tasks = threading.Lock()
-        self._expected = self._open_stages.revision
+        self._expected_revision = self._open_stages.revision
         self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
         self._stop_request: Stop | None = None
@@ -306,9 +307,9 @@ class Run:
             return
         self._skip_stages_with_failed_needs()
         startable, revision = self._open_stages.startable(), self._open_stages.revision
-        if self._resources.set_admission(self._admission) or revision != self._expected:
+        if self._resources.set_admission(self._admission) or revision != self._expected_revision:
             self._resources.set_expected_stages([state.name for state in startable])
-            self._expected = revision
+            self._expected_revision = revision
         self._look_up_stages(startable)
         may_be_full, may_begin = self._tasks_had_to_wait, True
         for state in startable:
@@ -364,9 +365,9 @@ class Run:
 
     def _look_up_stages(self, startable: Sequence[StageState]) -> None:
         """Ask the cache about the stages that have become startable."""
-        if self._cache is None or self._looked_up == self._open_stages.revision + 1:
+        if self._cache is None or self._looked_up_revision == self._open_stages.revision:
             return
-        self._looked_up = self._open_stages.revision + 1
+        self._looked_up_revision = self._open_stages.revision
         for state in startable:
             if state.plan.cached and not state.asked_cache:
                 state.asked_cache = state.awaits_cache = True
@@ -586,10 +587,8 @@ class Run:
             self._fail_fast(state)
 
     def _get_next_moment(self) -> float | None:
-        turn, due = self._events.flush_in_turn(), self._timers.next_moment
-        if turn is None or due is None:
-            return due if turn is None else turn
-        return min(turn, due)
+        moments = (self._events.flush_in_turn(), self._timers.next_moment)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
     # measured.

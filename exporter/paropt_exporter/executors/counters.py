@@ -115,7 +115,7 @@ class PoolCounters:
         return highest
 
 
-class MeasuredPool(Protocol):
+class TimedPool(Protocol):
     """A pool whose worker time can be read."""
 
     @property
@@ -157,18 +157,18 @@ class WorkerTimeMeter(Struct):
     _at_start: dict[str, WorkerTime] | None = None  # None: between batches
     _at_idle: dict[str, WorkerTime] = field(default_factory=dict)
 
-    def begin(self, pools: Sequence[MeasuredPool]) -> None:
+    def begin(self, pools: Sequence[TimedPool]) -> None:
         """Start a batch."""
         self._at_start = {pool.name: get_worker_time(pool) for pool in pools}
         self._at_idle = {}
 
-    def note_idle(self, pools: Sequence[MeasuredPool]) -> None:
+    def note_idle(self, pools: Sequence[TimedPool]) -> None:
         """Note which pools are idle; call it when a task has ended."""
         for pool in pools:
             if pool.busy == 0:
                 self._at_idle[pool.name] = get_worker_time(pool)
 
-    def get_total(self, pools: Sequence[MeasuredPool]) -> WorkerTime:
+    def get_total(self, pools: Sequence[TimedPool]) -> WorkerTime:
         """Return the worker time of all batches, with the current one so far."""
         total = self.total
         if self._at_start is None:
@@ -182,13 +182,13 @@ class WorkerTimeMeter(Struct):
                 total += now - start
         return total
 
-    def end(self, pools: Sequence[MeasuredPool]) -> None:
+    def end(self, pools: Sequence[TimedPool]) -> None:
         """End the batch."""
         self.total = self.get_total(pools)
         self._at_start = None
 
 
-def get_worker_time(pool: MeasuredPool) -> WorkerTime:
+def get_worker_time(pool: TimedPool) -> WorkerTime:
     """Return the worker time of a pool since its start."""
     read: Callable[[], WorkerTime] | None = getattr(pool, "get_worker_time", None)
     if read is not None:  # without the other statistics, which take reads of /proc

@@ -14,7 +14,7 @@ from typing import Any
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.cpu_demand import WAITING_DEMAND, CoreTime, cpu_demand
-from paropt_exporter.engine import report
+from paropt_exporter.engine import run_record
 from paropt_exporter.errors import format_count
 from paropt_exporter.events import Bottleneck, Measurement, Result, StageRecord
 from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
@@ -218,7 +218,7 @@ def summarize(
     took = [task.duration_seconds for task in tasks if task.worker_id]
     succeeded = sum(task.success for task in tasks)
     records = _build_stage_records(tasks, gil_bound)
-    found = report.find_bottlenecks(records, busy_ratio=busy_ratio, queued=queued)
+    found = run_record.find_bottlenecks(records, busy_ratio=busy_ratio, queued=queued)
     misplaced = [*_find_waiting_stages(records, strategy, in_processes), *_describe_fallbacks(fallbacks)]
     return WorkerPoolMetrics(
         pool_size=pool_size,

@@ -45,7 +45,7 @@ from paropt_exporter.autoscaling.policy.size_bounds import (
     Signal,
     decide_size_bounds,
 )
-from paropt_exporter.families import DECISION_REASONS, DOUBTS
+from paropt_exporter.families import DECISION_REASONS, REJECTION_REASONS
 
 HISTORIES = 1000  # of each of the four kinds
 STEPS = 25
@@ -140,7 +140,7 @@ def test_pool_never_grows_beyond_known_memory(pool_histories: list[list[PoolStep
 
 def readings(draw: random.Random) -> Reading:
     if draw.random() < 0.4:
-        return reject_reading(draw.choice(DOUBTS), "drawn")
+        return reject_reading(draw.choice(REJECTION_REASONS), "drawn")
     return Reading(value=draw.choice((0.0, draw.uniform(-5, 100), draw.uniform(0, 1e6))))
 
 

@@ -16,7 +16,7 @@ _FUTURE_SECONDS = 1.0
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """A signal's value. `rejection_reason` is one of DOUBTS, "" if the reading is valid; `detail` says more."""
+    """A signal's value. `rejection_reason`: of REJECTION_REASONS, or "" if the reading is valid; `detail` says more."""
 
     value: float = math.nan
     age_seconds: float = 0.0

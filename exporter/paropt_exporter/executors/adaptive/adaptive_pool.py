@@ -33,10 +33,10 @@ class AdaptivePool(InterruptibleExecutor):
         with AdaptivePool(max_workers=16) as pool:
             print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
 
-    ADAPTIVE runs the first tasks of an unknown function in threads. It moves CPU-bound functions to processes, and adds
-    threads for waiting ones, up to `max_workers` (64 by default). HYBRID routes in the same way with fixed sizes;
-    THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't be pickled stays in threads;
-    `router.get_pin_reason` returns the reason.
+    ADAPTIVE runs one task of an unknown function first, usually in a thread. It moves CPU-bound functions to processes,
+    and adds threads for waiting ones, up to `max_workers` (64 by default). HYBRID starts with any number of tasks in
+    threads, and has fixed sizes; THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't
+    be pickled stays in threads; `router.get_pin_reason` returns the reason.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from paropt_exporter.monitoring.alerts.rules import LANE, POOL, Alert, Board, Co
 from paropt_exporter.monitoring.alerts.selectors import SETTLED, UNASKED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 
-# The tuning guide's limits, which engine.report applies to single runs.
+# The tuning guide's limits, which engine.run_record applies to single runs.
 _UNDER_USED_RATIO, _SATURATED_RATIO = "0.5", "0.9"
 _MEMORY_RATIO = "0.1"  # the usual need of one more worker on a machine with ten
 # Three in the span: increase() extrapolates two to 2.03 with scrapes every 15 s, and to 2.3 with scrapes every 2 m.

@@ -1,4 +1,4 @@
-"""A run's report: bottlenecks by numbers, and advice where the recorded run would have been faster."""
+"""A run's record: bottlenecks by numbers, and advice where the recorded run would have been faster."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.engine import report
-from paropt_exporter.engine.report import MOST_TASKS, RecordedRun, add_advice
+from paropt_exporter.engine import run_record
+from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, add_advice
 from paropt_exporter.events import Bottleneck, Result, StageRecord, Strategy, TaskTiming
 from paropt_exporter.families import LANE_BOTTLENECKS, STAGE_BOTTLENECKS
 from paropt_exporter.plan import Bounds, Call, Commands, Plan, PlannedStage, PlannedTask, Work
@@ -36,7 +36,7 @@ def record(name: str, seconds: float, **fields: Any) -> StageRecord:
 
 
 def kinds(*stages: StageRecord, busy_ratio: float = 0.7, queued: bool = False) -> set[tuple[str | None, str]]:
-    found = report.find_bottlenecks(stages, busy_ratio=busy_ratio, queued=queued)
+    found = run_record.find_bottlenecks(stages, busy_ratio=busy_ratio, queued=queued)
     assert all(bottleneck.sentence for bottleneck in found)
     return {(bottleneck.stage, bottleneck.kind) for bottleneck in found}
 
@@ -92,7 +92,9 @@ def test_use_of_the_workers_in_a_moment_is_no_bottleneck() -> None:
 
 
 def test_gil_bound_work_is_named_as_in_the_guide() -> None:
-    (found,) = report.find_bottlenecks([record("a", 1, cpu_seconds=1, gil_bound=True)], busy_ratio=0.7, queued=False)
+    (found,) = run_record.find_bottlenecks(
+        [record("a", 1, cpu_seconds=1, gil_bound=True)], busy_ratio=0.7, queued=False
+    )
     assert found.kind == "gil_bound"
     assert "High CPU usage" in found.sentence
 
@@ -108,7 +110,7 @@ def test_gil_bound_stage_is_no_bottleneck_if_it_mostly_waited_for_its_turn() -> 
 
 @pytest.mark.parametrize(("seconds", "ratio"), [(3.2, "3.2x"), (236.6, "237x")])
 def test_large_ratio_has_no_decimals(seconds: float, ratio: str) -> None:
-    (found,) = report.find_bottlenecks([record("a", 1), record("b", seconds)], busy_ratio=0.7, queued=False)
+    (found,) = run_record.find_bottlenecks([record("a", 1), record("b", seconds)], busy_ratio=0.7, queued=False)
     assert found.sentence == f"stages are uneven: b took {ratio} as long as a"
 
 
