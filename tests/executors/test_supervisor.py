@@ -606,3 +606,21 @@ def test_end_of_a_process_that_refuses_its_kill_is_not_awaited(monkeypatch: pyte
     monkeypatch.setattr(os, "kill", refuse)
     assert kill_all([9000010, 9000011])
     assert not kill_all([9000011])
+
+
+def test_signal_is_refused_if_only_processes_of_other_users_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(group: int, number: int) -> None:
+        raise errors[group]
+
+    monkeypatch.setattr(os, "killpg", send)
+    proc = FakeProc([])
+    proc.parents = {"9000010": str(os.getpid()), "9000011": "9000010"}
+    proc.sessions = {"9000010": "9000010", "9000011": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    table.refresh(1.0)
+    errors: dict[int, OSError] = {9000010: PermissionError(), 9000011: PermissionError()}
+    assert tree.send(signal.SIGKILL)
+    errors[9000010] = ProcessLookupError()  # the next sample shows which processes it left
+    assert not tree.send(signal.SIGKILL)

@@ -180,7 +180,8 @@ class Command:
         elif self.term_at <= now < self._linger_end and any(member.state == "R" for member in alive):
             self._linger(now)
         if now >= self.kill_at:
-            self.tree.send(signal.SIGKILL)
+            if self.tree.send(signal.SIGKILL):
+                return True
         elif now >= self.term_at:
             self.term_at = math.inf
             self.tree.send(signal.SIGTERM)

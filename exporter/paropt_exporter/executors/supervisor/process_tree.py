@@ -110,18 +110,26 @@ class Tree:
         """Return how long the members' threads have waited for a core, current waits included."""
         return self.ended_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
 
-    def send(self, number: int) -> None:
-        """Send a signal to each process group with a live member: it also reaches processes newer than the sample."""
+    def send(self, number: int) -> bool:
+        """Send a signal to each process group with a live member: it also reaches processes newer than the sample.
+
+        Return whether all groups refused it, since only processes of other users are left.
+        """
+        refused, reached = False, False
         groups = {member.group for member in self.list_alive()}
         if not self.root_ended:
             groups.add(self.root)  # its group exists until it is reaped; without /proc there are no members
         for group in groups:
             try:
                 os.killpg(int(group), number)
+                reached = True
                 if number == signal.SIGTERM:
                     os.killpg(int(group), signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
-            except (ProcessLookupError, PermissionError):
-                continue  # it has exited, or is a set-user-id program
+            except ProcessLookupError:
+                reached = True  # it has exited
+            except PermissionError:
+                refused = True  # a set-user-id program
+        return refused and not reached
 
     def refresh(self, names: set[str], now: float, crowding: float) -> list[Process]:
         """Read all members again and return those that have vanished.
