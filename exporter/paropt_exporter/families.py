@@ -117,7 +117,11 @@ RUN_LAST_DURATION = _gauge(
     "Wall time of the lane's last whole run, also of one that skipped cached tasks; absent until known.",
     "lane",
 )
-RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
+RUN_INTERVAL = _gauge(
+    "paropt_run_interval_seconds",
+    "The interval of --every; absent without it, and if only a part of the lane is repeated.",
+    "lane",
+)
 
 RUN_DEADLINE = _gauge(
     "paropt_run_deadline_timestamp_seconds", "When the run is stopped; only during a run with --deadline.", "lane"

@@ -323,7 +323,17 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
         for stage in members
     )
     total = lane.total.to_limit() if lane.total else None
-    return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
+    interval_seconds = None if _narrows_lane(request) else request.every_seconds
+    return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=interval_seconds)
+
+
+def _narrows_lane(request: Request) -> bool:
+    """Return whether runs are partial, as far as the command line tells: these are no successes of the lane.
+
+    With an interval it would count as overdue although each run succeeds.
+    """
+    is_part = request.shard is not None and request.shard.count > 1
+    return bool(request.selection or request.arguments or request.affected or is_part)
 
 
 def get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
