@@ -89,11 +89,15 @@ class ControlState:
             return self._override
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
-        """Store new bounds, clamped to the config's; the floor is at most the ceiling."""
+        """Store new bounds, clamped to the config's; the floor is at most the ceiling, and the target between them.
+
+        Another config may have come while they were decided.
+        """
         ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
         floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
+        target = None if bounds.target is None else min(max(bounds.target, floor), ceiling)
         with self._lock:
-            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling)
+            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling, target=target)
 
     def set_override(self, override: Override | None) -> None:
         """Store a person's instruction; None restores the config's mode."""
