@@ -84,14 +84,15 @@ def test_run_counts_with_duration_and_check() -> None:
 
 
 def test_tasks_of_a_run_count_where_its_duration_does() -> None:
-    """Of a run of a part of the lane, with a cached task, or that was interrupted, neither counts.
+    """Of a run of a part of the lane, of failed stages, with a cached task, or that was interrupted, neither counts.
 
     Their ratio is the lane's throughput.
     """
     whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
     cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
     assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
-    for run in (cached, replace(whole, partial=True), replace(whole, result=Result.CANCELLATION)):
+    narrowed = (replace(whole, partial=True), replace(whole, failed_only=True))
+    for run in (cached, *narrowed, replace(whole, result=Result.CANCELLATION)):
         assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 
@@ -151,6 +152,16 @@ def test_last_duration_is_that_of_the_last_whole_run_with_or_without_cached_task
         assert left(run)[key] == run.duration_seconds
     assert key not in left(run_ended(result=Result.CANCELLATION))
     assert key not in left(replace(run_ended(), partial=True))
+
+
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])
+def test_run_of_failed_stages_is_at_most_a_success_of_the_lane(result: Result) -> None:
+    """Its short duration must not end the breach of a limit, which the whole lane has broken."""
+    repeated = left(replace(run_ended(result=result), failed_only=True, total=None))
+    times = {families.RUN_LAST_COMPLETION.name} | (
+        {families.RUN_LAST_SUCCESS.name} if result is Result.SUCCESS else set()
+    )
+    assert {name for name, _ in repeated} == times
 
 
 def test_found_bottlenecks_are_1_and_others_0() -> None:

@@ -93,8 +93,9 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage, partial and interrupted runs of a lane, and runs in which a task
-    was cached. So does `paropt_run_tasks_total`, which is divided by the durations of runs.
+    Histograms of durations leave out parts of a stage, partial and interrupted runs of a lane, and runs of failed
+    stages only or in which a task was cached. So does `paropt_run_tasks_total`, which is divided by the durations of
+    runs.
     """
     match event:
         case TaskRecord():
@@ -117,7 +118,8 @@ def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
     A broken limit shows at once; the end of the stage or run makes it final. A skipped stage sets only its result:
     duration, memory and breach keep the values of its last run. So does a stage that ran failed items only. One that
     succeeded with tasks that were skipped as unchanged no longer breaks its limit, which does not apply to it. A stage
-    with arguments from the command line sets nothing. A partial run of a lane sets only its completion time.
+    with arguments from the command line sets nothing. A partial run of a lane sets only its completion time, and one of
+    failed stages only the time of its success, too.
     """
     match event:
         case SlaRecord(broken=True):
@@ -174,7 +176,8 @@ def _build_sla_increment(limit: SlaRecord) -> Increment:
 
 def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
-    if not run.partial and not run.has_cached and run.result is not Result.CANCELLATION:
+    is_whole = not (run.partial or run.failed_only or run.has_cached)
+    if is_whole and run.result is not Result.CANCELLATION:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
         tasks = sum(stage.first_attempts for stage in run.stages)
         yield Increment(family=families.RUN_TASKS, labels=(run.lane,), amount=float(tasks))
@@ -204,10 +207,12 @@ def _iter_run_gauges(run: RunRecord) -> Iterator[GaugeValue]:
     yield GaugeValue(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
     if run.partial:
         return
-    if run.result is not Result.CANCELLATION:
-        yield GaugeValue(family=families.RUN_LAST_DURATION, labels=(run.lane,), value=run.duration_seconds)
     if run.result is Result.SUCCESS:
         yield GaugeValue(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
+    if run.failed_only:
+        return
+    if run.result is not Result.CANCELLATION:
+        yield GaugeValue(family=families.RUN_LAST_DURATION, labels=(run.lane,), value=run.duration_seconds)
     yield from _iter_breach_gauges(run.lane, None, run.total.severity if run.total is not None and run.broken else None)
     found = {(bottleneck.stage, bottleneck.kind) for bottleneck in run.bottlenecks}
     yield from _iter_bottleneck_gauges(run, found)

@@ -392,6 +392,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
     `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
+    `failed_only`: it left out stages or items that have succeeded already, so that its success is one of the lane.
     """
 
     run_id: str
@@ -414,6 +415,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False
+    failed_only: bool = False
     shard: Shard | None = None
 
     @property

@@ -174,6 +174,7 @@ def build_run_record(
         pools=pools,
         abandoned=end.abandoned,
         partial=plan.partial,
+        failed_only=plan.failed_only,
         shard=plan.shard,
     )
 
