@@ -10,7 +10,6 @@ import pytest
 
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
-from paropt_exporter.events import Shard
 from paropt_exporter.exposition import listeners
 from paropt_exporter.plan import Selection, build_plan
 from support import configs
@@ -35,12 +34,9 @@ def test_flag_for_requests_wins_over_the_config(
     [
         ({}, 600.0),
         ({"failed_only": True}, 600.0),  # once they pass, the lane has succeeded
-        ({"shard": Shard(index=1, count=1)}, 600.0),
         ({"selection": Selection(patterns=("lint",))}, None),
         ({"selection": Selection(skipped=("lint",))}, None),
         ({"arguments": ("-x",)}, None),
-        ({"affected": True}, None),
-        ({"shard": Shard(index=1, count=2)}, None),
     ],
 )
 def test_interval_is_that_of_the_whole_lane(tmp_path: Path, flags: dict[str, Any], seconds: float | None) -> None:

@@ -323,17 +323,10 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
         for stage in members
     )
     total = lane.total.to_limit() if lane.total else None
-    interval_seconds = None if _narrows_lane(request) else request.every_seconds
+    # Runs of some stages, or with arguments, are no successes of the lane: with an interval it would count as overdue.
+    narrowed = request.selection or request.arguments
+    interval_seconds = None if narrowed else request.every_seconds
     return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=interval_seconds)
-
-
-def _narrows_lane(request: Request) -> bool:
-    """Return whether runs are partial, as far as the command line tells: these are no successes of the lane.
-
-    With an interval it would count as overdue although each run succeeds.
-    """
-    is_part = request.shard is not None and request.shard.count > 1
-    return bool(request.selection or request.arguments or request.affected or is_part)
 
 
 def get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:
