@@ -115,6 +115,22 @@ def test_broken_limit_shows_at_once_until_the_next_good_run() -> None:
     assert left(stage_ended())[key] == 0.0
 
 
+def test_stopped_stage_or_lane_neither_keeps_its_limit_nor_has_a_duration() -> None:
+    """Otherwise Ctrl-C after a second would resolve the alert about a limit that the run before had broken."""
+    stopped = stage_ended(result=Result.CANCELLATION)
+    assert {name for name, _ in left(stopped)} == {families.STAGE_LAST_RESULT.name}
+    assert (families.STAGE_DURATION.name, LINT) not in added(stopped)
+    lane = replace(run_ended(result=Result.CANCELLATION), stages=(stopped,))
+    assert {name for name, _ in left(lane)} == {families.RUN_LAST_COMPLETION.name}
+
+
+def test_stage_that_was_stopped_beyond_its_limit_has_broken_it() -> None:
+    stopped = stage_ended(result=Result.CANCELLATION, sla=CRITICAL, broken=True)
+    assert left(stopped)[families.SLA_BREACHED.name, (*LINT, "critical")] == 1.0
+    assert (families.STAGE_LAST_DURATION.name, LINT) in left(stopped)
+    assert (families.STAGE_DURATION.name, LINT) in added(stopped)
+
+
 def test_limit_made_critical_clears_its_normal_breach() -> None:
     last = left(stage_ended(sla=CRITICAL, broken=True))
     assert last[families.SLA_BREACHED.name, (*LINT, "critical")] == 1.0
