@@ -122,6 +122,21 @@ def test_narrowed_run_keeps_the_series_of_the_other_stages(project: Path) -> Non
     assert samples["paropt_run_duration_seconds_count", "standard"] == 1
 
 
+@pytest.mark.parametrize(("first", "succeeded"), [((), True), (("unit",), False)])
+def test_repeated_failures_are_a_success_of_a_lane_whose_other_stages_have_run(
+    project: Path, first: tuple[str, ...], succeeded: bool
+) -> None:
+    (project / "broken").touch()
+    ran(project, *first, code=1)
+    (project / "broken").unlink()
+    out = project / "textfile"
+    out.mkdir()
+    ran(project, "--failed", "--textfile", str(out))
+    (page,) = (path.read_text() for path in out.iterdir())
+    assert ("paropt_run_last_success_timestamp_seconds{" in page) == succeeded
+    assert ("paropt_run_last_duration_seconds{" in page) == (not first)
+
+
 def test_list_names_lanes_and_stages_and_runs_nothing(project: Path) -> None:
     listed = run(project, "--list")
     assert (listed.returncode, listed.stderr) == (0, "")

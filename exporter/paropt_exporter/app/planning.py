@@ -79,6 +79,8 @@ class Planner:
             pins=find_pins(failed, request.shard) if failed is not None else {},
             **parts.get_plan_options(request),
         )
+        if failed is not None and _list_unknown(plan, failed):
+            plan = replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
         if request.deadline_seconds is not None:
             plan = narrow_to_deadline(plan, request.deadline_seconds, self._history, reads_cache=not request.no_cache)
         for note in plan.notes:
@@ -206,11 +208,17 @@ def format_failures(plan: Plan, failed: Failures) -> str:
     ]
     planned = {stage.name for stage in plan.stages}
     left_out = [name for name in failed.succeeded if name not in planned]
-    unknown = [name for name in failed.unknown if name not in planned]
+    unknown = _list_unknown(plan, failed)
     parts = [f"--failed runs {join_names(runs)}"]
     parts += [f"leaves out {join_names(left_out)}, which succeeded"] if left_out else []
     parts += [f"and {join_names(unknown)}, not run yet"] if unknown else []
     return "; ".join(parts)
+
+
+def _list_unknown(plan: Plan, failed: Failures) -> list[str]:
+    """Return the stages that have not run yet, and that a plan leaves out."""
+    planned = {stage.name for stage in plan.stages}
+    return [name for name in failed.unknown if name not in planned]
 
 
 def _format_item_count(stage: PlannedStage) -> str:
