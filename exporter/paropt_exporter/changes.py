@@ -68,12 +68,12 @@ class ChangeFinder:
 
     def __init__(self, root: Path, ref: str | None = None) -> None:
         self._root = root
-        self._ref = ref
+        self.ref = ref
 
     @cached_property
     def changes(self) -> Changes:
         """The changes; UnknownChange if they can't be found."""
-        return find_changes(self._root, self._ref)
+        return find_changes(self._root, self.ref)
 
 
 def find_changes(root: Path, ref: str | None = None) -> Changes:

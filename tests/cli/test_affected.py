@@ -172,6 +172,20 @@ def test_failed_and_affected_narrow_together(repository: Repository) -> None:
     assert set(projects.stages(projects.runs(repository.root)[-1])) == {"b"}
 
 
+def test_stage_after_the_flag_is_taken_for_a_commit_and_the_error_says_so(repository: Repository) -> None:
+    for arguments in (("--dry-run",), ("--list",)):
+        ran = run(repository.root, "--affected", "docs", *arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.endswith("; to run the stage docs, write it before --affected\n")
+
+
+def test_list_has_the_affected_ones_of_the_selected_stages(repository: Repository) -> None:
+    repository.write("docs/a.md", "2")
+    assert listed(repository, "--affected") == {"docs", "audit"}
+    assert listed(repository, "docs", "lint", "--affected") == {"docs"}
+    assert listed(repository, "--affected", "--skip", "docs") == {"audit"}
+
+
 def test_unknown_ref_and_missing_repository_are_one_line_each(repository: Repository, tmp_path: Path) -> None:
     for arguments in (("--once", projects.ANY_PORT), ("--dry-run",), ("--list",)):
         ran = run(repository.root, "--affected", "nowhere", *arguments)

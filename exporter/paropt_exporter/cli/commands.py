@@ -193,8 +193,8 @@ def _run_list(flags: Flags) -> int:
         lane, items = plan.lane, {stage.name: len(list_items(stage)) for stage in plan.stages}
     else:
         lane, stages = _choose_listed(flags, loaded)
-        if flags.affected is not None:
-            stages = _keep_affected(flags, loaded, stages)
+        if (changes := _build_change_finder(flags, loaded)) is not None:
+            stages = _keep_affected(loaded, stages, changes)
         loaded = replace(loaded, stages=tuple(stages))
     return listing.run(
         loaded,
@@ -245,15 +245,11 @@ def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
     return ChangeFinder(loaded.root, flags.affected or None)
 
 
-def _keep_affected(flags: Flags, loaded: Config, stages: Sequence[Stage]) -> Sequence[Stage]:
+def _keep_affected(loaded: Config, stages: Sequence[Stage], changes: ChangeFinder) -> Sequence[Stage]:
     """Return the affected ones of these stages, and say which these are."""
-    from paropt_exporter.changes import UnknownChange, find_changes
-    from paropt_exporter.plan.affected import choose_affected
+    from paropt_exporter.plan.affected import find_affected
 
-    try:
-        affected = choose_affected(loaded, stages, find_changes(loaded.root, flags.affected or None))
-    except UnknownChange as error:
-        raise UsageError(f"--affected: {error}") from None
+    affected = find_affected(loaded, stages, changes)
     print_message(affected.describe())
     return [stage for stage in stages if stage.name in affected.reasons]
 

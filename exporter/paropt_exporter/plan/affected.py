@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from paropt_exporter.changes import Changes
-from paropt_exporter.errors import join_names
+from paropt_exporter.changes import ChangeFinder, Changes, UnknownChange
+from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.files import is_file
 from paropt_exporter.input_files import (
     ANY_PATH,
@@ -49,6 +49,16 @@ class AffectedStages(Struct, frozen=True, kw_only=True):
         if not self.left_out:
             return line
         return f"{line}; leaves out {join_names(self.left_out)}: no input changed"
+
+
+def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -> AffectedStages:
+    """Return the affected ones of these stages. Raises UsageError if the changes are unknown."""
+    try:
+        return choose_affected(config, stages, find.changes)
+    except UnknownChange as error:
+        is_stage = any(find.ref == stage.name for stage in config.stages)
+        hint = f"; to run the stage {find.ref}, write it before --affected" if is_stage else ""
+        raise UsageError(f"--affected: {error}{hint}") from None
 
 
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:

@@ -254,13 +254,9 @@ def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> l
 
 def _choose_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -> AffectedStages:
     """Return the affected stages. Raises UsageError if the changes are unknown, NothingAffected if there are none."""
-    from paropt_exporter.changes import UnknownChange  # here: few runs look for changes
-    from paropt_exporter.plan.affected import choose_affected
+    from paropt_exporter.plan.affected import find_affected  # here: few runs look for changes
 
-    try:
-        affected = choose_affected(config, stages, find.changes)
-    except UnknownChange as error:
-        raise UsageError(f"--affected: {error}") from None
+    affected = find_affected(config, stages, find)
     if not affected.reasons:
         raise NothingAffected(affected.describe())
     return affected
