@@ -535,6 +535,34 @@ with ProcessPool(1) as pool:
 """
 
 
+SCRIPT_WITH_A_CACHED_PROPERTY = """
+from functools import cached_property
+from paropt_exporter import ProcessPool
+
+class Order:
+    def __init__(self, price):
+        self.price = price
+
+    @cached_property
+    def total(self):
+        return 2 * self.price
+
+def build(price):
+    order = Order(price)
+    return order if order.total else None
+
+with ProcessPool(1) as pool:
+    order = pool.submit(build, 3).result()
+    print(vars(order), type(order) is Order, pool.submit(lambda order: order.total, Order(4)).result())
+"""
+
+
+def test_class_of_a_script_may_have_a_cached_property() -> None:
+    """Before Python 3.12 it has a lock, which can't be pickled."""
+    ended = run_script(SCRIPT_WITH_A_CACHED_PROPERTY)
+    assert (ended.stdout, ended.stderr) == ("{'price': 3, 'total': 6} True 8\n", "")
+
+
 def test_cached_functions_of_a_script_run_in_processes() -> None:
     ended = run_script(SCRIPT_WITH_CACHES)
     assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")

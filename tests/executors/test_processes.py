@@ -911,7 +911,8 @@ pool.submit(start_grandchild, {str(fifo)!r}).result()
 @pytest.mark.parametrize(
     "pool", ["ProcessPool(1)", "AdaptivePool('process', 1)", "AdaptiveWorkerPool('process_pool', 1)"]
 )
-def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path, pool: str) -> None:
+@pytest.mark.parametrize("waits", [".result()", ""], ids=["in the block", "at its end"])
+def test_one_interrupt_ends_a_script_with_a_long_task(fifo: Path, pool: str, waits: str) -> None:
     """The terminal interrupts the standard executor's workers too; ours have sessions of their own."""
     code = f"""
 import sys
@@ -920,7 +921,7 @@ from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool
 from support.pool_tasks import start_grandchild
 with {pool} as pool:
     pool.submit(start_grandchild, {str(fifo)!r})
-    pool.submit(print, "begun").result()
+    pool.submit(print, "begun"){waits}
 """
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     grandchild = int(read_fifo(fifo))

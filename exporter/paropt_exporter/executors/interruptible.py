@@ -19,7 +19,13 @@ class InterruptibleExecutor(Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Shut down. After Ctrl-C, call `terminate_workers` first."""
+        """Shut down. After a Ctrl-C in the block, or while this waits for the tasks, call `terminate_workers` first."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.terminate_workers()
-        return super().__exit__(kind, error, trace)
+            return super().__exit__(kind, error, trace)
+        try:
+            return super().__exit__(kind, error, trace)
+        except KeyboardInterrupt:
+            self.terminate_workers()
+            super().__exit__(kind, error, trace)
+            raise

@@ -48,6 +48,17 @@ def _cache(function: Any, parameters: Any) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
+def _reduce_cached_property(cached: functools.cached_property[Any]) -> Any:
+    """Reduce a property without its lock, which it has before Python 3.12."""
+    return _make_cached_property, (cached.func, cached.attrname)
+
+
+def _make_cached_property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
 def _make_dispatcher() -> Any:
     return functools.singledispatch(_set_dispatcher)  # which replaces itself by the function's own implementations
 
@@ -129,6 +140,7 @@ _REDUCERS: dict[Any, Any] = {
     **dict.fromkeys(_ALIASES, _reduce_alias),
     CodeType: _reduce_code,
     functools._lru_cache_wrapper: _reduce_cached,
+    functools.cached_property: _reduce_cached_property,
     functools.singledispatchmethod: _reduce_dispatcher_method,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from enum import EnumType
-from functools import _lru_cache_wrapper, lru_cache
+from functools import _lru_cache_wrapper, cached_property, lru_cache
 from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, NoneType
 
 TYPE_CHECKING = False  # workers have no need of typing
@@ -93,6 +93,8 @@ class PickleCacheKey:
             return self._add_function(value)
         if kind in (staticmethod, classmethod):
             return self._add_value(value.__func__)
+        if kind is cached_property:
+            return self._add_value(value.func)
         if kind is property:
             return all(map(self._add_value, (value.fget, value.fset, value.fdel)))
         if not self._note_state():
