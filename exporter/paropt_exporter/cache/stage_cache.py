@@ -201,7 +201,7 @@ class StageCache:
         assert self._reader is not None
         stage = self._choose_inputs(stage)
         outputs = self._list_output_locks(stage)
-        if not self._acquire(outputs):
+        if outputs and not self._acquire(outputs):
             self._wait(stage, outputs, report, given_up)
             return None
         try:
