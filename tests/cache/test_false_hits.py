@@ -558,6 +558,33 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+@pytest.mark.parametrize("file", [".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml"])
+@pytest.mark.parametrize("folder", ["", "web/"])
+def test_upgraded_package_of_node_is_a_miss(project: CachedProject, folder: str, file: str) -> None:
+    project.write_file("web/page.js", "")
+    project.write_file(f"{folder}node_modules/{file}", "one")
+    lint = project.build_stage("lint", cwd=project.root / "web")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(f"{folder}node_modules/{file}", "two")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
+def test_stage_that_installs_packages_of_node_is_a_hit_in_a_new_checkout(project: CachedProject) -> None:
+    """Its packages counted as a tool that changed during the run."""
+
+    def install(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        project.write_file("node_modules/.package-lock.json", "{}")
+        return "installed"
+
+    project.work["build"] = install
+    build_stage = project.build_stage("build", outputs=("node_modules",))
+    project.run(build_stage)
+    shutil.rmtree(project.root / "node_modules")
+    assert project.run(build_stage).is_cached("build")
+    assert (project.root / "node_modules/.package-lock.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize("config", ["tools/pyvenv.cfg", "no_environment"])
 @pytest.mark.parametrize("program", ["python", "{root}/tools/bin/python"])
 def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(

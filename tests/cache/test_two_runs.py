@@ -66,6 +66,47 @@ def test_second_of_two_runs_waits_and_hits(tmp_path: Path) -> None:
     assert ran.said == ["lint: waits for another run of it"]
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_run_with_other_variables_waits_until_the_outputs_are_free(tmp_path: Path, is_kept: bool) -> None:
+    """It restored its files between those of the first run, whose result had both."""
+    began, go_on = os.pipe(), os.pipe()
+
+    def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        project.write_file("dist/a", environ["LEVEL"])
+        os.write(began[1], b"x")
+        os.read(go_on[0], 1)
+        project.write_file("dist/b", environ["LEVEL"])
+        return ""
+
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"build": build})
+    stage = project.build_stage("build", outputs=("dist",), pass_env=("LEVEL",))
+    project.environ["LEVEL"] = "1"
+    if is_kept:
+        os.write(go_on[1], b"x")
+        project.run(stage)
+        os.read(began[0], 1)
+    project.environ["LEVEL"] = "2"
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        try:
+            project.run(stage)
+        finally:
+            os._exit(0)
+    try:
+        os.read(began[0], 1)
+        project.environ["LEVEL"] = "1"
+        threading.Timer(0.2, lambda: os.write(go_on[1], b"xx")).start()
+        ran = project.run(stage)
+    finally:
+        os.write(go_on[1], b"xx")
+        os.waitpid(child, 0)
+    assert ran.said == ["build: waits for another run of it"]
+    project.environ["LEVEL"] = "2"
+    assert project.run(stage).is_cached("build")
+    assert [(project.root / "dist" / name).read_text() for name in "ab"] == ["2", "2"]
+
+
 def test_run_that_is_killed_keeps_nothing_and_holds_no_lock(tmp_path: Path) -> None:
     def die(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -144,6 +185,10 @@ def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
         project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=stall
     )
     cache.begin_run()
+    locked = threading.Event()
+    other_stage = project.build_stage("build", outputs=("dist",))
+    cache.look_up(other_stage, lambda _: locked.set())
+    assert locked.wait(30)
     cache.look_up(stage, lambda _: reported.set())
     assert stalled.wait(30)
     cache.end_run()
@@ -151,8 +196,10 @@ def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
     other.release([kept.name])
     other.close()
     cache.begin_run()
-    cache.look_up(stage, lambda _: reported.set())
-    assert reported.wait(30)  # the next run has a thread of its own
+    for each in (stage, other_stage):  # which the next run does not wait for
+        reported.clear()
+        cache.look_up(each, lambda _: reported.set())
+        assert reported.wait(30)  # the next run has a thread of its own
     go_on.set()
     cache.end_run()
     cache.close()

@@ -172,6 +172,8 @@ class StageCache:
 
     def _abandon_thread(self) -> None:
         """Leave a thread behind that is in a lookup; it touches nothing of a later run, since its own is given up."""
+        for lookup in [*self._lookups.values()]:
+            self._release_all(lookup)  # the next run of this process would wait for them
         self._jobs, self._thread = queue.SimpleQueue(), None
         self._lookups, self._states, self._reader, self._traced = {}, None, None, None
         self._expected = {}
@@ -198,39 +200,73 @@ class StageCache:
             return miss_all(stage, why)
         assert self._reader is not None
         stage = self._choose_inputs(stage)
+        outputs = self._list_output_locks(stage)
+        if outputs and not self._acquire(outputs):
+            self._wait(stage, outputs, report, given_up)
+            return None
         try:
             reading = self._read(stage)
             if (why := self._reader.find_own_input(reading)) is not None:
+                self._release(outputs)
                 return miss_all(stage, why)
             found = self._load_results(reading, reading.parts)
             if reading.is_recorded and _list_missed(reading, found):
                 reading, found = self._complete(reading, found)
         except UnusableFile as error:
+            self._release(outputs)
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
+        wanted = _list_missed(reading, found)
+        if given_up.is_set() or not wanted:
+            self._release(outputs)
         if given_up.is_set():
             return None
         self._lookups[stage.name] = self._begin_lookup(reading)
-        wanted = _list_missed(reading, found)
         if not wanted:
             return sum_up(reading, found)
         if self._acquire(wanted):
             return self._look_again(reading, found)
+        self._wait(stage, wanted, report, given_up, held=outputs)
+        return None
+
+    def _list_output_locks(self, stage: PlannedStage) -> tuple[str, ...]:
+        """Return the lock on the outputs of a stage in this checkout, if it has some.
+
+        With other variables or arguments its key is another one, but its files are the same: what two runs at once
+        write or restore would be mixed in one result.
+        """
+        if not stage.outputs and stage.output_file is None:
+            return ()
+        return (hash_bytes(os.fsencode(f"outputs\0{self._root}\0{stage.name}")),)
+
+    def _wait(
+        self,
+        stage: PlannedStage,
+        wanted: Sequence[str],
+        report: Report,
+        given_up: threading.Event,
+        held: Sequence[str] = (),
+    ) -> None:
+        """Look the stage up again once another run has ended it; `held`: the locks of it that are there already."""
         self._say(f"{stage.name}: waits for another run of it")
         if given_up.is_set():
-            return None
+            self._release(held)
+            return
         waiter = threading.Thread(
             target=self._wait_for_other_run,
-            args=(stage, wanted, report, given_up),
+            args=(stage, wanted, held, report, given_up),
             name="paropt-cache-wait",
             daemon=True,
         )
         waiter.start()
-        return None
 
     def _begin_lookup(self, reading: StageReading) -> _Lookup:
         keeps_items = reading.has_results_by_item and not reading.stage.traces_inputs
         keep_seconds = self._clock.monotonic() + _KEEP_SECONDS if keeps_items else math.inf
         return _Lookup(reading, keep_seconds, group_parts(reading.parts))
+
+    def _release_all(self, lookup: _Lookup) -> None:
+        """Unlock the keys and the outputs of a stage that has ended."""
+        self._release((*lookup.reading.list_digests(), *self._list_output_locks(lookup.reading.stage)))
 
     def _read(self, stage: PlannedStage) -> StageReading:
         """Return the keys of a stage, without the list of its files if that is recorded and all results are there.
@@ -260,36 +296,44 @@ class StageCache:
         return reading, {new: found[old] for old, new in zip(recorded.parts, reading.parts, strict=True)}
 
     def _wait_for_other_run(
-        self, stage: PlannedStage, wanted: Sequence[str], report: Report, given_up: threading.Event
+        self,
+        stage: PlannedStage,
+        wanted: Sequence[str],
+        held: Sequence[str],
+        report: Report,
+        given_up: threading.Event,
     ) -> None:
         """On a thread of its own: look the stage up again once the other run has ended it."""
         assert self._locks is not None
         with suppress(OSError):  # without locks two runs may do the same work
             self._locks.acquire(wanted, given_up, WAIT_SECONDS)
+        locked = (*wanted, *held)
         if given_up.is_set():
-            self._release(wanted)  # the next run of this process would wait for them
+            self._release(locked)  # the next run of this process would wait for them
         else:
-            self._put(lambda: self._look_up_alone(stage, wanted, report, given_up))
+            self._put(lambda: self._look_up_alone(stage, locked, report, given_up))
 
     def _look_up_alone(
-        self, stage: PlannedStage, wanted: Sequence[str], report: Report, given_up: threading.Event
+        self, stage: PlannedStage, locked: Sequence[str], report: Report, given_up: threading.Event
     ) -> None:
-        """Look up a stage whose keys are locked."""
+        """Look up a stage whose keys or outputs are locked."""
         if given_up.is_set():
-            self._release(wanted)
+            self._release(locked)
             return
-        self._look_up(stage, report, given_up, lambda *_: self._find_results_alone(stage, wanted))
+        self._look_up(stage, report, given_up, lambda *_: self._find_results_alone(stage, locked))
 
-    def _find_results_alone(self, stage: PlannedStage, wanted: Sequence[str]) -> StageLookup:
+    def _find_results_alone(self, stage: PlannedStage, locked: Sequence[str]) -> StageLookup:
         """Return the results of a stage whose inputs may have changed during the wait."""
         try:
             reading = self._read(stage)
         except UnusableFile as error:
+            self._release(locked)
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
         self._lookups[stage.name] = self._begin_lookup(reading)
         found = self._load_results(reading, reading.parts)
-        needed = _list_missed(reading, found)
-        self._release(digest for digest in wanted if digest not in needed)
+        missed = _list_missed(reading, found)
+        needed = {*missed, *self._list_output_locks(stage)} if missed else set()
+        self._release(digest for digest in locked if digest not in needed)
         return sum_up(reading, found)
 
     def _choose_inputs(self, stage: PlannedStage) -> PlannedStage:
@@ -427,7 +471,7 @@ class StageCache:
             self._say(str(error))
 
     def _acquire(self, digests: Sequence[str]) -> bool:
-        """Lock keys; True also where the file system has no locks: then two runs may do the same work."""
+        """Lock keys or outputs; True also where the file system has no locks: then two runs may do the same work."""
         try:
             if self._locks is None:
                 self._locks = KeyLocks(self._store.lock_path)
@@ -476,7 +520,7 @@ class StageCache:
             lookup = self._lookups.pop(name, None)
             if lookup is not None:
                 self._keep_pending(lookup)
-                self._release(lookup.reading.list_digests())
+                self._release_all(lookup)
         except Exception:  # the stage's result must not wait for the cache without a limit
             log.exception("the cache failed: no result is kept", extra={"stage": name})
         done()
@@ -593,7 +637,7 @@ class StageCache:
         try:
             for lookup in [*self._lookups.values()]:
                 self._keep_pending(lookup)
-                self._release(lookup.reading.list_digests())
+                self._release_all(lookup)
             self._lookups.clear()
             # A process with --every lives for months: the next run tries again, and forgets the paths of this one.
             self._unusable, self._traced = "", None

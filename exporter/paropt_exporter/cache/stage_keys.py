@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import Entry
-from paropt_exporter.cache.file_states import FileStates, Snapshot, UnusableFile, get_state
+from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile, get_state
 from paropt_exporter.cache.inputs import (
     RecordedInputs,
     StageInputs,
@@ -33,14 +33,15 @@ from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason, Scope
-from paropt_exporter.input_files import ITEM, fill_item
+from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
-_NODE_PACKAGES = "node_modules/.package-lock.json"  # npm writes the versions of all packages there
+# npm, pnpm and yarn write the versions of all packages there.
+_NODE_PACKAGES = (".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml")
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
 _PATHS_IN_RECORD = compile_later(
     r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
@@ -213,9 +214,15 @@ class StageReader:
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
         variables = build_command_environment(stage, self._environ)
         steps = dict.fromkeys(chain.from_iterable(map(_iter_steps_without_items, stage.tasks)))
-        return Tools(self._root, self._states, variables.get("HOME", "")).identify(
-            steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
-        )
+        tools = Tools(self._root, self._states, variables.get("HOME", ""))
+        path, environment = variables.get("PATH", os.defpath), find_environment(variables)
+        root = os.fspath(self._root)
+        return {
+            **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment),
+            **tools.identify_node_packages(
+                posixpath.relpath(os.fspath(stage.cwd), root), lambda: InputPatterns(list_written(stage, root))
+            ),
+        }
 
     def _find_search_path(self, stage: PlannedStage) -> str:
         return build_command_environment(stage, self._environ).get("PATH", os.defpath)
@@ -364,9 +371,24 @@ class Tools:
                 found[known] = _hash_texts([found[known], identity]) if known in found else identity
         if environment is not None:
             found["environment"], found["packages"] = self._identify_environment(environment)
-        node = os.path.join(self._root, _NODE_PACKAGES)
-        if os.path.exists(node):
-            found["node_modules"] = get_state(self._states.take_entry(node))
+        return found
+
+    def identify_node_packages(self, cwd: str, find_written: Callable[[], InputPatterns]) -> dict[str, str]:
+        """Return the identities of npm's packages in a stage's folder and in those above it, up to the config's.
+
+        `cwd` is relative to that. Packages that the stage installs itself, of its outputs, are left out.
+        """
+        found: dict[str, str] = {}
+        parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
+        for count in range(len(parts) + 1):
+            folder = "".join(f"{part}/" for part in parts[:count]) + "node_modules"
+            if not os.path.isdir(os.path.join(self._root, folder)):
+                continue
+            written = find_written()
+            paths = (f"{folder}/{name}" for name in _NODE_PACKAGES)
+            states = [self._get_state(path) for path in paths if not written.matches(path)]
+            if any(state != get_state(ABSENT) for state in states):
+                found[folder] = _hash_texts(states)
         return found
 
     def _identify_program(
