@@ -16,7 +16,7 @@ from paropt_exporter import host, plan
 from paropt_exporter.config.values import Items
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Strategy
-from paropt_exporter.plan import Bounds, Call, Commands
+from paropt_exporter.plan import Bounds, Call, Commands, KnownItems
 from paropt_exporter.plan.items import ItemsError, find_items
 from support import configs
 
@@ -287,6 +287,17 @@ def test_limit_of_a_lane_is_for_its_whole_runs(
     read = configs.read(tmp_path, stages + "lanes: {standard: {total: 90s}}\n")
     built = plan.build_plan(read, "standard", only=only, only_items=items)
     assert (built.failed_only, built.total is None) == (failed_only, failed_only)
+
+
+@pytest.mark.parametrize("command", ["x {item}", "x {items}"])
+def test_failed_items_take_their_part_of_the_stages_time(tmp_path: Path, command: str) -> None:
+    read = configs.read(tmp_path, f'stages:\n- {{number: 1, name: a, run: "{command}", items: {{list: [p, q, r]}}}}\n')
+    known = {"a": KnownItems(seconds={"p": 1.0, "q": 3.0, "r": 4.0})}
+    for expected, seconds in ((16.0, 6.0), (4.0, 3.0)):  # with 4 s, the three ran side by side
+        built = plan.build_plan(
+            read, "standard", expected={"a": expected}, known_items=known, only={"a"}, only_items={"a": {"q"}}
+        )
+        assert [stage.expected_seconds for stage in built.stages] == [seconds]
 
 
 def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.events import Result, Scope, StageRecord
 from paropt_exporter.plan import Flakiness, OpenFailures, PlannedStage
@@ -51,6 +52,15 @@ def test_failure_and_success_with_other_arguments_prove_nothing() -> None:
     opened = OpenFailures(attempts=2)
     assert counts(ended(stage("a", open_failures=opened), _FAILS)) == (1, 0)
     assert counts(ended(stage("a", open_failures=opened, scope=Scope.ARGUMENTS))) == (1, 0)
+
+
+@pytest.mark.parametrize(("failed", "proven"), [({"b"}, True), ({"b", "c"}, False), (set(), False)])
+def test_part_of_a_stage_proves_only_failures_of_its_own_items_flaky(failed: set[str], proven: bool) -> None:
+    """A shard without the failed item passes whatever that item does."""
+    planned = stage("a", tasks=2, scope=Scope.ITEMS, open_failures=OpenFailures(attempts=1, items=frozenset(failed)))
+    tasks = tuple(replace(task, item=item) for task, item in zip(planned.tasks, "ab", strict=True))
+    record = ended(replace(planned, tasks=tasks))
+    assert (counts(record), record.flaky_items) == ((2, int(proven)), ("b",) if proven else ())
 
 
 def test_known_flaky_stage_is_retried() -> None:

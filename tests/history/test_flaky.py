@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.events import Result, Scope
+from paropt_exporter.events import Result, Scope, Shard
 from paropt_exporter.history import History
 from paropt_exporter.plan import OpenFailures
 from paropt_exporter.plan.flakiness import FLAKY_RUNS
@@ -33,16 +33,17 @@ def add_run(
     item: str | None = None,
     tasks: int = 1,
     scope: Scope = Scope.ALL,
+    shard: Shard | None = None,
     **counts: Any,
 ) -> None:
     run_id, at = f"r{number}", START + 60 * number
     lint = replace(stage_ended("lint", run_id, result=result, at=at), scope=scope, first_attempts=tasks, **counts)
-    history.observe(replace(run_started(run_id, at=at, stages=("lint",)), tree_state=state))
+    history.observe(replace(run_started(run_id, at=at, stages=("lint",)), tree_state=state, shard=shard))
     for index in range(tasks):
         ended = task("lint", run_id, number=index, result=result)
         history.observe(replace(ended, item=f"{item}{index}" if item else None, scope=scope))
     history.observe(lint)
-    history.observe(run_ended(run_id, at=at, result=result, stages=(lint,)))
+    history.observe(replace(run_ended(run_id, at=at, result=result, stages=(lint,)), shard=shard))
 
 
 def test_ratio_is_that_of_all_runs(history: History) -> None:
@@ -92,6 +93,19 @@ def test_success_with_arguments_closes_nothing(history: History) -> None:
     add_run(history, 1, result=Result.FAILURE)
     add_run(history, 2, scope=Scope.ARGUMENTS)
     assert history.load_open_failures("standard", "s1") == {"lint": OpenFailures(attempts=1)}
+
+
+def test_shard_closes_only_its_own_failures(history: History) -> None:
+    first, second = (Shard(index=index, count=2, split="abc") for index in (1, 2))
+    add_run(history, 1, result=Result.FAILURE, item="a", scope=Scope.ITEMS, shard=first)
+    add_run(history, 2, result=Result.FAILURE, item="b", scope=Scope.ITEMS, shard=second)
+    opened = {"lint": OpenFailures(attempts=1, items=frozenset({"b0"}))}
+    assert history.load_open_failures("standard", "s1", shard="2/2") == opened
+    add_run(history, 3, scope=Scope.ITEMS, shard=first)
+    assert history.load_open_failures("standard", "s1", shard="1/2") == {}
+    assert history.load_open_failures("standard", "s1") == opened
+    add_run(history, 4)
+    assert history.load_open_failures("standard", "s1", shard="2/2") == {}
 
 
 def test_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_items_of_a_batch_are_cases_of_their_own_and_only_the_failed_one_is_retr
     assert list(cases["a.py"].iterchildren(xunit2.FlakyFailure)) == []
 
 
+def test_a_stage_that_failed_without_a_failed_task_has_a_case_for_it() -> None:
+    """pytest found no test in any batch."""
+    empty = attempt("unit", exit_code=5, items=(ItemRecord(item="a.py", result=Result.SUCCESS, seconds=0.5),))
+    why = "none of its 2 batches had a test"
+    (suite,) = read(finished(stage("unit", 1, empty, result=Result.FAILURE, message=why)))
+    assert (suite.tests, suite.failures) == (2, 1)
+    assert [(case.name, [fault.message for fault in case.result]) for case in suite] == [("a.py", []), ("unit", [why])]
+
+
 def test_skipped_stages_and_tasks_that_never_ran_are_skipped_cases() -> None:
     skipped = stage("deploy", 2, result=Result.SKIP, message="needs unit")
     stopped = stage(

@@ -68,7 +68,9 @@ class Planner:
             self._lane,
             tree_state=tree_state,
             flakiness={stage: each for (_, stage), each in flaky.items()},
-            open_failures=self._history.load_open_failures(self._lane, tree_state),
+            open_failures=self._history.load_open_failures(
+                self._lane, tree_state, shard="" if request.shard is None else str(request.shard)
+            ),
             expected=self._load_expected_durations(),
             expected_tasks=self._history.load_mean_task_seconds(self._lane),
             known_items=self._history.load_known_items(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from paropt_exporter.events import Result, Scope, TaskRecord
-from paropt_exporter.plan import PlannedStage
+from paropt_exporter.plan import OpenFailures, PlannedStage
 
 
 class FlakyAttempts(Struct):
@@ -32,9 +32,22 @@ class FlakyAttempts(Struct):
     def conclude(self, stage: PlannedStage, result: Result) -> tuple[int, tuple[str, ...]]:
         """Return the flaky attempts and items, those of earlier runs included that the stage's success proves."""
         opened = stage.open_failures
-        if opened is None or result is not Result.SUCCESS or stage.scope is Scope.ARGUMENTS:
+        if opened is None or result is not Result.SUCCESS or not _covers(stage, opened):
             return self.flaky_attempts, tuple(sorted(self.items))
         return self.flaky_attempts + opened.attempts, tuple(sorted(self.items | opened.items))
+
+
+def _covers(stage: PlannedStage, opened: OpenFailures) -> bool:
+    """Return whether the stage runs all that failed: a shard, or `--failed`, has some of its items."""
+    if stage.scope is Scope.ARGUMENTS:
+        return False
+    if stage.scope is not Scope.ITEMS:
+        return True
+    items = {item for task in stage.tasks for item in task.items or (task.item,)}
+    elsewhere = {part for task in stage.tasks for part in task.apart} - items
+    return bool(opened.items) and all(
+        item in items or (item.partition("::")[0] in items and item not in elsewhere) for item in opened.items
+    )
 
 
 def is_known_flaky(stage: PlannedStage, failed: TaskRecord) -> bool:

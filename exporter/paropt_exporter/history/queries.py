@@ -44,14 +44,17 @@ UNION ALL SELECT * FROM (
   SELECT run_id, lane, started_ts, row_number() OVER (ORDER BY sequence DESC) AS age
     FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
 """
-# The runs of a lane in one tree state in which a stage failed, and did not succeed since.
+# The runs of a lane in one tree state in which a stage failed, and did not succeed since. A shard closes only its own
+# failures, and knows those of whole runs too.
 _OPEN = """
 SELECT stages.run_id AS run_id, stages.stage AS stage FROM stages JOIN runs USING (run_id)
   WHERE project = :project AND lane = :lane AND tree_state = :state AND scope <> 'arguments'
+    AND (:shard = '' OR runs.shard IN ('', :shard))
     AND sequence > (
       SELECT coalesce(max(earlier.sequence), 0) FROM runs AS earlier JOIN stages AS passed USING (run_id)
       WHERE earlier.project = :project AND earlier.lane = :lane AND earlier.tree_state = :state
-        AND passed.stage = stages.stage AND passed.result = 'success' AND passed.scope <> 'arguments')
+        AND passed.stage = stages.stage AND passed.result = 'success' AND passed.scope <> 'arguments'
+        AND (passed.scope <> 'items' OR earlier.shard = runs.shard))
 """
 
 
@@ -429,12 +432,15 @@ def has_failed_with_state(connection: sqlite3.Connection, project: str, lane: st
 
 
 def load_open_failures(
-    connection: sqlite3.Connection, project: str, lane: str, tree_state: str
+    connection: sqlite3.Connection, project: str, lane: str, tree_state: str, *, shard: str = ""
 ) -> Mapping[str, OpenFailures]:
-    """Return for each stage the tasks that failed in a tree state, if it did not succeed in it since."""
+    """Return for each stage the tasks that failed in a tree state, if it did not succeed in it since.
+
+    `shard`: such as "2/5", for the failures that a shard can repeat; "" for all.
+    """
     if not tree_state:
         return {}
-    values = {"project": project, "lane": lane, "state": tree_state}
+    values = {"project": project, "lane": lane, "state": tree_state, "shard": shard}
     query = f"""
     SELECT stage, count(*) FROM tasks JOIN ({_OPEN}) USING (run_id, stage)
       WHERE final AND result IN ({_BAD_RESULTS}) GROUP BY stage

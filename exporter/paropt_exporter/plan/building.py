@@ -81,7 +81,9 @@ def build_plan(
     today = today or _find_today(members)
     names = frozenset(stage.name for stage in members)
     builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
-    stages = [_keep_items(builder.build(stage, given.get(stage.name, ())), only_items) for stage in members]
+    whole = [builder.build(stage, given.get(stage.name, ())) for stage in members]
+    stages = [_keep_items(stage, only_items) for stage in whole]
+    expected = {**expected, **_predict_parts(whole, stages, expected, known_items)}
     leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
     known = [
         replace(
@@ -219,6 +221,32 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
     if wanted == there or stage.scope is not Scope.ALL:
         return replace(stage, tasks=tasks)
     return replace(stage, tasks=tasks, scope=Scope.ITEMS, sla=None)
+
+
+def _predict_parts(
+    whole: Iterable[PlannedStage],
+    stages: Iterable[PlannedStage],
+    expected: Mapping[str, float],
+    known_items: Mapping[str, KnownItems],
+) -> Mapping[str, float]:
+    """Return how long the stages of which only some items were kept will take, in seconds, as far as it is known.
+
+    That is the part of the `whole` stage's time that its items take, and at least the time of the longest one.
+    """
+    parts: dict[str, float] = {}
+    for before, stage in zip(whole, stages, strict=True):
+        if before is stage or stage.name not in expected:
+            continue
+        from paropt_exporter.plan.sharding import list_items  # here: most runs repeat no failures
+
+        known = known_items.get(stage.name, KnownItems()).seconds
+        mean = sum(known.values()) / len(known) if known else 1.0
+        every, kept = ([known.get(item, mean) for item in list_items(each)] for each in (before, stage))
+        if not sum(every):
+            continue
+        longest = max((known.get(item, 0.0) for item in list_items(stage)), default=0.0)
+        parts[stage.name] = max(expected[stage.name] * sum(kept) / sum(every), longest)
+    return parts
 
 
 def require_lane(config: Config, lane: str) -> None:

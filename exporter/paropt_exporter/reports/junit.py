@@ -86,12 +86,13 @@ def _make_suite(stage: ReportedStage) -> ElementTree.Element:
 
 
 def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
-    """Yield the cases of a stage: those of its tasks, and one for tasks that did not run."""
-    for task in stage.tasks:
-        yield from _iter_task_cases(task)
+    """Yield the cases of a stage: those of its tasks, and one for tasks that did not run, or for a failure of none."""
+    cases = [case for task in stage.tasks for case in _iter_task_cases(task)]
+    yield from cases
     record = stage.record
     missing = record.tasks - len(stage.tasks)
-    if not stage.tasks:
+    no_case_failed = record.result.bad and not any(case.last.result.bad for case in cases)  # such as: without a test
+    if no_case_failed or not stage.tasks:
         last = _Try(result=record.result, seconds=0.0, message=record.message, text="")
         yield _Case(record.stage, (last,))
     elif missing > 0:
