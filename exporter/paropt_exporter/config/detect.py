@@ -213,9 +213,10 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
     env, cwd = _choose_environment(project, name, commands)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
-    pattern = _choose_batched_files(project, commands[0])
+    own = _run_tests_in_parallel(project, commands[0])
+    pattern = _choose_batched_files(project, commands[0]) if own == commands[0] else None
     if pattern is None:
-        return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
+        return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
     run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
     return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
 

@@ -47,6 +47,7 @@ _MARKERS = {
     "flake8": (".flake8",),
     "mypy": ("mypy.ini", ".mypy.ini"),
     "pyright": ("pyrightconfig.json",),
+    "pytest": ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "conftest.py", "tests/conftest.py"),
     "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
 }
 _TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
