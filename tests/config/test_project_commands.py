@@ -228,6 +228,22 @@ def test_workflows_for_pushes_and_pull_requests_count() -> None:
     assert found.find("mypy") == ()
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("uv run --python ${{ matrix.python-version }} pytest", ("pytest",)),
+        ("mypy --python-version='${{ matrix.python }}' src", ("mypy", "src")),
+        ("uvx ruff@0.5 check src", ("ruff", "check", "src")),
+        ("pytest ${{ matrix.tests }}", None),
+        ("pytest -k ${{ matrix.tests }}", None),
+    ],
+)
+def test_computed_options_of_a_workflow_are_left_out(line: str, words: tuple[str, ...] | None) -> None:
+    text = f'on: push\njobs: {{test: {{steps: [{{run: "{line}"}}]}}}}'
+    found = _find({"ci.yml": text}, ("ci.yml",)).commands
+    assert [each.words for each in found] == ([words] if words else [])
+
+
 def test_variables_of_a_job_and_its_workflow_count() -> None:
     steps = "[{run: pytest, env: {A: step}}]"
     text = f"on: push\nenv: {{A: workflow, C: workflow}}\njobs: {{test: {{env: {{A: job, B: job}}, steps: {steps}}}}}"

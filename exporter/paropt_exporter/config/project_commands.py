@@ -217,6 +217,8 @@ def _drop_runner(words: Words) -> Words:
     for runner in _RUNNERS:
         if words[: len(runner)] == runner:
             words = _split_options(words[len(runner) :], *(("-p",) if runner[0] in ("uv", "uvx") else ()))[1]
+            if runner[0] == "uvx" and words:
+                words = (words[0].partition("@")[0], *words[1:])  # ruff@latest
             break
     if words and (match := _IN_ENVIRONMENT.fullmatch(words[0])):
         words = (match[1], *words[1:])
