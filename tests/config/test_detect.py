@@ -504,12 +504,12 @@ def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(pr
     _install(project / ".venv/bin", "pytest")
     _write_large_suite(project)
     _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
-    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest {posargs:-n auto}\n")
+    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest --dist=loadfile {posargs:-n auto}\n")
     assert _unit_tests(project) == (("pytest", "-q"), None)  # without pytest-xdist
     (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto"), None)
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
     (project / "tests/conftest.py").unlink()  # the files could be items, but the project's own way is no slower
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto"), None)
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
     _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
     assert _unit_tests(project) == (("pytest", "-q"), None)
 

@@ -80,19 +80,19 @@ def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "processes"),
+    ("line", "options"),
     [
-        ("pytest -n auto tests", "auto"),
-        ("pytest -n4", "4"),
-        ("coverage run -m pytest --numprocesses=logical", "logical"),
-        ("pytest -k 'a -name'", None),
-        ("pytest -n 0", None),
-        ("ruff -n auto", None),
+        ("pytest -n auto tests", ("-n", "auto")),
+        ("pytest -n4 --dist loadscope", ("-n", "4", "--dist", "loadscope")),
+        ("coverage run -m pytest --numprocesses=logical --dist=loadfile", ("-n", "logical", "--dist", "loadfile")),
+        ("pytest -k 'a -name'", ()),
+        ("pytest -n 0", ()),
+        ("ruff -n auto", ()),
     ],
 )
-def test_processes_of_xdist_are_read_from_commands_of_pytest(line: str, processes: str | None) -> None:
+def test_options_of_xdist_are_read_from_commands_of_pytest(line: str, options: tuple[str, ...]) -> None:
     found = _find({"Makefile": f"test:\n\t{line}\n"})
-    assert found.find_xdist_processes() == processes
+    assert found.find_xdist_options() == options
 
 
 def test_commands_of_pyproject_are_those_of_tox_hatch_pdm_and_poe() -> None:

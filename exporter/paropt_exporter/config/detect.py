@@ -483,10 +483,10 @@ def _mentions_word(text: str, word: str) -> bool:
 
 def _run_tests_in_parallel(project: Project, command: Words) -> Words:
     """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
-    if project.xdist_processes is None or not _runs_all_unit_tests(project, command):
+    if not project.xdist_options or not _runs_all_unit_tests(project, command):
         return command
     at = _count_start(command) + 1  # after -q
-    return (*command[:at], "-n", project.xdist_processes, *command[at:])
+    return (*command[:at], *project.xdist_options, *command[at:])
 
 
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:
