@@ -455,10 +455,14 @@ _PROPERTY = re.compile(r"(?:^|,)(file|line|col)=([^,]+)")
 # What mypy with `pretty = true` has moved to the next lines of a terminal's width; sources stand below, indented.
 _WRAPPED_END = re.compile(r"^(?:(?P<text>\S.*?)\s+)?\[(?P<rule>[\w-]+)\]$")
 _MOST_WRAPPED = 5  # lines
-# ruff, rustc, ty: the message, and the place behind an arrow in the next line
+# ruff, rustc, ty, pyrefly: the message, and the place behind an arrow in the next line
 _ARROW = re.compile(rf"^\s*--> {_PLACE}$")
-_ABOVE_ARROW = re.compile(
-    rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: |(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)(?P<message>.+)$"
+_ABOVE_ARROW = (
+    re.compile(
+        rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: |(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)"
+        r"(?P<message>.+)$"
+    ),
+    re.compile(r"^(?:ERROR| ?WARN) (?P<message>.+) \[(?P<rule>[\w-]+)\]$"),
 )
 # eslint, ruff's grouped form: lines under the file's name
 _FILE = re.compile(r"^(?P<path>\S.*?\.\w+):?$")
@@ -496,8 +500,10 @@ def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
     if number and line.startswith("+++ ") and lines[number - 1] == f"--- {line[4:]}":  # of ruff format --diff
         told = any(_REFORMATTED.match(each) for each in lines[-_LAST_LINES:])
         return Finding(message="would reformat", path=line[4:]) if told else None
-    if number and (arrow := _ARROW.match(line)) and (above := _ABOVE_ARROW.match(lines[number - 1])):
-        return _make_finding({**arrow.groupdict(), **above.groupdict()})
+    if number and (arrow := _ARROW.match(line)):
+        for pattern in _ABOVE_ARROW:
+            if above := pattern.match(lines[number - 1]):
+                return _make_finding({**arrow.groupdict(), **above.groupdict()})
     return _read_bandit_issue(number, lines) if _BANDIT_PLACE.match(line) else None
 
 

@@ -262,3 +262,19 @@ def test_annotations_for_github_are_read() -> None:
 )  # fmt: skip
 def test_files_that_a_formatter_would_change_are_found(output: str, found: list[str]) -> None:
     assert [each.text for each in find_findings(output)] == found
+
+
+def test_errors_of_pyrefly_are_found() -> None:
+    output = """\
+ INFO Checking project configured at `/work/pyrefly.toml`
+ERROR Returned type `Literal['a']` is not assignable to declared return type `int` [bad-return]
+ --> c.py:3:12
+  |
+3 |     return "a"
+  |            ^^^
+ INFO 1 error
+"""
+    (found,) = find_findings(output)
+    assert found.text == (
+        "c.py:3:12: Returned type `Literal['a']` is not assignable to declared return type `int` [bad-return]"
+    )
