@@ -142,6 +142,15 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
 
 
+def test_processes_of_xdist_on_some_systems_are_read_from_a_noxfile() -> None:
+    text = (
+        'parallel = [] if WINDOWS else ["--numprocesses=auto"]\nslow = ["-m", "slow"] if SLOW else []\n'
+        'session.run("pytest", *parallel, *slow, "tests")\n'
+    )
+    (found,) = _find({"noxfile.py": text}).commands
+    assert found.words == ("pytest", "--numprocesses=auto", "tests")
+
+
 def test_computed_option_of_a_noxfile_is_left_out() -> None:
     text = (
         'session.run("pytest", "-n", "auto", f"--cov={PACKAGE}", "tests", env={"A": "1"})\nsession.run("mypy", f"{A}")'

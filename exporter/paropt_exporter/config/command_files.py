@@ -334,6 +334,9 @@ def _read_list(value: ast.expr) -> Words | None:
             return _read_list(default)
         case ast.Attribute(attr="posargs"):
             return ()
+        case ast.IfExp(body=body, orelse=orelse):  # only processes of pytest-xdist, which decide nothing about tests
+            either = [words for each in (body, orelse) if (words := _read_list(each))]
+            return either[0] if len(either) == 1 and PROCESSES.fullmatch(" ".join(either[0])) else None
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return _read_words(elements, {})
         case ast.Constant(value=str(word)):
