@@ -440,19 +440,29 @@ _IN_ONE_LINE = (
     re.compile(rf"^\s*{_PLACE} - {_LEVEL}(?: (?P<rule>TS\d+))?: (?P<message>.+?)(?: \((?P<rule_name>report\w+)\))?$"),
     # tsc elsewhere: src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.
     re.compile(rf"^{_PATH}\((?P<line>\d+),(?P<column>\d+)\): {_LEVEL} (?P<rule>TS\d+): (?P<message>.+)$"),
-    # ruff format before 0.14
-    re.compile(rf"^(?P<message>Would reformat): {_PATH}$"),
+    # ruff format before 0.14, black
+    re.compile(rf"^(?P<message>[Ww]ould reformat):? {_PATH}$"),
+    # black
+    re.compile(rf"^error: (?P<message>cannot format) {_PATH}: "),
+    # isort
+    re.compile(rf"^ERROR: {_PATH} (?P<message>Imports are incorrectly sorted and/or formatted)\.$"),
 )
+_REFORMATTED = re.compile(r"^\d+ files? would be reformatted")
+_LAST_LINES = 3
 # GitHub's annotations: ::error title=ruff (F401),file=/work/app.py,line=1,col=8::app.py:1:8: F401 `os` unused%0A  help
 _ANNOTATION = re.compile(rf"^::{_LEVEL} (?P<properties>(?:[^:]|:(?!:))+)::(?P<text>.+)$")
 _PROPERTY = re.compile(r"(?:^|,)(file|line|col)=([^,]+)")
 # What mypy with `pretty = true` has moved to the next lines of a terminal's width; sources stand below, indented.
 _WRAPPED_END = re.compile(r"^(?:(?P<text>\S.*?)\s+)?\[(?P<rule>[\w-]+)\]$")
 _MOST_WRAPPED = 5  # lines
-# ruff, rustc, ty: the message, and the place behind an arrow in the next line
+# ruff, rustc, ty, pyrefly: the message, and the place behind an arrow in the next line
 _ARROW = re.compile(rf"^\s*--> {_PLACE}$")
-_ABOVE_ARROW = re.compile(
-    rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: |(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)(?P<message>.+)$"
+_ABOVE_ARROW = (
+    re.compile(
+        rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: |(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)"
+        r"(?P<message>.+)$"
+    ),
+    re.compile(r"^(?:ERROR| ?WARN) (?P<message>.+) \[(?P<rule>[\w-]+)\]$"),
 )
 # eslint, ruff's grouped form: lines under the file's name
 _FILE = re.compile(r"^(?P<path>\S.*?\.\w+):?$")
@@ -461,7 +471,7 @@ _UNDER_FILE = re.compile(
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
 # In every line that another pattern matches; most lines of an output have none of these.
-_HINT = re.compile(r":\d+|\(\d+,\d+\): |Would reformat: |^::")
+_HINT = re.compile(r":\d+|\(\d+,\d+\): |^[Ww]ould reformat:? |^error: cannot format |^ERROR: |^\+\+\+ |^::")
 _BANDIT_ISSUE = re.compile(r"^>> Issue: \[(?P<rule>\w+)(?::[\w-]+)?\] (?P<message>.+)$")
 _BANDIT_SEVERITY = re.compile(r"^\s+Severity: (\w+)")
 _BANDIT_PLACE = re.compile(rf"^\s+Location: {_PLACE}$")
@@ -487,8 +497,13 @@ def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
         return _make_finding(_read_annotation(annotation))
     if parts := _match_one_line(line):
         return _make_finding(parts if parts.get("rule") else parts | _read_wrapped_message(number, lines, parts))
-    if number and (arrow := _ARROW.match(line)) and (above := _ABOVE_ARROW.match(lines[number - 1])):
-        return _make_finding({**arrow.groupdict(), **above.groupdict()})
+    if number and line.startswith("+++ ") and lines[number - 1] == f"--- {line[4:]}":  # of ruff format --diff
+        told = any(_REFORMATTED.match(each) for each in lines[-_LAST_LINES:])
+        return Finding(message="would reformat", path=line[4:]) if told else None
+    if number and (arrow := _ARROW.match(line)):
+        for pattern in _ABOVE_ARROW:
+            if above := pattern.match(lines[number - 1]):
+                return _make_finding({**arrow.groupdict(), **above.groupdict()})
     return _read_bandit_issue(number, lines) if _BANDIT_PLACE.match(line) else None
 
 

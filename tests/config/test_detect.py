@@ -243,11 +243,12 @@ def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: 
         ({"checks__test_a_dot_py": "", "net__test_b_dot_py": "", "_venv__test_c_dot_py": ""}, ("pytest", "-q", ".")),
         ({"shop__tests_dot_py": "", "pytest_dot_ini": "[pytest]\npython_files = tests.py test_*.py"},
          ("pytest", "-q", "shop")),
+        ({"checks__a_test_dot_py": "", "pytest_dot_toml": "[pytest]\ntestpaths = ['checks']"}, ("pytest", "-q")),
     ],
 )  # fmt: skip
 def test_tests_beside_the_modules_are_found(project: Path, files: dict[str, str], command: tuple[str, ...]) -> None:
     _install(project.parent / "bin", "pytest")
-    _write(project, requirements_dot_txt="pytest\n", **files)
+    _write(project, conftest_dot_py="", **files)
     assert _commands(detect_stages(project)) == {"unit_tests": command}
 
 
@@ -503,10 +504,12 @@ def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(pr
     _install(project / ".venv/bin", "pytest")
     _write_large_suite(project)
     _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
-    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest {posargs:-n auto}\n")
+    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest --dist=loadfile {posargs:-n auto}\n")
     assert _unit_tests(project) == (("pytest", "-q"), None)  # without pytest-xdist
     (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto"), None)
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
+    (project / "tests/conftest.py").unlink()  # the files could be items, but the project's own way is no slower
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
     _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
     assert _unit_tests(project) == (("pytest", "-q"), None)
 

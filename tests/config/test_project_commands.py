@@ -80,19 +80,19 @@ def test_commands_that_need_tox_or_a_shell_are_left_out(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "processes"),
+    ("line", "options"),
     [
-        ("pytest -n auto tests", "auto"),
-        ("pytest -n4", "4"),
-        ("coverage run -m pytest --numprocesses=logical", "logical"),
-        ("pytest -k 'a -name'", None),
-        ("pytest -n 0", None),
-        ("ruff -n auto", None),
+        ("pytest -n auto tests", ("-n", "auto")),
+        ("pytest -n4 --dist loadscope", ("-n", "4", "--dist", "loadscope")),
+        ("coverage run -m pytest --numprocesses=logical --dist=loadfile", ("-n", "logical", "--dist", "loadfile")),
+        ("pytest -k 'a -name'", ()),
+        ("pytest -n 0", ()),
+        ("ruff -n auto", ()),
     ],
 )
-def test_processes_of_xdist_are_read_from_commands_of_pytest(line: str, processes: str | None) -> None:
+def test_options_of_xdist_are_read_from_commands_of_pytest(line: str, options: tuple[str, ...]) -> None:
     found = _find({"Makefile": f"test:\n\t{line}\n"})
-    assert found.find_xdist_processes() == processes
+    assert found.find_xdist_options() == options
 
 
 def test_commands_of_pyproject_are_those_of_tox_hatch_pdm_and_poe() -> None:
@@ -140,6 +140,15 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     found = _find(files)
     assert found.find("mypy") == (("src",),)
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
+
+
+def test_processes_of_xdist_on_some_systems_are_read_from_a_noxfile() -> None:
+    text = (
+        'parallel = [] if WINDOWS else ["--numprocesses=auto"]\nslow = ["-m", "slow"] if SLOW else []\n'
+        'session.run("pytest", *parallel, *slow, "tests")\n'
+    )
+    (found,) = _find({"noxfile.py": text}).commands
+    assert found.words == ("pytest", "--numprocesses=auto", "tests")
 
 
 def test_computed_option_of_a_noxfile_is_left_out() -> None:
@@ -226,6 +235,22 @@ def test_workflows_for_pushes_and_pull_requests_count() -> None:
     found = _find(files, ("ci.yml", "release.yml"))
     assert [each.words for each in found.find_tests()] == [("pytest", "-m", "slow")]
     assert found.find("mypy") == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("uv run --python ${{ matrix.python-version }} pytest", ("pytest",)),
+        ("mypy --python-version='${{ matrix.python }}' src", ("mypy", "src")),
+        ("uvx ruff@0.5 check src", ("ruff", "check", "src")),
+        ("pytest ${{ matrix.tests }}", None),
+        ("pytest -k ${{ matrix.tests }}", None),
+    ],
+)
+def test_computed_options_of_a_workflow_are_left_out(line: str, words: tuple[str, ...] | None) -> None:
+    text = f'on: push\njobs: {{test: {{steps: [{{run: "{line}"}}]}}}}'
+    found = _find({"ci.yml": text}, ("ci.yml",)).commands
+    assert [each.words for each in found] == ([words] if words else [])
 
 
 def test_variables_of_a_job_and_its_workflow_count() -> None:

@@ -247,3 +247,34 @@ def test_annotations_for_github_are_read() -> None:
     first, second = find_findings(output)
     assert first == Finding(message="`os` unused", path="a.py", line=1, column=8, rule="F401")
     assert second == Finding(message="Missing semicolon", path="b.js", line=3, column=2, level=Level.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("would reformat /work/a.py\n\nOh no!\n1 file would be reformatted.\n", ["/work/a.py: would reformat"]),
+        ("error: cannot format a.py: Cannot parse: 1:4: def\n", ["a.py: cannot format"]),
+        ("ERROR: /work/a.py Imports are incorrectly sorted and/or formatted.\n",
+         ["/work/a.py: Imports are incorrectly sorted and/or formatted"]),
+        ("--- a.py\n+++ a.py\n@@ -1 +1 @@\n-x=1\n+x = 1\n\n1 file would be reformatted\n", ["a.py: would reformat"]),
+        ("--- a.py\n+++ a.py\n@@ -1 +1 @@\n-x=1\n+x = 1\n", []),
+    ],
+)  # fmt: skip
+def test_files_that_a_formatter_would_change_are_found(output: str, found: list[str]) -> None:
+    assert [each.text for each in find_findings(output)] == found
+
+
+def test_errors_of_pyrefly_are_found() -> None:
+    output = """\
+ INFO Checking project configured at `/work/pyrefly.toml`
+ERROR Returned type `Literal['a']` is not assignable to declared return type `int` [bad-return]
+ --> c.py:3:12
+  |
+3 |     return "a"
+  |            ^^^
+ INFO 1 error
+"""
+    (found,) = find_findings(output)
+    assert found.text == (
+        "c.py:3:12: Returned type `Literal['a']` is not assignable to declared return type `int` [bad-return]"
+    )

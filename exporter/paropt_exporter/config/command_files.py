@@ -42,6 +42,9 @@ _DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a 
 _ALL_ARGUMENTS = re.compile(r'"?\$(?:[@*]|\{[@*]\})"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
+_COMPUTED_OPTION = re.compile(
+    r"(?<!\S)--[\w-]{1,99}[ =][\"']?\$\{\{[^{}]*\}\}[\"']?(?!\S)"
+)  # in a workflow, as of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
@@ -331,6 +334,9 @@ def _read_list(value: ast.expr) -> Words | None:
             return _read_list(default)
         case ast.Attribute(attr="posargs"):
             return ()
+        case ast.IfExp(body=body, orelse=orelse):  # only processes of pytest-xdist, which decide nothing about tests
+            either = [words for each in (body, orelse) if (words := _read_list(each))]
+            return either[0] if len(either) == 1 and PROCESSES.fullmatch(" ".join(either[0])) else None
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return _read_words(elements, {})
         case ast.Constant(value=str(word)):
@@ -389,7 +395,8 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
             given = ChainMap(*(dict(raw_yaml.as_mapping(each.get("env"))) for each in (step, job, workflow)))
             env = {key: value for key, value in given.items() if isinstance(value, str)}
             for line in script.replace("\\\n", " ").splitlines() if isinstance(script, str) else ():
-                yield CommandLine(text=line, group=name, folder=folder if isinstance(folder, str) else "", env=env)
+                text = _COMPUTED_OPTION.sub("", line)
+                yield CommandLine(text=text, group=name, folder=folder if isinstance(folder, str) else "", env=env)
 
 
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:

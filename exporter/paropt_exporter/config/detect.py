@@ -213,9 +213,10 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
     env, cwd = _choose_environment(project, name, commands)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
-    pattern = _choose_batched_files(project, commands[0])
+    own = _run_tests_in_parallel(project, commands[0])
+    pattern = _choose_batched_files(project, commands[0]) if own == commands[0] else None
     if pattern is None:
-        return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
+        return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
     run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
     return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
 
@@ -482,10 +483,10 @@ def _mentions_word(text: str, word: str) -> bool:
 
 def _run_tests_in_parallel(project: Project, command: Words) -> Words:
     """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
-    if project.xdist_processes is None or not _runs_all_unit_tests(project, command):
+    if not project.xdist_options or not _runs_all_unit_tests(project, command):
         return command
     at = _count_start(command) + 1  # after -q
-    return (*command[:at], "-n", project.xdist_processes, *command[at:])
+    return (*command[:at], *project.xdist_options, *command[at:])
 
 
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:

@@ -33,6 +33,7 @@ _MOST_CHARACTERS = 1_000_000  # of a file's commands with the values of their va
 _WORD_CHARACTERS = 10
 _OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
 _ONLY_PRINTS = frozenset({"--version", "--help"})
+_DISTRIBUTION = re.compile(r"(?<!\S)--dist[= ](\w+)(?!\S)")
 _PROCESSES = re.compile(rf"(?<!\S){command_files.PROCESSES.pattern}(?!\S)")
 
 # Environments, sessions, targets and jobs that run the tests, and others that may run them too.
@@ -102,10 +103,17 @@ class ProjectCommands(Struct, frozen=True, kw_only=True):
                     return found
         return ()
 
-    def find_xdist_processes(self) -> str | None:
-        """Return with how many processes of pytest-xdist a command runs pytest: `auto`, `logical` or a number."""
-        lines = (" ".join(arguments) for arguments in self.find("pytest"))
-        return next((match[1] for line in lines if (match := _PROCESSES.search(line))), None)
+    def find_xdist_options(self) -> Words:
+        """Return the options with which a command runs pytest in processes of pytest-xdist, or none.
+
+        Those are `-n` with `auto`, `logical` or a number, and `--dist` with the tests that must share a process.
+        """
+        for arguments in self.find("pytest"):
+            line = " ".join(arguments)
+            if match := _PROCESSES.search(line):
+                shared = _DISTRIBUTION.search(line)
+                return ("-n", match[1], *(("--dist", shared[1]) if shared else ()))
+        return ()
 
 
 def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] = ()) -> ProjectCommands:
@@ -217,6 +225,8 @@ def _drop_runner(words: Words) -> Words:
     for runner in _RUNNERS:
         if words[: len(runner)] == runner:
             words = _split_options(words[len(runner) :], *(("-p",) if runner[0] in ("uv", "uvx") else ()))[1]
+            if runner[0] == "uvx" and words:
+                words = (words[0].partition("@")[0], *words[1:])  # ruff@latest
             break
     if words and (match := _IN_ENVIRONMENT.fullmatch(words[0])):
         words = (match[1], *words[1:])

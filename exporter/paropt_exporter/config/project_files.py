@@ -47,6 +47,7 @@ _MARKERS = {
     "flake8": (".flake8",),
     "mypy": ("mypy.ini", ".mypy.ini"),
     "pyright": ("pyrightconfig.json",),
+    "pytest": ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "conftest.py", "tests/conftest.py"),
     "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
 }
 _TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
@@ -313,12 +314,12 @@ class Project:
         return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
 
     @cached_property
-    def xdist_processes(self) -> str | None:
-        """With how many processes of pytest-xdist the project runs a large suite, or None if it is not installed."""
-        processes = self.commands.find_xdist_processes()
-        if processes is None or self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
-            return None
-        return processes if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else None
+    def xdist_options(self) -> Words:
+        """The options with which the project runs a large suite by pytest-xdist, or none if that is not installed."""
+        options = self.commands.find_xdist_options()
+        if self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+            return ()
+        return options if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else ()
 
     @cached_property
     def _has_xdist(self) -> bool:

@@ -11,6 +11,7 @@ from paropt_exporter.config.foreign_files import parse_ini, parse_toml
 # In each tool's order: the first file with options counts. After each file, the names that lead to its table.
 _PLACES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "pytest": (
+        ("pytest.toml", ("pytest",)), (".pytest.toml", ("pytest",)),
         ("pytest.ini", ("pytest",)), (".pytest.ini", ("pytest",)), ("pyproject.toml", ("tool", "pytest")),
         ("tox.ini", ("pytest",)), ("setup.cfg", ("tool:pytest",)),
     ),

@@ -117,9 +117,9 @@ def _read_history(path: Path, project: str) -> Source:
 def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> Source:
     projects = [to_text(name) for (name,) in connection.execute("SELECT DISTINCT project FROM runs")]
     if projects and project not in projects:
-        others = ", ".join(sorted(projects))
+        named = ", ".join(sorted(projects))
         remedy = "in folders of different names, set `project` in paropt.yml"
-        raise HistoryError(f"history {path}: it is of project {others}, not of {project} ({remedy})")
+        raise HistoryError(f"history {path}: it is of project {named}, not of {project} ({remedy})")
     of_project = {table: _read_rows(connection, table, project) for table in ("runs", "totals", "latest", "decisions")}
     ended = tuple(run for run in of_project["runs"] if run["ended_ts"] is not None)
     known = {run["run_id"] for run in ended}
