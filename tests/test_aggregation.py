@@ -83,15 +83,24 @@ def test_run_counts_with_duration_and_check() -> None:
     }
 
 
+_PARTS = ({"partial": True}, {"failed_only": True})
+
+
 def test_tasks_of_a_run_count_where_its_duration_does() -> None:
-    """Of a run of a part of the lane, with a cached task, or that was interrupted, neither counts.
+    """Of a run of a part of the lane, of failed stages, with a cached task, or that was interrupted, neither counts.
 
     Their ratio is the lane's throughput.
     """
     whole = run_ended(stages=(replace(stage_ended(), first_attempts=3), replace(stage_ended("unit"), first_attempts=4)))
     cached = replace(whole, stages=(*whole.stages, replace(stage_ended("docs"), tasks_cached=1)))
+    narrowed = replace(whole, stages=(replace(stage_ended(), scope=Scope.CACHED),))  # items of its one batch
     assert added(whole)[families.RUN_TASKS.name, ("standard",)] == 7
-    for run in (cached, replace(whole, partial=True), replace(whole, result=Result.CANCELLATION)):
+    for run in (
+        cached,
+        narrowed,
+        *(replace(whole, **part) for part in _PARTS),
+        replace(whole, result=Result.CANCELLATION),
+    ):
         assert {families.RUN_TASKS.name, families.RUN_DURATION.name}.isdisjoint(name for name, _ in added(run))
 
 
@@ -112,6 +121,22 @@ def test_broken_limit_shows_at_once_until_the_next_good_run() -> None:
     assert left(limit_reached(broken=True))[key] == 1.0
     assert left(stage_ended(broken=True))[key] == 1.0
     assert left(stage_ended())[key] == 0.0
+
+
+def test_stopped_stage_or_lane_neither_keeps_its_limit_nor_has_a_duration() -> None:
+    """Otherwise Ctrl-C after a second would resolve the alert about a limit that the run before had broken."""
+    stopped = stage_ended(result=Result.CANCELLATION)
+    assert {name for name, _ in left(stopped)} == {families.STAGE_LAST_RESULT.name}
+    assert (families.STAGE_DURATION.name, LINT) not in added(stopped)
+    lane = replace(run_ended(result=Result.CANCELLATION), stages=(stopped,))
+    assert {name for name, _ in left(lane)} == {families.RUN_LAST_COMPLETION.name}
+
+
+def test_stage_that_was_stopped_beyond_its_limit_has_broken_it() -> None:
+    stopped = stage_ended(result=Result.CANCELLATION, sla=CRITICAL, broken=True)
+    assert left(stopped)[families.SLA_BREACHED.name, (*LINT, "critical")] == 1.0
+    assert (families.STAGE_LAST_DURATION.name, LINT) in left(stopped)
+    assert (families.STAGE_DURATION.name, LINT) in added(stopped)
 
 
 def test_limit_made_critical_clears_its_normal_breach() -> None:
@@ -150,7 +175,18 @@ def test_last_duration_is_that_of_the_last_whole_run_with_or_without_cached_task
     for run in (run_ended(), run_ended(result=Result.FAILURE), run_ended(stages=(cached,))):
         assert left(run)[key] == run.duration_seconds
     assert key not in left(run_ended(result=Result.CANCELLATION))
-    assert key not in left(replace(run_ended(), partial=True))
+    for part in _PARTS:
+        assert key not in left(replace(run_ended(), **part))
+
+
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])
+def test_run_of_failed_stages_is_at_most_a_success_of_the_lane(result: Result) -> None:
+    """Its short duration must not end the breach of a limit, which the whole lane has broken."""
+    repeated = left(replace(run_ended(result=result), failed_only=True, total=None))
+    times = {families.RUN_LAST_COMPLETION.name} | (
+        {families.RUN_LAST_SUCCESS.name} if result is Result.SUCCESS else set()
+    )
+    assert {name for name, _ in repeated} == times
 
 
 def test_found_bottlenecks_are_1_and_others_0() -> None:

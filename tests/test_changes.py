@@ -50,6 +50,18 @@ def test_both_names_of_a_renamed_file_count(repository: Repository) -> None:
     assert changed(repository) == {"old.py", "new.py"}
 
 
+@pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+def test_files_in_which_git_sees_no_change_count_if_they_have_changed(repository: Repository, mark: str) -> None:
+    repository.git("update-index", mark, "old.py", "kept.py", "lib/a.py")
+    repository.write("old.py", "2")
+    (repository.root / "lib/a.py").unlink()
+    (repository.root / "lib/a.py").symlink_to("a.py")
+    assert changed(repository) == {"old.py", "lib/a.py"}
+    assert changed(repository, folder="lib") == {"../old.py", "a.py"}
+    (repository.root / "lib/a.py").unlink()
+    assert changed(repository) == ({"old.py", "lib/a.py"} if mark == "--assume-unchanged" else {"old.py"})
+
+
 @pytest.mark.parametrize("name", ["line\nbreak", "ünï cöde", " space ", '"quoted"', "-dash", "tab\there"])
 def test_any_name_is_found_whole(repository: Repository, name: str) -> None:
     repository.write(name, "1")
@@ -253,7 +265,7 @@ def test_without_a_main_branch_a_ref_is_needed(tmp_path: Path) -> None:
     made = Repository(tmp_path)
     made.commit(a="1")
     made.git("branch", "--move", "trunk")
-    with pytest.raises(UnknownChange, match="no main branch to compare with: name a commit, --affected REF"):
+    with pytest.raises(UnknownChange, match=r"name a commit .--affected HEAD: uncommitted changes"):
         find_changes(tmp_path)
 
 

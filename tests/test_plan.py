@@ -270,6 +270,25 @@ def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None
     assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
 
 
+@pytest.mark.parametrize(
+    ("only", "items", "failed_only"),
+    [
+        (None, {}, False),
+        ({"a", "b"}, {}, False),  # all failed, so that the whole lane runs again
+        ({"a", "b"}, {"b": {"x", "y"}}, False),
+        ({"a", "b"}, {"b": {"x"}}, True),
+        ({"b"}, {}, True),
+    ],
+)
+def test_limit_of_a_lane_is_for_its_whole_runs(
+    tmp_path: Path, only: set[str] | None, items: dict[str, set[str]], failed_only: bool
+) -> None:
+    stages = configs.stage(name="a") + '- {number: 3, name: b, run: "true {item}", items: {list: [x, y]}}\n'
+    read = configs.read(tmp_path, stages + "lanes: {standard: {total: 90s}}\n")
+    built = plan.build_plan(read, "standard", only=only, only_items=items)
+    assert (built.failed_only, built.total is None) == (failed_only, failed_only)
+
+
 def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage())
     with pytest.raises(

@@ -91,6 +91,7 @@ def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None
 
 def test_beginning_of_a_stages_name_suggests_the_stage_before_a_command() -> None:
     assert "no stage 'unit' (did you mean 'unit_tests'?)" in refusal("unit")
+    assert "no stage 'test' (did you mean 'unit_tests'?)" in refusal("test")
 
 
 def test_unknown_name_to_skip_is_rejected() -> None:

@@ -93,8 +93,9 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out parts of a stage, partial and interrupted runs of a lane, and runs in which a task
-    was cached. So does `paropt_run_tasks_total`, which is divided by the durations of runs.
+    Histograms of durations leave out stopped stages and parts of a stage, partial and interrupted runs of a lane, those
+    of failed stages or items only, and runs in which a task was cached. So does `paropt_run_tasks_total`, which is
+    divided by the durations of runs.
     """
     match event:
         case TaskRecord():
@@ -114,10 +115,11 @@ def iter_increments(event: Event) -> Iterator[Increment]:
 def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
     """Yield the last values that an event sets.
 
-    A broken limit shows at once; the end of the stage or run makes it final. A skipped stage sets only its result:
-    duration, memory and breach keep the values of its last run. So does a stage that ran failed items only. One that
-    succeeded with tasks that were skipped as unchanged no longer breaks its limit, which does not apply to it. A stage
-    with arguments from the command line sets nothing. A partial run of a lane sets only its completion time.
+    A broken limit shows at once; the end of the stage or run makes it final. A skipped or stopped stage sets only its
+    result: duration, memory and breach keep the values of its last run. So does a stage that ran failed items only. One
+    that succeeded with tasks that were skipped as unchanged no longer breaks its limit, which does not apply to it. A
+    stage with arguments from the command line sets nothing. A partial or interrupted run of a lane sets only its
+    completion time, and one of failed stages only the time of its success, too.
     """
     match event:
         case SlaRecord(broken=True):
@@ -150,7 +152,7 @@ def _iter_task(task: TaskRecord) -> Iterator[Increment]:
 def _iter_stage(stage: StageRecord) -> Iterator[Increment]:
     place = (stage.lane, stage.stage)
     yield Increment(family=families.STAGE_RUNS, labels=(*place, stage.result.value))
-    if stage.result is not Result.SKIP and stage.scope is Scope.ALL:
+    if _is_measured(stage):
         yield Increment(family=families.STAGE_DURATION, labels=place, amount=stage.duration_seconds)
     if stage.first_attempts:
         yield Increment(family=families.FIRST_ATTEMPTS, labels=place, amount=float(stage.first_attempts))
@@ -158,6 +160,15 @@ def _iter_stage(stage: StageRecord) -> Iterator[Increment]:
         yield Increment(family=families.FLAKY_ATTEMPTS, labels=place, amount=float(stage.flaky_attempts))
     if stage.checked:
         yield Increment(family=families.SLA_CHECKS, labels=place)
+
+
+def _is_measured(stage: StageRecord) -> bool:
+    """Return whether all of a stage ran until it ended by itself, or broke its limit.
+
+    One that Ctrl-C or another stage's failure stopped has neither kept its limit nor a duration.
+    """
+    was_stopped = stage.result is Result.CANCELLATION and not stage.broken
+    return stage.scope is Scope.ALL and stage.result is not Result.SKIP and not was_stopped
 
 
 def _build_sla_increment(limit: SlaRecord) -> Increment:
@@ -174,7 +185,7 @@ def _build_sla_increment(limit: SlaRecord) -> Increment:
 
 def _iter_run(run: RunRecord) -> Iterator[Increment]:
     yield Increment(family=families.RUNS, labels=(run.lane, run.result.value))
-    if not run.partial and not run.has_cached and run.result is not Result.CANCELLATION:
+    if run.is_whole and not run.has_cached and run.result is not Result.CANCELLATION:
         yield Increment(family=families.RUN_DURATION, labels=(run.lane,), amount=run.duration_seconds)
         tasks = sum(stage.first_attempts for stage in run.stages)
         yield Increment(family=families.RUN_TASKS, labels=(run.lane,), amount=float(tasks))
@@ -191,7 +202,7 @@ def _iter_stage_gauges(stage: StageRecord) -> Iterator[GaugeValue]:
         yield GaugeValue(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
     if stage.scope is Scope.CACHED and stage.result is Result.SUCCESS:
         yield from _iter_breach_gauges(stage.lane, stage.stage, None)
-    if stage.result is Result.SKIP or stage.scope is not Scope.ALL:
+    if not _is_measured(stage):
         return
     yield GaugeValue(family=families.STAGE_LAST_DURATION, labels=place, value=stage.duration_seconds)
     if stage.memory_peak_bytes > 0:
@@ -204,10 +215,12 @@ def _iter_run_gauges(run: RunRecord) -> Iterator[GaugeValue]:
     yield GaugeValue(family=families.RUN_LAST_COMPLETION, labels=(run.lane,), value=run.ended_timestamp_seconds)
     if run.partial:
         return
-    if run.result is not Result.CANCELLATION:
-        yield GaugeValue(family=families.RUN_LAST_DURATION, labels=(run.lane,), value=run.duration_seconds)
     if run.result is Result.SUCCESS:
         yield GaugeValue(family=families.RUN_LAST_SUCCESS, labels=(run.lane,), value=run.ended_timestamp_seconds)
+    if run.failed_only or (run.result is Result.CANCELLATION and not run.broken):
+        return
+    if run.result is not Result.CANCELLATION:
+        yield GaugeValue(family=families.RUN_LAST_DURATION, labels=(run.lane,), value=run.duration_seconds)
     yield from _iter_breach_gauges(run.lane, None, run.total.severity if run.total is not None and run.broken else None)
     found = {(bottleneck.stage, bottleneck.kind) for bottleneck in run.bottlenecks}
     yield from _iter_bottleneck_gauges(run, found)

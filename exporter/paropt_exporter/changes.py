@@ -19,6 +19,7 @@ from paropt_exporter.lazy_patterns import compile_later
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 _AFTER_SLASH = "0"  # the character after "/"
 _SUBMODULE = b"160000"  # its mode in a diff
+_MOST_HASHED = 500  # files in one call of git, whose arguments have a limit
 _COMMIT = compile_later("[0-9a-f]{40,64}")
 _NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression has one of them
 # With all branches: the clone of a single one gets no other branch without a refspec, however deep it is.
@@ -94,10 +95,12 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
         # From the top, since with `diff.relative` git would leave out all files outside of the folder.
         entries = run_git(top, "diff", *options, base, "--").split(b"\0")
         others = run_git(root, "ls-files", *LIST_OTHERS, "-z", "--", ":/").split(b"\0")
+        hidden = [*_iter_hidden_changes(top)]
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))
-    found = {posixpath.relpath(path, place): is_folder for path, is_folder in _iter_diff(entries)}
+    found = {posixpath.relpath(path, place): False for path in hidden}
+    found |= {posixpath.relpath(path, place): is_folder for path, is_folder in _iter_diff(entries)}
     # Relative to `root` already. Another repository in this one ends with a slash.
     found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others if path}
     return Changes(
@@ -112,6 +115,30 @@ def _iter_diff(entries: list[bytes]) -> Iterator[tuple[str, bool]]:
     for head, path in zip(entries[::2], entries[1::2], strict=False):
         before, after = head.removeprefix(b":").split(b" ")[:2]
         yield os.fsdecode(path), _SUBMODULE in (before, after)
+
+
+def _iter_hidden_changes(top: Path) -> Iterator[str]:
+    """Yield the files that differ from the index, and in which git sees no change.
+
+    `git update-index --assume-unchanged` and `--skip-worktree` mark them, often since they have settings of one user. A
+    missing file with the second mark is one that a sparse checkout leaves out.
+    """
+    known: dict[str, bytes] = {}
+    for entry in run_git(top, "ls-files", "-v", "-s", "-z").split(b"\0"):
+        mark = entry[:1]
+        if mark != b"S" and not mark.islower():
+            continue
+        head, _, name = entry.partition(b"\t")
+        _, mode, digest, _ = head.split(b" ")
+        path = os.fsdecode(name)
+        if (top / path).is_file() and not (top / path).is_symlink():
+            known[path] = digest
+        elif mode != _SUBMODULE and (mark == b"h" or os.path.lexists(top / path)):
+            yield path
+    paths = [*known]
+    for chunk in (paths[start : start + _MOST_HASHED] for start in range(0, len(paths), _MOST_HASHED)):
+        digests = run_git(top, "hash-object", "--", *chunk).split()
+        yield from (path for path, now in zip(chunk, digests, strict=True) if known[path] != now)
 
 
 def _find_base(root: Path, ref: str | None) -> tuple[str, str]:
@@ -130,7 +157,7 @@ def _find_base(root: Path, ref: str | None) -> tuple[str, str]:
             return _merge_base(root, commit, branch)
     if _is_shallow(root):
         raise UnknownChange(f"the clone is shallow and has no main branch to compare with: {_FETCH_ALL} {_IN_CI}")
-    raise UnknownChange("there is no main branch to compare with: name a commit, --affected REF")
+    raise UnknownChange("there is no main branch to compare with: name a commit (--affected HEAD: uncommitted changes)")
 
 
 def _get_target_of_request() -> str | None:

@@ -355,6 +355,16 @@ class StageRecord(Struct, frozen=True, kw_only=True):
         return 0 < self.tasks_cached == self.tasks
 
     @property
+    def has_cached(self) -> bool:
+        """Whether tasks, or items of a batch, were skipped."""
+        return self.tasks_cached > 0 or self.scope is Scope.CACHED
+
+    @property
+    def retries(self) -> int:
+        """How many attempts were not the first ones of their tasks, once all tasks have run."""
+        return max(0, self.attempts - (self.tasks - self.tasks_cached))
+
+    @property
     def checked(self) -> bool:
         """Whether this stage counts as an SLA check: it has a limit, and ended by itself or broke the limit."""
         ended = self.result not in (Result.SKIP, Result.CANCELLATION) and self.scope is not Scope.CACHED
@@ -392,6 +402,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
     `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
+    `failed_only`: it left out stages or items that have succeeded already, so that its success is one of the lane.
     """
 
     run_id: str
@@ -414,12 +425,18 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False
+    failed_only: bool = False
     shard: Shard | None = None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it was of the whole lane: all stages, with all items and without arguments."""
+        return not (self.partial or self.failed_only)
+
+    @property
     def has_cached(self) -> bool:
-        """Whether a task was skipped, so that the duration says nothing about the whole lane."""
-        return any(stage.tasks_cached for stage in self.stages)
+        """Whether a task or item was skipped, so that the duration says nothing about the whole lane."""
+        return any(stage.has_cached for stage in self.stages)
 
     @property
     def saved_seconds(self) -> float:

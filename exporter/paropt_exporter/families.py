@@ -117,7 +117,11 @@ RUN_LAST_DURATION = _gauge(
     "Wall time of the lane's last whole run, also of one that skipped cached tasks; absent until known.",
     "lane",
 )
-RUN_INTERVAL = _gauge("paropt_run_interval_seconds", "The interval of --every; absent without it.", "lane")
+RUN_INTERVAL = _gauge(
+    "paropt_run_interval_seconds",
+    "The interval of --every; absent without it, and if only a part of the lane is repeated.",
+    "lane",
+)
 
 RUN_DEADLINE = _gauge(
     "paropt_run_deadline_timestamp_seconds", "When the run is stopped; only during a run with --deadline.", "lane"
@@ -130,7 +134,7 @@ RUN_PREDICTED_END = _gauge(
 
 STAGE_DURATION = _histogram(
     "paropt_stage_duration_seconds",
-    "Time from the start of a stage's first task to the end of its last attempt.",
+    "Time from the start of a stage's first task to the end of its last attempt, unless it was stopped before.",
     "lane",
     "stage",
 )
@@ -227,7 +231,7 @@ SLA_VIOLATIONS = _counter(
 )
 SLA_BREACHED = _gauge(
     "paropt_sla_breached",
-    "1 if the stage breaks its limit now or broke it in its last run; 0 after a success with cached tasks.",
+    "1 if the stage breaks its limit now or broke it when it last ran to its end; 0 after a success with cached tasks.",
     "lane",
     "stage",
     "severity",
@@ -268,7 +272,10 @@ LANE_SLA_VIOLATIONS = _counter(
     "paropt_lane_sla_violations_total", "Runs that broke the lane's limit.", "lane", "severity", resumes=True
 )
 LANE_SLA_BREACHED = _gauge(
-    "paropt_lane_sla_breached", "1 if the lane breaks its limit now or broke it in its last run.", "lane", "severity"
+    "paropt_lane_sla_breached",
+    "1 if the lane breaks its limit now or broke it when it last ran to its end.",
+    "lane",
+    "severity",
 )
 
 BOTTLENECK = _gauge("paropt_bottleneck", "1 if the stage held up the last run in this way.", "lane", "stage", "kind")

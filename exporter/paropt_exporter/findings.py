@@ -443,6 +443,12 @@ _IN_ONE_LINE = (
     # ruff format before 0.14
     re.compile(rf"^(?P<message>Would reformat): {_PATH}$"),
 )
+# GitHub's annotations: ::error title=ruff (F401),file=/work/app.py,line=1,col=8::app.py:1:8: F401 `os` unused%0A  help
+_ANNOTATION = re.compile(rf"^::{_LEVEL} (?P<properties>(?:[^:]|:(?!:))+)::(?P<text>.+)$")
+_PROPERTY = re.compile(r"(?:^|,)(file|line|col)=([^,]+)")
+# What mypy with `pretty = true` has moved to the next lines of a terminal's width; sources stand below, indented.
+_WRAPPED_END = re.compile(r"^(?:(?P<text>\S.*?)\s+)?\[(?P<rule>[\w-]+)\]$")
+_MOST_WRAPPED = 5  # lines
 # ruff, rustc, ty: the message, and the place behind an arrow in the next line
 _ARROW = re.compile(rf"^\s*--> {_PLACE}$")
 _ABOVE_ARROW = re.compile(
@@ -455,7 +461,7 @@ _UNDER_FILE = re.compile(
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
 # In every line that another pattern matches; most lines of an output have none of these.
-_HINT = re.compile(r":\d+|\(\d+,\d+\): |Would reformat: ")
+_HINT = re.compile(r":\d+|\(\d+,\d+\): |Would reformat: |^::")
 _BANDIT_ISSUE = re.compile(r"^>> Issue: \[(?P<rule>\w+)(?::[\w-]+)?\] (?P<message>.+)$")
 _BANDIT_SEVERITY = re.compile(r"^\s+Severity: (\w+)")
 _BANDIT_PLACE = re.compile(rf"^\s+Location: {_PLACE}$")
@@ -477,12 +483,40 @@ def _find_linter_findings(lines: Sequence[str]) -> Iterator[Finding]:
 
 def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
     line = lines[number]
-    for pattern in _IN_ONE_LINE:
-        if match := pattern.match(line):
-            return _make_finding(match.groupdict())
+    if annotation := _ANNOTATION.match(line):
+        return _make_finding(_read_annotation(annotation))
+    if parts := _match_one_line(line):
+        return _make_finding(parts if parts.get("rule") else parts | _read_wrapped_message(number, lines, parts))
     if number and (arrow := _ARROW.match(line)) and (above := _ABOVE_ARROW.match(lines[number - 1])):
         return _make_finding({**arrow.groupdict(), **above.groupdict()})
     return _read_bandit_issue(number, lines) if _BANDIT_PLACE.match(line) else None
+
+
+def _match_one_line(line: str) -> dict[str, str | None]:
+    matches = (pattern.match(line) for pattern in _IN_ONE_LINE)
+    return next((match.groupdict() for match in matches if match), {})
+
+
+def _read_annotation(annotation: re.Match[str]) -> dict[str, str | None]:
+    """Return the finding in an annotation's text, otherwise its text and the place among its properties."""
+    text = annotation["text"].partition("%0A")[0]
+    place = {
+        name: value for name, value in _PROPERTY.findall(annotation["properties"]) if name == "file" or value.isdigit()
+    }
+    outer = {"path": place.get("file"), "line": place.get("line"), "column": place.get("col"), "message": text}
+    return (_match_one_line(text) or outer) | {"level": annotation["level"]}
+
+
+def _read_wrapped_message(number: int, lines: Sequence[str], parts: dict[str, str | None]) -> dict[str, str | None]:
+    """Return a message and its rule if the next lines continue it up to a rule, otherwise nothing."""
+    message = [(parts.get("message") or "").rstrip()]
+    for line in lines[number + 1 : number + 1 + _MOST_WRAPPED]:
+        if not line[:1].strip() or _HINT.search(line):
+            break
+        if end := _WRAPPED_END.match(line):
+            return {"message": " ".join(filter(None, (*message, end["text"]))), "rule": end["rule"]}
+        message.append(line.rstrip())
+    return {}
 
 
 def _read_bandit_issue(number: int, lines: Sequence[str]) -> Finding | None:

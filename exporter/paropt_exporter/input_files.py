@@ -5,7 +5,8 @@ dot; `**` matches any number of folders. A pattern whose last part has no wildca
 files in it. `!` before a pattern leaves files out, whatever its place in the list. Links to folders are followed.
 
 Folders that hold no sources are left out unless a pattern has their name in it: `.git`, `.paropt`, `__pycache__` and
-`node_modules`. So are caches marked by a CACHEDIR.TAG and virtual environments that a walk finds by itself.
+`node_modules`. So are caches marked by a CACHEDIR.TAG and virtual environments that a walk finds by itself. Outputs are
+products, not sources: in a folder of which all files are outputs, `node_modules` and virtual environments are so too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from paropt_exporter.lazy_patterns import compile_later
 ITEM = "{item}"  # in a pattern: the task's item
 ANY_PATH = ("*", "**/*")  # patterns in its place for unknown items
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__", "node_modules"})
-_SKIPPED_IF_IN_IT = frozenset({"CACHEDIR.TAG", "pyvenv.cfg"})
+_CACHE_TAG, _ENVIRONMENT_CONFIG = "CACHEDIR.TAG", "pyvenv.cfg"
+_PRODUCTS = frozenset({"node_modules"})  # of the skipped folders, those that belong to outputs
 _WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
@@ -68,7 +70,9 @@ def escape_pattern(path: str) -> str:
 def join_pattern(folder: str, pattern: str) -> str:
     """Return a pattern relative to the folder that `folder` is relative to."""
     excluded, path = pattern.startswith("!"), pattern.removeprefix("!")
-    joined = posixpath.normpath(posixpath.join(escape_pattern(folder), path))
+    joined = posixpath.join(escape_pattern(folder), path)
+    if f"{ITEM}/.." not in joined:  # which folder is above an item depends on the item
+        joined = posixpath.normpath(joined)
     return f"!{joined}" if excluded else joined
 
 
@@ -84,8 +88,14 @@ class _Walk(Struct):
 class InputPatterns:
     """The patterns of a stage, relative to one folder."""
 
-    def __init__(self, patterns: Sequence[str], *, most_linked_folders: int = _MOST_LINKED_FOLDERS) -> None:
-        """`most_linked_folders`: how many folders a walk reaches through links in linked folders at most."""
+    def __init__(
+        self, patterns: Sequence[str], *, are_outputs: bool = False, most_linked_folders: int = _MOST_LINKED_FOLDERS
+    ) -> None:
+        """`are_outputs`: the patterns name files that a stage writes.
+
+        `most_linked_folders`: how many folders a walk reaches through links in linked folders at most.
+        """
+        self._are_outputs = are_outputs
         self._most_linked_folders = most_linked_folders
         self.patterns = tuple(patterns)
         self._excluding = [pattern[1:] for pattern in self.patterns if pattern.startswith("!")]
@@ -110,7 +120,7 @@ class InputPatterns:
             return False
         places = (("" if root == "." else f"{root}/", root) for root, _ in self._list_roots())
         return any(
-            path == root or (path.startswith(prefix) and self._skipped.isdisjoint(path[len(prefix) :].split("/")[:-1]))
+            path == root or (path.startswith(prefix) and not self._is_below_skipped(path, prefix))
             for prefix, root in places
         )
 
@@ -193,6 +203,18 @@ class InputPatterns:
         named = {part for path in self.patterns if not path.startswith("!") for part in path.split("/")}
         return _SKIPPED - named
 
+    def _is_below_skipped(self, path: str, prefix: str) -> bool:
+        parts = path[len(prefix) :].split("/")[:-1]
+        return any(self._is_skipped(prefix + "/".join(parts[: count + 1]), name) for count, name in enumerate(parts))
+
+    def _is_skipped(self, path: str, name: str) -> bool:
+        """Return whether a walk leaves out a folder for its name."""
+        return name in self._skipped and not (name in _PRODUCTS and self._is_product(path))
+
+    def _is_product(self, path: str) -> bool:
+        """Return whether a folder is written by a stage as a whole."""
+        return self._are_outputs and self._compile()[0].fullmatch(path) is not None
+
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
 
@@ -212,6 +234,8 @@ class InputPatterns:
         except (FileNotFoundError, NotADirectoryError):
             return
         if _is_folder(path, state):
+            if (state.st_mode & 0o170000) == 0o120000 and self.matches(root):
+                walk.found[root] = state
             self._walk(walk, path, "" if root == "." else f"{root}/", depth, (), links=0)
         elif (root in self.patterns and not self._excluding) or self.matches(root):
             walk.found[root] = state
@@ -245,7 +269,11 @@ class InputPatterns:
                 return
             raise
         walk.folders.append((prefix, entries))
-        if above and not _SKIPPED_IF_IN_IT.isdisjoint([entry.name for entry in entries]):
+        names = {entry.name for entry in entries} if above else ()
+        if _ENVIRONMENT_CONFIG in names:  # uv marks its environments as caches
+            if not self._is_product(prefix[:-1]):
+                return
+        elif _CACHE_TAG in names:
             return
         included, excluded, pruned = (pattern.fullmatch for pattern in self._compile())
         folders: list[os.DirEntry[str]] = []
@@ -255,7 +283,7 @@ class InputPatterns:
                 if included(name) and not excluded(name):
                     found[name] = entry.stat(follow_symlinks=False)
                 continue
-            if depth > 1 and entry.name not in self._skipped and not pruned(name):
+            if depth > 1 and not self._is_skipped(name, entry.name) and not pruned(name):
                 folders.append(entry)
             if entry.is_symlink() and included(name) and not excluded(name):
                 found[name] = entry.stat(follow_symlinks=False)
@@ -269,11 +297,20 @@ class InputPatterns:
                 self._walk(walk, entry.path, f"{prefix}{entry.name}/", depth - 1, here, links=more)
 
 
-def fill_item(patterns: Sequence[str], item: str | None) -> tuple[str, ...]:
-    """Return the patterns of one task: its item in place of `{item}`."""
+def fill_item(patterns: Sequence[str], item: str | None, cwd: str = ".") -> tuple[str, ...]:
+    """Return the patterns of one task: its item in place of `{item}`.
+
+    An absolute item is where it says, not below `cwd`, the stage's folder, with which the patterns were joined.
+    """
     if item is None:
         return tuple(patterns)
-    return tuple(pattern.replace(ITEM, escape_pattern(item)) for pattern in patterns)
+    escaped = escape_pattern(item)
+    if item.startswith("/") and cwd != ".":
+        joined = f"{escape_pattern(cwd)}/{ITEM}"
+        patterns = [re.sub(rf"^(!?){re.escape(joined)}", rf"\1{ITEM}", pattern) for pattern in patterns]
+    if item.startswith("!"):  # as the first letter it would leave the file out
+        patterns = [f"./{pattern}" if pattern.startswith(ITEM) else pattern for pattern in patterns]
+    return tuple(pattern.replace(ITEM, escaped) for pattern in patterns)
 
 
 def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
@@ -329,8 +366,9 @@ def _identify(path: str) -> tuple[int, int]:
 def _split_root(pattern: str) -> tuple[str, int]:
     """Return a pattern's longest folder without wildcards, and how many folders deep it can match below it."""
     parts = posixpath.normpath(pattern).split("/")
-    first = next((index for index, part in enumerate(parts) if _WILDCARDS.search(_unescape(part) or "*")), len(parts))
-    root = "/".join(_unescape(part) or part for part in parts[:first]) or "."
+    names = [_unescape(part) for part in parts]
+    first = next((index for index, name in enumerate(names) if name is None or _WILDCARDS.search(name)), len(parts))
+    root = "/".join(name or "" for name in names[:first]) or "."
     rest = parts[first:]
     if not rest or "**" in rest or not _WILDCARDS.search(rest[-1]):
         return root, _UNLIMITED_DEPTH
@@ -341,7 +379,7 @@ def _find_plain_path(pattern: str) -> str | None:
     """Return the path of the only file or folder that a pattern names, or None."""
     path = posixpath.normpath(pattern)
     names = [_unescape(part) for part in path.split("/")]
-    return None if path == "." or None in names else "/".join(filter(None, names))
+    return None if path == "." or None in names else "/".join(name or "" for name in names)
 
 
 def _unescape(part: str) -> str | None:

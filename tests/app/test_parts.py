@@ -11,6 +11,7 @@ import pytest
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.exposition import listeners
+from paropt_exporter.plan import Selection, build_plan
 from support import configs
 
 
@@ -26,3 +27,20 @@ def test_flag_for_requests_wins_over_the_config(
     unused: Any = None
     parts.start_endpoint(request, config, unused, unused, say=unused)
     assert given["max_requests"] == limit
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        ({}, 600.0),
+        ({"failed_only": True}, 600.0),  # once they pass, the lane has succeeded
+        ({"selection": Selection(patterns=("lint",))}, None),
+        ({"selection": Selection(skipped=("lint",))}, None),
+        ({"arguments": ("-x",)}, None),
+    ],
+)
+def test_interval_is_that_of_the_whole_lane(tmp_path: Path, flags: dict[str, Any], seconds: float | None) -> None:
+    """A partial run sets no time of the lane's last success: with an interval, ParoptLaneNotSucceeding would fire."""
+    config = configs.read(tmp_path, configs.stage())
+    request = Request(config_path=None, root=tmp_path, lane="standard", once=False, every_seconds=600.0, **flags)
+    assert parts.build_lane_labels(request, config, build_plan(config, "standard")).interval_seconds == seconds

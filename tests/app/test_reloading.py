@@ -90,6 +90,14 @@ def test_unusable_file_is_reported_once(path: Path, text: str | None) -> None:
     assert file.reloads() == {"success": 0, "failure": 1}
 
 
+def test_pipe_in_place_of_the_file_blocks_nothing(path: Path) -> None:
+    """To open one without a writer blocks, even after Ctrl-C: Python opens it again."""
+    file, taker = ConfigFile(path, FakeClock()), Taker()
+    path.unlink()
+    os.mkfifo(path)
+    assert taker.look(file)[1:] == [f"{path}:1:1: file: it can't be read: not a regular file"]
+
+
 def test_refused_config_is_reported_with_the_reason(path: Path) -> None:
     file, taker = ConfigFile(path, FakeClock()), Taker()
     taker.fault = "lane standard is gone"

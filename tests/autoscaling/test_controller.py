@@ -47,6 +47,7 @@ class FakeLane:
     admission: Admission | None = None
     run_id: str = "r1"
     tasks: Mapping[str, int] | None = None  # of each pool, as the controller has set them last
+    resize_reason: str = ""  # of the last change
 
     def measure_demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
@@ -88,7 +89,10 @@ class FakeLane:
         self, size: int, reason: str, tasks: Mapping[str, int] | None = None
     ) -> tuple[tuple[str, int, int], ...]:
         self.tasks = tasks
-        return (("commands", self.size, size),) if size != self.size else ()
+        if size == self.size:
+            return ()
+        self.resize_reason = reason
+        return (("commands", self.size, size),)
 
 
 def build_controller(
@@ -299,6 +303,27 @@ def test_reason_at_a_bound_is_the_signal_that_moved_it(
     steps(build_controller(lane, recorder, control_state=control_state), clock, 3.0)
     assert lane.size == size
     assert (action, reason) in [(one.action, one.reason) for one in recorder.of(Decision)]
+
+
+@pytest.mark.parametrize(
+    ("floor", "size", "target", "reason"),
+    [
+        (2, 2, 10, "bounds"),  # the config's maximum cut the move short, from wherever it began
+        (4, 2, 10, "load"),
+        (4, 8, 4, "load"),
+        (1, 8, 4, "limit"),
+    ],
+)
+def test_reason_of_a_move_by_queries_is_the_bound_that_decides_it(
+    floor: int, size: int, target: int, reason: str
+) -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=100, burn=0.0, size=size)
+    control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="prometheus")
+    ceiling = 4 if reason == "limit" else 10
+    control_state.set_size_bounds(SizeBounds(floor=floor, ceiling=ceiling, query_size=target))
+    steps(build_controller(lane, Recorder(), control_state=control_state), clock, 0.05)
+    assert (lane.size, lane.resize_reason) == (target, reason)
 
 
 def test_fixed_lane_is_sized_only_while_pinned() -> None:

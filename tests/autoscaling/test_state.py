@@ -12,3 +12,11 @@ def test_bounds_of_a_changed_config_hold_from_the_next_run_on() -> None:
     assert state.get_start_size(8) == 3
     state.set_size_bounds(SizeBounds(floor=1, ceiling=8))
     assert state.size_bounds == SizeBounds(floor=1, ceiling=3)
+
+
+def test_size_by_queries_decided_for_another_config_keeps_to_the_bounds() -> None:
+    """The bounds controller decides while the config is read again."""
+    state = ControlState(Bounds(minimum=1, maximum=8, start=2), ("commands",), source="prometheus")
+    state.reconfigure(Bounds(minimum=1, maximum=3, start=2), ("commands",))
+    state.set_size_bounds(SizeBounds(floor=1, ceiling=8, query_size=8))
+    assert state.size_bounds == SizeBounds(floor=1, ceiling=3, query_size=3)

@@ -15,8 +15,11 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.events import CacheReason
+from paropt_exporter.input_files import join_pattern
 from paropt_exporter.plan import Commands, PlannedTask
 from support.cached_project import CachedProject, Failed, Stopped, print_sources
+
+PRINTED = "src/a.py: one\n"
 
 
 def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
@@ -275,11 +278,89 @@ def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command
     assert project.run(lint).stages["lint"].cache_note == f"{file} changed"
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("python", "../tools/check.py"), "../tools/check.py"),
+        (("python", "{tmp_path}/tools/check.py"), "{tmp_path}/tools/check.py"),
+        (("check", "--config={tmp_path}/tools/x.toml"), "{tmp_path}/tools/x.toml"),
+        (("make", "-C../tools"), "../tools/Makefile"),
+        (("make", "-frules.mk"), "rules.mk"),
+        (("gcc", "@flags.txt"), "flags.txt"),
+        (("lint", "--ignore=one.txt,two.txt"), "two.txt"),
+        (("bash", "-ec", "python check.py"), "check.py"),
+        (("bash", "-o", "pipefail", "-c", "cat <check.py|wc"), "check.py"),
+        (("timeout", "60", "sh", "-c", "make -frules.mk"), "rules.mk"),
+        (("python", "-m", "tools.check"), "tools/check.py"),
+        (("sh", "-c", "python -W error -m tools"), "tools/__main__.py"),
+        (("python", "-m", ""), "values.ini"),
+    ],
+)
+def test_file_that_the_command_names_is_an_input(
+    project: CachedProject, tmp_path: Path, command: tuple[str, ...], file: str
+) -> None:
+    named = file.format(tmp_path=tmp_path)
+    project.write_file(named, "one")
+    words = [word.format(tmp_path=tmp_path) for word in command]
+    lint = project.build_stage("lint", command=words, env={"LINT_SETTINGS": "values.ini"})
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(named, "two")
+    assert project.run(lint).stages["lint"].cache_note == f"{named} changed"
+
+
+def test_file_that_the_command_names_counts_from_its_folder_outside_of_the_project(project: CachedProject) -> None:
+    project.write_file("../tools/check.py", "one")
+    lint = project.build_stage("lint", words=("check.py",), cwd=project.root.parent / "tools")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("../tools/check.py", "two")
+    assert project.run(lint).called == ["lint"]
+
+
+@pytest.mark.parametrize("cwd", ["", "src"])
+@pytest.mark.parametrize("inputs", [("{item}",), ("{item}", "!other")])
+def test_absolute_item_is_an_input(project: CachedProject, tmp_path: Path, cwd: str, inputs: tuple[str, ...]) -> None:
+    (tmp_path / "table.csv").write_text("1")
+    inputs = tuple(join_pattern(cwd or ".", pattern) for pattern in inputs)
+    lint = project.build_stage("lint", cwd=project.root / cwd, inputs=inputs, command=("lint",))
+    task = PlannedTask(index=0, item=f"{tmp_path}/table.csv", work=Commands(steps=(("lint",),)))
+    lint = replace(lint, tasks=(task,))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    (tmp_path / "table.csv").write_text("2")
+    assert project.run(lint).called == ["lint"]
+
+
+@pytest.mark.parametrize(
+    ("item", "pattern", "file"), [("!a.csv", "{item}", "!a.csv"), ("x/y.py", "{item}/../z", "x/z")]
+)
+def test_pattern_with_an_item_means_the_file_that_the_command_finds(
+    project: CachedProject, item: str, pattern: str, file: str
+) -> None:
+    project.write_file(file, "1")
+    lint = project.build_stage("lint", inputs=(join_pattern(".", pattern),))
+    lint = replace(lint, tasks=(PlannedTask(index=0, item=item, work=Commands(steps=(("lint",),))),))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(file, "2")
+    assert project.run(lint).called == ["lint"]
+
+
+@pytest.mark.parametrize("item", ["/tmp/a", "../a"])
+def test_output_of_an_item_outside_of_the_project_is_not_kept(project: CachedProject, item: str) -> None:
+    """Nothing was restored, or each run said that its result was damaged."""
+    lint = project.build_stage("lint", items=(item,), outputs=(join_pattern(".", "{item}.out"),))
+    assert f"its output {item}.out is outside of the project" in project.run(lint).stages["lint"].cache_note
+    assert project.run(lint).called == ["lint"]
+
+
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)
-    project.write_file("pyproject.toml", "[tool.ruff]\n")
-    assert project.run(lint).stages["lint"].cache_note == "pyproject.toml is new"
+    for name in ("pyproject.toml", ".python-version"):
+        project.write_file(name, "[tool.ruff]\n")
+        assert project.run(lint).stages["lint"].cache_note == f"{name} is new"
 
 
 def test_turbo_14095_restored_output_never_leaves_by_a_link(project: CachedProject, tmp_path: Path) -> None:
@@ -291,6 +372,118 @@ def test_turbo_14095_restored_output_never_leaves_by_a_link(project: CachedProje
     again = project.run(build_stage)
     assert not again.is_cached("build")
     assert "can't be restored" in again.stages["build"].cache_note
+
+
+@pytest.mark.parametrize(
+    "outputs", [("dist",), ("dist/**",), ("dist/current", "dist/1"), ("dist/**/out", "dist/current")]
+)
+def test_link_to_a_folder_is_restored_with_the_files_behind_it(
+    project: CachedProject, outputs: tuple[str, ...]
+) -> None:
+    """It was a folder afterwards, in which the stage that then ran left its link."""
+    project.work["build"] = build_with_link
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    shutil.rmtree(project.root / "dist")
+    for _ in range(2):
+        assert project.run(build_stage).is_cached("build")
+        assert (project.root / "dist/current").readlink() == Path("1")
+        assert (project.root / "dist/current/out").read_text() == "src/a.py: one\n"
+
+
+@pytest.mark.parametrize("outputs", [("dist/current",), ("dist/current/**", "dist/1"), ("current",), ("current/*",)])
+def test_output_behind_a_link_that_could_not_be_restored_is_not_kept(
+    project: CachedProject, outputs: tuple[str, ...]
+) -> None:
+    project.work["build"] = build_with_link
+    build_stage = project.build_stage("build", outputs=outputs)
+    for _ in range(2):
+        again = project.run(build_stage)
+        assert not again.is_cached("build")
+    link = outputs[0].removesuffix("/*").removesuffix("/**")
+    assert f"{link}/out is behind the link {link}, and can't be restored" in again.said[0]
+
+
+@pytest.mark.parametrize("outputs", [("dist",), ("dist/**",), ("d*/**",)])
+@pytest.mark.parametrize(
+    "product", ["node_modules/a/index.js", "server/node_modules/a/node_modules/b.js", "env/lib/python3.11/a.py"]
+)
+def test_packages_among_the_outputs_are_restored(
+    project: CachedProject, product: str, outputs: tuple[str, ...]
+) -> None:
+    """As in the output of Next.js, or in a bundle for AWS Lambda, which could not run without them."""
+
+    def bundle(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        project.write_file(f"dist/{product}", "1")
+        return "built"
+
+    project.work["build"] = bundle
+    project.write_file("dist/env/pyvenv.cfg", "")
+    project.write_file("dist/env/CACHEDIR.TAG", "")
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    (project.root / "dist" / product).unlink()
+    assert project.run(build_stage).is_cached("build")
+    assert (project.root / "dist" / product).read_text() == "1"
+
+
+def test_changed_package_among_the_outputs_of_a_needed_stage_is_a_miss(project: CachedProject) -> None:
+    project.write_file("dist/node_modules/a.js", "1")
+    use_stage = project.build_stage("lint", needed_outputs=("dist",))
+    project.run(use_stage)
+    project.write_file("dist/node_modules/a.js", "2")
+    assert project.run(use_stage).stages["lint"].cache_note == "dist/node_modules/a.js changed"
+
+
+@pytest.mark.parametrize("outputs", [("dist",), ("dist/**",)])
+def test_output_folder_that_became_a_link_is_built_again(
+    project: CachedProject, tmp_path: Path, outputs: tuple[str, ...]
+) -> None:
+    build_stage = project.build_stage("build", outputs=outputs)
+    project.run(build_stage)
+    (project.root / "dist").rename(tmp_path / "moved")
+    (project.root / "dist").symlink_to(tmp_path / "moved")
+    assert project.run(build_stage).called == ["build"]
+    assert (project.root / "dist/out").read_text() == PRINTED
+
+
+def build_with_link(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    """Build as a release: a folder of its own, and links that lead to the newest one."""
+    (root / "dist/1").mkdir(parents=True, exist_ok=True)
+    (root / "dist/1/out").write_text(print_sources(root, environ, task))
+    for link, target in (("dist/current", "1"), ("current", "dist/1")):
+        (root / link).unlink(missing_ok=True)
+        (root / link).symlink_to(target)
+    return "built"
+
+
+def test_result_that_can_not_be_restored_leaves_no_folder_behind(project: CachedProject) -> None:
+    """`mkdir dist` of the stage that then ran failed."""
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    (content,) = (path for path in (project.store.folder / "v1/cas").glob("*/*") if path.read_text() == PRINTED)
+    shutil.rmtree(project.root / "dist")
+    content.write_text("damaged")
+    project.work["build"] = lambda root, environ, task: str((root / "dist").exists())
+    assert project.run(build_stage).get_output("build") == "False"
+
+
+def test_killed_restore_leaves_nothing_in_later_results(project: CachedProject) -> None:
+    build_stage = project.build_stage("build", outputs=("dist",))
+    project.run(build_stage)
+    (project.root / "dist/out").unlink()
+    child = os.fork()
+    if child == 0:
+        os.rename = lambda *_, **__: os._exit(0)
+        project.run(build_stage)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    (left,) = (project.root / "dist").iterdir()
+    project.write_file("src/a.py", "two")
+    project.run(build_stage)
+    assert left.exists()
+    assert project.run(build_stage).is_cached("build")
+    assert [path.name for path in (project.root / "dist").iterdir()] == ["out"]
 
 
 def test_link_to_a_changed_file_is_a_miss(project: CachedProject) -> None:
@@ -310,6 +503,28 @@ def test_upgraded_program_is_a_miss(project: CachedProject) -> None:
     project.write_file("bin/lint", "#!/bin/sh\n# 2\n", mode=0o755)
     again = project.run(lint)
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "lint changed")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("timeout", "60", "lint"),
+        ("nice", "-n", "5", "timeout", "60", "{root}/bin/lint"),
+        ("bash", "-ec", "lint; true"),
+        ("bash", "-o", "pipefail", "-c", "lint|cat"),
+        ("sh", "-c", "timeout 60 bash -ec 'lint src'"),
+        ("sh", "-c", 'echo "$(lint src) > `date`"'),
+        ("sh", "-c", "echo `lint src`"),
+        ("env", "A=1", "sh", "-c", "lint src"),
+    ],
+)
+def test_upgraded_program_that_another_one_starts_is_a_miss(project: CachedProject, command: tuple[str, ...]) -> None:
+    project.write_file("bin/lint", "#!/bin/sh\n# 1\n", mode=0o755)
+    lint = project.build_stage("lint", command=[word.format(root=project.root) for word in command])
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("bin/lint", "#!/bin/sh\n# 2\n", mode=0o755)
+    assert project.run(lint).called == ["lint"]
 
 
 @pytest.mark.parametrize("second", ["{folder}/two/check", "check"])
@@ -343,11 +558,14 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+@pytest.mark.parametrize("config", ["tools/pyvenv.cfg", "no_environment"])
 @pytest.mark.parametrize("program", ["python", "{root}/tools/bin/python"])
-def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: CachedProject, program: str) -> None:
-    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV."""
+def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
+    project: CachedProject, program: str, config: str
+) -> None:
+    """As in an image that puts an environment on PATH and sets no VIRTUAL_ENV, or that has no environment."""
     packages = "tools/lib/python3.11/site-packages"
-    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file(config, "")
     project.write_file("tools/bin/python", "the interpreter", mode=0o755)
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=a,1\n")
     project.environ["PATH"] = f"{project.root}/tools/bin:/bin"
@@ -355,6 +573,24 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(project: Cach
     project.run(lint)
     assert project.run(lint).is_cached("lint")
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
+@pytest.mark.parametrize(
+    "packages",
+    ["base/lib/python3.11/site-packages", "base/lib/python3/dist-packages", "home/.local/lib/python3.11/site-packages"],
+)
+def test_upgraded_package_that_an_environment_includes_is_a_miss(project: CachedProject, packages: str) -> None:
+    project.environ["HOME"] = str(project.root / "home")
+    project.write_file("venv/pyvenv.cfg", "home = /base\ninclude-system-site-packages = true\n")
+    project.write_file("base/bin/python", "the interpreter", mode=0o755)
+    (project.root / "venv/bin").mkdir()
+    (project.root / "venv/bin/python").symlink_to("../../base/bin/python")
+    project.write_file(f"{packages}/yaml-1.egg-info/PKG-INFO", "")
+    lint = project.build_stage("lint", command=("venv/bin/python", "-m", "lint"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    (project.root / packages / "yaml-1.egg-info").rename(project.root / packages / "yaml-2.egg-info")
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
 
 
@@ -414,6 +650,14 @@ def test_hit_touches_no_other_file_than_the_one_that_takes_the_output(project: C
     assert project.run(stage).is_cached("lint")
     assert (project.root / "log[1].txt").read_text() == "fine"
     assert (project.root / "log1.txt").read_text() == "precious"
+
+
+def test_new_file_for_the_output_is_a_miss(project: CachedProject) -> None:
+    """It was a hit that wrote no file."""
+    project.run(project.build_stage("lint"))
+    lint = project.build_stage("lint", output_file=project.root / "lint.log")
+    again = project.run(lint)
+    assert (again.called, again.stages["lint"].cache_note) == (["lint"], "its outputs changed")
 
 
 def test_stage_whose_output_goes_out_of_the_project_is_not_kept(project: CachedProject) -> None:

@@ -88,6 +88,20 @@ def test_damaged_index_is_the_same_as_none(tmp_path: Path, content: bytes, part:
     assert count_reads(tmp_path) == 0
 
 
+def test_record_of_a_young_file_is_not_kept_though_it_is_old_at_the_end(tmp_path: Path) -> None:
+    """A change in the same tick, which only the later reading sees, would make the record a false hit."""
+    make_file(tmp_path)
+    shift_ns = 0
+    states = FileStates(
+        str(tmp_path), tmp_path / "index", read_clock_ns=lambda: (tmp_path / "a").stat().st_ctime_ns + shift_ns
+    )
+    states.keep_record("stage", ("record",), states.take_snapshot([("a", (tmp_path / "a").stat())]))
+    shift_ns = HOUR_NS
+    states.take_entry("a")
+    states.save()
+    assert FileStates(str(tmp_path), tmp_path / "index").find_record("stage") is None
+
+
 def count_reads(folder: Path) -> int:
     """Return how many files a process with the index reads to know the state of `a`."""
     states = FileStates(str(folder), folder / "index", read_clock_ns=later_ns)

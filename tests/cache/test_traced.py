@@ -371,6 +371,17 @@ def test_caches_of_tools_do_not_count(project: TracedProject, folder: str) -> No
     assert project.prove(line).is_cached("lint")
 
 
+@pytest.mark.parametrize("mark", ["CACHEDIR.TAG", "src.txt"])
+def test_output_of_a_needed_stage_counts_in_a_cache_too(project: TracedProject, mark: str) -> None:
+    """Cargo marks `target` as a cache: tests of a new program were skipped."""
+    project.write(f"target/{mark}", "")
+    project.write("target/app", "one")
+    needed = ("target/app",)
+    assert project.prove("cat target/app", needed_outputs=needed).is_cached("lint")
+    project.write("target/app", "two")
+    assert project.run("cat target/app", needed_outputs=needed).get_output("lint") == "two"
+
+
 @pytest.mark.parametrize("target", ["/proc/self/mounts", "/proc/self/stat", "/dev/null"])
 def test_files_of_the_kernel_do_not_count_behind_a_link(project: TracedProject, target: str) -> None:
     (project.root / "link").symlink_to(target)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter import files
 from paropt_exporter.cache import traced_results
 from paropt_exporter.cache.misses import Notes
 from paropt_exporter.cache.result_store import open_store
@@ -60,6 +61,20 @@ def test_path_that_can_hold_no_history_is_a_fault(tmp_path: Path, path: str, fau
     assert err.startswith(f"paropt.yml: {fault}")
 
 
+def test_folder_of_the_history_that_denies_access_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".paropt").mkdir()
+    monkeypatch.setattr(files, "find_denied_listing", lambda folder: "denied" * (folder.name == ".paropt"))
+    code, _, err = _check(tmp_path, configs.stage(run="sh -c true"))
+    assert (code, err.splitlines()) == (
+        2,
+        [
+            "paropt.yml: history .paropt/history.db: cannot read .paropt (denied); fix its permissions or choose "
+            "another file",
+            "1 fault",
+        ],
+    )
+
+
 @pytest.mark.parametrize("content", [None, b"SQLite format 3\0 and then nothing that makes sense"])
 def test_history_that_a_run_creates_or_repairs_is_no_fault(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
@@ -84,6 +99,7 @@ def test_history_that_a_run_creates_or_repairs_is_no_fault(tmp_path: Path, conte
         ({"run": "./missing"}, "there is no program './missing': install it, or correct the path"),
         ({"run": "./folder"}, "'./folder' is a directory: name a program"),
         ({"run": "./plain"}, "'./plain' is not executable: chmod +x it"),
+        ({"run": "'true'", "file": "."}, "file: . is a folder: name a file in it"),
         ({"run": "'true'", "cwd": "gone"}, "cwd: there is no folder gone: create it, or correct the path"),
         ({"run": "sh", "env": "{PATH: /nowhere}"}, "'sh' is not on PATH: install it, or correct the command"),
         (

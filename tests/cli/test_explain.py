@@ -385,6 +385,13 @@ def test_bounds_are_the_cause_of_a_move_only_if_they_have_changed(
     assert sentence(history).endswith(f", because {why}.")
 
 
+def test_limit_that_holds_a_lowered_ceiling_is_not_called_broken(history: History) -> None:
+    """It stays until the value is under 90 % of the target, and for four intervals at least."""
+    held = replace(decision(RUN, decide_lane_size(RUN)), action="hold", reason="limit", old_size=4, new_size=4)
+    history.observe(held)
+    assert sentence(history) == "commands stayed at 4 workers, because a limit signal allows no more."
+
+
 def test_times_are_local_as_in_history_and_utc_in_json(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = decision(RUN, decide_lane_size(RUN))
     history.observe(replace(recorded, at_timestamp_seconds=START_TIMESTAMP_SECONDS))  # 2023-11-14 22:13:20 UTC

@@ -45,6 +45,45 @@ def test_command_wins_over_a_stage_of_its_name() -> None:
     assert (parsed("-s plan").command, parsed("-s plan").stages) == (None, ["plan"])
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--dry-run init --force", "init has no --dry-run: leave it out"),
+        ("--once check", "check has no --once: leave it out"),
+        ("check --once", "check has no --once: leave it out"),
+        ("--output json check", "check has no --output: leave it out"),
+        ("--failed log", "write --failed after log"),
+        ("--lane docs -j 4 profile unit", "write --workers after profile"),
+        ("--watch plan", "plan has no --watch: `paropt-exporter --dry-run --watch …` shows the plan of such a run"),
+    ],
+)
+def test_flag_that_a_command_would_ignore_is_an_error(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed(line)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"paropt-exporter: {said} (")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--lane plan plan", "--lane docs --output json history", "-q check", "--failed --skip lint -j3 plan",
+        "--web.listen-address :1 serve", "--config.file x --color never --log.level warn init",
+    ],
+)  # fmt: skip
+def test_flag_that_a_command_reads_may_precede_it(line: str) -> None:
+    assert parsed(line).command is not None
+
+
+@pytest.mark.parametrize("flag", ["--limit", "--what-if"])
+def test_count_of_thousands_of_digits_is_an_error(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(f"history {flag} {'9' * 5000}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is more than 2147483647" in line
+    assert len(line) < 200
+
+
 def test_word_that_is_no_command_is_a_stage() -> None:
     assert (parsed("unit plan").command, parsed("unit plan").stages) == (None, ["unit", "plan"])
 
@@ -53,6 +92,12 @@ def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         parsed("-q -v")
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_size_and_all_of_a_pruned_cache_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("cache prune --size 1GB --all")
+    assert "argument --all: not allowed with argument --size" in capsys.readouterr().err
 
 
 def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

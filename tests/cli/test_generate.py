@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cli import generate
+from paropt_exporter.cli import generate, main
 from paropt_exporter.errors import UsageError
 from paropt_exporter.monitoring.options import Options
 
@@ -45,3 +45,13 @@ def test_file_that_is_no_text_is_replaced(tmp_path: Path, files: dict[str, str])
     schema.write_bytes(b"\xe9")
     assert generate.run(["schema"], tmp_path, Options(), stdout=io.StringIO()) == 0
     assert schema.read_text() == files["docs/paropt.schema.json"]
+
+
+def test_empty_folder_is_an_error_that_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--out "$UNSET"` would replace the project's own docs/runbook.md."""
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["generate", "docs", "--out", ""]) == 2
+    assert capsys.readouterr().err == "paropt-exporter: --out: the path is empty: correct it, or leave the flag out\n"
+    assert [*tmp_path.iterdir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from paropt_exporter import config, plan
 from paropt_exporter.cli import check, init, listing
@@ -54,6 +57,12 @@ def test_written_config_loads_and_passes_check(project: Path) -> None:
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]
     assert read.lanes["heavy"].total == detected.lanes["heavy"].total
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_written_config_follows_its_own_schema(project: Path) -> None:
+    _init(project)
+    schema = json.loads((project / init.SCHEMA).read_text())
+    assert [*Draft202012Validator(schema).iter_errors(yaml.safe_load((project / "paropt.yml").read_text()))] == []
 
 
 def test_stages_have_no_limit_until_they_were_measured(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,23 @@ def test_error_ends_with_one_line_and_its_exit_code(
     raising(error, monkeypatch)
     assert main.main([]) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UsageError("unknown lane"), ["unknown lane"]),
+        (ConfigError(("f:1:1: a", "f:2:1: b")), ["f:1:1: a", "f:2:1: b"]),
+        (RuntimeError("oh"), ["internal error: RuntimeError: oh (--log.level debug shows where)"]),
+    ],
+)
+def test_error_is_an_object_where_logs_are_json(
+    error: BaseException, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error, monkeypatch)
+    main.main(["--log.format", "json"])
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["msg"]) for line in lines] == [("error", text) for text in said]
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["history"], ["generate"]])

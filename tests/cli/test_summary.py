@@ -312,6 +312,11 @@ def test_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None
     assert summary.format_summary(stopped, {}).startswith("standard interrupted by SIGINT · ")
 
 
+def test_retries_are_counted_beside_cached_tasks() -> None:
+    record = run(stage("unit_tests", 4, 2.0, tasks=3, tasks_cached=2, attempts=2, cache_note="a.py changed"))
+    assert "after 1 retry  a.py changed" in summary.format_summary(record, {})
+
+
 def test_retries_a_broken_total_and_threads_left_behind_are_named() -> None:
     record = run(
         stage("a", 2, 3, attempts=3), total=limit(5), warned=True, broken=True, abandoned=("b",), busy_ratio=0.5

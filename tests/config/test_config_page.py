@@ -26,7 +26,7 @@ def test_every_strategy_is_named() -> None:
 
 
 def test_example_has_no_fault(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "paropt.yml").write_text(block)
     read = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests"]

@@ -64,9 +64,8 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)
     assert detected.stages == ()
-    assert detected.notes[0] == (
-        "quality_gates left out: found none of ruff, flake8, npm script lint, make target lint"
-    )
+    told = "the project uses neither ruff nor flake8, and has no npm script lint or make target lint"
+    assert detected.notes[0] == f"quality_gates left out: {told}"
     assert len(detected.notes) == 5
 
 
@@ -218,6 +217,61 @@ def test_tests_inside_the_package_are_found(project: Path, folder: str) -> None:
     assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", folder)}
 
 
+def test_tests_in_several_packages_run_from_the_folder_above_all_of_them(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, net__tests__test_a_dot_py="", net__sub__deep__tests__test_b_dot_py="")
+    _write(project, net__vendor__tests__test_of_others_dot_py="")
+    (project / "net" / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"unit_tests": ("pytest", "-q", "net")}
+
+
+def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", src__net__tests__test_b_dot_py="", src__web__tests__test_c_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
+    told = "no stage runs the tests in src/net/tests and src/web/tests: add them to the stage's command"
+    assert f"unit_tests: {told} if they belong to it" in detected.notes
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
+    assert not any("no stage runs" in note for note in detect_stages(project).notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ({"net__one_test_dot_py": "", "docs__two_test_dot_py": ""}, ("pytest", "-q", "net")),
+        ({"checks__test_a_dot_py": "", "net__test_b_dot_py": "", "_venv__test_c_dot_py": ""}, ("pytest", "-q", ".")),
+        ({"shop__tests_dot_py": "", "pytest_dot_ini": "[pytest]\npython_files = tests.py test_*.py"},
+         ("pytest", "-q", "shop")),
+    ],
+)  # fmt: skip
+def test_tests_beside_the_modules_are_found(project: Path, files: dict[str, str], command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, requirements_dot_txt="pytest\n", **files)
+    assert _commands(detect_stages(project)) == {"unit_tests": command}
+
+
+@pytest.mark.parametrize("line", ["jest --watch", "vitest watch", "react-scripts test"])
+def test_script_that_watches_files_is_left_out(project: Path, line: str) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "{line}"}}}}')
+    detected = detect_stages(project)
+    assert _commands(detected) == {}
+    told = "package.json has the script 'test', but it watches files, and would not end"
+    assert f"unit_tests left out: {told}" in detected.notes
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "{line}", "test:ci": "{line} --watch=false"}}}}')
+    assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test:ci")}
+
+
+@pytest.mark.parametrize(
+    ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
+)
+def test_tests_beside_the_unit_tests_are_not_left_out(project: Path, other: str, folder: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__unit__test_a_dot_py="", **{f"tests__{other}__test_b_dot_py": ""})
+    assert _commands(detect_stages(project))["unit_tests"] == ("pytest", "-q", *folder)
+
+
 def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "pyright")
     _write(project, src__one_dot_py="", more__two_dot_py="")
@@ -257,22 +311,51 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("tox.ini", "[testenv]\ncommands_pre =\n    python build.py\n    pip install x\ncommands = pytest tests\n"),
+        (
+            "tox.ini",
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
+            "    pip install x\ncommands = pytest tests\n",
+        ),
         (
             "tox.toml",
             "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
             "commands = [['pytest', 'tests']]\n",
         ),
+        (
+            "Makefile",
+            "test: python-build install lint | x\n\tpytest tests\npython-build:\n\tpython build.py\n"
+            "install:\n\tpip install x\nlint:\n\truff check\n",
+        ),
+        ("justfile", "test *args: python-build\n    pytest tests {{args}}\npython-build:\n    python build.py\n"),
     ],
 )
-def test_preparation_of_the_tests_by_tox_costs_a_note(project: Path, name: str, text: str) -> None:
+def test_preparation_of_the_tests_costs_a_note(project: Path, name: str, text: str) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / name).write_text(text)
     detected = detect_stages(project)
     assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
-    told = "runs `python build.py; pip install x` before the tests (commands_pre): "
+    runner = {"Makefile": "make", "justfile": "just"}.get(name)
+    before = f"{runner} python-build" if runner else "python build.py; pip install x"
+    told = f"runs `{before}` before the tests: "
     assert f"unit_tests: {name} {told}add it to the stage's steps if they need it" in detected.notes
+
+
+def test_pytest_of_another_environment_does_not_count_for_python_m_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands = python -m pytest tests\n")
+    assert _commands(detect_stages(project)) == {"unit_tests": ("python", "-m", "pytest", "-q", "tests")}
+    _install(project / ".venv/bin", "python")
+    (project / ".venv/pyvenv.cfg").touch()
+    detected = detect_stages(project)
+    assert _commands(detected) == {}
+    told = "the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"
+    assert f"unit_tests left out: {told}" in detected.notes
+    (project / ".venv/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
+    assert "unit_tests" in _commands(detect_stages(project))
+    (project / ".venv/pyvenv.cfg").write_text("include-system-site-packages = false\n")
+    _install(project / ".venv/bin", "pytest")
+    assert "unit_tests" in _commands(detect_stages(project))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +463,7 @@ def test_small_suite_stays_in_one_pytest(project: Path) -> None:
     "options",
     [
         "addopts = '-n auto'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'", "addopts = '--doctest-modules'",
-        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py'",
+        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py test_*.py'",
     ],
 )  # fmt: skip
 def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:
@@ -524,7 +607,7 @@ def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(proj
 
 def test_missing_tools_of_a_stage_share_a_note(project: Path) -> None:
     _write(project, src__a_dot_py="", Makefile="types:\n\tmypy src\n\tpyright src\n\tty check src\n")
-    (note,) = [note for note in detect_stages(project).notes if "the project uses" in note]
+    (note,) = [note for note in detect_stages(project).notes if "the project uses mypy" in note]
     assert note == (
         "type_checking left out: the project uses mypy, pyright and ty, but they are neither in its virtual "
         "environment nor on PATH: install them"
@@ -636,9 +719,10 @@ def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
         tox_dot_ini="[testenv:lint]\ncommands =\n    black --check src\n    black src\n    isort --check-only src\n"
         "    flake8\n    pylint src\n",
     )
-    assert _quality_gates(project) == (
-        ("flake8",), ("black", "--check", "src"), ("isort", "--check-only", "src"), ("pylint", "src"),
-    )  # fmt: skip
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": (("flake8",), ("black", "--check", "src"), ("isort", "--check-only", "src")),
+        "quality_gates_pylint": ("pylint", "src"),
+    }
 
 
 def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
@@ -665,6 +749,23 @@ def test_formatter_among_the_hooks_is_checked_too(project: Path) -> None:
     _write(project, pyproject_dot_toml="[tool.ruff]\nfix = true\n[tool.black]\n")
     (project / ".pre-commit-config.yaml").write_text(hooks)
     assert _quality_gates(project) == (("ruff", "check", "--no-fix", "."), ("ruff", "format", "--check", "."))
+
+
+@pytest.mark.parametrize("given", ["--output-format github", "--output-format=github"])
+def test_format_for_a_ci_server_is_left_out(project: Path, given: str) -> None:
+    _install(project.parent / "bin", "ruff")
+    _write(project, tox_dot_ini=f"[testenv:lint]\ncommands =\n    ruff check src {given} --select F\n")
+    assert _quality_gates(project) == ("ruff", "check", "src", "--select", "F")
+
+
+def test_mypy_installs_nothing(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(
+        project,
+        hatch_dot_toml="[envs.types.scripts]\ncheck = 'mypy --install-types --non-interactive {args:src/a tests}'\n",
+        src__a__one_dot_py="",
+    )
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "src/a", "tests")}
 
 
 def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> None:
@@ -694,7 +795,11 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
         pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n"
         "[tool.tox.env.typing]\ncommands = [['mypy'], ['pyright'], ['ty', 'check', 'src']]\n",
     )
-    assert _commands(detect_stages(project)) == {"type_checking": (("mypy",), ("pyright",), ("ty", "check", "src"))}
+    detected = detect_stages(project)
+    assert _commands(detected) == {
+        "type_checking": ("mypy",), "type_checking_pyright": ("pyright",), "type_checking_ty": ("ty", "check", "src")
+    }  # fmt: skip
+    assert [stage.number for stage in detected.stages] == [3, 13, 23]
 
 
 @pytest.mark.parametrize(
@@ -702,6 +807,7 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
     [
         ("pytest", ("pytest", "-q")),
         ("pytest -vv -ra --tb=short --durations 5 --cov pkg --cov-report term --junitxml=a.xml", ("pytest", "-q")),
+        ("pytest -o console_output_style=progress -o xfail_strict=1", ("pytest", "-q", "-o", "xfail_strict=1")),
         ("pytest -m 'not slow' -W error tests", ("pytest", "-q", "-m", "not slow", "-W", "error", "tests")),
         ("pytest --doctest-modules pkg tests", ("pytest", "-q", "--doctest-modules", "pkg", "tests")),
         ("pytest --run-optional none -x tests", ("pytest", "-q", "--run-optional", "none", "tests")),
@@ -811,6 +917,23 @@ def test_flake8_leaves_out_the_virtual_environment_inside_the_project(project: P
     assert _quality_gates(project) == ("flake8", "src")
 
 
+@pytest.mark.parametrize(
+    ("files", "option"),
+    [
+        ({"_dot_flake8": "[flake8]\nextend-exclude =\n    docs,  # sphinx\n    migrations\n"}, "docs,migrations,.venv"),
+        ({"pyproject_dot_toml": "[tool.flake8]\nextend-exclude = ['docs', 'b']\n"}, "docs,b,.venv"),
+        ({"tox_dot_ini": "[testenv:lint]\ncommands = flake8 --extend-exclude docs .\n"}, "docs,.venv"),
+        ({"tox_dot_ini": "[testenv:lint]\ncommands = flake8 --extend-exclude=docs .\n"}, "docs,.venv"),
+    ],
+)
+def test_other_exclusions_of_flake8_stay(project: Path, files: dict[str, str], option: str) -> None:
+    _install(project / ".venv/bin", "flake8")
+    _write(project, setup_dot_cfg="[metadata]\nname = a\n", requirements_dot_txt="flake8", **files)
+    found = _quality_gates(project)
+    assert isinstance(found, tuple)
+    assert f"--extend-exclude={option}" in found
+
+
 def test_ruff_leaves_out_the_virtual_environment_if_its_configuration_does_not(project: Path) -> None:
     _install(project / ".venv/bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]\nexclude = ['docs']\n")
@@ -823,3 +946,18 @@ def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project
     _install(project.parent / "bin", "ruff")
     _write(project, tox_dot_ini="[testenv:lint]\ncommands = ruff check --fix --unsafe-fixes src tests\n")
     assert _quality_gates(project) == ("ruff", "check", "src", "tests")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("bandit -r .", ("bandit", "-r", ".", "--exclude=./.tox,./.eggs,./.venv")),
+        ("bandit -r . -x ./tests -ll", ("bandit", "-r", ".", "--exclude=./tests,./.venv", "-ll")),
+        ("bandit --exclude=tests -r .", ("bandit", "--exclude=tests,./.venv", "-r", ".")),
+        ("bandit -r src", ("bandit", "-r", "src")),
+    ],
+)
+def test_bandit_does_not_scan_the_virtual_environment(project: Path, line: str, command: tuple[str, ...]) -> None:
+    _install(project / ".venv/bin", "bandit")
+    _write(project, src__one_dot_py="", tests__two_dot_py="", tox_dot_ini=f"[testenv:security]\ncommands = {line}\n")
+    assert _commands(detect_stages(project)) == {"security_scan": command}

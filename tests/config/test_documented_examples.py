@@ -14,7 +14,7 @@ from paropt_exporter.cli.flags import parse_command_line
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SECTIONS = ("stages:", "lanes:", "feedback:", "history:", "dask:", "  - {number:")
+SECTIONS = ("stages:", "x-", "lanes:", "feedback:", "history:", "dask:", "  - {number:")
 STAGES = "stages:\n  - {number: 99, name: other, run: echo}\n"
 PROGRAM = "paropt-exporter"
 
@@ -37,7 +37,7 @@ def list_commands() -> Iterator[tuple[str, str]]:
         lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
         lines += re.findall(rf"`({PROGRAM} [^`]*)`", text)
         for line in lines:
-            for command in re.split(r" && |<\(|\| ", line):
+            for command in re.split(r" && |; |<\(|\| ", line):
                 if re.match(rf"\(?{PROGRAM}( (?!--version)|$)", command.strip()):
                     yield page.name, command.strip()
 

@@ -158,3 +158,8 @@ def test_only_the_set_values_change_in_any_layout(
     workers = {**(had if isinstance(had, dict) else {}), **WORKERS["workers"]}
     after = {**before, "lanes": {**lanes, "standard": {**lane, "workers": workers}}}
     assert load_yaml(in_lane(text)) == after
+
+
+def test_fault_that_only_the_editing_parser_finds_is_one_line_with_its_place() -> None:
+    with pytest.raises(CannotEdit, match=r"\Aline 1, column 7: found character '\\t' that cannot start any token\Z"):
+        edit_text("lanes:\t\n  standard: {sla: 30s}\n", {"lanes": {"standard": {"sla": "1s"}}})

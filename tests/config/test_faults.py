@@ -143,6 +143,7 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"run": "''"}, "stages[0].run: expected some text"),
         ({"run": "[]"}, "stages[0].run: the command is empty"),
         ({"run": "{}"}, "stages[0].run: expected a string, found a mapping"),
+        ({"inputs": "[{item}]"}, "inputs[0]: expected a string, found a mapping: put a text that begins with { in"),
         ({"run": "\"echo 'x\""}, "stages[0].run: the line can't be split into words"),
         ({"run": "a | b"}, "add `shell: true`"),
         ({"run": "[a]", "shell": "true"}, "stages[0].run: shell: true needs a string"),
@@ -245,6 +246,14 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
             "push.basic_auth: bearer_token_file is given too",
         ),
         ("feedback: {source: prometheus}", "feedback.source: source 'prometheus' needs a Prometheus"),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: yes}}}",
+            "feedback.signals.q.target: expected a number, found the boolean true (YAML reads yes as a boolean",
+        ),
+        (
+            "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: 5s}}}",
+            "feedback.signals.q.target: expected a number, found '5s'",
+        ),
         ("feedback: {mode: advice}", "feedback.mode: expected act or advise, found 'advice': did you mean 'advise'?"),
         ("feedback: {prometheus: {url: localhost}}", "feedback.prometheus.url: expected a URL"),
         (
@@ -405,3 +414,24 @@ def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
     names = ", ".join(f"{{number: {number}, name: {'a' * 3000}{number}, run: x}}" for number in range(20))
     found = configs.faults(tmp_path, f"lanes: {{standard: {{sla: {{two: 5s}}}}}}\nstages: [{names}]")
     assert max(map(len, found)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("file", "owner"),
+    [
+        ("paropt.yml", "the config"),
+        ("logs/../paropt.yml", "the config"),
+        ("link.txt", "the config"),
+        (".paropt/history.db", "a file of the history"),
+        (".paropt/out.txt", "in the exporter's own folder"),
+        ("runs.db-wal", "a file of the history"),
+    ],
+)
+def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str, owner: str) -> None:
+    """With `file: paropt.yml`, a run replaced the config by its output."""
+    (tmp_path / "link.txt").symlink_to("paropt.yml")
+    history = "history: {path: runs.db}\n" if file.startswith("runs") else ""
+    assert configs.faults(tmp_path, history + configs.stage(file=file)) == [
+        f"paropt.yml:{3 if history else 2}:3: stages[0].file: '{file}' is {owner}, and each run empties the file of a "
+        "stage: name another one"
+    ]

@@ -142,6 +142,14 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
 
 
+def test_computed_option_of_a_noxfile_is_left_out() -> None:
+    text = (
+        'session.run("pytest", "-n", "auto", f"--cov={PACKAGE}", "tests", env={"A": "1"})\nsession.run("mypy", f"{A}")'
+    )
+    (found,) = _find({"noxfile.py": text}).commands
+    assert (found.words, found.env) == (("pytest", "-n", "auto", "tests"), (("A", "1"),))
+
+
 def test_lists_of_a_noxfile_count_as_the_default_of_its_arguments() -> None:
     text = """
 SOURCES = ["src", "tests"]
@@ -184,6 +192,7 @@ def test_session_that_changes_the_folder_runs_commands_of_another_project() -> N
             "scripts/test",
             'export PREFIX=""\nif [ -d venv ]; then\n    export PREFIX="venv/bin/"\nfi\n${PREFIX}pytest "$@" tests\n',
         ),
+        ("scripts/test.sh", "pytest tests ${@}\n"),
         (
             "justfile",
             "lint:\n    ruff check\ntest *args='tests':\n    uv run {{ if a { b } else { c } }} pytest {{args}}\n",
@@ -202,12 +211,28 @@ def test_variables_of_a_script_count() -> None:
     assert found.env == (("DEBUG", "1"),)
 
 
+def test_variables_that_a_script_exports_count_unless_it_only_uses_them_itself() -> None:
+    text = (
+        'export PREFIX="venv/bin/"\nexport WIDTH="3000"  # wide\nif x; then\n    export MAYBE=1\nfi\n'
+        "${PREFIX}pytest tests ${@}\nexport LATER=1\n"
+    )
+    (found,) = _find({"scripts/test.sh": text}).find_tests()
+    assert (found.words, found.env) == (("pytest", "tests"), (("WIDTH", "3000"),))
+
+
 def test_workflows_for_pushes_and_pull_requests_count() -> None:
     job = "jobs: {test: {steps: [{run: 'pip install .'}, {run: pytest -m slow}]}}"
     files = {"ci.yml": f"on: [push]\n{job}", "release.yml": "on: release\njobs: {a: {steps: [{run: mypy src}]}}"}
     found = _find(files, ("ci.yml", "release.yml"))
     assert [each.words for each in found.find_tests()] == [("pytest", "-m", "slow")]
     assert found.find("mypy") == ()
+
+
+def test_variables_of_a_job_and_its_workflow_count() -> None:
+    steps = "[{run: pytest, env: {A: step}}]"
+    text = f"on: push\nenv: {{A: workflow, C: workflow}}\njobs: {{test: {{env: {{A: job, B: job}}, steps: {steps}}}}}"
+    (found,) = _find({"ci.yml": text}, ("ci.yml",)).find_tests()
+    assert dict(found.env) == {"A": "step", "B": "job", "C": "workflow"}
 
 
 def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> None:
@@ -261,9 +286,31 @@ def test_local_hook_keeps_the_options_of_its_entry(hook: str, words: tuple[str, 
 
 
 @pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        (
+            "id: mypy, exclude: '^(docs|tests)/.*_x', args: [--strict]",
+            ("mypy", "--strict", "--exclude=^(docs|tests)/.*_x"),
+        ),
+        (
+            "id: ruff-check, exclude: '^(a|b-c)/'",
+            ("ruff", "check", "--extend-exclude=./a", "--extend-exclude=./b-c", "."),
+        ),
+        ("id: black, exclude: '^a.b/', files: ^src/", ("black", "--check", "--extend-exclude=^/(a\\.b)/", "src")),
+        (r"id: flake8, files: '\.pyi?$'", ("flake8",)),
+        (r"id: flake8, files: '^(src|tests)/.*\.py$'", ("flake8", "src", "tests")),
+    ],
+)
+def test_hook_leaves_out_the_same_files(hook: str, words: tuple[str, ...]) -> None:
+    text = f"repos: [{{repo: a, hooks: [{{{hook}}}]}}]\n"
+    assert _read(".pre-commit-config.yaml", text) == (words,)
+
+
+@pytest.mark.parametrize(
     ("hook", "why"),
     [
         ('{id: flake8, exclude: "^docs/"}', "no command line can name its files (exclude: ^docs/)"),
+        (f'{{id: mypy, files: "^({"a" * 9999}"}}', f"no command line can name its files (files: ^({'a' * 57}…)"),
         ('{id: mypy, files: "^(a|b)[.]py$"}', "no command line can name its files (files: ^(a|b)[.]py$)"),
         (f'{{id: black, exclude: "{"a|" * 99}"}}', f"no command line can name its files (exclude: {'a|' * 29}a…)"),
     ],

@@ -203,12 +203,22 @@ def test_summary_that_cannot_be_written_ends_with_3_and_says_so(good: Path) -> N
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--version", "--help", "plan", "completion bash"])
+@pytest.mark.parametrize("arguments", ["--version", "--help", "plan", "completion bash", "generate schema"])
 def test_full_disk_exits_3_with_one_line(good: Path, arguments: str, unbuffered: str) -> None:
     """The script of `completion` is larger than the buffer of the stream."""
     ended = shell(good, f"PYTHONUNBUFFERED={unbuffered} {installed_command()} {arguments} >/dev/full")
     assert ended.returncode == 3
     assert ended.stderr == "paropt-exporter: cannot write to standard output: No space left on device\n"
+
+
+def test_error_after_output_that_cannot_be_written_has_no_traceback(good: Path) -> None:
+    (good / "alerts").touch()
+    ended = shell(good, f"PYTHONUNBUFFERED= {installed_command()} generate schema alerts >/dev/full")
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "paropt-exporter: generate: cannot write alerts/paropt-recording.yml: File exists: choose another --out",
+        "paropt-exporter: cannot write to standard output: No space left on device",
+    ]
 
 
 def test_history_into_a_reader_that_leaves_has_no_traceback(good: Path) -> None:
@@ -253,7 +263,7 @@ def test_project_without_stages_gets_the_first_steps(tmp_path: Path, arguments: 
     assert (ended.returncode, ended.stdout) == (2, "")
     said = ended.stderr.splitlines()
     assert "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)" in said[0] + said[-2]
-    assert "unit_tests left out: found none of" in ended.stderr
+    assert "unit_tests left out: the project has no" in ended.stderr
 
 
 def test_missing_built_in_stages_are_listed_once(tmp_path: Path) -> None:

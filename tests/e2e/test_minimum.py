@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.namespaces import WITH_FOREIGN_PROC, WITHOUT_PROC, skip_unless_allowed
 from support.real_servers import HANG_SECONDS, environment, installed_command
 
 PAGE = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
@@ -27,6 +28,22 @@ def test_two_workers_run_with_the_descriptors_that_the_docs_name(tmp_path: Path,
     command = [installed_command(), "--once", "--strategy", strategy, "--workers", "2", projects.ANY_PORT]
     ended = subprocess.run(
         ["/bin/sh", "-c", f'ulimit -n {found.groups()[place]}; exec "$@"', "sh", *command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, "standard succeeded" in ended.stdout) == (0, True), ended.stderr
+
+
+@pytest.mark.parametrize("words", [WITHOUT_PROC, WITH_FOREIGN_PROC], ids=["none", "of another pid namespace"])
+def test_commands_and_calls_run_without_their_proc(tmp_path: Path, words: tuple[str, ...]) -> None:
+    skip_unless_allowed(words)
+    projects.write(tmp_path, STAGES, calls="def nap(item): pass\n")
+    ended = subprocess.run(
+        [*words, installed_command(), "--once", projects.ANY_PORT],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -130,6 +130,15 @@ def test_list_names_lanes_and_stages_and_runs_nothing(project: Path) -> None:
     assert not (project / ".paropt").exists()
 
 
+def test_list_of_selected_stages_has_only_these(project: Path) -> None:
+    assert call_command(project, "--list", "-q", "unit").stdout.split() == ["lint", "unit"]
+    assert call_command(project, "--list", "-q", "unit", "--only").stdout.split() == ["unit"]
+    assert call_command(project, "--list", "-q", "--skip", "unit").stdout.split() == ["lint", "items", "plan"]
+    unknown = call_command(project, "--list", "untt")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no stage 'untt' (did you mean 'unit'?)" in unknown.stderr
+
+
 def test_dry_run_is_the_plan_of_the_named_stages(project: Path) -> None:
     shown = run(project, "unit", "--dry-run", "-j", "3", "--", "-k", "x")
     assert shown.returncode == 0

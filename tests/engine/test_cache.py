@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
+from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.engine.interfaces import CachedTask, KeptResult, StageLookup, UncachedTask
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import (
@@ -16,7 +19,8 @@ from paropt_exporter.events import (
     StageStarted,
     TaskRecord,
 )
-from paropt_exporter.plan import PlannedStage, PlannedTask
+from paropt_exporter.plan import Commands, Flakiness, PlannedStage, PlannedTask
+from paropt_exporter.plan.batches import build_task
 from paropt_exporter.testing import FakeClock, FakeInbox, FakeWorkers, Recorder, Script
 from support import lanes
 
@@ -145,6 +149,15 @@ def test_failure_is_offered_as_one_after_its_last_attempt() -> None:
     assert bench.cache.kept == [("lint", 0, False)]
 
 
+def test_failure_before_a_flaky_retry_is_not_offered() -> None:
+    """The cache would note that the stage failed, and keep no result of the attempt that passed."""
+    known = Flakiness(first_attempts=9, flaky_attempts=3)
+    stage = lanes.stage("lint", cached=True, flaky_retries=2, flakiness=known)
+    bench = Bench(stage, found={"lint": miss_all()}, scripts={"lint": [Script(result=Result.FAILURE), Script()]})
+    assert bench.run().result is Result.SUCCESS
+    assert (bench.cache.kept, bench.cache.flushed) == ([("lint", 0, True)], ["lint"])
+
+
 def test_exit_code_that_is_not_0_is_no_success_for_the_cache() -> None:
     bench = Bench(lanes.stage("lint", cached=True), found={"lint": miss_all()}, scripts={"lint": [Script(exit_code=5)]})
     bench.run()
@@ -182,3 +195,11 @@ def test_stage_that_does_not_ask_for_it_is_never_looked_up() -> None:
     bench = Bench(lanes.stage("lint"), found={})
     assert bench.run().result is Result.SUCCESS
     assert (bench.cache.asked, bench.cache.kept) == ([], [])
+
+
+def test_cached_batch_has_its_items() -> None:
+    batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
+    bench = Bench(replace(lanes.stage("lint", cached=True), tasks=(batch,)), found={"lint": hit_all()})
+    bench.run()
+    (record,) = bench.recorder.of(TaskRecord)
+    assert [(each.item, each.result) for each in record.items] == [("a", Result.SUCCESS), ("b", Result.SUCCESS)]

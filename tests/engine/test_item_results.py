@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS
+from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.item_results import ItemReport, add_item_results, read_report
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
@@ -272,6 +275,32 @@ def test_retry_runs_only_the_failed_items() -> None:
     assert [attempt.items for attempt in bench.workers.attempts] == [("a", "b", "c"), ("b", "c")]
     assert record.result is Result.SUCCESS
     assert [each.item for each in bench.recorder.of(TaskRecord)] == ["a +2", "b +1"]
+
+
+def test_items_of_a_stopped_batch_are_errors_in_every_report(tmp_path: Path) -> None:
+    lanes = "lanes: {standard: {workers: 1}}"
+    stages = """name: tests, run: "sh -c 'exec sleep 60' {items}", items: {list: [a, b]}, timeout: 200ms"""
+    projects.write(tmp_path, stages, lanes=lanes)
+    reports = ("--report", "junit=junit.xml", "--report", "json=run.json")
+    assert run(tmp_path, "--once", projects.ANY_PORT, *reports).returncode == 1
+    suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert (suites.get("errors"), suites.get("skipped")) == ("2", "0")
+    assert [error.get("message") for error in suites.iter("error")] == ["timed out after 0.2 s"] * 2
+    (task,) = json.loads((tmp_path / "run.json").read_text())["stages"][0]["tasks"]
+    assert [item["result"] for item in task["items"]] == ["timeout", "timeout"]
+
+
+def test_batch_that_cannot_be_started_has_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
+    bench = Bench(plan(replace(stage("one"), tasks=(batch,))))
+    monkeypatch.setattr(bench.workers, "start", _refuse)
+    bench.run()
+    (record,) = bench.recorder.of(TaskRecord)
+    assert [(each.item, each.result) for each in record.items] == [("a", Result.ERROR), ("b", Result.ERROR)]
+
+
+def _refuse(*_: object) -> RunningAttempt:
+    raise RuntimeError("can't start new thread")
 
 
 def test_stage_with_a_program_per_item_gets_advice() -> None:

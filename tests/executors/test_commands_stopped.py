@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from support.command_scripts import (
     wait_until_gone,
     write_fifo,
 )
+from support.namespaces import WITH_FOREIGN_PROC, WITHOUT_PROC, skip_unless_allowed
 
 DEAF = "trap '' TERM HUP INT; "  # ignores these signals, as do its children
 # The child itself reports the start: right after its fork it would still catch TERM, as its parent does, and go on.
@@ -102,7 +105,7 @@ def test_processes_that_a_command_leaves_are_ended(pool: CommandPool, tmp_path: 
     assert wait_until_gone(pids, 0) == []
 
 
-@pytest.mark.parametrize("script", ["DAEMON", "BARE_DAEMON"])
+@pytest.mark.parametrize("script", ["DAEMON", "BARE_DAEMON", "DAEMON_OF_A_THREAD"])
 def test_daemon_without_session_and_parent_is_ended_too(pool: CommandPool, tmp_path: Path, script: str) -> None:
     fifo = make_fifo(tmp_path)
     beside = pool.submit_commands("beside", [["cat", str(make_fifo(tmp_path, "other"))]], cwd="/")
@@ -127,6 +130,17 @@ os.write(told, b"%d" % os.getpid())
 os.close(told)
 signal.pause()
 """
+
+
+# The same, and then its main thread exits: /proc shows a zombie, of which another thread lives.
+DAEMON_OF_A_THREAD = DAEMON.replace(
+    "signal.pause()",
+    """
+import ctypes, threading
+threading.Thread(target=lambda: [signal.pause()]).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit, of this thread alone
+""",
+)
 
 
 # The same, and then it starts a program without the environment that identifies it, and without the task's output.
@@ -211,3 +225,27 @@ def test_process_under_sigstop_reacts_to_a_stop(pool: CommandPool, tmp_path: Pat
     told_pids(fifo)
     assert pool.stop(future, grace_seconds=HANG_SECONDS)
     assert future.result(HANG_SECONDS).signal == 15
+
+
+# Two commands that wait for the pipes "stopped" and "beside" in the current folder.
+STOP_ONE = """
+import os, sys
+from paropt_exporter.executors.commands.command_pool import CommandPool
+with CommandPool(2) as pool:
+    one, two = (pool.submit_commands(name, [["cat", name]], cwd=sys.argv[1]) for name in ("stopped", "beside"))
+    hold = os.open("stopped", os.O_WRONLY)  # it runs
+    pool.stop(one, grace_seconds=0)
+    print(one.result().message)
+    os.close(os.open("beside", os.O_WRONLY))
+    print(two.result().result)
+"""
+
+
+@pytest.mark.parametrize("words", [WITHOUT_PROC, WITH_FOREIGN_PROC], ids=["none", "of another pid namespace"])
+def test_kill_reaches_no_other_process_without_its_proc(tmp_path: Path, words: tuple[str, ...]) -> None:
+    skip_unless_allowed(words)
+    make_fifo(tmp_path, "stopped")
+    make_fifo(tmp_path, "beside")
+    script = [*words, sys.executable, "-c", STOP_ONE, str(tmp_path)]
+    ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert ended.stdout == "stopped\nsuccess\n", ended.stderr

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
@@ -33,8 +34,8 @@ from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
 from support import pool_tasks
-from support.command_scripts import make_fifo, read_fifo, write_fifo
-from support.pool_tasks import HANG_SECONDS, double, eventually, nothing, raise_it
+from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
+from support.pool_tasks import HANG_SECONDS, Unloadable, Unpicklable, double, eventually, nothing, raise_it
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -109,6 +110,23 @@ def test_failed_task_is_freed_without_a_garbage_collection(
             assert eventually(lambda: seen() is None)
         finally:
             gc.enable()
+
+
+def return_unloadable() -> Unloadable:
+    return Unloadable()
+
+
+@pytest.mark.parametrize("task", [(nothing, Unpicklable()), (return_unloadable,)], ids=["argument", "result"])
+def test_kept_error_of_a_value_that_can_not_travel_keeps_no_pool_alive(task: tuple[Any, ...]) -> None:
+    """The traceback of pickle's error led to the frames of `submit`, or to those of the worker's thread."""
+    initializer = partial(nothing)
+    pool, of_the_pool = ProcessPool(1, initializer=initializer), weakref.ref(initializer)
+    error = pool.submit(*task).exception(HANG_SECONDS)
+    assert isinstance(error, UnpicklableError)
+    assert error.__cause__ is not None
+    assert "pool_tasks.py" in str(error.__cause__.__cause__)  # the traceback as text
+    del pool, initializer
+    assert eventually(lambda: of_the_pool() is None)
 
 
 def test_failed_items_of_a_dropped_map_are_freed_without_a_garbage_collection() -> None:
@@ -850,6 +868,21 @@ def test_workers_end_at_once_as_in_python_3_14(end_workers: Callable[[ProcessPoo
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(nothing)
     pool.shutdown()
+
+
+@pytest.mark.parametrize("end_workers", [ProcessPool.kill_workers, ProcessPool.terminate_workers])
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_workers_that_are_starting_end_at_once_too(
+    end_workers: Callable[[ProcessPool], object], is_forked: bool, tmp_path: Path
+) -> None:
+    """Their process ids are not known yet: they ran their initializer and a task each, however long these take."""
+    fifo = make_fifo(tmp_path)
+    pool = ProcessPool(1, initializer=read_fifo, initargs=(fifo,))
+    future = pool.submit(nothing)
+    with open_fifo(fifo) if is_forked else nullcontext():  # the initializer waits until it is closed
+        end_workers(pool)
+        assert future.cancelled()
+        pool.shutdown()
 
 
 SCRIPT_WITH_A_THREAD = """

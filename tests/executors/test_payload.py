@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -66,6 +67,16 @@ def test_queued_tasks_of_a_function_with_large_globals_share_one_pickle() -> Non
     task.__globals__["TABLE"] = bytearray(1 << 18)
     changed = packer.pack_queued(task, (), {}, queue)[0]
     assert load_function(changed)[0]() == 1 << 18
+
+
+def test_functions_with_large_defaults_are_not_all_kept() -> None:
+    """Each pickle has the value: those of a thousand lambdas were kept, however large."""
+    packer, large, functions = Packer(), bytes(1 << 23), []
+    for _ in range(20):
+        function = lambda data=large: len(data)  # noqa: E731 -- as users write it
+        functions.append(weakref.ref(function))
+        assert packer.pack(function, (), {})[0] is packer.pack(function, (), {})[0]
+    assert sum(function() is not None for function in functions) < 10
 
 
 @pytest.mark.parametrize("source", STATEFUL)

@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, as_completed, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -304,19 +304,49 @@ class BrokenHandler(logging.Handler):
         raise ValueError("the log is closed")
 
 
-def test_raising_callback_and_a_broken_log_cost_no_worker(pool: Pool, tmp_path: Path) -> None:
-    fifo, handler = tmp_path / "fifo", BrokenHandler()
-    os.mkfifo(fifo)
+@pytest.fixture
+def broken_log() -> Iterator[None]:
+    handler = BrokenHandler()
     logging.getLogger().addHandler(handler)
-    try:
-        for _ in range(4):
-            held = pool.submit(read_fifo, fifo)
-            held.add_done_callback(lambda _: raise_it(ValueError("as planned")))
-            write_fifo(fifo, "go on")
-            assert held.result(HANG_SECONDS) == "go on"
-        assert works(pool)
-    finally:
-        logging.getLogger().removeHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.usefixtures("broken_log")
+def test_raising_callback_and_a_broken_log_cost_no_worker(pool: Pool, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for _ in range(4):
+        held = pool.submit(read_fifo, fifo)
+        held.add_done_callback(lambda _: raise_it(ValueError("as planned")))
+        write_fifo(fifo, "go on")
+        assert held.result(HANG_SECONDS) == "go on"
+    assert works(pool)
+
+
+@pytest.mark.usefixtures("broken_log")
+@pytest.mark.parametrize("make", [ThreadPool, ProcessPool])
+def test_tasks_of_a_failing_initializer_fail_though_the_log_is_broken(
+    make: type[ThreadPool] | type[ProcessPool],
+) -> None:
+    with make(1, initializer=raise_it, initargs=(ValueError("as planned"),)) as pool:
+        assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), BrokenExecutor)
+
+
+@pytest.mark.usefixtures("broken_log")
+def test_worker_that_dies_idle_is_replaced_though_the_log_is_broken(processes: ProcessPool) -> None:
+    for _ in range(2):
+        os.kill(processes.submit(os.getpid).result(HANG_SECONDS), signal.SIGKILL)
+    assert eventually(lambda: processes.statistics().deaths == {"signal": 2})
+    assert eventually(lambda: processes.live == 2)
+
+
+@pytest.mark.usefixtures("broken_log")
+def test_tasks_that_can_not_be_sent_end_though_the_log_is_broken() -> None:
+    with AdaptivePool("process", max_workers=1) as pool:
+        lock = threading.Lock()
+        futures = [pool.submit(lock.locked) for _ in range(3)]
+        assert [future.result(HANG_SECONDS) for future in futures] == [False] * 3
 
 
 def test_callback_may_submit_and_cancel(pool: Pool) -> None:
@@ -693,6 +723,7 @@ OWNERS = {
     "has lost its folder": "import tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())",
     "holds a lock that threads want": "import logging; logging._lock.acquire()",
     "traces its threads": "threading.settrace(lambda *_: None)",
+    "has a default timeout of sockets": "import socket; socket.setdefaulttimeout(5)",
 }
 
 

@@ -354,5 +354,7 @@ def _do_something(pool: FakePool, choice: random.Random) -> None:
         pool.now += choice.choice((0.001, 0.02))
     elif drawn < 0.97:
         pool.start_failures = choice.randint(1, 3)
-    else:
+    elif drawn < 0.99:
         pool.threads.append(pool.close(cancel_futures=choice.random() < 0.5))
+    else:
+        pool.threads.append(pool.end_workers())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import gc
 import importlib
 import multiprocessing
 import os
@@ -14,11 +15,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -140,6 +142,23 @@ def here(number: int) -> int:
     return number + 1
 
 
+def count_functions(name: str) -> int:
+    return sum(type(each) is FunctionType and each.__name__ == name for each in gc.get_objects())
+
+
+def test_worker_keeps_one_version_of_a_function_with_large_defaults(pool: ProcessPool) -> None:
+    def make(data: bytes) -> Callable[[], int]:
+        def with_large_default(data: bytes = data) -> int:
+            return len(data)
+
+        return with_large_default
+
+    pool.resize(1)
+    for length in range(1 << 16, (1 << 16) + 10):
+        assert pool.submit(make(bytes(length))).result(HANG_SECONDS) == length
+    assert pool.submit(count_functions, "with_large_default").result(HANG_SECONDS) == 1
+
+
 def test_map_takes_chunksize_and_buffersize(pool: ProcessPool) -> None:
     assert list(pool.map(pow, [2] * 7, range(7), chunksize=3)) == [1, 2, 4, 8, 16, 32, 64]
     assert list(pool.map(double, range(50), buffersize=4)) == [2 * number for number in range(50)]
@@ -197,6 +216,18 @@ def test_exception_with_a_constructor_of_its_own_arrives_whole(pool: ProcessPool
     assert (str(error), error.__notes__) == ("one and two", ["three"])
     assert isinstance(ended, OddExit)
     assert (ended.code, ended.reason) == (3, "no room")
+
+
+def raise_odd_group() -> None:
+    raise ExceptionGroup("unhandled errors", [OddError("one", "two"), ExceptionGroup("inner", [OddError("3", "4")])])
+
+
+def test_group_of_exceptions_with_constructors_of_their_own_arrives_whole(pool: ProcessPool) -> None:
+    error = pool.submit(raise_odd_group).exception(HANG_SECONDS)
+    inner = "ExceptionGroup('inner', [OddError('3 and 4')])"
+    assert repr(error) == f"ExceptionGroup('unhandled errors', [OddError('one and two'), {inner}])"
+    assert error is not None
+    assert "raise_odd_group" in str(error.__cause__)
 
 
 class LockedError(Exception):
@@ -752,6 +783,25 @@ def test_workers_take_over_the_recursion_limit() -> None:
             assert pool.submit(sys.getrecursionlimit).result(HANG_SECONDS) == limit + 7
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_workers_take_over_the_limit_on_digits() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        with ProcessPool(1) as pool:
+            assert len(pool.submit(str, 10**5000).result(HANG_SECONDS)) == 5001
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def test_workers_of_a_new_pool_have_the_time_zone_of_the_program(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.submit(nothing).result(HANG_SECONDS)  # the fork server runs
+    monkeypatch.setenv("TZ", "TST-7")
+    with ProcessPool(1) as new:
+        assert new.submit(time.localtime, 0.0).result(HANG_SECONDS).tm_hour == 7
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

@@ -22,7 +22,7 @@ from paropt_exporter.executors.commands.command_task import CommandTask, Resourc
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 from support.command_scripts import (
     HANG_SECONDS,
     make_fifo,
@@ -34,6 +34,7 @@ from support.command_scripts import (
     wait_until_gone,
     write_fifo,
 )
+from support.namespaces import WITHOUT_PROC, skip_unless_allowed
 from support.pool_tasks import eventually
 from support.processes import is_asleep, open_descriptors, switches
 
@@ -76,6 +77,17 @@ def test_no_process_outlives_a_killed_exporter(tmp_path: Path, number: signal.Si
     assert wait_until_gone(pids) == []
 
 
+def test_command_ends_with_a_killed_exporter_without_proc(tmp_path: Path) -> None:
+    skip_unless_allowed(WITHOUT_PROC)
+    fifo = make_fifo(tmp_path)
+    script = EXPORTER.replace("(setsid sleep 600 >&- & echo $!; sleep 600 >&- & echo $! $$ $PPID)", "echo $$ $PPID")
+    exporter = subprocess.Popen([*WITHOUT_PROC, sys.executable, "-c", script, PACKAGE_ROOT, str(fifo)])
+    pids = told_pids(fifo)
+    exporter.kill()
+    exporter.wait(HANG_SECONDS)
+    assert wait_until_gone(pids) == []
+
+
 def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> None:
     fifo, copy_ends = make_fifo(tmp_path), make_fifo(tmp_path, "copy")
     fork = f"\nimport os\nif not os.fork():\n    open({str(copy_ends)!r}).read()\n    os._exit(0)\n"
@@ -110,6 +122,43 @@ def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) ->
         assert supervisor_of(pool) != supervisor
 
 
+# Each generation starts the next one and exits.
+CHAIN = """
+import os, sys
+told = os.open(sys.argv[1], os.O_WRONLY)
+while True:
+    if os.fork():
+        os._exit(0)
+    os.write(told, b".")
+"""
+
+
+def test_processes_that_start_others_end_with_a_killed_supervisor(tmp_path: Path) -> None:
+    fifo = make_fifo(tmp_path)
+    with CommandPool(2) as pool:
+        future = pool.submit_commands("task", [shell('"$@" & exec sleep 600', *python(CHAIN, fifo))], cwd="/")
+        supervisor = supervisor_of(pool)
+        with fifo.open("rb", buffering=0) as generations:
+            generations.read(1)
+            os.kill(supervisor, signal.SIGKILL)
+            assert future.result(HANG_SECONDS).result is Result.ERROR
+            generations.readall()  # until the last one has exited
+
+
+@pytest.mark.parametrize("script", ["exec env -i $0", "env -i setsid $0 & exec sleep 600"])
+def test_processes_without_an_environment_end_with_a_killed_supervisor(tmp_path: Path, script: str) -> None:
+    fifo = make_fifo(tmp_path)
+    (tmp_path / "tell").write_text(f"#!/bin/sh\necho $$ > {fifo}\nexec sleep 600\n")
+    (tmp_path / "tell").chmod(0o755)
+    with CommandPool(2) as pool:
+        supervisor = supervisor_of(pool)
+        future = pool.submit_commands("task", [["sh", "-c", script, str(tmp_path / "tell")]], cwd="/")
+        pids = told_pids(fifo)
+        os.kill(supervisor, signal.SIGKILL)
+        assert future.result(HANG_SECONDS).result is Result.ERROR
+        assert wait_until_gone(pids) == []
+
+
 def test_idle_killed_supervisor_is_replaced() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
@@ -118,10 +167,11 @@ def test_idle_killed_supervisor_is_replaced() -> None:
         assert run(pool, ["true"]).result is Result.SUCCESS
 
 
-def test_supervisor_survives_terminal_signals() -> None:
+def test_supervisor_survives_the_signals_of_terminals_and_of_orphans() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        others = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN, signal.SIGRTMAX)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, *others):
             os.kill(supervisor, number)
         assert supervisor_of(pool) == supervisor
         assert os.getsid(supervisor) == supervisor  # Ctrl-C at the terminal does not reach it
@@ -195,7 +245,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
 ENDED_COMMAND = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 table, trees = ProcessTable(), []
 for argv in (["true"], ["sleep", "600"]):
     root = os.posix_spawnp(argv[0], argv, os.environ)
@@ -232,7 +282,7 @@ class Conversation:
         os.close(output)
         theirs.close()
         self.channel.sendall(b'{"env": {}}\n')
-        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m"}
+        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m", "limit": 1}
         self.channel.sendall(json.dumps(request).encode() + b"\n")
 
     def frames(self) -> Iterator[dict[str, Any]]:
@@ -378,7 +428,7 @@ def test_daemon_whose_parent_is_reaped_during_a_sample_belongs_to_its_command(re
 
     proc = FakeProc([*[lambda _: None] * reads_before, reap])
     add_daemon(proc)
-    proc.parents["9000011"] = "9000010"  # a child of the main process, which reaps it
+    proc.parents["9000011"] = "9000020"  # a child of the main process, which reaps it
     first, second = refreshed(proc)
     assert "9000012" in second.members
     assert not first.members
@@ -441,7 +491,7 @@ def test_pid_of_a_foreign_process_may_be_used_again_by_a_later_command() -> None
     table.refresh(1.0)
     assert "9000012" not in earlier.members
     table.remove(earlier)
-    proc.parents["9000012"] = "9000011"
+    proc.parents["9000012"] = str(os.getpid())
     later = Tree(9000020, "second", 3.0)
     table.add(later, 3.0)
     table.refresh(4.0)
@@ -492,3 +542,67 @@ def test_samples_are_rarer_while_the_process_tree_stays_the_same() -> None:
     assert pace.get_pause(now=3.25, cost=0.0, young=False, shape=((1, 11),)) == 0.1  # more memory
     assert pace.get_pause(now=3.35, cost=0.0, young=False, shape=((2, 11),)) == 0.1  # a child
     assert pace.get_pause(now=9.0, cost=0.009, young=False, shape=((2, 11),)) == pytest.approx(0.6)  # a crowded machine
+
+
+@pytest.mark.parametrize("shown_at_first", [True, False])
+def test_command_that_proc_does_not_show_is_known_by_its_pid(shown_at_first: bool) -> None:
+    proc = FakeProc([])
+    if shown_at_first:  # it then starts a set-user-id program
+        proc.parents, proc.sessions = {"9000010": str(os.getpid())}, {"9000010": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    proc.parents.clear()
+    table.refresh(1.0)
+    assert table.find_owner(9000010, 2.0) is tree
+    table.settle(9000010, 0.5, 2.0)
+    assert tree.root_ended
+    assert tree.get_cpu_seconds() == 0.5
+
+
+def test_command_that_proc_shows_later_is_measured() -> None:
+    proc = FakeProc([])
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    tree = Tree(9000010, "first", 0.0)
+    table.add(tree, 0.0)
+    proc.parents, proc.sessions = {"9000010": str(os.getpid())}, {"9000010": "9000010"}
+    table.refresh(1.0)
+    assert tree.members.keys() == {"9000010"}
+
+
+def test_child_that_proc_never_shows_does_not_count_as_unseen() -> None:
+    proc = FakeProc([])
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment, lambda _: ["9000010", "9000011"])
+    table.add(Tree(9000010, "first", 0.0), 0.0)
+    table.refresh(1.0)
+    assert not table.has_unseen_children()
+
+
+def test_process_that_was_not_killed_in_time_belongs_to_no_later_command() -> None:
+    proc = FakeProc([])
+    proc.parents = {"9000010": str(os.getpid()), "9000011": "9000010"}
+    proc.sessions = {"9000010": "9000010", "9000011": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment, proc.list_children)
+    earlier = Tree(9000010, "first", 0.0)
+    table.add(earlier, 0.0)
+    table.refresh(1.0)
+    table.settle(9000010, 0.1, 1.0)
+    table.remove(earlier)
+    proc.parents = {"9000011": str(os.getpid()), "9000012": "9000011"}  # it has a child by now
+    proc.sessions["9000012"] = "9000012"
+    later = Tree(9000020, "second", 3.0)
+    table.add(later, 3.0)
+    table.refresh(4.0)
+    assert not later.members
+    assert not table.has_unseen_children()
+    assert table.find_owner(9000011, 5.0) is None
+
+
+def test_end_of_a_process_that_refuses_its_kill_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        if pid == 9000011:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert kill_all([9000010, 9000011])
+    assert not kill_all([9000011])

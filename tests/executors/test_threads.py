@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from pathlib import Path
@@ -25,7 +26,7 @@ from paropt_exporter.executors.adaptive.scheduler import measure_so_far
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state
-from paropt_exporter.executors.threads.pool_state import Worker
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
@@ -332,6 +333,21 @@ def test_shutdown_cancels_queued_tasks_on_request() -> None:
         pool.submit(nothing)
 
 
+class TakenMeanwhile(deque[Any]):
+    def remove(self, item: Any) -> None:
+        assert item in self
+        self.clear()
+        super().remove(item)
+
+
+def test_task_that_a_worker_takes_from_a_closed_pool_is_not_refused() -> None:
+    state = ThreadPoolState("test", "test", None, ())
+    item: pool_state.WorkItem = TaskFuture[int](), double, (1,), {}, False, 0.0
+    state.work_queue, state.closed, state.target = TakenMeanwhile([item]), True, 1
+    state.wake(item)
+    assert not state.work_queue
+
+
 def test_shutdown_during_growth_joins_every_thread() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # switch threads as often as possible
@@ -396,6 +412,17 @@ def test_map_with_buffersize_reads_only_so_far_ahead() -> None:
         assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
         assert len(read) == 13
         assert list(results) == [2 * number for number in range(5, 1000)]
+
+
+def test_map_with_buffersize_keeps_its_pool_open() -> None:
+    """Without it the next item is refused, since a dropped pool is shut down."""
+    pool = ThreadPool(1)
+    dropped, results = weakref.ref(pool), pool.map(double, range(4), buffersize=1)
+    del pool
+    gc.collect()
+    assert dropped() is not None
+    assert list(results) == [0, 2, 4, 6]
+    assert eventually(lambda: dropped() is None)
 
 
 def test_million_items_with_buffersize_need_little_memory() -> None:

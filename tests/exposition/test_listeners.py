@@ -139,7 +139,9 @@ def test_addresses_have_exporter_toolkits_form(given: str, expected: tuple[str, 
     assert parse_address(given) == expected
 
 
-@pytest.mark.parametrize("given", ["10178", "localhost", "::1:5", "a:b", "a:-1", "a:65536", "a:", "", "a:٣"])
+@pytest.mark.parametrize(
+    "given", ["10178", "localhost", "::1:5", "a:b", "a:-1", "a:65536", "a:", "", "a:٣", f"a:{'9' * 5000}"]
+)
 def test_a_malformed_address_is_a_usage_error(given: str) -> None:
     with pytest.raises(UsageError, match="address"):
         parse_address(given)

@@ -41,6 +41,15 @@ def test_each_lane_of_each_project_has_its_own_name(tmp_path: Path) -> None:
     assert all(name.endswith(".prom") and "/" not in name and not name.startswith(".") for name in names)
 
 
+def test_names_that_are_too_long_for_a_file_are_cut_and_stay_different(tmp_path: Path) -> None:
+    long = "обработка-данных-" * 4
+    paths = [sinks.build_textfile_path(tmp_path, project=long, lane=lane) for lane in (f"{long}1", f"{long}2")]
+    for path in paths:
+        sinks.write_textfile(path, SUCCESS)
+    assert sorted(tmp_path.glob("paropt_*.prom")) == sorted(paths)
+    assert len(set(paths)) == 2
+
+
 @pytest.mark.parametrize("folder", ["gone", "file", "/proc"])
 def test_a_folder_that_can_not_be_written_to_is_a_usage_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()

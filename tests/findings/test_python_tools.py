@@ -217,3 +217,33 @@ def test_a_traceback_of_no_known_tool_gives_its_last_exception(tmp_path: Path) -
     (tmp_path / "script.py").write_text("def work():\n    raise OSError('no room')\n\nwork()\n", encoding="utf-8")
     output = run(tmp_path, "script")
     assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: OSError: no room"]
+
+
+def test_wrapped_messages_of_mypy_are_joined() -> None:
+    output = """\
+src/a.py:1: error: Returning Any from function declared to return
+"CertParamType | None"  [no-any-return]
+        return x
+        ^~~~~~~~
+src/a.py:2: error: Unused "type: ignore" comment\x20
+[unused-ignore]
+    x  # type: ignore
+src/a.py:3: error: No rule
+Found 3 errors in 1 file (checked 1 source file)
+"""
+    assert [found.text for found in find_findings(output)] == [
+        'src/a.py:1: Returning Any from function declared to return "CertParamType | None" [no-any-return]',
+        'src/a.py:2: Unused "type: ignore" comment [unused-ignore]',
+        "src/a.py:3: No rule",
+    ]
+
+
+def test_annotations_for_github_are_read() -> None:
+    output = """\
+::error title=ruff (F401),file=/work/a.py,line=1,col=8,endLine=1,endColumn=10::a.py:1:8: F401 `os` unused%0A  help: `os`
+::warning file=b.js,line=3,col=2::Missing semicolon
+::group::tests
+"""
+    first, second = find_findings(output)
+    assert first == Finding(message="`os` unused", path="a.py", line=1, column=8, rule="F401")
+    assert second == Finding(message="Missing semicolon", path="b.js", line=3, column=2, level=Level.WARNING)

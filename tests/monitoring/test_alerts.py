@@ -185,7 +185,7 @@ def test_queries_use_only_exported_or_recorded_series() -> None:
         assert names or "up" in expr, expr
 
 
-@pytest.mark.parametrize("window", ["1s", "1m", "4m", "5m", "300s", "7m", "30m", "1800s"])
+@pytest.mark.parametrize("window", ["60s", "1m", "4m", "5m", "300s", "7m", "30m", "1800s"])
 def test_queried_recordings_exist_for_every_window(window: str) -> None:
     texts = rule_files.render_rules(Options(rate_window=window)).values()
     rules = [rule for text in texts for group in load_yaml(text)["groups"] for rule in group["rules"]]

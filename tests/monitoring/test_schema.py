@@ -56,3 +56,9 @@ def test_patterns_mean_the_same_in_javascript_and_python() -> None:
     """Editors use JavaScript's patterns: the schema's patterns use only the common syntax."""
     for pattern in (NAME_PATTERN, CALL_PATTERN, DURATION_PATTERN):
         assert not re.search(r"\(\?P|\(\?<[=!]|\\A|\\Z|\(\?[aiLmsux]", pattern), pattern
+
+
+@pytest.mark.parametrize("key", ["sla", "total"])
+def test_null_turns_off_a_limit_of_a_lane(key: str) -> None:
+    """`init` writes `sla: null`, and the line about a default limit proposes both."""
+    assert Draft202012Validator(json.loads(schema.render_schema())).is_valid({"lanes": {"standard": {key: None}}})

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.cli.flags import build_parser
+from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.errors import DeliveryError, UsageError
-from paropt_exporter.events import Decision, Strategy
-from paropt_exporter.plan import Bounds, Plan
+from paropt_exporter.events import Decision, ItemRecord, Result, Strategy
+from paropt_exporter.plan import Bounds, Commands, Plan, PlannedStage
+from paropt_exporter.plan.batches import build_task
 from paropt_exporter.reports import Reports, parse, reporting
 from paropt_exporter.reports.model import FinishedRun
 from paropt_exporter.reports.reporting import RunReport
-from support.event_samples import START, run_ended, run_started, task
+from support.event_samples import START, run_ended, run_started, stage_ended, task
+from support.finished_runs import attempt
 
 
 class Broken:
@@ -65,6 +71,22 @@ def test_decisions_between_two_runs_are_not_kept(tmp_path: Path) -> None:
     reports.write(run_ended(), log_path=None)
     held.append(decide(reports))
     assert [each() for each in held] == [None, None]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_unchanged_items_of_a_batch_are_in_the_reports(tmp_path: Path, cached: bool) -> None:
+    """The cache left only b to run."""
+    batch = build_task(Commands(steps=(("x", ITEMS),)), 0, ["a", "b"])
+    planned = PlannedStage(number=1, name="unit", tasks=(batch,), cached=cached)
+    reports = Reports(parse([f"junit={tmp_path}/unit.xml", f"json={tmp_path}/run.json"], {}), config=None, top=tmp_path)
+    reports.begin(replace(build_plan(tmp_path), stages=(planned,)))
+    for event in (run_started(), attempt("unit", items=(ItemRecord(item="b", result=Result.SUCCESS, seconds=0.5),))):
+        reports.observe(event)
+    reports.write(run_ended(stages=(stage_ended("unit"),)), log_path=None)
+    expected = ["b", "a"] if cached else ["b"]
+    assert [case.get("name") for case in ElementTree.parse(tmp_path / "unit.xml").iter("testcase")] == expected
+    (task,) = json.loads((tmp_path / "run.json").read_text())["stages"][0]["tasks"]
+    assert [item["item"] for item in task["items"]] == expected
 
 
 def decide(reports: Reports) -> weakref.ref[Text]:

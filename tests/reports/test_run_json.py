@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from msgspec.structs import replace
+
 from paropt_exporter.events import ItemRecord, Result, SlaRecord
 from paropt_exporter.reports import run_json
 from paropt_exporter.reports.model import FinishedRun
@@ -38,6 +40,15 @@ def test_items_of_a_batch_have_results_of_their_own() -> None:
     items = (ItemRecord(item="a.py", result=Result.SUCCESS, seconds=0.5),)
     (task,) = read(finished(stage("unit", 1, attempt("unit", item="1 file", items=items))))["stages"][0]["tasks"]
     assert task["items"] == [{"item": "a.py", "result": "success", "duration_seconds": 0.5}]
+
+
+def test_items_that_were_not_retried_keep_their_results() -> None:
+    passed, failed = (ItemRecord(item=f"{name}.py", result=Result.SUCCESS, seconds=0.5) for name in "ab")
+    failed = replace(failed, result=Result.FAILURE)
+    first = attempt("unit", item="a.py +1", result=Result.FAILURE, items=(passed, failed))
+    second = attempt("unit", item="b.py", number=2, items=(replace(failed, result=Result.SUCCESS),))
+    (task,) = read(finished(stage("unit", 1, first, second)))["stages"][0]["tasks"]
+    assert [(item["item"], item["result"]) for item in task["items"]] == [("a.py", "success"), ("b.py", "success")]
 
 
 def test_limits_and_pools_are_in_the_report() -> None:

@@ -19,6 +19,7 @@ from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine.interfaces import MachineShare, MachineUsage
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve import hub as hub_module
 from paropt_exporter.serve import link as link_module
 from paropt_exporter.serve import messages, runtime_folder
 from paropt_exporter.serve.fair_shares import Machine
@@ -61,7 +62,7 @@ class Served:
         runtime_folder.make_folder(folder)
         self.start()
 
-    def start(self, *, awaited: Collection[int] = (), most_runs: int = 1000) -> None:
+    def start(self, *, awaited: Collection[int] = (), returning: Collection[int] = (), most_runs: int = 1000) -> None:
         registry = Registry(self.folder / runtime_folder.PROJECTS_NAME)
         listener = runtime_folder.listen(self.folder)
         self.hub = Hub(
@@ -71,6 +72,7 @@ class Served:
             clock=self.clock,
             beat=lambda runs: self.beats.append(frozenset(runs)),
             awaited=awaited,
+            returning=returning,
             most_runs=most_runs,
         )
         self.hub.start(URL)
@@ -463,6 +465,33 @@ def test_counters_of_a_run_that_comes_back_count_once(tmp_path: Path, served: Se
         with open_session(served, hello, 4.0):  # before the end of the earlier connection
             assert len(served.status().runs) == 1
             eventually("it goes on", lambda: count_submitted(page) == 4.0)
+
+
+def test_first_page_of_another_serve_waits_for_the_series_of_its_runs(tmp_path: Path, served: Served) -> None:
+    """Beside those of ended runs, a counter that lacks them would fall: `rate()` would count all of it again."""
+    (tmp_path / "history.db").touch()  # a project without a history is forgotten
+    page = ServePage(served.hub.take_views)
+    ended = replace(build_hello(register(tmp_path), lane="standard", limited=True), process="ended")
+    with open_session(served, ended, 5.0) as client:
+        client.sendall(encode(messages.Bye()))
+        eventually("it is counted", lambda: count_submitted(page) == 5.0)
+    series: dict[tuple[str, tuple[str, ...]], float] = {("paropt_pool_tasks_submitted_total", ("commands",)): 3.0}
+    hello = build_hello(register(tmp_path), lane="standard", limited=True)
+    link = Link(served.folder, hello, clock=SystemClock(), collect=lambda: series)
+    eventually("both are counted", lambda: count_submitted(page) == 8.0)
+    served.hub.close()
+    served.start(returning=[os.getpid()])
+    assert count_submitted(ServePage(served.hub.take_views)) == 8.0
+    link.close()
+
+
+def test_page_waits_for_no_run_that_has_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "RETURN_SECONDS", 10 * HANG_SECONDS)
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    served.hub.close()
+    served.start(returning=[ended.pid])
+    assert served.hub.take_views() == ()
 
 
 def test_counters_of_killed_runs_add_up(tmp_path: Path, served: Served) -> None:

@@ -19,14 +19,20 @@ def series(**values: float) -> dict[tuple[str, tuple[str, ...]], Value]:
 
 
 def test_counters_and_sizes_add_up_and_the_oldest_task_counts() -> None:
-    one = series(tasks_submitted_total=5, size=2, oldest_task_age_seconds=9, epoch_timestamp_seconds=100)
-    other = series(tasks_submitted_total=3, size=1, oldest_task_age_seconds=4, epoch_timestamp_seconds=90)
+    one = series(tasks_submitted_total=5, size=2, oldest_task_age_seconds=9)
+    other = series(tasks_submitted_total=3, size=1, oldest_task_age_seconds=4)
     assert merge_series([one, other]) == {
         (families.POOL_SUBMITTED, POOL): 8,
         (families.POOL_SIZE, POOL): 3,
         (families.POOL_OLDEST_AGE, POOL): 9,
-        (families.POOL_EPOCH, POOL): 90,
     }
+
+
+def test_pool_has_the_epoch_by_which_the_newest_run_finds_its_series() -> None:
+    """With that of an ended run, `feedback.source: prometheus` would get no answer about the present one."""
+    ended = keep_counters(keep_counters({}, series(epoch_timestamp_seconds=90)), series(epoch_timestamp_seconds=100))
+    assert merge_series([ended]) == {(families.POOL_EPOCH, POOL): 100}
+    assert merge_series([ended, series(epoch_timestamp_seconds=110)]) == {(families.POOL_EPOCH, POOL): 110}
 
 
 def test_counters_of_ended_runs_stay_and_their_gauges_go() -> None:

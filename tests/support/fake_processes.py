@@ -148,6 +148,14 @@ class FakePool:
         yield False
         yield from self._finish(actions)
 
+    def end_workers(self) -> Thread:
+        yield from self.close(cancel_futures=True)
+        actions = self._begin(self.scheduler.end())
+        for process in list(self.processes.values()):
+            process.end(-9)
+        yield False
+        yield from self._finish(actions)
+
     # The threads of workers
 
     def _run_worker(self, worker: Worker, sender: int) -> Thread:
@@ -272,9 +280,11 @@ class FakePool:
             elif isinstance(action, Cancel):
                 if action.item.future.cancel():
                     action.item.future.start_running(self.now)
-                    yield False
-                    if self.scheduler.withdraw(action.item):
-                        self.scheduler.count_unbegun(failed=False)
+                elif not action.item.future.done():
+                    continue
+                yield False
+                if self.scheduler.withdraw(action.item):
+                    self.scheduler.count_unbegun(failed=False)
             elif isinstance(action, Fail):
                 self.scheduler.count_unbegun(failed=action.item.future.force_exception(action.error))
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.clock import Clock
-from paropt_exporter.config import Config, read_config
+from paropt_exporter.config import Config, reread_config
 from paropt_exporter.errors import ConfigError, UsageError
 from paropt_exporter.events import LastReload
 from paropt_exporter.files import is_file
@@ -48,7 +48,7 @@ class ConfigFile:
         what = f"{self._path.name} {'was read again' if stamp == self._stamp else 'has changed'}"
         self._stamp = stamp  # before reading: a file replaced in between is read next time
         try:
-            take(read_config(self._path, root=self._path.parent))
+            take(reread_config(self._path))
         except (ConfigError, UsageError) as error:
             self.last_reload = replace(self.last_reload, successful=False)
             self._reloads[_FAILURE] += 1

@@ -323,7 +323,10 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
         for stage in members
     )
     total = lane.total.to_limit() if lane.total else None
-    return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=request.every_seconds)
+    # Runs of some stages, or with arguments, are no successes of the lane: with an interval it would count as overdue.
+    narrowed = request.selection or request.arguments
+    interval_seconds = None if narrowed else request.every_seconds
+    return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=interval_seconds)
 
 
 def get_bounds(plan: Plan) -> dict[str, tuple[int, int]]:

@@ -172,18 +172,19 @@ def _find_affected(plan: Plan) -> frozenset[str]:
     except UnknownChange:
         return frozenset()
     return frozenset(
-        stage.name for stage in stages if changes is not None and changes.find_match(_build_input_patterns(stage))
+        stage.name for stage in stages if changes is not None and changes.find_match(_build_input_patterns(plan, stage))
     )
 
 
-def _build_input_patterns(stage: PlannedStage) -> InputPatterns:
+def _build_input_patterns(plan: Plan, stage: PlannedStage) -> InputPatterns:
     """Return the inputs of all of a stage's tasks."""
     from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
 
     patterns = [pattern for pattern in stage.inputs or () if ITEM not in pattern]
     of_items = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
     items = {item for task in stage.tasks for item in task.items or (task.item or "",)} if of_items else ()
-    return InputPatterns([*patterns, *(each for item in items for each in fill_item(of_items, item))])
+    cwd = os.path.relpath(stage.cwd, plan.root)
+    return InputPatterns([*patterns, *(each for item in items for each in fill_item(of_items, item, cwd))])
 
 
 def find_failures(history: History, config: Config, lane: str, selection: Selection) -> Failures:

@@ -67,6 +67,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
             clock=SystemClock(),
             beat=lock.beat,
             awaited=lock.awaited,
+            returning=lock.earlier,
         )
         page = ServePage(hub.take_views, protection=protection, process_metrics=request.process_metrics)
         endpoint = Endpoint(
@@ -109,7 +110,8 @@ class _Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.awaited: frozenset[int] = frozenset()  # the runs of another `serve`, which died a moment ago
+        self.earlier: frozenset[int] = frozenset()  # the last known runs of another `serve`
+        self.awaited: frozenset[int] = frozenset()  # the same, if it died a moment ago
 
     def __enter__(self) -> _Lock:
         try:
@@ -129,8 +131,10 @@ class _Lock:
             raise UsageError(
                 f"another `paropt-exporter serve` (pid {pid}) already serves {self._path.parent}"
             ) from None
-        if end and runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
-            self.awaited = frozenset(int(word) for word in words[1:] if word.isdecimal())
+        if end:
+            self.earlier = frozenset(int(word) for word in words[1:] if word.isdecimal())
+        if runtime_folder.has_just_died(self._path.parent, GRACE_SECONDS):
+            self.awaited = self.earlier
         self.beat(self.awaited)  # for the next one, if this one is killed before they are back
         return self
 

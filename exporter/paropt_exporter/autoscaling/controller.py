@@ -238,7 +238,8 @@ class Controller:
     def _find_cause_of_bound(self, old: int, new: int) -> str:
         """Return which signal has moved the bound that decides a size; "bounds": the config's own bounds do."""
         bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
-        if min(old, new) <= bounds.floor and bounds.floor > config.minimum:
+        is_at_floor = old < bounds.floor or new <= min(old, bounds.floor)
+        if is_at_floor and bounds.floor > config.minimum:
             return "load"
         return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
 

@@ -287,7 +287,7 @@ _SAME: Mapping[str, str] = MappingProxyType(
         "demand": "the tasks at hand need that many",
         "deadline": "that many keep the lane's total",
         "load": "a load signal asks for that many",
-        "limit": "a limit signal is above its target",
+        "limit": "a limit signal allows no more",
         "cpu_limit": "the tasks that run take all cores",
         "memory_limit": "there is no memory for another task",
         "bounds": "its bounds allow no other size",

@@ -89,11 +89,16 @@ class ControlState:
             return self._override
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
-        """Store new bounds, clamped to the config's; the floor is at most the ceiling."""
+        """Store new bounds, clamped to the config's; another config may have come while they were decided.
+
+        The floor is at most the ceiling, and the size by queries between them.
+        """
         ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
         floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
+        wanted = bounds.query_size
+        query_size = None if wanted is None else min(max(wanted, floor), ceiling)
         with self._lock:
-            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling)
+            self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling, query_size=query_size)
 
     def set_override(self, override: Override | None) -> None:
         """Store a person's instruction; None restores the config's mode."""

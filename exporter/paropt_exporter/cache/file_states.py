@@ -85,9 +85,14 @@ class FileStates:
         return self._records.get(name)
 
     def keep_record(self, name: str, record: Any, snapshot: Snapshot) -> None:
-        """Keep a record, of plain types, while the states of the files in a snapshot are known."""
-        self._kept[name] = (record, snapshot)
-        self._changed = True
+        """Keep a record, of plain types, while the states of the files in a snapshot are known.
+
+        With a young file it is not kept: if that changes in the same tick and is read again, the record would have its
+        new times with its old content.
+        """
+        if self._racy.isdisjoint(snapshot):
+            self._kept[name] = (record, snapshot)
+            self._changed = True
 
     def take_snapshot(self, found: Iterable[FoundFile]) -> Snapshot:
         """Return the entries of files. Raises UnusableFile."""
@@ -151,7 +156,7 @@ class FileStates:
             return
         self._load_rest()
         old = {path: entry for path, entry in self._known.items() if path not in self._racy}
-        lasting = {name: record for name, (record, snapshot) in self._kept.items() if self._racy.isdisjoint(snapshot)}
+        lasting = {name: record for name, (record, _) in self._kept.items()}
         for _, snapshot in self._kept.values():
             self._recorded_paths.update(snapshot)
         others = self._records if len(self._records) < _MOST_RECORDS else {}

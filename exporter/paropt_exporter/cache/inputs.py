@@ -7,7 +7,7 @@ import posixpath
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 from msgspec import Struct, field
 
@@ -27,11 +27,14 @@ from paropt_exporter.input_files import (
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-# Python's tools read these from the folder in which they start, or from one above it, without being asked.
+# Tools read these from the folder in which they start, or from one above it, without being asked.
 _SETTINGS = (
     "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
+    # By these, stubs that pyenv, asdf, mise and rustup put on PATH choose the version of the program that they start.
+    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
+    "rust-toolchain.toml",
 )  # fmt: skip
 # Where these programs find the commands of a target or script, in the folder in which they start or one in their words.
 _RECIPES = {
@@ -39,7 +42,9 @@ _RECIPES = {
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
     **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
 }  # fmt: skip
-_WORD = compile_later(r"[^\s;&|()<>\"'`$=:]+")
+_WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")
+_MARKS_OF_LINES = frozenset(" \t\n;&|()<>`$")
+_KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/")
 
 
 class StageInputs(Struct, frozen=True):
@@ -133,7 +138,8 @@ def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -
 def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
     """Return the patterns of the files that all tasks read: the stage's own, and the outputs of the stages it needs."""
     shared = [pattern for pattern in stage.inputs or () if ITEM not in pattern or pattern.startswith("!")]
-    return [InputPatterns(patterns) for patterns in (shared, stage.needed_outputs) if patterns]
+    found = InputPatterns(shared), InputPatterns(stage.needed_outputs, are_outputs=True)
+    return [each for each in found if each.patterns]
 
 
 def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns) -> dict[str, os.stat_result]:
@@ -146,8 +152,9 @@ def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: Inpu
     patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
     # An item may be a part of a file: `test_a.py::test_b`.
     names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
+    cwd = _get_relative_cwd(folder, stage)
     for name in names if patterns else ():
-        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name)).find_files(folder))
+        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name, cwd)).find_files(folder))
     found.update(_iter_named_files(folder, stage, task, written))
     return found
 
@@ -159,24 +166,29 @@ def _list_left_out(stage: PlannedStage) -> list[str]:
 def _iter_named_files(
     folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns
 ) -> Iterator[FoundFile]:
-    """Yield the project's files that are words of a task's commands, such as a script, except its outputs.
+    """Yield the files that are words of a task's commands or variables, such as a script, except its outputs.
 
     The file in which `make lint` or `npm run lint` finds its command counts too, as a command in the config does.
+    Files outside of the project count if they are regular ones: others are places for output, such as /dev/stdout. The
+    programs among them count as tools.
     """
     assert isinstance(task.work, Commands)
     cwd = _get_relative_cwd(folder, stage)
-    words = dict.fromkeys(_iter_words(task.work.steps))
+    listed = [*filter(None, _iter_words(chain(task.work.steps, [tuple(stage.env.values())])))]
+    words = dict.fromkeys((*listed, *_iter_modules(listed)))
+    programs = {step[0] for step in task.work.steps if step}
     recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
     in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)  # such as make -C web, npm --prefix web
     for word in (*words, *recipes, *in_folders):
-        path = posixpath.normpath(posixpath.join(cwd, word))
-        if word.startswith("/"):
-            path = posixpath.relpath(word, folder) if word.startswith(f"{folder}/") else ""
-        if not path or path.startswith("../") or written.matches(path):
+        path = posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
+        if path.startswith(_KERNEL_FOLDERS) or written.matches(path):
             continue
+        full = os.path.join(folder, path)
         try:
-            state = os.lstat(os.path.join(folder, path))
+            state = os.lstat(full)
         except (OSError, ValueError):
+            continue
+        if path.startswith(("/", "../")) and (word in programs or not os.path.isfile(full)):
             continue
         if stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode):
             yield path, state
@@ -186,17 +198,41 @@ def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
     for words in steps:
         for word in words:
             yield word
-            if any(mark in word for mark in "=:"):
-                yield from _WORD.findall(word)  # --config=x.toml, test_a.py::test_b
-        if len(words) == 3 and words[1] == "-c":
-            yield from _split_line(words[2])
+            if is_line(word):
+                for part in _split_line(word):
+                    yield part
+                    yield from _iter_parts(part)
+                yield from _WORD.findall(word)
+            else:
+                yield from _iter_parts(word)
+
+
+def _iter_modules(words: Sequence[str]) -> Iterator[str]:
+    """Yield the places of modules that Python runs, as in `python -m tools.check`."""
+    for option, name in pairwise(words):
+        if option == "-m":
+            place = name.replace(".", "/")
+            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
+
+
+def is_line(word: str) -> bool:
+    """Return whether a word of a command may be a line for a shell."""
+    return not _MARKS_OF_LINES.isdisjoint(word)
+
+
+def _iter_parts(word: str) -> Iterator[str]:
+    """Yield the parts of a word that may be names of files."""
+    if any(mark in word for mark in "=:,@"):
+        yield from _WORD.findall(word)  # --config=x.toml, test_a.py::test_b, @arguments.txt
+    if word.startswith("-") and not word.startswith("--"):
+        yield word[2:]  # -fbuild.mk
 
 
 def _split_line(line: str) -> list[str]:
     try:
-        return [*shlex.split(line), *_WORD.findall(line)]
+        return shlex.split(line)
     except ValueError:
-        return _WORD.findall(line)
+        return []
 
 
 def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
@@ -230,7 +266,7 @@ def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
     if each:
         for task in stage.tasks:
             for item in task.items or ((task.item,) if task.item is not None else ()):
-                fixed += fill_item(each, item)
+                fixed += fill_item(each, item, _get_relative_cwd(folder, stage))
     return tuple(fixed)
 
 

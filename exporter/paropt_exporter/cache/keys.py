@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from msgspec import Struct
 from paropt_exporter import files
 from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
-from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan.structure import Commands, PlannedTask
 
 FORMAT = "1"  # of keys and entries: another one has other keys
 _POLL_SECONDS = 0.05  # file locks have no wait with a limit
@@ -59,15 +59,17 @@ class StageKey:
 
     def __init__(
         self,
-        stage: PlannedStage,
         *,
         cwd: str,
+        outputs: Sequence[str],
         variables: Mapping[str, str],
         tools: Mapping[str, str],
         secret: bytes,
         search_path: str = "",
     ) -> None:
-        """`cwd` is relative to the config's folder. `secret` keys the digests of the variables' values.
+        """`cwd` and `outputs`, all files that it writes, are relative to the config's folder.
+
+        `secret` keys the digests of the variables' values.
 
         `search_path`: the stage's PATH, if its inputs are traced. It is in no weak key.
         """
@@ -77,7 +79,7 @@ class StageKey:
             ("format", FORMAT),
             ("platform", f"{machine.sysname} {machine.machine}"),
             ("cwd", cwd),
-            ("outputs", json.dumps(stage.outputs)),
+            ("outputs", json.dumps(outputs)),
             *((f"tool {name}", identity) for name, identity in sorted(tools.items())),
         ]
         self._fixed = fixed

@@ -1,15 +1,17 @@
 """Keep the files that a task wrote, and put them back.
 
 Files are restored beside their places and renamed when all are there, so that a damaged content changes nothing. Each
-folder on the way is opened without following links: a link in a checkout can't lead a restored file out of it.
+folder on the way is opened without following links: a link in a checkout can't lead a restored file out of it. So a
+link to a folder is kept as a link, and the files behind it under their own places.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -17,9 +19,13 @@ from paropt_exporter.cache.entry import OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
+from paropt_exporter.lazy_patterns import compile_later
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_TEMPORARY = compile_later(r"(^|/)\.[0-9a-f]{16}\.paropt$")
 
 
 class NotRestored(Exception):
@@ -27,13 +33,48 @@ class NotRestored(Exception):
 
 
 def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
-    """Return the files that match a task's outputs. Raises UnusableFile."""
+    """Return the files that match a task's outputs and can be restored.
+
+    Raises UnusableFile, also for a file behind a link that is not an output under its own place: the link would be
+    restored without it.
+    """
+    # A killed run leaves files with temporary names behind, which the next hit removes.
+    found = [each for each in _find_matching(folder, patterns) if not _TEMPORARY.search(each[0])]
+    own = {path for path, _ in found}
+    linked = _find_linked_folders(folder, own)
+    for path in own:
+        parent, name = os.path.split(path)
+        if parent in linked:
+            place, link = linked[parent], _find_link(folder, parent)
+            if link not in own or os.path.normpath(os.path.join(place, name)) not in own:
+                raise UnusableFile(
+                    f"{path} is behind the link {link}, and can't be restored: name the link and the folder to which "
+                    f"it leads in `outputs`, or leave these files out: !{link}/**"
+                )
+    return [(path, state) for path, state in found if os.path.dirname(path) not in linked]
+
+
+def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     if not patterns:
         return []
     try:
-        return InputPatterns(tuple(patterns)).find_files(folder)
+        return InputPatterns(tuple(patterns), are_outputs=True).find_files(folder)
     except OSError as error:
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def _find_linked_folders(folder: str, paths: Iterable[str]) -> dict[str, str]:
+    """Return the folders of files that are behind a link, and their own places, relative to `folder`."""
+    top = os.path.realpath(folder)
+    parents = {os.path.dirname(path) for path in paths}
+    places = {parent: os.path.relpath(os.path.realpath(os.path.join(folder, parent)), top) for parent in parents}
+    return {parent: place for parent, place in places.items() if place != (parent or ".")}
+
+
+def _find_link(folder: str, path: str) -> str:
+    """Return the first link on the way to a folder."""
+    parts = accumulate(path.split("/"), "{}/{}".format)
+    return next(part for part in parts if os.path.islink(os.path.join(folder, part)))
 
 
 def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -> tuple[OutputFile, ...]:
@@ -65,8 +106,9 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
     after which the stage runs.
     """
     _check_declared(wanted, patterns)
-    found = find_outputs(states.folder, patterns)
-    there = {path: _describe_there(states, path, state) for path, state in found}
+    found = _find_matching(states.folder, patterns)
+    linked = _find_linked_folders(states.folder, (path for path, _ in found))
+    there = {path: _describe_there(states, path, state) for path, state in found if os.path.dirname(path) not in linked}
     missing = [file for file in wanted if there.get(file.path) != file.state]
     names = {file.path for file in wanted}
     stale = [path for path in there if path not in names]
@@ -94,7 +136,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
     """Raise NotRestored for a file that this task can't have written, since an attacker may fill the store."""
-    declared = InputPatterns(tuple(patterns))
+    declared = InputPatterns(tuple(patterns), are_outputs=True)
     for file in wanted:
         if not declared.could_find(file.path):
             raise NotRestored(f"the outputs can't be restored: {file.path} is not one of its outputs")
@@ -107,7 +149,10 @@ class _Staged(Struct, frozen=True):
 
 
 class _Folders:
-    """Descriptors of the folders of outputs, opened from the root without following links."""
+    """Descriptors of the folders of outputs, opened from the root without following links.
+
+    Folders that it made and that are empty in the end are removed: `mkdir` of the stage, which runs then, would fail.
+    """
 
     def __init__(self, root: str, stack: ExitStack) -> None:
         self._stack = stack
@@ -125,6 +170,7 @@ class _Folders:
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=descriptor)
+                        self._stack.callback(_remove_empty_folder, part, descriptor)
                 self._open[prefix] = self._keep(os.open(part, _FOLDER_FLAGS, dir_fd=descriptor))
             descriptor = self._open[prefix]
         return descriptor, name
@@ -132,6 +178,11 @@ class _Folders:
     def _keep(self, descriptor: int) -> int:
         self._stack.callback(os.close, descriptor)
         return descriptor
+
+
+def _remove_empty_folder(name: str, parent: int) -> None:
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=parent)
 
 
 def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:

@@ -7,7 +7,7 @@ import posixpath
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    is_line,
     list_output_file,
     list_written,
     read_inputs,
@@ -44,6 +45,9 @@ _NODE_PACKAGES = "node_modules/.package-lock.json"  # npm writes the versions of
 _PATHS_IN_RECORD = compile_later(
     r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
+
+
+_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 
 
 class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
@@ -140,6 +144,9 @@ class StageReader:
             raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")
         if stage.shared_by_items:
             raise UnusableFile(f"{stage.shared_by_items}: give each its own outputs, such as {ITEM}/**")
+        written = map(posixpath.normpath, list_written(stage, os.fspath(self._root)) if stage.outputs else ())
+        if outside := next((pattern for pattern in written if pattern.startswith(("/", "../"))), None):
+            raise UnusableFile(f"its output {outside} is outside of the project, and is not restored")
         if stage.output_file is None:
             return
         if len(stage.tasks) > 1:
@@ -163,8 +170,8 @@ class StageReader:
     ) -> dict[StagePart, TaskKey]:
         """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
-            stage,
             cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
             secret=self._secret,
@@ -205,13 +212,20 @@ class StageReader:
 
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
         variables = build_command_environment(stage, self._environ)
-        steps = {step: None for task in stage.tasks if isinstance(task.work, Commands) for step in task.work.steps}
-        return Tools(self._root, self._states).identify(
+        steps = dict.fromkeys(chain.from_iterable(map(_iter_steps_without_items, stage.tasks)))
+        return Tools(self._root, self._states, variables.get("HOME", "")).identify(
             steps, cwd=stage.cwd, path=variables.get("PATH", os.defpath), environment=find_environment(variables)
         )
 
     def _find_search_path(self, stage: PlannedStage) -> str:
         return build_command_environment(stage, self._environ).get("PATH", os.defpath)
+
+
+def _iter_steps_without_items(task: PlannedTask) -> Iterator[tuple[str, ...]]:
+    """Yield the commands of a task without the words that are items: thousands would be looked for on PATH."""
+    items = frozenset(task.items or (task.item,))
+    for step in task.work.steps if isinstance(task.work, Commands) else ():
+        yield (*step[:1], *(word for word in step[1:] if word not in items))
 
 
 def _build_edited(name: str) -> Miss:
@@ -249,7 +263,7 @@ def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[st
     """Return the patterns of a task's outputs, with the file of its output."""
     patterns: list[str] = []
     for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item)
+        patterns += fill_item(stage.outputs, item, posixpath.relpath(stage.cwd, root))
     return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
 
 
@@ -324,14 +338,15 @@ class Tools:
     """Reads the identities of programs and environments as they are now, so that an upgrade runs a stage again.
 
     A program is identified by its content. A script that pip wrote begins with the path of its environment's Python,
-    which differs between checkouts: its first line is replaced by the identity of that interpreter, and the
-    environment's packages count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on the stage's
-    PATH.
+    which differs between checkouts: its first line is replaced by the identity of that interpreter, and the packages
+    of its environment, virtual or not, count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on
+    the stage's PATH.
     """
 
-    def __init__(self, root: Path, states: FileStates) -> None:
+    def __init__(self, root: Path, states: FileStates, home: str) -> None:
         self._root = os.fspath(root)
         self._states = states
+        self._home = home
 
     def identify(
         self, steps: Iterable[Sequence[str]], *, cwd: Path, path: str, environment: str | None
@@ -383,7 +398,7 @@ class Tools:
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(python):
             parts.append(self._get_state(os.path.realpath(python)))
-        for packages in sorted(Path(folder, "lib").glob("python*/site-packages")):
+        for packages in _list_package_folders(folder, self._home):
             for name, state in self._iter_packages(os.fspath(packages)):
                 parts += [name, state]
                 names += [name.removesuffix(".dist-info")] if name.endswith(".dist-info") else []
@@ -401,6 +416,8 @@ class Tools:
             if name.endswith(".dist-info"):
                 yield name, self._states.derive_state(os.path.join(path, "RECORD"), _hash_record)
                 yield f"{name}/direct_url.json", self._states.derive_state(os.path.join(path, "direct_url.json"), hide)
+            elif name.endswith(".egg-info"):  # with the version in its name
+                yield name, ""
             elif name.endswith((".pth", ".egg-link")):
                 yield name, self._states.derive_state(path, hide)
 
@@ -423,18 +440,24 @@ def _hide_places(content: bytes, places: Iterable[bytes]) -> bytes:
 
 
 def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the words that may be programs: the first of each step, and the words of a line for a shell.
+    """Yield the words that may be programs: all of each step, since `timeout 60 ruff check` starts two.
 
-    Words of a line that are paths are left out: they are files of the project, which count as inputs.
+    Relative paths after the first word are left out: they are files of the project, which count as inputs.
     """
     for words in steps:
-        if not words:
-            continue
-        yield words[0]
-        if os.path.basename(words[0]) in ("sh", "bash", "dash", "zsh") and len(words) == 3 and words[1] == "-c":
-            yield from (word for word in _split_line(words[2]) if "/" not in word or word.startswith("/"))
-        elif os.path.basename(words[0]) == "env":
-            yield from words[1:]
+        yield from words[:1]
+        for word in words[1:]:
+            parts = _iter_line(word) if is_line(word) else (word,)
+            yield from (part for part in parts if part[:1] != "-" and ("/" not in part or part[:1] == "/"))
+
+
+def _iter_line(line: str) -> Iterator[str]:
+    """Yield the words of a line for a shell, and those of lines within it, such as those of `sh -c`."""
+    for part in _split_line(line.replace("`", " ")):
+        if part != line and is_line(part):
+            yield from _iter_line(part)
+        else:
+            yield part
 
 
 def _split_line(line: str) -> list[str]:
@@ -456,7 +479,7 @@ def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
     """Return the file of a program, or None for a word that is none."""
     if "/" in name:
         full = os.path.join(cwd, name)
-        return full if os.path.isfile(full) else None
+        return full if os.path.isfile(full) and os.access(full, os.X_OK) else None
     for folder in path.split(os.pathsep):
         full = os.path.join(cwd, folder, name)
         if os.access(full, os.X_OK) and os.path.isfile(full):
@@ -465,10 +488,28 @@ def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
 
 
 def _find_environment_of_python(program: str) -> str | None:
-    """Return the folder of the virtual environment whose interpreter a program is, or None."""
+    """Return the folder of the environment whose interpreter a program is, virtual or not; None for other programs."""
+    if not os.path.basename(program).startswith(("python", "pypy")):
+        return None
     folder = os.path.dirname(os.path.dirname(program))
-    is_python = os.path.basename(program).startswith(("python", "pypy"))
-    return folder if is_python and os.path.exists(os.path.join(folder, "pyvenv.cfg")) else None
+    return folder if _is_virtual(folder) else os.path.dirname(os.path.dirname(os.path.realpath(program)))
+
+
+def _is_virtual(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "pyvenv.cfg"))
+
+
+def _list_package_folders(folder: str, home: str) -> list[str]:
+    """Return the folders from which an environment's interpreter imports packages.
+
+    Outside of virtual environments, as in containers, users' own packages count, and those that Debian puts beside.
+    """
+    places = [folder]
+    if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
+        base = os.path.dirname(os.path.dirname(os.path.realpath(os.path.join(folder, "bin", "python"))))
+        places += [base, os.path.join(home, ".local"), *(["/usr/local"] if base == "/usr" else [])]
+    found = {each for place in places for each in Path(place, "lib").glob("python*/*-packages") if each.is_dir()}
+    return sorted(map(os.fspath, found))
 
 
 def _read_head(path: str) -> bytes:

@@ -177,6 +177,7 @@ class TracedResults:
         temporary = variables.get("TMPDIR") or "/tmp"  # nosec B108 # compared with paths
         return TracedTask(
             outputs=InputPatterns(list_written(stage, self._states.folder)),
+            needed_outputs=InputPatterns(stage.needed_outputs),
             temporary_folders=(f"{os.path.realpath(temporary).rstrip('/')}/", *_MEMORY_FOLDERS),
             cache_folders=tuple(_iter_cache_folders(variables)),
             allows_servers=stage.allows_servers,
@@ -194,13 +195,14 @@ def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 class TracedTask(Struct, frozen=True, kw_only=True):
-    """What a trace is compared with. `outputs`: the patterns of the stage's outputs.
+    """What a trace is compared with. `outputs`: the patterns of the stage's outputs, and of those that it needs.
 
     `temporary_folders`: there only the content of files counts. `cache_folders` are left out. Both without links on
     the way, as the paths of a trace. `allows_servers`: the result counts though the task connected to some.
     """
 
     outputs: InputPatterns
+    needed_outputs: InputPatterns
     temporary_folders: tuple[str, ...]
     cache_folders: tuple[str, ...] = ()
     allows_servers: bool = False
@@ -289,7 +291,8 @@ class _Reading:
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
-            if self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders):
+            is_left_out = self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders)
+            if is_left_out and not self._task.needed_outputs.matches(path):
                 continue
             if self._task.outputs.matches(path):
                 yield from self._judge_output(path, access)

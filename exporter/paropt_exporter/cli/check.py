@@ -86,6 +86,8 @@ def _check_history(config: Config) -> Iterator[str]:
     folder = next((parent for parent in path.parents if files.exists(parent)), path.parent)
     if not files.is_folder(folder):
         yield f"history: {folder} is a file: name a path in a folder"
+    elif denied := files.find_denied_listing(folder):  # such as `.paropt` after a run by root
+        yield f"history {path}: cannot read {folder} ({denied}); fix its permissions or choose another file"
     if files.exists(path):
         try:
             database.check_file(path)
@@ -135,6 +137,8 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     if not files.is_folder(folder):
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
+    if stage.file is not None and files.is_folder(config.root / stage.file):
+        yield f"file: {stage.file} is a folder: name a file in it"
     yield from _check_glob(stage, folder)
     from paropt_exporter.config.virtual_environment import build_stage_environment
 

@@ -19,13 +19,13 @@ from paropt_exporter.events import Strategy
 from paropt_exporter.lazy_patterns import compile_later
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from paropt_exporter.app import Request
     from paropt_exporter.cache.preview import Preview
     from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.cli.plain_flags import Flags
-    from paropt_exporter.config import Config
+    from paropt_exporter.config import Config, Stage
     from paropt_exporter.events import Shard
     from paropt_exporter.history import History
     from paropt_exporter.plan import Plan, Selection
@@ -183,19 +183,19 @@ def _run_list(flags: Flags) -> int:
     from paropt_exporter.cli import listing
 
     loaded = _load_config(flags)
-    if flags.affected is not None:
-        loaded = _keep_affected(flags, loaded)
     lane, items = None, None
-    if flags.shard is not None:
+    if flags.shard is not None or flags.failed or flags.deadline is not None:  # which stages these are, a plan knows
         from paropt_exporter.plan.sharding import list_items
 
         plan = _build_plan(flags, loaded)
+        if plan.choice:
+            print_message(plan.choice)
         lane, items = plan.lane, {stage.name: len(list_items(stage)) for stage in plan.stages}
-    elif flags.lane is not None:
-        from paropt_exporter import plan as plans
-
-        lane = _choose_lane(flags, loaded.root)
-        plans.require_lane(loaded, lane)
+    else:
+        lane, stages = _choose_listed(flags, loaded)
+        if flags.affected is not None:
+            stages = _keep_affected(flags, loaded, stages)
+        loaded = replace(loaded, stages=tuple(stages))
     return listing.run(
         loaded,
         lane=lane,
@@ -204,6 +204,21 @@ def _run_list(flags: Flags) -> int:
         names_only=flags.quiet,
         stdout=sys.stdout,
     )
+
+
+def _choose_listed(flags: Flags, loaded: Config) -> tuple[str | None, Sequence[Stage]]:
+    """Return the lane to list, or None for all, and the selected stages."""
+    selection = _build_selection(flags)
+    selects = bool(selection) or flags.only or bool(flags.arguments)
+    if flags.lane is None and not selects:
+        return None, loaded.stages
+    from paropt_exporter import plan as plans
+
+    lane = _choose_lane(flags, loaded.root)
+    plans.require_lane(loaded, lane)
+    if not selects:
+        return lane, loaded.stages
+    return lane, plans.choose_stages(loaded, lane, selection, flags.arguments or ())[0]
 
 
 def _print_words(flags: Flags) -> int:
@@ -230,17 +245,17 @@ def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
     return ChangeFinder(loaded.root, flags.affected or None)
 
 
-def _keep_affected(flags: Flags, loaded: Config) -> Config:
-    """Return the config with only the affected stages, and say which these are."""
+def _keep_affected(flags: Flags, loaded: Config, stages: Sequence[Stage]) -> Sequence[Stage]:
+    """Return the affected ones of these stages, and say which these are."""
     from paropt_exporter.changes import UnknownChange, find_changes
     from paropt_exporter.plan.affected import choose_affected
 
     try:
-        affected = choose_affected(loaded, loaded.stages, find_changes(loaded.root, flags.affected or None))
+        affected = choose_affected(loaded, stages, find_changes(loaded.root, flags.affected or None))
     except UnknownChange as error:
         raise UsageError(f"--affected: {error}") from None
     print_message(affected.describe())
-    return replace(loaded, stages=tuple(stage for stage in loaded.stages if stage.name in affected.reasons))
+    return [stage for stage in stages if stage.name in affected.reasons]
 
 
 def _choose_lane(flags: Flags, root: Path) -> str:
@@ -478,7 +493,7 @@ def _run_generate(flags: Flags) -> int:
     from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
-    out = None if flags.out is None else Path(flags.out)
+    out = _resolve_path("--out", flags.out, absolute=False)
     return generate.run(tuple(flags.what), out, parse_options(given), stdout=sys.stdout)
 
 

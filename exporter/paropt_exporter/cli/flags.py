@@ -16,10 +16,11 @@ from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS, WORDS
 from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.units import MOST_WORKERS
-from paropt_exporter.errors import EXIT_USAGE
+from paropt_exporter.errors import EXIT_USAGE, shorten
 
 _MOST_MARGIN = 100.0
 _MOST = 2**31 - 1  # SQLite's integers end at 2**63
+_LONGEST_COUNT = 60  # digits; int() rejects 4,300
 _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
        {PROGRAM} COMMAND [flags]"""
 _DESCRIPTION = """\
@@ -43,6 +44,12 @@ exit codes, the first that applies:
   5              stages left out or stopped by --deadline
   0              success"""
 DASHES = "--"
+_EVERYWHERE = {"config_file", "color", "log_level", "log_format", "quiet"}  # quiet: without the line `config ../…`
+# The flags of a run that `plan` reads before its name.
+_OF_A_PLAN = {
+    "stages", "skip", "only", "failed", "affected", "deadline", "dry_run", "strategy", "workers", "fail_fast",
+    "keep_going",
+}  # fmt: skip
 # Flags of other runners for the same thing, whose names are not similar.
 _FLAGS_OF_OTHERS = {
     "--jobs": "-j", "--parallel": "-j", "--concurrency": "-j", "--exclude": "--skip", "--skip-env": "--skip",
@@ -80,6 +87,12 @@ class Parser(argparse.ArgumentParser):
         """The names of the sub-commands."""
         return tuple(name for action in self._actions if action.dest == "command" for name in action.choices or ())
 
+    def get_command(self, name: str) -> Parser:
+        """Return the parser of a sub-command."""
+        (action,) = (action for action in self._actions if action.dest == "command")
+        parser: Parser = dict(action.choices or ())[name]
+        return parser
+
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
@@ -90,8 +103,8 @@ class Parser(argparse.ArgumentParser):
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
         for word in takewhile(lambda word: word not in self.commands, self._given):
             flag = word.partition("=")[0]
-            if self.prog == f"{PROGRAM} plan" and flag in build_parser().options and flag not in self.options:
-                return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
+            if self.prog != PROGRAM and flag in build_parser().options and flag not in self.options:
+                return _describe_run_flag(flag, self.prog.removeprefix(f"{PROGRAM} "))
             if flag.startswith("--") and flag not in self._option_string_actions:
                 near = self._find_near_flag(flag)
                 return f"there is no flag {flag}" + (f": did you mean {near}?" if near else "")
@@ -124,11 +137,33 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     words = split_words(given, top.options)
     if words.positional[:1] and words.positional[0] in top.commands:
         flags = top.parse_args(given)
+        _reject_run_flags(top.parse_args(words.leading), top, words.positional[0])
         flags.arguments = None
         return flags
     flags = top.parse_args(words.flags)
     flags.stages, flags.arguments = [*flags.stages, *words.positional], words.arguments
     return flags
+
+
+def _reject_run_flags(leading: argparse.Namespace, top: Parser, command: str) -> None:
+    """End with an error if a flag before a command is for running a lane: `--dry-run init --force` would write.
+
+    A command shares the flags that have no default in its own parser: they may be before or after it.
+    """
+    parser = top.get_command(command)
+    shared = _EVERYWHERE | {action.dest for action in parser.options.values() if action.default is argparse.SUPPRESS}
+    shared |= _OF_A_PLAN if command == "plan" else set()
+    for flag, action in top.options.items():
+        if action.dest not in shared and getattr(leading, action.dest, action.default) != action.default:
+            own = next((name for name in action.option_strings if name in parser.options), None)
+            parser.error(f"write {own} after {command}" if own else _describe_run_flag(flag, command))
+
+
+def _describe_run_flag(flag: str, command: str) -> str:
+    """Return a message about a flag for running a lane at a command that does not have it."""
+    if command == "plan":
+        return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
+    return f"{command} has no {flag}: leave it out"
 
 
 def build_parser() -> Parser:
@@ -212,7 +247,11 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="leave out this stage, by name, number or glob; stages that need it run without it; may be repeated",
     )
-    run.add_argument("--list", action="store_true", help="list lanes and stages, without running anything")
+    run.add_argument(
+        "--list",
+        action="store_true",
+        help="list lanes and stages (only those that other flags select), without running anything",
+    )
     run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, without running anything")
     run.add_argument(
         "--once",
@@ -454,10 +493,11 @@ def _add_cache_flags(cache: Parser) -> None:
         help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
         "ones",
     )
-    cache.add_argument(
+    kept = cache.add_mutually_exclusive_group()
+    kept.add_argument(
         "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
     )
-    cache.add_argument("--all", action="store_true", help="for prune: remove everything")
+    kept.add_argument("--all", action="store_true", help="for prune: remove everything")
     _add_output_flag(cache, "for info: print text or JSON (default: text)")
 
 
@@ -652,10 +692,10 @@ def _parse_number(text: str) -> float:
 
 
 def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    if int(text) > _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is more than {_MOST}")
+    if len(text) > _LONGEST_COUNT or int(text) > _MOST:
+        raise argparse.ArgumentTypeError(f"{shorten(text, _LONGEST_COUNT)} is more than {_MOST}")
     return int(text)
 
 
@@ -669,9 +709,13 @@ def _parse_counts(text: str) -> tuple[int, ...]:
 
 
 class Words(Struct, frozen=True, kw_only=True):
-    """The words before the first `--`, and the arguments after it (None without `--`)."""
+    """The words before the first `--`, and the arguments after it (None without `--`).
+
+    `leading` has the flags before the first positional word.
+    """
 
     flags: tuple[str, ...]
+    leading: tuple[str, ...]
     positional: tuple[str, ...]
     arguments: tuple[str, ...] | None
 
@@ -688,16 +732,19 @@ def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) ->
         words, arguments = words[:end], tuple(words[end + 1 :])
     flags: list[str] = []
     positional: list[str] = []
+    leading_count = 0
     rest = deque(words)
     while rest:
         word = rest.popleft()
         if not word.startswith("-") or word == "-":
+            leading_count = leading_count if positional else len(flags)
             positional.append(word)
             continue
         flags.append(word)
         if rest and _wants_value(word, options) and not (_may_lack_value(word, options) and rest[0].startswith("-")):
             flags.append(rest.popleft())
-    return Words(flags=tuple(flags), positional=tuple(positional), arguments=arguments)
+    leading = flags[:leading_count] if positional else flags
+    return Words(flags=tuple(flags), leading=tuple(leading), positional=tuple(positional), arguments=arguments)
 
 
 def _wants_value(word: str, options: Mapping[str, argparse.Action]) -> bool:

@@ -29,14 +29,13 @@ def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: Tex
 
 def _write_file(path: Path, text: str, stdout: TextIO) -> None:
     try:
-        if path.is_file() and path.read_bytes() == text.encode():
-            print(f"{path} is up to date", file=stdout)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        is_current = path.is_file() and path.read_bytes() == text.encode()
+        if not is_current:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"generate: cannot write {path}: {error.strerror}: choose another --out") from None
-    print(f"wrote {path}", file=stdout)
+    print(f"{path} is up to date" if is_current else f"wrote {path}", file=stdout)
 
 
 def render_files(kinds: Iterable[str], options: Options) -> dict[str, str]:

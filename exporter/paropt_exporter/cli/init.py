@@ -48,8 +48,8 @@ lanes:
 # write plain names of programs.
 stages:
 """
-_DOCS_STAGES = frozenset({"quality_gates", "quality_gates_npm"})  # a change of documents can't break the others
-_SOURCE_READERS = frozenset({"quality_gates", "type_checking"})  # linters and type checkers
+_LINTING = "quality_gates"  # a change of documents can't break the other stages
+_SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type checkers
 _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
@@ -126,7 +126,7 @@ def render_config(detected: DetectedStages, root: Path) -> str:
     proposals = _propose_caching(detected.stages, root) if detected.stages else {}
     stages = "".join(_render_stage(stage, proposals.get(stage.name)) for stage in detected.stages) or _EXAMPLE
     left_out = "".join(f"  # {format_line(note)}\n" for note in detected.notes)
-    linters = [stage.name for stage in detected.stages if stage.name in _DOCS_STAGES]
+    linters = [stage.name for stage in detected.stages if stage.name.startswith(_LINTING)]
     docs = _DOCS.format(", ".join(linters)) if linters else ""
     return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL
 
@@ -137,7 +137,7 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     Python's linters and type checkers read sources, and settings, which always count. The files that tests and build
     tools read are not known: all count that git does not ignore, or all that there are.
     """
-    from paropt_exporter.config.detect import BUILD_TOOLS
+    from paropt_exporter.config.detect import BUILD_TOOLS, SLOW_TOOLS
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
@@ -148,7 +148,8 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
         stage.name: all_files if isinstance(stage.run, tuple) and stage.run[0] in BUILD_TOOLS else sources
         for stage in stages
     }
-    return {name: readers[name] for name in _SOURCE_READERS & readers.keys()} | {"unit_tests": all_files}
+    own = {f"{kind}_{tool}" for kind in _SOURCE_READERS for tool in SLOW_TOOLS}
+    return {name: readers[name] for name in readers.keys() & (_SOURCE_READERS | own)} | {"unit_tests": all_files}
 
 
 def _has_files(patterns: InputPatterns, root: Path) -> bool:

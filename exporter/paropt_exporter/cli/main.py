@@ -85,9 +85,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             _restore_streams(ours)
         return _flush_output(ours[0], code)
     except ParoptError as error:
-        streams.print_message(
-            "\n".join(format_faults(error.faults)) if isinstance(error, ConfigError) else f"{PROGRAM}: {error}"
-        )
+        if isinstance(error, ConfigError):
+            _print_error(flags, *format_faults(error.faults), prefix="")
+        else:
+            _print_error(flags, str(error))
+        _flush_output(ours[0], error.exit_code)  # what was printed before it; the error says more than a full disk
         return error.exit_code
     except BrokenPipeError:
         streams.discard_output(ours[0])
@@ -98,14 +100,23 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         if flags.log_level == "debug":
             raise
         if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-            streams.print_message(
-                f"{PROGRAM}: the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
-            )
+            _print_error(flags, "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)")
             return EXIT_INTERNAL
-        streams.print_message(
-            f"{PROGRAM}: internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
-        )
+        _print_error(flags, f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
         return EXIT_INTERNAL
+
+
+def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ") -> None:
+    """Print lines to stderr; with JSON logs each is an object, for collectors that parse all of stderr."""
+    if flags.log_format != "json":
+        from paropt_exporter.cli import streams
+
+        streams.print_message(prefix + "\n".join(lines))
+        return
+    import logging
+
+    for line in lines:
+        logging.getLogger("paropt_exporter").error(line)
 
 
 def _restore_streams(ours: tuple[TextIO, TextIO]) -> None:

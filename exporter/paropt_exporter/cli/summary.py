@@ -184,9 +184,8 @@ def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Map
     facts = [f"{format_seconds(stage.duration_seconds):>8}"]
     if stage.message:
         facts.append(_format_message(stage))
-    elif stage.attempts > stage.tasks:
-        retries = stage.attempts - stage.tasks
-        facts.append(f"after {retries} retr{'y' if retries == 1 else 'ies'}")
+    elif stage.retries:
+        facts.append(f"after {stage.retries} retr{'y' if stage.retries == 1 else 'ies'}")
     if stage.cache_note and stage.result is Result.SUCCESS:
         facts.append(_format_cache_facts(stage))
     if flaky := _format_flakiness(stage, flakiness.get(stage.stage)):

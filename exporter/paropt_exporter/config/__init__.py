@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from paropt_exporter.config.loader import load_config as load_config
     from paropt_exporter.config.loader import read_config as read_config
     from paropt_exporter.config.loader import read_valid_parts as read_valid_parts
+    from paropt_exporter.config.loader import reread_config as reread_config
     from paropt_exporter.config.values import Lane as Lane
     from paropt_exporter.config.values import Push as Push
     from paropt_exporter.config.values import Stage as Stage
     from paropt_exporter.config.values import Workers as Workers
 else:  # with this function in sight a type checker would accept any misspelt name as Any
-    _OF_LOADER = ("Config", "load_config", "read_config", "read_valid_parts")
+    _OF_LOADER = ("Config", "load_config", "read_config", "read_valid_parts", "reread_config")
     _OF_VALUES = ("Lane", "Push", "Stage", "Workers")
 
     def __getattr__(name):

@@ -28,15 +28,21 @@ _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
+_PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \t-]*)", re.MULTILINE)
+# Targets before the tests that install something or check something else.
+_NO_PREPARATION = re.compile(
+    r"\.?(\w+[-_])?(install|dev|deps|dependencies|v?env|sync|setup|init|lint|format|fmt|check|clean|help)([-_]\w+)?"
+)
 _PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
 )  # in a justfile, for options of the program that starts others
 _VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\{\{ *(\w+) *\}\}|\$(\w+)")
 _DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a shell variable, in a makefile with $$
-_ALL_ARGUMENTS = re.compile(r'"?\$[@*]"?')  # of a script or recipe
+_ALL_ARGUMENTS = re.compile(r'"?\$(?:[@*]|\{[@*]\})"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
+_EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 _LONGEST_PARAMETER = 1000  # characters of a default
@@ -47,8 +53,8 @@ _LONGEST_NOXFILE = 200_000  # characters; Python takes a second to parse them
 class CommandLine(Struct, frozen=True, kw_only=True):
     """A line or the words of a command, and the environment, session, target or job that has it.
 
-    `folder` is the one in which it runs, "" for the project's; `before` has the commands that prepare it (tox's
-    commands_pre). `note`: why it is not used, with no text.
+    `folder` is the one in which it runs, "" for the project's; `before` has the commands that prepare it: tox's
+    commands_pre, or targets of make. `note`: why it is not used, with no text.
     """
 
     text: str | Words = ""
@@ -96,17 +102,25 @@ def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
     return re.sub(r"\{\{ *(\w+) *\}\}", lambda match: parameters.get(match[1], match[0]), line)
 
 
-def _parse_recipe_lines(text: str) -> Iterator[CommandLine]:
+def _parse_recipe_lines(text: str, runner: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
-    for name, lines in parse_recipes(text).items():
+    recipes = parse_recipes(text)
+    needs = {name: needed.split() for name, needed in _PREREQUISITES.findall(text)}
+    for name, lines in recipes.items():
+        built = (each for each in needs.get(name, ()) if recipes.get(each) and not _NO_PREPARATION.fullmatch(each))
+        before = "; ".join(f"{runner} {each}" for each in built)
         for line in lines:
-            yield CommandLine(text=_fill_variables(_CONDITION.sub("", line), variables), group=name)
+            yield CommandLine(text=_fill_variables(_CONDITION.sub("", line), variables), group=name, before=before)
 
 
 def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
+    own = {name for names in _VARIABLE.findall(text) for name in names}  # those that the script itself uses
+    env: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        yield CommandLine(text=_fill_variables(line, variables), group=group)
+        if (exported := _EXPORT.fullmatch(line)) and exported[1] not in own:
+            env = {**env, exported[1]: exported[2].strip("\"'")}
+        yield CommandLine(text=_fill_variables(line, variables), group=group, env=env)
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -136,12 +150,17 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
         env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
-        before = "; ".join(_iter_tox_lines(whole.get("commands_pre", "")))
+        before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
         for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
             text = _fill_tox_line(_FACTOR.sub("", line))
             yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+def _prepares(line: str) -> bool:
+    """Return whether a line of commands_pre holds for all environments, and does more than to print a version."""
+    return _FACTOR.match(line) is None and not line.endswith(" --version")
 
 
 def _iter_tox_lines(text: str) -> Iterator[str]:
@@ -322,7 +341,7 @@ def _read_list(value: ast.expr) -> Words | None:
 def _read_words(arguments: Iterable[ast.expr], lists: Mapping[str, Words]) -> Words | None:
     """Return the words of a call, or None if one is computed, or if there are too many.
 
-    Computed lists are left out: they add to arguments.
+    Computed lists and options are left out: they add to arguments.
     """
     words: list[str] = []
     for each in arguments:
@@ -337,6 +356,8 @@ def _read_words(arguments: Iterable[ast.expr], lists: Mapping[str, Words]) -> Wo
                 words.append(word)
             case ast.Name(id=name) if len(lists.get(name, ())) == 1:
                 words += lists[name]
+            case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]) if start.startswith("-"):
+                pass  # an option with a computed value
             case _:
                 return None
     return tuple(words)
@@ -361,10 +382,12 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
     events = workflow.get("on")
     if not {"push", "pull_request"}.intersection(events if isinstance(events, list | dict) else [events]):
         return
-    for name, job in raw_yaml.as_mapping(workflow.get("jobs")).items():
-        for step in map(raw_yaml.as_mapping, raw_yaml.as_list(raw_yaml.as_mapping(job).get("steps"))):
+    for name, value in raw_yaml.as_mapping(workflow.get("jobs")).items():
+        job = raw_yaml.as_mapping(value)
+        for step in map(raw_yaml.as_mapping, raw_yaml.as_list(job.get("steps"))):
             script, folder = step.get("run"), step.get("working-directory")
-            env = {key: value for key, value in raw_yaml.as_mapping(step.get("env")).items() if isinstance(value, str)}
+            given = ChainMap(*(dict(raw_yaml.as_mapping(each.get("env"))) for each in (step, job, workflow)))
+            env = {key: value for key, value in given.items() if isinstance(value, str)}
             for line in script.replace("\\\n", " ").splitlines() if isinstance(script, str) else ():
                 yield CommandLine(text=line, group=name, folder=folder if isinstance(folder, str) else "", env=env)
 
@@ -383,7 +406,8 @@ FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (
     ("hatch.toml", _parse_hatch_toml),
     ("pixi.toml", _parse_pixi_toml),
     ("noxfile.py", _parse_noxfile),
-    *((name, _parse_recipe_lines) for name in (*MAKEFILES, *JUSTFILES)),
+    *((name, partial(_parse_recipe_lines, runner="make")) for name in MAKEFILES),
+    *((name, partial(_parse_recipe_lines, runner="just")) for name in JUSTFILES),
     *((path, partial(_parse_script, group=name)) for path, name in _SCRIPTS),
     (".gitlab-ci.yml", _parse_gitlab_ci),
 )

@@ -24,7 +24,8 @@ from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
 
 _MOST_CALLS = 8  # of one tool in a stage
-_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--install-types", "--add-noqa"})
+_CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
+_INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options of mypy, which then downloads packages
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
 _VALUES_OF_MYPY = frozenset(
     {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
@@ -32,10 +33,13 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
+_WATCHES = re.compile(r"(?<!\S)(--watch(All)?|watch|react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)")
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
+SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
-    r"(COVERAGE|COV_|PIP_|UV_|TOX|NOX|VIRTUALENV|.*COLORS?$|CI$|DIFF_AGAINST|MYPY|PYTHONDONTWRITEBYTECODE)"
+    r"(COVERAGE|COV_|CODECOV|PIP_|UV_|POETRY_|PDM_|HATCH|TOX|NOX|PRE_COMMIT|VIRTUALENV|.*COLORS?$|.*_VERSION$|CI$|DIFF_AGAINST"
+    r"|MYPY|PYTHONDONTWRITEBYTECODE)"
 )
 
 
@@ -111,7 +115,7 @@ _BUILT_IN_STAGES = (
         number=4,
         name="unit_tests",
         tools=("pytest",),
-        scripts=("test:unit", "unit", "test"),
+        scripts=("test:unit", "unit", "test", "test:run", "test:ci"),
         targets=("test-unit", "unit", "unit-test", "test", "check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
@@ -151,8 +155,11 @@ def detect_stages(root: Path) -> DetectedStages:
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
         missing += no_script + (no_target if not missing else [])
         lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
-        if script is not None and work:  # tools of two languages are two stages, which run side by side
-            stages.append(_build_stage(project, kind.number + _BESIDE, f"{kind.name}_{script[0]}", [script]))
+        work, beside = _divide_work(work)
+        if script is not None and work:
+            beside.append((script[0], [script]))
+        for place, (name, commands) in enumerate(beside, 1):
+            stages.append(_build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands))
         language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
         missing += no_language
         lacks_programs = lacks_programs or bool(no_language)
@@ -190,7 +197,16 @@ def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful
-_BESIDE = 10  # added to the number of a stage for the second stage of its kind
+_BESIDE = 10  # added to the number of a stage for each further stage of its kind
+
+
+def _divide_work(commands: list[Words]) -> tuple[list[Words], list[tuple[str, list[Words]]]]:
+    """Return the commands of a stage, and those of slow tools, which get stages of their own to run side by side."""
+    slow = [tool for tool in dict.fromkeys(words[0] for words in commands) if tool in SLOW_TOOLS]
+    if slow and commands[0][0] == slow[0] and all(words[0] in SLOW_TOOLS for words in commands):
+        slow = slow[1:]
+    beside = [(tool, [words for words in commands if words[0] == tool]) for tool in slow]
+    return [words for words in commands if words[0] not in slow], beside
 
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
@@ -225,7 +241,7 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
         if calls and not project.has_program(tool):
             missing.append(tool)
         else:
-            found += [(tool, *arguments, *project.leave_out_environment(tool, arguments)) for arguments in calls]
+            found += [(tool, *project.leave_out_environment(tool, arguments)) for arguments in calls]
     return found, [_describe_missing_programs(missing)] if missing else []
 
 
@@ -253,17 +269,34 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
     program = next((each for each in programs if not project.has_program(each)), None)
     if program is not None:
         return [], [_describe_missing_programs([program])]
-    return commands, _describe_preparation(project) if kind.name == "unit_tests" else []
+    if _count_start(commands[0]) > 1 and not project.has_module(commands[0][0], "pytest"):
+        return [], ["the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"]
+    return commands, _describe_preparation(project) + _describe_other_tests(
+        project
+    ) if kind.name == "unit_tests" else []
 
 
 def _describe_preparation(project: Project) -> list[str]:
     """Return a note on the commands that the project runs before its tests, which a stage does not run."""
     own = project.own_tests[:1]
     return [
-        f"{each.file} runs `{each.before}` before the tests (commands_pre): add it to the stage's steps if they need it"
+        f"{each.file} runs `{each.before}` before the tests: add it to the stage's steps if they need it"
         for each in own
         if each.before
     ]
+
+
+def _describe_other_tests(project: Project) -> list[str]:
+    """Return a note on tests in the sources that no stage runs, if the stage names the folder of its tests."""
+    if project.own_tests or project.has_test_paths or not project.other_tests:
+        return []
+    *named, last = project.other_tests[:_MOST_FOLDERS]
+    more = ", …" if len(project.other_tests) > _MOST_FOLDERS else ""
+    listed = f"{', '.join(named)} and {last}" if named and not more else ", ".join((*named, last)) + more
+    return [f"no stage runs the tests in {listed}: add them to the stage's command if they belong to it"]
+
+
+_MOST_FOLDERS = 4  # in a note
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
@@ -310,7 +343,10 @@ def _runs_pytest(project: Project) -> bool:
 
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
     """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
-    script = next((script for script in kind.scripts if script in project.scripts), None)
+    named = [script for script in kind.scripts if script in project.scripts]
+    script = next((each for each in named if not _WATCHES.search(project.scripts[each])), None)
+    if script is None and named and not work:
+        return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
         return None, []
     if not project.has_program(project.script_runner):
@@ -384,6 +420,8 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         [words for words in calls if not _CHANGES_FILES.intersection(words) and project.has_files(words)]
         for calls in project.commands.find_by_file(tool)
     ]
+    if tool == "mypy":
+        files = [[tuple(word for word in words if word not in _INSTALLS) for words in calls] for calls in files]
     match tool:
         case "ruff":
             return _choose_ruff_calls(project, files)
@@ -412,7 +450,15 @@ def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words
     chosen = [tuple(word for word in words[1:] if word not in _CHANGES_FILES) for words in checks[:1]]
     if formats and not chosen:
         chosen = [()]
-    return [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
+    calls = [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
+    return list(map(_drop_output_format, calls))
+
+
+def _drop_output_format(arguments: Words) -> Words:
+    """Return ruff's arguments without a format for a CI server, which people and the summary read less well."""
+    option = "--output-format"
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return tuple(word for before, word in pairs if option not in (before, word.partition("=")[0]))
 
 
 def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> list[Words]:
@@ -469,9 +515,10 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _describe_missing(kind: _BuiltInStage) -> str:
-    looked = [*kind.tools, f"npm script {kind.scripts[0]}", f"make target {kind.targets[0]}"]
+    others = f"npm script {kind.scripts[0]} or make target {kind.targets[0]}"
     if kind.name == "integration_tests":
-        looked[0] = "tests/integration or tests/e2e"
-    elif kind.name == "unit_tests":
-        looked[0] = "tests/test_*.py"
-    return f"found none of {', '.join(looked)}"
+        return f"the project has no tests/integration, tests/e2e, {others}"
+    if kind.name == "unit_tests":
+        return f"the project has no tests/test_*.py, {others}"
+    used = f"uses neither {' nor '.join(kind.tools)}" if len(kind.tools) > 1 else f"does not use {kind.tools[0]}"
+    return f"the project {used}, and has no {others}"

@@ -46,8 +46,10 @@ def edit_text(text: str, changes: Changes) -> str:
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)  # the pure-Python loader, whose marks count characters
-    except yaml.YAMLError as error:
-        raise CannotEdit(f"it can't be parsed again: {error}") from None
+    except yaml.YAMLError as error:  # it refuses tabs and other characters that libyaml accepts
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise CannotEdit(f"{place}{problem or str(error).partition(chr(10))[0]}") from None
     if not isinstance(root, yaml.MappingNode):
         raise CannotEdit("the file is not a mapping")
     edits = [*_edit_mapping(text, root, changes)]

@@ -50,7 +50,10 @@ def _parse_word(value: object) -> str:
     """Return a word as written: `[sleep, 5]` means "5". Rejects `yes`, which YAML reads as a boolean."""
     written = getattr(value, "text", value)
     if isinstance(value, bool) or not isinstance(written, str):
-        raise ValueError(f"expected a string, found {format_value(value)}")
+        # YAML reads a plain {item} as a mapping of a key to nothing.
+        is_placeholder = isinstance(value, dict) and [*value.values()] == [None]
+        remedy = ": put a text that begins with { in quotes" if is_placeholder else ""
+        raise ValueError(f"expected a string, found {format_value(value)}{remedy}")
     if "\0" in written:
         raise ValueError("a NUL character is not allowed here")
     return written

@@ -15,16 +15,18 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.config.parsed_configs import ParsedConfigs
-from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN
+from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN, format_value
 from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
-from paropt_exporter.files import is_file
+from paropt_exporter.files import is_file, open_for_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
 
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
+_OWN_FOLDER = ".paropt"
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -59,20 +61,26 @@ def read_config(path: Path | None, *, root: Path) -> Config:
     """
     if path is None:
         return _build_config(_build_default_file(), path=None, root=_make_absolute(root))
-    return _build_from_file(_validate(_read_content(path), path), path, root)
+    return _check_output_files(_build_from_file(_validate(_read_content(path), path), path, root))
+
+
+def reread_config(path: Path) -> Config:
+    """Return the same as `read_config` for a file that was read before. A pipe in its place is a fault."""
+    content = _read_content(path, open_for_reading)
+    return _check_output_files(_build_from_file(_validate(content, path), path, path.parent))
 
 
 def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) -> Config:
     """Return the same as `read_config`, without validation if the user's cache has this content as a valid one."""
     if path is None or not is_file(path):  # the content of a pipe may be secret
         return read_config(path, root=root)
-    content, cores = _read_content(path), host.count_cpu_workers()
+    content, cores = _read_content(path, open_for_reading), host.count_cpu_workers()
     parsed = ParsedConfigs(environ)
     file = parsed.find(path, content, cores=cores, memory_bytes=host.read_total_memory_bytes)
     if file is None:
         file = _validate(content, path)
         parsed.store(path, content, file, cores=cores, memory_bytes=_get_compared_memory(file))
-    return _build_from_file(file, path, root)
+    return _check_output_files(_build_from_file(file, path, root))
 
 
 def _get_compared_memory(file: File) -> int:
@@ -90,15 +98,19 @@ def read_valid_parts(path: Path, *, root: Path) -> Config | None:
     from paropt_exporter.config import checks
 
     try:
-        file = checks.read_valid_parts(_read_content(path))
+        file = checks.read_valid_parts(_read_content(path, open_for_reading))
     except ConfigError:
         return None
     return None if file is None else _build_from_file(file, path, root)
 
 
-def _read_content(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _read_content(path: Path, open_file: Callable[[Path], BinaryIO] = _open) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(LARGEST_FILE_BYTES + 1)  # a pipe or a device may be endless
     except IsADirectoryError:
         problem = "it is a directory: name the file in it"
@@ -151,6 +163,30 @@ def _build_default_file() -> File:
 def _build_from_file(file: File, path: Path, root: Path) -> Config:
     folder = path.parent if is_file(path) else root  # the folder of a pipe is not the project's
     return _build_config(file, path=path, root=_make_absolute(folder))
+
+
+def _check_output_files(config: Config) -> Config:
+    """Return the config. Raises ConfigError if a run would empty the config or the history, as a stage's `file`."""
+    faults = tuple(
+        f"{config.places[stage.name]}.file: {format_value(stage.file)} is {owner}, and each run empties the file of a "
+        "stage: name another one"
+        for stage in config.stages
+        if stage.file is not None and (owner := _find_owner(config, os.path.realpath(config.root / stage.file)))
+    )
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def _find_owner(config: Config, path: str) -> str | None:
+    """Return what a path with its links resolved is to the exporter, or None for a file that is not its own."""
+    if config.path is not None and path == os.path.realpath(config.path):
+        return "the config"
+    if path.startswith(os.path.realpath(config.history_path)):  # also its -wal, and the logs beside it
+        return "a file of the history"
+    return (
+        "in the exporter's own folder" if path.startswith(os.path.realpath(config.root / _OWN_FOLDER) + "/") else None
+    )
 
 
 def _build_config(file: File, *, path: Path | None, root: Path) -> Config:

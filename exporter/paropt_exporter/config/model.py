@@ -412,7 +412,7 @@ class Signal(Section):
     use: Literal["load", "limit"] = Field(
         description="`load`: the floor is value / target workers. `limit`: above the target the ceiling falls."
     )
-    target: Annotated[float, Field(gt=0)] = Field(
+    target: Annotated[float, Field(gt=0, strict=True)] = Field(
         description="For `load` the value per worker, for `limit` the highest value."
     )
 

@@ -29,7 +29,9 @@ _USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules"
 _CHANGES = frozenset({"--fix", "--exit-non-zero-on-fix", "--unsafe-fixes", "--show-fixes", "--in-place", "-i"})
 _LONGEST_PATTERN = 60  # in a note
 _MOST_NAMED = 8  # hooks in a note
-_FOLDERS = re.compile(r"\^\(?((?:[\w.-]+/\|?)+)\)?(?:\.\*)?(?:\\\.pyi?\$)?")  # such as ^src/, ^(src/|tests/).*\.py$
+# Such as ^src/, ^(src/|tests/).*\.py$, ^(src|tests)/
+_FOLDERS = re.compile(r"\^(?:\(?((?:[\w.-]+/\|?)+)\)?|\(([\w.-]+(?:\|[\w.-]+)*)\)/)(?:\.\*)?(?:\\\.pyi?)?\$?")
+_ALL_FILES = re.compile(r"(?:\^?\.\*)?\\\.(?:pyi?|\(pyi?\|pyi?\)|pyi?\?)\$")  # such as \.py$
 
 
 def parse_hooks(text: str) -> Iterator[CommandLine]:
@@ -65,20 +67,42 @@ def _read(text: str) -> object:
 def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
     """Return the command of a hook, or a note if it checks files that a command line can't name."""
     start, everything = _HOOKS[name]
-    folders = _FOLDERS.fullmatch(str(hook.get("files") or ""))
-    for key, fits in (("exclude", False), ("files", folders is not None)):
-        if hook.get(key) and not fits:
+    files, exclude = (str(hook.get(key) or "") for key in ("files", "exclude"))
+    targets = everything if not files or _ALL_FILES.fullmatch(files) else _read_folders(files)
+    left_out = _leave_out(start[0], exclude) if exclude else ()
+    for key, found in (("exclude", left_out), ("files", targets)):
+        if found is None:
             pattern = _shorten(hook[key])
             return CommandLine(
                 note=f"the hook {name} is not used: no command line can name its files ({key}: {pattern})"
             )
-    targets = tuple(folder for folder in folders[1].rstrip("|").split("|")) if folders else everything
+    assert targets is not None
+    assert left_out is not None
     own = _read_entry(hook.get("entry"), start)
     usual = () if "entry" in hook else _USUAL_ARGUMENTS.get(name, ())
     given = raw_yaml.list_words(hook["args"]) if "args" in hook else usual
     words = (*(own or start), *(word for word in given if word not in start))
     kept = (word for word in words if word not in _CHANGES)
-    return CommandLine(text=(*kept, *(target.rstrip("/") for target in targets)), group=GROUP)
+    return CommandLine(text=(*kept, *left_out, *targets), group=GROUP)
+
+
+def _read_folders(pattern: str) -> Words | None:
+    """Return the folders that a pattern means, if it means all Python files in some folders."""
+    match = _FOLDERS.fullmatch(pattern)
+    return tuple(folder.rstrip("/") for folder in (match[1] or match[2]).strip("|").split("|")) if match else None
+
+
+def _leave_out(program: str, pattern: str) -> Words | None:
+    """Return the option with which a program leaves out the files of a pattern, or None if it has none like that."""
+    folders = _read_folders(pattern)
+    match program:
+        case "mypy" if "\n" not in pattern:  # it compares the same names in the same way
+            return (f"--exclude={pattern}",)
+        case "ruff" if folders:
+            return tuple(f"--extend-exclude=./{folder}" for folder in folders)
+        case "black" if folders:
+            return (f"--extend-exclude=^/({'|'.join(map(re.escape, folders))})/",)
+    return None
 
 
 def _read_entry(entry: object, start: Words) -> Words:

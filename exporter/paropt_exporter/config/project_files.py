@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ _MARKERS = {
     "pyright": ("pyrightconfig.json",),
     "bandit": (".bandit", "bandit.yaml", "bandit.yml"),
 }
+_TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
@@ -56,6 +58,7 @@ _WHOLE_RUN = re.compile(
     r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
     r"xdist)(?![\w])"
 )
+_BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
 _COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
 _NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
@@ -76,6 +79,18 @@ class Project:
     def has_program(self, name: str) -> bool:
         """Return whether a stage would find a program: in the virtual environment, or on PATH."""
         return shutil.which(name, path=self._path) is not None
+
+    def has_module(self, python: str, name: str) -> bool:
+        """Return whether `python -m NAME` would find a module that installs a program of its name.
+
+        A virtual environment has no modules but its own, unless it includes those of the system.
+        """
+        program = shutil.which(python, path=self._path)
+        settings = Path(program).parent.parent / "pyvenv.cfg" if program is not None else None
+        if settings is None or not is_file(settings):
+            return self.has_program(name)
+        shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
+        return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
@@ -120,14 +135,27 @@ class Project:
         return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
-        """Return the option that keeps a linter of the whole folder out of the virtual environment inside.
+        """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
 
         ruff stays out by itself, unless its configuration replaces the usual exclusions.
         """
         inside = find_virtual_environment(self._root, {})
-        enters = tool == "flake8" or (tool == "ruff" and "exclude" in self._ruff_options)
-        whole = "." in arguments or not any(map(self.has_path, arguments))
-        return (f"--extend-exclude={inside.name}",) if enters and whole and inside is not None else ()
+        whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
+        if inside is None or not whole:
+            return arguments
+        if tool == "bandit":  # it compares names as it finds them, with ./
+            return _add_folder(arguments, f"./{inside.name}", ("--exclude", "-x"), _BANDIT_EXCLUSIONS)
+        if tool == "flake8":
+            return _add_folder(arguments, inside.name, ("--extend-exclude",), self._flake8_exclusions)
+        enters = tool == "ruff" and "exclude" in self._ruff_options
+        return (*arguments, f"--extend-exclude={inside.name}") if enters else arguments
+
+    @cached_property
+    def _flake8_exclusions(self) -> str:
+        """What flake8's configuration adds to its exclusions, which an option would replace."""
+        options = read_tool_options("flake8", self._read_text)
+        added = options.get("extend-exclude") or options.get("extend_exclude") or ""
+        return ",".join(filter(None, re.split(r"[\s,]+", re.sub(r"#.*", "", added))))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -168,14 +196,50 @@ class Project:
         named = self._test_paths
         if len(named) == 1 and is_folder(self._root / named[0]):
             return named[0].rstrip("/")
-        inner = [f"{source}/{name}" for source in self.sources for name in ("tests", "test")]
-        inner += [f"{source}/*/{name}" for source in self.sources for name in ("tests", "test")]
-        found = [path.relative_to(self._root) for pattern in inner for path in self._list_files(pattern)]
-        own = [path.as_posix() for path in found if not any(map(path.is_relative_to, self.projects_below))]
-        for folder in ("tests/unit", "tests", "test", "testing", *filter(_is_text, own)):
-            if self._has_tests(self._root / folder):
-                return folder
-        return "." if any(self._root.glob("test_*.py")) else None
+        top = [folder for folder in ("tests", "test", "testing") if self._has_tests(self._root / folder)]
+        if "tests" in top and self._has_only_unit_tests("tests"):
+            return "tests/unit"
+        inside = [] if top else self._tests_in_sources
+        if top or inside:
+            return top[0] if top else posixpath.commonpath(inside) or "."
+        if any(self._root.glob("test_*.py")):
+            return "."
+        elsewhere = self._find_tests_elsewhere()
+        return None if not elsewhere else elsewhere[0] if len(elsewhere) == 1 else "."
+
+    def _find_tests_elsewhere(self) -> list[str]:
+        """Return the folders at the top with tests beside the modules, or in folders of unusual names, for pytest."""
+        if not self.uses("pytest"):
+            return []
+        below = {folder.parts[0] for folder in self.projects_below}
+        named = (folder for folder in self._list_folders(self._root) if folder.name not in below)
+        return [folder.name for folder in named if self._has_tests(folder)]
+
+    @cached_property
+    def _tests_in_sources(self) -> list[str]:
+        """The folders `tests` and `test` with test files in the sources, without projects below and copied packages."""
+        folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
+        patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
+        found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
+        own = (path for path in found if not any(map(path.is_relative_to, self.projects_below)))
+        named = (path.as_posix() for path in own if not any(map(_is_copied, path.parts)))
+        return [folder for folder in named if _is_text(folder) and self._has_tests(self._root / folder)]
+
+    def _has_only_unit_tests(self, tests: str) -> bool:
+        """Return whether all test files in a folder are in its folder `unit`, or are integration tests."""
+        apart = (f"{tests}/unit", *_INTEGRATION)
+        files = (Path(file) for pattern in self._test_files for file in self._find_files(tests, pattern))
+        return self._has_tests(self._root / tests / "unit") and all(
+            any(map(each.is_relative_to, apart)) for each in files
+        )
+
+    @cached_property
+    def other_tests(self) -> tuple[str, ...]:
+        """The folders `tests` and `test` in the sources that are not below the folder of the unit tests."""
+        unit = self.unit_tests
+        if unit is None or unit == ".":
+            return ()
+        return tuple(folder for folder in self._tests_in_sources if not Path(folder).is_relative_to(unit))
 
     @cached_property
     def projects_below(self) -> tuple[Path, ...]:
@@ -194,6 +258,12 @@ class Project:
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
         return python or (not self.scripts and "test" in _list_scripts(package))
+
+    @cached_property
+    def _test_files(self) -> tuple[str, ...]:
+        """The patterns of the names of test files."""
+        named = self._pytest_options.get("python_files", "").split()
+        return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
     def _test_paths(self) -> list[str]:
@@ -293,12 +363,12 @@ class Project:
         """Whether the tests are for the standard library's unittest."""
         if self.unit_tests is None or self.uses("pytest"):
             return False
-        text = "\n".join(map(self._read_text, islice(self._find_test_files(self.unit_tests), _MOST_TEST_FILES)))
+        text = "\n".join(map(self._read_text, islice(self._find_files(self.unit_tests, "test_*.py"), _MOST_TEST_FILES)))
         return "import unittest" in text and "import pytest" not in text
 
-    def _find_test_files(self, folder: str) -> Iterator[str]:
+    def _find_files(self, folder: str, pattern: str) -> Iterator[str]:
         with suppress(OSError, RecursionError):  # folders nested too deeply
-            for path in (self._root / folder).rglob("test_*.py"):
+            for path in (self._root / folder).rglob(pattern):
                 yield str(path.relative_to(self._root))
 
     @cached_property
@@ -362,7 +432,7 @@ class Project:
 
     def _has_tests(self, folder: Path) -> bool:
         try:
-            return any(next(folder.rglob(pattern), None) is not None for pattern in ("test_*.py", "*_test.py"))
+            return any(next(folder.rglob(pattern), None) is not None for pattern in self._test_files)
         except (OSError, RecursionError):  # folders nested too deeply
             return False
 
@@ -410,6 +480,21 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
         name: line for name, line in raw_yaml.as_mapping(package.get("scripts")).items()
         if isinstance(line, str) and placeholder not in line
     }  # fmt: skip
+
+
+def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: str) -> Words:
+    """Return arguments with one more folder to leave out. An option replaces the usual exclusions, and earlier ones."""
+    for at, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in options:
+            given = value if equals else "".join(arguments[at + 1 : at + 2])
+            return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
+    return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
+
+
+def _is_copied(folder: str) -> bool:
+    """Return whether a folder has packages of others, by its name."""
+    return folder.strip("_") in ("vendor", "vendored", "extern", "third_party")
 
 
 def _is_text(name: str) -> bool:

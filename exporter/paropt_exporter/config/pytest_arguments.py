@@ -14,6 +14,7 @@ _REPORTS_WITH_VALUE = re.compile(
     r"(-r|-n|--tb|--durations|--durations-min|--color|--junit-?xml|--junit-prefix|--html|--report-log|--basetemp|--maxfail"
     r"|--verbosity|--numprocesses|--maxprocesses|--dist)"
 )
+_OUTPUT_SETTINGS = re.compile(r"(console_output_style|log_cli|verbosity_\w+)=")
 _ATTACHED = re.compile(r"-[rn]\w+")
 _COVERAGE = re.compile(r"--(no-cov|cov-branch|cov-append|cov-reset|no-cov-on-fail)")
 _COVERAGE_WITH_VALUE = re.compile(r"--cov(-report|-config|-context|-fail-under)?")
@@ -28,6 +29,9 @@ def drop_reports(arguments: Words, *, keep_coverage: bool) -> Words:
     kept: list[str] = []
     at = 0
     while at < len(arguments):
+        if arguments[at] in ("-o", "--override-ini") and _OUTPUT_SETTINGS.match(" ".join(arguments[at + 1 : at + 2])):
+            at += 2
+            continue
         name, has_value, _ = arguments[at].partition("=")
         dropped, takes_word = _classify(name, keep_coverage=keep_coverage)
         if not dropped:

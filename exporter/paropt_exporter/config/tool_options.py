@@ -1,4 +1,4 @@
-"""Read the options of pytest, mypy and ruff from the files in which a project keeps them."""
+"""Read the options of pytest, mypy, ruff and flake8 from the files in which a project keeps them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ _PLACES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "mypy": (
         ("mypy.ini", ("mypy",)), (".mypy.ini", ("mypy",)), ("pyproject.toml", ("tool", "mypy")),
         ("setup.cfg", ("mypy",)),
+    ),
+    "flake8": (
+        ("setup.cfg", ("flake8",)), ("tox.ini", ("flake8",)), (".flake8", ("flake8",)),
+        ("pyproject.toml", ("tool", "flake8")),  # with the plugin flake8-pyproject
     ),
     "ruff": ((".ruff.toml", ()), ("ruff.toml", ()), ("pyproject.toml", ("tool", "ruff"))),
 }  # fmt: skip

@@ -75,6 +75,7 @@ class _Kept(Struct, frozen=True):
     """The cache has kept the results of an ended stage; this was its last attempt."""
 
     attempt: Attempt
+    record: TaskRecord
 
 
 class _LookedUp(Struct, frozen=True):
@@ -480,10 +481,11 @@ class Run:
     def _apply_message(self, message: object) -> None:
         match message:
             case _Ended(attempt):
-                if not self._offer_to_cache(attempt):
-                    self._end_attempt(attempt)
-            case _Kept(attempt):
-                self._end_attempt(attempt)
+                record = self._build_task_record(attempt)
+                if not self._offer_to_cache(attempt, record):
+                    self._end_attempt(attempt, record)
+            case _Kept(attempt, record):
+                self._end_attempt(attempt, record)
             case _LookedUp(state, found):
                 self._apply_lookup(state, found)
             case Stop():
@@ -495,18 +497,16 @@ class Run:
             case _:
                 pass  # Wake: the loop starts tasks after each message anyway
 
-    def _offer_to_cache(self, attempt: Attempt) -> bool:
+    def _offer_to_cache(self, attempt: Attempt, record: TaskRecord) -> bool:
         """Offer an attempt's result to the cache. Return whether the attempt ends only once the cache has kept it.
 
         The last one of a stage does: stages that need it may change its files.
         """
         state = attempt.stage
-        if self._cache is None or not state.plan.cached:
+        if self._cache is None or not state.plan.cached or not record.final:
             return False
         outcome = attempt.read_outcome()
         succeeded = outcome.result is Result.SUCCESS and not outcome.exit_code
-        if not succeeded and attempt.number <= state.plan.retries and self._may_retry(state):
-            return False
         seconds = self._clock.monotonic() - attempt.started_seconds
         items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
         result = KeptResult(
@@ -516,16 +516,15 @@ class Run:
             self._cache.keep(state.plan, attempt.task, result)
         if state.ready or state.resting or len(state.attempts) > 1:
             return False
-        self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt)))
+        self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt, record)))
         return True
 
-    def _end_attempt(self, attempt: Attempt) -> None:
+    def _end_attempt(self, attempt: Attempt, record: TaskRecord) -> None:
         state = attempt.stage
         # The attempt leaves the live view before its record adds it to the totals, or a scrape in between would count
         # it twice.
         state.attempts.remove(attempt)
         self._resources.end_task(state.plan, attempt.running.pool, attempt.running.label)
-        record = self._build_task_record(attempt)
         in_thread = record.pool == THREADS  # the strategy adaptive has moved others to processes
         state.gil_bound = state.gil_bound or (in_thread and self._workers.is_gil_bound(state.name))
         state.add_record(record)

@@ -174,6 +174,7 @@ def build_run_record(
         pools=pools,
         abandoned=end.abandoned,
         partial=plan.partial,
+        failed_only=plan.failed_only,
         shard=plan.shard,
     )
 
@@ -212,7 +213,7 @@ def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued
     A pool is saturated only if a task waited for it: five busy slots for five tasks are just right.
     """
     # A stage that could not start, was stopped (by a timeout too), or was cached, says nothing about its duration.
-    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE) and not stage.tasks_cached]
+    ran = [stage for stage in stages if stage.result in (Result.SUCCESS, Result.FAILURE) and not stage.has_cached]
     # A stage that failed at once is not the fastest one, and would halve the average.
     whole = [stage for stage in ran if stage.result is Result.SUCCESS]
     return (

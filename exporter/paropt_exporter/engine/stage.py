@@ -14,7 +14,16 @@ from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds, task
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, Demand, RunningAttempt, StageCounts, UncachedTask
 from paropt_exporter.errors import shorten
-from paropt_exporter.events import CacheReason, LiveStage, Result, Scope, StageRecord, TaskRecord, TaskTiming
+from paropt_exporter.events import (
+    CacheReason,
+    ItemRecord,
+    LiveStage,
+    Result,
+    Scope,
+    StageRecord,
+    TaskRecord,
+    TaskTiming,
+)
 from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
 from paropt_exporter.sla import Watch
@@ -86,13 +95,25 @@ class Attempt(Struct, eq=False, weakref=True):
             signal=outcome.signal,
             output=outcome.output,
             output_path=outcome.output_path,
-            items=outcome.items,
+            items=_list_item_records(self.task, outcome, result),
             start_up_seconds=outcome.start_up_seconds,
             cut_items=frozenset(part.partition("::")[0] for part in self.task.apart),
             scope=self.stage.scope,
             cache=missed.reason if missed is not None else None,
             cache_note=missed.note if missed is not None else "",
         )
+
+
+def _list_item_records(task: PlannedTask, outcome: Outcome, result: Result) -> tuple[ItemRecord, ...]:
+    """Return the items of a batch; `result` is that of the attempt, which they share unless a report tells them apart.
+
+    It is not the outcome's own if the run has stopped the attempt.
+    """
+    if outcome.start_up_seconds is not None:
+        return outcome.items
+    if not outcome.items:  # it was not started
+        return tuple(ItemRecord(item=item, result=result, seconds=None) for item in task.items)
+    return tuple(replace(each, result=result) for each in outcome.items)
 
 
 class Ready(Struct, frozen=True, kw_only=True):
@@ -326,6 +347,7 @@ class StageState(Struct, eq=False):
             ended_seconds=now,
             started_timestamp_seconds=now_timestamp,
             output=hit.output,
+            items=tuple(ItemRecord(item=item, result=Result.SUCCESS, seconds=None) for item in task.items),
             scope=Scope.CACHED,
             cache=CacheReason.UNCHANGED,
             saved_seconds=hit.seconds,

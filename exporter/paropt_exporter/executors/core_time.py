@@ -110,7 +110,7 @@ class ProcessTime:
         """
         main = str(self.pid)
         if threads <= 1 and (not self._threads or self._threads.keys() == {main}):
-            self._sample(main, f"/proc/{main}", runnable=state == "R", now=now, age=age)
+            self._sample(main, procfs.locate(main), runnable=state == "R", now=now, age=age)
             return
         present = set(procfs.list_threads(main))
         for gone in self._threads.keys() - present:
@@ -118,7 +118,7 @@ class ProcessTime:
             self._ended_run += ended.run
             self._ended_wait += ended.wait
         for thread in present:
-            folder = f"/proc/{main}/task/{thread}"
+            folder = f"{procfs.locate(main)}/task/{thread}"
             self._sample(thread, folder, runnable=procfs.is_runnable(folder), now=now)
 
     def _sample(self, thread: str, folder: str, *, runnable: bool, now: float, age: float | None = None) -> None:
@@ -168,7 +168,7 @@ class TreeTime:
         while left:
             pid = left.pop()
             fields = procfs.read_stat(pid)
-            if fields is None or fields[0] in procfs.ENDED_STATES or pid in present:
+            if fields is None or procfs.has_ended(fields) or pid in present:
                 continue
             present.add(pid)
             self._sample(pid, fields, now)

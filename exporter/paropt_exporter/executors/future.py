@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -20,8 +18,9 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from paropt_exporter.events import Measurement
+from paropt_exporter.executors.pool_log import PoolLogger
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 T = TypeVar("T")
 
@@ -248,8 +247,7 @@ class TaskFuture(Future[T]):
         try:
             self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
-            with contextlib.suppress(Exception):  # nor must an error of a handler that the program logs to
-                log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
+            log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
 
     def _notify_late_waiters(self) -> bool:
         """Notify threads that created the condition after the check of `settle_result`: they may be waiting."""

@@ -1,5 +1,8 @@
 """Read processes and threads from /proc: state, CPU time, waits for a core, memory and children.
 
+A /proc of another pid namespace, as in a sandbox that shares that of its host, shows each process under a number that
+no system call of this process takes. It counts as none.
+
 The supervisor and worker processes import this module, so it imports almost nothing itself.
 """
 
@@ -8,10 +11,31 @@ from __future__ import annotations
 import os
 import time
 
-ENDED_STATES = "ZX"
+_ENDED_STATES = "ZX"
+_STATE_FIELD, _THREADS_FIELD = 0, 17  # of the fields that `read_stat` returns
+_LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
+_NO_FOLDER = "/proc/none"
 _READ_BYTES = 8192  # more than a stat, a status or a schedstat ever has
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+_own_proc: list[bool] = []  # whether /proc shows this pid namespace, once it is known
+
+
+def has_own_proc() -> bool:
+    """Return whether /proc exists and shows the processes of this process's pid namespace."""
+    if not _own_proc:
+        try:
+            _own_proc.append(os.readlink("/proc/self") == str(os.getpid()))  # noqa: PTH115 -- as for the folders below
+        except OSError:
+            _own_proc.append(False)
+    return _own_proc[0]
+
+
+def locate(process: int | str) -> str:
+    """Return the folder of a process ("self": this one); one that does not exist if /proc shows other processes."""
+    return f"/proc/{process}" if process == "self" or has_own_proc() else _NO_FOLDER
 
 
 def read_thread_cpu_seconds(thread: int) -> float:
@@ -57,10 +81,18 @@ def sample_schedstat(path: str) -> tuple[float, float, float]:
 def read_stat(process: int | str) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
     try:
-        text = _read(f"/proc/{process}/stat").decode("latin-1")
+        text = _read(f"{locate(process)}/stat").decode("latin-1")
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def has_ended(fields: list[str]) -> bool:
+    """Return whether a process with these fields of `read_stat` has exited.
+
+    While other threads of it live, a process whose main thread has exited has the state of a zombie too.
+    """
+    return fields[_STATE_FIELD] in _ENDED_STATES and int(fields[_THREADS_FIELD]) <= 1
 
 
 def is_runnable(folder: str) -> bool:
@@ -84,12 +116,12 @@ def read_voluntary_switches(folder: str) -> int | None:
 
 def list_pids() -> list[str]:
     """Return the pids of all processes, with other names in /proc; empty if there is no /proc."""
-    return _list_folder("/proc")
+    return _list_folder("/proc") if has_own_proc() else []
 
 
 def list_threads(process: int | str) -> list[str]:
     """Return the native ids of a process's threads; empty if it has exited."""
-    return _list_folder(f"/proc/{process}/task")
+    return _list_folder(f"{locate(process)}/task")
 
 
 def list_thread_children(thread: int) -> tuple[int, ...]:
@@ -128,14 +160,14 @@ def has_children() -> bool:
 
 
 def _read_children(process: int | str, thread: int | str) -> list[str]:
-    return read_file(f"/proc/{process}/task/{thread}/children").decode().split()
+    return read_file(f"{locate(process)}/task/{thread}/children").decode().split() if has_own_proc() else []
 
 
-def read_limit(process: int | str, name: bytes) -> int:
-    """Return a soft limit of a process by its name in /proc/PID/limits; 0 if it has none, or has exited."""
-    for line in read_file(f"/proc/{process}/limits").splitlines():
-        if line.startswith(name):
-            value = line.removeprefix(name).split()[0]
+def read_lock_limit(process: int | str) -> int:
+    """Return the soft RLIMIT_LOCKS of a process; 0 if it has none, or has exited."""
+    for line in read_file(f"{locate(process)}/limits").splitlines():
+        if line.startswith(_LOCK_LIMIT):
+            value = line.removeprefix(_LOCK_LIMIT).split()[0]
             return int(value) if value.isdigit() else 0
     return 0
 
@@ -145,7 +177,7 @@ def read_variables(process: int | str, name: str) -> list[str]:
 
     Empty if it has exited or belongs to another user.
     """
-    content = read_file(f"/proc/{process}/environ")
+    content = read_file(f"{locate(process)}/environ")
     beginning = f"{name}=".encode()
     if beginning not in content:  # in most processes, which need not be split
         return []
@@ -155,13 +187,13 @@ def read_variables(process: int | str, name: str) -> list[str]:
 def read_start_time(process: int) -> str:
     """Return the start time of a process in kernel ticks; "" if it has exited or is a zombie."""
     fields = read_stat(process)
-    return "" if fields is None or fields[0] in ENDED_STATES else fields[19]
+    return "" if fields is None or has_ended(fields) else fields[19]
 
 
 def read_command_name(process: int) -> str:
     """Return the name of a process's program, at most 15 characters; "?" if it has exited."""
     try:
-        return _read(f"/proc/{process}/comm").decode("utf-8", "replace").strip()
+        return _read(f"{locate(process)}/comm").decode("utf-8", "replace").strip()
     except OSError:
         return "?"
 
@@ -181,7 +213,7 @@ def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
     """Return the current and the highest memory use of a process with one read; zeros if it has exited."""
     found = {b"VmRSS:": 0, b"VmHWM:": 0}
     try:
-        for line in _read(f"/proc/{process}/status").splitlines():
+        for line in _read(f"{locate(process)}/status").splitlines():
             name, _, value = line.partition(b"\t")
             if name in found:
                 found[name] = int(value.split()[0]) * 1024
@@ -193,7 +225,7 @@ def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
 def read_memory_bytes(process: int | str = "self") -> int:
     """Return the current memory use of a process."""
     try:
-        return int(_read(f"/proc/{process}/statm").split()[1]) * _PAGE_BYTES
+        return int(_read(f"{locate(process)}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
 

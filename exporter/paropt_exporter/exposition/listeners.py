@@ -24,6 +24,7 @@ _PAUSE_SECONDS = 1.0  # before accepting again when the process is out of descri
 _ACCEPTS_PER_EVENT = 64
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
+_LONGEST_PORT = 5  # digits
 
 
 def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], None]) -> list[socket.socket]:
@@ -63,7 +64,7 @@ def parse_address(address: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or (":" in host and not bracketed):
         raise UsageError(f"address {address!r}: {_FORM}")
-    if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+    if not (port.isascii() and port.isdecimal() and len(port) <= _LONGEST_PORT) or int(port) > 65535:
         raise UsageError(f"address {address!r}: port {port!r} is not a number from 0 to 65535; {_FORM}")
     return host.removeprefix("[").removesuffix("]") if bracketed else host, int(port)
 

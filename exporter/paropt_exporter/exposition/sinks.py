@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -48,6 +49,9 @@ _LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 # Textfiles:
 _MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
 _PREFIX, _SUFFIX = ".paropt-", ".tmp"
+_EXTENSION = ".prom"  # other files are not read
+_LONGEST_NAME = 255  # bytes, of a file; each letter of a name that is not ASCII takes 6 to 12
+_DIGEST_CHARACTERS = 16
 _ABANDONED_SECONDS = 60.0  # writing a page takes far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
 _LONGEST_LINE_BYTES = 1 << 16
@@ -80,7 +84,11 @@ def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
         ) from None
     # The project's own underscores are escaped: lane `c` of project `a_b` is not lane `b_c` of project `a`.
     escaped = quote(project, safe="").replace("_", "%5F")
-    return folder.absolute() / f"paropt_{escaped}_{quote(lane, safe='')}.prom"
+    name = f"paropt_{escaped}_{quote(lane, safe='')}"
+    if len(name) + len(_EXTENSION) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+        name = f"{name[: _LONGEST_NAME - len(_EXTENSION) - len(digest) - 1]}+{digest}"  # no whole name has a plus
+    return folder.absolute() / f"{name}{_EXTENSION}"
 
 
 def write_textfile(path: Path, page: bytes) -> None:

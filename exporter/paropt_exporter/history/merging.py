@@ -117,11 +117,13 @@ def _read_history(path: Path, project: str) -> Source:
 def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> Source:
     projects = [to_text(name) for (name,) in connection.execute("SELECT DISTINCT project FROM runs")]
     if projects and project not in projects:
-        raise HistoryError(f"history {path}: it is of project {', '.join(sorted(projects))}, not of {project}")
+        others = ", ".join(sorted(projects))
+        remedy = "in folders of different names, set `project` in paropt.yml"
+        raise HistoryError(f"history {path}: it is of project {others}, not of {project} ({remedy})")
     of_project = {table: _read_rows(connection, table, project) for table in ("runs", "totals", "latest", "decisions")}
     ended = tuple(run for run in of_project["runs"] if run["ended_ts"] is not None)
     known = {run["run_id"] for run in ended}
-    others = connection.execute("SELECT DISTINCT project FROM runs WHERE project <> ? AND shard <> ''", (project,))
+    sharded = connection.execute("SELECT DISTINCT project FROM runs WHERE project <> ? AND shard <> ''", (project,))
     return Source(
         path=path,
         runs=ended,
@@ -133,7 +135,7 @@ def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> So
         latest=tuple(of_project["latest"]),
         decisions=tuple(row for row in of_project["decisions"] if row["run_id"] in known),
         unended=len(of_project["runs"]) - len(ended),
-        other_projects=tuple(sorted(to_text(name) for (name,) in others)),
+        other_projects=tuple(sorted(to_text(name) for (name,) in sharded)),
     )
 
 

@@ -193,7 +193,7 @@ def _write_item_durations(
     now_seconds: float,
     choose_item_table: Callable[[str], str],
 ) -> None:
-    if task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
+    if task.cached or task.scope is Scope.ARGUMENTS or (task.item is None and not task.items):
         return
     table = choose_item_table(task.run_id)
     if task.item is not None and not task.items:

@@ -19,7 +19,10 @@ _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
 _LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
-# Error budgets are sums of windows of rules, so a window can't be longer than the shortest pair's.
+# Error budgets are sums of windows of rules that are evaluated each minute: windows of other lengths would overlap or
+# leave gaps. Tests evaluate the rules more often.
+_MINUTE_SECONDS = 60.0
+# A window can't be longer than the shortest pair's.
 _LONGEST_WINDOW_SECONDS = 1800.0
 
 
@@ -82,7 +85,10 @@ def parse_options(given: Mapping[str, str]) -> Options:
         typed["sla_target"] = _parse_share(given["sla_target"])
     if "format" in given:
         typed["format"] = _parse_format(given["format"])
-    return Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
+    options = Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
+    if options.rate_window is not None and parse_duration(options.rate_window) % _MINUTE_SECONDS:
+        raise UsageError(f"--rate-window: expected whole minutes, like 5m, found {options.rate_window}")
+    return options
 
 
 def _parse_share(text: str) -> float:
@@ -134,4 +140,4 @@ def _check_window(window: str | None) -> None:
     except ValueError as error:
         raise UsageError(f"--rate-window: {error}") from None
     if not 1.0 <= seconds <= _LONGEST_WINDOW_SECONDS:
-        raise UsageError(f"--rate-window: expected 1s to 30m, found {window}")
+        raise UsageError(f"--rate-window: expected 1m to 30m, found {window}")

@@ -53,7 +53,7 @@ _RUN_RESULTS = (
     "if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is never a `skip`.",
     "",
     f"`{families.RUN_DURATION.name}` counts only whole runs. Left out are cancelled runs, runs with a",
-    "[cached](cache.md) task, and runs of some stages, of failed items or with arguments",
+    "[cached](cache.md) task, and runs of some stages, of failed ones only (`--failed`) or with arguments",
     "([table](daily.md#what-narrowed-runs-leave-in-history-and-metrics)).",
 )
 _CHAPTERS = {  # by the first family of each chapter, in the order of `families`

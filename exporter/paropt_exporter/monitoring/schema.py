@@ -24,6 +24,10 @@ def render_schema() -> str:
     schema["$defs"].pop("File", None)
     schema = {"$schema": DIALECT, **schema, "title": "paropt.yml"}
     schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
+    for key in ("sla", "total"):  # null turns off the limit that a default lane has
+        limit = schema["$defs"]["Lane"]["properties"][key]
+        choices = limit.pop("anyOf", None) or [{"$ref": limit.pop("$ref")}]
+        limit["anyOf"] = [*choices, {"type": "null"}]
     schema["$defs"]["Stage"]["oneOf"] = [{"required": [key]} for key in ("run", "call", "steps")]
     schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command", "changed")]
     return _format(schema)

@@ -75,13 +75,14 @@ def build_plan(
     strategy = strategy or chosen.strategy
     affected = None if affected_by is None else _choose_affected(config, members, affected_by)
     partial = bool(selection or given or (affected and affected.left_out))
-    members = _narrow_stages(members, affected, only, lane)
+    selected, members = members, _narrow_stages(members, affected, only, lane)
     given_size = None if strategy is Strategy.SEQUENTIAL else workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = today or _find_today(members)
     names = frozenset(stage.name for stage in members)
     builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
     stages = [_keep_items(builder.build(stage, given.get(stage.name, ())), only_items) for stage in members]
+    leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
     known = [
         replace(
             stage,
@@ -94,6 +95,7 @@ def build_plan(
         )
         for stage in stages
     ]
+    failed_only = only is not None and leaves_out
     notes = _list_quarantine_notes(config, stages, today, whole=not (partial or only_items or shard))
     split = None
     if shard is not None:
@@ -108,11 +110,12 @@ def build_plan(
         strategy=strategy,
         workers=size,
         stages=_cut_items(order_stages([_fit_slots(stage, size) for stage in known]), size, known_items, cpu_demands),
-        total=chosen.total.to_limit() if chosen.total and not partial else None,
+        total=chosen.total.to_limit() if chosen.total and not (partial or failed_only) else None,
         fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
         root=config.root,
         notes=(*config.notes, *notes),
         partial=partial,
+        failed_only=failed_only,
         shard=shard,
         split=split,
         tree_state=tree_state,

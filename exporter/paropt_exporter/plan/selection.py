@@ -118,6 +118,7 @@ def _suggest_name(
     from difflib import get_close_matches  # here: for errors only
 
     parts = [name for name in names if name.startswith(pattern)]
+    parts += [name for name in names if any(part.startswith(pattern) for part in name.replace("-", "_").split("_"))]
     near = parts or (get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else [])
     if not near:
         return ""

@@ -154,10 +154,11 @@ class Deadline(Struct, frozen=True, kw_only=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
-    `partial`: the command line left out stages or items, or gave some stages arguments. Such a run has no limit on its
-    total. `split` is the whole split if the plan is of one `shard`. `tree_state` identifies the files; "" if they are
-    unknown. `choice`: a line that says which stages were chosen and left out, and why; "" if all were.
-    `default_limits`: the stages whose limit is that of a default lane without a file; "" for the lane's total.
+    `partial`: the command line left out stages or items, or gave some stages arguments. `failed_only`: --failed left
+    out stages or items, which have succeeded already. Neither run has a limit on its total. `split` is the whole split
+    if the plan is of one `shard`. `tree_state` identifies the files; "" if they are unknown. `choice`: a line that says
+    which stages were chosen and left out, and why; "" if all were. `default_limits`: the stages whose limit is that of
+    a default lane without a file; "" for the lane's total.
     """
 
     project: str
@@ -170,6 +171,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     root: Path = Path()
     notes: tuple[str, ...] = ()
     partial: bool = False
+    failed_only: bool = False
     shard: Shard | None = None
     split: Split | None = None
     tree_state: str = ""

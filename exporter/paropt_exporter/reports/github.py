@@ -172,8 +172,8 @@ def _format_row(stage: ReportedStage) -> str:
     late = record.result is Result.SUCCESS and (record.warned or record.broken)
     mark = _LATE_MARK if late else _MARKS.get(record.result, _BAD_MARK)
     took = f"{record.duration_seconds:.1f} s" if record.started_timestamp_seconds is not None else ""
-    retries = record.attempts - record.tasks
-    note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries > 0 else "")
+    retries = record.retries
+    note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else "")
     cells = (mark, _escape_cell(record.stage), record.result.value, took, str(record.tasks), _escape_cell(note))
     return f"| {' | '.join(cells)} |"
 

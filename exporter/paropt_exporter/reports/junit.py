@@ -110,6 +110,8 @@ def _iter_task_cases(task: ReportedTask) -> Iterator[_Case]:
             tries.setdefault(item.item, []).append(_make_item_try(attempt, item.item, item.result, seconds))
     for name, its_tries in tries.items():
         yield _Case(name, tuple(its_tries))
+    for name in task.unchanged:
+        yield _Case(name, (_Try(result=Result.SUCCESS, seconds=0.0, message="", text=""),))
 
 
 def _make_try(attempt: Attempt) -> _Try:
@@ -125,7 +127,8 @@ def _make_try(attempt: Attempt) -> _Try:
 def _make_item_try(attempt: Attempt, item: str, result: Result, seconds: float) -> _Try:
     """Return the result of one item of an attempt's batch."""
     if not result.bad:
-        return _Try(result=result, seconds=seconds, message="", text="")
+        why = attempt.record.message if result is Result.CANCELLATION else ""
+        return _Try(result=result, seconds=seconds, message=why, text="")
     own = tuple(found for found in attempt.findings if item in (found.path, (found.test or "").partition("::")[0]))
     message = own[0].message if own else attempt.record.message
     return _Try(

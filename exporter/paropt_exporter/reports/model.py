@@ -12,7 +12,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter.events import Decision, RunRecord, RunStarted, SlaRecord, StageRecord, TaskRecord
+from paropt_exporter.events import (
+    Decision,
+    ItemRecord,
+    Result,
+    RunRecord,
+    RunStarted,
+    SlaRecord,
+    StageRecord,
+    TaskRecord,
+)
 from paropt_exporter.findings import Finding
 
 _TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
@@ -32,9 +41,20 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class ReportedTask(Struct, frozen=True):
-    """A task with its attempts, the first one first; there is at least one."""
+    """A task with its attempts, the first one first; there is at least one.
+
+    `unchanged`: the items of its batch whose earlier results still hold, so that no attempt had them.
+    """
 
     attempts: tuple[Attempt, ...]
+    unchanged: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> tuple[ItemRecord, ...]:
+        """The items of a batch, each with its last result: a retry has only those that failed."""
+        cached = {item: ItemRecord(item=item, result=Result.SUCCESS, seconds=None) for item in self.unchanged}
+        ran = {item.item: item for attempt in self.attempts for item in attempt.record.items}
+        return tuple({**ran, **cached}.values())
 
     @property
     def last(self) -> Attempt:

@@ -182,8 +182,12 @@ class Collector:
         if self._started is None or plan is None:
             return None
         tasks: dict[str, list[ReportedTask]] = defaultdict(list)
-        for (stage, _), attempts in sorted(self._tasks.items()):
-            tasks[stage].append(ReportedTask(tuple(attempts)))
+        batches = {
+            (stage.name, task.index): task.items for stage in plan.stages if stage.cached for task in stage.tasks
+        }
+        for (stage, index), attempts in sorted(self._tasks.items()):
+            unchanged = _list_unchanged(batches.get((stage, index), ()), attempts[0].record)
+            tasks[stage].append(ReportedTask(tuple(attempts), unchanged))
         folders = {stage.name: plan.root / stage.cwd for stage in plan.stages}
         return FinishedRun(
             project=plan.project,
@@ -214,6 +218,12 @@ class Collector:
         findings = find_findings(record.output, most) if most else ()
         self._room_findings -= len(findings)
         return Attempt(record=replace(record, output=""), output=output, findings=findings)
+
+
+def _list_unchanged(items: Sequence[str], first: TaskRecord) -> tuple[str, ...]:
+    """Return the items of a cached stage's batch that its first attempt did not have."""
+    ran = {each.item for each in first.items}
+    return tuple(item for item in items if item not in ran)
 
 
 def _parse_option(text: str) -> ReportOption:

@@ -79,7 +79,7 @@ def _task_to_json(task: ReportedTask) -> dict[str, object]:
         "result": record.result.value,
         "cached": record.cached,
         "items": [
-            {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in record.items
+            {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in task.items
         ],
         "attempts": [_attempt_to_json(attempt) for attempt in task.attempts],
     }

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,6 +54,8 @@ _MOST_OTHERS = 100  # clients that have not said hello, or ask for the status
 _FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
 _UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
 _ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
+# A page waits this long for the series of runs that come back: they try each second, and scrapes time out after 10 s.
+RETURN_SECONDS = 3.0
 
 
 class _Client:
@@ -77,7 +79,8 @@ class Hub:
 
     Guarantees: only processes of this user are served; a faulty or slow client delays no other; a run that ends, is
     killed or stops reading loses its share, and its counters stay on the page, once if it comes back; `close` keeps all
-    registrations.
+    registrations. Views show the runs of another `serve`, which has ended, from the first one on: they wait for these
+    runs, for RETURN_SECONDS at most.
     """
 
     def __init__(
@@ -89,12 +92,14 @@ class Hub:
         clock: Clock,
         beat: Callable[[Collection[int]], None] = lambda _: None,
         awaited: Collection[int] = (),
+        returning: Collection[int] = (),
         most_runs: int = _MOST_RUNS,
     ) -> None:
         """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and
         with each new run before it gets one, so that another `serve` waits for all of them after a kill.
 
-        `awaited`: the process ids of the runs of another `serve`, which has just died.
+        `awaited`: the process ids of the runs of another `serve`, which has just died. `returning`: those of any
+        earlier `serve`, whose series pages wait for.
         """
         self._listener = listener
         self._registry = registry
@@ -107,6 +112,9 @@ class Hub:
         self._sessions = Sessions(read_machine, now, awaited=awaited)
         self._lost: dict[str, Session] = {}  # by process: without a connection, and not known to have ended
         self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
+        self._returning = {*returning}  # without series so far; of the thread
+        self._returned_by_seconds = now + RETURN_SECONDS
+        self._has_all_series = Event()
         self._clients: set[_Client] = set()
         self._next_beat_seconds = now
         self._resumes_seconds: float | None = None
@@ -127,12 +135,18 @@ class Hub:
     def close(self) -> None:
         """Disconnect all runs; they continue on their own, and register again with the next `serve`."""
         self._closing = True
+        self._has_all_series.set()
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         os.close(self._wake)
 
     def take_views(self) -> tuple[ProjectView, ...]:
-        """Return the state of each project, for a page; from any thread."""
+        """Return the state of each project, for a page; from any thread.
+
+        Blocks while runs of an earlier `serve` come back: without their counters, sums would fall for a moment, and
+        `rate()` would count them once more.
+        """
+        self._has_all_series.wait(RETURN_SECONDS)
         with self._lock:
             by_name: dict[str, list[RegisteredProject]] = {}
             for project in self._registry.projects.values():
@@ -240,6 +254,8 @@ class Hub:
 
     def _keep_alive(self, now: float) -> None:
         self._beat(self._sessions.list_runs_with_shares(now))
+        is_due = now >= self._returned_by_seconds
+        self._set_returning(set() if is_due else {pid for pid in self._returning if is_live_process(pid)})
         for client in tuple(self._clients):
             if client.session is None and now > client.connected_seconds + _FIRST_MESSAGE_SECONDS:
                 self._close_client(client)
@@ -249,6 +265,11 @@ class Hub:
                 session.repeat_grant()
             for lost in [each for each in self._lost.values() if not is_live_process(each.hello.pid)]:
                 self._registry.keep_counters(lost.project, self._lost.pop(lost.hello.process).series)
+
+    def _set_returning(self, pids: set[int]) -> None:
+        self._returning = pids
+        if not pids:
+            self._has_all_series.set()
 
     def _decide(self) -> None:
         self._must_decide = False
@@ -320,6 +341,7 @@ class Hub:
                 with self._lock:
                     session.heard_seconds = self._clock.monotonic()
                     session.update_series(message)
+                self._set_returning(self._returning - {session.hello.pid})
             case Labels() if session is not None:
                 renewed = replace(session.hello.registration, lanes=message.lanes, bounds=message.bounds)
                 with self._lock:

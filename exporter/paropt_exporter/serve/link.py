@@ -339,7 +339,9 @@ class Link:
                     self._come_back()
                     in_grace = self._share is not None
                     next_try = now + (_RETRY_SECONDS if in_grace else STATE_SECONDS)
-                self._wait(max(0.0, next_try - self._clock.monotonic()))
+                    next_state = now  # the page of a `serve` that is back waits for the series of its runs
+                if self._connection is None:
+                    self._wait(max(0.0, next_try - self._clock.monotonic()))
                 continue
             if now >= next_state:
                 next_state = now + STATE_SECONDS

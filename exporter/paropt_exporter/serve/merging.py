@@ -59,11 +59,11 @@ _HIGHEST = (
 _LOWEST = (
     families.RUN_DEADLINE,
     families.SLA_DEADLINE,
-    families.POOL_EPOCH,
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,
 )
-_NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE, families.DELIVERY_FAILING)  # of the run that began last
+# Of the run that began last. By the epoch of its pools a run that is sized by queries finds its series.
+_NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE, families.DELIVERY_FAILING, families.POOL_EPOCH)
 # Of ended processes these stay, too, until another one replaces them.
 _KEPT_GAUGES = (families.POOL_EPOCH, families.STAGE_PROGRESS, families.DELIVERY_FAILING)
 

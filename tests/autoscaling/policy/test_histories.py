@@ -223,14 +223,15 @@ def targets(seed: int) -> Iterator[tuple[QuerySizeObservation, int, str, str]]:
         size, state = step.size, step.state
 
 
-def test_target_moves_on_rejected_readings_only_to_rescue() -> None:
+def test_target_moves_on_rejected_readings_only_to_rescue_or_into_its_bounds() -> None:
     for seed in range(HISTORIES):
         for seen, size, action, reason in targets(seed):
             assert size <= max(seen.ceiling, seen.size)
             assert size >= 1
             assert reason in DECISION_REASONS[action], (action, reason)
             if not seen.pools[0].reading.is_valid:
-                assert size == seen.size or (reason == "rescue" and seen.size < size <= seen.ceiling)
+                held = min(max(seen.size, seen.floor), seen.ceiling)
+                assert size == held or (reason == "rescue" and held < size <= seen.ceiling)
 
 
 def runs(seed: int) -> Iterator[tuple[LaneObservation, int, str, str]]:

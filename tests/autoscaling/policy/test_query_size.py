@@ -32,6 +32,7 @@ class Lane:
 
     def __init__(self, size: int = 2) -> None:
         self.now, self.size, self.target, self.state = 0.0, size, size, QuerySizeState()
+        self.floor, self.ceiling = 1, 32
 
     def sees(self, seen: PoolMeasurement | Reading, *, rescue: int = 0) -> QuerySizeDecision:
         self.now += SCRAPE
@@ -48,8 +49,8 @@ class Lane:
                 stable_seconds=180.0,
                 cores=2.0,
                 size=self.size,
-                floor=1,
-                ceiling=32,
+                floor=self.floor,
+                ceiling=self.ceiling,
                 pools=(pool,),
                 state=self.state,
                 rescue_size=rescue,
@@ -100,6 +101,17 @@ def test_lane_without_data_grows_only_to_rescue_an_sla() -> None:
     saved = lane.sees(reject_reading("query_failed", "refused"), rescue=12)
     assert (saved.size, saved.action, saved.reason) == (12, "up", "rescue")
     assert lane.sees(reject_reading("query_failed", "refused"), rescue=4).size == 12
+
+
+def test_rejected_readings_do_not_keep_a_size_beyond_the_bounds_of_other_signals() -> None:
+    lane = Lane(8)
+    lane.ceiling = 4  # a limit signal was above its target
+    cut = lane.sees(reject_reading("stale", "old"), rescue=12)
+    assert (cut.size, cut.action, cut.reason) == (4, "down", "bounds")
+    assert lane.sees(seen(busy=4.0, size=4.0)).reason == "settling"  # like any other move
+    lane.floor, lane.ceiling = 6, 32  # a load signal asks for more
+    raised = lane.sees(seen(busy=4.0, size=4.0))
+    assert (raised.size, raised.action, raised.reason) == (6, "up", "bounds")
 
 
 def test_size_falls_only_after_the_stable_time() -> None:

@@ -214,6 +214,37 @@ def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+@pytest.mark.parametrize(
+    ("success", "failure", "value"),
+    [
+        ("100x4 200x4", "0x9", 1),  # a whole run succeeded
+        ("100x9", "0x4 1x4", 0),  # one failed
+        ("100x9", "0x9", 1),  # one of some stages succeeded, which sets no success of the lane
+        ("100x4 200x4", "1x9", 1),  # on another host
+    ],
+)
+def test_run_of_some_stages_does_not_make_a_lane_look_failed(
+    tmp_path: Path, success: str, failure: str, value: int
+) -> None:
+    where = "paropt-lane: Did the last run succeed? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    place = 'job="paropt",instance="a",project="demo",lane="standard"'
+    series = {
+        f"paropt_run_last_success_timestamp_seconds{{{place}}}": success,
+        f"paropt_run_last_completion_timestamp_seconds{{{place}}}": "100x4 200x4",
+        f'paropt_stage_last_result{{{place},stage="lint",result="failure"}}': failure,
+    }
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [{"expr": asked, "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": value}]}],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -> None:
     """The exporter's OpenMetrics page has le="1.0"; a Pushgateway and node_exporter write le="1"."""
     where = "paropt-lane: How do the runs' durations spread? A"

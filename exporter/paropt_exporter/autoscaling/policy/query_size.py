@@ -1,8 +1,9 @@
 """Decide a lane's size by query results alone: `source: prometheus`.
 
 N* = min(tasks that wait or run, N_cpu, ceiling), from the queue's depth and the mean busy workers; c from CPU, busy
-time and run delay over the window. Rejected readings hold the size, as DS2 holds while metrics settle. After three
-rejections in a row there is no data: the size never goes down, and up only to rescue an SLA by our own counters.
+time and run delay over the window. Rejected readings hold the size, as DS2 holds while metrics settle: it moves only to
+rescue an SLA by our own counters, and to stay between floor and ceiling, which other queries set. After three
+rejections in a row there is no data.
 """
 
 from __future__ import annotations
@@ -90,14 +91,21 @@ def decide_query_size(observation: QuerySizeObservation) -> QuerySizeDecision:
     if rejection_reason is None:
         return _decide_by_queries(observation, replace(state, rejected_count=0))
     state = replace(state, rejected_count=state.rejected_count + (rejection_reason != "settling"))
+    size, action, reason = _decide_without_readings(observation, rejection_reason)
+    if size != observation.size:
+        state = _mark_moved(state)
     no_data = state.rejected_count >= NO_DATA_AFTER
-    if observation.rescue_size > observation.size:
-        size = min(observation.rescue_size, observation.ceiling)
-        if size > observation.size:
-            return QuerySizeDecision(size=size, action="up", reason="rescue", no_data=no_data, state=_mark_moved(state))
-    return QuerySizeDecision(
-        size=observation.size, action="hold", reason=rejection_reason, no_data=no_data, state=state
-    )
+    return QuerySizeDecision(size=size, action=action, reason=reason, no_data=no_data, state=state)
+
+
+def _decide_without_readings(observation: QuerySizeObservation, rejection_reason: str) -> tuple[int, str, str]:
+    """Return the size, the action and its reason while readings of the pools are rejected."""
+    held = min(max(observation.size, observation.floor), observation.ceiling)
+    size = max(held, min(observation.rescue_size, observation.ceiling))
+    if size == observation.size:
+        return size, "hold", rejection_reason
+    reason = "rescue" if size > held else "bounds"
+    return size, "up" if size > observation.size else "down", reason
 
 
 def compute_size_by_queries(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -30,6 +29,7 @@ from paropt_exporter.executors.adaptive.routing import (
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sample
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
@@ -37,7 +37,7 @@ from paropt_exporter.executors.worker import run_chunk
 from paropt_exporter.executors.worker.payload import MappedFunction
 from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
 _NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is assumed to start none

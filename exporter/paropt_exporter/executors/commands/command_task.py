@@ -122,6 +122,7 @@ class CommandTask:
         self._is_running = False  # whether the supervisor has reported the start of the current step
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
+        self._limit = int.from_bytes(os.urandom(7), "little") | 1  # an RLIMIT_LOCKS that no other command has
         self._cwd = cwd
         self._env = env
         self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest
@@ -275,9 +276,10 @@ class CommandTask:
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
+            end = "they do not end on KILL" if frame["unended"] else "ended"
             log.warning(
-                "a command left processes behind: ended",
-                extra={"task": self.label, "command": step[0], "processes": frame["left"]},
+                f"a command left processes behind: {end}",
+                extra={"task": self.label, "command": step[0], "processes": frame["unended"] or frame["left"]},
             )
         if status is None:
             problem = f"{step[0]!r} (pid {self.pid}) does not end on KILL: it waits in the kernel, or is not ours"
@@ -358,6 +360,7 @@ class CommandTask:
             "argv": [_encode_text(argument) for argument in step],
             "cwd": _encode_text(str(self._cwd)),
             "mark": self._mark,
+            "limit": self._limit,
         }
         return _encode_environment(tuple(self._env.items())) + json.dumps(frame).encode() + b"\n"
 
@@ -388,7 +391,7 @@ class CommandTask:
         cause = describe_death(supervisor)
         if supervisor.poll() is None and not self.pid:  # it had no descriptors left to receive the step
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        killed = kill_leftovers(self.pid, self._mark)
+        killed = kill_leftovers(self.pid, self._mark, self._limit)
         log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
         return StepResult(
             problem=f"the supervisor of commands died ({cause}) while {step[0]!r} ran, which was killed: run it again"

@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 log = logging.getLogger(__name__)
 
 _MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
+_MAX_KILL_SECONDS = 5.0  # as long as the supervisor waits for killed processes
+_KILL_POLL_SECONDS = 0.1
+_EMPTY_SCANS = 3  # in a row: a scan misses a process that starts after its list was made, whose parent exits meanwhile
 _MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
 _CONTROL = 3  # the supervisor's descriptor
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
@@ -273,26 +277,48 @@ def describe_death(process: SupervisorProcess) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit {code}"
 
 
-def kill_leftovers(session: int, mark: str) -> int:
+def kill_leftovers(session: int, mark: str, limit: int) -> int:
     """Kill the processes of a command whose supervisor died, and return their number.
 
-    It finds them by their session (0: unknown), or by the mark in their environment.
+    It finds them by their session (0: unknown), by the mark in their environment or by their RLIMIT_LOCKS, with their
+    descendants, and looks again until none is left: a process may start another one just before it is killed.
     """
-    import psutil  # here: a supervisor rarely dies
-
-    count = 0
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and _is_leftover(process.pid, process.environ, session, mark):
-                process.kill()  # psutil checks that no other process got this pid
-                count += 1
-        except (psutil.Error, OSError):
-            continue  # it has exited, or belongs to another user
-    return count
+    killed: set[int] = set()
+    deadline, empty = time.monotonic() + _MAX_KILL_SECONDS, 0
+    while empty < _EMPTY_SCANS and time.monotonic() < deadline:
+        ending = _kill(_find_leftovers(str(session), f"{MARK}={mark}", limit))
+        killed |= ending
+        empty = 0 if ending else empty + 1
+        if ending:
+            child_processes.wait_for_exit(ending, _KILL_POLL_SECONDS)
+    return len(killed)
 
 
-def _is_leftover(pid: int, environment: Callable[[], dict[str, str]], session: int, mark: str) -> bool:
-    return (session != 0 and os.getsid(pid) == session) or environment().get(MARK) == mark
+def _find_leftovers(session: str, mark: str, limit: int) -> dict[int, int]:
+    """Return the processes of a command, each with its process group."""
+    living = dict(list_living())
+    found = {
+        pid
+        for pid, fields in living.items()
+        if fields[3] == session != "0"
+        or procfs.read_lock_limit(pid) == limit
+        or mark in procfs.read_variables(pid, MARK)
+    }
+    family = procfs.add_descendants(found, {pid: fields[1] for pid, fields in living.items()})
+    return {int(pid): int(living[pid][2]) for pid in family}
+
+
+def _kill(groups: Mapping[int, int]) -> set[int]:
+    """Send SIGKILL to processes and their groups, and return the processes without those of another user."""
+    ending = set()
+    for pid, group in groups.items():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)  # also to processes newer than the scan
+        with contextlib.suppress(PermissionError):
+            with contextlib.suppress(ProcessLookupError):  # it may have started another one before it exited
+                os.kill(pid, signal.SIGKILL)
+            ending.add(pid)
+    return ending
 
 
 def _end_process(process: SupervisorProcess | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.payload import AFRESH, Queued, UnpickledArguments
-from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, PickleBuffers
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
 # A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
 # together, and no more results than the pipe has room for.
@@ -44,7 +44,7 @@ class Durations:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[bytes | int | str, float] = {}
+        self._seconds: dict[int | str, float] = {}
 
     def learn(self, function: bytes, label: str, total_seconds: float, count: int) -> None:
         """Take in that `count` tasks of a function took `total_seconds` together."""
@@ -63,11 +63,9 @@ class Durations:
         return known + len(function) * _LOADING_SECONDS_PER_BYTE if function[:1] == AFRESH else known
 
 
-def _get_key(function: bytes, label: str) -> bytes | int | str:
-    """Return a key that keeps no large pickle alive, and takes no time to compare."""
-    if function[:1] == AFRESH:
-        return label
-    return function if len(function) < LARGE_BYTES else hash(function)
+def _get_key(function: bytes, label: str) -> int | str:
+    """Return a key that keeps no pickle alive, and takes no time to compare."""
+    return label if function[:1] == AFRESH else hash(function)
 
 
 def take_batch(

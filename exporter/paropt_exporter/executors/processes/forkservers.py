@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import marshal
 import os
 import signal
@@ -35,6 +36,7 @@ class ForkServers:
         self._lock = threading.RLock()
         self._control: socket.socket | None = None
         self._pid = 0
+        self._numbers = itertools.count()
         self.warm = False
 
     @property
@@ -42,32 +44,46 @@ class ForkServers:
         """The fork server's process id; 0 if none runs."""
         return self._pid
 
-    def spawn(self, files: tuple[int, ...]) -> None:
-        """Request a worker with the descriptors `files` (see forkserver.FILES). OSError if there is no fork server."""
+    def spawn(self, files: tuple[int, ...]) -> int:
+        """Request a worker with the descriptors `files` (see forkserver.FILES). OSError if there is no fork server.
+
+        Return a number for `abort`.
+        """
         from paropt_exporter.executors.worker import (
             forkserver,  # loaded with the first worker
         )
 
+        number = next(self._numbers)
         for attempt in (1, 2):
             with self._lock:
                 control = self._control or self._start()
             try:
-                socket.send_fds(control, [marshal.dumps((forkserver.SPAWN,))], files)
+                socket.send_fds(control, [marshal.dumps((forkserver.SPAWN, number))], files)
                 self.resume()
-                return
+                break
             except OSError as error:
                 if error.errno not in _GONE or attempt == 2:
                     raise
                 self._discard(control)
+        return number
 
     def end(self, pid: int, grace_seconds: float) -> None:
         """End a worker and its process group: TERM now, KILL after the grace. Does not block."""
+        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
+
+        self._send((forkserver.END, pid, grace_seconds))
+
+    def abort(self, number: int, grace_seconds: float) -> None:
+        """End a worker that may not have started yet, by the number of its spawn. Does not block."""
+        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
+
+        self._send((forkserver.ABORT, number, grace_seconds))
+
+    def _send(self, order: tuple[str, int, float]) -> None:
         control = self._control
         if control is not None:
-            from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
-
             with contextlib.suppress(OSError):
-                control.send(marshal.dumps((forkserver.END, pid, grace_seconds)))
+                control.send(marshal.dumps(order))
         self.resume()
 
     def resume(self) -> None:
@@ -100,6 +116,8 @@ class ForkServers:
         from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setblocking(True)  # whatever the program's `socket.setdefaulttimeout` is
         try:
             root, python = str(Path(__file__).parents[3]), _find_interpreter()
             self._pid = os.posix_spawn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import marshal
 import os
 import sys
@@ -21,6 +20,7 @@ from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.scheduler import (
     Action,
@@ -39,7 +39,7 @@ from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.worker import mp_context, payload
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 _REFUSAL = "cannot schedule new futures after shutdown"
 
@@ -69,12 +69,13 @@ class ProcessManager:
         self.packer = payload.Packer()
         self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
         self._pack_initializer()  # raises for the caller if it can't be pickled
-        self.lock = threading.RLock()  # guards: the scheduler and _wakers
+        self.lock = threading.RLock()  # guards: the scheduler, _wakers and _end_grace_seconds
         self.scheduler = Scheduler(self.counters, max_tasks_per_child)
         self._wakers: dict[Worker, int] = {}  # event descriptors, on which the workers' threads wait
         self._threads = ThreadGroup()
         self._sampler = UsageSampler()
         self._run_worker = run_worker
+        self._end_grace_seconds: float | None = None  # once the workers are being ended
         lifetime.register(self)
 
     # Actions
@@ -107,11 +108,13 @@ class ProcessManager:
 
     def _cancel(self, item: WorkItem) -> None:
         """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
-        if item.future.cancel():  # not if a worker has begun it
+        if item.future.cancel():
             item.future.start_running(0.0)  # tells waiting threads of the cancellation
-            with self.lock:
-                if self.scheduler.withdraw(item):
-                    self.scheduler.count_unbegun(failed=False)
+        elif not item.future.done():  # a worker has begun it; otherwise it was stopped
+            return
+        with self.lock:
+            if self.scheduler.withdraw(item):
+                self.scheduler.count_unbegun(failed=False)
 
     def _send(self, batch: Send) -> None:
         _, connection, _, first, items, single = batch
@@ -169,7 +172,8 @@ class ProcessManager:
         with self.lock:
             self.scheduler.count_unsubmitted()
         named = UnpicklableError(f"{future.label}: {error}")
-        named.__cause__ = error.__cause__
+        if error.__cause__ is not None:
+            named.__cause__ = payload.replace_traceback(error.__cause__)
         future.force_exception(named)
 
     def fail_unbegun(self, item: WorkItem, error: BaseException) -> None:
@@ -218,6 +222,9 @@ class ProcessManager:
         connection.watch(self._wakers[worker])
         with self.lock:
             self._begin(self.scheduler.note_connected(worker, connection))
+            grace_seconds = self._end_grace_seconds
+        if grace_seconds is not None:
+            lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
 
     def note_flushed(self, worker: Worker) -> None:
         with self.lock:
@@ -398,7 +405,8 @@ class ProcessManager:
         parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
         context = name, parent, mp_context.get_tracker() is not None
         arguments = [str(argument) for argument in sys.argv]
-        taken = path, directory, copy_environment(), arguments, sys.getrecursionlimit()
+        limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+        taken = path, directory, copy_environment(), arguments, limits
         return marshal.dumps((*taken, *context, *self._pack_initializer()))
 
     def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
@@ -428,12 +436,21 @@ class ProcessManager:
         return self._threads.join(timeout_seconds)
 
     def end_workers(self, grace_seconds: float) -> tuple[str, ...]:
-        """End the workers with all that they started: TERM now, KILL after the grace. Return their names."""
+        """End the workers with all that they started: TERM now, KILL after the grace. Return their names.
+
+        Tasks that no worker has begun are cancelled.
+        """
         with self.lock:
-            workers = [worker for worker in self.scheduler.workers if worker.pid and worker.connection is not None]
-        for worker in workers:
-            lifetime.FORK_SERVERS.end(worker.pid, grace_seconds)
-        return tuple(f"{worker.name} (pid {worker.pid})" for worker in workers)
+            self._end_grace_seconds = grace_seconds
+            actions = self._begin(self.scheduler.end())
+            workers = [(each.name, each.pid, each.connection) for each in self.scheduler.workers if each.connection]
+        for _, pid, connection in workers:
+            if pid:
+                lifetime.FORK_SERVERS.end(pid, grace_seconds)
+            else:
+                lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
+        self._finish(actions)
+        return tuple(f"{name} ({f'pid {pid}' if pid else 'starting'})" for name, pid, _ in workers)
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's, and any lock may have been held at the fork."""
@@ -555,7 +572,7 @@ class UsageSampler:
 
     def _read_run_delay(self, worker: Worker) -> float:
         """Return how long the worker waited for a core since its batch was first sampled."""
-        delay = procfs.read_run_delay_seconds(f"/proc/{worker.pid}/schedstat")
+        delay = procfs.read_run_delay_seconds(f"{procfs.locate(worker.pid)}/schedstat")
         batch_seconds, first = self._first_delays.get(worker.pid, (None, 0.0))
         if batch_seconds != worker.batch_seconds:
             self._first_delays[worker.pid] = (worker.batch_seconds, delay)
@@ -570,7 +587,7 @@ class UsageSampler:
         """
         if not worker.pid or not worker.batches:
             return 0.0
-        beyond = procfs.read_run_delay_seconds(f"/proc/{worker.pid}/schedstat") - worker.delay_seconds
+        beyond = procfs.read_run_delay_seconds(f"{procfs.locate(worker.pid)}/schedstat") - worker.delay_seconds
         least = self._reported_delays[worker.pid] = min(beyond, self._reported_delays.get(worker.pid, beyond))
         return beyond - least
 

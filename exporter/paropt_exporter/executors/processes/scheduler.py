@@ -241,6 +241,7 @@ class Scheduler:
         self._most_tasks = most_tasks_per_worker
         self._prefetch_tasks = prefetch_tasks
         self._made = 0
+        self._is_ending = False
 
     def __repr__(self) -> str:
         workers = ", ".join(map(repr, self.workers))
@@ -299,6 +300,8 @@ class Scheduler:
 
     def dispatch(self, now: float, sender: int) -> list[Action]:
         """Give queued tasks to idle workers. `sender`: the thread that sends."""
+        if self._is_ending:
+            return [Cancel(item) for item in self.queue.copy()]
         actions: list[Action] = []
         while self.idle and self.queue:
             worker = self.idle.pop()
@@ -547,6 +550,15 @@ class Scheduler:
             idle += [worker for worker in self.workers if worker.ready_seconds is None]
         # An interrupt may have left a worker in no list: it asks for its next batch itself.
         return [*(self._dismiss(worker) for worker in idle), *self.wake_all(), *map(Cancel, left)]
+
+    def end(self) -> list[Action]:
+        """Let no worker of a closed pool begin a task or start again, and cancel all queued tasks, now and later.
+
+        For workers that are being ended: a task that one of them has not begun is queued again at its exit.
+        """
+        self._is_ending = True
+        dismissed = [self._dismiss(worker) for worker in self.workers if not worker.leaving]
+        return [*dismissed, *map(Cancel, self.queue.copy())]
 
     def give_up(self, error: Exception) -> list[Action]:
         """Close the pool and fail the queued tasks, if no worker is left that could run them."""

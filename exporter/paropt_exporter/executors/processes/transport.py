@@ -46,6 +46,7 @@ class WorkerConnection:
         try:
             self._socket, theirs = socket.socketpair()
             with theirs:
+                theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
                 self._results, results = self._make_pipe()
@@ -57,7 +58,8 @@ class WorkerConnection:
                 # closed descriptor soon belongs to another file.
                 weakref.finalize(self._memory, os.close, shared)
                 with _open_streams() as (out, err, tracker):
-                    forkservers.spawn((theirs.fileno(), self._claims, results, shared, status, out, err, tracker))
+                    files = theirs.fileno(), self._claims, results, shared, status, out, err, tracker
+                    self.spawn_number = forkservers.spawn(files)
         except BaseException:  # close what was opened; raised again
             self.close()
             raise

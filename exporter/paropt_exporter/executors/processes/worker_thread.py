@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import marshal
 import os
 import select
@@ -14,6 +13,7 @@ from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.batches import SECONDS_PER_BYTE, WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager, get_error_types
 from paropt_exporter.executors.processes.scheduler import Worker
@@ -21,7 +21,7 @@ from paropt_exporter.executors.processes.transport import Frame, WorkerConnectio
 from paropt_exporter.executors.worker import payload, wire
 from paropt_exporter.executors.worker.forkserver import NOT_FORKED
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 _CLOSED_SECONDS = 1.0  # from the end of a worker's socket, which only a task closes, to the worker's end
 _FORK_SERVER_SECONDS = 1.0  # in which a worker starts or its exit is reported, unless a task stopped the fork server
@@ -296,7 +296,7 @@ def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: 
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             counters.failed += 1
             message = f"{future.label}: its result can't be loaded: {describe(error)}"
-            future.settle_exception(_unpicklable(message, error, is_result=True))
+            future.settle_exception(_unpicklable(message, payload.replace_traceback(error), is_result=True))
         else:
             counters.succeeded += 1
             future.settle_result(result)
@@ -311,7 +311,8 @@ def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:
         try:
             return payload.load_error(body)
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
-            return _unpicklable(f"{label}: its exception can't be loaded: {describe(error)}", error)
+            message = f"{label}: its exception can't be loaded: {describe(error)}"
+            return _unpicklable(message, payload.replace_traceback(error))
     text, detail = payload.loads(body)
     if kind == wire.UNLOADED:
         return UnpicklableError(f"{label}: the task can't be loaded in a worker: {text}")

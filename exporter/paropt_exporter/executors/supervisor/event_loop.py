@@ -37,6 +37,7 @@ from paropt_exporter.executors.supervisor.process_tree import (
     RLIMIT_LOCKS,
     ProcessTable,
     Tree,
+    kill_all,
     list_descendants,
 )
 
@@ -69,16 +70,14 @@ _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supe
 _RECEIVE_BYTES = 1 << 16
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
-# The supervisor (which outlives a Ctrl-C) or Python ignores these: a command starts with the system's defaults.
-DEFAULT_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
+# The supervisor ignores all others. It outlives a Ctrl-C, and like init it is the parent of all orphans: a daemon may
+# send a signal to its parent after that has exited.
+_HANDLED_SIGNALS = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
+    signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS,
+}  # fmt: skip
+# A command starts with the system's defaults for these.
+IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
 class Command:
@@ -126,7 +125,7 @@ class Command:
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
-        limit = _choose_limit()
+        limit = frame["limit"] if _may_set_lock_limit() else 0
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
             entered = True
@@ -151,7 +150,7 @@ class Command:
             env={**self.environment, MARK.encode(): frame["mark"].encode()},
             cwd=frame["cwd"].encode("latin-1"),
             output=self._output,
-            default_signals=DEFAULT_SIGNALS,
+            default_signals=IGNORED_SIGNALS,
             limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},
         )
         return pid
@@ -213,7 +212,13 @@ class Command:
             usage = _read_usage(self.tree)
             self._write_trace()
             self._send(
-                ended=self.status, left=self._left, times=times, usage=usage, sampled=demand, untraced=self._untraced
+                ended=self.status,
+                left=self._left,
+                unended=len(self.tree.list_alive()),
+                times=times,
+                usage=usage,
+                sampled=demand,
+                untraced=self._untraced,
             )
 
     def _write_trace(self) -> None:
@@ -303,7 +308,9 @@ class Supervisor:
             if self._table.trees:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
-        _kill(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        kill_all(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
+        for tree in self._table.trees:
+            tree.send(signal.SIGKILL)  # without a /proc it has no descendants to list
         self._kill_until_gone(list_descendants)
         self._control.close()  # the exporter waits for this
         self._exporter.wait()
@@ -470,7 +477,7 @@ class Supervisor:
         if command.tree is not None:
             self._table.remove(command.tree)
         if not self._table.trees and procfs.has_children():
-            _kill(list_descendants())  # the rest belongs to no known command
+            kill_all(list_descendants())  # the rest belongs to no known command
         command.send_result()
         self._remove_command(command)
 
@@ -484,8 +491,7 @@ class Supervisor:
 
     def _kill_until_gone(self, found: Callable[[], list[int]]) -> None:
         deadline = time.monotonic() + _END_SECONDS
-        while ((left := found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
-            _kill(left)
+        while (kill_all(found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
             self._poll.poll(_SAMPLE_SECONDS * 1000)
             self._reap()
 
@@ -493,7 +499,7 @@ class Supervisor:
 def main(descriptor: int, parent: int) -> None:
     """Become the supervisor of the exporter, process `parent`, at the other end of this socket."""
     os.closerange(descriptor + 1, 1 << 16)
-    for number in DEFAULT_SIGNALS:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.set_inheritable(descriptor, False)
@@ -511,14 +517,6 @@ def _find_ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if info is None else info.si_pid
-
-
-def _kill(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue  # it has exited, or is a set-user-id program
 
 
 def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
@@ -568,11 +566,8 @@ def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
     return _environments[line]
 
 
-def _choose_limit() -> int:
-    """Return an RLIMIT_LOCKS that no other command has, or 0 if this process may not set it."""
-    if resource.getrlimit(RLIMIT_LOCKS)[1] != resource.RLIM_INFINITY:
-        return 0
-    return int.from_bytes(os.urandom(7), "little") | 1
+def _may_set_lock_limit() -> bool:
+    return resource.getrlimit(RLIMIT_LOCKS)[1] == resource.RLIM_INFINITY
 
 
 def _build_lock_limits(limit: int) -> dict[int, tuple[int, int]]:
@@ -598,7 +593,7 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, 
             ),
             setsid=True,
             setsigmask=(),
-            setsigdef=DEFAULT_SIGNALS,
+            setsigdef=IGNORED_SIGNALS,
         )
     finally:
         if of_commands != own:

@@ -19,7 +19,6 @@ else:
 # that Linux has not enforced since 2.4, which processes also inherit when they start programs with another environment.
 MARK = "PAROPT_COMMAND"
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
-_LIMIT_NAME = b"Max file locks"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat
@@ -35,7 +34,8 @@ class Process:
     """
 
     __slots__ = (
-        "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "threads", "time", "waited",
+        "ended", "group", "own", "parent", "pid", "rss", "samples", "session", "start", "state", "threads", "time",
+        "waited",
     )  # fmt: skip
 
     def __init__(self, pid: str, fields: list[str], *, born: float | None = None) -> None:
@@ -59,7 +59,7 @@ class Process:
         self.time.sample(threads=self.threads, state=self.state, now=now, age=age)
 
     def _read_fields(self, fields: list[str]) -> None:
-        self.threads = int(fields[17])
+        self.threads, self.ended = int(fields[17]), procfs.has_ended(fields)
         self.state, self.parent, self.group, self.session = fields[0], fields[1], fields[2], fields[3]
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
@@ -89,7 +89,7 @@ class Tree:
 
     def list_alive(self) -> list[Process]:
         """Return the members that have not exited."""
-        return [member for member in self.members.values() if member.state not in procfs.ENDED_STATES]
+        return [member for member in self.members.values() if not member.ended]
 
     def get_cpu_seconds(self) -> float:
         """Return the CPU time up to the last sample, exited processes included."""
@@ -187,7 +187,8 @@ class ProcessTable:
     """The trees of all commands, and the pids of foreign processes, so that a sample reads only new processes.
 
     A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants. A descendant
-    that belongs to no known tree is looked at again in each sample.
+    that belongs to no known tree is looked at again in each sample. A tree owns its root until that is reaped, even if
+    /proc does not show it: there may be no /proc, or one with `hidepid` and a set-user-id program.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class ProcessTable:
         read_stat: Callable[[str], list[str] | None] = procfs.read_stat,
         read_environment: Callable[[str], list[str]] = lambda pid: procfs.read_variables(pid, MARK),
         list_children: Callable[[str], list[str]] = lambda pid: procfs.list_child_pids(pid, threads=1),
-        read_limit: Callable[[str], int] = lambda pid: procfs.read_limit(pid, _LIMIT_NAME),
+        read_limit: Callable[[str], int] = procfs.read_lock_limit,
     ) -> None:
         self._list_children, self._read_limit = list_children, read_limit
         self._list_pids, self._read_stat, self._read_environment = list_pids, read_stat, read_environment
@@ -205,6 +206,7 @@ class ProcessTable:
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
         self._listed_at = -math.inf  # when `_foreign` was compared with all processes
+        self._given_up: set[str] = set()  # live members of trees that were removed, and their descendants
         self._unassigned: set[str] = set()  # live descendants that belong to no tree, at the last refresh
         self._me = str(os.getpid())
         self._cores = len(os.sched_getaffinity(0))
@@ -215,7 +217,7 @@ class ProcessTable:
         if not self.trees and now > self._listed_at + MAX_SAMPLE_SECONDS:
             self._foreign.clear()  # without trees there are no samples: other processes may have these pids by now
         self.trees.append(tree)
-        self._sessions[tree.root] = tree
+        self._sessions[tree.root] = self._owners[tree.root] = tree
         fields = self._read_stat(tree.root)
         if fields is not None:
             self._add_member(tree, Process(tree.root, fields, born=now))
@@ -226,8 +228,9 @@ class ProcessTable:
         self._foreign, self._listed_at = set(self._list_pids()), now
 
     def remove(self, tree: Tree) -> None:
-        """Forget a tree that has ended."""
+        """Forget a tree that has ended. No other tree gets members of it that can't be killed."""
         self.trees.remove(tree)
+        self._given_up |= tree.members.keys()
         self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
         self._sessions = {session: owner for session, owner in self._sessions.items() if owner is not tree}
 
@@ -235,14 +238,17 @@ class ProcessTable:
         """Read /proc once: refresh all members, find new ones."""
         names = set(self._list_pids())
         self._foreign &= names
+        self._given_up &= names
         self._listed_at = now
         self.crowding += _NEWEST_RATIO * (count_runnable_threads() / self._cores - self.crowding)
         for tree in self.trees:
             for member in tree.refresh(names, now, self.crowding):
-                self._owners.pop(member.pid, None)
+                if member.pid != tree.root:
+                    self._owners.pop(member.pid, None)
             for member in tree.members.values():
                 self._sessions[member.session] = tree  # it may have a session of its own by now
-        fresh = names - self._foreign - self._owners.keys()
+        unread_roots = {tree.root for tree in self.trees if not (tree.root_ended or tree.root in tree.members)}
+        fresh = names - self._foreign - (self._owners.keys() - unread_roots)
         unassigned = self._assign_new([pid for pid in fresh if pid.isdigit()], now)
         self._foreign |= fresh - self._owners.keys() - unassigned
         self._unassigned = {pid for pid in unassigned if not self._is_exiting(pid)}
@@ -273,9 +279,11 @@ class ProcessTable:
         """Return whether this process has a child that the last refresh did not see, or saw exiting.
 
         A process whose ancestors have exited during the refresh is such a child. An exiting process shows no
-        environment any more, so its tree may be unknown, and its children may be too.
+        environment any more, so its tree may be unknown, and its children may be too. One that /proc never shows
+        (`hidepid`, for a set-user-id program) does not count: no refresh will see it.
         """
-        return not self._owners.keys() | self._unassigned >= set(self._list_children(self._me))
+        unseen = set(self._list_children(self._me)) - self._owners.keys() - self._unassigned
+        return any(self._read_stat(pid) is not None for pid in unseen)
 
     def find_owner(self, pid: int, now: float) -> Tree | None:
         """Return the tree of a process that has exited but is not reaped yet, and take its last sample."""
@@ -291,6 +299,7 @@ class ProcessTable:
     def settle(self, pid: int, seconds: float, now: float) -> None:
         """Replace the sampled CPU time of a reaped process by the exact one."""
         tree = self._owners.pop(str(pid), None)
+        self._given_up.discard(str(pid))
         if tree is not None:
             tree.settle(str(pid), seconds, self.crowding, now)
 
@@ -327,6 +336,9 @@ class ProcessTable:
         tree = self._owners.get(process.parent)
         if tree is not None or not self._is_descendant(process, unassigned):
             return tree  # without a look at the session, whose number a foreign process may have by now
+        if process.pid in self._given_up or process.parent in self._given_up:
+            self._given_up.add(process.pid)
+            return None
         if (tree := self._sessions.get(process.session)) is not None:
             return tree
         # It left its session before the first sample, and an ancestor has exited: its inherited limit identifies it.
@@ -352,7 +364,7 @@ class ProcessTable:
 
     def _is_exiting(self, pid: str) -> bool:
         fields = self._read_stat(pid)
-        return fields is None or fields[0] in procfs.ENDED_STATES or bool(int(fields[6]) & _PF_EXITING)
+        return fields is None or procfs.has_ended(fields) or bool(int(fields[6]) & _PF_EXITING)
 
     def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process
@@ -369,7 +381,7 @@ def count_runnable_threads() -> int:
 def list_living() -> list[tuple[str, list[str]]]:
     """Return the pid and the stat fields of every process of this machine that has not exited."""
     found = ((pid, procfs.read_stat(pid)) for pid in procfs.list_pids() if pid.isdigit())
-    return [(pid, fields) for pid, fields in found if fields is not None and fields[0] not in procfs.ENDED_STATES]
+    return [(pid, fields) for pid, fields in found if fields is not None and not procfs.has_ended(fields)]
 
 
 def list_descendants() -> list[int]:
@@ -377,4 +389,18 @@ def list_descendants() -> list[int]:
     if not procfs.has_children():
         return []
     me = str(os.getpid())
-    return [int(pid) for pid in procfs.add_descendants({me}, {pid: fields[1] for pid, fields in list_living()}) - {me}]
+    children = procfs.list_child_pids(me)  # `hidepid` hides some of them from the list of all processes
+    found = procfs.add_descendants({me, *children}, {pid: fields[1] for pid, fields in list_living()})
+    return [int(pid) for pid in found - {me}]
+
+
+def kill_all(pids: list[int]) -> bool:
+    """Send SIGKILL, and return whether a process got it."""
+    killed = False
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+        except (ProcessLookupError, PermissionError):
+            continue  # it has exited, or is a set-user-id program
+    return killed

@@ -16,6 +16,8 @@ from _struct import Struct as Layout
 from _struct import pack
 from array import array
 
+from paropt_exporter.executors import procfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -295,6 +297,8 @@ def find_refusal() -> str:
 
 
 def _try_filter() -> str:
+    if not procfs.has_own_proc():
+        return "/proc, which shows the folders of processes, is missing or that of another pid namespace"
     try:
         kernel = Kernel()
         kernel.read_text(os.getpid(), kernel.own_text_address)

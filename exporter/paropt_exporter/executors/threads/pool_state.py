@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import logging
 import os
 import resource
 import threading
@@ -23,9 +22,10 @@ from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.thread_group import ThreadGroup
 
-log = logging.getLogger(__name__)
+log = PoolLogger(__name__)
 
 MAX_WORKERS = 4096  # more threads than this in one process is a typing error
 _INITIALIZER_ATTEMPTS = 3
@@ -142,7 +142,7 @@ class ThreadPoolState:
             has_threads = self._drop_unstarted(refused=refused)
             if not refused:  # an interrupt
                 raise
-            if self._threads.take_shortage_news():
+            if self._threads.take_shortage_news() and lifetime.starts_threads():
                 log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
             if not has_threads:
                 raise
@@ -218,9 +218,10 @@ class ThreadPoolState:
     def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
         """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
         with self.lock:
-            if item is not None and self.closed and item in self.work_queue:
-                self.work_queue.remove(item)
-                self.refuse()
+            if item is not None and self.closed:
+                with contextlib.suppress(ValueError):  # a worker has taken it
+                    self.work_queue.remove(item)
+                    self.refuse()
             starts = self._wake_next()
             has_threads = self._has_threads()
         if starts:

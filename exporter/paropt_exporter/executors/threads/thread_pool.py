@@ -127,7 +127,9 @@ class ThreadPool(ThreadPoolExecutor):
         del chunksize
         if self._state.closed or has_own_submit(self, ThreadPool):  # after a shutdown only an empty map is fine
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
-        return MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize).results()
+        item = MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize)
+        item.pool = None if buffersize is None else self
+        return item.results()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target number of workers and return at once.
@@ -260,6 +262,7 @@ class MapWorkItem(Generic[T]):
         buffersize: int | None,
     ) -> None:
         check_buffersize(buffersize)
+        self.pool: ThreadPool | None = None  # kept open as long as the map has items to read
         self._state = state
         self._deadline = None if timeout is None else monotonic() + timeout
         self._function = function

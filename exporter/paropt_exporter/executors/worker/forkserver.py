@@ -41,6 +41,7 @@ CONTROL = 3  # the descriptor of the control socket
 STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
 NOT_FORKED = 1 << 16
 SPAWN, END, BYE = "spawn", "end", "bye"
+ABORT = "abort"  # like END, for a worker whose process id the parent does not know yet: by the number of its spawn
 MESSAGE_BYTES = 1 << 12
 # Descriptors of a spawn: socket, claims, results pipe, shared memory, status pipe, stdout, stderr, resource tracker.
 FILES = 8
@@ -94,6 +95,7 @@ class _ForkServer:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._control = socket.socket(fileno=CONTROL)
         self._statuses: dict[int, int] = {}  # worker's pid: its status pipe
+        self._spawned: dict[int, int] = {}  # worker's pid: the number of its spawn
         self._exiting: dict[int, _ExitingWorker] = {}  # by the pid of a worker that was ended or has crashed
         self._kept: dict[int, int] = {}  # adopted processes that stay alive: the worker that started them
         self._poll = select.poll()
@@ -148,15 +150,18 @@ class _ForkServer:
             return False
         order = marshal.loads(message)
         if order[0] == SPAWN and len(files) == FILES:
-            self._spawn(files)
+            self._spawn(order[1], files)
         elif order[0] == SPAWN:  # descriptors are used up: the parent sees the end of the status pipe
             for descriptor in files:
                 os.close(descriptor)
         elif order[0] == END:
             self._end(order[1], order[2])
+        elif order[0] == ABORT:
+            for pid in [pid for pid, number in self._spawned.items() if number == order[1]]:
+                self._end(pid, order[2])
         return bool(order[0] != BYE)
 
-    def _spawn(self, files: list[int]) -> None:
+    def _spawn(self, number: int, files: list[int]) -> None:
         status = files[4]
         parent = os.getpid()
         try:
@@ -175,7 +180,7 @@ class _ForkServer:
             if descriptor != status or pid < 0:
                 os.close(descriptor)
         if pid > 0:
-            self._statuses[pid] = status
+            self._statuses[pid], self._spawned[pid] = status, number
 
     def _end(self, worker: int, grace_seconds: float) -> None:
         """Send TERM now and KILL after the grace. A second call with a shorter grace shortens it."""
@@ -190,7 +195,17 @@ class _ForkServer:
             for pid in left:
                 del self._kept[pid]
                 _terminate(pid)
-            _signal_group(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
+            self._signal_worker(worker, signal.SIGTERM if grace_seconds > 0 else signal.SIGKILL)
+
+    def _signal_worker(self, worker: int, number: int) -> None:
+        """Send a signal to a worker's group, or to a worker that has just been forked, and has no group yet."""
+        try:
+            os.killpg(worker, number)
+        except ProcessLookupError:
+            if worker in self._statuses:
+                os.kill(worker, number)
+        except OSError:
+            pass
 
     def _reap(self) -> None:
         while True:
@@ -254,6 +269,7 @@ class _ForkServer:
 
     def _report_exit(self, pid: int, code: int) -> None:
         status = self._statuses.pop(pid)
+        del self._spawned[pid]
         with contextlib.suppress(OSError):
             os.write(status, STATUS.pack(code))
         os.close(status)

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from time import monotonic, process_time
+from time import monotonic, process_time, tzset
 from typing import Any
 
 from paropt_exporter.errors import describe, drop_first_frame
@@ -106,12 +106,14 @@ class _Worker:
         return self._frames.pop(0)
 
     def _prepare(self, body: bytes | bytearray) -> bool:
-        path, directory, environment, arguments, recursion_limit, *rest = marshal.loads(body)
+        path, directory, environment, arguments, limits, *rest = marshal.loads(body)
         name, parent, tracked, *initializer = rest
         sys.path[:], sys.argv[:] = path, arguments
-        sys.setrecursionlimit(recursion_limit)
+        sys.setrecursionlimit(limits[0])
+        sys.set_int_max_str_digits(limits[1])
         os.environ.clear()
         os.environ.update(environment)
+        tzset()  # TZ may have changed since the fork server started
         try:
             os.chdir(directory)
             mp_context.join_parent(name, parent, TRACKER if tracked else None)
@@ -227,7 +229,8 @@ class _Worker:
                 self._functions.clear()
                 self._latest.clear()
             self._functions[packed] = function
-        if packed[:1] == payload.LATEST:  # another pickle of it has other globals, which may be large
+        if packed[:1] == payload.LATEST or (lasts and len(packed) >= LARGE_BYTES):
+            # Another pickle of it has other globals or defaults, which may be large.
             self._functions.pop(self._latest.pop(function.__qualname__, b""), None)
             self._latest[function.__qualname__] = packed
         return function

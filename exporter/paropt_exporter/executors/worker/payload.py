@@ -22,7 +22,7 @@ from paropt_exporter.executors.worker.pickle_cache import PickleCacheKey
 _PLACEHOLDER = getattr(functools, "Placeholder", object())  # since Python 3.14, for arguments in between
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _MAIN = b"_main__"  # of main_module.NAMES: its definitions travel by value, as workers never import the user's main
-_MOST_CACHED = 1000
+_MOST_CACHED, _MOST_CACHED_BYTES = 1000, 1 << 26  # of functions; the largest function is kept all the same
 # Whose equality is identity, or nearly.
 _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, _lru_cache_wrapper, type})
 # Before a function's pickle: whether a worker may keep the loaded function, keeps the latest version of it (as workers
@@ -81,7 +81,7 @@ os.register_at_fork(after_in_child=_registering._at_fork_reinit)  # type: ignore
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception that a task raised in a worker: the traceback in the worker."""
+    """The cause of an exception that a task raised in a worker, or that pickle raised: its traceback, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -101,6 +101,7 @@ class Packer:
 
     def __init__(self) -> None:
         self._known: dict[Callable[..., Any], tuple[bytes, PickleCacheKey | None]] = {}  # None: its pickle is its name
+        self._known_bytes = 0
         self._modules: set[str] = set()
         self._last_large = b""  # the last large pickle of a function
 
@@ -164,6 +165,7 @@ class Packer:
         known = {name for name in tuple(sys.modules) if name == missing or name.startswith(missing + ".")}
         self._modules |= known
         self._known.clear()
+        self._known_bytes = 0
         return bool(known)
 
     def _pack_arguments(
@@ -199,8 +201,10 @@ class Packer:
         packed = (LATEST if in_main else AFRESH) if key is not None and (key.has_state or not lasts) else ONCE
         packed += self._dumps(function)
         if lasts:
-            if len(self._known) >= _MOST_CACHED:
+            self._known_bytes += len(packed)
+            if len(self._known) >= _MOST_CACHED or self._known_bytes > _MOST_CACHED_BYTES:
                 self._known.clear()
+                self._known_bytes = len(packed)
             self._known[function] = packed, key
             return packed
         if len(packed) < LARGE_BYTES:
@@ -301,10 +305,7 @@ def _has_connections(packed: bytes | PickleBuffers) -> bool:
 
 def dump_error(error: BaseException) -> tuple[bytes, bool]:
     """Pickle an exception with its traceback as text, or its description and False if it can't be pickled."""
-    try:
-        text = "".join(traceback.format_exception(type(error), error, get_traceback(error)))
-    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
-        text = describe(error)
+    text = _format_traceback(error)
     BaseException.with_traceback(error, None)
     try:
         return _dump_loadable((error, text)), True
@@ -314,6 +315,25 @@ def dump_error(error: BaseException) -> tuple[bytes, bool]:
         # Not an UnpicklableError, which quotes the value that it was to pickle: here the exception with its traceback.
         cause = trouble.__cause__ if isinstance(trouble, UnpicklableError) and trouble.__cause__ else trouble
         return pickle.dumps((f"{describe(error)}: it could not be sent back: {describe(cause)}", text)), False
+
+
+def replace_traceback(error: BaseException) -> BaseException:
+    """Put the text of an exception's traceback in its place and return the exception.
+
+    The frames of a traceback keep those of their callers alive: the pool, the task's arguments, the pickle.
+    """
+    text = _format_traceback(error)
+    BaseException.with_traceback(error, None)
+    with contextlib.suppress(Exception):  # the user's class may define these attributes
+        error.__cause__, error.__context__ = RemoteTraceback(text), None
+    return error
+
+
+def _format_traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, get_traceback(error)))
+    except BaseException:  # noqa: BLE001 -- formatting reads the exception's attributes, which are the user's
+        return describe(error)
 
 
 def _dump_loadable(value: object) -> bytes:
@@ -328,7 +348,10 @@ class _ErrorParts:
     def __init__(self, error: BaseException) -> None:
         if any(vars(base).get("__slots__") for base in type(error).__mro__):
             raise TypeError("only its constructor sets its slots")
-        self._parts = type(error), error.args, vars(error)
+        args = error.args
+        if isinstance(error, BaseExceptionGroup):
+            args = args[0], [_ErrorParts(each) for each in error.exceptions]
+        self._parts = type(error), args, vars(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _join_error_parts, self._parts

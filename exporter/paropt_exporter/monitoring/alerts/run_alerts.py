@@ -349,8 +349,8 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning=(
-            "The lane runs with `--every`. Its last success is older than two intervals and than five minutes, or at "
-            "least two runs have ended and none has succeeded."
+            "The whole lane runs with `--every`. Its last success is older than two intervals and than five minutes, "
+            "or at least two runs have ended and none has succeeded."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grafanalib.core import Panel
+from msgspec.structs import replace
 
 from paropt_exporter import families as names
+from paropt_exporter.events import Result
 from paropt_exporter.monitoring.alerts.selectors import FAILED
 from paropt_exporter.monitoring.dashboards.layout import (
     BARS_HEIGHT,
@@ -73,8 +75,9 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     success, completion = (f"max({scope.select(f)})" for f in (names.RUN_LAST_SUCCESS, names.RUN_LAST_COMPLETION))
     yield build_stat(
         "Did the last run succeed?",
-        "Whether the lane's last completed run succeeded. If not, the table below names the failed stage.",
-        Query(expr=f"{success} >= bool {completion}"),
+        "Whether the lane's last run succeeded; after a run of some stages, whether all stages did when they last ran."
+        " If not, the table below names the failed stage.",
+        Query(expr=f"clamp_max(({success} >= bool {completion}) + ({_count_failed_stages(scope)} == bool 0), 1)"),
         yes_or_no("yes", "no", yes_is_good=True),
         no_value="no success yet",
     )
@@ -86,6 +89,12 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
         no_value="no success yet",
     )
     yield from _iter_recent_panels(scope)
+
+
+def _count_failed_stages(scope: Scope) -> str:
+    """Build the query for the stages without success, whatever stages are chosen: a run of some sets no success."""
+    lane = replace(scope, variables=tuple(name for name in scope.variables if name != "stage"))
+    return f"sum({lane.select(names.STAGE_LAST_RESULT, result=(*FAILED, Result.CANCELLATION.value))})"
 
 
 def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
