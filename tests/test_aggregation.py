@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import aggregation, families
 from paropt_exporter.events import Bottleneck, Event, Result, Scope, Severity
+from paropt_exporter.families import Family, Kind
 from support.event_samples import (
     CRITICAL,
     LIMIT,
@@ -215,3 +219,11 @@ def test_every_label_value_is_in_its_closed_set() -> None:
         values = dict(zip(change.family.labels, change.labels, strict=True))
         for label, allowed in families.CLOSED_VALUES.get(change.family, {}).items():
             assert values[label] in allowed
+
+
+def test_families_that_resume_are_those_that_events_add_to() -> None:
+    """`resumes` is a fact for the reference: the history keeps each total that an event has changed."""
+    names = set(re.findall(r"\bfamilies\.([A-Z_]+)\b", Path(aggregation.__file__).read_text()))
+    used = {family for name in names if isinstance(family := getattr(families, name), Family)}
+    added_to = {family.name for family in used if family.kind is not Kind.GAUGE}
+    assert added_to == {family.name for family in families.FAMILIES if family.resumes}

@@ -140,6 +140,7 @@ class Exporter:
             once = request.every_seconds is None and not request.watch
             self._request = request = replace(request, once=once, linger_seconds=None)
         self._control_state = parts.build_control_state(config, plan, self._feedback)
+        self._readings = parts.build_host_readings(config, plan, clock, self._link)
         self._sinks = parts.build_sinks(request, config, plan)
         self._protection = parts.build_protection(request, config)
         self._reports = parts.build_reports(request, config, setup.screen, self._sinks)
@@ -160,7 +161,7 @@ class Exporter:
 
             self._feedback.start_controller(
                 self._control_state,
-                lane=LaneReadings(pools=self._workers.statistics, size=self._get_run_size, cores=host.count_cpus),
+                lane=LaneReadings(pools=self._workers.statistics, size=self._get_run_size, cores=self._read_cores),
                 emit=self._observers.emit,
             )
         for note in self._config.notes:
@@ -408,6 +409,10 @@ class Exporter:
         run = self._run
         return None if run is None else run.size
 
+    def _read_cores(self) -> float:
+        """Return the cores for the present or the last plan, which may change between two runs."""
+        return self._readings.cores()
+
     def _begin_cache(self, plan: Plan) -> StageCache | None:
         """Return the cache of a run, or None if no stage asks for one."""
         if not any(stage.cached for stage in plan.stages):
@@ -437,11 +442,12 @@ class Exporter:
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:
+        self._readings = parts.build_host_readings(self._config, plan, self._clock, self._link)
         return Controller(
             run,
             self._workers,
             control_state=self._control_state,
-            host=parts.build_host_readings(self._config, plan, self._clock, self._link),
+            host=self._readings,
             emit=self._observers.emit,
             clock=self._clock,
             known=KnownStages(
