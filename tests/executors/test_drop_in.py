@@ -930,7 +930,7 @@ def test_worker_that_is_requested_while_its_pool_is_ended_ends_too(
     pool = ProcessPool(1, initializer=read_fifo, initargs=(make_fifo(tmp_path),))
     pools.put(pool)
     pool.shutdown()
-    assert "initializer failed" not in caplog.text  # as it does if no one writes for some time
+    assert "initializer failed" not in caplog.text  # as it does if nothing writes for some time
 
 
 SCRIPT_WITH_A_THREAD = """
