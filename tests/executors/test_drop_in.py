@@ -33,6 +33,9 @@ from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDi
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes import worker_thread
+from paropt_exporter.executors.processes.forkservers import ForkServers
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from support import pool_tasks
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, Unloadable, Unpicklable, double, eventually, nothing, raise_it
@@ -911,6 +914,23 @@ def test_workers_that_are_starting_end_at_once_too(
         end_workers(pool)
         assert future.cancelled()
         pool.shutdown()
+
+
+def test_worker_that_is_requested_while_its_pool_is_ended_ends_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pools: queue.Queue[ProcessPool] = queue.Queue()
+
+    def request(forkservers: ForkServers) -> WorkerConnection:
+        connection = WorkerConnection(forkservers)
+        pools.get().terminate_workers()
+        return connection
+
+    monkeypatch.setattr(worker_thread, "WorkerConnection", request)
+    pool = ProcessPool(1, initializer=read_fifo, initargs=(make_fifo(tmp_path),))
+    pools.put(pool)
+    pool.shutdown()
+    assert "initializer failed" not in caplog.text  # as it does if nothing writes for some time
 
 
 SCRIPT_WITH_A_THREAD = """

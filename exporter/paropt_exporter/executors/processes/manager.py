@@ -69,13 +69,12 @@ class ProcessManager:
         self.packer = payload.Packer()
         self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
         self._pack_initializer()  # raises for the caller if it can't be pickled
-        self.lock = threading.RLock()  # guards: the scheduler, _wakers and _end_grace_seconds
+        self.lock = threading.RLock()  # guards: the scheduler and _wakers
         self.scheduler = Scheduler(self.counters, max_tasks_per_child)
         self._wakers: dict[Worker, int] = {}  # event descriptors, on which the workers' threads wait
         self._threads = ThreadGroup()
         self._sampler = UsageSampler()
         self._run_worker = run_worker
-        self._end_grace_seconds: float | None = None  # once the workers are being ended
         lifetime.register(self)
 
     # Actions
@@ -222,9 +221,6 @@ class ProcessManager:
         connection.watch(self._wakers[worker])
         with self.lock:
             self._begin(self.scheduler.note_connected(worker, connection))
-            grace_seconds = self._end_grace_seconds
-        if grace_seconds is not None:
-            lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
 
     def note_flushed(self, worker: Worker) -> None:
         with self.lock:
@@ -441,7 +437,6 @@ class ProcessManager:
         Tasks that no worker has begun are cancelled.
         """
         with self.lock:
-            self._end_grace_seconds = grace_seconds
             actions = self._begin(self.scheduler.end())
             workers = [(each.name, each.pid, each.connection) for each in self.scheduler.workers if each.connection]
         for _, pid, connection in workers:
