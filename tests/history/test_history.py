@@ -235,6 +235,21 @@ def test_the_usual_size_of_an_ineffective_increase_is_the_size_before(history: H
     assert history.load_usual_size("standard") == 2
 
 
+def test_runs_of_failures_only_do_not_make_the_lane_smaller(history: History) -> None:
+    def run_with_size(run_id: str, size: int, *, failed_only: bool) -> tuple[Event, ...]:
+        decision = Decision(
+            pool="commands", action="up", reason="demand", old_size=1, new_size=size, at_timestamp_seconds=START,
+            run_id=run_id,
+        )  # fmt: skip
+        return run_started(run_id), decision, replace(run_ended(run_id), failed_only=failed_only)
+
+    keep(history, *run_with_size("r1", 16, failed_only=False))
+    for number in range(2, 6):
+        keep(history, *run_with_size(f"r{number}", 1, failed_only=True))
+    assert history.load_usual_size("standard") == 16
+    assert [run.partial for run in history.load_runs()] == [False, True, True, True, True]
+
+
 def test_a_run_of_a_killed_process_is_marked_as_interrupted(path: Path) -> None:
     kill(start_owner(path))
     with closing(open_file(path)) as history:

@@ -225,7 +225,7 @@ class Run:
                 started_seconds=started,
                 started_timestamp_seconds=started_timestamp,
                 stages=tuple(stage.name for stage in self.plan.stages),
-                partial=self.plan.partial,
+                partial=self.plan.partial or self.plan.failed_only,
                 shard=self.plan.shard,
                 tree_state=self.plan.tree_state,
                 deadline_seconds=None if self.plan.deadline is None else self.plan.deadline.seconds,

@@ -328,7 +328,7 @@ def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str
         "interrupted": run.interrupted,
         "bottlenecks": json.dumps(bottlenecks),
         "abandoned": json.dumps(run.abandoned),
-        "partial": run.partial,
+        "partial": not run.is_whole,
         **_build_shard_columns(run.shard),
     }
 
