@@ -514,6 +514,14 @@ def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(pr
     assert _unit_tests(project) == (("pytest", "-q"), None)
 
 
+def test_own_selection_of_tests_runs_in_the_processes_of_its_command(project: Path) -> None:
+    _install(project / ".venv/bin", "pytest")
+    _write_large_suite(project)
+    (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest -n 4 -m 'not conda' tests\n")
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "4", "-m", "not conda", "tests"), None)
+
+
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
 def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> None:
     _install(project.parent / "bin", "pytest")

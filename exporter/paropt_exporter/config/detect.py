@@ -19,6 +19,7 @@ from paropt_exporter.config import pre_commit
 from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.placeholders import ITEMS
+from paropt_exporter.config.project_commands import read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
@@ -482,11 +483,13 @@ def _mentions_word(text: str, word: str) -> bool:
 
 
 def _run_tests_in_parallel(project: Project, command: Words) -> Words:
-    """Return the command of all unit tests with the processes of pytest-xdist that the project's own command has."""
-    if not project.xdist_options or not _runs_all_unit_tests(project, command):
+    """Return the command of tests with the processes of pytest-xdist that the project's own command has."""
+    own = project.own_tests
+    as_own = len(own) == 1 and own[0].words[0] == "pytest" and bool(read_xdist_options(own[0].words[1:]))
+    start = _count_start(command)
+    if not project.xdist_options or not start or not (as_own or _runs_all_unit_tests(project, command)):
         return command
-    at = _count_start(command) + 1  # after -q
-    return (*command[:at], *project.xdist_options, *command[at:])
+    return (*command[: start + 1], *project.xdist_options, *command[start + 1 :])  # after -q
 
 
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:

@@ -108,12 +108,16 @@ class ProjectCommands(Struct, frozen=True, kw_only=True):
 
         Those are `-n` with `auto`, `logical` or a number, and `--dist` with the tests that must share a process.
         """
-        for arguments in self.find("pytest"):
-            line = " ".join(arguments)
-            if match := _PROCESSES.search(line):
-                shared = _DISTRIBUTION.search(line)
-                return ("-n", match[1], *(("--dist", shared[1]) if shared else ()))
+        return next(filter(None, map(read_xdist_options, self.find("pytest"))), ())
+
+
+def read_xdist_options(arguments: Words) -> Words:
+    """Return the options of pytest-xdist among pytest's arguments as `-n` and `--dist`, or none."""
+    line = " ".join(arguments)
+    processes, shared = _PROCESSES.search(line), _DISTRIBUTION.search(line)
+    if processes is None:
         return ()
+    return ("-n", processes[1], *(("--dist", shared[1]) if shared else ()))
 
 
 def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] = ()) -> ProjectCommands:
