@@ -829,7 +829,7 @@ def test_large_arguments_of_queued_tasks_are_pickled_when_a_worker_gets_them(fif
     assert Large.pickled == pickled + 20
 
 
-@pytest.mark.parametrize("error", [TypeError("will not travel"), SystemExit(3)])
+@pytest.mark.parametrize("error", [TypeError("will not travel"), SystemExit(3), KeyboardInterrupt("of pickle")])
 def test_queued_arguments_that_can_not_be_pickled_fail_their_task_alone(fifo: Path, error: BaseException) -> None:
     with ProcessPool(1) as pool:
         pool.submit(Path.read_text, fifo)

@@ -139,6 +139,8 @@ class Packer:
 
     def pickle_arguments(self, queued: Queued, label: str) -> Packed:
         """Return a task with its arguments pickled. If they can't be, return one that raises the error in a worker."""
+        import threading  # here: workers have no need of it
+
         packed, arguments = queued
         if not isinstance(arguments, UnpickledArguments):
             return packed, arguments
@@ -146,9 +148,9 @@ class Packer:
             return packed, self._pickle_arguments(arguments.positional, arguments.keywords, large=True)
         except UnpicklableError as error:
             return self.pack(_refuse, (f"{label}: {error}",), {})
-        except KeyboardInterrupt:
-            raise  # of a thread that submits
-        except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code; an exit would end a worker's thread
+        except BaseException as error:  # pickling runs the user's code; an exit would end a worker's thread
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C, in a thread that submits
             return self.pack(_refuse, (f"{label}: its arguments can't be pickled: {describe(error)}",), {})
 
     def pack_by_value(self, queued: Queued, missing: str) -> Packed | None:
