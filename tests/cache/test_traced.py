@@ -135,6 +135,20 @@ def test_files_that_the_task_made_are_no_inputs(project: TracedProject) -> None:
     assert project.prove(line, outputs=("names",)).is_cached("lint")
 
 
+def test_report_of_the_exporter_is_an_input_only_if_it_is_read(project: TracedProject) -> None:
+    """A bare pytest lists the folder in which CI lets the exporter write `--report junit=report.xml`."""
+    project.project.own_files = [project.root / "report.xml"]
+    listing, reading = "ls > /dev/null; test -e report.xml || true", "cat report.xml || true"
+    for number in range(1 + PROOFS):
+        assert not project.run(listing).is_cached("lint")
+        project.write("report.xml", f"run {number}")
+    assert project.run(listing).is_cached("lint")
+    assert project.prove(reading).is_cached("lint")
+    project.write("report.xml", "another run")
+    assert project.run(listing).is_cached("lint")
+    assert project.run(reading).get_output("lint") == "another run"
+
+
 def test_changed_file_of_the_tasks_own_is_a_miss(project: TracedProject) -> None:
     line = "test -e memo || cp src/a.py memo; cat memo"
     assert project.prove(line).is_cached("lint")

@@ -157,6 +157,7 @@ class CachedProject:
         self.work = dict(work)
         self.environ = {"PATH": f"{root}/bin:/bin", "HOME": "/home/user", **(environ or {})}
         self.says: list[str] = []
+        self.own_files: list[Path] = []  # those that the exporter writes
         self._shift_ns = round((2.0 - trusts_after_seconds) * 1e9)
 
     def write(self, **contents: str) -> None:
@@ -219,6 +220,7 @@ class CachedProject:
             say=lambda line: self.says.append(line),
             reads=not no_cache,
             remote=remote,
+            own_files=self.own_files,
             read_clock_ns=lambda: time.time_ns() + self._shift_ns,
             find_refusal=find_refusal,
         )

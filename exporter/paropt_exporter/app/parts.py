@@ -83,7 +83,7 @@ def open_redirected_output() -> RedirectedOutput:
 
 
 def find_own_files(request: Request) -> list[Path]:
-    """Return the files in which this process writes its output and its reports."""
+    """Return the files in which this process writes its output and its reports. They are no inputs of stages."""
     from paropt_exporter.app.redirected_output import find_redirected_files
 
     return [*find_redirected_files(), *(option.path for option in request.reports if option.path is not None)]
@@ -177,6 +177,7 @@ def build_cache(
         say=say,
         reads=not request.no_cache,
         remote=_open_remote_cache(host),
+        own_files=find_own_files(request),
     )
 
 

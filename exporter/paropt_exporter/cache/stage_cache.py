@@ -87,17 +87,20 @@ class StageCache:
         say: Callable[[str], None],
         reads: bool = True,
         remote: RemoteCache | None = None,
+        own_files: Sequence[Path] = (),
         read_clock_ns: Callable[[], int] = time.time_ns,
         find_refusal: Callable[[], str] | None = None,
     ) -> None:
         """`reads` False: every task runs, and its result replaces the one in the store. `say` shows a line.
 
-        `remote`: another cache, which is asked for results that the store lacks. `read_clock_ns`: the clock of files.
-        `find_refusal` returns why commands can't be traced, or "".
+        `remote`: another cache, which is asked for results that the store lacks. `own_files`: those that this process
+        writes, which are traced inputs only if a task reads them. `read_clock_ns`: the clock of files. `find_refusal`
+        returns why commands can't be traced, or "".
         """
         self._read_clock_ns = read_clock_ns
         self._find_refusal = find_refusal
         self._remote = remote
+        self._own_files = own_files
         self._last_output = ("", "")
         self._root = root
         self._store = store
@@ -353,7 +356,7 @@ class StageCache:
             from paropt_exporter.cache.traced_results import TracedResults  # here: it loads the executors
 
             assert self._states is not None
-            self._traced = TracedResults(self._store, self._states, self._environ)
+            self._traced = TracedResults(self._store, self._states, self._environ, self._own_files)
         return self._traced
 
     def _look_again(self, reading: StageReading, found: dict[StagePart, KeptTask | Miss]) -> StageLookup:

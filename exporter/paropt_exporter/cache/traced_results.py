@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +101,11 @@ def explain_traced_miss(weak: TaskKey, candidates: Candidates, notes: TaskNotes,
 class TracedResults:
     """The path sets of tasks, and what is known of them during a run. One thread at a time uses it."""
 
-    def __init__(self, store: Store, states: FileStates, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, states: FileStates, environ: Mapping[str, str], own_files: Iterable[Path] = ()
+    ) -> None:
+        """`own_files`: those that the exporter itself writes."""
+        self._own_files = frozenset(_iter_trace_names(own_files, os.path.realpath(states.folder)))
         self._store = store
         self._states = states
         self._environ = environ
@@ -180,8 +184,15 @@ class TracedResults:
             needed_outputs=InputPatterns(stage.needed_outputs),
             temporary_folders=(f"{os.path.realpath(temporary).rstrip('/')}/", *_MEMORY_FOLDERS),
             cache_folders=tuple(_iter_cache_folders(variables)),
+            own_files=self._own_files,
             allows_servers=stage.allows_servers,
         )
+
+
+def _iter_trace_names(paths: Iterable[Path], folder: str) -> Iterator[str]:
+    """Yield how a trace names files: without links on the way, and relative to the project's folder if below it."""
+    for path in paths:
+        yield os.path.realpath(path).removeprefix(f"{folder}/")
 
 
 def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
@@ -198,13 +209,15 @@ class TracedTask(Struct, frozen=True, kw_only=True):
     """What a trace is compared with. `outputs`: the patterns of the stage's outputs, and of those that it needs.
 
     `temporary_folders`: there only the content of files counts. `cache_folders` are left out. Both without links on
-    the way, as the paths of a trace. `allows_servers`: the result counts though the task connected to some.
+    the way, as the paths of a trace. `own_files` are the exporter's: they change during a run, and count only if the
+    task reads them. `allows_servers`: the result counts though the task connected to some.
     """
 
     outputs: InputPatterns
     needed_outputs: InputPatterns
     temporary_folders: tuple[str, ...]
     cache_folders: tuple[str, ...] = ()
+    own_files: frozenset[str] = frozenset()
     allows_servers: bool = False
 
 
@@ -294,6 +307,8 @@ class _Reading:
             is_left_out = self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders)
             if is_left_out and not self._task.needed_outputs.matches(path):
                 continue
+            if path in self._task.own_files and not access.is_used(READ):
+                continue
             if self._task.outputs.matches(path):
                 yield from self._judge_output(path, access)
             elif not self._is_in_made_folder(path):
@@ -348,11 +363,12 @@ class _Reading:
             yield UsedPath(path, own=_describe(now))
 
     def _judge_names(self, path: str, access: Access) -> UsedPath:
-        """Return a listed folder without the names that the task itself made or removed."""
+        """Return a listed folder without the names that the task itself made or removed, and the exporter's own."""
         now = set(self._list_names(path))
         before = {os.fsdecode(name) for name in access.names or ()}
         prefix = "" if path == "." else path.rstrip("/") + "/"
         own = {name for name in now | before if (child := self._paths.get(prefix + name)) and child.is_used(WRITE)}
+        own |= {name for folder, name in map(os.path.split, self._task.own_files) if (folder or ".") == path}
         foreign = sorted(name for name in (now ^ before) - own if not self._is_left_out(prefix + name))
         if foreign:
             what = "appeared" if foreign[0] in now else "vanished"
