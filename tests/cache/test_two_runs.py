@@ -13,7 +13,7 @@ import pytest
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.plan import PlannedTask
+from paropt_exporter.plan import PlannedStage, PlannedTask
 from support.cached_project import CachedProject, print_sources
 
 KEYS = ("1" * 64, "2" * 64)
@@ -48,13 +48,7 @@ def test_second_of_two_runs_waits_and_hits(tmp_path: Path) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": lint_slowly})
     project.write_file("src/a.py", "one")
     stage = project.build_stage("lint")
-    child = os.fork()
-    if not child:
-        signal.alarm(60)
-        try:
-            project.run(stage)
-        finally:
-            os._exit(0)
+    child = fork_run(project, stage)
     try:
         os.read(began[0], 1)
         threading.Timer(0.2, lambda: os.write(go_on[1], b"x")).start()
@@ -64,6 +58,18 @@ def test_second_of_two_runs_waits_and_hits(tmp_path: Path) -> None:
         os.waitpid(child, 0)
     assert ran.is_cached("lint") and ran.called == []
     assert ran.said == ["lint: waits for another run of it"]
+
+
+def fork_run(project: CachedProject, stage: PlannedStage) -> int:
+    """Run the stage in a child of this process, whose pid is returned."""
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        try:
+            project.run(stage)
+        finally:
+            os._exit(0)
+    return child
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
@@ -86,13 +92,7 @@ def test_run_with_other_variables_waits_until_the_outputs_are_free(tmp_path: Pat
         project.run(stage)
         os.read(began[0], 1)
     project.environ["LEVEL"] = "2"
-    child = os.fork()
-    if not child:
-        signal.alarm(60)
-        try:
-            project.run(stage)
-        finally:
-            os._exit(0)
+    child = fork_run(project, stage)
     try:
         os.read(began[0], 1)
         project.environ["LEVEL"] = "1"
