@@ -22,6 +22,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    get_relative_cwd,
     is_line,
     list_output_file,
     list_written,
@@ -171,7 +172,7 @@ class StageReader:
     ) -> dict[StagePart, TaskKey]:
         """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
-            cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            cwd=get_relative_cwd(os.fspath(self._root), stage),
             outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
@@ -220,7 +221,7 @@ class StageReader:
         return {
             **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment),
             **tools.identify_node_packages(
-                posixpath.relpath(os.fspath(stage.cwd), root), lambda: InputPatterns(list_written(stage, root))
+                get_relative_cwd(root, stage), lambda: InputPatterns(list_written(stage, root))
             ),
         }
 
@@ -268,10 +269,11 @@ def group_parts(parts: Iterable[StagePart]) -> dict[int, list[StagePart]]:
 
 def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[str, ...]:
     """Return the patterns of a task's outputs, with the file of its output."""
+    folder = os.fspath(root)
     patterns: list[str] = []
-    for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item, posixpath.relpath(stage.cwd, root))
-    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
+    for item in (task.items or (task.item,)) if stage.outputs else ():
+        patterns += fill_item(stage.outputs, item, get_relative_cwd(folder, stage))
+    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, folder)]))
 
 
 def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
