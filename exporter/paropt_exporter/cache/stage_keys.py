@@ -43,13 +43,13 @@ _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 # npm, pnpm and yarn write the versions of all packages there.
 _NODE_PACKAGES = (".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml")
+_LIBRARIES = ("lib", "lib64")  # in a virtual environment the second one is a link to the first
+_PACKAGES = "python*/*-packages"
+_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
 _PATHS_IN_RECORD = compile_later(
     r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
-
-
-_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 
 
 class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
@@ -526,14 +526,18 @@ def _is_virtual(folder: str) -> bool:
 def _list_package_folders(folder: str, home: str) -> list[str]:
     """Return the folders from which an environment's interpreter imports packages.
 
-    Outside of virtual environments, as in containers, users' own packages count, and those that Debian puts beside.
+    Outside of virtual environments, as in containers, users' own packages count, and those in Debian's /usr/local. In
+    Fedora's lib64 are the packages with compiled modules.
     """
     places = [folder]
     if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
         base = os.path.dirname(os.path.dirname(os.path.realpath(os.path.join(folder, "bin", "python"))))
         places += [base, os.path.join(home, ".local"), *(["/usr/local"] if base == "/usr" else [])]
-    found = {each for place in places for each in Path(place, "lib").glob("python*/*-packages") if each.is_dir()}
-    return sorted(map(os.fspath, found))
+    found: dict[str, str] = {}
+    for each in (path for place in places for lib in _LIBRARIES for path in Path(place, lib).glob(_PACKAGES)):
+        if each.is_dir():
+            found.setdefault(os.path.realpath(each), os.fspath(each))
+    return sorted(found.values())
 
 
 def _read_head(path: str) -> bytes:
