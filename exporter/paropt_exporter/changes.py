@@ -19,6 +19,7 @@ from paropt_exporter.lazy_patterns import compile_later
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 _AFTER_SLASH = "0"  # the character after "/"
 _SUBMODULE = b"160000"  # its mode in a diff
+_TRACKED, _UNTRACKED = b"H", b"?"  # of `git ls-files -v`
 _MOST_HASHED = 500  # files in one call of git, whose arguments have a limit
 _COMMIT = compile_later("[0-9a-f]{40,64}")
 _NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression has one of them
@@ -94,15 +95,17 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
         # From the top, since with `diff.relative` git would leave out all files outside of the folder.
         entries = run_git(top, "diff", *options, base, "--").split(b"\0")
-        others = run_git(root, "ls-files", *LIST_OTHERS, "-z", "--", ":/").split(b"\0")
-        hidden = [*_iter_hidden_changes(top)]
+        listed = run_git(root, "ls-files", "-v", "--cached", *LIST_OTHERS, "-z", "--", ":/").split(b"\0")
+        unusual = [entry for entry in listed if entry[:1] != _TRACKED]
+        hidden = [*_iter_hidden_changes(top)] if any(map(_is_marked, unusual)) else []
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownChange(f"the changed files are unknown: {describe_git_error(error)}") from None
     place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))
     found = {posixpath.relpath(path, place): False for path in hidden}
     found |= {posixpath.relpath(path, place): is_folder for path, is_folder in _iter_diff(entries)}
     # Relative to `root` already. Another repository in this one ends with a slash.
-    found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others if path}
+    others = (entry[2:] for entry in unusual if entry[:1] == _UNTRACKED)
+    found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others}
     return Changes(
         paths=frozenset(found),
         folders=frozenset(path for path, is_folder in found.items() if is_folder),
@@ -124,12 +127,9 @@ def _iter_hidden_changes(top: Path) -> Iterator[str]:
     missing file with the second mark is one that a sparse checkout leaves out.
     """
     known: dict[str, bytes] = {}
-    for entry in run_git(top, "ls-files", "-v", "-s", "-z").split(b"\0"):
-        mark = entry[:1]
-        if mark != b"S" and not mark.islower():
-            continue
+    for entry in filter(_is_marked, run_git(top, "ls-files", "-v", "-s", "-z").split(b"\0")):
         head, _, name = entry.partition(b"\t")
-        _, mode, digest, _ = head.split(b" ")
+        mark, mode, digest, _ = head.split(b" ")
         path = os.fsdecode(name)
         if (top / path).is_file() and not (top / path).is_symlink():
             known[path] = digest
@@ -139,6 +139,10 @@ def _iter_hidden_changes(top: Path) -> Iterator[str]:
     for chunk in (paths[start : start + _MOST_HASHED] for start in range(0, len(paths), _MOST_HASHED)):
         digests = run_git(top, "hash-object", "--", *chunk).split()
         yield from (path for path, now in zip(chunk, digests, strict=True) if known[path] != now)
+
+
+def _is_marked(entry: bytes) -> bool:
+    return entry[:1] == b"S" or entry[:1].islower()
 
 
 def _find_base(root: Path, ref: str | None) -> tuple[str, str]:

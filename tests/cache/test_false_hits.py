@@ -605,7 +605,12 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
 
 @pytest.mark.parametrize(
     "packages",
-    ["base/lib/python3.11/site-packages", "base/lib/python3/dist-packages", "home/.local/lib/python3.11/site-packages"],
+    [
+        "base/lib/python3.11/site-packages",
+        "base/lib64/python3.11/site-packages",
+        "base/lib/python3/dist-packages",
+        "home/.local/lib/python3.11/site-packages",
+    ],
 )
 def test_upgraded_package_that_an_environment_includes_is_a_miss(project: CachedProject, packages: str) -> None:
     project.environ["HOME"] = str(project.root / "home")

@@ -396,6 +396,14 @@ def test_output_of_a_needed_stage_counts_in_a_cache_too(project: TracedProject, 
     assert project.run("cat target/app", needed_outputs=needed).get_output("lint") == "two"
 
 
+def test_bytecode_among_outputs_of_a_needed_stage_does_not_count(project: TracedProject) -> None:
+    """A stage that imported a generated module wrote its bytecode again once that had changed: it was not cached."""
+    project.write("gen/__pycache__/module.pyc", "one")
+    project.write("gen/module.py", "two")
+    line = "cat gen/__pycache__/module.pyc; cat gen/module.py > gen/__pycache__/module.pyc"
+    assert project.prove(line, needed_outputs=("gen",)).is_cached("lint")
+
+
 @pytest.mark.parametrize("target", ["/proc/self/mounts", "/proc/self/stat", "/dev/null"])
 def test_files_of_the_kernel_do_not_count_behind_a_link(project: TracedProject, target: str) -> None:
     (project.root / "link").symlink_to(target)

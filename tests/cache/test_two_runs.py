@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.engine.interfaces import StageLookup
 from paropt_exporter.plan import PlannedStage, PlannedTask
 from support.cached_project import CachedProject, print_sources
 
@@ -202,4 +205,28 @@ def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
         assert reported.wait(30)  # the next run has a thread of its own
     go_on.set()
     cache.end_run()
+    cache.close()
+
+
+def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    stage = project.build_stage("build", outputs=("dist",))
+    cache = StageCache(
+        project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=lambda _: None
+    )
+    answers: queue.SimpleQueue[StageLookup] = queue.SimpleQueue()
+
+    def look_up() -> str:
+        cache.begin_run()
+        cache.look_up(stage, answers.put)
+        (task,) = answers.get(timeout=30).misses.values()
+        cache.end_run()
+        return task.note
+
+    with monkeypatch.context() as fault:
+        fault.setattr("paropt_exporter.cache.stage_keys.read_inputs", Mock(side_effect=RuntimeError("a fault")))
+        assert look_up() == "the cache failed: a fault"
+    assert look_up() == "no result in the cache yet"
     cache.close()

@@ -425,6 +425,7 @@ def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
         (".paropt/history.db", "a file of the history"),
         (".paropt/out.txt", "in the exporter's own folder"),
         ("runs.db-wal", "a file of the history"),
+        ("runs.db.logs/lint", "a file of the history"),
     ],
 )
 def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str, owner: str) -> None:
@@ -435,3 +436,8 @@ def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str
         f"paropt.yml:{3 if history else 2}:3: stages[0].file: '{file}' is {owner}, and each run empties the file of a "
         "stage: name another one"
     ]
+
+
+def test_stage_may_have_a_file_whose_name_begins_as_that_of_the_history(tmp_path: Path) -> None:
+    read = configs.read(tmp_path, "history: {path: out/runs}\n" + configs.stage(file="out/runs.txt"))
+    assert [stage.file for stage in read.stages] == ["out/runs.txt"]

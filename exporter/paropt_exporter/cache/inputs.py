@@ -7,6 +7,7 @@ import posixpath
 import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, pairwise
 
 from msgspec import Struct, field
@@ -103,7 +104,7 @@ def read_recorded_inputs(
 ) -> RecordedInputs | None:
     """Return the states of all files that the tasks depend on; None if the record can't tell. Raises UnusableFile."""
     folder = states.folder
-    settings = _find_settings(folder, _get_relative_cwd(folder, stage))
+    settings = _find_settings(folder, get_relative_cwd(folder, stage))
     if not is_unchanged(record, folder, settings):
         return None
     written = InputPatterns(list_written(stage, folder))
@@ -131,7 +132,7 @@ def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -
         found.update(_find_git_files(folder, stage))
     for patterns in _list_shared_patterns(stage):
         found.update(patterns.find_files(folder, walked))
-    found.update(_find_settings(folder, _get_relative_cwd(folder, stage)))
+    found.update(_find_settings(folder, get_relative_cwd(folder, stage)))
     return found
 
 
@@ -152,7 +153,7 @@ def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: Inpu
     patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
     # An item may be a part of a file: `test_a.py::test_b`.
     names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
-    cwd = _get_relative_cwd(folder, stage)
+    cwd = get_relative_cwd(folder, stage)
     for name in names if patterns else ():
         found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name, cwd)).find_files(folder))
     found.update(_iter_named_files(folder, stage, task, written))
@@ -173,7 +174,7 @@ def _iter_named_files(
     programs among them count as tools.
     """
     assert isinstance(task.work, Commands)
-    cwd = _get_relative_cwd(folder, stage)
+    cwd = get_relative_cwd(folder, stage)
     listed = [*filter(None, _iter_words(chain(task.work.steps, [tuple(stage.env.values())])))]
     words = dict.fromkeys((*listed, *_iter_modules(listed)))
     programs = {step[0] for step in task.work.steps if step}
@@ -266,7 +267,7 @@ def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
     if each:
         for task in stage.tasks:
             for item in task.items or ((task.item,) if task.item is not None else ()):
-                fixed += fill_item(each, item, _get_relative_cwd(folder, stage))
+                fixed += fill_item(each, item, get_relative_cwd(folder, stage))
     return tuple(fixed)
 
 
@@ -276,7 +277,7 @@ def list_output_file(stage: PlannedStage, folder: str) -> list[str]:
 
 
 def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:
-    """Yield the settings of Python's tools in a stage's folder and those above it, up to the config's folder."""
+    """Yield the settings of tools in a stage's folder and those above it, up to the config's folder."""
     parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
     for count in range(len(parts) + 1):
         place = "/".join(parts[:count])
@@ -290,12 +291,18 @@ def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:
                 yield path, state
 
 
-def _get_relative_cwd(folder: str, stage: PlannedStage) -> str:
-    return posixpath.relpath(os.fspath(stage.cwd), folder)
+def get_relative_cwd(folder: str, stage: PlannedStage) -> str:
+    """Return the folder in which a stage's commands run, relative to the absolute `folder`."""
+    return _find_relative_path(os.fspath(stage.cwd), folder)
+
+
+@lru_cache(maxsize=1 << 10)  # each of thousands of items asks for its stage's
+def _find_relative_path(path: str, folder: str) -> str:
+    return posixpath.relpath(path, folder)
 
 
 def is_settings_file(path: str) -> bool:
-    """Return whether a file counts by its name, since Python's tools read it without being asked."""
+    """Return whether a file counts by its name, since tools read it without being asked."""
     return posixpath.basename(path) in _SETTINGS
 
 

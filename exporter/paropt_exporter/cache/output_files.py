@@ -65,8 +65,8 @@ def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
 
 def _find_linked_folders(folder: str, paths: Iterable[str]) -> dict[str, str]:
     """Return the folders of files that are behind a link, and their own places, relative to `folder`."""
-    top = os.path.realpath(folder)
     parents = {os.path.dirname(path) for path in paths}
+    top = os.path.realpath(folder) if parents else ""
     places = {parent: os.path.relpath(os.path.realpath(os.path.join(folder, parent)), top) for parent in parents}
     return {parent: place for parent, place in places.items() if place != (parent or ".")}
 

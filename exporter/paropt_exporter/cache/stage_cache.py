@@ -207,22 +207,22 @@ class StageCache:
         if outputs and not self._acquire(outputs):
             self._wait(stage, outputs, report, given_up)
             return None
+        wanted: list[str] = []
         try:
             reading = self._read(stage)
             if (why := self._reader.find_own_input(reading)) is not None:
-                self._release(outputs)
                 return miss_all(stage, why)
             found = self._load_results(reading, reading.parts)
             if reading.is_recorded and _list_missed(reading, found):
                 reading, found = self._complete(reading, found)
+            if given_up.is_set():
+                return None
+            wanted = _list_missed(reading, found)
         except UnusableFile as error:
-            self._release(outputs)
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
-        wanted = _list_missed(reading, found)
-        if given_up.is_set() or not wanted:
-            self._release(outputs)
-        if given_up.is_set():
-            return None
+        finally:
+            if not wanted:
+                self._release(outputs)
         self._lookups[stage.name] = self._begin_lookup(reading)
         if not wanted:
             return sum_up(reading, found)
@@ -327,16 +327,17 @@ class StageCache:
 
     def _find_results_alone(self, stage: PlannedStage, locked: Sequence[str]) -> StageLookup:
         """Return the results of a stage whose inputs may have changed during the wait."""
+        needed: set[str] = set()
         try:
             reading = self._read(stage)
+            found = self._load_results(reading, reading.parts)
+            if missed := _list_missed(reading, found):
+                needed = {*missed, *self._list_output_locks(stage)}
         except UnusableFile as error:
-            self._release(locked)
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
+        finally:
+            self._release(digest for digest in locked if digest not in needed)
         self._lookups[stage.name] = self._begin_lookup(reading)
-        found = self._load_results(reading, reading.parts)
-        missed = _list_missed(reading, found)
-        needed = {*missed, *self._list_output_locks(stage)} if missed else set()
-        self._release(digest for digest in locked if digest not in needed)
         return sum_up(reading, found)
 
     def _choose_inputs(self, stage: PlannedStage) -> PlannedStage:
@@ -519,13 +520,13 @@ class StageCache:
                 self._traced.disprove(reading.keys[part])
 
     def _flush(self, name: str, done: Callable[[], None]) -> None:
-        try:
-            lookup = self._lookups.pop(name, None)
-            if lookup is not None:
+        lookup = self._lookups.pop(name, None)
+        if lookup is not None:
+            try:
                 self._keep_pending(lookup)
-                self._release_all(lookup)
-        except Exception:  # the stage's result must not wait for the cache without a limit
-            log.exception("the cache failed: no result is kept", extra={"stage": name})
+            except Exception:  # the stage's result must not wait for the cache without a limit
+                log.exception("the cache failed: no result is kept", extra={"stage": name})
+            self._release_all(lookup)
         done()
 
     def _keep_pending(self, lookup: _Lookup, *, ended: bool = True) -> None:
@@ -638,10 +639,8 @@ class StageCache:
 
     def _end_run(self, done: Callable[[], None]) -> None:
         try:
-            for lookup in [*self._lookups.values()]:
-                self._keep_pending(lookup)
-                self._release_all(lookup)
-            self._lookups.clear()
+            for name in [*self._lookups]:
+                self._flush(name, lambda: None)
             # A process with --every lives for months: the next run tries again, and forgets the paths of this one.
             self._unusable, self._traced = "", None
             if self._states is not None:

@@ -22,6 +22,7 @@ from paropt_exporter.cache.inputs import (
     StageInputs,
     find_changed_file,
     find_own_input,
+    get_relative_cwd,
     is_line,
     list_output_file,
     list_written,
@@ -42,13 +43,13 @@ _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 # npm, pnpm and yarn write the versions of all packages there.
 _NODE_PACKAGES = (".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml")
+_LIBRARIES = ("lib", "lib64")  # in a virtual environment the second one is a link to the first
+_PACKAGES = "python*/*-packages"
+_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
 _PATHS_IN_RECORD = compile_later(
     r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
-
-
-_SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 
 
 class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
@@ -171,7 +172,7 @@ class StageReader:
     ) -> dict[StagePart, TaskKey]:
         """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
         stage_key = StageKey(
-            cwd=posixpath.relpath(os.fspath(stage.cwd), os.fspath(self._root)),
+            cwd=get_relative_cwd(os.fspath(self._root), stage),
             outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
             variables=select_keyed_variables(stage, self._environ),
             tools=tools,
@@ -220,7 +221,7 @@ class StageReader:
         return {
             **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment),
             **tools.identify_node_packages(
-                posixpath.relpath(os.fspath(stage.cwd), root), lambda: InputPatterns(list_written(stage, root))
+                get_relative_cwd(root, stage), lambda: InputPatterns(list_written(stage, root))
             ),
         }
 
@@ -268,10 +269,11 @@ def group_parts(parts: Iterable[StagePart]) -> dict[int, list[StagePart]]:
 
 def list_outputs(stage: PlannedStage, task: PlannedTask, root: Path) -> tuple[str, ...]:
     """Return the patterns of a task's outputs, with the file of its output."""
+    folder = os.fspath(root)
     patterns: list[str] = []
-    for item in task.items or (task.item,):
-        patterns += fill_item(stage.outputs, item, posixpath.relpath(stage.cwd, root))
-    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, os.fspath(root))]))
+    for item in (task.items or (task.item,)) if stage.outputs else ():
+        patterns += fill_item(stage.outputs, item, get_relative_cwd(folder, stage))
+    return tuple(dict.fromkeys([*patterns, *list_output_file(stage, folder)]))
 
 
 def _add_listing(listings: dict[str, bytes], snapshot: Snapshot) -> str:
@@ -524,14 +526,18 @@ def _is_virtual(folder: str) -> bool:
 def _list_package_folders(folder: str, home: str) -> list[str]:
     """Return the folders from which an environment's interpreter imports packages.
 
-    Outside of virtual environments, as in containers, users' own packages count, and those that Debian puts beside.
+    Outside of virtual environments, as in containers, users' own packages count, and those in Debian's /usr/local. In
+    Fedora's lib64 are the packages with compiled modules.
     """
     places = [folder]
     if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
         base = os.path.dirname(os.path.dirname(os.path.realpath(os.path.join(folder, "bin", "python"))))
         places += [base, os.path.join(home, ".local"), *(["/usr/local"] if base == "/usr" else [])]
-    found = {each for place in places for each in Path(place, "lib").glob("python*/*-packages") if each.is_dir()}
-    return sorted(map(os.fspath, found))
+    found: dict[str, str] = {}
+    for each in (path for place in places for lib in _LIBRARIES for path in Path(place, lib).glob(_PACKAGES)):
+        if each.is_dir():
+            found.setdefault(os.path.realpath(each), os.fspath(each))
+    return sorted(found.values())
 
 
 def _read_head(path: str) -> bytes:

@@ -182,6 +182,7 @@ class TracedResults:
         return TracedTask(
             outputs=InputPatterns(list_written(stage, self._states.folder)),
             needed_outputs=InputPatterns(stage.needed_outputs),
+            caches=CACHES.difference(*(pattern.split("/") for pattern in stage.needed_outputs)),
             temporary_folders=(f"{os.path.realpath(temporary).rstrip('/')}/", *_MEMORY_FOLDERS),
             cache_folders=tuple(_iter_cache_folders(variables)),
             own_files=self._own_files,
@@ -206,15 +207,18 @@ def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 class TracedTask(Struct, frozen=True, kw_only=True):
-    """What a trace is compared with. `outputs`: the patterns of the stage's outputs, and of those that it needs.
+    """What a trace is compared with.
 
-    `temporary_folders`: there only the content of files counts. `cache_folders` are left out. Both without links on
-    the way, as the paths of a trace. `own_files` are the exporter's: they change during a run, and count only if the
-    task reads them. `allows_servers`: the result counts though the task connected to some.
+    `outputs`: the patterns of the stage's outputs; `needed_outputs`: those of the stages that it needs. `caches`: the
+    names of tools' caches that these do not name. `temporary_folders`: there only the content of files counts.
+    `cache_folders` are left out. Both without links on the way, as the paths of a trace. `own_files` are the
+    exporter's: they change during a run, and count only if the task reads them. `allows_servers`: the result counts
+    though the task connected to some.
     """
 
     outputs: InputPatterns
     needed_outputs: InputPatterns
+    caches: frozenset[str]
     temporary_folders: tuple[str, ...]
     cache_folders: tuple[str, ...] = ()
     own_files: frozenset[str] = frozenset()
@@ -305,7 +309,7 @@ class _Reading:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
             is_left_out = self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders)
-            if is_left_out and not self._task.needed_outputs.matches(path):
+            if is_left_out and not self._is_needed_output(path):
                 continue
             if path in self._task.own_files and not access.is_used(READ):
                 continue
@@ -315,6 +319,13 @@ class _Reading:
                 yield from self._judge(path, access)
             elif not path.startswith(self._task.temporary_folders):
                 yield from self._judge_made(path, access, self._get_entry(path))
+
+    def _is_needed_output(self, path: str) -> bool:
+        """Return whether a needed stage wrote a file that is in a cache, such as cargo's `target`.
+
+        Tools put their own caches, such as `__pycache__`, beside the files that it wrote.
+        """
+        return self._task.needed_outputs.matches(path) and self._task.caches.isdisjoint(path.split("/"))
 
     def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
         now = self._get_entry(path)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 _OWN_FOLDER = ".paropt"
+_PARTS_OF_HISTORY = ("", "-wal", "-shm", "-journal", ".lock")
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -167,26 +168,32 @@ def _build_from_file(file: File, path: Path, root: Path) -> Config:
 
 def _check_output_files(config: Config) -> Config:
     """Return the config. Raises ConfigError if a run would empty the config or the history, as a stage's `file`."""
+    named = [(stage, os.path.realpath(config.root / stage.file)) for stage in config.stages if stage.file is not None]
+    if not named:
+        return config
+    files, folders = _list_own_files(config)
     faults = tuple(
         f"{config.places[stage.name]}.file: {format_value(stage.file)} is {owner}, and each run empties the file of a "
         "stage: name another one"
-        for stage in config.stages
-        if stage.file is not None and (owner := _find_owner(config, os.path.realpath(config.root / stage.file)))
+        for stage, path in named
+        if (owner := files.get(path) or next((folders[each] for each in folders if path.startswith(each)), None))
     )
     if faults:
         raise ConfigError(faults)
     return config
 
 
-def _find_owner(config: Config, path: str) -> str | None:
-    """Return what a path with its links resolved is to the exporter, or None for a file that is not its own."""
-    if config.path is not None and path == os.path.realpath(config.path):
-        return "the config"
-    if path.startswith(os.path.realpath(config.history_path)):  # also its -wal, and the logs beside it
-        return "a file of the history"
-    return (
-        "in the exporter's own folder" if path.startswith(os.path.realpath(config.root / _OWN_FOLDER) + "/") else None
-    )
+def _list_own_files(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the files and the folders of the exporter, with links resolved, and what each is."""
+    history = os.path.realpath(config.history_path)
+    files = {f"{history}{part}": "a file of the history" for part in _PARTS_OF_HISTORY}
+    if config.path is not None:
+        files[os.path.realpath(config.path)] = "the config"
+    folders = {
+        os.path.realpath(config.root / _OWN_FOLDER) + "/": "in the exporter's own folder",
+        f"{history}.logs/": "a file of the history",
+    }
+    return files, folders
 
 
 def _build_config(file: File, *, path: Path | None, root: Path) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from paropt_exporter.plan.structure import PlannedStage
 
@@ -32,14 +33,19 @@ def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -
     """Return the whole environment of a stage's commands."""
     if not stage.cached:
         return {**environ, **stage.env}
-    patterns = [pattern for pattern in (*STANDARD, *stage.pass_env) if "*" in pattern or "?" in pattern]
-    names = {*STANDARD, *stage.pass_env, *UNKEYED}
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name in names or any(_matches(name, pattern) for pattern in patterns)
-    }
+    kept = {name: value for name, value in environ.items() if _is_passed(name, stage.pass_env)}
     return {**_FIXED, **kept, **stage.env}
+
+
+@lru_cache(maxsize=1 << 12)  # a lane of 1,000 stages asks 70,000 times about a few dozen variables
+def _is_passed(name: str, pass_env: tuple[str, ...]) -> bool:
+    """Return whether a cached stage sees a variable of the exporter's environment."""
+    patterns = (*STANDARD, *pass_env)
+    return name in patterns or name in UNKEYED or any(_matches(name, each) for each in patterns if _is_pattern(each))
+
+
+def _is_pattern(text: str) -> bool:
+    return "*" in text or "?" in text
 
 
 def _matches(name: str, pattern: str) -> bool:
