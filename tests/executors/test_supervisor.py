@@ -245,7 +245,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
 ENDED_COMMAND = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
+from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 table, trees = ProcessTable(), []
 for argv in (["true"], ["sleep", "600"]):
     root = os.posix_spawnp(argv[0], argv, os.environ)

@@ -425,6 +425,16 @@ def test_map_with_buffersize_keeps_its_pool_open() -> None:
     assert eventually(lambda: dropped() is None)
 
 
+def test_kept_error_of_a_map_with_buffersize_keeps_no_pool_alive() -> None:
+    pool = ThreadPool(1)
+    dropped, results = weakref.ref(pool), pool.map(raise_it, [ValueError("as planned")], buffersize=1)
+    del pool
+    with pytest.raises(ValueError, match="as planned") as kept:
+        next(results)
+    assert eventually(lambda: dropped() is None)
+    del kept
+
+
 def test_million_items_with_buffersize_need_little_memory() -> None:
     code = """
 from paropt_exporter.executors import ThreadPool, procfs, threads

@@ -81,7 +81,7 @@ class AdaptiveScheduler:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
         of a function's first tasks apply to all queued ones.
       * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
-      * The monitor has no thread while no task is queued or runs in a thread, except for its last 10 s.
+      * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supe
 _RECEIVE_BYTES = 1 << 16
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
-# The supervisor ignores all others. It outlives a Ctrl-C, and like init it is the parent of all orphans: a daemon may
-# send a signal to its parent after that has exited.
+# The supervisor ignores all other signals. It outlives a Ctrl-C, and it is the parent of all orphans, as init is: a
+# daemon that signals its parent when it is ready may signal the supervisor.
 _HANDLED_SIGNALS = {
     signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS,

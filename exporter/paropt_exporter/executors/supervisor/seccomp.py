@@ -298,7 +298,7 @@ def find_refusal() -> str:
 
 def _try_filter() -> str:
     if not procfs.has_own_proc():
-        return "/proc, which shows the folders of processes, is missing or that of another pid namespace"
+        return "/proc is missing or belongs to another pid namespace"
     try:
         kernel = Kernel()
         kernel.read_text(os.getpid(), kernel.own_text_address)

@@ -297,6 +297,7 @@ class MapWorkItem(Generic[T]):
                     return
         finally:
             self._state.cancel_shared(self)
+            self.pool = None  # the traceback of an item's error holds this frame
 
     def _take_outcome(self, index: int) -> T:
         outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
