@@ -516,7 +516,7 @@ def _read_annotation(annotation: re.Match[str]) -> dict[str, str | None]:
     """Return the finding in an annotation's text, otherwise its text and the place among its properties."""
     text = annotation["text"].partition("%0A")[0]
     place = {
-        name: value for name, value in _PROPERTY.findall(annotation["properties"]) if name == "file" or value.isdigit()
+        name: value for name, value in _PROPERTY.findall(annotation["properties"]) if name == "file" or value.isdecimal()
     }
     outer = {"path": place.get("file"), "line": place.get("line"), "column": place.get("col"), "message": text}
     return (_match_one_line(text) or outer) | {"level": annotation["level"]}
