@@ -134,7 +134,8 @@ RUN_PREDICTED_END = _gauge(
 
 STAGE_DURATION = _histogram(
     "paropt_stage_duration_seconds",
-    "Time from the start of a stage's first task to the end of its last attempt, unless it was stopped before.",
+    "Time from the start of a stage's first task to the end of its last attempt. Stages that were stopped are left "
+    "out, unless they had broken their limit.",
     "lane",
     "stage",
 )
@@ -231,7 +232,8 @@ SLA_VIOLATIONS = _counter(
 )
 SLA_BREACHED = _gauge(
     "paropt_sla_breached",
-    "1 if the stage breaks its limit now or broke it when it last ran to its end; 0 after a success with cached tasks.",
+    "1 if the stage breaks its limit now or broke it in its last run; 0 after a success with cached tasks. A run in "
+    "which it was stopped within its limit does not count.",
     "lane",
     "stage",
     "severity",
@@ -273,7 +275,8 @@ LANE_SLA_VIOLATIONS = _counter(
 )
 LANE_SLA_BREACHED = _gauge(
     "paropt_lane_sla_breached",
-    "1 if the lane breaks its limit now or broke it when it last ran to its end.",
+    "1 if the lane breaks its limit now or broke it in its last whole run. One that was stopped within the limit "
+    "does not count.",
     "lane",
     "severity",
 )

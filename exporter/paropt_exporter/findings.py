@@ -498,8 +498,8 @@ def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
     if parts := _match_one_line(line):
         return _make_finding(parts if parts.get("rule") else parts | _read_wrapped_message(number, lines, parts))
     if number and line.startswith("+++ ") and lines[number - 1] == f"--- {line[4:]}":  # of ruff format --diff
-        told = any(_REFORMATTED.match(each) for each in lines[-_LAST_LINES:])
-        return Finding(message="would reformat", path=line[4:]) if told else None
+        is_from_formatter = any(_REFORMATTED.match(each) for each in lines[-_LAST_LINES:])
+        return Finding(message="would reformat", path=line[4:]) if is_from_formatter else None
     if number and (arrow := _ARROW.match(line)):
         for pattern in _ABOVE_ARROW:
             if above := pattern.match(lines[number - 1]):
@@ -516,7 +516,9 @@ def _read_annotation(annotation: re.Match[str]) -> dict[str, str | None]:
     """Return the finding in an annotation's text, otherwise its text and the place among its properties."""
     text = annotation["text"].partition("%0A")[0]
     place = {
-        name: value for name, value in _PROPERTY.findall(annotation["properties"]) if name == "file" or value.isdigit()
+        name: value
+        for name, value in _PROPERTY.findall(annotation["properties"])
+        if name == "file" or value.isdecimal()
     }
     outer = {"path": place.get("file"), "line": place.get("line"), "column": place.get("col"), "message": text}
     return (_match_one_line(text) or outer) | {"level": annotation["level"]}

@@ -75,6 +75,14 @@ def test_flag_that_a_command_reads_may_precede_it(line: str) -> None:
     assert parsed(line).command is not None
 
 
+@pytest.mark.parametrize("zero", ["0", "000", "\N{ARABIC-INDIC DIGIT ZERO}"])
+def test_count_of_zero_is_an_error(zero: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQLite's LIMIT 0 finds no run, so `history` said that the project had none."""
+    with pytest.raises(SystemExit):
+        parsed(f"history --limit {zero}")
+    assert "is not a whole number of at least 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--limit", "--what-if"])
 def test_count_of_thousands_of_digits_is_an_error(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

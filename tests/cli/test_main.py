@@ -10,7 +10,7 @@ import pytest
 
 from paropt_exporter._version import __version__
 from paropt_exporter.cli import commands, flags, main, streams
-from paropt_exporter.errors import ConfigError, HistoryError, UsageError
+from paropt_exporter.errors import ConfigError, HistoryError, NothingFailed, UsageError
 
 
 def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +130,15 @@ def test_error_is_an_object_where_logs_are_json(
     main.main(["--log.format", "json"])
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["level"], line["msg"]) for line in lines] == [("error", text) for text in said]
+
+
+def test_nothing_to_run_is_no_error_in_json_logs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(NothingFailed("nothing to run"), monkeypatch)
+    assert main.main(["--log.format", "json"]) == 0
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["msg"]) == ("info", "nothing to run")
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["history"], ["generate"]])

@@ -249,6 +249,11 @@ def test_annotations_for_github_are_read() -> None:
     assert second == Finding(message="Missing semicolon", path="b.js", line=3, column=2, level=Level.WARNING)
 
 
+def test_superscript_digit_is_no_line_number() -> None:
+    (found,) = find_findings("::error file=a.py,line=\N{SUPERSCRIPT TWO},col=1::unused import\n")
+    assert found == Finding(message="unused import", path="a.py", column=1)
+
+
 @pytest.mark.parametrize(
     ("output", "found"),
     [

@@ -108,6 +108,17 @@ def test_shard_closes_only_its_own_failures(history: History) -> None:
     assert history.load_open_failures("standard", "s1", shard="2/2") == {}
 
 
+def test_failure_of_a_whole_run_that_a_shard_has_proven_flaky_is_closed(history: History) -> None:
+    """Each further success of the shard counted it again."""
+    shard = Shard(index=1, count=2, split="abc")
+    add_run(history, 1, result=Result.FAILURE, item="b")
+    add_run(history, 2, scope=Scope.ITEMS, shard=Shard(index=2, count=2, split="abc"))
+    opened = {"lint": OpenFailures(attempts=1, items=frozenset({"b0"}))}
+    assert history.load_open_failures("standard", "s1", shard="1/2") == opened
+    add_run(history, 3, scope=Scope.ITEMS, shard=shard, flaky_attempts=1, flaky_items=("b0",))
+    assert history.load_open_failures("standard", "s1", shard="1/2") == {}
+
+
 def test_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with closing(History(path, project="shop", clock=StillClock())) as history:

@@ -656,17 +656,20 @@ def test_failed_last_run_is_not_degraded(history: History) -> None:
     assert (trend.earlier_runs, trend.latest == trend.average, trend.degraded) == (1, True, False)
 
 
-def test_a_run_of_failed_stages_does_not_count_in_the_trend(history: History) -> None:
+@pytest.mark.parametrize("failed_only", [True, False])
+def test_run_of_failed_stages_only_does_not_count_in_the_trend(history: History, failed_only: bool) -> None:
+    """A lane without the stage that failed counts: it was removed from the config."""
     whole = ("lint", "unit")
     for number, (stages, result) in enumerate(
         [(whole, Result.SUCCESS), (whole, Result.SUCCESS), (whole, Result.FAILURE), (("unit",), Result.SUCCESS)]
     ):
         ended = tuple(stage_ended(stage, f"r{number}", result=result) for stage in stages)
         keep(history, run_started(f"r{number}", stages=stages, at=START + number), *ended)
-        keep(history, run_ended(f"r{number}", result=result, stages=ended, at=START + number))
+        run = run_ended(f"r{number}", result=result, stages=ended, at=START + number)
+        keep(history, replace(run, failed_only=failed_only and stages != whole))
     trend = history.compute_trend("standard")
     assert trend is not None
-    assert trend.earlier_runs == 1
+    assert trend.earlier_runs == (1 if failed_only else 2)
 
 
 def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:

@@ -467,8 +467,11 @@ def test_counters_of_a_run_that_comes_back_count_once(tmp_path: Path, served: Se
             eventually("it goes on", lambda: count_submitted(page) == 4.0)
 
 
-def test_first_page_of_another_serve_waits_for_the_series_of_its_runs(tmp_path: Path, served: Served) -> None:
+def test_first_page_of_another_serve_waits_for_the_series_of_its_runs(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside those of ended runs, a counter that lacks them would fall: `rate()` would count all of it again."""
+    monkeypatch.setattr(hub_module, "RETURN_SECONDS", HANG_SECONDS)
     (tmp_path / "history.db").touch()  # a project without a history is forgotten
     page = ServePage(served.hub.take_views)
     ended = replace(build_hello(register(tmp_path), lane="standard", limited=True), process="ended")

@@ -93,11 +93,11 @@ class ControlState:
 
         The floor is at most the ceiling, and the size by queries between them.
         """
-        ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
-        floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
         wanted = bounds.query_size
-        query_size = None if wanted is None else min(max(wanted, floor), ceiling)
         with self._lock:
+            ceiling = min(max(bounds.ceiling, self.config_bounds.minimum), self.config_bounds.maximum)
+            floor = min(max(bounds.floor, self.config_bounds.minimum), ceiling)
+            query_size = None if wanted is None else min(max(wanted, floor), ceiling)
             self._size_bounds = replace(bounds, floor=floor, ceiling=ceiling, query_size=query_size)
 
     def set_override(self, override: Override | None) -> None:

@@ -20,7 +20,7 @@ from paropt_exporter.errors import EXIT_USAGE, shorten
 
 _MOST_MARGIN = 100.0
 _MOST = 2**31 - 1  # SQLite's integers end at 2**63
-_LONGEST_COUNT = 60  # digits; int() rejects 4,300
+_LONGEST_SHOWN = 60  # characters of a count in an error
 _USAGE = f"""{PROGRAM} [STAGE ...] [flags] [-- ARGUMENT ...]
        {PROGRAM} COMMAND [flags]"""
 _DESCRIPTION = """\
@@ -692,11 +692,11 @@ def _parse_number(text: str) -> float:
 
 
 def _parse_count(text: str) -> int:
-    if not text.isdecimal() or not text.strip("0"):
+    if not (text.isascii() and text.isdecimal()) or not (digits := text.lstrip("0")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    if len(text) > _LONGEST_COUNT or int(text) > _MOST:
-        raise argparse.ArgumentTypeError(f"{shorten(text, _LONGEST_COUNT)} is more than {_MOST}")
-    return int(text)
+    if len(digits) > len(str(_MOST)) or int(digits) > _MOST:  # int() rejects 4,300 digits
+        raise argparse.ArgumentTypeError(f"{shorten(text, _LONGEST_SHOWN)} is more than {_MOST}")
+    return int(digits)
 
 
 def _parse_counts(text: str) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ def run(
 ) -> int:
     """Print lanes and stages as "text" or "json", or only the names of the stages. Returns 0.
 
-    `lane`: only this lane and its stages. `items`: only these stages, of a shard, with the number of items of each.
+    `lane`: only this lane and its stages. `items`: only these stages, of a plan, with the number of items of each.
     """
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [

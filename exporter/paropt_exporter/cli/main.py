@@ -88,7 +88,7 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         if isinstance(error, ConfigError):
             _print_error(flags, *format_faults(error.faults), prefix="")
         else:
-            _print_error(flags, str(error))
+            _print_error(flags, str(error), failed=bool(error.exit_code))
         _flush_output(ours[0], error.exit_code)  # what was printed before it; the error says more than a full disk
         return error.exit_code
     except BrokenPipeError:
@@ -106,8 +106,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
         return EXIT_INTERNAL
 
 
-def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ") -> None:
-    """Print lines to stderr; with JSON logs each is an object, for collectors that parse all of stderr."""
+def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ", failed: bool = True) -> None:
+    """Print lines to stderr; with JSON logs each is an object, for collectors that parse all of stderr.
+
+    `failed`: whether the command failed. It has not if there was nothing to run.
+    """
     if flags.log_format != "json":
         from paropt_exporter.cli import streams
 
@@ -116,7 +119,7 @@ def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ") -> Non
     import logging
 
     for line in lines:
-        logging.getLogger("paropt_exporter").error(line)
+        logging.getLogger("paropt_exporter").log(logging.ERROR if failed else logging.INFO, line)
 
 
 def _restore_streams(ours: tuple[TextIO, TextIO]) -> None:

@@ -45,7 +45,7 @@ UNION ALL SELECT * FROM (
     FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
 """
 # The runs of a lane in one tree state in which a stage failed, and did not succeed since. A shard closes only its own
-# failures, and knows those of whole runs too.
+# failures, and those of whole runs that it has proven flaky.
 _OPEN = """
 SELECT stages.run_id AS run_id, stages.stage AS stage FROM stages JOIN runs USING (run_id)
   WHERE project = :project AND lane = :lane AND tree_state = :state AND scope <> 'arguments'
@@ -55,6 +55,11 @@ SELECT stages.run_id AS run_id, stages.stage AS stage FROM stages JOIN runs USIN
       WHERE earlier.project = :project AND earlier.lane = :lane AND earlier.tree_state = :state
         AND passed.stage = stages.stage AND passed.result = 'success' AND passed.scope <> 'arguments'
         AND (passed.scope <> 'items' OR earlier.shard = runs.shard))
+    AND NOT EXISTS (
+      SELECT 1 FROM runs AS later JOIN flaky_items USING (run_id) JOIN failed_items AS failed USING (stage, item)
+      WHERE later.project = :project AND later.lane = :lane AND later.tree_state = :state
+        AND later.sequence > runs.sequence AND later.shard <> runs.shard
+        AND failed.run_id = stages.run_id AND failed.stage = stages.stage)
 """
 
 

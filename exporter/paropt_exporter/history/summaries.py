@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -119,8 +118,8 @@ def load_run_durations(connection: sqlite3.Connection, project: str, lane: str, 
     """Return the durations in seconds of the successes among the lane's last `limit` runs, of whole ones."""
     return tuple(
         summary.duration_seconds
-        for summary in _iter_whole_runs(load_runs(connection, project, lane=lane, limit=limit))
-        if summary.result is Result.SUCCESS
+        for summary in load_runs(connection, project, lane=lane, limit=limit)
+        if _is_whole_success(summary)
     )
 
 
@@ -162,32 +161,21 @@ def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, li
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
     Only successes count: a failed run completes fewer tasks, and its stages end early or are skipped. Partial runs are
-    left out, runs in which a task was cached, and runs of failed stages only (`--failed`), which have fewer stages than
-    the lane.
+    left out, as with `--failed`, and so are runs in which a task was cached.
     """
     ended = [
         summary.throughput_tasks_per_second
-        for summary in _iter_whole_runs(load_runs(connection, project, lane=lane, limit=limit + 1))
-        if summary.result is Result.SUCCESS
+        for summary in load_runs(connection, project, lane=lane, limit=limit + 1)
+        if _is_whole_success(summary)
     ]
     if len(ended) < 2:
         return None
     return Trend(latest=ended[-1], average=sum(ended[:-1]) / (len(ended) - 1), earlier_runs=len(ended) - 1)
 
 
-def _iter_whole_runs(summaries: Iterable[RunSummary]) -> Iterator[RunSummary]:
-    """Yield the runs of the whole lane, without those of fewer stages after an unsuccessful run."""
-    last: RunSummary | None = None
-    whole: frozenset[str] = frozenset()
-    for summary in summaries:
-        if summary.partial or any(stage.cached for stage in summary.stages):
-            continue
-        stages = frozenset(stage.stage for stage in summary.stages)
-        again = last is not None and last.result is not Result.SUCCESS and stages < whole
-        last = summary
-        if not again:
-            whole = stages
-            yield summary
+def _is_whole_success(summary: RunSummary) -> bool:
+    has_cached = any(stage.cached for stage in summary.stages)
+    return summary.result is Result.SUCCESS and not (summary.partial or has_cached)
 
 
 def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> RunSummary:
