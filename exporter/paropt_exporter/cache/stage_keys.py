@@ -378,7 +378,7 @@ class Tools:
     def identify_node_packages(self, cwd: str, find_written: Callable[[], InputPatterns]) -> dict[str, str]:
         """Return the identities of npm's packages in a stage's folder and in those above it, up to the config's.
 
-        `cwd` is relative to that. Packages that the stage installs itself, of its outputs, are left out.
+        `cwd` is relative to that. Packages among its outputs, which the stage installs itself, are left out.
         """
         found: dict[str, str] = {}
         parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
