@@ -264,6 +264,12 @@ def test_script_that_watches_files_is_left_out(project: Path, line: str) -> None
     assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test:ci")}
 
 
+def test_script_that_says_that_it_runs_in_ci_watches_no_files(project: Path) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json='{"scripts": {"test": "cross-env CI=true react-scripts test"}}')
+    assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test")}
+
+
 @pytest.mark.parametrize(
     ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
 )

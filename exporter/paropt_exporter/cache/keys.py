@@ -67,7 +67,7 @@ class StageKey:
         secret: bytes,
         search_path: str = "",
     ) -> None:
-        """`cwd` and `outputs`, all files that it writes, are relative to the config's folder.
+        """`cwd` and `outputs`, the patterns of all files that the stage writes, are relative to the config's folder.
 
         `secret` keys the digests of the variables' values.
 

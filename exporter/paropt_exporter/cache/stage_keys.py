@@ -6,6 +6,7 @@ import os
 import posixpath
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -43,8 +44,7 @@ _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # of scripts that name scripts as their interpreters
 # npm, pnpm and yarn write the versions of all packages there.
 _NODE_PACKAGES = (".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml")
-_LIBRARIES = ("lib", "lib64")  # in a virtual environment the second one is a link to the first
-_PACKAGES = "python*/*-packages"
+_PACKAGES = ("site-packages", "dist-packages")
 _SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
 # In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
 _PATHS_IN_RECORD = compile_later(
@@ -378,7 +378,7 @@ class Tools:
     def identify_node_packages(self, cwd: str, find_written: Callable[[], InputPatterns]) -> dict[str, str]:
         """Return the identities of npm's packages in a stage's folder and in those above it, up to the config's.
 
-        `cwd` is relative to that. Packages that the stage installs itself, of its outputs, are left out.
+        `cwd` is relative to that. Packages among its outputs, which the stage installs itself, are left out.
         """
         found: dict[str, str] = {}
         parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
@@ -533,11 +533,19 @@ def _list_package_folders(folder: str, home: str) -> list[str]:
     if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
         base = os.path.dirname(os.path.dirname(os.path.realpath(os.path.join(folder, "bin", "python"))))
         places += [base, os.path.join(home, ".local"), *(["/usr/local"] if base == "/usr" else [])]
-    found: dict[str, str] = {}
-    for each in (path for place in places for lib in _LIBRARIES for path in Path(place, lib).glob(_PACKAGES)):
-        if each.is_dir():
-            found.setdefault(os.path.realpath(each), os.fspath(each))
-    return sorted(found.values())
+    return sorted({path for place in places for path in _iter_package_folders(place)})
+
+
+def _iter_package_folders(place: str) -> Iterator[str]:  # Path.glob takes ten times as long
+    for library in (os.path.join(place, "lib"), os.path.join(place, "lib64")):
+        if library.endswith("64") and os.path.islink(library):
+            continue  # to lib, as in a virtual environment
+        names: list[str] = []
+        with suppress(OSError):
+            names = os.listdir(library)
+        for name in names:
+            if name.startswith("python"):
+                yield from filter(os.path.isdir, (os.path.join(library, name, kind) for kind in _PACKAGES))
 
 
 def _read_head(path: str) -> bytes:

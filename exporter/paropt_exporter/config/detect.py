@@ -34,7 +34,9 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_WATCHES = re.compile(r"(?<!\S)(--watch(All)?|watch|react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)")
+_WATCHES = re.compile(  # react-scripts watches unless a variable says that it runs in CI
+    r"(.*(?<!\S)(--watch(All)?|watch)|(?!.*\bCI=\w).*(?<!\S)react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)"
+)
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
@@ -346,7 +348,7 @@ def _runs_pytest(project: Project) -> bool:
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
     """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
     named = [script for script in kind.scripts if script in project.scripts]
-    script = next((each for each in named if not _WATCHES.search(project.scripts[each])), None)
+    script = next((each for each in named if not _WATCHES.match(project.scripts[each])), None)
     if script is None and named and not work:
         return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):

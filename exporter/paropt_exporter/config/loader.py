@@ -6,6 +6,7 @@ import gc
 import os
 import re
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -168,19 +169,28 @@ def _build_from_file(file: File, path: Path, root: Path) -> Config:
 
 def _check_output_files(config: Config) -> Config:
     """Return the config. Raises ConfigError if a run would empty the config or the history, as a stage's `file`."""
-    named = [(stage, os.path.realpath(config.root / stage.file)) for stage in config.stages if stage.file is not None]
+    named = [(stage, stage.file) for stage in config.stages if stage.file is not None]
     if not named:
         return config
     files, folders = _list_own_files(config)
+    resolve = cache(os.path.realpath)  # of a thousand files most are in one folder
     faults = tuple(
-        f"{config.places[stage.name]}.file: {format_value(stage.file)} is {owner}, and each run empties the file of a "
+        f"{config.places[stage.name]}.file: {format_value(name)} is {owner}, and each run empties the file of a "
         "stage: name another one"
-        for stage, path in named
+        for stage, name in named
+        for path in [_resolve_file(os.path.join(config.root, name), resolve)]  # noqa: PTH118 -- ten times as fast
         if (owner := files.get(path) or next((folders[each] for each in folders if path.startswith(each)), None))
     )
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _resolve_file(path: str, resolve: Callable[[str], str]) -> str:
+    """Return a path with its links resolved. `resolve` does so for a folder."""
+    folder, name = os.path.split(path)
+    place = os.path.join(resolve(folder), name)  # noqa: PTH118
+    return os.path.realpath(place) if os.path.islink(place) else place  # noqa: PTH114
 
 
 def _list_own_files(config: Config) -> tuple[dict[str, str], dict[str, str]]:

@@ -31,7 +31,7 @@ _PLACEHOLDER = compile_later(re.escape(ITEM) + "|" + re.escape(ARGS))
 
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
-    """Return the pool of a stage. Unless the strategy names one, the engine may send calls here to another pool."""
+    """Return the pool of a stage. Unless the strategy names a pool, the engine may send calls to another one."""
     if strategy is Strategy.DASK and not stage.local:
         return DASK
     if stage.call is None:
