@@ -10,6 +10,7 @@ import pytest
 
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
+from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import listeners
 from paropt_exporter.plan import Selection, build_plan
 from support import configs
@@ -44,3 +45,13 @@ def test_interval_is_that_of_the_whole_lane(tmp_path: Path, flags: dict[str, Any
     config = configs.read(tmp_path, configs.stage())
     request = Request(config_path=None, root=tmp_path, lane="standard", once=False, every_seconds=600.0, **flags)
     assert parts.build_lane_labels(request, config, build_plan(config, "standard")).interval_seconds == seconds
+
+
+def test_lane_with_the_proc_of_another_pid_namespace_has_no_jobserver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its clients would open a file of the process that has the exporter's number there."""
+    monkeypatch.setenv("PATH", "")  # no make, whose version would matter
+    monkeypatch.setattr(procfs, "has_own_proc", lambda: False)
+    assert parts.build_jobserver(configs.read(tmp_path, "feedback: {jobserver: true}\n" + configs.stage())) is None
+    assert "no jobserver: /proc is missing" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import QueryCounts, Strategy
+from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import deliveries, listeners
 from paropt_exporter.exposition.deliveries import Sinks
 from paropt_exporter.exposition.endpoint import Endpoint, NoEndpoint
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
     from paropt_exporter.serve.link import Link
+
+log = logging.getLogger(__name__)
 
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
@@ -158,6 +162,9 @@ def build_jobserver(config: Config) -> Jobserver | None:
     from paropt_exporter.autoscaling.jobserver import Jobserver, require_make  # here: few lanes need it
 
     require_make(os.environ)
+    if not procfs.has_own_proc():  # its clients open the pipe below /proc, where its path may be another process's
+        log.warning("no jobserver: /proc is missing or belongs to another pid namespace")
+        return None
     return Jobserver()
 
 

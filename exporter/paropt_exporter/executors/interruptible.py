@@ -1,4 +1,4 @@
-"""What the executors with worker processes do at a Ctrl-C in their `with` block."""
+"""How the executors with worker processes end them at a Ctrl-C in their `with` block."""
 
 from __future__ import annotations
 
