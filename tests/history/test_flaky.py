@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.events import Result, Scope, Shard
-from paropt_exporter.history import History
+from paropt_exporter.history import History, queries
 from paropt_exporter.plan import OpenFailures
 from paropt_exporter.plan.flakiness import FLAKY_RUNS
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, task
@@ -117,6 +118,33 @@ def test_failure_of_a_whole_run_that_a_shard_has_proven_flaky_is_closed(history:
     assert history.load_open_failures("standard", "s1", shard="1/2") == opened
     add_run(history, 3, scope=Scope.ITEMS, shard=shard, flaky_attempts=1, flaky_items=("b0",))
     assert history.load_open_failures("standard", "s1", shard="1/2") == {}
+
+
+def test_work_to_find_open_failures_grows_with_the_runs_not_with_their_square(tmp_path: Path) -> None:
+    """A lane of 50 failing stages, which --every had run 1,000 times with the same files, was planned for 90 s."""
+    path = tmp_path / "history.db"
+    steps = []
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        for number in range(128):
+            add_run(history, number, result=Result.FAILURE)
+            if number in (63, 127):
+                steps.append(count_steps(path))
+    assert steps[1] < 3 * steps[0]
+
+
+def count_steps(path: Path) -> int:
+    """Return how many instructions SQLite's virtual machine takes to find the open failures, in tens."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(count, 10)
+        queries.load_open_failures(connection, "shop", "standard", "s1")
+    return steps
 
 
 def test_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:

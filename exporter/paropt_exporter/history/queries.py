@@ -45,21 +45,25 @@ UNION ALL SELECT * FROM (
     FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
 """
 # The runs of a lane in one tree state in which a stage failed, and did not succeed since. A shard closes only its own
-# failures, and those of whole runs that it has proven flaky.
+# failures, and those of whole runs that it has proven flaky. The last successes are found once, not for each row: with
+# --every, a lane may have a thousand runs in one state.
 _OPEN = """
-SELECT stages.run_id AS run_id, stages.stage AS stage FROM stages JOIN runs USING (run_id)
-  WHERE project = :project AND lane = :lane AND tree_state = :state AND scope <> 'arguments'
-    AND (:shard = '' OR runs.shard IN ('', :shard))
-    AND sequence > (
-      SELECT coalesce(max(earlier.sequence), 0) FROM runs AS earlier JOIN stages AS passed USING (run_id)
-      WHERE earlier.project = :project AND earlier.lane = :lane AND earlier.tree_state = :state
-        AND passed.stage = stages.stage AND passed.result = 'success' AND passed.scope <> 'arguments'
-        AND (passed.scope <> 'items' OR earlier.shard = runs.shard))
-    AND NOT EXISTS (
-      SELECT 1 FROM runs AS later JOIN flaky_items USING (run_id) JOIN failed_items AS failed USING (stage, item)
-      WHERE later.project = :project AND later.lane = :lane AND later.tree_state = :state
-        AND later.sequence > runs.sequence AND later.shard <> runs.shard
-        AND failed.run_id = stages.run_id AND failed.stage = stages.stage)
+WITH
+  same AS (SELECT run_id, sequence, shard FROM runs
+    WHERE project = :project AND lane = :lane AND tree_state = :state),
+  passed AS (SELECT stage, scope = 'items' AS is_part, shard, max(sequence) AS sequence
+    FROM same JOIN stages USING (run_id) WHERE result = 'success' AND scope <> 'arguments'
+    GROUP BY stage, is_part, CASE WHEN is_part THEN shard ELSE '' END),
+  proven AS (SELECT failed.run_id, failed.stage FROM same AS later JOIN flaky_items AS flaky USING (run_id)
+    JOIN failed_items AS failed ON failed.stage = flaky.stage AND failed.item = flaky.item
+    JOIN same AS earlier ON earlier.run_id = failed.run_id
+    WHERE later.sequence > earlier.sequence AND later.shard <> earlier.shard)
+SELECT same.run_id AS run_id, stages.stage AS stage FROM same JOIN stages USING (run_id)
+  LEFT JOIN passed AS whole ON whole.stage = stages.stage AND NOT whole.is_part
+  LEFT JOIN passed AS part ON part.stage = stages.stage AND part.is_part AND part.shard = same.shard
+  WHERE scope <> 'arguments' AND (:shard = '' OR same.shard IN ('', :shard))
+    AND same.sequence > max(coalesce(whole.sequence, 0), coalesce(part.sequence, 0))
+    AND (same.run_id, stages.stage) NOT IN (SELECT run_id, stage FROM proven)
 """
 
 
