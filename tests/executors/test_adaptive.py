@@ -157,7 +157,7 @@ def test_function_whose_result_can_not_be_sent_back_stays_in_threads(strategy: S
         return isinstance(pool.submit(make_lock).exception(HANG_SECONDS), UnpicklableError)
 
     with AdaptivePool(strategy, 2) as pool:
-        assert eventually(partial(has_failed, pool))
+        assert eventually(partial(has_failed, pool)), pool.fallbacks
         futures = [pool.submit(make_lock) for _ in range(8)]
         assert [future.exception(HANG_SECONDS) for future in futures] == [None] * 8
         (fallback,) = pool.fallbacks
