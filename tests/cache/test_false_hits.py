@@ -355,6 +355,13 @@ def test_output_of_an_item_outside_of_the_project_is_not_kept(project: CachedPro
     assert project.run(lint).called == ["lint"]
 
 
+def test_output_of_an_absolute_item_in_the_project_asks_for_relative_items(project: CachedProject) -> None:
+    item = f"{project.root}/src/a.py"
+    lint = project.build_stage("lint", items=(item,), outputs=(join_pattern(".", "{item}.out"),))
+    told = f"its output {item}.out is an absolute path: use items relative to the stage's folder"
+    assert told in project.run(lint).stages["lint"].cache_note
+
+
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)

@@ -230,3 +230,28 @@ def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
         assert look_up() == "the cache failed: a fault"
     assert look_up() == "no result in the cache yet"
     cache.close()
+
+
+def test_checkout_behind_a_link_has_the_same_outputs(tmp_path: Path) -> None:
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    (tmp_path / "link").symlink_to(project.root)
+    stage = project.build_stage("build", outputs=("dist",))
+    answered, waits = threading.Event(), threading.Event()
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        lines.append(line)
+        waits.set()
+
+    caches = [
+        StageCache(root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=show)
+        for root in (project.root, tmp_path / "link")
+    ]
+    for cache, done in zip(caches, (answered, waits), strict=True):
+        cache.begin_run()
+        cache.look_up(stage, lambda _: answered.set())
+        assert done.wait(30)
+    assert lines == ["build: waits for another run of it"]
+    for cache in caches:
+        cache.end_run()
+        cache.close()

@@ -239,7 +239,7 @@ class StageCache:
         """
         if not stage.outputs and stage.output_file is None:
             return ()
-        return (hash_bytes(os.fsencode(f"outputs\0{self._root}\0{stage.name}")),)
+        return (hash_bytes(os.fsencode(f"outputs\0{os.path.realpath(self._root)}\0{stage.name}")),)
 
     def _wait(
         self,

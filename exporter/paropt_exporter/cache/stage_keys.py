@@ -146,8 +146,13 @@ class StageReader:
             raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")
         if stage.shared_by_items:
             raise UnusableFile(f"{stage.shared_by_items}: give each its own outputs, such as {ITEM}/**")
-        written = map(posixpath.normpath, list_written(stage, os.fspath(self._root)) if stage.outputs else ())
+        root = os.fspath(self._root)
+        written = map(posixpath.normpath, list_written(stage, root) if stage.outputs else ())
         if outside := next((pattern for pattern in written if pattern.startswith(("/", "../"))), None):
+            if outside.startswith(f"{root}/"):
+                raise UnusableFile(
+                    f"its output {outside} is an absolute path: use items relative to the stage's folder"
+                )
             raise UnusableFile(f"its output {outside} is outside of the project, and is not restored")
         if stage.output_file is None:
             return
