@@ -29,6 +29,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
+from paropt_exporter.executors.processes import worker_thread
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
@@ -51,6 +52,7 @@ from support.pool_tasks import (
     hold_memory,
     is_library_locked,
     nothing,
+    pause_first_worker,
     raise_it,
     say_and_wait,
     set_variable,
@@ -802,6 +804,23 @@ def test_workers_of_a_new_pool_have_the_time_zone_of_the_program(
     monkeypatch.setenv("TZ", "TST-7")
     with ProcessPool(1) as new:
         assert new.submit(time.localtime, 0.0).result(HANG_SECONDS).tm_hour == 7
+
+
+def test_starting_worker_of_a_thread_that_fails_is_killed(monkeypatch: pytest.MonkeyPatch, fifo: Path) -> None:
+    """Its process id is not known yet: it ran its initializer beside that of its successor."""
+    converse = worker_thread._converse
+    pids: list[int] = []
+
+    def fail_once(manager: Any, worker: Any, connection: Any) -> None:
+        if not pids:
+            pids.append(int(read_fifo(fifo)))
+            raise MemoryError
+        converse(manager, worker, connection)
+
+    monkeypatch.setattr(worker_thread, "_converse", fail_once)
+    with ProcessPool(1, initializer=pause_first_worker, initargs=(fifo,)) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+        assert eventually(lambda: not is_alive(pids[0]))
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

@@ -153,3 +153,12 @@ LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library
 
 def is_library_locked() -> bool:
     return LIBRARY_LOCK.locked()
+
+
+def pause_first_worker(fifo: Path) -> None:
+    """The first worker tells its process id through the pipe, removes it and waits for its end."""
+    if fifo.exists():
+        with fifo.open("w") as pipe:
+            pipe.write(str(os.getpid()))
+            fifo.unlink()
+        signal.pause()

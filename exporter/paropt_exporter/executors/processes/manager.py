@@ -44,6 +44,14 @@ log = PoolLogger(__name__)
 _REFUSAL = "cannot schedule new futures after shutdown"
 
 
+def end_process(pid: int, connection: WorkerConnection, grace_seconds: float) -> None:
+    """End a worker's process: TERM now, KILL after the grace. `pid`: 0 if the worker is starting."""
+    if pid:
+        lifetime.FORK_SERVERS.end(pid, grace_seconds)
+    else:
+        lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
+
+
 class ProcessManager:
     """The part of a pool that outlives the ProcessPool object: its scheduler, its threads and its connections.
 
@@ -440,10 +448,7 @@ class ProcessManager:
             actions = self._begin(self.scheduler.end())
             workers = [(each.name, each.pid, each.connection) for each in self.scheduler.workers if each.connection]
         for _, pid, connection in workers:
-            if pid:
-                lifetime.FORK_SERVERS.end(pid, grace_seconds)
-            else:
-                lifetime.FORK_SERVERS.abort(connection.spawn_number, grace_seconds)
+            end_process(pid, connection, grace_seconds)
         self._finish(actions)
         return tuple(f"{name} ({f'pid {pid}' if pid else 'starting'})" for name, pid, _ in workers)
 

@@ -15,7 +15,7 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.batches import SECONDS_PER_BYTE, WorkItem
-from paropt_exporter.executors.processes.manager import ProcessManager, get_error_types
+from paropt_exporter.executors.processes.manager import ProcessManager, end_process, get_error_types
 from paropt_exporter.executors.processes.scheduler import Worker
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
 from paropt_exporter.executors.worker import payload, wire
@@ -81,7 +81,7 @@ def _run_process(manager: ProcessManager, worker: Worker, connection: WorkerConn
         _converse(manager, worker, connection)
     except Exception as error:  # no memory, or a bug
         log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
-        lifetime.FORK_SERVERS.end(worker.pid, 0.0)
+        end_process(worker.pid, connection, 0.0)
         lost = manager.abandon(worker, connection)
         _fail_lost(worker, lost, f"worker {worker.name} was abandoned: {describe(error)}", None)
         manager.dispatch()
