@@ -53,6 +53,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     listed = json.loads(Path(__file__).with_suffix(".json").read_text())
+    if unknown := set(flags.projects) - set(listed):
+        parser.error(f"not in real_projects.json: {', '.join(sorted(unknown))}")
     folder = flags.folder.absolute()
     stop_search_for_settings(folder)
     tox = prepare_tox(folder)

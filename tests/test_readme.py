@@ -36,11 +36,11 @@ def test_config_is_read_without_a_fault(tmp_path: Path) -> None:
     (block,) = (block for block in blocks("yaml") if "stages:" in block)
     (tmp_path / "paropt.yml").write_text(block)
     assert [stage.number for stage in config.read_config(tmp_path / "paropt.yml", root=tmp_path).stages] == [
+        1,
         2,
         3,
         4,
         5,
-        6,
     ]
 
 

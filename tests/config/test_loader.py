@@ -76,6 +76,16 @@ stages:
     assert (two.timeout, two.retries.count) == (5, 5)
 
 
+def test_stages_without_a_number_get_the_next_free_one(tmp_path: Path) -> None:
+    names = ("plain", "seven", "after", "low", "next", "ten", "last")
+    written = {"seven": 7, "low": 1, "ten": 10}
+    lines = [f"- {{name: {name}, number: {written.get(name, 'null')}, run: x}}" for name in names]
+    content = "lanes: {standard: {stages: [9]}}\nstages:\n" + "\n".join(lines).replace(", number: null", "")
+    config = configs.read(tmp_path, content)
+    assert [stage.number for stage in config.stages] == [2, 7, 8, 1, 9, 10, 11]
+    assert config.lanes["standard"].stages == ("next",)
+
+
 def test_words_stay_as_written(tmp_path: Path) -> None:
     content = configs.stage(
         run="[sleep, 1.10]", env="{PORT: 8080, MODE: 010, DAY: 2024-01-01}", items="{list: [1e3, 0x1f, 12:30]}"

@@ -343,7 +343,7 @@ def _check_dask(dask: dict[str, object]) -> Iterator[Fault]:
 def validate(content: bytes, machine: Machine) -> values.File:
     """Return the values of a file. Raises Unreadable with all its faults."""
     document = Document(decode_text(content))
-    value = document.value
+    value = raw_yaml.number_stages(document.value)
     if value is None:
         raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
     if isinstance(value, dict):
@@ -370,7 +370,7 @@ def read_valid_parts(content: bytes) -> values.File | None:
 
 
 def _keep_valid_parts(value: object) -> dict[str, object]:
-    file = raw_yaml.as_mapping(value)
+    file = raw_yaml.as_mapping(raw_yaml.number_stages(value))
     known = {key: file[key] for key in model.File.model_fields if key in file}
     parts = {key: child for key, child in known.items() if _is_valid(model.File, {key: child})}
     stages = [

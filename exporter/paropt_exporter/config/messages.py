@@ -93,7 +93,9 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         message += ": begin each entry with a dash" if kind == "tuple_type" and isinstance(found, dict) else ""
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        message = f"expected a number {words} {context[key]:g}, found {shown}"
+        message = (
+            f"expected a number {words} {context[key]:{'g' if isinstance(context[key], float) else ''}}, found {shown}"
+        )
     else:
         message = str(detail["msg"])
     return message + _explain_boolean(found, document.get_written(location))

@@ -233,7 +233,10 @@ Cache = Annotated[
 class Stage(Section):
     """One step of the workflow, with exactly one of `run`, `call` and `steps`."""
 
-    number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(description="Its number; breaks ties in the order.")
+    # A file may leave it out: `raw_yaml.number_stages`.
+    number: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = Field(
+        description="Its number; breaks ties in the order. Default: the next one above those before it."
+    )
     name: Name = Field(description="Its name, the label `stage` of its metrics.")
     description: Text | None = Field(default=None, description="Its purpose in a line, for `--list`.")
     run: Command | None = Field(

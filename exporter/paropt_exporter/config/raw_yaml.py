@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from paropt_exporter.config.faults import Location
 
 RawStage = tuple[Location, dict[str, object]]
@@ -23,6 +25,31 @@ def list_words(value: object) -> list[str]:
 def list_stages(file: dict[str, object]) -> list[RawStage]:
     """Return each stage with its location."""
     return [(("stages", index), as_mapping(stage)) for index, stage in enumerate(as_list(file.get("stages")))]
+
+
+def number_stages(value: object) -> object:
+    """Return a file's value with a number for each stage that has none: the next one above all before it.
+
+    Numbers that later stages have in the file are left out.
+    """
+    if not isinstance(value, dict) or not isinstance(listed := value.get("stages"), list):
+        return value
+    written = {number for stage in listed if (number := _get_number(stage)) is not None}
+    numbered: list[object] = []
+    highest = 0
+    for stage in listed:
+        if isinstance(stage, dict) and stage.get("number") is None:
+            highest = next(number for number in count(highest + 1) if number not in written)
+            numbered.append({**stage, "number": highest})
+        else:
+            highest = max(highest, _get_number(stage) or 0)
+            numbered.append(stage)
+    return {**value, "stages": numbered}
+
+
+def _get_number(stage: object) -> int | None:
+    number = stage.get("number") if isinstance(stage, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def get_lanes(file: dict[str, object]) -> dict[str, dict[str, object]]:

@@ -28,6 +28,7 @@ def render_schema() -> str:
         limit = schema["$defs"]["Lane"]["properties"][key]
         choices = limit.pop("anyOf", None) or [{"$ref": limit.pop("$ref")}]
         limit["anyOf"] = [*choices, {"type": "null"}]
+    schema["$defs"]["Stage"]["required"].remove("number")
     schema["$defs"]["Stage"]["oneOf"] = [{"required": [key]} for key in ("run", "call", "steps")]
     schema["$defs"]["Items"]["oneOf"] = [{"required": [key]} for key in ("list", "glob", "command", "changed")]
     return _format(schema)
