@@ -81,7 +81,7 @@ class AdaptivePool(InterruptibleExecutor):
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task that has `label` in errors and listings, and is measured in full. Its function decides the pool."""
+        """Submit a task that has `label` in errors and listings, and is measured in full."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         self._scheduler.submit(QueuedTask(future, fn, args, kwargs, profiled=True))
