@@ -548,7 +548,7 @@ class Keep(Shorthand):
 
     runs: Annotated[StrictInt, Field(ge=1)] | None = Field(
         default=None,
-        description="The number of latest runs to keep. Default: 1000, or no limit if `keep` has an age or a size only.",
+        description="The number of latest runs to keep. Default: 1000; no limit if `keep` has only an age or a size.",
     )
     age: Duration | None = Field(default=None, description="The age up to which to keep runs. Default: any age.")
     size: Size = Field(

@@ -240,7 +240,7 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "Split the longest items, or combine short ones: a run with `--report json=FILE` has the duration of each task.",
+            "Split the longest items, or combine short ones. A run with `--report json=FILE` writes the duration of each.",
             "If they can't be split, this does no harm while other stages use the workers.",
         ),
     )
