@@ -102,7 +102,7 @@ def _format_state(answer: dict[str, object]) -> str:
         case "pause":
             state = "paused: its size stays as it is until resume"
         case "advise":
-            state = "advised only, as the config says"
+            state = "keeps its size: feedback.mode is advise"
         case _:
             state = "sizes itself again"
     return f"lane {answer.get('lane')} {state} (pools: {named})"
