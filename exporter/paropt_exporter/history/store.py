@@ -94,7 +94,6 @@ class History:
         self._logged_fault: str | None = None  # the fault that was logged, until writes succeed again
         self._pending = rows.TotalsDelta()  # totals of events that the file lacks
         self._for_reading = for_reading
-        self._may_rewrite = True
         self._open()
         if not for_reading:
             self._run_locks.reserve_descriptor()
@@ -390,21 +389,11 @@ class History:
                 if not more:
                     break
             if not self._in_memory:
-                self._give_space_back()
+                retention.compact(self._connection)
         except sqlite3.Error as error:
             if repair.is_damage(error):
                 raise
             log.debug("the history was not pruned", extra={"path": str(self.path), "err": str(error)})
-
-    def _give_space_back(self) -> None:
-        retention.compact(self._connection)
-        if self._may_rewrite and retention.needs_rewriting(self._connection) and not self._has_live_runs():
-            self._may_rewrite = False  # once, whatever comes of it
-            retention.rewrite(self._connection)
-
-    def _has_live_runs(self) -> bool:
-        unended = self._connection.execute("SELECT run_id FROM runs WHERE ended_ts IS NULL")
-        return any(self.is_alive(run_id) for (run_id,) in unended.fetchall())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
