@@ -72,6 +72,12 @@ def test_stages_have_no_limit_until_they_were_measured(project: Path) -> None:
     assert limits == dict.fromkeys(("docs", "standard", "heavy"))
 
 
+def test_stages_have_no_number_that_a_newcomer_would_have_to_keep_up(project: Path) -> None:
+    _init(project)
+    written = yaml.safe_load((project / "paropt.yml").read_text())
+    assert [[*stage] for stage in written["stages"]] == [["name", "run"]] * 2
+
+
 def test_docs_lane_runs_the_linters_only(project: Path) -> None:
     _init(project)
     assert config.read_config(project / "paropt.yml", root=project).lanes["docs"].stages == ("quality_gates",)

@@ -1,4 +1,4 @@
-"""Every code block of docs/guide.md runs: Python as a script, YAML as a config, queries on a real Prometheus."""
+"""Every code block of docs/guide.md and docs/python.md runs: Python, YAML, shell, and queries on a real Prometheus."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from paropt_exporter import config, families
 from support import projects, real_servers
 
-PAGE = (Path(__file__).parents[2] / "docs/guide.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "guide.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE + (DOCS / "python.md").read_text(), re.MULTILINE | re.DOTALL)
 TESTED = ("promql", "python", "sh", "yaml")
 SAMPLE = """\
 project: sample

@@ -27,25 +27,24 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
-# What `paropt-exporter --lane standard` runs here. `paropt-exporter check` finds faults, `plan` shows what would run.
+# `paropt-exporter` runs the lane standard; `paropt-exporter plan` shows it, and `check` finds faults in this file.
 
-# project: NAME                  # the label of every metric; default: this folder's name
+# project: NAME                  # the label `project` of every metric; default: this folder's name
 
-# Ways of running the stages. docs, standard and heavy exist even without this section.
+# A lane is a way of running the stages. docs, standard and heavy exist even without this section.
 lanes:
-  # strategy: thread, process, hybrid, adaptive or sequential.
-  # workers: auto, a number, or {{min: 1, max: 16, start: 4}}.
-  # sla: the limit of each stage, null for none; total: of the whole lane. Either may be {{max: 45s, warn_at: 0.8,
-  # critical: true}}; a critical one stops the lane when it is exceeded. After a few runs `paropt-exporter sla --write`
-  # sets limits from measured durations.
+  # strategy: where Python functions run: thread, process, hybrid, adaptive or sequential.
+  # workers: how many tasks run at once: auto, a number, or {{min: 1, max: 16, start: 4}}.
+  # sla: the limit of each stage; total: the limit of the lane; null: none. {{max: 45s, critical: true}} stops the lane
+  # when the limit is reached. After five runs `paropt-exporter sla --write` sets limits from measured durations.
 {docs}  standard: {{strategy: adaptive, workers: auto, sla: null, total: 15m}}
   heavy: {{strategy: process, workers: 8, sla: null, total: 20m}}
 
-# A stage starts at once, or after the stages in `needs: [NAME]`. Each has one of run (a command), steps
-# (commands, one after another) and call (module:function). More keys: items (many tasks from a list, a glob or a
-# command), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots, inputs, outputs, cache,
-# pass_env. The PATH of stages begins with the active virtual environment, or with .venv or venv in this folder, so
-# write plain names of programs.
+# A stage has a name, and one of run (a command), steps (commands, one after another) and call (module:function).
+# It starts at once, or after the stages in `needs: [NAME]`. Write plain names of programs: PATH begins with the active
+# virtual environment, or with .venv or venv in this folder. More keys: items (a task for each file of a glob, line of a
+# command's output, or entry of a list), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots,
+# inputs, outputs, cache, pass_env.
 stages:
 """
 _LINTING = "quality_gates"  # a change of documents can't break the other stages
@@ -53,8 +52,7 @@ _SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type che
 _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
-  - number: 1
-    name: hello                  # no tool was found that is installed; put your own commands here
+  - name: hello                  # no tool was found that is installed; put your own commands here
     run: echo "edit paropt.yml"
 """
 _TAIL = """
@@ -160,7 +158,7 @@ def _has_files(patterns: InputPatterns, root: Path) -> bool:
 
 
 def _render_stage(stage: Stage, proposal: str | None) -> str:
-    lines = [f"  - number: {stage.number}", f"    name: {stage.name}"]
+    lines = [f"  - name: {stage.name}"]
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
     elif stage.items is not None and stage.items.glob is not None:
