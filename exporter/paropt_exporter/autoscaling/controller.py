@@ -315,6 +315,8 @@ class Controller:
     def _observe(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
         bounds = self._control_state.size_bounds
         self._control_state.set_rescue_size(demand.rescue_size)
+        if (slots_per_task := demand.average_slots()) is not None:
+            self._control_state.set_slots_per_task(slots_per_task)
         self._demands.learn_ended(demand.ended, now)
         holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
         self._peaks.update(holding, demand.peaks)

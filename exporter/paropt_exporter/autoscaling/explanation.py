@@ -252,6 +252,8 @@ def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
             alone = max(measured.busy - measured.delay, measured.cpu)
             demand = f"{measured.cpu:.2f} / ({measured.busy:.2f} - {measured.delay:.2f}) = {measured.cpu / alone:.2f}"
             yield f"  c = {demand} of a core"
+    if observation.slots_per_task != 1:
+        yield f"  each task takes {observation.slots_per_task:.3g} of the lane's slots"
     bounds = f"floor {observation.floor} and ceiling {observation.ceiling}"
     yield f"  cores {observation.cores:g}; between {bounds}; the lane had {observation.size}"
 
