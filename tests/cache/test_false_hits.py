@@ -84,6 +84,15 @@ def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) 
     assert again.stages["lint"].cache_note == "git ignores all files in this folder: name its `inputs`"
 
 
+def test_stage_whose_inputs_match_no_file_is_never_a_hit(project: CachedProject) -> None:
+    """As in a monorepo, with patterns from its root and a `cwd`: no edit would ever run the tests again."""
+    lint = project.build_stage("lint", inputs=("src/src/**",), cwd=project.root / "src")
+    project.run(lint)
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "its `inputs` match no file: they begin in its folder, src"
+
+
 def test_turbo_14059_file_outside_the_stages_folder_is_an_input(project: CachedProject) -> None:
     project.write_file("web/x", "x")
     lint = project.build_stage("lint", inputs=("web/**", "src/a.py"), cwd=project.root / "web")

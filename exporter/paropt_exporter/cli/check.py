@@ -357,8 +357,11 @@ def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
 
 
 def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes."""
-    from paropt_exporter.input_files import ITEM, InputPatterns
+    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes.
+
+    A file that a needed stage writes comes later.
+    """
+    from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
 
     for stage in stages:
         patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
@@ -368,8 +371,24 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
         except OSError as error:
             yield f"stage {stage.name!r}: inputs: {error.filename} can't be read: {error.strerror}"
             continue
+        where = f" in {stage.cwd}" if stage.cwd else ""
+        written = _list_needed_outputs(config, stage) if missing else []
         for pattern in missing:
-            yield f"stage {stage.name!r}: inputs: nothing matches {pattern}: correct it, unless the file comes later"
+            path = join_pattern(stage.cwd or ".", pattern)
+            if InputPatterns(written).matches(path) or any(map(InputPatterns((path,)).matches, written)):
+                continue
+            what = f"nothing matches {pattern}{where}: correct it, unless the file comes later"
+            yield f"stage {stage.name!r}: inputs: {what}"
+
+
+def _list_needed_outputs(config: Config, stage: Stage) -> list[str]:
+    """Return the patterns of the files that the needed stages write, relative to the config's folder."""
+    from paropt_exporter.plan.affected import list_output_patterns
+    from paropt_exporter.plan.stage_graph import find_reachable
+
+    needs = {each.name: each.needs for each in config.stages}
+    needed = find_reachable(stage.needs, lambda name: needs.get(name, ()))
+    return [pattern for each in config.stages if each.name in needed for pattern in list_output_patterns(each)]
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:
