@@ -220,6 +220,47 @@ def test_nx_32620_and_36932_hit_restores_missing_and_changed_outputs(project: Ca
     assert not out.stat().st_mode & 0o100
 
 
+def copy_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    """Copy each source that has no copy yet, and leave other copies as they are, as incremental builds do."""
+    (root / "dist").mkdir(exist_ok=True)
+    for source in (root / "src").iterdir():
+        if not (root / "dist" / source.name).exists():
+            shutil.copyfile(source, root / "dist" / source.name)
+    return "built"
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_output_of_a_deleted_source_counts_only_where_it_is(project: CachedProject) -> None:
+    """A new checkout got the page of a deleted source from the cache: a cold run does not write it."""
+    project.work["build"] = copy_sources
+    project.write_file("src/b.py", "two")
+    build = project.build_stage("build", outputs=("dist",))
+    project.run(build)
+    (project.root / "src/b.py").unlink()
+    project.run(build)
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py", "b.py"]
+    (project.root / "dist/b.py").unlink()
+    ran = project.run(build)
+    assert ran.called == ["build"] and ran.get_reason("build") is CacheReason.INPUTS
+    assert ran.tasks[0].cache_note == "dist/b.py is not as an earlier run left it"
+    shutil.rmtree(project.root / "dist")
+    assert project.run(build).called == ["build"] and list_names(project.root / "dist") == ["a.py"]
+    project.write_file("dist/b.py", "two")
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py"]
+
+
+def test_output_that_one_of_two_equal_runs_wrote_is_restored(project: CachedProject) -> None:
+    project.work["build"] = copy_sources
+    build = project.build_stage("build", outputs=("dist",))
+    project.run(build)
+    project.run(build, no_cache=True)  # it writes nothing
+    shutil.rmtree(project.root / "dist")
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py"]
+
+
 @pytest.mark.parametrize("lost", ["contents", "entries", "everything"])
 def test_nx_37110_and_36898_result_without_its_contents_is_a_miss(project: CachedProject, lost: str) -> None:
     build_stage = project.build_stage("build", outputs=("dist",))
