@@ -606,6 +606,55 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
 
 
+def install_pyenv(folder: Path, *versions: str) -> Path:
+    """Make a root of pyenv as `pyenv install` and `pyenv rehash` leave it; return it. The first version is global."""
+    stubs = folder / "pyenv/shims"
+    stubs.mkdir(parents=True)
+    for version in versions:
+        bin_folder = folder / "pyenv/versions" / version / "bin"
+        bin_folder.mkdir(parents=True)
+        (bin_folder.parent / "lib/python3/site-packages/lint-1.dist-info").mkdir(parents=True)
+        (bin_folder.parent / "lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("")
+        (bin_folder / "python3").write_text("an interpreter")
+        (bin_folder / "lint").write_text(f"#!{bin_folder}/python3\n")
+    for path in (*folder.glob("pyenv/versions/*/bin/*"), stubs / "lint"):
+        if path.parent == stubs:
+            path.write_text('#!/bin/sh\nexec pyenv exec "${0##*/}" "$@"\n')
+        path.chmod(0o755)
+    (folder / "pyenv/version").write_text(f"{versions[0]}\n")
+    return folder / "pyenv"
+
+
+@pytest.mark.parametrize("change", ["global", "above", "variable", "package", "system"])
+def test_other_version_that_a_stub_of_pyenv_starts_is_a_miss(
+    project: CachedProject, tmp_path: Path, change: str
+) -> None:
+    """The stub itself stays the same."""
+    pyenv = install_pyenv(tmp_path, "3.11.7", "3.12.1", "3.12.10")
+    project.environ["PATH"] = f"{pyenv}/shims:{tmp_path}/system"
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system/lint").write_text("#!/bin/sh\n")
+    (tmp_path / "system/lint").chmod(0o755)
+    lint = project.build_stage("lint")
+    project.run(lint)
+    (pyenv / "versions/3.12.1/lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("other")
+    assert project.run(lint).is_cached("lint")  # that version is not in use
+    (pyenv / "versions/3.12.10/bin/lint").write_text(f"#!{pyenv}/versions/3.12.10/bin/python3\n# other\n")
+    match change:
+        case "global":
+            (pyenv / "version").write_text("# newer\n3.12\n")
+        case "above":
+            (tmp_path / ".python-version").write_text("python-3.12")
+        case "variable":
+            lint = project.build_stage("lint", env={"PYENV_VERSION": "3.12"})
+        case "system":
+            (pyenv / "version").write_text("system")
+        case _:
+            (pyenv / "versions/3.11.7/lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("other")
+    again = project.run(lint)
+    assert again.called == ["lint"] and again.tasks[0].cache_note == "lint changed"
+
+
 @pytest.mark.parametrize("file", [".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml"])
 @pytest.mark.parametrize("folder", ["", "web/"])
 def test_upgraded_package_of_node_is_a_miss(project: CachedProject, folder: str, file: str) -> None:
