@@ -65,6 +65,26 @@ def test_result_of_one_host_is_a_hit_on_another(tmp_path: Path, server: str) -> 
     assert second.run(second.build_stage("build", outputs=("dist",))).is_cached("build")  # now in its own store
 
 
+def test_result_with_a_file_that_an_earlier_run_left_is_not_uploaded(tmp_path: Path, server: str) -> None:
+    host = make_host(tmp_path, "one")
+    host.write_file("dist/old", "")
+    stage = host.build_stage("build", outputs=("dist",))
+    host.run(stage, remote=RemoteCache(server, access=WRITER, writes=True))
+    assert host.run(stage).is_cached("build")
+    assert list_files(tmp_path, "ac") == []
+
+
+def test_other_hosts_result_comes_in_place_of_one_whose_leftover_is_gone(tmp_path: Path, server: str) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    second.write_file("dist/old", "")
+    stage = second.build_stage("build", outputs=("dist",))
+    second.run(stage)
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
+    (second.root / "dist/old").unlink()
+    assert second.run(stage, remote=RemoteCache(server)).is_cached("build")
+    assert [path.name for path in (second.root / "dist").iterdir()] == ["out"]
+
+
 def test_untrusted_host_reads_only(tmp_path: Path, server: str) -> None:
     host = make_host(tmp_path, "one")
     host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))

@@ -114,6 +114,11 @@ def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping
     return _describe(_list_differences(key, nearest), _list_changed_files(key, nearest, store, listings))
 
 
+def explain_missing_leftover(path: str) -> Miss:
+    """Return why a result does not count where a file is missing that its task had found among its outputs."""
+    return Miss(CacheReason.INPUTS, f"{path} is not as an earlier run left it")
+
+
 def _load(store: Store, digest: str) -> Entry | None:
     with suppress(BadEntry):
         return store.load(digest)
