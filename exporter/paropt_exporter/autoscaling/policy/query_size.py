@@ -119,7 +119,8 @@ def compute_size_by_queries(
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     cpu_demand = cpu / max(busy - delay, cpu, 1e-9)
     computes = cpu_demand >= WAITING_DEMAND
-    bound = math.ceil(compute_cpu_size(cores, cpu_demand) * slots_per_task) if computes else None
+    cpu_tasks = compute_cpu_size(cores, cpu_demand) if computes else None
+    bound = None if cpu_tasks is None else math.ceil(cpu_tasks * slots_per_task)
     saturated = computes and cpu >= SATURATED_RATIO * cores
     size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
     return WantedSize(size=max(1, size), reason=reason, hold_reason="saturated" if saturated else "")
