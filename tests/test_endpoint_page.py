@@ -13,7 +13,7 @@ from support.real_servers import program
 from support.secured import Authority
 
 PAGE = (Path(__file__).parent.parent / "docs/endpoint.md").read_text()
-WEB_CONFIG, SCRAPE_CONFIG = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+WEB_CONFIG, SCRAPE_CONFIG, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_web_config_is_taken_by_both(tmp_path: Path) -> None:

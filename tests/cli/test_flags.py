@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 import pytest
 
@@ -112,3 +113,19 @@ def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         parsed("unit --lane")
     assert "--lane needs a value: LANE" in capsys.readouterr().err
+
+
+def test_examples_in_the_help_are_understood() -> None:
+    top = flags.build_parser()
+    helps = "".join(top.get_command(name).format_help() for name in top.commands)
+    examples = [line.strip() for line in helps.splitlines() if line.startswith("  paropt-exporter ")]
+    assert len(examples) > 5
+    for example in examples:
+        assert flags.parse_command_line(shlex.split(example)[1:]).command == example.split()[1]
+
+
+def test_usage_of_a_command_has_its_own_words_only() -> None:
+    """argparse's own begins with the flags that all commands share, and takes five lines for them."""
+    top = flags.build_parser()
+    usages = [top.get_command(name).format_usage() for name in top.commands]
+    assert [usage for usage in usages if "--config.file" in usage or "[flags]" not in usage] == []

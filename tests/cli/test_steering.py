@@ -47,7 +47,7 @@ def test_each_request_is_answered_with_the_state_of_the_lane(tmp_path: Path) -> 
         assert told(tmp_path, PIN) == f"lane standard pinned at 3 until resume {pools}\n"
         paused = told(tmp_path, ControlRequest(command="pause"))
         assert paused == f"lane standard paused: its size stays as it is until resume {pools}\n"
-        assert told(tmp_path, ControlRequest(command="resume")) == f"lane standard steered again {pools}\n"
+        assert told(tmp_path, ControlRequest(command="resume")) == f"lane standard sizes itself again {pools}\n"
 
 
 def test_with_no_exporter_the_error_says_what_to_do(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from paropt_exporter import config
-from paropt_exporter.config.model import Lane, Stage
+from paropt_exporter.config.model import Dask, History, Lane, Prometheus, Push, Signal, Stage, Web
 from paropt_exporter.events import Strategy
 
 PAGE_PATH = Path(__file__).parents[2] / "docs/config.md"
@@ -19,6 +20,20 @@ STAGES, LANES = PAGE.split("## Lanes")
 @pytest.mark.parametrize(("text", "keys"), [(STAGES, Stage.model_fields), (LANES, Lane.model_fields)])
 def test_every_key_is_named(text: str, keys: dict[str, object]) -> None:
     assert [key for key in keys if f"`{key}`" not in text and f"`{key}: " not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "sections"),
+    [
+        ("endpoint.md", (Web, Push)),
+        ("feedback.md", (Prometheus, Signal)),
+        ("history.md", (History,)),
+        ("dask.md", (Dask,)),
+    ],
+)
+def test_every_key_of_a_section_is_on_its_page(page: str, sections: tuple[type[BaseModel], ...]) -> None:
+    text = PAGE_PATH.with_name(page).read_text()
+    assert [key for section in sections for key in section.model_fields if not re.search(rf"\b{key}\b", text)] == []
 
 
 def test_every_strategy_is_named() -> None:

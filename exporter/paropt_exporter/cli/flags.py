@@ -44,6 +44,7 @@ exit codes, the first that applies:
   5              stages left out or stopped by --deadline
   0              success"""
 DASHES = "--"
+_CACHE_ACTIONS = ("info", "prune", "verify")
 _EVERYWHERE = {"config_file", "color", "log_level", "log_format", "quiet"}  # quiet: without the line `config ../…`
 # The flags of a run that `plan` reads before its name.
 _OF_A_PLAN = {
@@ -66,6 +67,13 @@ _FLAGS_OF_OTHERS = {
     "-t": "--stage", "-w": "--watch", "-x": "--fail-fast",
 }  # fmt: skip
 _LEAST_SIMILAR = 0.7  # of names without their dashes; 0.6 suggests --quiet for --junit
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps texts of one line, and shows others as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -213,7 +221,7 @@ def build_parser() -> Parser:
         usage=_USAGE,
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=format_version())
@@ -228,7 +236,7 @@ def build_parser() -> Parser:
 
 def _add_global_flags(parser: Parser, *, defaults: bool) -> None:
     """Add the flags that are valid before and after a sub-command. After it they have no defaults."""
-    group = parser.add_argument_group("everywhere")
+    group = parser.add_argument_group("for all commands")
     group.add_argument(
         "--config.file",
         dest="config_file",
@@ -455,14 +463,18 @@ def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
 
 
 def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
-    everywhere = _build_global_flags()
+    shared = _build_global_flags()
 
-    def add(name: str, help_text: str) -> Parser:
+    def add(name: str, help_text: str, *, words: str = "", examples: Mapping[str, str] | None = None) -> Parser:
+        """Add a command. `words` are its positional arguments as the usage shows them."""
         return commands.add_parser(
             name,
+            usage=" ".join(filter(None, (PROGRAM, name, words, "[flags]"))),
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
-            parents=[everywhere],
+            epilog=_format_examples(examples) if examples else None,
+            formatter_class=HelpFormatter,
+            parents=[shared],
             allow_abbrev=False,
         )
 
@@ -482,26 +494,62 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         "--shard", metavar="N/M", default=argparse.SUPPRESS, help="show only part N of M, and how the lane is split"
     )
     _add_output_flag(plan)
-    completion = add("completion", "print a script that completes this command line in a shell")
-    completion.add_argument(
-        "shell",
-        metavar="|".join(SHELLS),
-        choices=SHELLS,
-        help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
+    _add_log_flags(
+        add(
+            "log",
+            "print the output of a run's tasks",
+            words="[RUN] [STAGE[ITEM]]",
+            examples={
+                "log": "everything that the latest run printed",
+                "log unit_tests": "one stage of it",
+                "log 20261128T1744 'unit_tests[test_a.py]'": "one item of an earlier run",
+            },
+        )
     )
-    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
-    _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
-    _add_generate_flags(add("generate", "write generated files: config schema, reference pages, rules, dashboards"))
-    _add_history_flags(add("history", "list past runs and compare them"))
-    _add_log_flags(add("log", "print the output of a run's tasks"))
+    _add_history_flags(
+        add(
+            "history",
+            "list past runs and compare them",
+            examples={
+                "history --compare 20261128T1744 20261129T0910": "two runs by their ids, or the beginning of them",
+                "history --what-if 2,4,8": "the latest run, with other numbers of workers",
+            },
+        )
+    )
+    _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
     _add_profile_flags(
         add(
             "profile",
             "run one stage with several numbers of workers and strategies, and recommend settings for its lane",
+            words="STAGE",
         )
     )
-    _add_sla_flags(add("sla", "propose limits for stages and lanes from the durations of their successful runs"))
-    serve = add("serve", "serve the metrics of all projects that run here on one page, and share the cores among them")
+    explain = add("explain", "show why a pool has its size, with the calculation", words="[POOL]")
+    explain.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
+    _add_output_flag(explain)
+    replay = add(
+        "replay", "repeat recorded decisions with the installed version, and show the differences", words="[POOL]"
+    )
+    replay.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
+    replay.add_argument(
+        "--since", metavar="DURATION", default="1h", help="repeat the decisions of the last DURATION (default: 1h)"
+    )
+    _add_output_flag(replay)
+    pin = add(
+        "pin",
+        "hold the lane that runs here at a fixed size",
+        words="[POOL] SIZE",
+        examples={"pin 4": "4 tasks at once, until `paropt-exporter resume`"},
+    )
+    _add_order_flags(pin).add_argument("size", type=_parse_count, metavar="SIZE", help="how many tasks run at once")
+    _add_order_flags(add("pause", "keep the lane that runs here at its current size", words="[POOL]"))
+    _add_order_flags(add("resume", "let the lane that runs here size itself again", words="[POOL]"))
+    _add_cache_flags(add("cache", "show, shrink or check the store of cached results", words="|".join(_CACHE_ACTIONS)))
+    serve = add(
+        "serve",
+        "serve the metrics of all projects that run here on one page, and share the cores among them",
+        words="[status]",
+    )
     _add_endpoint_flags(serve, after_command=True)
     serve.add_argument(
         "serve_action",
@@ -511,20 +559,30 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         help="show the runs on this host, their shares of the cores, and which ones wait for others; serve nothing",
     )
     _add_output_flag(serve, "for status: print text or JSON (default: text)")
-    explain = add("explain", "show why a pool has its size, with the calculation")
-    explain.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
-    _add_output_flag(explain)
-    replay = add("replay", "repeat recorded decisions with the installed version, and show the differences")
-    replay.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
-    replay.add_argument(
-        "--since", metavar="DURATION", default="1h", help="repeat the decisions of the last DURATION (default: 1h)"
+    _add_generate_flags(
+        add(
+            "generate",
+            "write generated files: config schema, reference pages, rules, dashboards",
+            words="[WHAT ...]",
+            examples={
+                "generate alerts dashboards --out .": "alerts/ and dashboards/ in this folder",
+                "generate dashboards --out k8s --format configmap": "dashboards as ConfigMaps",
+            },
+        )
     )
-    _add_output_flag(replay)
-    _add_order_flags(add("pin", "hold the lane that runs here at a fixed size")).add_argument(
-        "size", type=_parse_count, metavar="SIZE", help="how many tasks run at once"
+    completion = add("completion", "print a script that completes this command line in a shell", words="|".join(SHELLS))
+    completion.add_argument(
+        "shell",
+        metavar="|".join(SHELLS),
+        choices=SHELLS,
+        help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
-    _add_order_flags(add("pause", "keep the lane that runs here at its current size"))
-    _add_order_flags(add("resume", "let the lane that runs here size itself again"))
+    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
+
+
+def _format_examples(examples: Mapping[str, str]) -> str:
+    lines = [f"  {PROGRAM} {command}\n      {meaning}" for command, meaning in examples.items()]
+    return "\n".join(["examples:", *lines])
 
 
 def _add_output_flag(command: Parser, help_text: str = "print text or JSON (default: text)") -> None:
@@ -534,8 +592,8 @@ def _add_output_flag(command: Parser, help_text: str = "print text or JSON (defa
 def _add_cache_flags(cache: Parser) -> None:
     cache.add_argument(
         "action",
-        metavar="info|prune|verify",
-        choices=("info", "prune", "verify"),
+        metavar="|".join(_CACHE_ACTIONS),
+        choices=_CACHE_ACTIONS,
         help="info: show its folder and size; prune: remove the least recently used results; verify: remove damaged "
         "ones",
     )

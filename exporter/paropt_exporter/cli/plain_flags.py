@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     Flags: TypeAlias = argparse.Namespace | SimpleNamespace
 
 COMMANDS = (
-    "init", "check", "plan", "completion", "cache", "generate", "history", "log", "profile", "sla", "serve", "explain",
-    "replay", "pin", "pause", "resume",
+    "init", "check", "plan", "log", "history", "sla", "profile", "explain", "replay", "pin", "pause", "resume", "cache",
+    "serve", "generate", "completion",
 )  # fmt: skip
 DEFAULTS: dict[str, object] = {
     "affected": None,

@@ -104,5 +104,5 @@ def _format_state(answer: dict[str, object]) -> str:
         case "advise":
             state = "advised only, as the config says"
         case _:
-            state = "steered again"
+            state = "sizes itself again"
     return f"lane {answer.get('lane')} {state} (pools: {named})"

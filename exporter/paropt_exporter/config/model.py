@@ -273,7 +273,7 @@ class Stage(Section):
     env: dict[Variable, Word] = Field(
         default={},
         description="Environment variables, added to those of the exporter. PATH begins with the active virtual "
-        "environment, or else with .venv or venv beside the config, unless it is set here.",
+        "environment, or with .venv or venv beside the config, unless it is set here.",
     )
     cwd: Text | None = Field(
         default=None, description="Where the commands run and globs start, relative to the config's folder."
@@ -547,7 +547,8 @@ class Keep(Shorthand):
     """How long runs stay in the history: a number of runs, a duration, or a mapping of runs, age and size."""
 
     runs: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        default=None, description="The number of latest runs to keep. Default: 1000."
+        default=None,
+        description="The number of latest runs to keep. Default: 1000; no limit if `keep` has only an age or a size.",
     )
     age: Duration | None = Field(default=None, description="The age up to which to keep runs. Default: any age.")
     size: Size = Field(

@@ -34,6 +34,7 @@ class SLATarget:
 
     @property
     def warning_seconds(self) -> float:
+        """The duration from which a stage is warned about."""
         return self.max_duration_seconds * self.warning_threshold
 
     def check(self, seconds: float) -> tuple[bool, str]:

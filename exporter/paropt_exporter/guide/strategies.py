@@ -61,8 +61,8 @@ class WorkerPoolOptimizer:
     def get_optimal_worker_count(strategy: ParallelizationStrategy | str) -> int:
         """Return the count for the allowed cores, the free memory, the strategy and the history of this folder.
 
-        With earlier runs of lanes with this strategy it is the count that would have kept the workers 80 % busy, or
-        one more than a saturated run had.
+        If the history has runs of lanes with this strategy, it is the count that would have kept their workers 80 %
+        busy, or one more than a saturated run had.
         """
         wanted = ParallelizationStrategy(strategy)
         return choose_size(

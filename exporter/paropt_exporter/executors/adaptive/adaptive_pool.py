@@ -71,6 +71,7 @@ class AdaptivePool(InterruptibleExecutor):
 
     @property
     def router(self) -> Router:
+        """The part that chooses threads or processes for each function."""
         return self._scheduler.router
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
@@ -80,7 +81,7 @@ class AdaptivePool(InterruptibleExecutor):
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
-        """Submit a task with a label, and measure it in full; it is routed by its function all the same."""
+        """Submit a task that has `label` in errors and listings, and is measured in full."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         self._scheduler.submit(QueuedTask(future, fn, args, kwargs, profiled=True))
@@ -193,6 +194,7 @@ class AdaptivePool(InterruptibleExecutor):
         return tuple(pool.statistics() for pool in self.pools())
 
     def running(self) -> tuple[RunningTask, ...]:
+        """List the running tasks of all pools."""
         return tuple(task for pool in self.pools() for task in pool.running())
 
 

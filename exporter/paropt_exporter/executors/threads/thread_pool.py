@@ -37,11 +37,10 @@ class ThreadPool(ThreadPoolExecutor):
         with ThreadPool(8, name="orders") as pool:
             print(pool.submit(pow, 2, 10).result(), list(pool.map(len, ["tea", "milk"])))
 
-    Takes the arguments of `ThreadPoolExecutor`, and is one to the packages that ask for its class, such as asyncio for
-    its default executor; it uses none of its code. All workers are available at once, but the thread of a worker starts
-    when a task finds no idle one, or at once if there is an initializer. The CPU time of a task's child processes is
-    part of its measurement only if no other task of the pool ran beside it, since the kernel does not tell which thread
-    has reaped a child.
+    It takes the arguments of `ThreadPoolExecutor` and is a subclass, since asyncio and others ask for that class, but
+    uses none of its code. A worker's thread starts when a task finds no idle one, or at once if there is an
+    initializer. The CPU time of a task's child processes is part of its measurement only if no other task of the pool
+    ran beside it, since the kernel does not tell which thread has reaped a child.
     """
 
     def __init__(

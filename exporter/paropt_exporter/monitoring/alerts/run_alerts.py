@@ -239,7 +239,7 @@ def _build_uneven_stage_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "Split the longest items, or combine short ones; `paropt-exporter history --output json` names them.",
+            "Split the longest items, or combine short ones. `--report json=FILE` writes how long each took.",
             "If they can't be split, this does no harm while other stages use the workers.",
         ),
     )

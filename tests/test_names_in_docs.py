@@ -1,0 +1,50 @@
+"""The metrics, alerts, variables, scripts and make targets that the pages name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from paropt_exporter import families
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+VARIABLES_OF_CI = {"PAROPT_PACKAGE"}  # deploy/ci reads it
+
+
+def _find_unknown(pattern: str, known: set[str]) -> list[str]:
+    """Return the names that match the pattern and are not known, with their pages."""
+    found = {(page, name) for page, text in TEXTS.items() for name in re.findall(pattern, text)}
+    assert found
+    return sorted(f"{page}: {name}" for page, name in found if name not in known)
+
+
+def _read(folder: str, pattern: str) -> str:
+    return "\n".join(path.read_text() for path in (ROOT / folder).rglob(pattern))
+
+
+def test_metrics_exist() -> None:
+    series = {f"{family.name}{suffix}" for family in families.FAMILIES for suffix in ("", "_bucket", "_sum", "_count")}
+    recorded = set(re.findall(r"\bparopt_[a-z_]+", _read("alerts", "*.yml") + _read("deploy", "*.yml")))
+    assert _find_unknown(r"\bparopt_[a-z_]+[a-z]\b", series | recorded | {"paropt_exporter"}) == []
+
+
+def test_alerts_exist() -> None:
+    alerts = set(re.findall(r"alert: (\w+)", _read("alerts", "*.yml")))
+    assert _find_unknown(r"\bParopt(?!Error\b)[A-Z]\w+", alerts) == []
+
+
+def test_variables_exist() -> None:
+    variables = set(re.findall(r"\bPAROPT_[A-Z_]+", _read("exporter", "*.py")))
+    assert _find_unknown(r"\bPAROPT_[A-Z_]+", variables | VARIABLES_OF_CI) == []
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert _find_unknown(r"`make ([a-z]+)", targets) == []
+
+
+def test_benchmarks_exist() -> None:
+    scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").glob("*.py")}
+    assert _find_unknown(r"\b(benchmarks/\w+\.py)", scripts) == []
