@@ -90,7 +90,8 @@ def report_series(folder: Path) -> None:
         disk = series / 15 * SECONDS_A_DAY * DAYS * BYTES_A_SAMPLE
         print(
             f"| {hosts:,} | {series:,} | {series / 15:,.0f} | {series / 60:,.0f} "
-            f"| {series * read_bytes_a_series() / 1e9:,.2f} GB | {disk / 1e9:,.1f} GB | {max(1, round(series / MOST_SERIES))} |"
+            f"| {series * read_bytes_a_series() / 1e9:,.2f} GB | {disk / 1e9:,.1f} GB "
+            f"| {max(1, round(series / MOST_SERIES))} |"
         )
 
 

@@ -150,6 +150,7 @@ class PoolWorkers:
         self._watched = False
         self._names: tuple[str, ...] = ()  # of the plan's pools
         self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
+        self._tasks_by_slots: dict[str, tuple[tuple[int, int], ...]] = {}  # of each pool's stages: (slots, tasks)
         self._targets: dict[str, frozenset[str]] = {}  # the targets of the stages' calls
         self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
         self._own_environment: Mapping[str, str] | None = None  # of a run whose tasks can't change it
@@ -169,7 +170,11 @@ class PoolWorkers:
         self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
         self._lacks_processes = False
         self._names = get_pool_names(plan)
-        self._most = {name: _count_tasks_for(plan, name) for name in self._names}
+        stages = {name: _list_stages_for(plan, name) for name in self._names}
+        self._most = {name: max(1, sum(len(stage.tasks) for stage in own)) for name, own in stages.items()}
+        self._tasks_by_slots = {
+            name: tuple(sorted((stage.slots, len(stage.tasks)) for stage in own)) for name, own in stages.items()
+        }
         if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
             here = self._most.keys() - {DASK}
             self._most |= {name: min(self._most[name], host.count_cpu_workers()) for name in here}
@@ -215,8 +220,8 @@ class PoolWorkers:
     ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
-        `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it has
-        tasks in the plan. Never interrupts running tasks.
+        `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it may
+        have tasks of the plan at once. Never interrupts running tasks.
         """
         self._size, self._reason, self._tasks = size, reason, tasks
         changed = []
@@ -228,9 +233,11 @@ class PoolWorkers:
         return tuple(changed)
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
-        """Return the size that each pool of the plan would have in a lane of `size`."""
-        plan = self._plan
-        return {name: min(size, self._most[name]) for name in self._names} if plan else {}
+        """Return how many slots of a lane of `size` the tasks of each pool of the plan could take."""
+        if self._plan is None:
+            return {}
+        widest = {name: max((slots for slots, _ in self._tasks_by_slots[name]), default=1) for name in self._names}
+        return {name: min(size, self._most[name] * widest[name]) for name in self._names}
 
     def get_targets(self) -> Mapping[str, int]:
         """Return the target of each pool that this run has used so far."""
@@ -526,11 +533,19 @@ class PoolWorkers:
     def _get_pool_target(self, name: str) -> int:
         if self._plan is None:
             return 1
-        most = min(self._size, self._most[name])
+        most = self._count_tasks_at_once(name, self._size)
         if self._tasks is not None:
             return max(1, min(most, self._tasks.get(name, 1)))
         # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
         return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
+
+    def _count_tasks_at_once(self, name: str, size: int) -> int:
+        """Return how many tasks a pool may have in a lane of `size` slots, at least 1: more workers are never busy."""
+        count = 0
+        for slots, tasks in self._tasks_by_slots[name]:
+            fit = min(tasks, size // slots)
+            count, size = count + fit, size - fit * slots
+        return max(1, min(count, self._most[name]))
 
     def _resize_pool(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]
@@ -593,12 +608,11 @@ def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
     return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
 
 
-def _count_tasks_for(plan: Plan, pool: str) -> int:
-    """Return how many tasks of the plan may be in `pool` at once, at least 1; more workers could never be busy."""
+def _list_stages_for(plan: Plan, pool: str) -> tuple[PlannedStage, ...]:
+    """Return the stages of the plan whose tasks may be in `pool`."""
     calls = (THREADS, PROCESSES)
     pools = calls if pool in calls and plan.strategy in _ROUTED else (pool,)
-    fits = [stage for stage in plan.stages if stage.pool in pools]
-    return max(1, sum(len(stage.tasks) for stage in fits))
+    return tuple(stage for stage in plan.stages if stage.pool in pools)
 
 
 def _create_call_pool(name: str, size: int) -> CallPool:
