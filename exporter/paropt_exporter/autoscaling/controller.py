@@ -73,7 +73,7 @@ class ControllablePools(Protocol):
     def running(self) -> tuple[RunningTask, ...]: ...
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
-        """Return the size that each pool of the lane would have in a lane of `size`."""
+        """Return how many slots of a lane of `size` the tasks of each pool could take."""
 
     def get_targets(self) -> Mapping[str, int]:
         """Return the target of each pool that this run uses."""

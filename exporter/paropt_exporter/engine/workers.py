@@ -105,7 +105,11 @@ class _RunState:
         self.reason = "plan"
         self.tasks: Mapping[str, int] | None = None
         self.pools = get_pool_names(plan)
-        self.most = {name: _count_tasks_for(plan, name) for name in self.pools}
+        stages = {name: _list_stages_for(plan, name) for name in self.pools}
+        self.most = {name: max(1, sum(len(stage.tasks) for stage in own)) for name, own in stages.items()}
+        self._tasks_by_slots = {  # of each pool's stages: (slots, tasks), the narrowest first
+            name: tuple(sorted((stage.slots, len(stage.tasks)) for stage in own)) for name, own in stages.items()
+        }
         if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
             here = self.most.keys() - {DASK}
             self.most |= {name: min(self.most[name], host.count_cpu_workers()) for name in here}
@@ -119,12 +123,25 @@ class _RunState:
         """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
         return name == PROCESSES and self.plan.strategy in _ROUTED
 
+    def get_pool_sizes(self, size: int) -> dict[str, int]:
+        """Return how many slots of a lane of `size` the tasks of each pool could take."""
+        widest = {name: max((slots for slots, _ in self._tasks_by_slots[name]), default=1) for name in self.pools}
+        return {name: min(size, self.most[name] * widest[name]) for name in self.pools}
+
     def get_pool_target(self, name: str) -> int:
-        most = min(self.size, self.most[name])
+        most = self._count_tasks_at_once(name, self.size)
         if self.tasks is not None:
             return max(1, min(most, self.tasks.get(name, 1)))
         # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
         return min(most, host.count_cpu_workers()) if self.is_optional(name) and not self.plan.workers.fixed else most
+
+    def _count_tasks_at_once(self, name: str, size: int) -> int:
+        """Return how many tasks a pool may have in a lane of `size` slots, at least 1: more workers are never busy."""
+        count = 0
+        for slots, tasks in self._tasks_by_slots[name]:
+            fit = min(tasks, size // slots)
+            count, size = count + fit, size - fit * slots
+        return max(1, min(count, self.most[name]))
 
 
 class OutputLogs(Protocol):
@@ -202,8 +219,8 @@ class PoolWorkers:
     ) -> tuple[tuple[str, int, int], ...]:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
-        `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it has
-        tasks in the plan. Never interrupts running tasks.
+        `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it may
+        have tasks of the plan at once. Never interrupts running tasks.
         """
         run = self._current
         run.size, run.reason, run.tasks = size, reason, tasks
@@ -216,8 +233,8 @@ class PoolWorkers:
         return tuple(changed)
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
-        """Return the size that each pool of the plan would have in a lane of `size`."""
-        return {} if self._run is None else {name: min(size, most) for name, most in self._run.most.items()}
+        """Return how many slots of a lane of `size` the tasks of each pool of the plan could take."""
+        return {} if self._run is None else self._run.get_pool_sizes(size)
 
     def get_targets(self) -> Mapping[str, int]:
         """Return the target of each pool that this run has used so far."""
@@ -521,12 +538,11 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": join_names(left)})
 
 
-def _count_tasks_for(plan: Plan, pool: str) -> int:
-    """Return how many tasks of the plan may be in `pool` at once, at least 1; more workers could never be busy."""
+def _list_stages_for(plan: Plan, pool: str) -> tuple[PlannedStage, ...]:
+    """Return the stages of the plan whose tasks may be in `pool`."""
     calls = (THREADS, PROCESSES)
     pools = calls if pool in calls and plan.strategy in _ROUTED else (pool,)
-    fits = [stage for stage in plan.stages if stage.pool in pools]
-    return max(1, sum(len(stage.tasks) for stage in fits))
+    return tuple(stage for stage in plan.stages if stage.pool in pools)
 
 
 def _create_call_pool(name: str, size: int) -> CallPool:
