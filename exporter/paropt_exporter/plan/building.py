@@ -67,8 +67,8 @@ def build_plan(
     durations decide about the others. `today`: the date that ends quarantines, in ISO 8601; default: the clock's.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
-    UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, and if the
-    changes are unknown; NothingAffected if no stage is left.
+    UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, for several
+    workers of a sequential lane, and if the changes are unknown; NothingAffected if no stage is left.
     """
     members, given = choose_stages(config, lane, selection, arguments)
     chosen = config.lanes[lane]
@@ -76,6 +76,8 @@ def build_plan(
     affected = None if affected_by is None else _choose_affected(config, members, affected_by)
     partial = bool(selection or given or (affected and affected.left_out))
     selected, members = members, _narrow_stages(members, affected, only, lane)
+    if strategy is Strategy.SEQUENTIAL and workers is not None and workers.minimum > 1:
+        raise UsageError("--workers: strategy sequential runs one task at a time: leave one of the two out")
     given_size = None if strategy is Strategy.SEQUENTIAL else workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = today or _find_today(members)
