@@ -312,7 +312,7 @@ def test_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None
     assert summary.format_summary(stopped, {}).startswith("standard interrupted by SIGINT · ")
 
 
-def test_critical_violation_is_told_once() -> None:
+def test_critical_violation_appears_once() -> None:
     why = "slow broke its critical SLA of 1 s"
     broken = run(
         stage("slow", 1, 1, Result.FAILURE, message="broke its critical SLA of 1 s", sla=limit(1), broken=True),
