@@ -310,6 +310,25 @@ def test_failed_items_take_their_part_of_the_stages_time(tmp_path: Path, command
         assert [stage.expected_seconds for stage in built.stages] == [seconds]
 
 
+@pytest.mark.parametrize("workers", ["4", "2-8"])
+def test_several_workers_of_a_sequential_lane_are_rejected(tmp_path: Path, workers: str) -> None:
+    """They had no effect, and nothing said so."""
+    read = configs.read(tmp_path, configs.stage())
+    with pytest.raises(UsageError, match="--workers: strategy sequential runs one task at a time"):
+        plan.build_plan(
+            read, "standard", plan.PlanOptions(strategy=Strategy.SEQUENTIAL, workers=plan.parse_bounds(workers))
+        )
+
+
+@pytest.mark.parametrize("workers", ["auto", "1", "1-8"])
+def test_workers_of_a_sequential_lane_may_be_one(tmp_path: Path, workers: str) -> None:
+    read = configs.read(tmp_path, configs.stage())
+    built = plan.build_plan(
+        read, "standard", plan.PlanOptions(strategy=Strategy.SEQUENTIAL, workers=plan.parse_bounds(workers))
+    )
+    assert built.workers.maximum == 1
+
+
 def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     read = configs.read(tmp_path, configs.stage())
     with pytest.raises(

@@ -311,14 +311,17 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 
 def _describe_shared_by_items(config: Config, stage: Stage) -> str:
-    if stage.items is None or not stage.outputs or (stage.items.list is None and stage.items.glob is None):
+    """Return two items that may write the same file; of changed files, those count too that are unchanged now."""
+    if stage.items is None or not stage.outputs or stage.items.command is not None:
         return ""  # an items command is not run
+    from paropt_exporter.config.values import Items
     from paropt_exporter.plan.item_outputs import describe_shared_outputs
     from paropt_exporter.plan.items import ItemsError, find_items
 
+    items = stage.items if stage.items.changed is None else Items(glob=stage.items.changed)
     folder = config.root / stage.cwd if stage.cwd else config.root
     with suppress(ItemsError):  # which is reported
-        return describe_shared_outputs(stage.outputs, find_items(stage.items, cwd=folder, env={}))
+        return describe_shared_outputs(stage.outputs, find_items(items, cwd=folder, env={}))
     return ""
 
 

@@ -10,9 +10,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from paropt_exporter.config import raw_yaml
+from paropt_exporter.config import messages, raw_yaml
 from paropt_exporter.config.faults import Fault, Location
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
+from paropt_exporter.config.units import format_value
 from paropt_exporter.config.values import AUTO_INPUTS
 
 _WORK = ("run", "call", "steps")
@@ -25,8 +26,8 @@ _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|
 
 def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     """Yield the faults of one stage's run, call, steps and items."""
-    if not stage:
-        return  # not a mapping: the model reports it
+    if not stage or messages.is_named_by_key(stage):
+        return  # not a mapping, or one without a key of a stage: the model reports it
     yield from _check_kind(place, stage)
     for where, command in _iter_commands(place, stage):
         yield from _check_command(where, command, shell=stage.get("shell") is True)
@@ -38,7 +39,7 @@ def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
 
 def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     kinds = [key for key in _WORK if stage.get(key) is not None]
-    if not kinds:
+    if not kinds and not any(map(messages.is_work_of_others, stage)):  # whose fault names the right key
         empty = [key for key in _WORK if key in stage][:1]
         message = f"{empty[0]} is empty" if empty else "it needs one of run, call and steps"
         yield Fault(location=(*place, *empty), message=f"the stage does nothing: {message}")
@@ -89,7 +90,8 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
         yield Fault(location=place, message=message)
     elif operator is not None:
-        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or use `steps`"
+        instead = "put the folder into `cwd`" if words[:1] == ["cd"] else "use `steps`"
+        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or {instead}"
         yield Fault(location=place, message=message)
 
 
@@ -104,6 +106,7 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             yield Fault(
                 location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
             )
+        yield from _find_repeated_items((*place, "items", "list"), raw_yaml.list_words(items.get("list")))
         yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
         yield from _check_batched_items(place, stage)
         return
@@ -111,6 +114,15 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         for wanted in (ITEM, ITEMS):
             if any(wanted in word for word in _split_words(command)):
                 yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
+
+
+def _find_repeated_items(place: Location, items: Sequence[str]) -> Iterator[Fault]:
+    """Yield a fault for each item that is listed again: results and retries go by the item's name."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if item in seen:
+            yield Fault(location=(*place, index), message=f"{format_value(item)} is listed twice")
+        seen.add(item)
 
 
 def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:

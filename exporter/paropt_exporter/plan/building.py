@@ -89,8 +89,8 @@ def build_plan(
     """Build the plan of one lane, or of one shard of it.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
-    UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, and if the
-    changes are unknown; NothingAffected if no stage is left.
+    UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, for several
+    workers of a sequential lane, and if the changes are unknown; NothingAffected if no stage is left.
     """
     members, given = choose_stages(config, lane, options.selection, options.arguments)
     chosen, shard, retry = config.lanes[lane], options.shard, options.retry
@@ -98,6 +98,8 @@ def build_plan(
     affected = None if options.affected_by is None else _choose_affected(config, members, options.affected_by)
     partial = bool(options.selection or given or (affected and affected.left_out))
     selected, members = members, _narrow_stages(members, affected, retry, lane)
+    if strategy is Strategy.SEQUENTIAL and options.workers is not None and options.workers.minimum > 1:
+        raise UsageError("--workers: strategy sequential runs one task at a time: leave one of the two out")
     given_size = None if strategy is Strategy.SEQUENTIAL else options.workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
     today = options.today or _find_today(members)
