@@ -459,11 +459,13 @@ class StageCache:
             if entry is None:
                 notes = self._notes.load(reading.stage.name, task.item)
                 return explain_miss(key, notes, self._store, reading.listings)
-            if (path := find_missing_leftover(self._states, entry)) is not None:
-                if not self._fetch(key.digest):  # results of the remote cache have no leftovers
-                    return explain_missing_leftover(path)
+            missing = find_missing_leftover(self._states, entry)
+            if missing is not None and self._fetch(key.digest):  # another host may have written this file
                 entry = self._store.load(key.digest)
                 assert entry is not None
+                missing = find_missing_leftover(self._states, entry)
+            if missing is not None:
+                return explain_missing_leftover(missing)
             output = self._read_output(entry.output)
             patterns = list_outputs(reading.stage, task, self._root)
             restore_outputs(self._states, self._store, entry.files, patterns)
@@ -499,7 +501,7 @@ class StageCache:
         return False
 
     def _send(self, entry: Entry) -> None:
-        if self._remote is None or self._remote.failure or entry.leftovers:
+        if self._remote is None or self._remote.failure:
             return
         from paropt_exporter.cache.remote import RemoteFailed
 

@@ -279,6 +279,7 @@ class CommandPool:
             cpu_seconds=usage.cpu_seconds,
             run_delay_seconds=usage.run_delay_seconds,
             memory_peak_bytes=usage.memory_peak_bytes,
+            samples=task.list_samples(),
         )
 
     def _remove_task(self, future: Future[CommandOutcome]) -> None:
