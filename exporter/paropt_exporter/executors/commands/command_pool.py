@@ -71,6 +71,7 @@ class CommandPool:
     def __init__(self, max_workers: int, *, name: str = "commands") -> None:
         self.name = name
         self._threads = ThreadPool(max_workers, name=name)
+        self._threads.start_first_thread()
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = os.urandom(8).hex()
