@@ -550,7 +550,9 @@ def _create_call_pool(name: str, size: int) -> CallPool:
         from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
 
         return ProcessPool(size)
-    return ThreadPool(size, thread_name_prefix="paropt-threads")
+    threads = ThreadPool(size, thread_name_prefix="paropt-threads")
+    threads.start_first_thread()  # a lane without a thread ends here, with its reason
+    return threads
 
 
 def _request_report(env: Mapping[str, str], report: Path) -> Mapping[str, str]:

@@ -72,6 +72,7 @@ class CommandPool:
 
     def __init__(self, max_workers: int) -> None:
         self._threads = ThreadPool(max_workers, name=self.name)
+        self._threads.start_first_thread()
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = os.urandom(8).hex()
