@@ -44,7 +44,7 @@ BYTES_A_SAMPLE = 1.5  # on disk; Prometheus' documentation says 1 to 2
 DAYS = 15  # Prometheus' own retention
 SECONDS_A_DAY = 86_400
 HOSTS = (10, 1_000, 100_000)
-MOST_SERIES = 4_000_000  # of one Prometheus: 13 GB at the measured bytes a series
+MOST_SERIES = 4_000_000  # of one Prometheus, roughly: 13 GB at the measured bytes a series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,8 @@ def report_series(folder: Path) -> None:
         disk = series / 15 * SECONDS_A_DAY * DAYS * BYTES_A_SAMPLE
         print(
             f"| {hosts:,} | {series:,} | {series / 15:,.0f} | {series / 60:,.0f} "
-            f"| {series * read_bytes_a_series() / 1e9:,.2f} GB | {disk / 1e9:,.1f} GB | {-(-series // MOST_SERIES)} |"
+            f"| {series * read_bytes_a_series() / 1e9:,.2f} GB | {disk / 1e9:,.1f} GB "
+            f"| {max(1, round(series / MOST_SERIES))} |"
         )
 
 

@@ -162,7 +162,7 @@ def served(folder: Path, stages: int) -> Iterator[Lane]:
     try:
         eventually("the exporter listens", lambda: answers(port))
         (folder / "prometheus").mkdir()
-        with prometheus(folder / "prometheus", [f"127.0.0.1:{port}"], **scrape) as server:
+        with prometheus(folder / "prometheus", [f"127.0.0.1:{port}"], variables=os.environ, **scrape) as server:
             yield Lane(exporter=psutil.Process(process.pid), port=port, server=server)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -232,7 +232,9 @@ def scrape_from_memory(page: bytes, seconds: float) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Server(listeners, ConstantPage(page), NoProtection())) as served_page,
-        prometheus(Path(folder), served_page.addresses, scrape_interval="1s", scrape_timeout="1s") as server,
+        prometheus(
+            Path(folder), served_page.addresses, variables=os.environ, scrape_interval="1s", scrape_timeout="1s"
+        ) as server,
     ):
         pause.wait(_SETTLE_SECONDS)
         scraper, window = find_process(server), f"[{int(seconds)}s]"

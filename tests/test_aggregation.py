@@ -120,6 +120,13 @@ def test_stage_has_exactly_one_last_result() -> None:
     assert sum(name == families.STAGE_LAST_RESULT.name for name, _ in last) == len(families.RESULTS)
 
 
+@pytest.mark.parametrize("result", Result)
+def test_stage_is_failing_until_it_succeeds_whatever_stops_it_meanwhile(result: Result) -> None:
+    """Otherwise Ctrl-C in the next run, or a needed stage that fails there, would resolve the alert."""
+    failing = {Result.SUCCESS: 0.0, Result.CANCELLATION: None, Result.SKIP: None}.get(result, 1.0)
+    assert left(stage_ended(result=result)).get((families.STAGE_FAILING.name, LINT)) == failing
+
+
 def test_broken_limit_shows_at_once_until_the_next_good_run() -> None:
     key = (families.SLA_BREACHED.name, (*LINT, "normal"))
     assert left(limit_reached(broken=True))[key] == 1.0

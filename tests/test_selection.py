@@ -94,6 +94,13 @@ def test_beginning_of_a_stages_name_suggests_the_stage_before_a_command() -> Non
     assert "no stage 'test' (did you mean 'unit_tests'?)" in refusal("test")
 
 
+def test_word_of_another_runner_names_its_equivalent() -> None:
+    message = refusal("run", "watch", "heavy")
+    assert "no stage 'run' (leave it out: `paropt-exporter STAGE` runs a stage)" in message
+    assert "no stage 'watch' (did you mean --watch?)" in message
+    assert "no stage 'heavy' (it is a lane: --lane heavy)" in message
+
+
 def test_unknown_name_to_skip_is_rejected() -> None:
     assert "no stage 'lnit' (did you mean 'lint'?)" in refusal(skip=("lnit",))
 

@@ -116,10 +116,11 @@ def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
     """Yield the last values that an event sets.
 
     A broken limit shows at once; the end of the stage or run makes it final. A skipped or stopped stage sets only its
-    result: duration, memory and breach keep the values of its last run. So does a stage that ran failed items only. One
-    that succeeded with tasks that were skipped as unchanged no longer breaks its limit, which does not apply to it. A
-    stage with arguments from the command line sets nothing. A partial or interrupted run of a lane sets only its
-    completion time, and one of failed stages only the time of its success, too.
+    result: duration, memory, breach and whether it is failing keep the values of its last run. A stage that ran failed
+    items only sets no duration, memory or breach either. One that succeeded with tasks that were skipped as unchanged
+    no longer breaks its limit, which does not apply to it. A stage with arguments from the command line sets nothing. A
+    partial or interrupted run of a lane sets only its completion time, and one of failed stages only the time of its
+    success, too.
     """
     match event:
         case SlaRecord(broken=True):
@@ -200,6 +201,8 @@ def _iter_stage_gauges(stage: StageRecord) -> Iterator[GaugeValue]:
     for result in families.RESULTS:
         is_it = float(result == stage.result.value)
         yield GaugeValue(family=families.STAGE_LAST_RESULT, labels=(*place, result), value=is_it)
+    if stage.result.bad or stage.result is Result.SUCCESS:
+        yield GaugeValue(family=families.STAGE_FAILING, labels=place, value=float(stage.result.bad))
     if stage.scope is Scope.CACHED and stage.result is Result.SUCCESS:
         yield from _iter_breach_gauges(stage.lane, stage.stage, None)
     if not _is_measured(stage):

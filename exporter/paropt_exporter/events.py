@@ -107,7 +107,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
 
     `cpu_seconds` includes the task's descendants. `memory_peak_bytes` is the peak of the whole worker process; for a
     thread, the larger of its process's peak and that of its child processes. `run_delay_seconds` is time spent
-    runnable without a core.
+    runnable without a core. `samples`, of a command's last step: the monotonic times and the core time until then.
     """
 
     worker: str
@@ -117,6 +117,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     run_delay_seconds: float = 0.0
     memory_peak_bytes: int = 0
+    samples: tuple[tuple[float, CoreTime], ...] = ()
 
 
 class RunningTask(Struct, frozen=True, kw_only=True):

@@ -148,6 +148,12 @@ STAGE_LAST_DURATION = _gauge(
 STAGE_LAST_RESULT = _gauge(
     "paropt_stage_last_result", "1 for the result of the stage's last run.", "lane", "stage", "result"
 )
+STAGE_FAILING = _gauge(
+    "paropt_stage_failing",
+    "1 if the stage failed, erred or timed out when it last ran without being stopped, 0 if it succeeded.",
+    "lane",
+    "stage",
+)
 STAGE_RUNS = _counter("paropt_stage_runs_total", "Executions of a stage.", "lane", "stage", "result", resumes=True)
 STAGE_RUNNING = _gauge("paropt_stage_running", "1 while the stage runs.", "lane", "stage")
 STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Ended tasks divided by planned tasks.", "lane", "stage")

@@ -152,13 +152,12 @@ class InputPatterns:
             self._add_root(walk, folder, root, depth)
         return sorted(walk.found.items())
 
-    def iter_links(self, folder: str) -> Iterator[tuple[str, str]]:
+    def iter_links(self, folder: str, found: Sequence[FoundFile]) -> Iterator[tuple[str, str]]:
         """Yield the links that lead to files, and to folders with files: the path, and the one it leads to.
 
-        Both are relative to the folder. Raises OSError as `find_files` does.
+        Both are relative to the folder. `found`: the result of `find_files`.
         """
         top = os.path.realpath(folder)
-        found = self.find_files(folder)
         paths = {path for path, state in found if (state.st_mode & 0o170000) == 0o120000}
         paths |= {posixpath.dirname(path) for path, _ in found}
         for path in sorted(paths - {""}):

@@ -91,6 +91,13 @@ def test_source_prometheus_sizes_by_query_results_alone() -> None:
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
 
 
+def test_source_prometheus_gives_each_task_its_slots() -> None:
+    lane = Lane("prometheus")
+    lane.control_state.set_slots_per_task(1.5)
+    lane.source.measurement = replace(QUIET, depth=6.0)
+    assert lane.interval().new_size == 12
+
+
 def test_hold_does_not_undo_a_resize_in_progress() -> None:
     lane = Lane("prometheus")
     lane.source.measurement = replace(QUIET, depth=6.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
 
@@ -14,13 +14,11 @@ from paropt_exporter.autoscaling.controller import (
     QUIET_SECONDS,
     QUIET_TICK_SECONDS,
     TICK_SECONDS,
-    ConcurrencyMeter,
     Controller,
-    KnownStages,
-    PeakMeter,
     get_pause_seconds,
 )
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
+from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
@@ -48,6 +46,7 @@ class FakeLane:
     run_id: str = "r1"
     tasks: Mapping[str, int] | None = None  # of each pool, as the controller has set them last
     resize_reason: str = ""  # of the last change
+    slots: Mapping[str, int] = field(default_factory=dict)
 
     def measure_demand(self) -> Demand:
         running = [f"a[{index}]" for index in range(min(self.size, self.waiting))]
@@ -55,6 +54,7 @@ class FakeLane:
         return Demand(
             ready=(("commands", "a", left),) if left else (),
             running=tuple(("commands", "a", label, 0.0) for label in running),
+            slots=self.slots,
         )
 
     def resize(self, size: int) -> None:
@@ -353,6 +353,19 @@ def test_each_step_offers_spare_slots() -> None:
     controller = build_controller(lane, Recorder(), offer=offered.append)
     steps(controller, clock, 0.1)
     assert offered == [1, 1], "two cores less one task"
+
+
+def test_slots_of_a_task_stay_known_while_no_task_runs_or_waits() -> None:
+    """Readings of Prometheus are older: they still count tasks that have just ended."""
+    control_state = ControlState(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="prometheus")
+    lane = FakeLane(FakeClock(), waiting=5, burn=0.0, slots={"a": 4})
+    controller = build_controller(lane, Recorder(), control_state=control_state)
+    controller.step()
+    assert control_state.slots_per_task == 4.0
+    lane.waiting = 0
+    lane.clock.advance(1.0)
+    controller.step()
+    assert control_state.slots_per_task == 4.0
 
 
 def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:

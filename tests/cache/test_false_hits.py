@@ -84,6 +84,15 @@ def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) 
     assert again.stages["lint"].cache_note == "git ignores all files in this folder: name its `inputs`"
 
 
+def test_stage_whose_inputs_match_no_file_is_never_a_hit(project: CachedProject) -> None:
+    """As in a monorepo, with patterns from its root and a `cwd`: no edit would ever run the tests again."""
+    lint = project.build_stage("lint", inputs=("src/src/**",), cwd=project.root / "src")
+    project.run(lint)
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "its `inputs` match no file: they begin in its folder, src"
+
+
 def test_turbo_14059_file_outside_the_stages_folder_is_an_input(project: CachedProject) -> None:
     project.write_file("web/x", "x")
     lint = project.build_stage("lint", inputs=("web/**", "src/a.py"), cwd=project.root / "web")
@@ -218,6 +227,47 @@ def test_nx_32620_and_36932_hit_restores_missing_and_changed_outputs(project: Ca
     assert again.is_cached("build")
     assert out.read_text() == "src/a.py: one\n" and [path.name for path in out.parent.iterdir()] == ["out"]
     assert not out.stat().st_mode & 0o100
+
+
+def copy_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+    """Copy each source that has no copy yet, and leave other copies as they are, as incremental builds do."""
+    (root / "dist").mkdir(exist_ok=True)
+    for source in (root / "src").iterdir():
+        if not (root / "dist" / source.name).exists():
+            shutil.copyfile(source, root / "dist" / source.name)
+    return "built"
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_output_of_a_deleted_source_counts_only_where_it_is(project: CachedProject) -> None:
+    """A new checkout got the page of a deleted source from the cache: a cold run does not write it."""
+    project.work["build"] = copy_sources
+    project.write_file("src/b.py", "two")
+    build = project.build_stage("build", outputs=("dist",))
+    project.run(build)
+    (project.root / "src/b.py").unlink()
+    project.run(build)
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py", "b.py"]
+    (project.root / "dist/b.py").unlink()
+    ran = project.run(build)
+    assert ran.called == ["build"] and ran.get_reason("build") is CacheReason.INPUTS
+    assert ran.tasks[0].cache_note == "dist/b.py is not as an earlier run left it"
+    shutil.rmtree(project.root / "dist")
+    assert project.run(build).called == ["build"] and list_names(project.root / "dist") == ["a.py"]
+    project.write_file("dist/b.py", "two")
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py"]
+
+
+def test_output_that_one_of_two_equal_runs_wrote_is_restored(project: CachedProject) -> None:
+    project.work["build"] = copy_sources
+    build = project.build_stage("build", outputs=("dist",))
+    project.run(build)
+    project.run(build, no_cache=True)  # it writes nothing
+    shutil.rmtree(project.root / "dist")
+    assert project.run(build).is_cached("build") and list_names(project.root / "dist") == ["a.py"]
 
 
 @pytest.mark.parametrize("lost", ["contents", "entries", "everything"])
@@ -563,6 +613,55 @@ def test_upgraded_package_of_the_environment_is_a_miss_that_names_it(project: Ca
     project.write_file(f"{packages}/ruff-0.17.6.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
     again = project.run(lint)
     assert (again.called, again.stages["lint"].cache_note) == (["lint"], "ruff 0.17.5 -> 0.17.6")
+
+
+def install_pyenv(folder: Path, *versions: str) -> Path:
+    """Make a root of pyenv as `pyenv install` and `pyenv rehash` leave it; return it. The first version is global."""
+    stubs = folder / "pyenv/shims"
+    stubs.mkdir(parents=True)
+    for version in versions:
+        bin_folder = folder / "pyenv/versions" / version / "bin"
+        bin_folder.mkdir(parents=True)
+        (bin_folder.parent / "lib/python3/site-packages/lint-1.dist-info").mkdir(parents=True)
+        (bin_folder.parent / "lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("")
+        (bin_folder / "python3").write_text("an interpreter")
+        (bin_folder / "lint").write_text(f"#!{bin_folder}/python3\n")
+    for path in (*folder.glob("pyenv/versions/*/bin/*"), stubs / "lint"):
+        if path.parent == stubs:
+            path.write_text('#!/bin/sh\nexec pyenv exec "${0##*/}" "$@"\n')
+        path.chmod(0o755)
+    (folder / "pyenv/version").write_text(f"{versions[0]}\n")
+    return folder / "pyenv"
+
+
+@pytest.mark.parametrize("change", ["global", "above", "variable", "package", "system"])
+def test_other_version_that_a_stub_of_pyenv_starts_is_a_miss(
+    project: CachedProject, tmp_path: Path, change: str
+) -> None:
+    """The stub itself stays the same."""
+    pyenv = install_pyenv(tmp_path, "3.11.7", "3.12.1", "3.12.10")
+    project.environ["PATH"] = f"{pyenv}/shims:{tmp_path}/system"
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system/lint").write_text("#!/bin/sh\n")
+    (tmp_path / "system/lint").chmod(0o755)
+    lint = project.build_stage("lint")
+    project.run(lint)
+    (pyenv / "versions/3.12.1/lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("other")
+    assert project.run(lint).is_cached("lint")  # that version is not in use
+    (pyenv / "versions/3.12.10/bin/lint").write_text(f"#!{pyenv}/versions/3.12.10/bin/python3\n# other\n")
+    match change:
+        case "global":
+            (pyenv / "version").write_text("# newer\n3.12\n")
+        case "above":
+            (tmp_path / ".python-version").write_text("python-3.12")
+        case "variable":
+            lint = project.build_stage("lint", env={"PYENV_VERSION": "3.12"})
+        case "system":
+            (pyenv / "version").write_text("system")
+        case _:
+            (pyenv / "versions/3.11.7/lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("other")
+    again = project.run(lint)
+    assert again.called == ["lint"] and again.tasks[0].cache_note == "lint changed"
 
 
 @pytest.mark.parametrize("file", [".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml"])

@@ -50,6 +50,7 @@ class HostileServer:
         values: dict[str, object] = {
             "version": 1, "key": key, "stage": "build", "item": None, "seconds": 1.0, "created": 1.0,
             "output": self.keep(b"from the server"), "files": [], "components": [], "listings": [],
+            "leftovers": [],
         }  # fmt: skip
         self.publish_body(json.dumps(values | changed).encode())
 

@@ -65,6 +65,49 @@ def test_result_of_one_host_is_a_hit_on_another(tmp_path: Path, server: str) -> 
     assert second.run(second.build_stage("build", outputs=("dist",))).is_cached("build")  # now in its own store
 
 
+def test_result_with_a_file_that_was_there_is_a_hit_only_where_it_is(tmp_path: Path, server: str) -> None:
+    """Such as a `.gitkeep` that all checkouts have, or the page of a source that is gone, which only one has."""
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    first.write_file("dist/old", "")
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
+    stage = second.build_stage("build", outputs=("dist",))
+    assert second.run(stage, remote=RemoteCache(server)).called == ["build"]
+    (second.root / "dist/out").unlink()
+    second.write_file("dist/old", "")
+    shutil.rmtree(second.store.folder)
+    assert second.run(stage, remote=RemoteCache(server)).is_cached("build")
+
+
+def test_other_hosts_result_comes_in_place_of_one_whose_leftover_is_gone(tmp_path: Path, server: str) -> None:
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    second.write_file("dist/old", "")
+    stage = second.build_stage("build", outputs=("dist",))
+    second.run(stage)
+    first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
+    (second.root / "dist/old").unlink()
+    assert second.run(stage, remote=RemoteCache(server)).is_cached("build")
+    assert [path.name for path in (second.root / "dist").iterdir()] == ["out"]
+
+
+def test_empty_output_and_empty_file_are_uploaded(tmp_path: Path, server: str) -> None:
+    """The server refused them (400), and the cache was not used for the next five minutes."""
+
+    def touch(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "dist").mkdir()
+        (root / "dist/empty").touch()
+        return ""
+
+    first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
+    first.work["build"] = touch
+    ran = first.run(
+        first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True)
+    )
+    assert ran.said == []
+    stage = second.build_stage("build", outputs=("dist",))
+    assert second.run(stage, remote=RemoteCache(server)).is_cached("build")
+    assert (second.root / "dist/empty").read_bytes() == b""
+
+
 def test_untrusted_host_reads_only(tmp_path: Path, server: str) -> None:
     host = make_host(tmp_path, "one")
     host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server))

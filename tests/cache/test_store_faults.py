@@ -206,6 +206,25 @@ def test_least_recently_used_results_go_when_the_store_is_full(tmp_path: Path) -
     assert [store.has(digest) for digest in digests] == [False, False, False, True, True]
 
 
+def test_notes_on_tasks_without_a_result_are_removed_after_a_month(project: CachedProject) -> None:
+    """Those of renamed items and deleted projects stayed for good."""
+    month_ago = time.time() - 31 * 86400
+    kept, gone = (project.build_stage("build", item=item) for item in ("kept", "gone"))
+    project.run(kept)
+    (kept_note,) = list_store(project, "last")
+    before = {*list_store(project, "ac")}
+    project.run(gone)
+    (gone_note,) = {*list_store(project, "last")} - {kept_note}
+    for path in {*list_store(project, "ac")} - before:
+        path.unlink()
+    project.store.prune()
+    assert {*list_store(project, "last")} == {kept_note, gone_note}
+    for path in (kept_note, gone_note):
+        os.utime(path, (month_ago, month_ago))
+    project.store.prune()
+    assert list_store(project, "last") == [kept_note]
+
+
 def test_index_of_a_checkout_without_runs_is_removed_after_a_month(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.prepare()

@@ -30,7 +30,6 @@ from support.traced_project import TracedProject, wait_for_next_ticks
 
 REFUSAL = find_refusal()
 pytestmark = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
-OLD_SECONDS = 1_600_000_000
 
 
 @pytest.fixture
@@ -506,6 +505,24 @@ def test_items_of_a_batch_share_its_set(project: TracedProject) -> None:
     assert run("src/a.py").is_cached("lint")
     project.write("src/b.py", "new")
     assert not run("src/a.py").is_cached("lint")  # it may have read b.py too: nothing tells which item did
+
+
+def test_output_that_only_the_first_run_wrote_is_restored(project: TracedProject) -> None:
+    line = "cat src/a.py; mkdir -p out; test -e out/a || : > out/a"
+    assert project.prove(line, outputs=("out",)).is_cached("lint")
+    shutil.rmtree(project.root / "out")
+    assert project.run(line, outputs=("out",)).is_cached("lint") and (project.root / "out/a").exists()
+
+
+def test_run_without_an_earlier_runs_output_disproves_nothing(project: TracedProject) -> None:
+    """Its result has no such file: with equal inputs, this is no other end."""
+    project.write("out/old", "")
+    line = "cat src/a.py; mkdir -p out; echo > out/a"
+    project.run(line, outputs=("out",))
+    (project.root / "out/old").unlink()
+    ran = project.run(line, outputs=("out",))
+    assert get_note(ran) == "out/old is not as an earlier run left it" and ran.said == []
+    assert get_note(project.run(line, outputs=("out",))) == "unchanged: it runs to prove its traced inputs (1 of 2)"
 
 
 def test_damaged_or_hostile_sets_are_a_miss(project: TracedProject) -> None:

@@ -88,6 +88,7 @@ def test_run_with_other_variables_waits_until_the_outputs_are_free(tmp_path: Pat
         return ""
 
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={"build": build})
+    project.write_file("src/a.py", "one")
     stage = project.build_stage("build", outputs=("dist",), pass_env=("LEVEL",))
     project.environ["LEVEL"] = "1"
     if is_kept:
@@ -212,6 +213,7 @@ def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    project.write_file("src/a.py", "one")
     stage = project.build_stage("build", outputs=("dist",))
     cache = StageCache(
         project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=lambda _: None
@@ -234,6 +236,7 @@ def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
 
 def test_checkout_behind_a_link_has_the_same_outputs(tmp_path: Path) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    project.write_file("src/a.py", "one")
     (tmp_path / "link").symlink_to(project.root)
     stage = project.build_stage("build", outputs=("dist",))
     answered, waits = threading.Event(), threading.Event()

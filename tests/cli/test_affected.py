@@ -62,6 +62,24 @@ def test_stages_follow_from_their_inputs(repository: Repository, path: str, stag
     assert listed(repository, "--affected") == stages
 
 
+def test_stage_whose_inputs_match_no_file_is_always_affected(repository: Repository) -> None:
+    """With patterns from the repository's root and a `cwd`, no change would ever run the tests."""
+    projects.write(
+        repository.root,
+        """
+name: wrong, run: "true", cwd: tests, inputs: ["tests/**"]
+name: right, run: "true", cwd: tests, inputs: ["**"]
+name: build, run: "true", inputs: [src], outputs: [dist]
+name: package, run: "true", inputs: [dist], needs: [build]
+""",
+    )
+    repository.commit()
+    repository.write("docs/a.md", "2")
+    ran = call_command(repository.root, "--list", "-q", "--affected")
+    assert ran.stdout.split() == ["wrong"]
+    assert "runs wrong (its inputs match no file: always runs); leaves out right, build, package" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("items", "others"),
     [

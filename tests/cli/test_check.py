@@ -224,7 +224,7 @@ def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None
     for name in ("1", "10"):
         (tmp_path / name).touch()
     told = "stage 'one': outputs: its items 1 and 10 may both write out/10*, so it is not cached: give each its own"
-    for items in ("{list: ['1', '10']}", "{glob: 1*}"):
+    for items in ("{list: ['1', '10']}", "{glob: 1*}", "{changed: 1*}"):
         keys = {"run": "'true {item}'", "inputs": "['{item}']", "items": items}
         assert _check(tmp_path, configs.stage(**keys, outputs="['out/{item}*']"))[2] == f"warning: {told}\n"
         assert _check(tmp_path, configs.stage(**keys, outputs="['out/{item}/*']"))[2] == ""
@@ -417,6 +417,26 @@ def test_input_that_matches_nothing_is_a_warning(tmp_path: Path) -> None:
     code, _, err = _check(tmp_path, content.replace("sh -c true", "'sh -c {item}'"))
     assert code == 0
     assert err == ("warning: stage 'one': inputs: nothing matches scr/**: correct it, unless the file comes later\n")
+
+
+def test_warning_of_an_unmatched_input_names_the_folder_of_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "services/a").mkdir(parents=True)
+    (tmp_path / "services/a/x.py").write_text("")
+    _, _, err = _check(tmp_path, configs.stage(run="sh -c true", cwd="services/a", inputs="['services/a/**']"))
+    why = "nothing matches services/a/** in services/a: correct it, unless the file comes later"
+    assert err == f"warning: stage 'one': inputs: {why}\n"
+
+
+def test_output_of_a_needed_stage_may_be_missing_as_an_input(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("")
+    config = """
+stages:
+  - {name: raw, run: "sh -c {item}", items: {list: [a, b]}, inputs: [a.py], outputs: ["raw/{item}.csv"]}
+  - {name: join, run: sh -c true, needs: [raw], inputs: [raw/*.csv], outputs: [joined]}
+  - {name: report, run: sh -c true, needs: [join], inputs: [joined/all.csv, raw/a.csv]}
+"""
+    code, _, err = _check(tmp_path, config)
+    assert (code, err) == (0, "")
 
 
 def test_second_check_of_a_file_loads_no_validator(tmp_path: Path) -> None:

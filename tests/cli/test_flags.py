@@ -112,7 +112,7 @@ def test_size_and_all_of_a_pruned_cache_exclude_each_other(capsys: pytest.Captur
 def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("unit --lane")
-    assert "argument --lane: expected one argument" in capsys.readouterr().err
+    assert "--lane needs a value: LANE" in capsys.readouterr().err
 
 
 def test_examples_in_the_help_are_understood() -> None:

@@ -55,3 +55,11 @@ def test_empty_folder_is_an_error_that_writes_nothing(
     assert main.main(["generate", "docs", "--out", ""]) == 2
     assert capsys.readouterr().err == "paropt-exporter: --out: the path is empty: correct it, or leave the flag out\n"
     assert [*tmp_path.iterdir()] == []
+
+
+def test_window_of_part_of_a_minute_is_for_dashboards_only() -> None:
+    options = Options(rate_window="90s")
+    assert any("[90s]" in text for text in generate.render_files(["dashboards"], options).values())
+    for kinds in (["alerts"], ["fleet"], ["deploy"], ["dashboards", "alerts"]):
+        with pytest.raises(UsageError, match="--rate-window: expected whole minutes, like 5m, for rules"):
+            generate.render_files(kinds, options)

@@ -56,7 +56,17 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (["--jobs=4"], "there is no flag --jobs: did you mean -j?"),
         (["--exclude", "lint"], "there is no flag --exclude: did you mean --skip?"),
         (["--lf"], "there is no flag --lf: did you mean --failed?"),
-        (["unit_tests", "-k", "x"], "there is no flag -k: write arguments for the stages' commands after --"),
+        (
+            ["unit_tests", "-k", "x"],
+            "there is no flag -k: did you mean --keep-going? Otherwise write arguments for the stages' commands after "
+            "--",
+        ),
+        (["unit_tests", "-d"], "there is no flag -d: write arguments for the stages' commands after --"),
+        (["--json"], "there is no flag --json: did you mean --output json?"),
+        (["--junit", "x.xml"], "there is no flag --junit: did you mean --report junit=FILE?"),
+        (["--all"], "there is no flag --all"),
+        (["-j"], "-j/--workers needs a value: N|auto"),
+        (["--color"], "--color needs a value: auto|always|never"),
         (["history", "-n", "3"], "there is no flag -n"),
         (
             ["plan", "unit_tests"],
@@ -70,6 +80,17 @@ def test_unknown_flag_is_named_instead_of_its_value(
     with pytest.raises(SystemExit):
         main.main(arguments)
     assert capsys.readouterr().err.startswith(f"paropt-exporter: {said} (")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--log.format", "json", "--nope"], ["--nope", "--log.format=json"], ["plan", "--log.format=json", "-j"]],
+)
+def test_usage_error_is_an_object_among_json_logs(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(arguments)
+    printed = json.loads(capsys.readouterr().err)
+    assert printed["level"] == "error" and "--help" in printed["msg"]
 
 
 @pytest.mark.parametrize("arguments", [["--lnae", "docs"], ["--config.file", "no-such-file-in-this-folder.yml"]])

@@ -312,6 +312,25 @@ def test_critical_violation_and_an_interrupt_say_why_in_the_first_line() -> None
     assert summary.format_summary(stopped, {}).startswith("standard interrupted by SIGINT · ")
 
 
+def test_critical_violation_appears_once() -> None:
+    why = "slow broke its critical SLA of 1 s"
+    broken = run(
+        stage("slow", 1, 1, Result.FAILURE, message="broke its critical SLA of 1 s", sla=limit(1), broken=True),
+        stage("other", 2, 1, Result.CANCELLATION, message=f"stopped: {why}"),
+        stage("after", 3, 0, Result.SKIP, message=why),
+        result=Result.FAILURE, reason=why, critical_sla=True,
+    )  # fmt: skip
+    lines = [" ".join(line.split()) for line in summary.format_summary(broken, {}).splitlines()]
+    assert lines[0].startswith(f"standard failed: {why} · ")
+    assert lines[1:4] == ["x slow 1.0 s broke its critical SLA of 1 s", "- other 1.0 s stopped", "after skipped"]
+    why = "standard broke its critical total of 5 s"
+    broken = run(
+        stage("other", 2, 1, Result.CANCELLATION, message=f"stopped: {why}"),
+        result=Result.FAILURE, reason=why, critical_sla=True, total=limit(5), warned=True, broken=True,
+    )  # fmt: skip
+    assert summary.format_summary(broken, {}).count("broke") == 1
+
+
 def test_retries_are_counted_beside_cached_tasks() -> None:
     record = run(stage("unit_tests", 4, 2.0, tasks=3, tasks_cached=2, attempts=2, cache_note="a.py changed"))
     assert "after 1 retry  a.py changed" in summary.format_summary(record, {})
@@ -356,3 +375,10 @@ def test_durations_read_well_at_every_size() -> None:
         "119.9 s",
         "3 min 05 s",
     ]
+
+
+def test_last_column_without_room_for_a_word_is_left_out() -> None:
+    """At 60 columns `--list` cut all descriptions to an ellipsis."""
+    headers, rows = ("stage", "needs", "description"), [("a" * 58, "b", "checks the types"), ("c", "-", "tests")]
+    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (68, 60)]
+    assert cut[0][1].endswith(f"{'a' * 58}  checks …") and cut[1] == ["stage", "a" * 58, "c"]

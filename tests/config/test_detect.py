@@ -978,3 +978,40 @@ def test_bandit_does_not_scan_the_virtual_environment(project: Path, line: str, 
     _install(project / ".venv/bin", "bandit")
     _write(project, src__one_dot_py="", tests__two_dot_py="", tox_dot_ini=f"[testenv:security]\ncommands = {line}\n")
     assert _commands(detect_stages(project)) == {"security_scan": command}
+
+
+def test_tasks_of_a_taskfile_are_stages_if_they_need_no_variable_or_answer(project: Path) -> None:
+    _install(project.parent / "bin", "task", "sh")
+    text = """
+version: "3"
+tasks:
+  default: {deps: [lint]}
+  lint: sh -n run.sh
+  test: {cmds: [{cmd: sh run.sh}, {task: lint}], desc: the tests}
+  typecheck: {cmds: ["nowhere {{.CLI_ARGS}}"]}
+  audit: {cmds: ["sh audit.sh {{.TARGET}}"], requires: {vars: [TARGET]}}
+"""
+    _write(project, Taskfile_dot_yml=text, package_dot_json="{}")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("task", "lint"), "unit_tests": ("task", "test")}
+    assert "type_checking left out: `task typecheck` needs nowhere, which is not installed" in detected.notes
+    _write(project, Taskfile_dot_yml="tasks: [")
+    assert _commands(detect_stages(project)) == {}
+
+
+def test_tasks_of_invoke_cost_a_note(project: Path) -> None:
+    _write(project, tasks_dot_py="from invoke import task\n")
+    assert any(note.startswith("tasks.py: no stage runs invoke's tasks: ") for note in detect_stages(project).notes)
+    _write(project, tasks_dot_py="from celery import task\n")
+    assert not any("invoke" in note for note in detect_stages(project).notes)
+
+
+def test_tool_with_settings_that_no_stage_runs_costs_a_note(project: Path) -> None:
+    _install(project.parent / "bin", "mypy", "pyright")
+    _write(project, src__a_dot_py="", pyproject_dot_toml="[tool.mypy]\nstrict = true\n[tool.pyright]\n")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"type_checking": ("mypy", "src")}
+    assert (
+        "type_checking: no stage runs pyright, for which the project has settings: add it to paropt.yml if it counts"
+        in detected.notes
+    )

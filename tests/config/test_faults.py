@@ -176,6 +176,14 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"name": "x" * 101}, "a name has at most 100 characters, this one has 101"),
         ({"tmeout": "5"}, "stages[0].tmeout: unknown key 'tmeout': did you mean 'timeout'?"),
         ({"cmd": "x"}, "stages[0].cmd: unknown key 'cmd': did you mean 'run'?"),
+        ({"run": "", "cmd": "x"}, "stages[0].cmd: unknown key 'cmd': did you mean 'run'?"),
+        ({"run": "", "script": "[x, y]"}, "stages[0].script: unknown key 'script': did you mean 'steps'?"),
+        ({"run": "cd web && make"}, "only a shell understands '&&': add `shell: true`, or put the folder into `cwd`"),
+        ({"run": "", "call": "checks.slow"}, "module:function, found 'checks.slow': did you mean 'checks:slow'?"),
+        ({"parallel": "true"}, "unknown key 'parallel': leave it out: all stages run in parallel"),
+        ({"allow_failure": "true"}, "unknown key 'allow_failure': to ignore a failure, end the command"),
+        ({"env": "[A=x]"}, "stages[0].env: expected a mapping like {LOG: debug}, found a list"),
+        ({"items": "{list: [3.10, 3.9, 3.10]}", "run": "'x {item}'"}, "items.list[2]: '3.10' is listed twice"),
         ({"depends_on": "[x]"}, "stages[0].depends_on: unknown key 'depends_on': did you mean 'needs'?"),
         ({"dependsOn": "[x]"}, "stages[0].dependsOn: unknown key 'dependsOn': did you mean 'needs'?"),
         ({"set_env": "{A: x}"}, "stages[0].set_env: unknown key 'set_env': did you mean 'env'?"),
@@ -188,6 +196,24 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
     assert len(told) == 1, told
     assert told[0].startswith("paropt.yml:2:")
     assert message in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {a: x}", "stages: expected a list, found a mapping: write each as `- {name: a, run: ...}`"),
+        ("stages: [{lint: x}]", "stages[0]: the name of a stage is a value: write {name: lint, run: ...}"),
+        ("stages: [{lint: {run: x}}]", "stages[0]: the name of a stage is a value: write {name: lint, run: ...}"),
+        ("stages: [mypy .]", "stages[0]: expected a mapping like {name: lint, run: ruff check .}, found 'mypy .'"),
+        ("[{name: a, run: x}]", "file: expected a mapping, found a list: put it under `stages:`"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_stages_in_the_form_of_another_runner_are_one_fault_with_our_form(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (told,) = configs.faults(tmp_path, text)
+    assert told.partition(" ")[2] == message
 
 
 @pytest.mark.parametrize(
@@ -228,6 +254,11 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
         ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),
         ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
         ("env: {A: x}", "env: unknown key 'env': it is a key of a stage, so put it into one of `stages`"),
+        ("lanes: {a: [one]}", "lanes.a: expected a mapping like {workers: auto, stages: [lint, tests]}, found a list"),
+        ("lanes: [{name: a}]", "lanes: expected a mapping like {quick: {stages: [lint]}}, found a list"),
+        ("parallel: 4", "parallel: unknown key 'parallel': 'workers' is a key of a lane, so put it into one of"),
+        ("tasks: {}", "tasks: unknown key 'tasks': did you mean 'stages'?"),
+        (".a: {}", "unknown key '.a': keys that begin with x- may hold values for YAML's anchors"),
         ("lanes: {auto: {}}", "lanes.auto: 'auto' is reserved for --lane auto"),
         ("lanes: {a: {total: 1e400}}", "lanes.a.total"),
         ("push: {url: 'http://me:s3cret@gateway'}", "push.url: a URL with a password would be logged"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -14,8 +15,9 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS
+from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import RunningAttempt
-from paropt_exporter.engine.item_results import ItemReport, add_item_results, read_report
+from paropt_exporter.engine.item_results import add_item_results, read_report
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
@@ -55,29 +57,28 @@ def test_test_case_belongs_to_the_file_of_its_name(report: Path) -> None:
     found = read_report(report, items)
     assert found is not None
     assert found.seconds == 5.375
-    assert {item: replace(each, tests={}) for item, each in found.items.items()} == {
-        "tests/test_a.py": ItemReport(cases=2, failed=1, seconds=0.75),
-        "./tests/test_ab.py": ItemReport(cases=1, seconds=2.0),
-        "tests/test_c.py": ItemReport(cases=1, seconds=1.0),
-        "tests/sub": ItemReport(cases=1, failed=1, seconds=0.125),
-        "tests/test_none.py": ItemReport(),
+    assert {item: (each.cases, each.failed) for item, each in found.items.items()} == {
+        "tests/test_a.py": (2, 1),
+        "./tests/test_ab.py": (1, 0),
+        "tests/test_c.py": (1, 0),
+        "tests/sub": (1, 1),
+        "tests/test_none.py": (0, 0),
     }
 
 
 def test_time_between_cases_is_divided_by_their_number(report: Path) -> None:
     found = read_report(report, ["tests/test_a.py", "tests/test_ab.py", "tests/test_c.py", "tests/sub"])
     assert found is not None
-    assert [found.item_seconds(item) for item in found.items] == [1.35, 2.3, 1.3, 0.425]
+    assert [each.seconds for each in found.items.values()] == pytest.approx([1.35, 2.3, 1.3, 0.425])
 
 
 def test_test_case_belongs_to_the_longest_matching_id(report: Path) -> None:
     items = ["tests/test_a.py", "tests/test_a.py::TestX::test_two", "tests/test_ab.py", "tests/test_c.py", "tests/sub"]
     found = read_report(report, items)
     assert found is not None
-    assert replace(found.items["tests/test_a.py"], tests={}) == ItemReport(cases=1, seconds=0.5)
-    assert replace(found.items["tests/test_a.py::TestX::test_two"], tests={}) == ItemReport(
-        cases=1, failed=1, seconds=0.25
-    )
+    assert (found.items["tests/test_a.py"].cases, found.items["tests/test_a.py"].failed) == (1, 0)
+    inner = found.items["tests/test_a.py::TestX::test_two"]
+    assert (inner.cases, inner.failed) == (1, 1)
 
 
 def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:
@@ -96,6 +97,48 @@ def test_report_whose_names_take_minutes_to_look_up_is_unusable(tmp_path: Path, 
     assert read_report(path, ["test_a.py"]) is not None
 
 
+def _measure(run_seconds: list[float], wait_seconds: list[float]) -> Measurement:
+    """A command of 16 s, 10 of which its report has: with its core time after each further 4 s."""
+    times = zip(itertools.accumulate(run_seconds), itertools.accumulate(wait_seconds), strict=True)
+    samples = tuple((14.0 + 4.0 * number, CoreTime(run, wait)) for number, (run, wait) in enumerate(times))
+    return replace(
+        MEASURED,
+        ended_seconds=26.0,
+        cpu_seconds=sum(run_seconds),
+        run_delay_seconds=sum(wait_seconds),
+        samples=samples,
+    )
+
+
+_HALVES = """<testsuites><testsuite time="10">
+  <testcase classname="test_a" name="test_x" time="4"/><testcase classname="test_b" name="test_x" time="6"/>
+</testsuite></testsuites>"""
+
+
+def test_wait_for_a_core_counts_where_it_was(tmp_path: Path) -> None:
+    """From the 16th second on test_a runs, and from the 20th on test_b."""
+    (tmp_path / "report.xml").write_text(_HALVES)
+    measured = _measure([4.0, 4.0, 2.0, 4.0], [0.0, 0.0, 2.0, 0.0])  # until 14, 18, 22 and 26
+    outcome = Outcome(result=Result.SUCCESS, measurement=measured)
+    found = add_item_results(outcome, ["test_a.py", "test_b.py"], tmp_path / "report.xml", alone=True)
+    seconds = {each.item: (each.seconds or 0.0) + sum(took for _, took in each.long_tests) for each in found.items}
+    assert seconds == pytest.approx({"test_a.py": 2.0 + 1.0, "test_b.py": 1.0 + 4.0})
+    assert found.start_up_seconds == pytest.approx(6.0)
+
+
+def test_wait_is_spread_evenly_without_samples_and_between_tests_that_overlap(tmp_path: Path) -> None:
+    measured = _measure([4.0, 4.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0])
+    for text, samples, seconds in (
+        (_HALVES, (), {"test_a.py": 3.0, "test_b.py": 4.5}),
+        (_HALVES.replace('"10"', '"8"'), measured.samples, {"test_a.py": 2.0, "test_b.py": 3.0}),
+    ):
+        (tmp_path / "report.xml").write_text(text)
+        outcome = Outcome(result=Result.SUCCESS, measurement=replace(measured, samples=samples))
+        found = add_item_results(outcome, ["test_a.py", "test_b.py"], tmp_path / "report.xml", alone=True)
+        sums = {each.item: (each.seconds or 0.0) + sum(took for _, took in each.long_tests) for each in found.items}
+        assert sums == pytest.approx(seconds)
+
+
 def test_long_tests_are_reported_beside_their_file(tmp_path: Path) -> None:
     times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.09, "test_pre": 1.4, "test_pre_x": 1.4}
     cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())
@@ -105,11 +148,9 @@ def test_long_tests_are_reported_beside_their_file(tmp_path: Path) -> None:
         Outcome(result=Result.SUCCESS, measurement=MEASURED), ["test_a.py"], tmp_path / "r.xml", alone=True
     )
     (record,) = outcome.items
-    assert dict(record.long_tests) == {
-        "test_a.py::test_long": 4.0,
-        "test_a.py::T::test_also": 3.0,
-        "test_a.py::test_pre_x": 1.4,
-    }
+    assert dict(record.long_tests) == pytest.approx(
+        {"test_a.py::test_long": 4.0, "test_a.py::T::test_also": 3.0, "test_a.py::test_pre_x": 1.4}
+    )
     assert record.seconds == pytest.approx(1.49)  # test_pre can't be deselected without test_pre_x
 
 
@@ -245,7 +286,7 @@ def test_invalid_times_in_a_report_count_as_zero(tmp_path: Path, time: str) -> N
     (tmp_path / "report.xml").write_text(f'<testsuite time="{time}">{case}</testsuite>')
     found = read_report(tmp_path / "report.xml", ["a.py"])
     assert found is not None
-    assert 0 <= found.item_seconds("a.py") <= 10
+    assert 0 <= found.items["a.py"].seconds <= 10
     assert 0 <= found.seconds <= 10
 
 

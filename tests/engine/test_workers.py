@@ -73,6 +73,21 @@ def test_peak_has_the_reason_of_the_move_to_it() -> None:
     assert (used.start_size, used.peak_size, used.reason) == (2, 3, "demand")
 
 
+def test_pool_has_no_workers_for_slots_that_its_tasks_fill() -> None:
+    """With eight workers for two tasks of four slots each, six are idle, and the lane is called under-used."""
+    tasks = tuple(PlannedTask(index=index, item=None, work=COMMAND.tasks[0].work) for index in range(6))
+    wide = PlannedStage(number=2, name="wide", tasks=tasks, pool=COMMANDS, slots=4)
+    narrow = PlannedStage(number=3, name="narrow", tasks=tasks[:2], pool=COMMANDS)
+    with closing(PoolWorkers()) as workers:
+        workers.prepare(plan(wide, workers=8), 8)
+        assert workers.get_targets() == {COMMANDS: 2}
+        assert workers.get_pool_sizes(8) == {COMMANDS: 8}  # in slots: the next run starts with this size
+        workers.resize_pools(3, "pinned")
+        assert workers.get_targets() == {COMMANDS: 1}  # a task that fits nowhere runs alone
+        workers.prepare(plan(wide, narrow, workers=8), 8)
+        assert workers.get_targets() == {COMMANDS: 3}  # two narrow ones, and a wide one in the six slots left
+
+
 def test_targets_are_of_the_pools_that_the_run_uses() -> None:
     with closing(PoolWorkers()) as workers:
         workers.prepare(plan(WAITS, COMMAND, workers=Bounds(minimum=1, maximum=8, start=2)), 2)

@@ -18,6 +18,7 @@ from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -162,6 +163,25 @@ def test_function_whose_result_can_not_be_sent_back_stays_in_threads(strategy: S
         assert [future.exception(HANG_SECONDS) for future in futures] == [None] * 8
         (fallback,) = pool.fallbacks
         assert "make_lock" in fallback.function and "could not be sent back" in fallback.reason
+
+
+def test_task_submitted_after_an_unsendable_result_was_seen_runs_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for a future may go on before the future's callbacks are called."""
+    late, note_done = threading.Event(), AdaptiveScheduler._on_task_done
+
+    def note_done_late(scheduler: AdaptiveScheduler, future: TaskFuture[Any]) -> None:
+        if isinstance(future.exception(), UnpicklableError):
+            late.wait(HANG_SECONDS)
+        note_done(scheduler, future)
+
+    monkeypatch.setattr(AdaptiveScheduler, "_on_task_done", note_done_late)
+    with AdaptivePool(Strategy.HYBRID, 4) as pool:
+        assert eventually(lambda: pool.submit(make_lock).exception(HANG_SECONDS) is not None)
+        future = pool.submit(make_lock)
+        try:
+            assert future.exception(HANG_SECONDS) is None
+        finally:
+            late.set()
 
 
 def test_unpicklable_waiting_function_is_no_fallback() -> None:

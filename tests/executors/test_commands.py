@@ -95,6 +95,15 @@ def test_steps_run_in_order_and_share_their_output(pool: CommandPool, tmp_path: 
     assert outcome.output == "one\nfirst\n"
 
 
+def test_measurement_has_the_samples_of_the_last_step(pool: CommandPool) -> None:
+    outcome = run(pool, shell("exit 0"), python("while __import__('time').process_time() < 0.3: pass"))
+    times = [at for at, _ in outcome.measurement.samples]
+    assert times == sorted(times)
+    assert outcome.measurement.started_seconds < times[0] < times[-1]
+    _, core_time = outcome.measurement.samples[-1]
+    assert 0.3 <= core_time.run_seconds <= outcome.measurement.cpu_seconds
+
+
 def test_first_failed_step_ends_the_task(pool: CommandPool) -> None:
     outcome = run(pool, ["echo", "one"], ["false"], ["echo", "never"])
     assert (outcome.message, outcome.output) == ("exit 1", "one\n")

@@ -595,6 +595,57 @@ def test_task_of_a_new_pool_does_not_start_all_threads() -> None:
         assert (pool.live, pool.statistics().idle) == (8, 8)
 
 
+def test_pool_without_tasks_has_no_thread() -> None:
+    with ThreadPool(8) as pool:
+        pool.resize(4)
+        assert (list_innermost(pool), pool.live) == ([], 4)
+
+
+def test_task_whose_first_thread_is_refused_is_refused_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    with ThreadPool(2) as pool:
+        with monkeypatch.context() as refusing:
+            refusing.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.submit(seen.append, 1)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.map(seen.append, [1])
+        pool.submit(seen.append, 2).result(HANG_SECONDS)
+    assert seen == [2]
+
+
+def test_task_that_counted_on_a_refused_thread_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[TaskFuture[int]] = []
+
+    def refuse_later(_: threading.Thread) -> None:
+        others.append(pool.submit(double, 1))
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(1) as pool:
+        monkeypatch.setattr(threading.Thread, "start", refuse_later)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(double, 2)
+        assert isinstance(others[0].exception(HANG_SECONDS), RuntimeError)
+
+
+def test_shutdown_waits_for_a_task_whose_thread_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    start = ThreadPoolState._start_parked
+
+    def shut_down_and_start(state: ThreadPoolState) -> None:
+        monkeypatch.undo()
+        closer = threading.Thread(target=pool.shutdown)
+        closer.start()
+        closer.join(HANG_SECONDS)
+        seen.append(len(seen))
+        start(state)
+
+    monkeypatch.setattr(ThreadPoolState, "_start_parked", shut_down_and_start)
+    pool = ThreadPool(1)
+    assert pool.submit(lambda: seen.append(-1)).result(HANG_SECONDS) is None
+    assert seen == [-1, 1]
+
+
 def test_each_blocked_task_has_a_thread() -> None:
     meeting = threading.Barrier(8)
     with ThreadPool(8) as pool:

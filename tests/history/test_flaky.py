@@ -16,7 +16,6 @@ from paropt_exporter.history import History, queries
 from paropt_exporter.plan import OpenFailures
 from paropt_exporter.plan.flakiness import FLAKY_RUNS
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, task
-from support.history_versions import write_as_version
 
 
 @pytest.fixture
@@ -145,18 +144,6 @@ def count_steps(path: Path) -> int:
         connection.set_progress_handler(count, 10)
         queries.load_open_failures(connection, "shop", "standard", "s1")
     return steps
-
-
-def test_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
-    with closing(History(path, project="shop", clock=StillClock())) as history:
-        add_run(history, 1)
-    write_as_version(path, 6)
-    with closing(History(path, project="shop", clock=StillClock())) as history:
-        assert history.load_flakiness() == {}
-        add_run(history, 2, result=Result.FAILURE, flaky_attempts=1, flaky_items=("a",))
-        assert history.load_flakiness()["standard", "lint"].first_attempts == 1
-        assert history.load_open_failures("standard", "s1")
 
 
 def test_removed_runs_leave_no_flaky_items(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from support.event_samples import (
     stage_started,
     task,
 )
-from support.history_versions import write_as_version
 from support.metric_pages import render_page
 
 HELD = """
@@ -316,47 +315,6 @@ def test_a_live_cpu_sample_above_the_final_value_causes_no_counter_reset(history
     history.store_shown_cpu("r2", {"lint": 5.5})
     keep(history, task("lint", "r2", cpu=1.0), stage_ended("lint", "r2"))
     assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == pytest.approx(6.0)
-
-
-def test_a_history_of_an_earlier_version_is_upgraded(path: Path) -> None:
-    with closing(open_file(path)) as history:
-        keep(history, *whole_run("r1"))
-    write_as_version(path, 2)
-    with closing(open_file(path)) as history:
-        keep(history, run_started("r2"), stage_started("lint", "r2"))
-        history.store_shown_cpu("r2", {"lint": 99.0})
-        keep(history, stage_ended("lint", "r2"))
-        assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "lint")] == 99.0
-
-
-_OTHER_4 = """
-DROP TABLE flaky_items; ALTER TABLE runs DROP COLUMN tree_state;
-ALTER TABLE stages DROP COLUMN first_attempts; ALTER TABLE stages DROP COLUMN flaky_attempts;
-DROP INDEX runs_by_sequence; ALTER TABLE runs DROP COLUMN sequence; DROP TABLE failed_items;
-ALTER TABLE runs DROP COLUMN partial; ALTER TABLE stages DROP COLUMN scope;
-CREATE INDEX runs_by_lane ON runs (project, lane, started_ts);
-ALTER TABLE runs DROP COLUMN shard; ALTER TABLE runs DROP COLUMN split;
-ALTER TABLE runs DROP COLUMN merged; DROP TABLE shard_items; PRAGMA user_version = 4;
-"""
-
-
-def test_a_history_of_the_other_version_4_is_upgraded(path: Path) -> None:
-    """Two unreleased versions had the number 4: one had the items' tables, the other the order of the runs."""
-    with closing(open_file(path)) as history:
-        keep(history, *whole_run("r1"))
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(_OTHER_4)
-    with closing(open_file(path)) as history:
-        keep(history, *whole_run("r2", at=START + 60))
-        assert [run.run_id for run in history.load_runs()] == ["r1", "r2"]
-
-
-def test_a_history_that_can_not_be_upgraded_is_one_clear_error(path: Path) -> None:
-    open_file(path).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(HistoryError, match=r"cannot read it \(duplicate column name: sequence\)"):
-        open_file(path)
 
 
 def test_a_run_of_a_live_process_is_left_alone(path: Path) -> None:
@@ -825,14 +783,6 @@ def test_a_newer_history_in_place_of_ours_is_left_alone(path: Path) -> None:
 def test_a_directory_in_the_files_place_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(HistoryError, match="not a regular file"):
-        open_file(path)
-
-
-def test_a_history_of_a_newer_version_is_refused(path: Path) -> None:
-    open_file(path).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(HistoryError, match=r"newer paropt-exporter .*upgrade"):
         open_file(path)
 
 

@@ -17,7 +17,6 @@ from paropt_exporter.events import Event, ItemRecord, Result, Scope, Shard
 from paropt_exporter.history import History
 from paropt_exporter.history.merging import Merged, ShardRun, Source, read_source
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
-from support.history_versions import write_as_version
 
 
 def _open(path: Path, *, at: float = 0.0) -> History:
@@ -217,21 +216,6 @@ def test_runs_without_an_end_are_left_out_and_counted(tmp_path: Path) -> None:
     path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}), run_started("open"))
     source = read_source(path, "shop")
     assert ([run["run_id"] for run in source.runs], source.unended) == (["r1"], 1)
-
-
-def test_a_history_of_the_version_before_is_merged(tmp_path: Path) -> None:
-    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
-    write_as_version(path, 6)
-    assert _merge(tmp_path / "all.db", path) == Merged(runs=1, items=1)
-
-
-def test_a_history_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
-    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
-    write_as_version(path, 6)
-    _keep(path, *_build_run("r2", {"a": 9.0}, shard=Shard(index=1, count=2, split="x")))
-    assert _load_items(path) == {"a": 1.0}
-    _merge(path)
-    assert _load_items(path) == {"a": 5.0}
 
 
 def test_the_last_run_of_a_file_tells_its_shard(tmp_path: Path) -> None:

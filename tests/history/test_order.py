@@ -12,7 +12,6 @@ from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import History
 from paropt_exporter.history.failures import Failures
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
-from support.history_versions import write_as_version
 
 YEAR_SECONDS = 365 * 86_400.0
 
@@ -69,13 +68,3 @@ def test_runs_stamped_in_the_future_are_pruned_in_their_turn(history: History) -
     for number in range(20):
         keep_run(history, f"now{number}", at=START + number)
     assert "future" not in {run.run_id for run in history.load_runs(limit=100)}
-
-
-def test_a_history_of_version_3_keeps_its_order(path: Path) -> None:
-    with closing(History(path, project="shop", clock=StillClock())) as history:
-        for number in (2, 1, 3):
-            keep_run(history, f"r{number}", at=START + number)
-    write_as_version(path, 3)
-    with closing(History(path, project="shop", clock=StillClock())) as history:
-        keep_run(history, "r0", at=START)
-        assert [run.run_id for run in history.load_runs()] == ["r1", "r2", "r3", "r0"]

@@ -12,7 +12,6 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
 from support import hostile
 from support.event_samples import StillClock, run_ended, run_started, stage_ended, stage_started
-from support.history_versions import write_as_version
 
 
 def open_for_writing(path: Path) -> History:
@@ -66,16 +65,6 @@ def test_reading_the_files_of_a_killed_exporter_repairs_nothing(path: Path, tmp_
     with closing(open_for_reading(left / path.name)) as history:
         assert list_run_ids(history) == ["r1"]
     assert hostile.state(left) == before
-
-
-def test_reading_a_history_of_an_earlier_version_upgrades_a_copy(path: Path) -> None:
-    with closing(open_for_writing(path)) as history:
-        keep_run(history, "r1")
-    write_as_version(path, 2)
-    before = path.read_bytes()
-    with closing(open_for_reading(path)) as history:
-        assert list_run_ids(history) == ["r1"]
-    assert path.read_bytes() == before
 
 
 def test_reading_a_damaged_history_says_what_the_next_run_does(path: Path) -> None:

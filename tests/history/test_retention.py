@@ -15,7 +15,7 @@ from paropt_exporter.app import parts
 from paropt_exporter.events import Decision, Event, Result
 from paropt_exporter.history import History
 from paropt_exporter.history.queries import CONSIDERED_RUNS
-from paropt_exporter.history.retention import INCREMENTAL, MOST_PORTIONS, RUNS_OF_A_PORTION
+from paropt_exporter.history.retention import MOST_PORTIONS, RUNS_OF_A_PORTION
 from support import configs
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -109,39 +109,6 @@ def test_file_shrinks_when_runs_are_removed(path: Path, clock: StillClock) -> No
     assert path.stat().st_size < large / 4
     with query(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-def make_file_that_can_not_shrink(path: Path) -> None:
-    """Write the file again in the mode in which earlier versions of the code created it."""
-    with query(path) as connection:
-        connection.executescript("PRAGMA auto_vacuum = NONE; VACUUM;")
-
-
-def test_file_of_an_earlier_version_is_rewritten_once_and_shrinks(path: Path, clock: StillClock) -> None:
-    with closing(open_file(path, clock)) as history:
-        keep_runs(history, 100, tasks=20)
-    make_file_that_can_not_shrink(path)
-    large = path.stat().st_size
-    with closing(open_file(path, clock, runs=5)) as history:
-        keep_runs(history, 1, first=100)
-        assert count_runs(history) == 101
-    assert path.stat().st_size < large / 4
-    with query(path) as connection:
-        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
-
-
-def test_no_file_is_rewritten_while_another_run_is_alive(path: Path, clock: StillClock) -> None:
-    with closing(open_file(path, clock)) as history:
-        keep_runs(history, 100, tasks=20)
-    make_file_that_can_not_shrink(path)
-    large = path.stat().st_size
-    with closing(open_file(path, clock, runs=5)) as history, closing(open_file(path, clock)) as other:
-        other.observe(run_started("alive"))
-        keep_runs(history, 1, first=100)
-        assert path.stat().st_size >= large
-        other.observe(run_ended("alive"))
-        keep_runs(history, 1, first=101)
-    assert path.stat().st_size < large / 4
 
 
 def test_lowered_limit_is_kept_after_some_runs(path: Path, clock: StillClock) -> None:

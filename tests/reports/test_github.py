@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paropt_exporter.events import Result, StageRecord, TaskRecord
 from paropt_exporter.reports import github
 from paropt_exporter.reports.model import FinishedRun
-from support.finished_runs import LIMIT, attempt, finished, stage
+from support.finished_runs import LIMIT, attempt, finished, stage, stopped_at_critical_total
 
 _COMMAND = re.compile(r"^::(?P<name>[\w-]+)(?: (?P<properties>[^:]*(?:%3A[^:]*)*))?::(?P<data>.*)$")
 
@@ -175,3 +175,11 @@ def test_findings_are_folded_under_the_name_of_their_stage() -> None:
     """In the line of an HTML element a backslash would be shown."""
     text = github.summary(finished(failing("unit_tests <b>", 1, ruff(1))))
     assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* a.py:1:5: " in text
+
+
+def test_lane_that_reached_its_critical_total_is_an_error_and_in_the_summary(tmp_path: Path) -> None:
+    run = stopped_at_critical_total()
+    (error,) = annotations_of(run)
+    fault = "standard broke its critical total of 8 s"
+    assert (error.name, error.properties["title"], error.data) == ("error", "lane standard failed", fault)
+    assert fault in summary_of(run, tmp_path).splitlines()

@@ -12,7 +12,7 @@ import pytest
 from paropt_exporter.events import Result
 from paropt_exporter.reports import gitlab
 from paropt_exporter.reports.model import FinishedRun
-from support.finished_runs import attempt, finished, stage
+from support.finished_runs import attempt, finished, stage, stopped_at_critical_total
 
 # "Code Quality report format": what is required, and which values severity may have.
 SCHEMA = {
@@ -116,3 +116,8 @@ def test_a_flood_of_findings_is_bounded() -> None:
 
 def test_a_good_run_has_an_empty_report() -> None:
     assert read(finished(stage("lint", 1, attempt("lint")))) == []
+
+
+def test_lane_that_reached_its_critical_total_is_an_entry() -> None:
+    (entry,) = read(stopped_at_critical_total())
+    assert entry["description"] == "lane standard: standard broke its critical total of 8 s"

@@ -15,7 +15,7 @@ from junitparser import xunit2
 from paropt_exporter.events import ItemRecord, Result
 from paropt_exporter.reports import junit
 from paropt_exporter.reports.model import FinishedRun
-from support.finished_runs import attempt, finished, stage
+from support.finished_runs import attempt, finished, stage, stopped_at_critical_total
 
 
 @cache
@@ -152,3 +152,13 @@ def test_any_text_is_written_and_read_back(output: str, item: str) -> None:
     run = finished(stage("unit", 1, attempt("unit", item=item, result=Result.FAILURE, message=output, output=output)))
     (suite,) = read(run)
     assert len(list(suite)) == 1
+
+
+def test_lane_that_reached_its_critical_total_has_a_failure_although_no_stage_has() -> None:
+    """Otherwise Jenkins and GitLab would show a run that ended with exit code 4 as one with skipped tests."""
+    stages, lane = read(stopped_at_critical_total())
+    assert (stages.skipped, stages.failures) == (1, 0)
+    (case,) = lane
+    (fault,) = case.result
+    assert (lane.name, case.classname, case.name, lane.failures) == ("standard", "standard", "standard", 1)
+    assert fault.message == "standard broke its critical total of 8 s"

@@ -10,11 +10,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from paropt_exporter import descriptors
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine.interfaces import MachineShare, MachineUsage
 from paropt_exporter.errors import HistoryError, UsageError
@@ -630,3 +632,14 @@ def test_no_descriptor_left_costs_a_client_a_wait_and_the_log_one_line(
         client.sendall(encode(AskStatus()))
         assert isinstance(decode_from_serve(client.recv(1 << 16)), Status)
     assert [record.message for record in caplog.records] == ["can't accept a run"]
+
+
+def test_clients_leave_half_of_the_descriptors(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.hub.close()
+    monkeypatch.setattr(descriptors, "get_limit", lambda: 8)
+    served.start()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(served.connect()) for _ in range(5)]
+        assert clients[-1].recv(1) == b""
+        clients[0].sendall(encode(AskStatus()))
+        assert isinstance(decode_from_serve(read_line(clients[0])), Status)

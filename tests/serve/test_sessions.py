@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Collection
 
 from paropt_exporter.serve.fair_shares import Machine
 from paropt_exporter.serve.messages import PROTOCOL, Grant, Hello, Registration, Sample, State, Usage
 from paropt_exporter.serve.registry import RegisteredProject
-from paropt_exporter.serve.sessions import SETTLE_SECONDS, SILENT_SECONDS, Session, Sessions, sum_shares
+from paropt_exporter.serve.sessions import (
+    SETTLE_SECONDS,
+    SILENT_SECONDS,
+    Session,
+    Sessions,
+    is_live_process,
+    sum_shares,
+)
 
 NOW = 1000.0
 
@@ -128,6 +136,17 @@ def test_process_that_has_ended_is_not_alive_before_it_is_reaped() -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert sessions.list_runs_with_shares(NOW) == set()
     child.wait()
+
+
+def test_process_counts_as_alive_without_a_descriptor_to_read_its_state() -> None:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, most))
+    try:
+        assert is_live_process(os.getppid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def test_runs_of_a_dead_serve_count_until_they_are_back_or_given_up() -> None:

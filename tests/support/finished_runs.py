@@ -94,6 +94,7 @@ def finished(
     slas: tuple[SlaRecord, ...] = (),
     decisions: tuple[Decision, ...] = (),
     result: Result | None = None,
+    reason: str = "",
     config: Path | None = None,
     cwd: str = "",
 ) -> FinishedRun:
@@ -128,6 +129,13 @@ def finished(
         total=None,
         seconds=8.0,
     )
-    run = collector.finish(replace(ended, pools=pools), log=Path("/repo/.paropt/logs/r1.log"))
+    run = collector.finish(replace(ended, pools=pools, reason=reason), log=Path("/repo/.paropt/logs/r1.log"))
     assert run is not None
     return run
+
+
+def stopped_at_critical_total() -> FinishedRun:
+    """A run in which no stage failed: the lane reached its critical total, and its one stage was stopped."""
+    reason = "standard broke its critical total of 8 s"
+    stopped = attempt("lint", result=Result.CANCELLATION, message=f"stopped: {reason}")
+    return finished(stage("lint", 1, stopped), result=Result.FAILURE, reason=reason)

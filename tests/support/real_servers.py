@@ -26,7 +26,8 @@ _FIRST_PORT, _END_OF_PORTS = 11_000, 32_000  # above the default port of each se
 _PARTS = 16
 _RETURNED_PORTS: set[int] = set()
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
-# For programs in Go: garbage collection takes a third of a short process's time; below the limit it never runs.
+# For programs in Go: garbage collection takes a third of a short process's time; below the limit it never runs. Above
+# it, as with 100,000 series, a server collects all the time: such a one needs Go's own settings.
 GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
 RARE_COLLECTION = {**os.environ, **GO_SETTINGS}
 
@@ -86,17 +87,24 @@ def eventually(what: str, look: Any) -> Any:
 class Prometheus:
     """A real Prometheus, or a server with its API, that scrapes the targets four times a second."""
 
-    def __init__(self, url: str, command: Sequence[str] = (), log: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        command: Sequence[str] = (),
+        log: Path | None = None,
+        variables: Mapping[str, str] = RARE_COLLECTION,
+    ) -> None:
         self.url = url
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
         self._log = log
+        self._variables = variables
 
     def start(self, ready: str) -> None:
         """Start it, or restart it with its stored data."""
         assert self._log is not None
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=RARE_COLLECTION)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._variables)
         eventually("the server is ready", lambda: _answers(f"{self.url}{ready}"))
 
     def signal(self, number: int) -> None:
@@ -185,7 +193,12 @@ def _listens(port: int) -> bool:
 
 @contextmanager
 def prometheus(
-    folder: Path, targets: Sequence[str], *, alerting: Mapping[str, object] | None = None, **scrape: object
+    folder: Path,
+    targets: Sequence[str],
+    *,
+    alerting: Mapping[str, object] | None = None,
+    variables: Mapping[str, str] = RARE_COLLECTION,
+    **scrape: object,
 ) -> Iterator[Prometheus]:
     """`scrape`: more keys of the scrape config, such as `scheme` and `basic_auth`. `alerting`: more of the config."""
     config = {
@@ -203,7 +216,7 @@ def prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    real = Prometheus(f"http://127.0.0.1:{port}", command, folder / "prometheus.log")
+    real = Prometheus(f"http://127.0.0.1:{port}", command, folder / "prometheus.log", variables)
     try:
         real.start("/-/ready")
         # It hands new targets to its scrapers every 5 s only: a short run would be over before.

@@ -18,19 +18,26 @@ from paropt_exporter import plan as plans
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
 from paropt_exporter.app.config_file import ConfigFile
-from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
+from paropt_exporter.app.planning import Planner, build_plan_options, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import READER_SECONDS, Request, Screen
-from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownStages
+from paropt_exporter.autoscaling.controller import Controller
+from paropt_exporter.autoscaling.lane_observer import DEADLINE, KnownStages
 from paropt_exporter.clock import Clock
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
-from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
+from paropt_exporter.errors import (
+    EXIT_CRITICAL_SLA,
+    EXIT_FAILED,
+    EXIT_INTERNAL,
+    EXIT_PARTIAL,
+    EXIT_SIGNAL_BASE,
+    join_names,
+)
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors.base import PROFILES_NAME
-from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History
@@ -74,7 +81,7 @@ def run_exporter(setup: LaneSetup) -> int:
         for interrupted in history.mark_interrupted_runs():
             say(_format_interrupted(interrupted))
         if orphans := supervisor_client.end_orphans(setup.config.root):
-            say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
+            say(f"ended processes that a killed exporter left behind: {join_names(orphans)}")
         exporter = Exporter(setup, history)
         stack.callback(exporter.close)
         return exporter.serve()
@@ -263,7 +270,7 @@ class Exporter:
         # The parts of this process were built from the other sections.
         config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
-        shape = plans.build_plan(_drop_items(config), self._lane, **parts.get_plan_options(self._request))
+        shape = plans.build_plan(_drop_items(config), self._lane, build_plan_options(self._request))
         _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:

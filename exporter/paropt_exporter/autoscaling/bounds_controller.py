@@ -171,6 +171,7 @@ class BoundsController:
             pools=pools,
             state=self._query_size_state,
             rescue_size=self._control_state.rescue_size,
+            slots_per_task=self._control_state.slots_per_task,
         )
         decision = decide_query_size(observation)
         self._query_size_state = decision.state

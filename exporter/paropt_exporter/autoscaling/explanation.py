@@ -252,6 +252,8 @@ def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
             alone = max(measured.busy - measured.delay, measured.cpu)
             demand = f"{measured.cpu:.2f} / ({measured.busy:.2f} - {measured.delay:.2f}) = {measured.cpu / alone:.2f}"
             yield f"  c = {demand} of a core"
+    if observation.slots_per_task != 1:
+        yield f"  each task takes {observation.slots_per_task:.3g} of the lane's slots"
     bounds = f"floor {observation.floor} and ceiling {observation.ceiling}"
     yield f"  cores {observation.cores:g}; between {bounds}; the lane had {observation.size}"
 
@@ -348,9 +350,10 @@ def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] 
     """Return floor and ceiling before and after a decision about bounds; None: it is about a size."""
     try:
         observation, choice = json.loads(decision.situation or "{}"), json.loads(decision.choice or "{}")
-        if observation.get("kind") != "band":
+        if observation.get("kind") != "bounds":
             return None
-        return (observation["seen"]["floor"], observation["seen"]["ceiling"]), (choice["floor"], choice["ceiling"])
+        before = observation["observation"]
+        return (before["floor"], before["ceiling"]), (choice["floor"], choice["ceiling"])
     except UNREADABLE:
         return None
 

@@ -62,6 +62,7 @@ class ControlState:
         self._configured = self._override = override or Override()
         self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
         self._rescue_size = 0
+        self._slots_per_task = 1.0
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
 
     def reconfigure(self, bounds: Bounds, pools: Sequence[str]) -> None:
@@ -70,6 +71,7 @@ class ControlState:
             self.config_bounds = bounds
             self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
             self._rescue_size = 0
+            self._slots_per_task = 1.0
             self._recommended = {pool: self._recommended.get(pool, bounds.start) for pool in pools}
 
     @property
@@ -121,6 +123,16 @@ class ControlState:
     def set_rescue_size(self, size: int) -> None:
         with self._lock:
             self._rescue_size = size
+
+    @property
+    def slots_per_task(self) -> float:
+        """The lane's slots that a task takes, on average over the tasks that ran or waited last."""
+        with self._lock:
+            return self._slots_per_task
+
+    def set_slots_per_task(self, slots: float) -> None:
+        with self._lock:
+            self._slots_per_task = slots
 
     def set_recommended_sizes(self, sizes: Mapping[str, int]) -> None:
         """Store the sizes that the controller would give the pools, by name."""

@@ -38,7 +38,11 @@ class OutputFile(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """The result of a task under its key. `output` is the digest of its kept output, `listings` those of its inputs."""
+    """The result of a task under its key. `output` is the digest of its kept output, `listings` those of its inputs.
+
+    `leftovers`: the paths of `files` that the task did not write, since an earlier run had left them there. The result
+    counts only where they are still the same.
+    """
 
     key: str
     stage: str
@@ -49,6 +53,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     files: tuple[OutputFile, ...]
     components: tuple[tuple[str, str], ...]
     listings: tuple[str, ...]
+    leftovers: tuple[str, ...] = ()
 
     def list_blobs(self) -> list[str]:
         """Return the digests of the contents that a hit needs."""
@@ -69,6 +74,7 @@ def format_entry(entry: Entry) -> bytes:
             "files": [[file.path, file.kind, file.value, file.size_bytes] for file in entry.files],
             "components": entry.components,
             "listings": entry.listings,
+            "leftovers": entry.leftovers,
         }
     ).encode()
     return f"{hash_bytes(body)}\n".encode() + body
@@ -97,6 +103,7 @@ def parse_entry(content: bytes) -> Entry:
             files=tuple(_read_file(*fields) for fields in values["files"]),
             components=tuple((str(name), str(value)) for name, value in values["components"]),
             listings=tuple(_check_digest(listing) for listing in values["listings"]),
+            leftovers=tuple(map(str, values["leftovers"])),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadEntry(f"an entry of the cache can't be read: {error}") from None

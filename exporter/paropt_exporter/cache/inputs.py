@@ -89,6 +89,7 @@ def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[Planned
         raise UnusableFile(f"{error.filename} can't be read: {error.strerror}") from None
     except NoGit as error:
         raise UnusableFile(f"{error}: name its `inputs`") from None
+    _check_matches(folder, stage, shared)
     missing = dict.fromkeys((path for path, state in shared.items() if state is None), ABSENT)
     there = [(path, state) for path, state in shared.items() if state is not None]
     return StageInputs(
@@ -124,6 +125,20 @@ def _take_own(
         index: [(path, state) for path, state in found.items() if path not in shared] for index, found in own.items()
     }
     return {index: states.take_snapshot(found) for index, found in besides.items() if found}
+
+
+def _check_matches(folder: str, stage: PlannedStage, found: Iterable[str]) -> None:
+    """Raise UnusableFile if the stage's inputs match no file, and it reads no outputs of the stages that it needs.
+
+    Otherwise no edit would ever run it again.
+    """
+    if not stage.inputs or stage.traces_inputs or stage.needed_outputs or any(ITEM in each for each in stage.inputs):
+        return
+    patterns = InputPatterns(stage.inputs)
+    if not any(map(patterns.matches, found)):
+        cwd = get_relative_cwd(folder, stage)
+        where = "" if cwd == "." else f": they begin in its folder, {cwd}"
+        raise UnusableFile(f"its `inputs` match no file{where}")
 
 
 def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -> dict[str, os.stat_result | None]:

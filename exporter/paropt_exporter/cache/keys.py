@@ -23,7 +23,7 @@ from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
 from paropt_exporter.plan.structure import Commands, PlannedTask
 
-FORMAT = "1"  # of keys and entries: another one has other keys
+FORMAT = "2"  # of keys and entries: another one has other keys
 _POLL_SECONDS = 0.05  # file locks have no wait with a limit
 _FLOCK = "hhqqi4x"  # struct flock, on Linux with 64-bit offsets
 

@@ -14,11 +14,10 @@ from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
-from paropt_exporter.cache.result_store import Store
+from paropt_exporter.cache.result_store import LARGEST_NOTE_BYTES, Store
 from paropt_exporter.events import CacheReason
 
 _MOST_KEYS = 8  # of each task: a few branches and checkouts
-_LARGEST_NOTE_BYTES = 1 << 16
 _MOST_READS = 20_000  # of the files that a traced stage read
 _LARGEST_READS_BYTES = 1 << 23
 _MOST_COMPARED_BYTES = 1 << 26
@@ -53,7 +52,7 @@ class Notes:
     def load(self, stage: str, item: str | None) -> TaskNotes:
         """Return the notes on a task; empty ones if they are missing or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(files.read_file(self._find(stage, item), _LARGEST_NOTE_BYTES))
+            values = json.loads(files.read_file(self._find(stage, item), LARGEST_NOTE_BYTES))
             unkept = values["unkept"]
             return TaskNotes(
                 keys=tuple(map(str, values["keys"])),
@@ -112,6 +111,11 @@ def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping
     if not key.listings and not _list_differences(key, nearest):
         return Miss(CacheReason.EVICTED, "its traced inputs were evicted from the cache")
     return _describe(_list_differences(key, nearest), _list_changed_files(key, nearest, store, listings))
+
+
+def explain_missing_leftover(path: str) -> Miss:
+    """Return why a result does not count where a file is missing that its task had found among its outputs."""
+    return Miss(CacheReason.INPUTS, f"{path} is not as an earlier run left it")
 
 
 def _load(store: Store, digest: str) -> Entry | None:

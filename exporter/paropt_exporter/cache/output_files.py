@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import accumulate
 
 from msgspec import Struct
 
-from paropt_exporter.cache.entry import OutputFile
+from paropt_exporter.cache.entry import Entry, OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.input_files import FoundFile, InputPatterns
@@ -39,7 +39,7 @@ def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     restored without it.
     """
     # A killed run leaves files with temporary names behind, which the next hit removes.
-    found = [each for each in _find_matching(folder, patterns) if not _TEMPORARY.search(each[0])]
+    found = [each for each in find_matching(folder, patterns) if not _TEMPORARY.search(each[0])]
     own = {path for path, _ in found}
     linked = _find_linked_folders(folder, own)
     for path in own:
@@ -54,7 +54,8 @@ def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     return [(path, state) for path, state in found if os.path.dirname(path) not in linked]
 
 
-def _find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
+def find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
+    """Return the files that match a task's outputs. Raises UnusableFile."""
     if not patterns:
         return []
     try:
@@ -98,6 +99,32 @@ def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -
     return tuple(kept)
 
 
+def list_leftovers(before: Mapping[str, os.stat_result], found: Iterable[FoundFile]) -> set[str]:
+    """Return the outputs that are as they were before the task ran: it has not written them.
+
+    Each write changes ctime. One in the same tick of the file system's clock as an earlier one does not, and then a
+    file that the task wrote counts as a leftover, which costs a miss at most.
+    """
+    return {path for path, state in found if path in before and _get_version(before[path]) == _get_version(state)}
+
+
+def _get_version(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_mode, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def find_missing_leftover(states: FileStates, entry: Entry) -> str | None:
+    """Return a file that the result needs, as an earlier run left it, and that is gone or different; None without."""
+    wanted = {file.path: file.state for file in entry.files}
+    for path in entry.leftovers:
+        try:
+            found = _describe_there(states, path, os.lstat(os.path.join(states.folder, path)))
+        except (OSError, ValueError, UnusableFile, NotRestored):
+            return path
+        if found != wanted.get(path):
+            return path
+    return None
+
+
 def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> int:
     """Put the outputs of a result in place, and remove others that match; return how many files changed.
 
@@ -106,7 +133,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
     after which the stage runs.
     """
     _check_declared(wanted, patterns)
-    found = _find_matching(states.folder, patterns)
+    found = find_matching(states.folder, patterns)
     linked = _find_linked_folders(states.folder, (path for path, _ in found))
     there = {path: _describe_there(states, path, state) for path, state in found if os.path.dirname(path) not in linked}
     missing = [file for file in wanted if there.get(file.path) != file.state]

@@ -13,7 +13,8 @@ from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
-from paropt_exporter.cache.misses import Miss, Notes, explain_miss
+from paropt_exporter.cache.misses import Miss, Notes, explain_miss, explain_missing_leftover
+from paropt_exporter.cache.output_files import find_missing_leftover
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
 from paropt_exporter.events import CacheReason
@@ -49,7 +50,7 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
         if find_refusal():
             stages = [replace(stage, traces_inputs=False) for stage in stages]
     for stage in stages:
-        yield from _preview_stage(stage, reader, traced, store, notes)
+        yield from _preview_stage(stage, reader, traced, states, store, notes)
 
 
 def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
@@ -59,7 +60,12 @@ def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
 
 
 def _preview_stage(
-    stage: PlannedStage, reader: StageReader, traced: TracedResults | None, store: Store, notes: Notes
+    stage: PlannedStage,
+    reader: StageReader,
+    traced: TracedResults | None,
+    states: FileStates,
+    store: Store,
+    notes: Notes,
 ) -> Iterator[Preview]:
     try:
         reading = reader.read(stage)
@@ -71,13 +77,13 @@ def _preview_stage(
         return
     for part in reading.parts:
         if stage.traces_inputs and traced is not None:
-            yield _preview_traced(reading, part, traced, store, notes)
+            yield _preview_traced(reading, part, traced, states, store, notes)
         else:
-            yield _preview_part(reading, part, store, notes)
+            yield _preview_part(reading, part, states, store, notes)
 
 
 def _preview_traced(
-    reading: StageReading, part: StagePart, traced: TracedResults, store: Store, notes: Notes
+    reading: StageReading, part: StagePart, traced: TracedResults, states: FileStates, store: Store, notes: Notes
 ) -> Preview:
     from paropt_exporter.cache.traced_results import explain_traced_miss, explain_unproved
 
@@ -90,18 +96,20 @@ def _preview_traced(
             why = explain_unproved(weak, candidates.manifest.proofs, notes.load(stage, item))
             return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
         found = replace(reading, keys={part: strong.key}, listings=strong.listings)
-        return _preview_part(found, part, store, notes)
+        return _preview_part(found, part, states, store, notes)
     why = explain_traced_miss(weak, candidates, notes.load(stage, item), store)
     return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
 
 
-def _preview_part(reading: StageReading, part: StagePart, store: Store, notes: Notes) -> Preview:
+def _preview_part(reading: StageReading, part: StagePart, states: FileStates, store: Store, notes: Notes) -> Preview:
     stage, item, key = reading.stage.name, part.task.item, reading.keys[part]
     try:
         entry = store.load(key.digest)
     except BadEntry as error:
         return Preview(stage=stage, item=item, reason=CacheReason.STORE, note=str(error))
-    if entry is None:
+    if entry is not None and (path := find_missing_leftover(states, entry)) is not None:
+        why = explain_missing_leftover(path)
+    elif entry is None:
         why = explain_miss(key, notes.load(stage, item), store, reading.listings)
     elif not all(store.has(digest) for digest in entry.list_blobs()):
         why = Miss(CacheReason.EVICTED, "a content of the cache was evicted")

@@ -275,7 +275,9 @@ class _Connection:
     def put(self, name: str, content: IO[bytes], size_bytes: int) -> None:
         """Upload a content. Raises RemoteFailed."""
         headers = {"Content-Length": str(size_bytes)}
-        with self._request("PUT", name, _Upload(content, size_bytes, self._count), headers) as answer:
+        # Of an upload without length, `requests` sends chunks beside the header, which servers refuse.
+        upload = _Upload(content, size_bytes, self._count) if size_bytes else None
+        with self._request("PUT", name, upload, headers) as answer:
             if answer.status_code not in (200, 201, 202, 204):
                 raise RemoteFailed(f"PUT {name[:12]}… was answered with {answer.status_code}")
 

@@ -7,6 +7,7 @@ crash of the machine costs a miss. Files that were used last are kept, up to a s
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import time
@@ -30,12 +31,14 @@ FOLDER_VARIABLE, SIZE_VARIABLE = "PAROPT_CACHE_DIR", "PAROPT_CACHE_SIZE"
 _OTHER_FOLDER = f": set {FOLDER_VARIABLE} to another folder"
 DEFAULT_BYTES = 5_000_000_000
 LARGEST_ENTRY_BYTES = 1 << 24
+LARGEST_NOTE_BYTES = 1 << 16
 LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
 _LAYOUT = "v1"
 _CHUNK_BYTES = 1 << 20
 _TOUCH_SECONDS = 3600.0  # a use is recorded once an hour: this orders files well enough, and most hits write nothing
 _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
-_INDEX_SECONDS = 30 * 86400.0  # then an index is most likely that of a deleted checkout; without one, files are read
+# Older indexes are most likely those of deleted checkouts; without one, files are read.
+_OLD_SECONDS = 30 * 86400.0
 _SCANNED_SECONDS = 86400.0  # so long the size is known by what was written; runs at once may miss some of it
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
@@ -318,10 +321,11 @@ class Store:
     def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
         """Remove the files that were not used for the longest time, if the store is larger than its limit.
 
-        Indexes of files that no run has written for a month go in any case. Return how many other files and bytes were
-        removed. `spare_young`: keep files of the last hour, up to twice the limit.
+        Indexes of files that no run has written for a month go in any case, and so do notes that are as old, on tasks
+        without a result. Return how many other files and bytes were removed. `spare_young`: keep files of the last
+        hour, up to twice the limit.
         """
-        self._remove_old_indexes()
+        self._remove_old_indexes_and_notes()
         limit = self.limit_bytes if limit_bytes is None else limit_bytes
         files_of_all = self._list_files(self._ac, self._cas, self._sets)
         found = sorted(files_of_all, key=lambda file: file.used_timestamp_seconds)
@@ -344,11 +348,20 @@ class Store:
         self._save_size(total - removed_bytes, time.time())
         return removed, removed_bytes
 
-    def _remove_old_indexes(self) -> None:
-        for entry in _scan(os.fspath(self.index_folder)):
+    def _remove_old_indexes_and_notes(self) -> None:
+        """Remove those that no run has written for a month, apart from notes on results that are there."""
+        for entry in (*_scan(os.fspath(self.index_folder)), *_scan(os.fspath(self.last_folder))):
             with suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_mtime < time.time() - _INDEX_SECONDS:
+                is_old = entry.stat(follow_symlinks=False).st_mtime < time.time() - _OLD_SECONDS
+                if is_old and not self._has_noted_result(entry.path):
                     os.unlink(entry.path)
+
+    def _has_noted_result(self, path: str) -> bool:
+        """Return whether a file has notes on a task that name a result which is there; unchanged stages write none."""
+        with suppress(OSError, ValueError, KeyError, TypeError, BadEntry):
+            keys = json.loads(_read_whole(path, LARGEST_NOTE_BYTES))["keys"]
+            return any(self.contains(str(key)) for key in keys)
+        return False
 
     def _touch(self, path: str, size_bytes: int | None) -> bool:
         """Return whether a file is there whole, and record its use."""

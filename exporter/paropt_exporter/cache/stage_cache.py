@@ -17,11 +17,19 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from paropt_exporter.cache.digests import hash_bytes
-from paropt_exporter.cache.entry import BadEntry, Entry
+from paropt_exporter.cache.entry import BadEntry, Entry, OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.keys import KeyLocks, TaskKey
-from paropt_exporter.cache.misses import Miss, Notes, explain_miss
-from paropt_exporter.cache.output_files import NotRestored, find_outputs, keep_outputs, restore_outputs
+from paropt_exporter.cache.misses import Miss, Notes, explain_miss, explain_missing_leftover
+from paropt_exporter.cache.output_files import (
+    NotRestored,
+    find_matching,
+    find_missing_leftover,
+    find_outputs,
+    keep_outputs,
+    list_leftovers,
+    restore_outputs,
+)
 from paropt_exporter.cache.result_store import SIZE_VARIABLE, Store, StoreUnusable
 from paropt_exporter.cache.stage_keys import (
     KeptTask,
@@ -55,9 +63,13 @@ _KEEP_SECONDS, _KEEP_RATIO = 10.0, 20.0
 
 
 class _Lookup(Struct):
-    """A stage at the moment before it ran, and the results that wait to be kept, some of them before its end."""
+    """A stage at the moment before it ran, and the results that wait to be kept, some of them before its end.
+
+    `outputs`: the files that were in the places of the outputs of the tasks that run.
+    """
 
     reading: StageReading
+    outputs: Mapping[str, os.stat_result]
     keep_seconds: float
     parts: Mapping[int, Sequence[StagePart]]  # by the index of their task
     pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
@@ -215,6 +227,7 @@ class StageCache:
             found = self._load_results(reading, reading.parts)
             if reading.is_recorded and _list_missed(reading, found):
                 reading, found = self._complete(reading, found)
+            there = self._find_outputs(reading, found)
             if given_up.is_set():
                 return None
             wanted = _list_missed(reading, found)
@@ -223,7 +236,7 @@ class StageCache:
         finally:
             if not wanted:
                 self._release(outputs)
-        self._lookups[stage.name] = self._begin_lookup(reading)
+        self._lookups[stage.name] = self._begin_lookup(reading, there)
         if not wanted:
             return sum_up(reading, found)
         if self._acquire(wanted):
@@ -262,10 +275,21 @@ class StageCache:
         )
         waiter.start()
 
-    def _begin_lookup(self, reading: StageReading) -> _Lookup:
+    def _find_outputs(
+        self, reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]
+    ) -> dict[str, os.stat_result]:
+        """Return the files in the places of the outputs of tasks that run. Raises UnusableFile."""
+        assert self._states is not None
+        there: dict[str, os.stat_result] = {}
+        for part, result in found.items():
+            if isinstance(result, Miss):
+                there.update(find_matching(self._states.folder, list_outputs(reading.stage, part.task, self._root)))
+        return there
+
+    def _begin_lookup(self, reading: StageReading, outputs: Mapping[str, os.stat_result]) -> _Lookup:
         keeps_items = reading.has_results_by_item and not reading.stage.traces_inputs
         keep_seconds = self._clock.monotonic() + _KEEP_SECONDS if keeps_items else math.inf
-        return _Lookup(reading, keep_seconds, group_parts(reading.parts))
+        return _Lookup(reading, outputs, keep_seconds, group_parts(reading.parts))
 
     def _release_all(self, lookup: _Lookup) -> None:
         """Unlock the keys and the outputs of a stage that has ended."""
@@ -331,13 +355,14 @@ class StageCache:
         try:
             reading = self._read(stage)
             found = self._load_results(reading, reading.parts)
+            there = self._find_outputs(reading, found)
             if missed := _list_missed(reading, found):
                 needed = {*missed, *self._list_output_locks(stage)}
         except UnusableFile as error:
             return miss_all(stage, Miss(CacheReason.UNCACHEABLE, str(error)))
         finally:
             self._release(digest for digest in locked if digest not in needed)
-        self._lookups[stage.name] = self._begin_lookup(reading)
+        self._lookups[stage.name] = self._begin_lookup(reading, there)
         return sum_up(reading, found)
 
     def _choose_inputs(self, stage: PlannedStage) -> PlannedStage:
@@ -409,14 +434,18 @@ class StageCache:
         return explain_traced_miss(key, candidates, notes, self._store)
 
     def _expect(self, part: StagePart, key: TaskKey) -> Miss | None:
-        """Expect the result under a key from a task that runs to prove its traced inputs. A Miss: it is damaged."""
+        """Expect the result under a key from a task that runs to prove its traced inputs. A Miss: it doesn't count."""
         try:
             entry = self._store.load(key.digest)
         except BadEntry as error:
             self._store.remove(key.digest)
             return Miss(CacheReason.STORE, str(error))
-        if entry is not None:
-            self._expected[part] = entry
+        if entry is None:
+            return None
+        assert self._states is not None
+        if (path := find_missing_leftover(self._states, entry)) is not None:
+            return explain_missing_leftover(path)
+        self._expected[part] = entry
         return None
 
     def _load_under(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> KeptTask | Miss:
@@ -430,6 +459,13 @@ class StageCache:
             if entry is None:
                 notes = self._notes.load(reading.stage.name, task.item)
                 return explain_miss(key, notes, self._store, reading.listings)
+            missing = find_missing_leftover(self._states, entry)
+            if missing is not None and self._fetch(key.digest):  # another host may have written this file
+                entry = self._store.load(key.digest)
+                assert entry is not None
+                missing = find_missing_leftover(self._states, entry)
+            if missing is not None:
+                return explain_missing_leftover(missing)
             output = self._read_output(entry.output)
             patterns = list_outputs(reading.stage, task, self._root)
             restore_outputs(self._states, self._store, entry.files, patterns)
@@ -556,7 +592,7 @@ class StageCache:
             if reading.stage.traces_inputs:
                 kept = self._keep_traced(lookup, part, result)
             else:
-                kept = self._keep_result(reading, part, result, reading.keys[part])
+                kept = self._keep_result(lookup, part, result, reading.keys[part])
             if isinstance(kept, Miss):
                 fault = fault or kept
                 if kept.reason is CacheReason.STORE:  # such as a full disk: the others could not be kept either
@@ -579,7 +615,7 @@ class StageCache:
                 self._notes.add_unkept(stage.name, part.task.item, weak.digest, key)
                 return key
             lookup.reads |= traced.list_read_files(key)
-            kept = self._keep_result(lookup.reading, part, result, key.key)
+            kept = self._keep_result(lookup, part, result, key.key)
             if isinstance(kept, Miss):
                 return kept
             if expected is not None and expected.files != kept.files:
@@ -594,18 +630,19 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         return kept
 
-    def _keep_result(self, reading: StageReading, part: StagePart, result: KeptResult, key: TaskKey) -> Entry | Miss:
+    def _keep_result(self, lookup: _Lookup, part: StagePart, result: KeptResult, key: TaskKey) -> Entry | Miss:
         """Put a result into the store under a key, or return why it could not be kept."""
         assert self._states is not None
-        stage, task = reading.stage, part.task
+        stage, task = lookup.reading.stage, part.task
         try:
-            written = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
-            if (size_bytes := sum(state.st_size for _, state in written)) > self._store.limit_bytes:
+            there = find_outputs(self._states.folder, list_outputs(stage, task, self._root))
+            if (size_bytes := sum(state.st_size for _, state in there)) > self._store.limit_bytes:
                 # To keep it would remove all other results, and then it.
                 why = f"its outputs have {size_bytes:,} bytes, the whole cache {self._store.limit_bytes:,}"
                 too_large = Miss(CacheReason.UNCACHEABLE, f"{why}: raise {SIZE_VARIABLE}")
                 self._notes.add_unkept(stage.name, task.item, key.digest, too_large)
                 return too_large
+            outputs = keep_outputs(self._states, self._store, there)
             entry = Entry(
                 key=key.digest,
                 stage=stage.name,
@@ -613,9 +650,10 @@ class StageCache:
                 seconds=result.seconds,
                 created_timestamp_seconds=self._clock.wall(),
                 output=self._store.add(result.output.encode("utf-8", "replace")),
-                files=keep_outputs(self._states, self._store, written),
+                files=outputs,
                 components=key.components,
                 listings=key.listings,
+                leftovers=self._find_leftovers(key, outputs, list_leftovers(lookup.outputs, there)),
             )
             if not self._reads:
                 self._compare(entry)
@@ -627,6 +665,18 @@ class StageCache:
         self._notes.add_key(stage.name, task.item, key.digest)
         self._send(entry)
         return entry
+
+    def _find_leftovers(self, key: TaskKey, outputs: Sequence[OutputFile], unwritten: set[str]) -> tuple[str, ...]:
+        """Return the outputs that no task with this key has written; `unwritten`: those that the last one did not.
+
+        A compiler leaves the objects of unchanged sources as they are, but also those of sources that are gone.
+        """
+        if unwritten:
+            with suppress(BadEntry):
+                before = self._store.load(key.digest)
+                if before is not None and before.files == outputs:
+                    unwritten = unwritten.intersection(before.leftovers)
+        return tuple(file.path for file in outputs if file.path in unwritten)
 
     def _compare(self, entry: Entry) -> None:
         """Show a line if a task that ran again with an equal key has written other files: its key lacks something."""

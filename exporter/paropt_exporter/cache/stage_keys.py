@@ -32,6 +32,7 @@ from paropt_exporter.cache.inputs import (
 )
 from paropt_exporter.cache.keys import FORMAT, StageKey, TaskKey, build_listing
 from paropt_exporter.cache.misses import Miss
+from paropt_exporter.cache.version_stubs import find_started_program, is_stub
 from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason, Scope
@@ -223,8 +224,9 @@ class StageReader:
         tools = Tools(self._root, self._states, variables.get("HOME", ""))
         path, environment = variables.get("PATH", os.defpath), find_environment(variables)
         root = os.fspath(self._root)
+        version = variables.get("PYENV_VERSION")
         return {
-            **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment),
+            **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment, python_version=version),
             **tools.identify_node_packages(
                 get_relative_cwd(root, stage), lambda: InputPatterns(list_written(stage, root))
             ),
@@ -363,14 +365,22 @@ class Tools:
         self._home = home
 
     def identify(
-        self, steps: Iterable[Sequence[str]], *, cwd: Path, path: str, environment: str | None
+        self,
+        steps: Iterable[Sequence[str]],
+        *,
+        cwd: Path,
+        path: str,
+        environment: str | None,
+        python_version: str | None = None,
     ) -> dict[str, str]:
-        """Return the identities of a stage's tools by name. `environment`: the virtual environment's folder.
+        """Return the identities of a stage's tools by name.
+
+        `environment`: the virtual environment's folder. `python_version`: the version that pyenv's stubs start.
 
         The packages of the environment have their names and versions under `packages`. Raises UnusableFile.
         """
         found: dict[str, str] = {}
-        find = partial(_find_program, cwd=cwd, path=path)
+        find = partial(_find_program, cwd=cwd, path=path, python_version=python_version)
         for name in dict.fromkeys(_iter_program_names(steps)):
             program = find(name)
             if program is not None:
@@ -504,16 +514,19 @@ def _iter_words_of_env(words: Sequence[str]) -> Iterator[str]:
         yield from filter(None, (word.removeprefix("-S") for word in words[1:]))
 
 
-def _find_program(name: str, *, cwd: Path, path: str) -> str | None:
-    """Return the file of a program, or None for a word that is none."""
-    if "/" in name:
-        full = os.path.join(cwd, name)
-        return full if os.path.isfile(full) and os.access(full, os.X_OK) else None
-    for folder in path.split(os.pathsep):
-        full = os.path.join(cwd, folder, name)
-        if os.access(full, os.X_OK) and os.path.isfile(full):
+def _find_program(name: str, *, cwd: Path, path: str, python_version: str | None) -> str | None:
+    """Return the file of a program, or None for a word that is none. For a stub it is the program that this starts."""
+    folders = [""] if "/" in name else path.split(os.pathsep)
+    stub = None
+    for full in (os.path.join(cwd, folder, name) for folder in folders):
+        if not os.access(full, os.X_OK) or not os.path.isfile(full):
+            continue
+        if not is_stub(full):
             return full
-    return None
+        if (started := find_started_program(full, cwd=cwd, version=python_version)) is not None:
+            return started
+        stub = stub or full
+    return stub
 
 
 def _find_environment_of_python(program: str) -> str | None:

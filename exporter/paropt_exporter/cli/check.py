@@ -311,14 +311,17 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 
 def _describe_shared_by_items(config: Config, stage: Stage) -> str:
-    if stage.items is None or not stage.outputs or (stage.items.list is None and stage.items.glob is None):
+    """Return two items that may write the same file; of changed files, those count too that are unchanged now."""
+    if stage.items is None or not stage.outputs or stage.items.command is not None:
         return ""  # an items command is not run
+    from paropt_exporter.config.values import Items
     from paropt_exporter.plan.item_outputs import describe_shared_outputs
     from paropt_exporter.plan.items import ItemsError, find_items
 
+    items = stage.items if stage.items.changed is None else Items(glob=stage.items.changed)
     folder = config.root / stage.cwd if stage.cwd else config.root
     with suppress(ItemsError):  # which is reported
-        return describe_shared_outputs(stage.outputs, find_items(stage.items, cwd=folder, env={}))
+        return describe_shared_outputs(stage.outputs, find_items(items, cwd=folder, env={}))
     return ""
 
 
@@ -357,8 +360,11 @@ def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
 
 
 def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes."""
-    from paropt_exporter.input_files import ITEM, InputPatterns
+    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes.
+
+    A file that a needed stage writes comes later.
+    """
+    from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
 
     for stage in stages:
         patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
@@ -368,8 +374,24 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
         except OSError as error:
             yield f"stage {stage.name!r}: inputs: {error.filename} can't be read: {error.strerror}"
             continue
+        where = f" in {stage.cwd}" if stage.cwd else ""
+        written = _list_needed_outputs(config, stage) if missing else []
         for pattern in missing:
-            yield f"stage {stage.name!r}: inputs: nothing matches {pattern}: correct it, unless the file comes later"
+            path = join_pattern(stage.cwd or ".", pattern)
+            if InputPatterns(written).matches(path) or any(map(InputPatterns((path,)).matches, written)):
+                continue
+            what = f"nothing matches {pattern}{where}: correct it, unless the file comes later"
+            yield f"stage {stage.name!r}: inputs: {what}"
+
+
+def _list_needed_outputs(config: Config, stage: Stage) -> list[str]:
+    """Return the patterns of the files that the needed stages write, relative to the config's folder."""
+    from paropt_exporter.plan.affected import list_output_patterns
+    from paropt_exporter.plan.stage_graph import find_reachable
+
+    needs = {each.name: each.needs for each in config.stages}
+    needed = find_reachable(stage.needs, lambda name: needs.get(name, ()))
+    return [pattern for each in config.stages if each.name in needed for pattern in list_output_patterns(each)]
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:

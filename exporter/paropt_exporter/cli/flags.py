@@ -51,12 +51,22 @@ _OF_A_PLAN = {
     "stages", "skip", "only", "failed", "affected", "deadline", "dry_run", "strategy", "workers", "fail_fast",
     "keep_going",
 }  # fmt: skip
-# Flags of other runners for the same thing, whose names are not similar.
+# Flags of other runners for the same thing, whose names are not similar. After a blank stands the value.
 _FLAGS_OF_OTHERS = {
     "--jobs": "-j", "--parallel": "-j", "--concurrency": "-j", "--exclude": "--skip", "--skip-env": "--skip",
     "--no-deps": "--only", "--continue": "--keep-going", "--bail": "--fail-fast", "--exitfirst": "--fail-fast",
-    "--stop-on-first-error": "--fail-fast", "--lf": "--failed", "--last-failed": "--failed", "--force": "--no-cache",
+    "--stop-on-first-error": "--fail-fast", "--lf": "--failed", "--last-failed": "--failed", "--retry": "--failed",
+    "--rerun": "--failed", "--force": "--no-cache", "--file": "--config.file", "--since": "--affected",
+    "--changed": "--affected", "--base": "--affected", "--target": "--stage", "--filter": "--stage",
+    "--env": "--stage", "--interval": "--every", "--port": "--web.listen-address 127.0.0.1:PORT",
+    "--web.port": "--web.listen-address 127.0.0.1:PORT", "--json": "--output json",
+    "--junit": "--report junit=FILE", "--junitxml": "--report junit=FILE", "--junit-xml": "--report junit=FILE",
+    "--debug": "--log.level debug", "--no-color": "--color never", "--no-colour": "--color never",
+    "-B": "--no-cache", "-C": "--config.file", "-V": "--version", "-c": "--config.file", "-e": "--stage",
+    "-f": "--config.file", "-k": "--keep-going", "-l": "--list", "-n": "--dry-run", "-p": "-j", "-P": "-j",
+    "-t": "--stage", "-w": "--watch", "-x": "--fail-fast",
 }  # fmt: skip
+_LEAST_SIMILAR = 0.7  # of names without their dashes; 0.6 suggests --quiet for --junit
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -104,8 +114,30 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
-        print_message(f"{PROGRAM}: {message} (see {self.prog} --help)")
+        flag, lacks_value, _ = message.removeprefix("argument ").partition(": expected one argument")
+        if lacks_value and (wanted := self._find_metavar(flag.split("/")[-1])):
+            message = f"{flag} needs a value: {wanted}"
+        self._print_error(f"{message} (see {self.prog} --help)")
         self.exit(EXIT_USAGE)
+
+    def _print_error(self, message: str) -> None:
+        """Print one line, or an object if the given words have `--log.format json`."""
+        words = " ".join(self._given).replace("=", " ")
+        if "--log.format json" not in words:
+            print_message(f"{PROGRAM}: {message}")
+            return
+        import logging
+
+        from paropt_exporter import logs
+
+        logs.configure("error", "json")
+        logging.getLogger("paropt_exporter").error(message)
+
+    def _find_metavar(self, flag: str) -> str | None:
+        action = self._option_string_actions.get(flag)
+        if action is None:
+            return None
+        return "|".join(action.choices) if action.choices else str(action.metavar or action.dest.upper())
 
     def _find_misspelled_flag(self) -> str | None:
         """Return a message about the first unknown flag, for whose value argparse would report an unknown command."""
@@ -121,18 +153,26 @@ class Parser(argparse.ArgumentParser):
         return None
 
     def _suggest_for_short_flag(self, flag: str) -> str:
-        """Return the remedy for a flag with one dash: a long flag, or the place of the arguments of commands."""
-        near = self._find_near_flag(f"-{flag}") if len(flag) > 2 else None
-        if near:
-            return f": did you mean {near}?"
-        return f": write arguments for the stages' commands after {DASHES}" if self.prog == PROGRAM else ""
+        """Return the remedy for a flag with one dash: another flag, or the place of the arguments of commands."""
+        ours = self._find_flag_of_others(flag[:2])
+        near = self._find_near_flag(f"-{flag}") if len(flag) > 2 else ours
+        if self.prog != PROGRAM or (near and near != ours):
+            return f": did you mean {near}?" if near else ""
+        place = f"write arguments for the stages' commands after {DASHES}"
+        return f": did you mean {ours}? Otherwise {place}" if ours else f": {place}"
 
     def _find_near_flag(self, flag: str) -> str | None:
         from difflib import get_close_matches  # needed here only
 
-        if (ours := _FLAGS_OF_OTHERS.get(flag)) in self._option_string_actions:
+        if ours := self._find_flag_of_others(flag):
             return ours
-        return next(iter(get_close_matches(flag, self._option_string_actions, n=1)), None)
+        names = {name.strip("-"): name for name in self._option_string_actions if name.startswith("--")}
+        near = get_close_matches(flag.strip("-"), names, n=1, cutoff=_LEAST_SIMILAR)
+        return names[near[0]] if near else None
+
+    def _find_flag_of_others(self, flag: str) -> str | None:
+        ours = _FLAGS_OF_OTHERS.get(flag)
+        return ours if ours and ours.partition(" ")[0] in self._option_string_actions else None
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -181,7 +221,6 @@ def build_parser() -> Parser:
         usage=_USAGE,
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        parents=[_build_global_flags(defaults=True)],
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
@@ -189,19 +228,20 @@ def build_parser() -> Parser:
     _add_run_flags(top)
     _add_endpoint_flags(top)
     _add_short_run_flags(top)
+    _add_global_flags(top, defaults=True)
     commands = top.add_subparsers(dest="command", prog=PROGRAM, metavar="COMMAND", title="other commands")
     _add_commands(commands)
     return top
 
 
-def _build_global_flags(*, defaults: bool) -> Parser:
-    """Return the flags that are valid before and after a sub-command. After it they have no defaults."""
-    flags = Parser(add_help=False, argument_default=None if defaults else argparse.SUPPRESS)
-    group = flags.add_argument_group("for all commands")
+def _add_global_flags(parser: Parser, *, defaults: bool) -> None:
+    """Add the flags that are valid before and after a sub-command. After it they have no defaults."""
+    group = parser.add_argument_group("for all commands")
     group.add_argument(
         "--config.file",
         dest="config_file",
         metavar="FILE",
+        default=None if defaults else argparse.SUPPRESS,
         help="the config file (default: $PAROPT_CONFIG_FILE, otherwise the nearest paropt.yml in this folder or above, "
         "up to the root of the repository; without one, built-in stages)",
     )
@@ -227,6 +267,12 @@ def _build_global_flags(*, defaults: bool) -> Parser:
         default=style_default,
         help="the format of these messages (default: logfmt)",
     )
+
+
+def _build_global_flags() -> Parser:
+    """Return the parent of the parsers of sub-commands."""
+    flags = Parser(add_help=False)
+    _add_global_flags(flags, defaults=False)
     return flags
 
 
@@ -417,7 +463,7 @@ def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
 
 
 def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
-    shared = _build_global_flags(defaults=False)
+    shared = _build_global_flags()
 
     def add(name: str, help_text: str, *, words: str = "", examples: Mapping[str, str] | None = None) -> Parser:
         """Add a command. `words` are its positional arguments as the usage shows them."""
@@ -585,7 +631,7 @@ def _add_history_flags(history: Parser) -> None:
         help=help_text,
         description=f"{help_text[0].upper()}{help_text[1:]}. Without files, the measurements of the shards that ran "
         "here count from now on. Exit code 1: the files are not all shards of one split; 3: a file can't be used.",
-        parents=[_build_global_flags(defaults=False)],
+        parents=[_build_global_flags()],
         allow_abbrev=False,
     )
     merge.add_argument(

@@ -15,6 +15,7 @@ _WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;
 _WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
 _FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
 _FEWEST_OF_LAST = 15  # columns of the last cells of a table, which are cut
+_FEWEST_SHOWN_OF_LAST = 8  # in less, no word could be read
 _MOST_FAULTS = 100  # more would scroll the first ones off the screen
 
 
@@ -114,15 +115,26 @@ def format_fitting_table(
 def format_cut_table(
     headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
 ) -> list[str]:
-    """Return a table as `format_fitting_table` does, whose last column is cut to the width that the others leave."""
+    """Return a table as `format_fitting_table` does, whose last column is cut to the width that the others leave.
+
+    The last column is left out if hardly any width is left for it.
+    """
     if columns is None:
         return format_table(headers, rows)
     brief = [(*row[:-1], _cut(row[-1], _FEWEST_OF_LAST)) for row in rows]
     table = format_fitting_table(headers, brief, columns, dispensable=dispensable)
     # Without the dispensable columns it may still be too wide for a narrow terminal.
-    width = max(1, _FEWEST_OF_LAST + columns - max(map(count_columns, table)))
+    width = _FEWEST_OF_LAST + columns - max(map(count_columns, table))
+    if width < _FEWEST_SHOWN_OF_LAST:
+        return format_fitting_table(headers[:-1], [row[:-1] for row in rows], columns, dispensable=dispensable)
     shown = [(*row[:-1], _cut(row[-1], width)) for row in rows]
     return format_fitting_table(headers, shown, columns, dispensable=dispensable)
+
+
+def cut_line(text: str, longest: int) -> str:
+    """Return the text on one line of at most so many characters; a cut text ends with …."""
+    line = format_line(" ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _cut(text: str, columns: int) -> str:

@@ -9,7 +9,7 @@ from typing import TextIO
 from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.monitoring.options import Format, Options
+from paropt_exporter.monitoring.options import Format, Options, require_whole_minutes
 
 Files = Mapping[str, str]  # content by path below the output folder
 _KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
@@ -65,12 +65,14 @@ def _render_docs(options: Options) -> Files:
 def _render_alerts(options: Options) -> Files:
     from paropt_exporter.monitoring.alerts import rule_files
 
+    require_whole_minutes(options)
     return rule_files.render_rules(options)
 
 
 def _render_fleet(options: Options) -> Files:
     from paropt_exporter.monitoring.alerts import rule_files
 
+    require_whole_minutes(options)
     return rule_files.render_fleet_rules(options)
 
 

@@ -12,12 +12,13 @@ from functools import cache, partial
 from msgspec import Struct
 
 from paropt_exporter.config import raw_yaml
-from paropt_exporter.config.document import Document
+from paropt_exporter.config.document import Document, Unreadable
 from paropt_exporter.config.foreign_files import parse_ini, parse_toml
 
 Words = tuple[str, ...]
 MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
 JUSTFILES = ("justfile", "Justfile", ".justfile")
+TASKFILES = ("Taskfile.yml", "taskfile.yml", "Taskfile.yaml", "taskfile.yaml", "Taskfile.dist.yml")  # of go-task
 _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
@@ -89,6 +90,29 @@ def parse_just_recipes(text: str) -> dict[str, list[str]]:
     headers = (match[0].rstrip(": ").split() for line in text.splitlines() if (match := _RECIPE.match(line)))
     ready = (name for name, *given in headers if all("=" in each or each.startswith("*") for each in given))
     return {name: found[name] for name in (each.lstrip("@") for each in ready) if name in found}
+
+
+def parse_taskfile(text: str) -> dict[str, list[str]]:
+    """Return the lines of each task of a Taskfile that needs neither variables nor answers; none of a faulty file."""
+    try:
+        tasks = raw_yaml.as_mapping(raw_yaml.as_mapping(Document(text).value).get("tasks"))
+    except Unreadable:
+        return {}
+    return {
+        name: [*_iter_task_lines(task)]
+        for name, task in tasks.items()
+        if not raw_yaml.as_mapping(task).keys() & {"interactive", "internal", "prompt", "requires", "watch"}
+    }
+
+
+def _iter_task_lines(task: object) -> Iterator[str]:
+    """Yield the commands of a task: a line, a list, or a mapping with either."""
+    keys = raw_yaml.as_mapping(task)
+    given = keys.get("cmds", keys.get("cmd")) if keys else task
+    for each in given if isinstance(given, list) else [given]:
+        line = raw_yaml.as_mapping(each).get("cmd", each)
+        if isinstance(line, str):
+            yield line
 
 
 def _iter_parameters(recipe: str) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(  # react-scripts watches unless a variable says that it runs in CI
     r"(.*(?<!\S)(--watch(All)?|watch)|(?!.*\bCI=\w).*(?<!\S)react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)"
 )
-BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "go", "cargo"})  # which may read any file
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # which may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
 _OF_TOOLS = re.compile(
@@ -158,6 +158,7 @@ def detect_stages(root: Path) -> DetectedStages:
         target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
         missing += no_script + (no_target if not missing else [])
         lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
+        unused = _describe_unused_tools(project, kind, work)
         work, beside = _divide_work(work)
         if script is not None and work:
             beside.append((script[0], [script]))
@@ -170,9 +171,13 @@ def detect_stages(root: Path) -> DetectedStages:
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
             rest = _describe_rest(project, kind) if target is None else []
-            notes += [f"{kind.name}: {why}" for why in missing + rest]
+            notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+    if project.has_invoke_tasks:
+        notes.append(
+            "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
+        )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
     if not stages:
         below = _describe_projects(root, find_projects_below(root))
@@ -361,7 +366,7 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
-    """Return the call of the first target of make or just whose programs are installed."""
+    """Return the call of the first target of make, just or task whose programs are installed."""
     missing: list[str] = []
     runner = project.target_runner
     if not project.has_program(runner):
@@ -390,6 +395,14 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
         if rest
         else []
     )
+
+
+def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable[Words]) -> list[str]:
+    """Return a note on the tools that the project has settings for, if a stage runs another one in their place."""
+    called = {words[0] for words in work}
+    unused = [tool for tool in kind.tools if tool not in called and project.uses(tool)]
+    what = "for which the project has settings: add it to paropt.yml if it counts"
+    return [f"no stage runs {tool}, {what}" for tool in unused if called.intersection(kind.tools)]
 
 
 def _is_other_check(words: Words) -> bool:

@@ -44,7 +44,7 @@ def format_path(location: Location) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{_format_key(part)}" if text else _format_key(part)
+            text += f".{format_key(part)}" if text else format_key(part)
     return text or "file"
 
 
@@ -61,7 +61,8 @@ def suggest_name(word: object, known: Collection[str]) -> str:
     return f": there is {', '.join(listed)}{more}" if listed else ""
 
 
-def _format_key(key: str) -> str:
+def format_key(key: str) -> str:
+    """Return a key as it may be shown: short, in quotes unless it is a word, and without the value of a variable."""
     if _PLAIN_KEY.fullmatch(key) and len(key) <= _LONGEST_KEY:
         return key
     name, equals, _ = key.partition("=")

@@ -69,7 +69,10 @@ def _parse_text(value: object) -> str:
 def _parse_call(value: object) -> str:
     text = _parse_word(value)
     if not _CALL.fullmatch(text):
-        raise ValueError(f"expected module:function, found {format_value(text)}")
+        module, dot, function = text.rpartition(".")
+        likely = f"{module}:{function}"
+        hint = f": did you mean {likely!r}?" if dot and _CALL.fullmatch(likely) else ""
+        raise ValueError(f"expected module:function, found {format_value(text)}{hint}")
     return text
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
-from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, suggest_name
-from paropt_exporter.config.model import Items, Shorthand, Stage
+from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, format_key, suggest_name
+from paropt_exporter.config.model import Items, Lane, Shorthand, Stage
 from paropt_exporter.config.units import NOT_SHOWN, format_value
 
 _KINDS = {
@@ -36,13 +36,31 @@ _BOUNDS = {
 }
 
 
-# Keys of a stage or task in make-like runners and in CI systems, whose names are not similar.
+# Keys in make-like runners and in CI systems, whose names are not similar. The first key that the section has is meant.
 _KEYS_OF_OTHERS = {
     "after": "needs", "depends": "needs", "depends_on": "needs", "dependson": "needs", "dependencies": "needs",
-    "deps": "needs", "cmd": "run", "command": "run", "entry": "run", "script": "run", "cmds": "steps",
-    "commands": "steps", "dir": "cwd", "directory": "cwd", "working-directory": "cwd", "workdir": "cwd",
-    "changedir": "cwd", "change_dir": "cwd", "environment": "env", "setenv": "env", "set_env": "env",
-    "matrix": "items", "sources": "inputs", "generates": "outputs", "desc": "description",
+    "deps": "needs", "requires": "needs", "wait_for": "needs", "cmd": "run", "command": "run", "entry": "run",
+    "exec": "run", "script": "run", "cmds": "steps", "commands": "steps", "function": "call", "python": "call",
+    "dir": "cwd", "directory": "cwd", "working-directory": "cwd", "working_directory": "cwd", "work_dir": "cwd",
+    "workdir": "cwd", "changedir": "cwd", "change_dir": "cwd", "environment": "env", "setenv": "env",
+    "set_env": "env", "foreach": "items", "for_each": "items", "loop": "items", "matrix": "items",
+    "parametrize": "items", "sources": "inputs", "artifacts": "outputs", "generates": "outputs",
+    "produces": "outputs", "desc": "description", "help": "description", "id": "name", "title": "name",
+    "cores": "slots", "cpu": "slots", "cpus": "slots", "ram": "memory", "time_limit": "timeout",
+    "concurrency": "workers", "max-parallel": "workers", "max_parallel": "workers", "parallel": "workers",
+    "jobs": "workers stages", "recipes": "stages", "targets": "stages", "tasks": "stages",
+}  # fmt: skip
+_ANCHORS = ": keys that begin with x- may hold values for YAML's anchors (x-defaults: &defaults {timeout: 5m})"
+_TOLERATED = ": to ignore a failure, end the command with `|| true` and add `shell: true`"
+_CONDITION = ": stages have no conditions: leave it out of lanes by their `stages`, or test a variable in a shell"
+# What to do about keys that have no equivalent.
+_KEYS_WITHOUT_EQUIVALENT = {
+    "parallel": ": leave it out: all stages run in parallel, apart from those that `needs` puts in order",
+    "before": ": write `needs` into the other stage", "allow_failure": _TOLERATED, "continue-on-error": _TOLERATED,
+    "continue_on_error": _TOLERATED, "ignore_errors": _TOLERATED, "ignore_failure": _TOLERATED, "if": _CONDITION,
+    "when": _CONDITION, "tags": ": a lane selects stages by its key `stages`", "common": _ANCHORS,
+    "default": _ANCHORS, "defaults": _ANCHORS, "templates": _ANCHORS, "x": _ANCHORS, "version": ": leave it out",
+    "include": ": a config is one file", "includes": ": a config is one file",
 }  # fmt: skip
 
 
@@ -51,27 +69,70 @@ _SECRET_KEYS = frozenset(
 )
 _EXPECTED = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
 _EXPECTED[Items.__name__] = "a mapping like {list: [a, b]} or {glob: tests/test_*.py}"
+_EXPECTED[Stage.__name__] = "a mapping like {name: lint, run: ruff check .}"
+_EXPECTED[Lane.__name__] = "a mapping like {workers: auto, stages: [lint, tests]}"
+_EXPECTED_MAPPINGS = {"lanes": "a mapping like {quick: {stages: [lint]}}", "env": "a mapping like {LOG: debug}"}
 
 
 def iter_faults(error: ValidationError, document: Document, model: type[BaseModel]) -> Iterator[Fault]:
     """Yield a fault for each error of a document that `model` validated, MOST_FAULTS at most."""
-    for detail in error.errors(include_url=False)[:MOST_FAULTS]:
+    details = error.errors(include_url=False)[:MOST_FAULTS]
+    named_by_key = {detail["loc"][:-1] for detail in details if _lacks_only_its_form(detail)}
+    for detail in details:
         location: Location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
         kind = detail["type"]
-        if kind == "missing":
+        if kind == "missing" and location[:-1] in named_by_key:
+            word = next((format_key(key) for key in detail["input"] if key != "number"), "lint")
+            message = f"the name of a stage is a value: write {{name: {word}, run: ...}}"
+            yield Fault(location=location[:-1], message=message)
+        elif kind == "missing":
             yield Fault(location=location[:-1], message=f"the key {location[-1]!r} is missing")
         elif kind == "extra_forbidden":
-            known = _list_keys(model, location[:-1])
-            ours = _KEYS_OF_OTHERS.get(str(location[-1]).lower())
-            hint = f": did you mean {ours!r}?" if ours in known else suggest_name(location[-1], known)
-            if "stages" in known and len(location) == 1 and location[0] in Stage.model_fields:
-                hint = ": it is a key of a stage, so put it into one of `stages`"
+            if location[:-1] in named_by_key:
+                continue
+            hint = _suggest_key(location, _list_keys(model, location[:-1]), detail["input"])
             message = f"unknown key {format_value(location[-1])}{hint}"
             yield Fault(location=location, message=message, on_key=True)
         else:
             on_key = location[-1:] == ("[key]",)
             location = location[:-1] if on_key else location
             yield Fault(location=location, message=_format_message(detail, document, location), on_key=on_key)
+
+
+def is_work_of_others(key: str) -> bool:
+    """Return whether a key stands for the commands of a stage in other runners."""
+    return _KEYS_OF_OTHERS.get(key.lower()) in ("run", "steps", "call")
+
+
+def is_named_by_key(stage: Mapping[str, object]) -> bool:
+    """Return whether an entry of `stages` has no key of a stage, such as {lint: ruff check .}."""
+    return bool(stage.keys() - {"number"}) and not stage.keys() & (Stage.model_fields.keys() - {"number"})
+
+
+def _lacks_only_its_form(detail: ErrorDetails) -> bool:
+    location, found = detail["loc"], detail["input"]
+    is_name = detail["type"] == "missing" and len(location) == 3 and (location[0], location[2]) == ("stages", "name")
+    return is_name and isinstance(found, dict) and is_named_by_key(found)
+
+
+def _suggest_key(location: Location, known: list[str], found: object) -> str:
+    """Return what to do about an unknown key of a section that has the `known` ones."""
+    key = str(location[-1])
+    meant = _KEYS_OF_OTHERS.get(key.lower(), "").split()
+    is_top = len(location) == 1 and "stages" in known
+    ours = next((each for each in meant if each in known), None)
+    if ours is not None:
+        ours = "steps" if key.lower() == "script" and isinstance(found, list) else ours
+        return f": did you mean {ours!r}?"
+    if is_top and key in Stage.model_fields:
+        return ": it is a key of a stage, so put it into one of `stages`"
+    if is_top and (of_lane := next((each for each in (key, *meant) if each in Lane.model_fields), None)):
+        return f": {of_lane!r} is a key of a lane, so put it into one of `lanes`"
+    if is_top and key.startswith("."):
+        return _ANCHORS
+    if (is_top or "run" in known) and key.lower() in _KEYS_WITHOUT_EQUIVALENT:
+        return _KEYS_WITHOUT_EQUIVALENT[key.lower()]
+    return suggest_name(key, known)
 
 
 def _format_message(detail: ErrorDetails, document: Document, location: Location) -> str:
@@ -88,9 +149,11 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         near = suggest_name(found, known) if isinstance(found, str) else ""
         message += near if "did you mean" in near else ""
     elif kind in _KINDS:
-        message = f"expected {_KINDS[kind]}, found {shown}"
+        wanted = _EXPECTED_MAPPINGS.get(str(location[-1]) if location else "", _KINDS[kind])
+        message = f"expected {wanted}, found {shown}"
         message += ": put it in [ ]" if kind == "tuple_type" and isinstance(found, str) else ""
-        message += ": begin each entry with a dash" if kind == "tuple_type" and isinstance(found, dict) else ""
+        message += _explain_entries(found, location) if kind == "tuple_type" and isinstance(found, dict) else ""
+        message += ": put it under `stages:`" if not location and isinstance(found, list) else ""
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         message = (
@@ -99,6 +162,13 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
     else:
         message = str(detail["msg"])
     return message + _explain_boolean(found, document.get_written(location))
+
+
+def _explain_entries(found: Mapping[str, object], location: Location) -> str:
+    """Return how to write a mapping as the list that is expected."""
+    if location != ("stages",):
+        return ": begin each entry with a dash"
+    return f": write each as `- {{name: {next(map(format_key, found), 'lint')}, run: ...}}`"
 
 
 def _format_found(found: object, location: Location) -> str:

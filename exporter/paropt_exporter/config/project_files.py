@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
@@ -15,7 +15,15 @@ from itertools import islice
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
-from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words, parse_just_recipes, parse_recipes
+from paropt_exporter.config.command_files import (
+    JUSTFILES,
+    MAKEFILES,
+    TASKFILES,
+    Words,
+    parse_just_recipes,
+    parse_recipes,
+    parse_taskfile,
+)
 from paropt_exporter.config.foreign_files import describe_error
 from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
@@ -62,6 +70,11 @@ _WHOLE_RUN = re.compile(
 _BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
 _COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
 _NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
+_TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[str]]]]] = {
+    "make": (MAKEFILES, parse_recipes),
+    "just": (JUSTFILES, parse_just_recipes),
+    "task": (TASKFILES, parse_taskfile),
+}
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
 
 
@@ -163,6 +176,11 @@ class Project:
         """The reasons why files of the project are not used."""
         _, reason = self._package
         return (reason,) if reason else ()
+
+    @cached_property
+    def has_invoke_tasks(self) -> bool:
+        """Whether tasks.py has tasks of invoke."""
+        return re.search(r"(?m)^(?:from|import) +invoke\b", self._read_text("tasks.py")) is not None
 
     @cached_property
     def _package(self) -> tuple[dict[str, object], str]:
@@ -411,14 +429,13 @@ class Project:
 
     @cached_property
     def target_runner(self) -> str:
-        """just if the project has its file and no Makefile, otherwise make."""
-        has_only = not any(map(self.has_path, MAKEFILES)) and any(map(self.has_path, JUSTFILES))
-        return "just" if has_only else "make"
+        """The first of make, just and task that the project has a file for, otherwise make."""
+        return next((each for each, (names, _) in _TARGET_FILES.items() if any(map(self.has_path, names))), "make")
 
     @cached_property
     def targets(self) -> dict[str, list[str]]:
-        """The lines of each target of make or just, or none if its file calls paropt-exporter: it would call itself."""
-        names, parse = (JUSTFILES, parse_just_recipes) if self.target_runner == "just" else (MAKEFILES, parse_recipes)
+        """The lines of each target of the runner, or none if its file calls paropt-exporter: it would call itself."""
+        names, parse = _TARGET_FILES[self.target_runner]
         text = next((text for name in names if (text := self._read_text(name))), "")
         if "paropt-exporter" in text or "paropt_exporter" in text:
             return {}

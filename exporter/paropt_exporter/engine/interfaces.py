@@ -212,3 +212,9 @@ class Demand(Struct, frozen=True, kw_only=True):
     left_seconds: float | None = None
     rescue_size: int = 0
     slots: Mapping[str, int] = field(default_factory=dict)
+
+    def average_slots(self) -> float | None:
+        """Return the slots of a task, on average over running and waiting ones; None if there is none."""
+        tasks = [(stage, count) for _, stage, count in self.ready] + [(stage, 1) for _, stage, _, _ in self.running]
+        number = sum(count for _, count in tasks)
+        return sum(self.slots.get(stage, 1) * count for stage, count in tasks) / number if number else None

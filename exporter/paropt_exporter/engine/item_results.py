@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -16,7 +17,7 @@ from paropt_exporter import files
 from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
 from paropt_exporter.engine.outcome import Outcome
 from paropt_exporter.errors import join_names
-from paropt_exporter.events import ItemRecord, Result
+from paropt_exporter.events import ItemRecord, Measurement, Result
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,13 @@ _BAD = ("failure", "error")
 class ItemReport(Struct, kw_only=True):
     """An item in a report: the numbers of its test cases and of failed ones, and their seconds.
 
-    `tests`: the cases and seconds of a file's test functions by their ids; all parameters of a function count together.
+    `tests`: the seconds of a file's test functions by their ids; all parameters of a function count together.
     """
 
     cases: int = 0
     failed: int = 0
     seconds: float = 0.0
-    tests: dict[str, tuple[int, float]] = field(default_factory=dict)
+    tests: dict[str, float] = field(default_factory=dict)
 
     def add(self, test: str, *, failed: bool, seconds: float) -> None:
         """Add one test case. `test`: the id of its function, "" if that is uncertain."""
@@ -49,42 +50,68 @@ class ItemReport(Struct, kw_only=True):
         self.failed += failed
         self.seconds += seconds
         if test:
-            cases, took = self.tests.get(test, (0, 0.0))
-            self.tests[test] = (cases + 1, took + seconds)
+            self.tests[test] = self.tests.get(test, 0.0) + seconds
 
 
 class Report(Struct, frozen=True, kw_only=True):
     """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end.
 
-    `between_seconds`: of the time between all test cases, the part of one. Collecting and reporting a case takes a
-    runner about a millisecond, many times as long as a brief case runs.
+    The time of a case includes its part of the time between all cases: collecting and reporting a case takes a runner
+    about a millisecond, many times as long as a brief case runs.
     """
 
     items: Mapping[str, ItemReport]
     seconds: float
-    between_seconds: float
 
     @property
     def failed(self) -> bool:
         """Whether any test failed."""
         return any(each.failed for each in self.items.values())
 
-    def item_seconds(self, item: str) -> float:
-        """Return the seconds of all tests of an item."""
-        own = self.items[item]
-        return self._with_overhead(own.cases, own.seconds)
-
     def long_tests(self, item: str) -> dict[str, float]:
         """Return the tests of a file that took much of the batch, with their seconds."""
         least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
-        took = {name: self._with_overhead(*times) for name, times in self.items[item].tests.items()}
+        took = self.items[item].tests
         # pytest deselects by prefix: an id that is a prefix of another one can't be deselected alone.
         prefixes = {name for name, after in pairwise(sorted(took)) if after.startswith(name)}
         return {name: seconds for name, seconds in took.items() if seconds >= least and name not in prefixes}
 
-    def _with_overhead(self, cases: int, seconds: float) -> float:
-        """Add to the seconds of some cases their part of the time between all cases, by their number."""
-        return seconds + self.between_seconds * cases
+
+class UndelayedTime:
+    """How long a batch would have run with a core to itself, up to a time. Times are monotonic seconds.
+
+    The samples of its command show when it waited for a core: other work may have slowed down some tests only. Between
+    two samples, and without any, the wait is spread evenly.
+    """
+
+    def __init__(self, measured: Measurement | None) -> None:
+        self.ended_seconds = 0.0 if measured is None else measured.ended_seconds
+        self.duration_seconds = 0.0 if measured is None else self.ended_seconds - measured.started_seconds
+        self._times, self._undelayed = [self.ended_seconds - 1.0, self.ended_seconds], [0.0, 1.0]
+        if measured is not None and self.duration_seconds > 0:
+            total = CoreTime(measured.cpu_seconds, measured.run_delay_seconds)
+            self._times, self._undelayed = [measured.started_seconds], [0.0]
+            self._add_samples(measured.samples or [(measured.ended_seconds, total)])
+
+    def get(self, at: float) -> float:
+        """Return the seconds that it would have run up to this time; outside of it, with the ratio of the whole."""
+        times, undelayed = self._times, self._undelayed
+        if not times[0] <= at < times[-1]:
+            return undelayed[-1] * (at - times[0]) / (times[-1] - times[0])
+        after = bisect_right(times, at)
+        start, end, before, then = times[after - 1], times[after], undelayed[after - 1], undelayed[after]
+        return before + (then - before) * (at - start) / (end - start)
+
+    def _add_samples(self, samples: Sequence[tuple[float, CoreTime]]) -> None:
+        earlier = CoreTime()
+        for number, (sampled, core_time) in enumerate(samples, 1):
+            at = self._times[-1]
+            until = self.ended_seconds if number == len(samples) else min(sampled, self.ended_seconds)
+            if until > at:
+                self._times.append(until)
+                took = compute_undelayed_seconds(core_time.since(earlier), until - at)
+                self._undelayed.append(self._undelayed[-1] + took)
+                earlier = core_time
 
 
 def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, *, alone: bool) -> Outcome:
@@ -93,24 +120,28 @@ def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, 
     The report at `path` (None: there is none) is read and removed. Without a report, the items share the batch's result
     and, in equal parts, its duration; a failed batch then says nothing about the duration of an item.
     """
-    report = _take_report(path, items) if path is not None else None
+    undelayed = UndelayedTime(outcome.measurement)
+    report = _take_report(path, items, undelayed) if path is not None else None
     if report is not None and outcome.exit_code == _NO_TESTS and not alone and not report.failed:
         # If all tests of a file are skipped at its import, the whole suite does not fail, so its batch does not either;
         # the stage fails if none of its batches had a test.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
-    alone_ratio, duration = _compute_times(outcome)
+    ended, duration = undelayed.ended_seconds, undelayed.duration_seconds
+    took = undelayed.get(ended) - undelayed.get(ended - duration)
     if report is None or not _is_complete(outcome, report):
-        seconds = duration * alone_ratio / len(items) if outcome.result is Result.SUCCESS else None
+        seconds = took / len(items) if outcome.result is Result.SUCCESS else None
         same = tuple(ItemRecord(item=item, result=outcome.result, seconds=seconds) for item in items)
         return replace(outcome, items=same)
     failed_batch = outcome.result is not Result.SUCCESS
-    found = tuple(_build_record(item, report, alone_ratio, failed_batch=failed_batch) for item in items)
-    start_up = alone_ratio * max(0.0, duration - report.seconds)
+    found = tuple(_build_record(item, report, failed_batch=failed_batch) for item in items)
+    start_up = max(0.0, took - report.seconds)
     return replace(outcome, items=found, start_up_seconds=start_up, message=_build_message(outcome, found))
 
 
-def read_report(path: Path, items: Sequence[str]) -> Report | None:
+def read_report(path: Path, items: Sequence[str], undelayed: UndelayedTime | None = None) -> Report | None:
     """Read a JUnit report and sum it up by item (a path or a test's id); None if it can't be read or assigned.
+
+    `undelayed`: of the batch; its command ended just after the report's last case. None: its times count as they are.
 
     Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` if the
     runner counts from a folder further up, or `test_a` if it counts from one further down. Cases of no item are left
@@ -125,25 +156,46 @@ def read_report(path: Path, items: Sequence[str]) -> Report | None:
     except (OSError, ValueError, LookupError, _UnusableReport) as error:
         log.debug("a test report can't be read", extra={"path": str(path), "err": str(error)})
         return None
-    return _build_report(parser) if parser.matched or not parser.cases else None
+    return _build_report(parser, undelayed or UndelayedTime(None)) if parser.matched or not parser.cases else None
 
 
-def _build_report(parser: _ReportParser) -> Report:
-    cases = sum(each.cases for each in parser.found.values())
-    between = max(0.0, parser.seconds - sum(each.seconds for each in parser.found.values()))
-    return Report(items=parser.found, seconds=parser.seconds, between_seconds=between / cases if cases else 0.0)
+def _build_report(parser: _ReportParser, undelayed: UndelayedTime) -> Report:
+    """Sum up the cases, which ran one after another. Those of parallel runners overlap: all have the same wait."""
+    cases, busy, end = parser.matched, sum(case.seconds for case in parser.matched), undelayed.ended_seconds
+    between = max(0.0, parser.seconds - busy) / len(cases) if cases else 0.0
+    start = end - parser.seconds
+    began, whole = undelayed.get(start), undelayed.get(end) - undelayed.get(start)
+    overlap_ratio = whole / parser.seconds if busy > parser.seconds > 0 else 0.0
+    found = {item: ItemReport() for item in parser.items}
+    at, reached = start, began
+    for case in cases:
+        at += case.seconds + between
+        before, reached = reached, undelayed.get(at)
+        seconds = case.seconds * overlap_ratio if overlap_ratio else max(0.0, reached - before)
+        found[case.item].add(case.test, failed=case.failed, seconds=seconds)
+    return Report(items=found, seconds=whole)
 
 
 class _UnusableReport(Exception):
     """A report that can't be read, or that assigns a failure to no item."""
 
 
+class _Case(Struct, frozen=True):
+    """A test case of an item. `test`: the id of its function, "" if that is uncertain."""
+
+    item: str
+    test: str
+    failed: bool
+    seconds: float
+
+
 class _ReportParser:
-    """Sums a report up while parsing it, without a tree in memory, since tests may have written anything into it."""
+    """Collects the cases of a report without a tree in memory, since tests may have written anything into it."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        self.found = {item: ItemReport() for item in items}
-        self.cases = self.matched = self._lookups = 0
+        self.items = items
+        self.cases = self._lookups = 0
+        self.matched: list[_Case] = []
         self.seconds = 0.0
         self._by_name = _index_names(items)
         self._case: Mapping[str, str] | None = None
@@ -184,8 +236,7 @@ class _ReportParser:
             raise _UnusableReport("the names of its test cases have too many parts")
         item, test = _find_item(case, self._by_name)
         if item is not None:
-            self.matched += 1
-            self.found[item].add(test, failed=self._failed, seconds=_parse_seconds(case.get("time")))
+            self.matched.append(_Case(item, test, self._failed, _parse_seconds(case.get("time"))))
         elif self._failed:
             raise _UnusableReport("a failure belongs to no item")
 
@@ -197,29 +248,19 @@ def _get_result(item: ItemReport, *, failed_batch: bool) -> Result:
     return Result.SKIP if failed_batch and not item.cases else Result.SUCCESS
 
 
-def _build_record(item: str, report: Report, alone_ratio: float, *, failed_batch: bool) -> ItemRecord:
+def _build_record(item: str, report: Report, *, failed_batch: bool) -> ItemRecord:
     long = report.long_tests(item)
     return ItemRecord(
         item=item,
         result=_get_result(report.items[item], failed_batch=failed_batch),
-        seconds=alone_ratio * max(0.0, report.item_seconds(item) - sum(long.values())),
-        long_tests=tuple((name, alone_ratio * seconds) for name, seconds in long.items()),
+        seconds=max(0.0, report.items[item].seconds - sum(long.values())),
+        long_tests=tuple(long.items()),
     )
 
 
-def _compute_times(outcome: Outcome) -> tuple[float, float]:
-    """Return the part of its duration that a batch would have taken with a core to itself, and its duration."""
-    measured = outcome.measurement
-    if measured is None or measured.ended_seconds <= measured.started_seconds:
-        return 1.0, 0.0
-    duration = measured.ended_seconds - measured.started_seconds
-    undelayed = compute_undelayed_seconds(CoreTime(measured.cpu_seconds, measured.run_delay_seconds), duration)
-    return undelayed / duration, duration
-
-
-def _take_report(path: Path, items: Sequence[str]) -> Report | None:
+def _take_report(path: Path, items: Sequence[str], undelayed: UndelayedTime) -> Report | None:
     try:
-        return read_report(path, items)
+        return read_report(path, items, undelayed)
     finally:
         with suppress(OSError):  # gone, or a folder made by a test; the folder of all reports is removed at the end
             path.unlink()

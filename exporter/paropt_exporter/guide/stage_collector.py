@@ -38,6 +38,7 @@ STAGE_FAMILIES = (
     families.STAGE_DURATION,
     families.STAGE_LAST_DURATION,
     families.STAGE_LAST_RESULT,
+    families.STAGE_FAILING,
     families.STAGE_RUNS,
     families.STAGE_CPU,
     families.STAGE_MEMORY_PEAK,

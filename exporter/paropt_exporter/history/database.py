@@ -12,14 +12,14 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.files import OWN_FOLDER
 from paropt_exporter.history import repair
 
-VERSION = 8
+VERSION = 1
 # Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
 _LOG_BYTES = 8 << 20  # of the log, once its content is in the file: SQLite would leave it as large as it ever was
 _TRIES = 5  # to open a file while other processes set it aside
 
-_ITEM_TABLES = """
+_TABLES = """
 CREATE TABLE items (
   project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
   PRIMARY KEY (project, stage, item)
@@ -27,24 +27,14 @@ CREATE TABLE items (
 CREATE TABLE failed_items (
   run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
 ) WITHOUT ROWID;
-"""
-# Durations that shards measured: they count from a merge on, since a split must not change while its shards run.
-_SHARD_TABLES = """
+CREATE TABLE flaky_items (
+  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
+) WITHOUT ROWID;
+-- Durations that shards measured: they count from a merge on, since a split must not change while its shards run.
 CREATE TABLE shard_items (
   project TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, seconds REAL NOT NULL, seen_ts REAL NOT NULL,
   PRIMARY KEY (project, stage, item)
 ) WITHOUT ROWID;
-"""
-_FLAKY_TABLE = """
-CREATE TABLE flaky_items (
-  run_id TEXT NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (run_id, stage, item)
-) WITHOUT ROWID;
-"""
-_TABLES = (
-    _ITEM_TABLES
-    + _SHARD_TABLES
-    + _FLAKY_TABLE
-    + """
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, project TEXT NOT NULL, lane TEXT NOT NULL, strategy TEXT NOT NULL,
   started_ts REAL NOT NULL, seen_ts REAL NOT NULL, planned TEXT NOT NULL, ended_ts REAL, result TEXT,
@@ -90,44 +80,9 @@ CREATE TABLE latest (
   PRIMARY KEY (project, family, labels)
 ) WITHOUT ROWID;
 """
-)
 
-# Statements that upgrade a file to the next version, by its current version.
-_UPGRADES = {
-    1: """
-    ALTER TABLE decisions ADD COLUMN situation TEXT NOT NULL DEFAULT '';
-    ALTER TABLE decisions ADD COLUMN choice TEXT NOT NULL DEFAULT '';
-    """,
-    2: "ALTER TABLE stages ADD COLUMN shown_cpu_total REAL;",
-    # The order in which runs began: ordered by time, a run with a wrong clock could stay the last one for years.
-    3: """
-    ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
-    UPDATE runs SET sequence = ranked.place FROM
-      (SELECT run_id, row_number() OVER (PARTITION BY project ORDER BY started_ts, run_id) AS place FROM runs) AS ranked
-      WHERE ranked.run_id = runs.run_id;
-    DROP INDEX IF EXISTS runs_by_lane;
-    CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
-    """,
-    # One of the two versions 4 had one or both of these tables, with the same columns.
-    4: _ITEM_TABLES.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"),
-    5: """
-    ALTER TABLE runs ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE stages ADD COLUMN scope TEXT NOT NULL DEFAULT 'all';
-    """,
-    6: "DROP TABLE IF EXISTS shard_items;"
-    + _SHARD_TABLES
-    + """
-    ALTER TABLE runs ADD COLUMN shard TEXT NOT NULL DEFAULT '';
-    ALTER TABLE runs ADD COLUMN split TEXT NOT NULL DEFAULT '';
-    ALTER TABLE runs ADD COLUMN merged INTEGER NOT NULL DEFAULT 1;
-    """,
-    7: """
-    ALTER TABLE runs ADD COLUMN tree_state TEXT NOT NULL DEFAULT '';
-    ALTER TABLE stages ADD COLUMN first_attempts INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE stages ADD COLUMN flaky_attempts INTEGER NOT NULL DEFAULT 0;
-    """
-    + _FLAKY_TABLE,
-}
+# Statements that upgrade a file to the next version, by its current version. Version 1 is the first released one.
+UPGRADES: dict[int, str] = {}
 
 
 def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, str | None]:
@@ -368,8 +323,8 @@ def _upgrade_file(connection: sqlite3.Connection, path: Path) -> None:
         version = _read_version(connection, path)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        for earlier in range(_find_first_upgrade(connection, version or VERSION), VERSION):
-            upgrade = f"{_UPGRADES[earlier]} PRAGMA user_version = {earlier + 1};"
+        for earlier in range(version or VERSION, VERSION):
+            upgrade = f"{UPGRADES[earlier]} PRAGMA user_version = {earlier + 1};"
             connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
 
 
@@ -406,14 +361,8 @@ def _upgrade_in_memory(memory: sqlite3.Connection) -> None:
     version = memory.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         memory.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
-    for earlier in range(_find_first_upgrade(memory, version or VERSION), VERSION):
-        memory.executescript(_UPGRADES[earlier])
-
-
-def _find_first_upgrade(connection: sqlite3.Connection, version: int) -> int:
-    """Return the version of a file's tables: two unreleased versions both had the number 4."""
-    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(runs)")}
-    return 3 if version == 4 and "sequence" not in columns else version
+    for earlier in range(version or VERSION, VERSION):
+        memory.executescript(UPGRADES[earlier])
 
 
 # A tracked history would change with each run, and `--lane auto` would always find a change.

@@ -21,12 +21,10 @@ _DECISIONS_OF_A_PORTION = 500
 _RUN_TABLES = ("tasks", "stages", "sla", "failed_items", "flaky_items", "runs")
 _SIZE_DIVISOR = 10  # a file that is too large loses a tenth of its runs, so that not every run's end removes some
 
-INCREMENTAL = 2  # SQLite's number of the mode in which a file can give up single pages
 _FREE_PAGES = 256  # 1 MiB: the next runs use them up
 _FREE_DIVISOR = 8  # of a large file, this part of its pages may be free
 _PAGES_OF_A_STEP = 256  # 3 to 20 ms, in which no other process can write
 _MOST_STEPS = 16  # at the end of a run: 16 MiB
-MOST_REWRITTEN_BYTES = 128 << 20  # 1 s on a free core; other processes wait for 2 s
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -72,31 +70,13 @@ def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits,
 
 def compact(connection: sqlite3.Connection) -> None:
     """Cut free pages off the file, each few in a transaction of their own. Raises sqlite3.Error."""
-    if _read_pragma(connection, "auto_vacuum") != INCREMENTAL:
-        return
-    excess = count_excess_pages(connection)
+    excess = _count_excess_pages(connection)
     for _ in range(min(_MOST_STEPS, -(-excess // _PAGES_OF_A_STEP))):
         # SQLite cuts one page in each step of the statement, and `execute` makes one step, since there are no rows.
         connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_OF_A_STEP});")
 
 
-def needs_rewriting(connection: sqlite3.Connection) -> bool:
-    """Say whether the file is of a version that could not shrink, has much free space, and is quickly rewritten."""
-    if _read_pragma(connection, "auto_vacuum") == INCREMENTAL or not count_excess_pages(connection):
-        return False
-    return _count_used_bytes(connection) <= MOST_REWRITTEN_BYTES
-
-
-def rewrite(connection: sqlite3.Connection) -> None:
-    """Write the whole file again, without free pages and so that it can shrink from now on. Raises sqlite3.Error.
-
-    No other process can write meanwhile: 0.4 s for 100 MB.
-    """
-    connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
-    connection.execute("VACUUM")
-
-
-def count_excess_pages(connection: sqlite3.Connection) -> int:
+def _count_excess_pages(connection: sqlite3.Connection) -> int:
     """Return how many free pages there are beyond those that the next runs use, if they are many; otherwise 0."""
     free = _read_pragma(connection, "freelist_count")
     room = max(_FREE_PAGES, _read_pragma(connection, "page_count") // _FREE_DIVISOR)

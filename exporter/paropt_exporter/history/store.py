@@ -94,7 +94,6 @@ class History:
         self._logged_fault: str | None = None  # the fault that was logged, until writes succeed again
         self._pending = rows.TotalsDelta()  # totals of events that the file lacks
         self._for_reading = for_reading
-        self._may_rewrite = True
         self._open()
         if not for_reading:
             self._run_locks.reserve_descriptor()
@@ -165,6 +164,7 @@ class History:
     load_stage_durations = _read(queries.load_stage_durations)
     load_mean_task_seconds = _read(queries.load_mean_task_seconds)
     load_fastest_task_seconds = _read(queries.load_fastest_task_seconds)
+    load_earlier_runs = _read(queries.load_earlier_runs)
     load_known_items = _read(queries.load_known_items)
     load_flakiness = _read(queries.load_flakiness)
     load_open_failures = _read(queries.load_open_failures)
@@ -390,21 +390,11 @@ class History:
                 if not more:
                     break
             if not self._in_memory:
-                self._give_space_back()
+                retention.compact(self._connection)
         except sqlite3.Error as error:
             if repair.is_damage(error):
                 raise
             log.debug("the history was not pruned", extra={"path": str(self.path), "err": str(error)})
-
-    def _give_space_back(self) -> None:
-        retention.compact(self._connection)
-        if self._may_rewrite and retention.needs_rewriting(self._connection) and not self._has_live_runs():
-            self._may_rewrite = False  # once, whatever comes of it
-            retention.rewrite(self._connection)
-
-    def _has_live_runs(self) -> bool:
-        unended = self._connection.execute("SELECT run_id FROM runs WHERE ended_ts IS NULL")
-        return any(self.is_alive(run_id) for (run_id,) in unended.fetchall())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

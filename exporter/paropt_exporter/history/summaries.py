@@ -208,9 +208,9 @@ def _build_summary(connection: sqlite3.Connection, row: tuple[object, ...]) -> R
                 kind=to_text(kind),
                 stage=None if stage is None else to_text(stage),
                 sentence=to_text(sentence),
-                advice=to_text(advice[0]) if advice else "",
+                advice=to_text(advice),
             )
-            for kind, stage, sentence, *advice in json.loads(to_text(held))  # rows of older versions have no advice
+            for kind, stage, sentence, advice in json.loads(to_text(held))
         ),
         stages=stages,
         partial=bool(partial),

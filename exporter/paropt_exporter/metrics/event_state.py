@@ -50,6 +50,7 @@ _LANE_WITH_LIMIT = (
 _STAGE = (
     families.STAGE_DURATION,
     families.STAGE_LAST_RESULT,
+    families.STAGE_FAILING,
     families.STAGE_RUNS,
     families.STAGE_RUNNING,
     families.STAGE_PROGRESS,

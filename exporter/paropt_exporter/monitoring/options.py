@@ -85,10 +85,16 @@ def parse_options(given: Mapping[str, str]) -> Options:
         typed["sla_target"] = _parse_share(given["sla_target"])
     if "format" in given:
         typed["format"] = _parse_format(given["format"])
-    options = Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
+    return Options(**typed)  # type: ignore[arg-type]  # each parameter has been given its type above
+
+
+def require_whole_minutes(options: Options) -> None:
+    """Raise UsageError for a window that rules can't have: they record its sums each minute."""
     if options.rate_window is not None and parse_duration(options.rate_window) % _MINUTE_SECONDS:
-        raise UsageError(f"--rate-window: expected whole minutes, like 5m, found {options.rate_window}")
-    return options
+        raise UsageError(
+            f"--rate-window: expected whole minutes, like 5m, for rules, which Prometheus evaluates each minute; found "
+            f"{options.rate_window}"
+        )
 
 
 def _parse_share(text: str) -> float:
@@ -140,4 +146,4 @@ def _check_window(window: str | None) -> None:
     except ValueError as error:
         raise UsageError(f"--rate-window: {error}") from None
     if not 1.0 <= seconds <= _LONGEST_WINDOW_SECONDS:
-        raise UsageError(f"--rate-window: expected 1m to 30m, found {window}")
+        raise UsageError(f"--rate-window: expected 1s to 30m, found {window}")

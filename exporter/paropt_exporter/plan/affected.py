@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config.values import Items
 
 _NO_INPUTS = "no inputs: always runs"
+_NO_MATCH = "its inputs match no file: always runs"
 _NEEDED = "needed"
 
 
@@ -64,8 +65,8 @@ def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
     """Return the stages that a change affects, with the stages that they need.
 
-    A stage is affected if a changed file is one of its inputs, if it has no inputs, and if it needs an affected stage
-    that has outputs. A changed config affects all stages.
+    A stage is affected if a changed file is one of its inputs, if it has no inputs or they match no file, and if it
+    needs an affected stage that has outputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -97,8 +98,23 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
-    path = changes.find_match(patterns) or _find_linked_match(config.root, patterns, changes)
-    return None if path is None else _format_path(path)
+    if (path := changes.find_match(patterns)) is not None:
+        return _format_path(path)
+    try:
+        found = patterns.find_files(os.fspath(config.root))
+    except OSError:  # a folder that can't be read has no links to follow
+        return None
+    if not found and not _needs_outputs(config, stage):
+        return _NO_MATCH
+    linked = _find_linked_match(patterns.iter_links(os.fspath(config.root), found), patterns, changes)
+    return None if linked is None else _format_path(linked)
+
+
+def _needs_outputs(config: Config, stage: Stage) -> bool:
+    """Return whether another stage may write a stage's inputs, which a fresh checkout does not have."""
+    needs = {each.name: each.needs for each in config.stages}
+    producers = {each.name for each in config.stages if each.outputs or each.file}
+    return not producers.isdisjoint(find_reachable(stage.needs, lambda name: needs.get(name, ())))
 
 
 def list_input_patterns(stage: Stage) -> tuple[str, ...]:
@@ -142,14 +158,9 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
     return tuple(f"./{name}" if name.startswith("-") else name for name in found)
 
 
-def _find_linked_match(root: Path, patterns: InputPatterns, changes: Changes) -> str | None:
+def _find_linked_match(found: Iterable[tuple[str, str]], patterns: InputPatterns, changes: Changes) -> str | None:
     """Return the first changed path that a link among the files leads to; None if none."""
-    if not changes.paths:
-        return None
-    try:
-        links = [*patterns.iter_links(os.fspath(root))]
-    except OSError:  # a folder that can't be read has no links to follow
-        return None
+    links = [*found] if changes.paths else []
     if not links:
         return None
     return next((path for path in sorted(changes.paths) if _is_linked(path, links, patterns)), None)

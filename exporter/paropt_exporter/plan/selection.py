@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 20  # names in an error message; a lane may have 10,000 stages
 _MOST_COMPARED = 500
+_LEAST_SIMILAR = 0.7  # 0.6 suggests `cache` for `watch`
+# Words with which other runners begin, and what to write instead.
+_WORDS_OF_OTHERS = {
+    "run": "leave it out: `paropt-exporter STAGE` runs a stage",
+    "all": "leave it out: without a stage the whole lane runs", "list": "did you mean --list?",
+    "ls": "did you mean --list?", "help": "did you mean --help?", "version": "did you mean --version?",
+    "watch": "did you mean --watch?", "affected": "did you mean --affected?", "rerun": "did you mean --failed?",
+    "status": "did you mean the command 'history'?", "graph": "did you mean the command 'plan'?",
+    "validate": "did you mean the command 'check'?", "clean": "did you mean the command 'cache prune'?",
+}  # fmt: skip
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -114,12 +124,18 @@ def _suggest_name(
 ) -> str:
     if other := lanes_of.get(pattern):
         return f" (lane {STANDARD if STANDARD in other else other[0]} has it)"
+    if commands and pattern in _WORDS_OF_OTHERS:
+        return f" ({_WORDS_OF_OTHERS[pattern]})"
+    if commands and any(pattern in lanes for lanes in lanes_of.values()):
+        return f" (it is a lane: --lane {pattern})"
     known = [*names, *commands]
     from difflib import get_close_matches  # here: for errors only
 
     parts = [name for name in names if name.startswith(pattern)]
     parts += [name for name in names if any(part.startswith(pattern) for part in name.replace("-", "_").split("_"))]
-    near = parts or (get_close_matches(pattern, known, n=1) if len(known) <= _MOST_COMPARED else [])
+    near = parts or (
+        get_close_matches(pattern, known, n=1, cutoff=_LEAST_SIMILAR) if len(known) <= _MOST_COMPARED else []
+    )
     if not near:
         return ""
     return f" (did you mean the command {near[0]!r}?)" if near[0] not in names else f" (did you mean {near[0]!r}?)"

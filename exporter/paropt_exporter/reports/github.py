@@ -91,6 +91,7 @@ def summary(run: FinishedRun) -> str:
         f"### {_MARKS.get(record.result, _BAD_MARK)} {_escape_cell(lane)} {words.get(record.result, 'failed')}"
         f" in {record.duration_seconds:.1f} s",
         "",
+        *([_escape_cell(run.own_fault), ""] if run.own_fault else []),
         "| | stage | result | duration | tasks | |",
         "|---|---|---|---:|---:|---|",
         *(_format_row(stage) for stage in [*bad, *rest][:_MOST_ROWS]),
@@ -105,6 +106,8 @@ def _iter_annotations(run: FinishedRun) -> Iterator[_Annotation]:
     """Yield the findings of all failed stages by turns, so that none of them takes all room; then the warnings."""
     stages = [list(_iter_stage_errors(stage, run)) for stage in run.stages if stage.record.result.bad]
     yield from (annotation for turn in zip_longest(*stages) for annotation in turn if annotation is not None)
+    if run.own_fault:
+        yield _Annotation(level=Level.ERROR, title=f"lane {run.record.lane} failed", message=run.own_fault)
     for stage in run.stages:
         yield from _iter_warnings(stage)
 

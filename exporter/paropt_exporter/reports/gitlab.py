@@ -32,7 +32,11 @@ class _Entry(Struct, frozen=True, kw_only=True):
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run: an entry for each finding, and one for each failure that has none."""
     seen: Counter[str] = Counter()
-    entries = [_to_json(entry, seen) for stage in run.stages for entry in _iter_entries(run, stage)]
+    found = [entry for stage in run.stages for entry in _iter_entries(run, stage)]
+    if run.own_fault:
+        lane = run.record.lane
+        found.append(_Entry(check=lane, text=f"lane {lane}: {run.own_fault}", path=_find_config_path(run)))
+    entries = [_to_json(entry, seen) for entry in found]
     return json.dumps(entries, indent=1).encode() + b"\n"
 
 

@@ -7,7 +7,7 @@ take them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree  # nosec B405 # writes only
 
@@ -49,10 +49,12 @@ def render(run: FinishedRun) -> bytes:
     name = run.record.lane if shard is None else f"{run.record.lane} shard {shard}"
     root = ElementTree.Element("testsuites", name=_escape_text(name), time=_format_seconds(run.record.duration_seconds))
     for stage in run.stages:
-        suite = _make_suite(stage)
+        suite = _make_stage_suite(stage)
         if shard is not None:
             suite.insert(0, _make_properties({"paropt.shard": str(shard), "paropt.split": shard.split}))
         root.append(suite)
+    if run.own_fault:  # otherwise a reader that only counts failures would call the run good
+        root.append(_make_lane_suite(run))
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -67,21 +69,34 @@ def _make_properties(values: Mapping[str, str]) -> ElementTree.Element:
     return properties
 
 
-def _make_suite(stage: ReportedStage) -> ElementTree.Element:
+def _make_stage_suite(stage: ReportedStage) -> ElementTree.Element:
     record = stage.record
-    cases = list(_iter_cases(stage))
-    suite = ElementTree.Element(
-        "testsuite", name=_escape_text(record.stage), time=_format_seconds(record.duration_seconds)
+    return _make_suite(
+        record.stage, list(_iter_cases(stage)), record.duration_seconds, record.started_timestamp_seconds
     )
-    if record.started_timestamp_seconds is not None:
-        began = datetime.fromtimestamp(record.started_timestamp_seconds, UTC)
+
+
+def _make_lane_suite(run: FinishedRun) -> ElementTree.Element:
+    """Return a suite with one case, the fault of the lane itself."""
+    record = run.record
+    fault = _Try(result=record.result, seconds=record.duration_seconds, message=run.own_fault, text="")
+    cases = [_Case(record.lane, (fault,))]
+    return _make_suite(record.lane, cases, record.duration_seconds, record.started_timestamp_seconds)
+
+
+def _make_suite(
+    name: str, cases: Sequence[_Case], seconds: float, started_timestamp_seconds: float | None
+) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name=_escape_text(name), time=_format_seconds(seconds))
+    if started_timestamp_seconds is not None:
+        began = datetime.fromtimestamp(started_timestamp_seconds, UTC)
         suite.set("timestamp", began.strftime("%Y-%m-%dT%H:%M:%S"))
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(sum(case.last.result is Result.FAILURE for case in cases)))
     suite.set("errors", str(sum(case.last.result in (Result.ERROR, Result.TIMEOUT) for case in cases)))
     suite.set("skipped", str(sum(case.last.result in _SKIPPED for case in cases)))
     for case in cases:
-        suite.append(_make_case(record.stage, case))
+        suite.append(_make_case(name, case))
     return suite
 
 

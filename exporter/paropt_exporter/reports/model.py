@@ -96,6 +96,12 @@ class FinishedRun(Struct, frozen=True, kw_only=True):
     decisions: tuple[Decision, ...] = ()
     log: Path | None = None
 
+    @property
+    def own_fault(self) -> str:
+        """Why the run failed although no stage did, as if the lane reached its critical total; otherwise ""."""
+        stage_failed = any(stage.record.result.bad for stage in self.stages)
+        return self.record.reason if self.record.result.bad and not stage_failed else ""
+
     def attempts(self) -> Iterator[Attempt]:
         """Yield every attempt of the run, stage by stage."""
         for stage in self.stages:

@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter import families
+from paropt_exporter import descriptors, families
 from paropt_exporter._version import __version__
 from paropt_exporter.clock import Clock
 from paropt_exporter.serve.fair_shares import Machine
@@ -51,6 +51,7 @@ BEAT_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 18
 _MOST_RUNS = 1000
 _MOST_OTHERS = 100  # clients that have not said hello, or ask for the status
+_CLIENTS_PART = 2  # clients take at most half of this process's descriptors: the page and the histories need others
 _FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
 _UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
 _ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
@@ -107,6 +108,7 @@ class Hub:
         self._clock = clock
         self._beat = beat
         self._most_runs = most_runs
+        self._most_clients = min(most_runs + _MOST_OTHERS, descriptors.get_limit() // _CLIENTS_PART)
         self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _lost
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
@@ -289,7 +291,7 @@ class Hub:
             self._resumes_seconds = self._clock.monotonic() + _ACCEPT_PAUSE_SECONDS
             return
         self._lacks_descriptors = False
-        if read_peer_user(connection) != os.geteuid() or len(self._clients) >= self._most_runs + _MOST_OTHERS:
+        if read_peer_user(connection) != os.geteuid() or len(self._clients) >= self._most_clients:
             connection.close()
             return
         connection.setblocking(False)

@@ -207,11 +207,13 @@ class Sessions:
 
 
 def is_live_process(pid: int) -> bool:
-    """Return whether a process runs: False once it has exited, even if it was not reaped."""
+    """Return whether a process runs: False once it has exited, even if it was not reaped; True if that is unknown."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+    except OSError:  # no descriptor is left to read its state
+        return True
 
 
 def sum_shares(sessions: Iterable[Session], waits: Iterable[Wait]) -> Mapping[str, dict[str, float]]:

@@ -70,6 +70,14 @@ def test_computing_work_is_bounded_by_the_cores() -> None:
     assert (wanted.size, wanted.reason) == (4, "cpu_limit")
 
 
+def test_each_task_gets_all_its_slots() -> None:
+    """With as many slots as tasks, only two of twelve tasks of four slots would run at once."""
+    waits = compute_size_by_queries((seen(depth=10.0, busy=2.0),), cores=2.0, slots_per_task=4.0)
+    assert (waits.size, waits.reason) == (48, "demand")
+    computes = compute_size_by_queries((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0, slots_per_task=2.5)
+    assert (computes.size, computes.reason) == (10, "cpu_limit")
+
+
 def test_tenfold_load_is_followed_by_one_move() -> None:
     lane = Lane()
     assert lane.sees(seen(depth=18.0, busy=2.0)).size == 20

@@ -1,9 +1,9 @@
 """Decide a lane's size by query results alone: `source: prometheus`.
 
-N* = min(tasks that wait or run, N_cpu, ceiling), from the queue's depth and the mean busy workers; c from CPU, busy
-time and run delay over the window. Rejected readings hold the size, as DS2 holds while metrics settle: it moves only to
-rescue an SLA by our own counters, and to stay between floor and ceiling, which other queries set. After three
-rejections in a row there is no data.
+N* = min(slots of tasks that wait or run, slots of N_cpu tasks, ceiling), from the queue's depth and the mean busy
+workers, which count tasks, and the slots of a task; c from CPU, busy time and run delay over the window. Rejected
+readings hold the size, as DS2 holds while metrics settle: it moves only to rescue an SLA by our own counters, and to
+stay between floor and ceiling, which other queries set. After three rejections in a row there is no data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class QuerySizeState(Struct, frozen=True, kw_only=True):
 class QuerySizeObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a size by query results. `pools`: one reading for each pool of the lane.
 
-    `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk.
+    `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk. `slots_per_task`: how many
+    slots of the size a task takes, on average; the readings count tasks.
     """
 
     now: float
@@ -64,6 +65,7 @@ class QuerySizeObservation(Struct, frozen=True, kw_only=True):
     pools: tuple[PoolReading, ...]
     state: QuerySizeState
     rescue_size: int = 0
+    slots_per_task: float = 1.0
 
 
 class PoolReading(Struct, frozen=True, kw_only=True):
@@ -108,13 +110,18 @@ def _decide_without_readings(observation: QuerySizeObservation, rejection_reason
     return size, "up" if size > observation.size else "down", reason
 
 
-def compute_size_by_queries(pools: tuple[PoolMeasurement, ...], *, cores: float) -> WantedSize:
-    """Return N* = min(tasks that wait or run, N_cpu), with `saturated` as the reason to hold if the cores are busy."""
-    unfinished = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
+def compute_size_by_queries(
+    pools: tuple[PoolMeasurement, ...], *, cores: float, slots_per_task: float = 1.0
+) -> WantedSize:
+    """Return N*, in slots, with `saturated` as the reason to hold if the cores are busy."""
+    tasks = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
+    unfinished = math.ceil(tasks * slots_per_task)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     cpu_demand = cpu / max(busy - delay, cpu, 1e-9)
-    bound = compute_cpu_size(cores, cpu_demand) if cpu_demand >= WAITING_DEMAND else None
-    saturated = cpu >= SATURATED_RATIO * cores and cpu_demand >= WAITING_DEMAND
+    computes = cpu_demand >= WAITING_DEMAND
+    cpu_tasks = compute_cpu_size(cores, cpu_demand) if computes else None
+    bound = None if cpu_tasks is None else math.ceil(cpu_tasks * slots_per_task)
+    saturated = computes and cpu >= SATURATED_RATIO * cores
     size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
     return WantedSize(size=max(1, size), reason=reason, hold_reason="saturated" if saturated else "")
 
@@ -139,7 +146,9 @@ def _find_rejection(observation: QuerySizeObservation) -> tuple[str | None, Quer
 
 def _decide_by_queries(observation: QuerySizeObservation, state: QuerySizeState) -> QuerySizeDecision:
     wanted = compute_size_by_queries(
-        tuple(p.measurement for p in observation.pools if p.measurement is not None), cores=observation.cores
+        tuple(p.measurement for p in observation.pools if p.measurement is not None),
+        cores=observation.cores,
+        slots_per_task=observation.slots_per_task,
     )
     limits = SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=observation.stable_seconds)
     decision: SizeDecision = decide_size(observation.now, observation.size, wanted, limits, state.history)

@@ -163,13 +163,19 @@ class AdaptiveScheduler:
             pool, size = self._pools.get(pool_name), self._sizes[pool_name]
         if pool is not None:
             return pool
-        made = ThreadPool(size) if pool_name == THREADS else ProcessPool(size)
+        made = ThreadPool(size) if pool_name == THREADS else self._make_process_pool(size)
         with self.lock:
             pool, wanted = self._pools.setdefault(pool_name, made), self._sizes[pool_name]
         if pool is not made:
             made.shutdown(wait=False)
         elif wanted != size:  # resized meanwhile
             pool.resize(wanted, reason="caller")
+        return pool
+
+    def _make_process_pool(self, size: int) -> ProcessPool:
+        pool = ProcessPool(size)
+        if self._strategy is not Strategy.PROCESS:
+            pool.observe_unsendable(self._keep_in_threads)
         return pool
 
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
@@ -431,14 +437,18 @@ class AdaptiveScheduler:
             self.changed.notify_all()
         if future.measurement is not None:
             self.router.learn(key, future.measurement, concurrent=concurrent)
-        if pool_name == PROCESSES and self._strategy is not Strategy.PROCESS and not future.cancelled():
-            error = future.exception()
-            if isinstance(error, UnpicklableError) and error.is_result:
-                self._keep_in_threads(key, error)
         self.dispatch()
 
-    def _keep_in_threads(self, key: str, error: UnpicklableError) -> None:
-        """Run a function whose result can't be sent back in threads from now on. This task must not run twice."""
+    def _keep_in_threads(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
+        """Run a function whose result can't be sent back in threads from now on. This task must not run twice.
+
+        Called before the task's future settles: the next task may be submitted by a thread that waits for it.
+        """
+        with self.lock:
+            where = self._submitted.get(future)
+        if where is None:
+            return  # stopped
+        _, key = where
         self.router.pin_to_threads(key, f"its results can't be pickled in a process: {error}")
         if self._add_fallback(key, error):
             facts = {"function": key, "err": str(error)}

@@ -68,9 +68,11 @@ class CommandPool:
         identifies processes that leave the session.
     """
 
-    def __init__(self, max_workers: int, *, name: str = "commands") -> None:
-        self.name = name
-        self._threads = ThreadPool(max_workers, name=name)
+    name = "commands"
+
+    def __init__(self, max_workers: int) -> None:
+        self._threads = ThreadPool(max_workers, name=self.name)
+        self._threads.start_first_thread()
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = os.urandom(8).hex()
@@ -278,6 +280,7 @@ class CommandPool:
             cpu_seconds=usage.cpu_seconds,
             run_delay_seconds=usage.run_delay_seconds,
             memory_peak_bytes=usage.memory_peak_bytes,
+            samples=task.list_samples(),
         )
 
     def _remove_task(self, future: Future[CommandOutcome]) -> None:

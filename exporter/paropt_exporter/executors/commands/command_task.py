@@ -51,6 +51,7 @@ _NO_PROCESSES = (
     "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
 )
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
+_MOST_SAMPLES = 512  # of a command: of a longer one than two minutes, older samples are left out
 _PROGRAMS = 256  # whose possible paths are in a cache
 
 
@@ -125,7 +126,7 @@ class CommandTask:
         self._limit = int.from_bytes(os.urandom(7), "little") | 1  # an RLIMIT_LOCKS that no other command has
         self._cwd = cwd
         self._env = env
-        self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest
+        self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest, _samples
         self._stopped = False
         self._grace = 0.0
         self._channel: socket.socket | None = None
@@ -134,6 +135,7 @@ class CommandTask:
         self._ended = False
         self._earlier = Usage()
         self._latest = Usage()
+        self._samples: list[tuple[float, CoreTime]] = []  # of the current or last step
 
     def run(self, capture: Capture) -> StepResult:
         """Run the steps and return how the last one ended. Blocks until then. Output goes to `capture`."""
@@ -185,6 +187,11 @@ class CommandTask:
         """Return the task's usage so far, as last reported by the supervisor."""
         with self._lock:
             return self._latest.add_to(self._earlier)
+
+    def list_samples(self) -> tuple[tuple[float, CoreTime], ...]:
+        """Return the monotonic times of the last step's samples, with its core time until then."""
+        with self._lock:
+            return tuple(self._samples)
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> StepResult:
         """Run a step. If the system is short of a resource, wait until another command ends, and retry."""
@@ -347,6 +354,9 @@ class CommandTask:
             )
             with self._lock:
                 self._latest = usage
+                self._samples.append((sampled, usage.core_time))
+                if len(self._samples) > _MOST_SAMPLES:
+                    del self._samples[::2]
             self._note_running()
 
     def _note_running(self) -> None:
@@ -367,6 +377,7 @@ class CommandTask:
     def _publish_channel(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
         with self._lock:
             self._channel, self._channel_supervisor = channel, supervisor
+            self._samples.clear()
             if self._stopped:
                 self._send_stop(channel)
 

@@ -169,6 +169,10 @@ class ProcessPool(InterruptibleExecutor):
             takes_chunks=True,
         )
 
+    def observe_unsendable(self, observe: Callable[[TaskFuture[Any], UnpicklableError], object]) -> None:
+        """Call `observe` with each task whose result can't be sent back, and the error, before its future settles."""
+        self._manager.on_unsendable = observe
+
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the number of workers and return at once.
 

@@ -83,6 +83,7 @@ class ProcessManager:
         self._threads = ThreadGroup()
         self._sampler = UsageSampler()
         self._run_worker = run_worker
+        self.on_unsendable: Callable[[TaskFuture[Any], UnpicklableError], object] = _ignore_unsendable
         lifetime.register(self)
 
     # Actions
@@ -491,6 +492,10 @@ def get_error_types() -> tuple[type[WorkerDied], type[InitializerFailed]]:
     from paropt_exporter.executors.processes import broken_pool
 
     return broken_pool.WorkerDied, broken_pool.InitializerFailed
+
+
+def _ignore_unsendable(_future: TaskFuture[Any], _error: UnpicklableError) -> None:
+    """Do nothing: the task's future has the error."""
 
 
 def _withdraw_claims(worker: Worker) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.batches import SECONDS_PER_BYTE, WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager, end_process, get_error_types
@@ -296,13 +297,19 @@ def settle_task(manager: ProcessManager, worker: Worker, head: wire.Head, body: 
         except BaseException as error:  # noqa: BLE001 -- loading runs the user's code: that task's outcome
             counters.failed += 1
             message = f"{future.label}: its result can't be loaded: {describe(error)}"
-            future.settle_exception(_unpicklable(message, payload.replace_traceback(error), is_result=True))
+            _settle_error(manager, future, _unpicklable(message, payload.replace_traceback(error), is_result=True))
         else:
             counters.succeeded += 1
             future.settle_result(result)
     elif kind != wire.UNLOADED or not _repack(manager, item, body):
         counters.failed += 1
-        future.settle_exception(_load_error(item, kind, body))
+        _settle_error(manager, future, _load_error(item, kind, body))
+
+
+def _settle_error(manager: ProcessManager, future: TaskFuture[Any], error: BaseException) -> None:
+    if isinstance(error, UnpicklableError) and error.is_result:
+        manager.on_unsendable(future, error)  # before a waiting thread can submit the function's next task
+    future.settle_exception(error)
 
 
 def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:

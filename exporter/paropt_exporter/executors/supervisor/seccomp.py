@@ -11,7 +11,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    Array,
+    CFuncPtr,
+    _SimpleCData,
+    addressof,
+    dlopen,
+    dlsym,
+    get_errno,
+)
 from _struct import Struct as Layout
 from _struct import pack
 from array import array
@@ -20,7 +30,13 @@ from paropt_exporter.executors import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from ctypes import c_char
+else:
+
+    class c_char(_SimpleCData):  # noqa: N801 -- that of ctypes, without that package
+        _type_ = "c"
+
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 _PR_SET_NO_NEW_PRIVS = 38
@@ -41,6 +57,10 @@ _NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, ins
 # MSG_CONFIRM, MSG_EOR, MSG_DONTROUTE and MSG_NOSIGNAL do nothing on a Unix socket, and no program gives all of them.
 OWN_SEND_FLAGS = 0x0800 | 0x0080 | 0x0004 | 0x4000
 _ANSWER = Layout("=QqiI")  # id, result, error, flags
+_ID_BYTES = 8
+_ANSWER_AFTER_ID = _ANSWER.pack(0, 0, 0, _CONTINUE)[_ID_BYTES:]
+CALL, _CALL_LAYOUT = slice(16, 24), Layout("=iI")  # of a notification: number, architecture
+_ONE_ARGUMENT = tuple(Layout(f"=8xI20x{8 * place}xQ{40 - 8 * place}x") for place in range(2))  # and the process
 _EMPTY = bytes(_NOTIFICATION.size)
 _PAGE_BYTES = 4096
 _FIRST_READ_BYTES = 256  # most paths are shorter
@@ -116,13 +136,18 @@ class _Function(CFuncPtr):
     _restype_ = _Long
 
 
+class _Page(Array[c_char]):
+    _type_ = c_char
+    _length_ = _PAGE_BYTES
+
+
 class Notification:
     """A system call that waits for an answer. `name` is "" for one of another architecture."""
 
-    __slots__ = ("arguments", "cookie", "name", "pid")
+    __slots__ = ("arguments", "name", "pid")
 
-    def __init__(self, cookie: int, pid: int, name: str, arguments: list[int]) -> None:
-        self.cookie, self.pid, self.name, self.arguments = cookie, pid, name, arguments
+    def __init__(self, pid: int, name: str, arguments: list[int]) -> None:
+        self.pid, self.name, self.arguments = pid, name, arguments
 
 
 class Kernel:
@@ -137,8 +162,8 @@ class Kernel:
         self._names = {number: name for name, number in self._numbers.items()}
         library = dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # typeshed wants a name; None is this process
         self._syscall, self._prctl = (_Function(dlsym(library, name)) for name in ("syscall", "prctl"))
-        self._buffer = array("B", bytes(_PAGE_BYTES))
-        self._buffer_address = self._buffer.buffer_info()[0]
+        self._buffer: Array[c_char] = _Page()
+        self._buffer_address = addressof(self._buffer)
         self._local, self._remote = array("Q", [self._buffer_address, 0]), array("Q", [0, 0])  # struct iovec
         self._vectors = (_Address(self._local.buffer_info()[0]), _Address(self._remote.buffer_info()[0]))
         self._read_number = _Address(self._numbers["process_vm_readv"])
@@ -194,22 +219,35 @@ class Kernel:
         body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
         return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
 
-    def receive(self, listener: int) -> Notification | None:
+    def receive(self, listener: int) -> bytes | None:
         """Return the next notification, or None if its process has just ended. Blocks until there is one."""
         try:
-            content = fcntl.ioctl(listener, _RECEIVE, _EMPTY)
+            return fcntl.ioctl(listener, _RECEIVE, _EMPTY)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
                 return None
             raise
-        cookie, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(content)
-        name = self._names.get(number, "") if architecture == self._architecture else ""
-        return Notification(cookie, pid, name, arguments)
 
-    def let_continue(self, listener: int, notification: Notification) -> bool:
+    def parse(self, content: bytes) -> Notification:
+        """Return the call of a notification."""
+        _, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(content)
+        return Notification(pid, self._names.get(number, "") if architecture == self._architecture else "", arguments)
+
+    def build_readers(self, places: Mapping[str, int]) -> dict[bytes, Callable[[bytes], tuple[int, int]]]:
+        """Return functions that read the process and one argument from a notification.
+
+        `places`: which argument, by the name of the call. The keys are the bytes CALL of the notification.
+        """
+        return {
+            _CALL_LAYOUT.pack(self._numbers[name], self._architecture): _ONE_ARGUMENT[place].unpack
+            for name, place in places.items()
+            if name in self._numbers
+        }
+
+    def let_continue(self, listener: int, content: bytes) -> bool:
         """Let the process make its system call. Return False if it has ended, or was interrupted by a signal."""
         try:
-            fcntl.ioctl(listener, _SEND, _ANSWER.pack(notification.cookie, 0, 0, _CONTINUE))
+            fcntl.ioctl(listener, _SEND, content[:_ID_BYTES] + _ANSWER_AFTER_ID)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -225,16 +263,8 @@ class Kernel:
 
     def read_memory(self, pid: int, address: int, count: int) -> bytes:
         """Return at most `count` bytes of a process's memory, at most to the end of the page. Raises OSError."""
-        left = _PAGE_BYTES - address % _PAGE_BYTES
-        if left < count:
-            count = left
-        self._local[1] = self._remote[1] = count
-        self._remote[0] = address
-        local, remote = self._vectors
-        found = self._syscall(self._read_number, pid, local, self._one, remote, self._one, self._zero)
-        if found < 0:
-            raise OSError(get_errno(), "the memory of a process can't be read")
-        return self._buffer[:found].tobytes()
+        copied = self._copy_memory(pid, address, count)
+        return self._buffer.raw[:copied]
 
     def read_bytes(self, pid: int, address: int, count: int) -> bytes:
         """Return so many bytes of a process's memory, which may be on two pages. Raises OSError."""
@@ -245,9 +275,11 @@ class Kernel:
 
     def read_text(self, pid: int, address: int) -> bytes:
         """Return the bytes up to the first NUL, as of a path. Raises OSError."""
-        found, end, _ = self.read_memory(pid, address, _FIRST_READ_BYTES).partition(b"\0")
-        if end:
+        count = self._copy_memory(pid, address, _FIRST_READ_BYTES)
+        found = self._buffer.value  # up to the first NUL
+        if len(found) < count:
             return found  # as almost always
+        found = found[:count]  # an earlier copy was longer
         while 0 < len(found) < _LONGEST_PATH_BYTES:
             chunk = self.read_memory(pid, address + len(found), _PAGE_BYTES)
             text, end, _ = chunk.partition(b"\0")
@@ -257,6 +289,17 @@ class Kernel:
             if not chunk:
                 break
         raise OSError(errno.ENAMETOOLONG, "a path without an end")
+
+    def _copy_memory(self, pid: int, address: int, count: int) -> int:
+        """Copy as `read_memory` into the buffer, and return how many bytes."""
+        left = _PAGE_BYTES - (address & _PAGE_BYTES - 1)
+        self._local[1] = self._remote[1] = count if count < left else left
+        self._remote[0] = address
+        local, remote = self._vectors
+        found = self._syscall(self._read_number, pid, local, self._one, remote, self._one, self._zero)
+        if found < 0:
+            raise OSError(get_errno(), "the memory of a process can't be read")
+        return int(found)
 
     def copy_descriptor(self, pid: int, descriptor: int) -> int:
         """Return a copy of a descriptor of another process. Raises OSError."""

@@ -25,7 +25,7 @@ from paropt_exporter.executors.supervisor.link_walk import (
     read_link,
     tidy,
 )
-from paropt_exporter.executors.supervisor.seccomp import Kernel, Notification
+from paropt_exporter.executors.supervisor.seccomp import CALL, Kernel, Notification
 from paropt_exporter.executors.supervisor.traced_servers import TracedServers
 
 TYPE_CHECKING = False
@@ -95,7 +95,8 @@ class Tracer:
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._listed: dict[bytes, int] = {}  # the time of each folder's last change, when its names were noted
-        self._noted: set[tuple[int, bytes]] = set()  # uses of absolute paths, as the command names them
+        self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}  # absolute paths, as the command names them
+        self._stat_readers = kernel.build_readers({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
         self._servers = TracedServers(
@@ -117,19 +118,19 @@ class Tracer:
 
     def serve(self) -> None:
         """Handle one notification. Raises OSError if no more can come."""
-        notification = self._kernel.receive(self._listener)
-        if notification is None:
+        content = self._kernel.receive(self._listener)
+        if content is None:
             return
         try:
-            if not self._problems:  # later calls tell nothing more
-                self._handle(notification)
+            if not self._problems and not self._repeats_stat(content):  # later calls tell nothing more
+                self._handle(self._kernel.parse(content))
         except OSError as error:
             # A bad address fails the call itself, and a process that has ended makes none.
             if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
                 self._add_problem(error.strerror or str(error))
         except Exception as error:  # noqa: BLE001 -- a process must always get its answer
             self._add_problem(f"internal error: {type(error).__name__}: {error}: please report it")
-        self._kernel.let_continue(self._listener, notification)
+        self._kernel.let_continue(self._listener, content)
 
     def write(self, descriptor: int) -> None:
         """Write the trace. Raises OSError."""
@@ -148,6 +149,18 @@ class Tracer:
 
     def close(self) -> None:
         os.close(self._listener)
+
+    def _repeats_stat(self, content: bytes) -> bool:
+        """Return whether a notification is about an absolute path that the command has asked about before.
+
+        9 of 10 calls of a test suite are such repeats: each import asks about the folders of `sys.path` again, and each
+        traceback about its source files. So they are found with as little Python code as possible.
+        """
+        read_argument = self._stat_readers.get(content[CALL])
+        if read_argument is None:
+            return False
+        pid, address = read_argument(content)
+        return self._kernel.read_text(pid, address) in self._noted[STAT]
 
     def _handle(self, call: Notification) -> None:
         handler = self.HANDLERS.get(call.name)
@@ -275,16 +288,14 @@ class Tracer:
     def _note_argument(self, call: Notification, folder: int | None, place: int, kind: int) -> None:
         """Note that a call reads, or asks about, the path in an argument.
 
-        The same use of an absolute path adds nothing to the trace until the command changes a link. 9 of 10 calls of a
-        test suite are such repeats: each traceback asks about its source files again.
+        The same use of an absolute path adds nothing to the trace until the command changes a link.
         """
         text = self._read_text(call, place)
-        use = (kind, text)
-        if use in self._noted:
+        if text in self._noted[kind]:
             return
         self._note(self._complete_path(call, folder, text), kind)
         if text[:1] == b"/":
-            self._noted.add(use)
+            self._noted[kind].add(text)
 
     def _read_path(self, call: Notification, folder: int | None, place: int) -> bytes | None:
         """Return the absolute path of an argument; None if it has none: the call is about a descriptor."""
@@ -325,7 +336,8 @@ class Tracer:
 
     def _note_change(self, place: bytes, *, is_new_link: bool) -> None:
         if self._walk.note_change(place, is_new_link=is_new_link):
-            self._noted.clear()
+            for noted in self._noted.values():
+                noted.clear()
 
     def _note_link(self, place: bytes) -> None:
         self._note_place(place, STAT)

@@ -55,7 +55,7 @@ class ThreadPoolState:
                                      └──────> exited <────────┴───────────────────────────────────┘
 
     A parked worker is idle without a thread: its thread starts when a task finds no other idle worker. A pool with an
-    initializer has none, nor has one that has queued tasks or no thread when it adds a worker.
+    initializer has none, nor has one that has queued tasks when it adds a worker.
 
     Guarantees:
       * An accepted task is run, cancelled or stopped, once.
@@ -133,6 +133,10 @@ class ThreadPoolState:
         """Start the thread of a parked worker, unless another worker is on its way; as `_start_missing`."""
         self._start_workers(self._take_parked)
 
+    def start_first_thread(self) -> None:
+        """Start the thread of a parked worker if none has a thread. RuntimeError if the system refuses it."""
+        self._start_workers(self._take_first)
+
     def _start_workers(self, take: Callable[[], Worker | None]) -> None:
         try:
             while (worker := take()) is not None:
@@ -149,7 +153,7 @@ class ThreadPoolState:
         self._update_must_check_exit()
 
     def _drop_unstarted(self, *, refused: bool) -> bool:
-        """Drop the workers that this thread could not start, to retry later; return whether others have threads.
+        """Drop the workers that this thread could not start, to retry later; return whether there are other threads.
 
         A parked one whose start was interrupted, and not `refused` by the system, is parked again for the next task.
         """
@@ -167,9 +171,8 @@ class ThreadPoolState:
             self._update_must_check_exit()
             self._wake_idle()  # idle workers wait with a timeout from now on, and retry
             self._wake_pending = False  # a dropped worker may have been the one on its way
-            has_threads = self._has_threads()
-            # If there is no thread, the next task retries.
-            self.needs_wake = self.needs_wake or bool(self._parked) or not (has_threads or self._abandoned)
+            has_threads = self._has_threads() or bool(self._abandoned)
+            self.needs_wake = self.needs_wake or bool(self._parked) or not has_threads  # the next task retries
             return has_threads
 
     def _has_threads(self) -> bool:
@@ -183,7 +186,7 @@ class ThreadPoolState:
                 worker = Worker(f"{self._prefix}_{self._created}")
                 worker.read_activity = self._read_activity
                 self._created += 1
-                if self._initializer is not None or self.work_queue or not self._has_threads():
+                if self._initializer is not None or self.work_queue:
                     self._workers.append(worker)
                     self._threads.announce(worker.name)
                     self._wake_pending |= self.target > 1 and self._initializer is None  # it may take long
@@ -199,11 +202,19 @@ class ThreadPoolState:
         with self.lock:
             if self._wake_pending or not self.work_queue or not self._parked:
                 return None
-            worker = self._parked.popleft()
-            self._threads.announce(worker.name)
-            self._wake_pending = True
-            self.needs_wake = self.closed
-            return worker
+            return self._unpark()
+
+    def _take_first(self) -> Worker | None:
+        """Return a parked worker, for its thread to be started; None if another worker has a thread."""
+        with self.lock:
+            return None if self._has_threads() or not self._parked else self._unpark()
+
+    def _unpark(self) -> Worker:
+        worker = self._parked.popleft()
+        self._threads.announce(worker.name)
+        self._wake_pending = True
+        self.needs_wake = self.closed
+        return worker
 
     def _update_must_check_exit(self) -> None:
         with self.lock:
@@ -216,18 +227,34 @@ class ThreadPoolState:
         raise renew(self._refusal)
 
     def wake(self, item: WorkItem | SharedWorkItem | None = None) -> None:
-        """Wake an idle worker. Raise if the pool was closed before a worker took `item`."""
+        """Wake an idle worker. Raise if the pool was closed, or the system refused its first thread, before a worker
+        took `item`.
+        """
         with self.lock:
-            if item is not None and self.closed:
-                with contextlib.suppress(ValueError):  # a worker has taken it
-                    self.work_queue.remove(item)
-                    self.refuse()
+            if item is not None and self.closed and self._withdraw(item):
+                self.refuse()
             starts = self._wake_next()
             has_threads = self._has_threads()
-        if starts:
-            self._start_parked()
-        elif not has_threads:  # the first task after a fork
-            self._start_missing()
+        try:
+            if starts:
+                self._start_parked()
+            elif not has_threads:  # the first task after a fork
+                self._start_missing()
+        except RuntimeError as error:  # there is no thread
+            refused = item is None or self._withdraw(item)
+            with self.lock:  # other threads' tasks counted on the one that could not start
+                left = [] if self._has_threads() else self._take_queued()
+            self._fail_items(left, error)
+            if refused:
+                raise
+
+    def _withdraw(self, item: WorkItem | SharedWorkItem) -> bool:
+        """Remove an item from the queue; return False if a worker has taken it."""
+        try:
+            self.work_queue.remove(item)
+        except ValueError:
+            return False
+        return True
 
     def _wake_next(self) -> bool:
         """Wake an idle worker; return whether the caller must start a parked one, without the lock."""
@@ -396,6 +423,10 @@ class ThreadPoolState:
             self._remove_unneeded()
             for _ in range(min(_WOKEN_AT_END, len(self._idle))):
                 self._wake_idle()
+            unstarted = bool(self.work_queue) and not self._has_threads()
+        if unstarted:  # another thread is about to start the first one for its task: `join` must wait for it
+            with contextlib.suppress(RuntimeError):  # logged; that thread gets the error too
+                self._start_parked()
 
     def join(self) -> None:
         self._threads.join()

@@ -52,13 +52,13 @@ class ThreadPool(ThreadPoolExecutor):
         *,
         name: str = "threads",
     ) -> None:
-        """Make the pool and start its first thread.
+        """Make the pool. Its threads start as tasks need them, or now if there is an initializer.
 
         `max_workers`: 1 to 4096; by default the cores that this process may use and 4 more, at most 32.
         `thread_name_prefix`: by default `paropt-NAME-COUNT`. `initializer(*initargs)` runs in each new thread; if it
         has failed three times in each, all tasks fail with an InitializerFailed, which is a BrokenThreadPool. `name`:
-        the label `pool` of the metrics. ValueError or TypeError for other arguments, RuntimeError if the system starts
-        no thread.
+        the label `pool` of the metrics. ValueError or TypeError for other arguments. RuntimeError, here or from
+        `submit`, if the system starts no thread.
         """
         if max_workers is None:
             max_workers = min(_MAX_DEFAULT_WORKERS, host.count_cpu_workers() + 4)
@@ -129,6 +129,10 @@ class ThreadPool(ThreadPoolExecutor):
         item = MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize)
         item.pool = None if buffersize is None else self
         return item.results()
+
+    def start_first_thread(self) -> None:
+        """Start a thread now, not with the first task. RuntimeError if the system starts none."""
+        self._state.start_first_thread()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target number of workers and return at once.

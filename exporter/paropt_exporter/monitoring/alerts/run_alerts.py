@@ -6,7 +6,7 @@ from paropt_exporter import families
 from paropt_exporter.events import Result
 from paropt_exporter.monitoring.alerts import questions, recording
 from paropt_exporter.monitoring.alerts.rules import LANE, STAGE, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.selectors import FAILED, SETTLED, SeriesSelector, build_bottleneck_condition
+from paropt_exporter.monitoring.alerts.selectors import SETTLED, SeriesSelector, build_bottleneck_condition
 from paropt_exporter.monitoring.options import Options
 from paropt_exporter.promql import Without
 
@@ -41,45 +41,49 @@ def build_stage_alerts(options: Options) -> tuple[Alert, ...]:
 
 
 def _build_failing_alert(series: SeriesSelector) -> Alert:
-    failed = f"max without (result) ({series.select_last(families.STAGE_LAST_RESULT, result=FAILED)} == 1)"
+    failing = f"{series.select_last(families.STAGE_FAILING)} == 1"
     often = f"on (job, instance, project, lane)\n{series.select_last(families.RUN_INTERVAL)} <= {_OFTEN_SECONDS}"
-    success = series.select_now(families.STAGE_LAST_RESULT, result=Result.SUCCESS.value)
-    succeeded = f"max_over_time({success}[{_BETWEEN_EVALUATIONS}]) == 1"
+    succeeded = f"min_over_time({series.select_now(families.STAGE_FAILING)}[{_BETWEEN_EVALUATIONS}]) == 0"
     return Alert(
         name="ParoptStageFailing",
         conditions=(
             Condition(
-                expr=f"{failed}\nand {often}\nunless ignoring (result)\n{succeeded}",
+                expr=f"{failing}\nand {often}\nunless\n{succeeded}",
                 level=Level.WARNING,
                 hold=_TWO_RUNS,
                 labels=(("after", _TWO_RUNS),),
             ),
             Condition(
-                expr=f"{failed}\nunless {often}", level=Level.WARNING, hold=SETTLED, labels=(("after", SETTLED),)
+                expr=f"{failing}\nunless {often}", level=Level.WARNING, hold=SETTLED, labels=(("after", SETTLED),)
             ),
         ),
         summary="A stage has been failing.",
         title=f"Stage {STAGE.name} has been failing for {_AFTER}.",
-        description=(
-            f"Stage {STAGE.place} failed, erred or timed out in its last run, and no run has succeeded for {_AFTER}."
-        ),
+        description=(f"Stage {STAGE.place} failed, erred or timed out, and no run of it has succeeded for {_AFTER}."),
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
-            "The stage's last result is `failure` (exit code or exception), `error` (could not start, or was killed) "
-            "or `timeout`. It has been so for 15 minutes, or for 2 minutes if the lane runs every minute or more often."
+            "The stage ended with `failure` (exit code or exception), `error` (could not start, or was killed) or "
+            "`timeout`, and has not succeeded since. Runs in which it was stopped or skipped change nothing. It has "
+            "been so for 15 minutes, or for 2 minutes if the lane runs every minute or more often."
         ),
         impact="The stage's checks did not pass; stages that need it are skipped.",
         diagnosis=(
             Query(
-                question="Which of the three is it?",
-                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=FAILED)} == 1",
+                question="Which of the three is it (`cancellation`, `skip`: it has not run to its end since)?",
+                expr=(
+                    f"{series.select_now(families.STAGE_LAST_RESULT)} == 1"
+                    f" and ignoring (result) {series.select_now(families.STAGE_FAILING)} == 1"
+                ),
             ),
             Query(
                 question="Since when, and does it ever succeed (runs by result over a day)?",
                 expr=f"sum by (project, lane, stage, result) ({series.increase(families.STAGE_RUNS, '1d')}) > 0",
             ),
-            Query(question="Does it fail everywhere, or on some hosts only?", expr=_build_share_of_hosts_query(series)),
+            Query(
+                question="Does it fail everywhere (1), or on some hosts only?",
+                expr=f"avg by (project, lane, stage) ({series.select_now(families.STAGE_FAILING)})",
+            ),
         ),
         mitigation=(
             "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
@@ -128,11 +132,6 @@ def _build_cache_alert(series: SeriesSelector) -> Alert:
             "Free disk space, or set `PAROPT_CACHE_DIR` to a folder to which only this user can write.",
         ),
     )
-
-
-def _build_share_of_hosts_query(series: SeriesSelector) -> str:
-    failed, known = (series.select_now(families.STAGE_LAST_RESULT, result=result) for result in (FAILED, "success"))
-    return f"count by (project, lane, stage) ({failed} == 1) / count by (project, lane, stage) ({known})"
 
 
 def _build_stuck_alert(series: SeriesSelector) -> Alert:
@@ -361,7 +360,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
             ),
             Query(
                 question="Which stages keep it from succeeding?",
-                expr=f"{series.select_now(families.STAGE_LAST_RESULT, result=FAILED)} == 1",
+                expr=f"{series.select_now(families.STAGE_FAILING)} == 1",
             ),
         ),
         mitigation=(

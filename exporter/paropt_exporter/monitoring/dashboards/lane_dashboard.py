@@ -159,7 +159,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory, how far it is, and whether it failed on a host. Begin with stages over their limit, then "
+        "memory, how far it is, and on how many hosts it is failing. Begin with stages over their limit, then "
         "with the longest. A stage that is skipped as unchanged has the duration of when it last ran.",
         {
             "A": duration,
@@ -167,7 +167,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
             "C": f"{cpu} / ({runs} > 0)",
             "D": f"max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)})",
             "E": f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})",
-            "F": f"sum {_BY} ({scope.select(names.STAGE_LAST_RESULT, result=FAILED)})",
+            "F": f"sum {_BY} ({scope.select(names.STAGE_FAILING)})",
         },
         [
             Column(source="stage", title="Stage"),
@@ -176,7 +176,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
             Column(source="C", title="CPU per run", scale=Scale(unit="s")),
             Column(source="D", title="Memory peak", scale=Scale(unit="bytes")),
             Column(source="E", title="Done", scale=Scale(unit="percentunit")),
-            Column(source="F", title="Hosts where it failed", scale=none_is_good()),
+            Column(source="F", title="Hosts where it fails", scale=none_is_good()),
         ],
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from grafanalib.core import Panel
 
 from paropt_exporter import families as names
-from paropt_exporter.monitoring.alerts.selectors import FAILED
 from paropt_exporter.monitoring.dashboards.layout import (
     CHART_HEIGHT,
     STAT_HEIGHT,
@@ -93,9 +92,10 @@ def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
         no_value="no limit",
     )
     yield build_stat(
-        "How many stages failed last?",
-        "Stages whose last run failed, could not start or ran into its timeout. The table of failed stages names them.",
-        Query(expr=f"sum({scope.select(names.STAGE_LAST_RESULT, result=FAILED)})"),
+        "How many stages are failing?",
+        "Stages that failed, could not start or ran into their timeout, and have not succeeded since. The table of "
+        "failing stages names them.",
+        Query(expr=f"sum({scope.select(names.STAGE_FAILING)})"),
         none_is_good(),
         no_value="no stage",
     )
@@ -213,10 +213,13 @@ def _iter_broken_limit_panels(scope: Scope) -> Iterator[Panel]:
         [*_build_place_columns(), Column(source="severity", title="Severity", width=90)],
     )
     yield build_table(
-        "Which stages failed in their last run?",
-        "failure: its command said no; error: it could not start or was killed; timeout: it was ended. Its output "
-        "stands in the summary, and in `paropt-exporter history`.",
-        {"A": f"topk({_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT, result=FAILED)} == 1))"},
+        "Which stages are failing?",
+        "failure: its command said no; error: it could not start or was killed; timeout: it was ended; cancellation or "
+        "skip: it has failed, and was stopped or left out since. `paropt-exporter log --failed` prints its output.",
+        {
+            "A": f"topk({_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT)} == 1"
+            f" and ignoring (result) {scope.select(names.STAGE_FAILING)} == 1))"
+        },
         [*_build_place_columns(), Column(source="result", title="Result", width=90)],
     )
 
