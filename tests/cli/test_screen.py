@@ -210,6 +210,14 @@ def test_retry_is_shown_with_its_cause(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "shown"), [("exit 7", "lint a.py: exit 7"), ("a.py: exit 7", "lint: a.py: exit 7")]
+)
+def test_retry_of_an_item_names_it_once(watched: Watched, message: str, shown: str) -> None:
+    record = replace(samples.task(), result=Result.FAILURE, message=message, final=False, attempt=1, item="a.py")
+    assert watched.lines(record) == [f"{shown}, attempt 2 follows"]
+
+
+@pytest.mark.parametrize(
     ("result", "message", "line"),
     [
         (Result.SUCCESS, "", "lint succeeded in 2.0 s"),

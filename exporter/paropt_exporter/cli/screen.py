@@ -218,8 +218,11 @@ class ConsoleScreen:
             self._failed.setdefault(record.stage, record)
         if not record.final:
             message = format_line(record.message[: summary.MESSAGES_WIDTH])
+            # The message about a batch begins with its failed items.
+            named = record.item is not None and record.message.startswith(record.item)
+            name = record.stage if named else _format_name(record)
             self._show_line(
-                f"{record.stage}: {message}, attempt {record.attempt + 1} follows",
+                f"{name}: {message}, attempt {record.attempt + 1} follows",
                 fields=_describe_task(record),
             )
         if self._verbose or (record.result.bad and record.final):
@@ -232,11 +235,7 @@ class ConsoleScreen:
         fold = self._format_group if record.result.bad and not self._json_logs else None
         most = _FOLDED_LINES if fold else _SHOWN_LINES
         shown = lines if self._verbose else [shorten(line, _SHOWN_CHARACTERS) for line in lines[-most:]]
-        name = (
-            record.stage
-            if record.item is None
-            else f"{record.stage} {format_line(record.item[: summary.MESSAGES_WIDTH])}"
-        )
+        name = _format_name(record)
         where = f", whole in {record.output_path}" if record.output_path else ""
         total = "" if is_cut(record.output) else f" of {len(lines)}"
         cut = f", last {len(shown)}{total} lines{where}" if len(shown) < len(lines) else ""
@@ -460,6 +459,13 @@ def _describe_stage(record: StageRecord) -> dict[str, object]:
         "saved_seconds": record.saved_seconds,
         "cache_note": record.cache_note,
     }
+
+
+def _format_name(record: TaskRecord) -> str:
+    """Return the stage of a task, with its item."""
+    if record.item is None:
+        return record.stage
+    return f"{record.stage} {format_line(record.item[: summary.MESSAGES_WIDTH])}"
 
 
 def _describe_task(record: TaskRecord) -> dict[str, object]:
