@@ -23,7 +23,7 @@ WAITS = """\
 lanes:
   standard: {workers: 2, sla: 30s}  # the usual
 stages:
-  - {number: 1, name: waits, run: "sleep {item}", items: {list: [0.3, 0.3]}, needs: [fails]}
+  - {number: 1, name: waits, run: "sleep {item}", items: {list: [0.3, 0.30]}, needs: [fails]}
   - {number: 2, name: fails, run: "false"}
   - {number: 3, name: empty, run: "true {item}", items: {list: [], allow_empty: true}}
 """
