@@ -26,7 +26,7 @@ def hints(folder: Path, stages: str, *arguments: str) -> list[str]:
 
 
 def test_waiting_tasks_with_too_few_workers_get_a_hint_with_the_gain(tmp_path: Path) -> None:
-    items = "items: {list: [1, 1, 1, 1, 1, 1]}"
+    items = "items: {list: [1.01, 1.02, 1.03, 1.04, 1.05, 1.06]}"
     (hint,) = hints(tmp_path, f'name: waits, run: "sleep {{item}}", {items}', "--workers", "2")
     assert re.fullmatch(
         r"  hint     workers were busy \d+% of their time while tasks waited; "

@@ -12,7 +12,7 @@ from support.real_servers import eventually, run, serving
 
 
 def test_next_run_starts_with_the_written_profile(tmp_path: Path) -> None:
-    stages = """name: waits, run: "sleep {item}", items: {list: [0.4, 0.4, 0.4, 0.4]}"""
+    stages = """name: waits, run: "sleep {item}", items: {list: [0.41, 0.42, 0.43, 0.44]}"""
     write(tmp_path, stages, lanes="lanes:\n  standard: {workers: {max: 8}}  # as it comes")
     profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--write")
     assert profiled.returncode == 0, profiled.stderr
