@@ -32,3 +32,13 @@ def test_every_link_leads_to_a_file_and_a_heading() -> None:
 def test_the_pages_have_links() -> None:
     assert len(PAGES) > 30
     assert "](docs/config.md)" in (ROOT / "README.md").read_text()
+
+
+def test_every_page_of_the_docs_is_linked_from_another_one() -> None:
+    linked = {
+        (ROOT / page.parent / link.partition("#")[0]).resolve()
+        for page in PAGES
+        for link in re.findall(r"\]\(([^):]+)\)", (ROOT / page).read_text())
+        if not link.startswith((page.name, "#"))
+    }
+    assert [page for page in PAGES if page.parts[0] == "docs" and (ROOT / page).resolve() not in linked] == []
