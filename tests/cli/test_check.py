@@ -233,13 +233,11 @@ def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("echo $HOME", "$HOME"), ("echo a${HOME}", "a${HOME}"), ("echo $(date)", "$(date)"), ("echo `date`", "`date`"),
-        ("ls ~/x", "~/x"), ("ls *.py", "*.py"), ("ls -l 'a' sub/?.py", "sub/?.py"),
-        ("ls '*.py' \"$HOME\" \\$HOME", ""), ("sh -c 'ls *.py'", ""), ("ls *.md a~ 5$", ""),
-        ("[ls, '*.py', $HOME]", ""),
+        ("ls *.py", "*.py"), ("ls -l 'a' sub/?.py", "sub/?.py"), ("ls '*.py'", ""), ("sh -c 'ls *.py'", ""),
+        ("ls *.md", ""), ("[ls, '*.py', $HOME]", ""),
     ],
 )  # fmt: skip
-def test_word_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, line: str, word: str) -> None:
+def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, line: str, word: str) -> None:
     for name in ("a.py", "sub/b.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
-_SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder, outside of quotes
+_SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
@@ -326,12 +326,12 @@ def _describe_shared_by_items(config: Config, stage: Stage) -> str:
 
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage with a word that a shell would replace, but no shell reads."""
+    """Yield a warning for each stage with a glob or, in a variable's value, a word that no shell replaces."""
     for stage in stages:
         folder = config.root / stage.cwd if stage.cwd else config.root
         commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
-        found = [word for line in lines for word in line.split() if _is_replaced(word, folder)]
+        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder)]
         if found:
             yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
         for name, value in stage.env.items():
@@ -339,10 +339,7 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
                 yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
 
 
-def _is_replaced(word: str, folder: Path) -> bool:
-    """Return whether a shell would replace a word: a variable, a command, a home folder, a glob with files."""
-    if _SUBSTITUTED.search(word):
-        return True
+def _is_glob_with_files(word: str, folder: Path) -> bool:
     return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
 
 
