@@ -437,6 +437,27 @@ stages:
     assert (code, err) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("needs", "inputs", "warned"),
+    [("", "out/a.txt", True), ("", "out", True), ("", "other", False), ("needs: [raw]", "out/a.txt", False)],
+)
+def test_reader_of_outputs_that_does_not_need_their_stage_gets_a_warning(
+    tmp_path: Path, needs: str, inputs: str, warned: bool
+) -> None:
+    """In make and DVC the file fixes the order; here both started at once, and the reader found no file."""
+    for name in ("a.py", "out/a.txt", "other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    config = f"""
+stages:
+  - {{name: raw, run: sh -c true, inputs: [a.py], outputs: [out/a.txt]}}
+  - {{name: report, run: sh -c true, inputs: [{inputs}], {needs}}}
+"""
+    _, _, err = _check(tmp_path, config)
+    told = "stage 'report': inputs: stage 'raw' may write out/a.txt meanwhile: add `needs: [raw]`"
+    assert err == (f"warning: {told}\n" if warned else "")
+
+
 def test_second_check_of_a_file_loads_no_validator(tmp_path: Path) -> None:
     """It took twice as long as a run of one short stage: pydantic validated the file and rendered its schema again."""
     (tmp_path / "paropt.yml").write_text(
