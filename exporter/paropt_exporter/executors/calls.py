@@ -91,7 +91,10 @@ def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _Out
             return CallNotFound(to_one_line(str(error)))
         printed, trace = tail.text(), _format_user_traceback(error)
         tail.add_to_file(f"\n{trace}")
-        return CallFailed(to_one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
+        message = to_one_line(describe(error))
+        if type(error) is ModuleNotFoundError:
+            message += f" (calls run in paropt-exporter's own Python, {sys.executable})"
+        return CallFailed(message, f"{printed}\n{trace}" if printed else trace)
     unstarted = _UNSTARTED.get(type(returned))
     if unstarted is None:
         return None
@@ -132,7 +135,8 @@ def find_function(root: str, target: str) -> Callable[..., Any]:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise  # the module exists, but imports one that does not
         raise CallNotFound(
-            f"call {target!r}: there is no module {error.name!r} in {root} or on the import path: correct the name"
+            f"call {target!r}: there is no module {error.name!r} in {root}, nor among the packages of "
+            f"{sys.executable}: correct the name, or install it there"
         ) from None
     for part in path.split("."):
         if not hasattr(found, part):
