@@ -655,6 +655,18 @@ def test_other_version_that_a_stub_of_pyenv_starts_is_a_miss(
     assert again.called == ["lint"] and again.tasks[0].cache_note == "lint changed"
 
 
+def test_folder_beside_the_programs_of_pyenv_is_no_program(project: CachedProject, tmp_path: Path) -> None:
+    """`pyenv rehash` makes a stub for it, too, and `rm -r __pycache__` seemed to name a program."""
+    pyenv = install_pyenv(tmp_path, "3.11.7")
+    (pyenv / "versions/3.11.7/bin/__pycache__").mkdir()
+    (pyenv / "shims/__pycache__").write_text("#!/bin/sh\n")
+    (pyenv / "shims/__pycache__").chmod(0o755)
+    project.environ["PATH"] = f"{pyenv}/shims"
+    lint = project.build_stage("lint", words=("__pycache__",))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+
+
 @pytest.mark.parametrize("file", [".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml"])
 @pytest.mark.parametrize("folder", ["", "web/"])
 def test_upgraded_package_of_node_is_a_miss(project: CachedProject, folder: str, file: str) -> None:
