@@ -675,6 +675,13 @@ def test_names_in_the_temporary_folder_do_not_count(project: TracedProject, temp
     assert project.run(line).is_cached("lint")
 
 
+def test_temporary_folder_that_another_program_removes_does_not_count(project: TracedProject, temporary: Path) -> None:
+    """Two suites of pytest at once remove the same folders of earlier runs."""
+    with edit_when_asked(project, lambda: shutil.rmtree(temporary / "old")) as ask:
+        ran = project.run(f"cat src/a.py; ls $TMPDIR/old; {ask}", allows_servers=True)
+    assert ran.said == []
+
+
 def test_temporary_folder_may_be_a_link(project: TracedProject, temporary: Path) -> None:
     project.project.environ["TMPDIR"] = str(temporary.with_name("link"))
     temporary.with_name("link").symlink_to(temporary)

@@ -333,7 +333,7 @@ class _Reading:
         if _is_unchanged(access, now):
             yield from self._judge_unchanged(path, access, now, temporary=temporary)
         elif not access.is_used(WRITE):
-            if not temporary or access.is_used(READ):
+            if not temporary or (access.is_used(READ) and not _is_folder(access)):
                 what = "appeared" if access.state is None else "changed"
                 raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
         elif temporary:
