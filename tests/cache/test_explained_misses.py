@@ -125,7 +125,7 @@ def test_notes_on_an_item_named_reads_and_on_the_files_that_its_stage_read_are_a
 
 
 def test_reason_names_the_difference_from_the_nearest_result_not_from_the_last_one(project: CachedProject) -> None:
-    """After a return to earlier files, which was a hit, an edit of one file was told as a change of another."""
+    """After a return to earlier files, which was a hit, the reason named another file than the edited one."""
     lint = project.build_stage("lint")
     project.run(lint)
     project.write_file("src/a.py", "other")

@@ -245,7 +245,7 @@ def test_output_of_a_deleted_source_counts_only_where_it_is(project: CachedProje
     (project.root / "dist/b.py").unlink()
     ran = project.run(build)
     assert ran.called == ["build"] and ran.get_reason("build") is CacheReason.INPUTS
-    assert ran.tasks[0].cache_note == "dist/b.py is not as an earlier run left it"
+    assert ran.tasks[0].cache_note == "dist/b.py is gone or changed: the kept run had found it there"
     shutil.rmtree(project.root / "dist")
     assert project.run(build).called == ["build"] and list_names(project.root / "dist") == ["a.py"]
     project.write_file("dist/b.py", "two")

@@ -522,7 +522,7 @@ def test_run_without_an_earlier_runs_output_disproves_nothing(project: TracedPro
     project.run(line, outputs=("out",))
     (project.root / "out/old").unlink()
     ran = project.run(line, outputs=("out",))
-    assert get_note(ran) == "out/old is not as an earlier run left it" and ran.said == []
+    assert get_note(ran) == "out/old is gone or changed: the kept run had found it there" and ran.said == []
     assert get_note(project.run(line, outputs=("out",))) == "unchanged: it runs to prove its traced inputs (1 of 2)"
 
 

@@ -161,7 +161,7 @@ class MissExplainer:
 
 def explain_missing_leftover(path: str) -> Miss:
     """Return why a result does not count where a file is missing that its task had found among its outputs."""
-    return Miss(CacheReason.INPUTS, f"{path} is not as an earlier run left it")
+    return Miss(CacheReason.INPUTS, f"{path} is gone or changed: the kept run had found it there")
 
 
 def _load(store: Store, digest: str) -> Entry | None:
