@@ -220,6 +220,22 @@ def test_nx_32620_and_36932_hit_restores_missing_and_changed_outputs(project: Ca
     assert not out.stat().st_mode & 0o100
 
 
+def test_make_has_nothing_to_do_for_restored_files(project: CachedProject) -> None:
+    """They had their times in the order of their names, so `make` linked again, and changed another stage's input."""
+    project.write_file("Makefile", "dist/app: dist/main.o\n\tcp $< $@\ndist/main.o: src/a.py\n\tcp $< $@\n")
+
+    def make(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "dist").mkdir(exist_ok=True)
+        return subprocess.run(["make"], cwd=root, check=True, capture_output=True, text=True).stdout
+
+    project.work["build"] = make
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    shutil.rmtree(project.root / "dist")
+    assert project.run(stage).is_cached("build")
+    subprocess.run(["make", "--question"], cwd=project.root, check=True)
+
+
 def copy_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
     """Copy each source that has no copy yet, and leave other copies as they are, as incremental builds do."""
     (root / "dist").mkdir(exist_ok=True)
