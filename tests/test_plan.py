@@ -39,7 +39,7 @@ def _chain(**needs: str) -> str:
 
 
 def test_line_is_split_as_a_shell_splits_words(tmp_path: Path) -> None:
-    assert _steps(_only_stage(tmp_path, run="\"echo 'a b' $HOME *\"")) == [(("echo", "a b", "$HOME", "*"),)]
+    assert _steps(_only_stage(tmp_path, run="\"echo 'a b' '$HOME' *\"")) == [(("echo", "a b", "$HOME", "*"),)]
 
 
 def test_shell_true_gives_the_line_to_a_shell(tmp_path: Path) -> None:

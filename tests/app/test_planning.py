@@ -7,13 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from msgspec.structs import replace
 
-from paropt_exporter.app.planning import Planner
+from paropt_exporter.app.planning import Planner, format_failures
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling.feedback import PastRuns
 from paropt_exporter.autoscaling.state import ControlState, Override
 from paropt_exporter.history import History
-from paropt_exporter.plan import Bounds
+from paropt_exporter.history.failures import Failures
+from paropt_exporter.plan import Bounds, build_plan
 from paropt_exporter.testing import FakeClock
 from support import configs, lanes
 
@@ -33,3 +35,10 @@ def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
         planner = Planner(request, config, "standard", history, lambda: PAST, print)
         planned = planner.set_start_size(lanes.plan(lanes.stage("a", tasks=50), workers=bounds), control_state)
     assert planned.workers.start == start
+
+
+def test_failed_in_a_shard_without_failures_says_so(tmp_path: Path) -> None:
+    """The line ended after `--failed runs`."""
+    whole = build_plan(configs.read(tmp_path, configs.stage()), "standard")
+    line = format_failures(replace(whole, stages=()), Failures(stages=frozenset({"one"}), items={}, succeeded=()))
+    assert line == "--failed runs nothing in this shard"

@@ -52,8 +52,8 @@ def vector(*numbers: float, at: float = NOW, kind: str = "vector", warnings: tup
     return QueryResult(kind=kind, elements=elements, evaluated_timestamp_seconds=at, warnings=warnings)
 
 
-def collector(client: FakeClient, query: str = "sum(broker)") -> SignalCollector:
-    clock = FakeClock()
+def collector(client: FakeClient, query: str = "sum(broker)", *, clock: FakeClock | None = None) -> SignalCollector:
+    clock = clock or FakeClock()
     clock.advance(1000.0)
     spec = QuerySpec(name="broker", query=query, use="load", target=20.0)
     return SignalCollector(client, project="shop", specs=(spec,), interval_seconds=15.0, clock=clock)
@@ -115,6 +115,31 @@ def test_rejection_is_logged_at_its_begin_and_end(caplog: pytest.LogCaptureFixtu
         client.answers["broker"] = vector(1.0)
         gathering.read_signals()
     assert [record.message for record in caplog.records] == ["signal rejected", "signal valid again"]
+
+
+def test_server_that_fails_every_other_time_is_logged_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    client, clock = FakeClient(), FakeClock()
+    gathering = collector(client, clock=clock)
+    with caplog.at_level("INFO"):
+        for step in range(60):  # 15 minutes
+            client.answers["broker"] = vector(1.0, at=clock.wall()) if step % 2 else QueryFailed("timeout", "slow")
+            gathering.read_signals()
+            clock.advance(15.0)
+    assert [record.message for record in caplog.records] == ["signal rejected", "signal valid again"] * 2
+
+
+def test_rejection_that_lasts_is_logged_although_one_was_just_before(caplog: pytest.LogCaptureFixture) -> None:
+    client, clock = FakeClient(broker=vector()), FakeClock()
+    gathering = collector(client, clock=clock)
+    gathering.read_signals()
+    client.answers["broker"] = vector(1.0, at=clock.wall())
+    gathering.read_signals()
+    client.answers["broker"] = vector()
+    for _ in range(60):
+        gathering.read_signals()
+        clock.advance(15.0)
+    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert logged == ["signal rejected", "signal rejected"]
 
 
 OWN = {

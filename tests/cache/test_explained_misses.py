@@ -6,9 +6,12 @@ import itertools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from paropt_exporter.cache import misses
+from paropt_exporter.cache.keys import parse_listing
 from paropt_exporter.cache.misses import Notes
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan import PlannedTask
@@ -119,3 +122,37 @@ def test_notes_on_an_item_named_reads_and_on_the_files_that_its_stage_read_are_a
     notes.save_reads("lint", ["a.py"])
     notes.add_key("lint", "reads", "key")
     assert (notes.load("lint", "reads").keys, notes.load_reads("lint")) == (("key",), ("a.py",))
+
+
+def test_reason_names_the_difference_from_the_nearest_result_not_from_the_last_one(project: CachedProject) -> None:
+    """After a return to earlier files, which was a hit, the reason named another file than the edited one."""
+    lint = project.build_stage("lint")
+    project.run(lint)
+    project.write_file("src/a.py", "other")
+    project.write_file("src/c.py", "new")
+    project.run(lint)
+    project.write_file("src/a.py", "one")
+    (project.root / "src/c.py").unlink()
+    assert project.run(lint).is_cached("lint")
+    project.write_file("src/b.py", "edited")
+    assert project.run(lint).tasks[0].cache_note == "src/b.py changed"
+
+
+def test_file_that_became_that_of_one_item_is_unchanged(project: CachedProject) -> None:
+    project.run(project.build_stage("lint", inputs=("src/**",), item="src/a.py"))
+    project.write_file("src/b.py", "edited")
+    ran = project.run(project.build_stage("lint", inputs=("{item}", "src/b.py"), item="src/a.py"))
+    assert ran.tasks[0].cache_note == "src/b.py changed"
+
+
+def test_lists_of_files_that_items_share_are_compared_once(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For 300 items and 5,000 files, the reasons took 1.5 s of CPU time before the stage started."""
+    parse = Mock(wraps=parse_listing)
+    monkeypatch.setattr(misses, "parse_listing", parse)
+    lint = project.build_stage("lint", items=tuple(f"item{number}" for number in range(20)))
+    project.run(lint)
+    project.write_file("src/a.py", "edited")
+    ran = project.run(lint)
+    assert {task.cache_note for task in ran.tasks} == {"src/a.py changed"} and parse.call_count == 2

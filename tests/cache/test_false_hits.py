@@ -229,6 +229,22 @@ def test_nx_32620_and_36932_hit_restores_missing_and_changed_outputs(project: Ca
     assert not out.stat().st_mode & 0o100
 
 
+def test_make_has_nothing_to_do_for_restored_files(project: CachedProject) -> None:
+    """They had their times in the order of their names, so `make` linked again, and changed another stage's input."""
+    project.write_file("Makefile", "dist/app: dist/main.o\n\tcp $< $@\ndist/main.o: src/a.py\n\tcp $< $@\n")
+
+    def make(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        (root / "dist").mkdir(exist_ok=True)
+        return subprocess.run(["make"], cwd=root, check=True, capture_output=True, text=True).stdout
+
+    project.work["build"] = make
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    shutil.rmtree(project.root / "dist")
+    assert project.run(stage).is_cached("build")
+    subprocess.run(["make", "--question"], cwd=project.root, check=True)
+
+
 def copy_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
     """Copy each source that has no copy yet, and leave other copies as they are, as incremental builds do."""
     (root / "dist").mkdir(exist_ok=True)
@@ -254,7 +270,7 @@ def test_output_of_a_deleted_source_counts_only_where_it_is(project: CachedProje
     (project.root / "dist/b.py").unlink()
     ran = project.run(build)
     assert ran.called == ["build"] and ran.get_reason("build") is CacheReason.INPUTS
-    assert ran.tasks[0].cache_note == "dist/b.py is not as an earlier run left it"
+    assert ran.tasks[0].cache_note == "dist/b.py is gone or changed: the kept run had found it there"
     shutil.rmtree(project.root / "dist")
     assert project.run(build).called == ["build"] and list_names(project.root / "dist") == ["a.py"]
     project.write_file("dist/b.py", "two")
@@ -662,6 +678,18 @@ def test_other_version_that_a_stub_of_pyenv_starts_is_a_miss(
             (pyenv / "versions/3.11.7/lib/python3/site-packages/lint-1.dist-info/RECORD").write_text("other")
     again = project.run(lint)
     assert again.called == ["lint"] and again.tasks[0].cache_note == "lint changed"
+
+
+def test_folder_beside_the_programs_of_pyenv_is_no_program(project: CachedProject, tmp_path: Path) -> None:
+    """`pyenv rehash` makes a stub for it, too, and `rm -r __pycache__` seemed to name a program."""
+    pyenv = install_pyenv(tmp_path, "3.11.7")
+    (pyenv / "versions/3.11.7/bin/__pycache__").mkdir()
+    (pyenv / "shims/__pycache__").write_text("#!/bin/sh\n")
+    (pyenv / "shims/__pycache__").chmod(0o755)
+    project.environ["PATH"] = f"{pyenv}/shims"
+    lint = project.build_stage("lint", words=("__pycache__",))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
 
 
 @pytest.mark.parametrize("file", [".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml"])

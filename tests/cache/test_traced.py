@@ -521,7 +521,7 @@ def test_run_without_an_earlier_runs_output_disproves_nothing(project: TracedPro
     project.run(line, outputs=("out",))
     (project.root / "out/old").unlink()
     ran = project.run(line, outputs=("out",))
-    assert get_note(ran) == "out/old is not as an earlier run left it" and ran.said == []
+    assert get_note(ran) == "out/old is gone or changed: the kept run had found it there" and ran.said == []
     assert get_note(project.run(line, outputs=("out",))) == "unchanged: it runs to prove its traced inputs (1 of 2)"
 
 
@@ -672,6 +672,13 @@ def test_names_in_the_temporary_folder_do_not_count(project: TracedProject, temp
         project.run(line)
         (temporary / f"of-another-program-{number}").touch()
     assert project.run(line).is_cached("lint")
+
+
+def test_temporary_folder_that_another_program_removes_does_not_count(project: TracedProject, temporary: Path) -> None:
+    """Two suites of pytest at once remove the same folders of earlier runs."""
+    with edit_when_asked(project, lambda: shutil.rmtree(temporary / "old")) as ask:
+        ran = project.run(f"cat src/a.py; ls $TMPDIR/old; {ask}", allows_servers=True)
+    assert ran.said == []
 
 
 def test_temporary_folder_may_be_a_link(project: TracedProject, temporary: Path) -> None:

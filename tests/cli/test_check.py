@@ -233,13 +233,11 @@ def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("echo $HOME", "$HOME"), ("echo a${HOME}", "a${HOME}"), ("echo $(date)", "$(date)"), ("echo `date`", "`date`"),
-        ("ls ~/x", "~/x"), ("ls *.py", "*.py"), ("ls -l 'a' sub/?.py", "sub/?.py"),
-        ("ls '*.py' \"$HOME\" \\$HOME", ""), ("sh -c 'ls *.py'", ""), ("ls *.md a~ 5$", ""),
-        ("[ls, '*.py', $HOME]", ""),
+        ("ls *.py", "*.py"), ("ls -l 'a' sub/?.py", "sub/?.py"), ("ls '*.py'", ""), ("sh -c 'ls *.py'", ""),
+        ("ls *.md", ""), ("[ls, '*.py', $HOME]", ""),
     ],
 )  # fmt: skip
-def test_word_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, line: str, word: str) -> None:
+def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path: Path, line: str, word: str) -> None:
     for name in ("a.py", "sub/b.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -437,6 +435,27 @@ stages:
 """
     code, _, err = _check(tmp_path, config)
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("needs", "inputs", "warned"),
+    [("", "out/a.txt", True), ("", "out", True), ("", "other", False), ("needs: [raw]", "out/a.txt", False)],
+)
+def test_reader_of_outputs_that_does_not_need_their_stage_gets_a_warning(
+    tmp_path: Path, needs: str, inputs: str, warned: bool
+) -> None:
+    """In make and DVC the file fixes the order; here both started at once, and the reader found no file."""
+    for name in ("a.py", "out/a.txt", "other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    config = f"""
+stages:
+  - {{name: raw, run: sh -c true, inputs: [a.py], outputs: [out/a.txt]}}
+  - {{name: report, run: sh -c true, inputs: [{inputs}], {needs}}}
+"""
+    _, _, err = _check(tmp_path, config)
+    told = "stage 'report': inputs: stage 'raw' may write out/a.txt meanwhile: add `needs: [raw]`"
+    assert err == (f"warning: {told}\n" if warned else "")
 
 
 def test_second_check_of_a_file_loads_no_validator(tmp_path: Path) -> None:

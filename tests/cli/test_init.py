@@ -189,10 +189,26 @@ def test_config_above_that_no_longer_applies_is_named(tmp_path: Path, monkeypatc
     (tmp_path / "paropt.yml").write_text("mine")
     inner = tmp_path / "inner"
     inner.mkdir()
+    (inner / "package.json").write_text('{"scripts": {"lint": "eslint ."}, "devDependencies": {"eslint": "9"}}')
     monkeypatch.chdir(inner)
     code, out, _ = _init(Path())
     assert code == 0
     assert "  ../paropt.yml no longer applies in this folder\n" in out
+
+
+def test_folder_without_tools_below_a_config_gets_none_without_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`init` in src/ wrote a config with the stage hello, and the lane of the project no longer ran there."""
+    (tmp_path / "paropt.yml").write_text("mine")
+    inner = tmp_path / "src"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    code, _, err = _init(Path())
+    told = "no tool is used in this folder, and ../paropt.yml applies here: edit that (or write one here, with --force)"
+    assert (code, err) == (2, f"{told}\n")
+    assert [*inner.iterdir()] == []
+    assert _init(Path(), force=True)[0] == 0
 
 
 def test_existing_config_stays_without_force(tmp_path: Path) -> None:

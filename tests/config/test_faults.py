@@ -231,8 +231,23 @@ def test_shell_syntax_without_a_shell_is_a_fault(tmp_path: Path, line: str, foun
 
 
 @pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("echo $HOME", "$HOME"), ("pytest $ARGS -q", "$ARGS"), ("echo a${HOME}", "${HOME}"), ("ls ~/x", "~/x"),
+        ("echo $(date +%s)", "$(date +%s)"), ("echo `date`", "`date`"), ("ls ~", "~"),
+    ],
+)  # fmt: skip
+def test_word_that_only_a_shell_replaces_is_a_fault(tmp_path: Path, line: str, found: str) -> None:
+    """Otherwise `pytest $ARGS` would look for a file of that name; `check` alone warned of it, but no run."""
+    (told,) = configs.faults(tmp_path, configs.stage(run=json.dumps(line)))
+    assert f"stages[0].run: only a shell replaces {found}: add `shell: true`, or put it in single quotes" in told
+    assert configs.read(tmp_path, configs.stage(run=json.dumps(line), shell="true"))
+
+
+@pytest.mark.parametrize(
     "line",
     [
+        "echo '$HOME' \"$HOME\" \\$HOME", "ls a~ 5$ ~x/y~", "awk '{print $1}' a.txt", "grep x$ a.txt",
         "find . -exec echo {} \\;", "grep '|' a.txt", 'grep ">" a.txt', "sh -c 'a && b > c'", 'python -c "a; b"',
         "pip install ruff>=0.9", "curl http://localhost/?a=1&b=2", "pytest -k a|b", "python -c 'a\nb'", "ruff check\n",
         "pytest -q\n  --cov=shop",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.config import discover
+from paropt_exporter.config import discover, read_config
 from paropt_exporter.errors import UsageError
 
 
@@ -101,3 +101,9 @@ def test_two_files_above_are_ambiguous(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").touch()
     with pytest.raises(UsageError, match=r"there are paropt\.yml and paropt\.yaml"):
         discover(None, {}, folder=tmp_path / "inner")
+
+
+@pytest.mark.parametrize("name", [".paropt.yml", "paropt.toml"])
+def test_config_of_another_name_costs_a_note(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("stages: []\n")
+    assert read_config(None, root=tmp_path).notes[0] == f"{name} is not read: a config is called paropt.yml"

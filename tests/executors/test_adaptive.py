@@ -17,8 +17,9 @@ from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
 from paropt_exporter.executors import adaptive as package
+from paropt_exporter.executors.adaptive import scheduler
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -169,10 +170,10 @@ def test_task_submitted_after_an_unsendable_result_was_seen_runs_in_a_thread(mon
     """A thread that waits for a future may go on before the future's callbacks are called."""
     late, note_done = threading.Event(), AdaptiveScheduler._on_task_done
 
-    def note_done_late(scheduler: AdaptiveScheduler, future: TaskFuture[Any]) -> None:
+    def note_done_late(state: AdaptiveScheduler, future: TaskFuture[Any]) -> None:
         if isinstance(future.exception(), UnpicklableError):
             late.wait(HANG_SECONDS)
-        note_done(scheduler, future)
+        note_done(state, future)
 
     monkeypatch.setattr(AdaptiveScheduler, "_on_task_done", note_done_late)
     with AdaptivePool(Strategy.HYBRID, 4) as pool:
@@ -182,6 +183,23 @@ def test_task_submitted_after_an_unsendable_result_was_seen_runs_in_a_thread(mon
             assert future.exception(HANG_SECONDS) is None
         finally:
             late.set()
+
+
+def test_ended_task_does_not_wake_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two switches of threads for each task doubled the time of those that last a millisecond."""
+    checks, never = list[bool](), threading.Event()
+    must_wake = Monitor._must_wake
+
+    def count_checks(monitor: Monitor) -> bool:
+        checks.append(must_wake(monitor))
+        return checks[-1]
+
+    monkeypatch.setattr(Monitor, "_must_wake", count_checks)
+    monkeypatch.setattr(scheduler, "_FIRST_SAMPLE_SECONDS", HANG_SECONDS)
+    with AdaptivePool(Strategy.ADAPTIVE, 2) as pool:
+        for _ in range(50):
+            pool.submit(never.wait, 0.002).result(HANG_SECONDS)
+        assert len(checks) < 10
 
 
 def test_unpicklable_waiting_function_is_no_fallback() -> None:

@@ -35,6 +35,10 @@ def raw():
     print(sys.stdout.encoding.lower() != "")
     out.write("\\u00fcber".encode()[:1]); out.write("\\u00fcber".encode()[1:]); out.write(b"\\xff")
     out.flush()
+def load(): import paropt_no_such_module
+async def wait(): raise ValueError("unreached")
+def generate(): yield; raise ValueError("unreached")
+async def both(): yield; raise ValueError("unreached")
 def meet(barrier, name):
     print(name, 1); barrier.wait(10); print(name, 2)
 """)
@@ -113,6 +117,24 @@ def shown(error: BaseException | None) -> str:
 def frames(error: BaseException | None) -> list[str]:
     """Return the functions that a traceback names, in order."""
     return re.findall(r'File ".*", line \d+, in (\S+)', shown(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("wait", "an async function"), ("generate", "a generator function"), ("both", "an async generator function")],
+)
+def test_function_whose_body_has_not_run_fails(root: str, name: str, kind: str) -> None:
+    """Calling an async function only makes a coroutine: its stage was green without running a line."""
+    with pytest.raises(CallFailed, match=f"it is {kind}, whose body has not run: "):
+        run_call(root, f"paropt_sample_calls:{name}", ())
+
+
+def test_message_about_a_missing_package_names_the_python_that_lacks_it(root: str) -> None:
+    """An exporter that pipx has installed does not see the packages of the project's virtual environment."""
+    with pytest.raises(CallFailed, match=rf"own Python, {re.escape(sys.executable)}\)$"):
+        run_call(root, "paropt_sample_calls:load", ())
+    with pytest.raises(CallNotFound, match=rf"nor among the packages of {re.escape(sys.executable)}: correct"):
+        run_call(root, "paropt_no_such_module:load", ())
 
 
 def test_concurrent_calls_capture_only_their_own_output(root: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,6 +182,23 @@ def test_unknown_strategy_names_the_known_ones() -> None:
         AdaptiveWorkerPool("thread")
 
 
+def test_number_in_place_of_a_strategy_names_the_argument_for_it() -> None:
+    with pytest.raises(ValueError, match="adaptive; give a number of workers as initial_size=4"):
+        AdaptiveWorkerPool(4)  # type: ignore[arg-type]
+
+
+def test_async_function_is_rejected(make: Make) -> None:
+    """Its call only makes a coroutine, so the stage succeeded without running a line."""
+
+    async def check() -> None:
+        raise ValueError
+
+    pool = make(ParallelizationStrategy.THREAD_POOL, 1)
+    with pytest.raises(TypeError, match=r"check is an async function: submit one that calls asyncio.run\("):
+        pool.submit_stage(1, "check", check)
+    assert pool.wait_all() == (True, [])
+
+
 def test_repr_names_strategy_and_size() -> None:
     with AdaptiveWorkerPool(ParallelizationStrategy.THREAD_POOL, initial_size=3) as pool:
         assert repr(pool) == "<AdaptiveWorkerPool thread_pool: 3 workers>"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,21 @@ def test_reading_sees_the_latest_event_of_a_live_run(path: Path) -> None:
         assert sorted(hostile.state(path.parent)) == before
         keep_run(live, "r3")
         assert list_run_ids(live) == ["r1", "r2", "r3"]
+
+
+def test_reading_a_history_whose_run_removes_its_log_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = open_for_writing(path)
+    keep_run(live, "r1")
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def connect_after_the_run(*arguments: Any, **keywords: Any) -> sqlite3.Connection:
+        monkeypatch.undo()
+        live.close()
+        return connect(*arguments, **keywords)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_after_the_run)
+    with closing(open_for_reading(path)) as history:
+        assert list_run_ids(history) == ["r1"]
 
 
 def test_reading_the_files_of_a_killed_exporter_repairs_nothing(path: Path, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def format_failures(plan: Plan, failed: Failures) -> str:
     planned = {stage.name for stage in plan.stages}
     left_out = [name for name in failed.succeeded if name not in planned]
     unknown = _list_unknown(plan, failed)
-    parts = [f"--failed runs {join_names(runs)}"]
+    parts = [f"--failed runs {join_names(runs) or 'nothing in this shard'}"]
     parts += [f"leaves out {join_names(left_out)}, which succeeded"] if left_out else []
     parts += [f"and {join_names(unknown)}, not run yet"] if unknown else []
     return "; ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about pa
 _PAST_VALID_SECONDS = 3600.0  # an exporter that repeats its lane asks again, at most once an hour
 # A plain selector, whose samples have an age. Other expressions may combine samples of any age.
 _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
+_LOG_PAUSE_SECONDS = 600.0  # between two log lines about the same reason to reject a signal
 _LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
 _LEAST_TASKS = 1.0
 SIGNAL = "signal"  # the label that distinguishes the parts of one answer
@@ -204,7 +206,8 @@ class SignalCollector:
         self._specs = tuple(specs)
         self._interval_seconds = interval_seconds
         self._clock = clock
-        self._logged: dict[str, str] = {}
+        self._logged: dict[str, str] = {}  # the reason that was logged last, by signal; "": valid
+        self._logged_seconds: dict[tuple[str, str], float] = {}  # when a reason was logged, by (signal, reason)
 
     def read_signals(self) -> tuple[Signal, ...]:
         """Query the user's own signals; blocks up to a time-out for each."""
@@ -336,16 +339,21 @@ class SignalCollector:
         return reading
 
     def _log_change(self, signal: str, reading: Reading) -> None:
-        """Log when readings become invalid or valid again, not each time."""
-        if self._logged.get(signal, "") != reading.rejection_reason:
-            self._logged[signal] = reading.rejection_reason
-            if reading.rejection_reason:
-                log.warning(
-                    "signal rejected",
-                    extra={"signal": signal, "reason": reading.rejection_reason, "err": reading.detail},
-                )
-            else:
-                log.info("signal valid again", extra={"signal": signal})
+        """Log when readings become invalid or valid again, not each time.
+
+        A slow server rejects a signal, and answers again, many times an hour: each reason is logged once in a while.
+        """
+        reason, now = reading.rejection_reason, self._clock.monotonic()
+        if self._logged.get(signal, "") == reason:
+            return
+        if not reason:
+            log.info("signal valid again", extra={"signal": signal})
+        elif now < self._logged_seconds.get((signal, reason), -math.inf) + _LOG_PAUSE_SECONDS:
+            return
+        else:
+            self._logged_seconds[signal, reason] = now
+            log.warning("signal rejected", extra={"signal": signal, "reason": reason, "err": reading.detail})
+        self._logged[signal] = reason
 
 
 def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, window_seconds: float) -> str:

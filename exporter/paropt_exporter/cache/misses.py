@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,6 +24,9 @@ _MOST_KEYS = 8  # of each task: a few branches and checkouts
 _MOST_READS = 20_000  # of the files that a traced stage read
 _LARGEST_READS_BYTES = 1 << 23
 _MOST_COMPARED_BYTES = 1 << 26
+_PARSED_LISTINGS = 4  # that stay in memory
+
+_Change = tuple[str | None, str | None]  # the old and the new state of a file
 
 
 class Miss(Struct, frozen=True):
@@ -93,29 +99,69 @@ class Notes:
         return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, *item])))[:32]
 
 
-def explain_miss(key: TaskKey, notes: TaskNotes, store: Store, listings: Mapping[str, bytes]) -> Miss:
-    """Return why there is no result under a key, by the difference from the nearest one that is known.
+class MissExplainer:
+    """Explains misses by the difference from the nearest result that is known. One thread at a time uses it.
 
-    `listings` has the contents of the key's lists of files by digest.
+    Thousands of items share most of their files: two lists of files are compared once.
     """
-    if (unkept := notes.get_unkept(key)) is not None:
-        return unkept
-    if key.digest in notes.keys:
-        return Miss(CacheReason.EVICTED, "its result was evicted from the cache")
-    known = [entry for digest in notes.keys if (entry := _load(store, digest)) is not None]
-    if not known:
-        if notes.keys:
-            return Miss(CacheReason.EVICTED, "its earlier results were evicted from the cache")
-        return notes.unkept or Miss(CacheReason.NEW, "no result in the cache yet")
-    nearest = min(known, key=lambda entry: len(_list_differences(key, entry)))
-    if not key.listings and not _list_differences(key, nearest):
-        return Miss(CacheReason.EVICTED, "its traced inputs were evicted from the cache")
-    return _describe(_list_differences(key, nearest), _list_changed_files(key, nearest, store, listings))
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._parse = lru_cache(maxsize=_PARSED_LISTINGS)(self._parse_kept)
+        self._changes: dict[tuple[str, str], dict[str, _Change]] = {}  # by the digests of two lists: new, old
+
+    def explain(self, key: TaskKey, notes: TaskNotes, listings: Mapping[str, bytes]) -> Miss:
+        """Return why there is no result under a key.
+
+        `listings` has the contents of the key's lists of files by digest.
+        """
+        if (unkept := notes.get_unkept(key)) is not None:
+            return unkept
+        if key.digest in notes.keys:
+            return Miss(CacheReason.EVICTED, "its result was evicted from the cache")
+        known = [entry for digest in notes.keys if (entry := _load(self._store, digest)) is not None]
+        if not known:
+            if notes.keys:
+                return Miss(CacheReason.EVICTED, "its earlier results were evicted from the cache")
+            return notes.unkept or Miss(CacheReason.NEW, "no result in the cache yet")
+        each = [(_list_differences(key, entry), self._list_changed_files(key, entry, listings)) for entry in known]
+        differences, changed = min(each, key=lambda pair: (len(pair[0]), math.inf if pair[1] is None else len(pair[1])))
+        if not key.listings and not differences:
+            return Miss(CacheReason.EVICTED, "its traced inputs were evicted from the cache")
+        return _describe(differences, [("a file", "", "")] if changed is None else changed)
+
+    def _list_changed_files(
+        self, key: TaskKey, entry: Entry, listings: Mapping[str, bytes]
+    ) -> list[tuple[str, str | None, str | None]] | None:
+        """Return the files that differ with their old and new states, sorted; None if the old ones are lost."""
+        if not key.listings:  # those of a weak key are unknown
+            return []
+        found: dict[str, _Change] = {}
+        try:
+            for new, old in zip_longest(key.listings, entry.listings, fillvalue=""):
+                for path, change in self._compare(new, old, listings).items() if new != old else ():
+                    earlier = found.get(path, (None, None))  # in two lists, if it is one task's own file now
+                    found[path] = earlier[0] or change[0], earlier[1] or change[1]
+        except BadEntry:
+            return None
+        return [(path, old, new) for path, (old, new) in sorted(found.items()) if old != new]
+
+    def _compare(self, new: str, old: str, listings: Mapping[str, bytes]) -> dict[str, _Change]:
+        """Return the old and new states of the paths that differ between two lists. Raises BadEntry."""
+        if (new, old) not in self._changes:
+            now = parse_listing(listings.get(new, b""))
+            before = self._parse(old) if old else {}
+            differ = {path for path, _ in now.items() ^ before.items()}
+            self._changes[new, old] = {path: (before.get(path), now.get(path)) for path in differ}
+        return self._changes[new, old]
+
+    def _parse_kept(self, digest: str) -> dict[str, str]:
+        return parse_listing(self._store.read(digest, _MOST_COMPARED_BYTES))
 
 
 def explain_missing_leftover(path: str) -> Miss:
     """Return why a result does not count where a file is missing that its task had found among its outputs."""
-    return Miss(CacheReason.INPUTS, f"{path} is not as an earlier run left it")
+    return Miss(CacheReason.INPUTS, f"{path} is gone or changed: the kept run had found it there")
 
 
 def _load(store: Store, digest: str) -> Entry | None:
@@ -128,22 +174,6 @@ def _list_differences(key: TaskKey, entry: Entry) -> list[tuple[str, str | None,
     """Return the components that differ: name, old value, new value."""
     new, old = dict(key.components), dict(entry.components)
     return [(name, old.get(name), new.get(name)) for name in {**new, **old} if old.get(name) != new.get(name)]
-
-
-def _list_changed_files(
-    key: TaskKey, entry: Entry, store: Store, listings: Mapping[str, bytes]
-) -> list[tuple[str, str | None, str | None]]:
-    if not key.listings or key.listings == entry.listings:  # those of a weak key are unknown
-        return []
-    new, old = {}, {}
-    for digest in key.listings:
-        new.update(parse_listing(listings.get(digest, b"")))
-    try:
-        for digest in entry.listings:
-            old.update(parse_listing(store.read(digest, _MOST_COMPARED_BYTES)))
-    except BadEntry:
-        return [("a file", "", "")]
-    return [(path, old.get(path), new.get(path)) for path in sorted({**new, **old}) if old.get(path) != new.get(path)]
 
 
 def _describe(

@@ -146,6 +146,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
         try:
             folders = _Folders(states.folder, stack)
             staged.extend(_stage(folders, store, file) for file in missing)
+            _set_one_time(staged)
             for path in stale:
                 parent, name = folders.open_parent(path, create=False)
                 with suppress(FileNotFoundError):
@@ -227,6 +228,14 @@ def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:
             os.unlink(temporary, dir_fd=parent)
         raise
     return _Staged(parent, temporary, name)
+
+
+def _set_one_time(staged: Sequence[_Staged]) -> None:
+    """Give the files one time: make would build those again that are older than the files they were made of."""
+    if staged:
+        last = os.stat(staged[-1].temporary, dir_fd=staged[-1].folder, follow_symlinks=False).st_mtime_ns
+        for each in staged:
+            os.utime(each.temporary, ns=(last, last), dir_fd=each.folder, follow_symlinks=False)
 
 
 def _remove_staged(staged: Sequence[_Staged]) -> None:

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
-from paropt_exporter.cache.entry import BadEntry
+from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
-from paropt_exporter.cache.misses import Miss, Notes, explain_miss, explain_missing_leftover
+from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, explain_missing_leftover
 from paropt_exporter.cache.output_files import find_missing_leftover
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_keys import StagePart, StageReader, StageReading
@@ -49,8 +49,9 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
         traced = TracedResults(store, states, environ)
         if find_refusal():
             stages = [replace(stage, traces_inputs=False) for stage in stages]
+    previewer = _Previewer(reader=reader, traced=traced, states=states, store=store, notes=notes)
     for stage in stages:
-        yield from _preview_stage(stage, reader, traced, states, store, notes)
+        yield from previewer.preview(stage)
 
 
 def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
@@ -59,63 +60,69 @@ def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
     return frozenset(preview.stage for preview in previews) - missed
 
 
-def _preview_stage(
-    stage: PlannedStage,
-    reader: StageReader,
-    traced: TracedResults | None,
-    states: FileStates,
-    store: Store,
-    notes: Notes,
-) -> Iterator[Preview]:
-    try:
-        reading = reader.read(stage)
-    except UnusableFile as error:
-        yield Preview(stage=stage.name, item=None, reason=CacheReason.UNCACHEABLE, note=str(error))
-        return
-    if (why := reader.find_own_input(reading)) is not None:
-        yield Preview(stage=stage.name, item=None, reason=why.reason, note=why.text)
-        return
-    for part in reading.parts:
-        if stage.traces_inputs and traced is not None:
-            yield _preview_traced(reading, part, traced, states, store, notes)
-        else:
-            yield _preview_part(reading, part, states, store, notes)
+class _Previewer:
+    def __init__(
+        self, *, reader: StageReader, traced: TracedResults | None, states: FileStates, store: Store, notes: Notes
+    ) -> None:
+        self._reader = reader
+        self._traced = traced
+        self._states = states
+        self._store = store
+        self._notes = notes
+        self._explainer = MissExplainer(store)
 
+    def preview(self, stage: PlannedStage) -> Iterator[Preview]:
+        try:
+            reading = self._reader.read(stage)
+        except UnusableFile as error:
+            yield Preview(stage=stage.name, item=None, reason=CacheReason.UNCACHEABLE, note=str(error))
+            return
+        if (why := self._reader.find_own_input(reading)) is not None:
+            yield Preview(stage=stage.name, item=None, reason=why.reason, note=why.text)
+            return
+        for part in reading.parts:
+            found = self._explain_traced(reading, part) if stage.traces_inputs else self._explain(reading, part)
+            if isinstance(found, Miss):
+                yield Preview(stage=stage.name, item=part.task.item, reason=found.reason, note=found.text)
+            else:
+                yield Preview(
+                    stage=stage.name,
+                    item=part.task.item,
+                    reason=CacheReason.UNCHANGED,
+                    note="unchanged",
+                    seconds=found.seconds,
+                )
 
-def _preview_traced(
-    reading: StageReading, part: StagePart, traced: TracedResults, states: FileStates, store: Store, notes: Notes
-) -> Preview:
-    from paropt_exporter.cache.traced_results import explain_traced_miss, explain_unproved
+    def _explain_traced(self, reading: StageReading, part: StagePart) -> Entry | Miss:
+        """Return the result of a task with traced inputs, or why it runs."""
+        from paropt_exporter.cache.traced_results import explain_traced_miss, explain_unproved
 
-    stage, item, weak = reading.stage.name, part.task.item, reading.keys[part]
-    candidates = traced.find_candidates(weak)
-    for strong in candidates.keys:
-        if not store.contains(strong.key.digest):
-            continue
-        if not candidates.proved:
-            why = explain_unproved(weak, candidates.manifest.proofs, notes.load(stage, item))
-            return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
-        found = replace(reading, keys={part: strong.key}, listings=strong.listings)
-        return _preview_part(found, part, states, store, notes)
-    why = explain_traced_miss(weak, candidates, notes.load(stage, item), store)
-    return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
+        assert self._traced is not None
+        weak = reading.keys[part]
+        candidates = self._traced.find_candidates(weak)
+        notes = self._notes.load(reading.stage.name, part.task.item)
+        for strong in candidates.keys:
+            if not self._store.contains(strong.key.digest):
+                continue
+            if not candidates.proved:
+                return explain_unproved(weak, candidates.manifest.proofs, notes)
+            return self._explain(replace(reading, keys={part: strong.key}, listings=strong.listings), part)
+        return explain_traced_miss(weak, candidates, notes, self._explainer)
 
-
-def _preview_part(reading: StageReading, part: StagePart, states: FileStates, store: Store, notes: Notes) -> Preview:
-    stage, item, key = reading.stage.name, part.task.item, reading.keys[part]
-    try:
-        entry = store.load(key.digest)
-    except BadEntry as error:
-        return Preview(stage=stage, item=item, reason=CacheReason.STORE, note=str(error))
-    if entry is not None and (path := find_missing_leftover(states, entry)) is not None:
-        why = explain_missing_leftover(path)
-    elif entry is None:
-        why = explain_miss(key, notes.load(stage, item), store, reading.listings)
-    elif not all(store.has(digest) for digest in entry.list_blobs()):
-        why = Miss(CacheReason.EVICTED, "a content of the cache was evicted")
-    else:
-        return Preview(stage=stage, item=item, reason=CacheReason.UNCHANGED, note="unchanged", seconds=entry.seconds)
-    return Preview(stage=stage, item=item, reason=why.reason, note=why.text)
+    def _explain(self, reading: StageReading, part: StagePart) -> Entry | Miss:
+        """Return the result of a task, or why it runs."""
+        key = reading.keys[part]
+        try:
+            entry = self._store.load(key.digest)
+        except BadEntry as error:
+            return Miss(CacheReason.STORE, str(error))
+        if entry is None:
+            return self._explainer.explain(key, self._notes.load(reading.stage.name, part.task.item), reading.listings)
+        if (path := find_missing_leftover(self._states, entry)) is not None:
+            return explain_missing_leftover(path)
+        if not all(self._store.has(digest) for digest in entry.list_blobs()):
+            return Miss(CacheReason.EVICTED, "a content of the cache was evicted")
+        return entry
 
 
 def _read_secret(store: Store) -> bytes:

@@ -20,7 +20,7 @@ from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry, OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile
 from paropt_exporter.cache.keys import KeyLocks, TaskKey
-from paropt_exporter.cache.misses import Miss, Notes, explain_miss, explain_missing_leftover
+from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, explain_missing_leftover
 from paropt_exporter.cache.output_files import (
     NotRestored,
     find_matching,
@@ -121,6 +121,7 @@ class StageCache:
         self._say = say
         self._reads = reads
         self._notes = Notes(store.last_folder, project)
+        self._explainer = MissExplainer(store)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._given_up = threading.Event()  # of this run
@@ -431,7 +432,7 @@ class StageCache:
                 return fault
             return explain_unproved(key, candidates.manifest.proofs, self._notes.load(reading.stage.name, task.item))
         notes = self._notes.load(reading.stage.name, task.item)
-        return explain_traced_miss(key, candidates, notes, self._store)
+        return explain_traced_miss(key, candidates, notes, self._explainer)
 
     def _expect(self, part: StagePart, key: TaskKey) -> Miss | None:
         """Expect the result under a key from a task that runs to prove its traced inputs. A Miss: it doesn't count."""
@@ -458,7 +459,7 @@ class StageCache:
                 entry = self._store.load(key.digest)
             if entry is None:
                 notes = self._notes.load(reading.stage.name, task.item)
-                return explain_miss(key, notes, self._store, reading.listings)
+                return self._explainer.explain(key, notes, reading.listings)
             missing = find_missing_leftover(self._states, entry)
             if missing is not None and self._fetch(key.digest):  # another host may have written this file
                 entry = self._store.load(key.digest)
@@ -692,7 +693,7 @@ class StageCache:
             for name in [*self._lookups]:
                 self._flush(name, lambda: None)
             # A process with --every lives for months: the next run tries again, and forgets the paths of this one.
-            self._unusable, self._traced = "", None
+            self._unusable, self._traced, self._explainer = "", None, MissExplainer(self._store)
             if self._states is not None:
                 self._states.save()
             if self._store.written_bytes:

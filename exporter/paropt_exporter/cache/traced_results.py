@@ -23,7 +23,7 @@ from paropt_exporter import files
 from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
 from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
-from paropt_exporter.cache.misses import Miss, Notes, TaskNotes, explain_miss
+from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, TaskNotes
 from paropt_exporter.cache.path_sets import (
     CACHES,
     MADE_FOLDER,
@@ -88,14 +88,14 @@ class Candidates(Struct, frozen=True, kw_only=True):
         return self.manifest.proofs >= PROOFS
 
 
-def explain_traced_miss(weak: TaskKey, candidates: Candidates, notes: TaskNotes, store: Store) -> Miss:
+def explain_traced_miss(weak: TaskKey, candidates: Candidates, notes: TaskNotes, explainer: MissExplainer) -> Miss:
     """Return why there is no result under any strong key of a task."""
     if (unkept := notes.get_unkept(weak)) is not None:
         return unkept
     if not candidates.keys:
-        return explain_miss(weak, notes, store, {})
+        return explainer.explain(weak, notes, {})
     nearest = candidates.keys[0]
-    return explain_miss(nearest.key, notes, store, nearest.listings)
+    return explainer.explain(nearest.key, notes, nearest.listings)
 
 
 class TracedResults:
@@ -333,7 +333,7 @@ class _Reading:
         if _is_unchanged(access, now):
             yield from self._judge_unchanged(path, access, now, temporary=temporary)
         elif not access.is_used(WRITE):
-            if not temporary or access.is_used(READ):
+            if not temporary or (access.is_used(READ) and not _is_folder(access)):
                 what = "appeared" if access.state is None else "changed"
                 raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
         elif temporary:

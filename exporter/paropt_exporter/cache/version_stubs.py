@@ -36,7 +36,7 @@ def find_started_program(stub: str, *, cwd: Path, version: str | None) -> str | 
         for name in (word, word.removeprefix("python-")):
             folder = _find_version(os.path.join(top, "versions"), name)
             program = os.path.join(folder, "bin", os.path.basename(stub)) if folder is not None else ""
-            if program and os.access(program, os.X_OK):
+            if os.path.isfile(program) and os.access(program, os.X_OK):
                 return program
     return None
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
-_SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder, outside of quotes
+_SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
+_MOST_COMPARED = 100_000  # pairs of stages, which takes a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
@@ -220,6 +221,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_unmatched_inputs(config, stages)
+    yield from _warn_missing_needs(config, stages)
     yield from _warn_ended_quarantines(stages)
     yield from _warn_missed_reads(config, stages)
     if config.feedback.jobserver:
@@ -326,12 +328,12 @@ def _describe_shared_by_items(config: Config, stage: Stage) -> str:
 
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage with a word that a shell would replace, but no shell reads."""
+    """Yield a warning for each stage with a glob or, in a variable's value, a word that no shell replaces."""
     for stage in stages:
         folder = config.root / stage.cwd if stage.cwd else config.root
         commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
-        found = [word for line in lines for word in line.split() if _is_replaced(word, folder)]
+        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder)]
         if found:
             yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
         for name, value in stage.env.items():
@@ -339,10 +341,7 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
                 yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
 
 
-def _is_replaced(word: str, folder: Path) -> bool:
-    """Return whether a shell would replace a word: a variable, a command, a home folder, a glob with files."""
-    if _SUBSTITUTED.search(word):
-        return True
+def _is_glob_with_files(word: str, folder: Path) -> bool:
     return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
 
 
@@ -362,9 +361,10 @@ def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
 def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes.
 
-    A file that a needed stage writes comes later.
+    A file that another stage writes comes later.
     """
     from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
+    from paropt_exporter.plan.affected import list_output_patterns
 
     for stage in stages:
         patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
@@ -375,7 +375,8 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
             yield f"stage {stage.name!r}: inputs: {error.filename} can't be read: {error.strerror}"
             continue
         where = f" in {stage.cwd}" if stage.cwd else ""
-        written = _list_needed_outputs(config, stage) if missing else []
+        others = (each for each in config.stages if each.name != stage.name and missing)
+        written = [pattern for each in others for pattern in list_output_patterns(each)]
         for pattern in missing:
             path = join_pattern(stage.cwd or ".", pattern)
             if InputPatterns(written).matches(path) or any(map(InputPatterns((path,)).matches, written)):
@@ -384,14 +385,30 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
             yield f"stage {stage.name!r}: inputs: {what}"
 
 
-def _list_needed_outputs(config: Config, stage: Stage) -> list[str]:
-    """Return the patterns of the files that the needed stages write, relative to the config's folder."""
-    from paropt_exporter.plan.affected import list_output_patterns
+def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage that reads the outputs of another one, if neither needs the other.
+
+    As in `map_shared_outputs`, an output is compared as text.
+    """
+    from paropt_exporter.input_files import InputPatterns
+    from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
     from paropt_exporter.plan.stage_graph import find_reachable
 
-    needs = {each.name: each.needs for each in config.stages}
-    needed = find_reachable(stage.needs, lambda name: needs.get(name, ()))
-    return [pattern for each in config.stages if each.name in needed for pattern in list_output_patterns(each)]
+    readers = [stage for stage in stages if stage.declared_inputs]
+    written = {stage.name: list_output_patterns(stage) for stage in stages if stage.outputs}
+    if len(readers) * len(written) > _MOST_COMPARED:
+        return
+    needs = {stage.name: stage.needs for stage in config.stages}
+    for stage in readers:
+        name, reads = stage.name, InputPatterns(list_input_patterns(stage))
+        for other, patterns in written.items():
+            shared = next((each for each in patterns if not each.startswith("!") and reads.matches(each)), None)
+            if shared is None or any(
+                end in find_reachable([start], lambda each: needs.get(each, ()))
+                for start, end in ((name, other), (other, name))
+            ):
+                continue
+            yield f"stage {name!r}: inputs: stage {other!r} may write {shared} meanwhile: add `needs: [{other}]`"
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:

@@ -65,7 +65,8 @@ _TAIL = """
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns 2 if there is a config already, or if only folders below are projects, unless `force` is given; otherwise 0.
+    Returns 2, unless `force` is given, if there is a config already, or if no tool is used here, but folders below are
+    projects or a config above applies; otherwise 0.
     """
     from paropt_exporter.config.detect import detect_stages
     from paropt_exporter.config.locate import find_projects_below
@@ -83,6 +84,10 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         print(format_line(told), file=stderr)
         return 2
     above = _find_config_above(path.parent)
+    if nothing and not force and above is not None:
+        told = f"no tool is used in this folder, and {above} applies here: edit that (or write one here, with --force)"
+        print(format_line(told), file=stderr)
+        return 2
     try:
         write_schema(path.parent)
         write_file(path, render_config(detected, path.parent))

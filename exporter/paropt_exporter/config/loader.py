@@ -211,9 +211,11 @@ def _build_config(file: File, *, path: Path | None, root: Path) -> Config:
     stages = file.stages
     if stages is None:
         from paropt_exporter.config.detect import detect_stages, join_items  # here: most projects have a file
+        from paropt_exporter.config.locate import describe_other_names
 
         detected = detect_stages(root)
-        stages, notes = tuple(map(join_items, detected.stages)), detected.notes
+        misnamed = describe_other_names(root) if path is None else ()
+        stages, notes = tuple(map(join_items, detected.stages)), (*misnamed, *detected.notes)
     return Config(
         project=file.project or _choose_project_name(root),
         lanes=MappingProxyType(_resolve_stage_numbers(file.lanes, stages)),

@@ -13,6 +13,10 @@ from paropt_exporter.files import exists, is_file, is_folder
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
+# Names by which other tools would find their config.
+_OTHER_NAMES = (
+    ".paropt.yml", ".paropt.yaml", "paropt.json", "paropt.toml", "paropt-exporter.yml", "paropt-exporter.yaml",
+)  # fmt: skip
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "package.json", "go.mod", "Cargo.toml")
 _NOT_OURS = frozenset({"node_modules", "venv", "env", "build", "dist", "docs", "tests", "test", "examples", "vendor"})
 _REPOSITORY_MARKS = (".git", ".hg", ".jj", ".svn")
@@ -54,6 +58,12 @@ def find_projects_below(root: Path) -> tuple[Path, ...]:
 def has_config(folder: Path) -> bool:
     """Return whether a folder has a paropt.yml or paropt.yaml."""
     return any(is_file(folder / name) for name in NAMES)
+
+
+def describe_other_names(folder: Path) -> tuple[str, ...]:
+    """Return a note on each file in a folder without a config whose name suggests that it is one."""
+    found = (name for name in _OTHER_NAMES if is_file(folder / name))
+    return tuple(f"{name} is not read: a config is called {NAMES[0]}" for name in found)
 
 
 def _list_folders(folder: Path) -> list[Path]:

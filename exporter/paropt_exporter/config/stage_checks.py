@@ -22,6 +22,8 @@ _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
 # Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
 # before: YAML's folded style leaves such lines apart.
 _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
+# Variables, commands and the home folder, outside of quotes.
+_SUBSTITUTION = re.compile(r"\$(?:\w+|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
 
 
 def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
@@ -92,6 +94,11 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
     elif operator is not None:
         instead = "put the folder into `cwd`" if words[:1] == ["cd"] else "use `steps`"
         message = f"only a shell understands {operator[0]!r}: add `shell: true`, or {instead}"
+        yield Fault(location=place, message=message)
+    elif (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
+        message = (
+            f"only a shell replaces {found[0]}: add `shell: true`, or put it in single quotes if it is meant as it is"
+        )
         yield Fault(location=place, message=message)
 
 

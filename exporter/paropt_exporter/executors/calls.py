@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from msgspec import Struct
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
 KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
+# The results of functions of which no line has run yet.
+_UNSTARTED = {
+    CoroutineType: "an async function, whose body has not run: call it with asyncio.run in another function",
+    AsyncGeneratorType: "an async generator function, whose body has not run: iterate over it in another function",
+    GeneratorType: "a generator function, whose body has not run: iterate over it in another function",
+}
 _TRACEBACK_FRAMES = 20  # the innermost: enough to see the user's own code under a deep framework
 
 
@@ -78,14 +85,22 @@ def run_call(
 
 def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _OutputTail) -> ParoptError | None:
     try:
-        find_function(root, target)(*arguments)
+        returned = find_function(root, target)(*arguments)
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything
         if type(error) is CallNotFound:
             return CallNotFound(to_one_line(str(error)))
         printed, trace = tail.text(), _format_user_traceback(error)
         tail.add_to_file(f"\n{trace}")
-        return CallFailed(to_one_line(describe(error)), f"{printed}\n{trace}" if printed else trace)
-    return None
+        message = to_one_line(describe(error))
+        if type(error) is ModuleNotFoundError:
+            message += f" (calls run in paropt-exporter's own Python, {sys.executable})"
+        return CallFailed(message, f"{printed}\n{trace}" if printed else trace)
+    unstarted = _UNSTARTED.get(type(returned))
+    if unstarted is None:
+        return None
+    if not isinstance(returned, AsyncGeneratorType):
+        returned.close()  # or Python warns that nothing awaited it
+    return CallFailed(f"call {target!r}: it is {unstarted}", tail.text())
 
 
 def _format_user_traceback(error: BaseException) -> str:
@@ -120,7 +135,8 @@ def find_function(root: str, target: str) -> Callable[..., Any]:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise  # the module exists, but imports one that does not
         raise CallNotFound(
-            f"call {target!r}: there is no module {error.name!r} in {root} or on the import path: correct the name"
+            f"call {target!r}: there is no module {error.name!r} in {root}, nor among the packages of "
+            f"{sys.executable}: correct the name, or install it there"
         ) from None
     for part in path.split("."):
         if not hasattr(found, part):
@@ -151,7 +167,7 @@ def _suggest_name(part: str, found: Any) -> str:
 class _OutputTail(io.TextIOBase):
     """A stream that keeps the end of the text. Several threads may write."""
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None) -> None:
         """Keep the end of the text, and write longer text as a whole to a file at `path`, if given."""
         super().__init__()
         self._path = path

@@ -46,7 +46,8 @@ class ParallelizationStrategy(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> None:
-        raise ValueError(f"there is no strategy {value!r}: choose from {', '.join(cls)}")
+        size = f"; give a number of workers as initial_size={value}" if isinstance(value, int) else ""
+        raise ValueError(f"there is no strategy {value!r}: choose from {', '.join(cls)}{size}")
 
     @property
     def pool_strategy(self) -> Strategy:

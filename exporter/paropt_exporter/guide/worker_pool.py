@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -32,6 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _WAITED_SECONDS = 0.1  # for a slot; shorter waits need no action
+_IS_ASYNC = CO_COROUTINE | CO_ASYNC_GENERATOR
 _batches = itertools.count(1)
 
 
@@ -145,8 +147,11 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     ) -> TaskFuture[T]:
         """Run a task of a stage and return its future. One number may have many tasks.
 
-        RuntimeError after a shutdown.
+        RuntimeError after a shutdown; TypeError for an async function, which would succeed without running.
         """
+        if getattr(getattr(task_func, "__code__", None), "co_flags", 0) & _IS_ASYNC:
+            name = getattr(task_func, "__qualname__", task_func)
+            raise TypeError(f"{name} is an async function: submit one that calls asyncio.run({name}(...))")
         task = _Task(stage_num, stage_name, watched := MeasuredFunction(task_func, self._children))
         self._open_task(task)
         try:

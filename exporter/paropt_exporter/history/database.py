@@ -17,7 +17,7 @@ VERSION = 1
 BUSY_SECONDS = 2.0
 
 _LOG_BYTES = 8 << 20  # of the log, once its content is in the file: SQLite would leave it as large as it ever was
-_TRIES = 5  # to open a file while other processes set it aside
+_TRIES = 5  # to open a file while other processes set it aside, or remove its log
 
 _TABLES = """
 CREATE TABLE items (
@@ -153,18 +153,31 @@ def check_file(path: Path) -> None:
 
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
     try:
-        if not files.has_regular_file(path):
-            raise HistoryError(f"no history yet at {path}: run a lane first")
-        log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
-        live = files.has_regular_file(log) and log.stat().st_size > 0
-        # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in progress:
-        # its index is read with shared locks, or rebuilt in memory if no process has it open.
-        how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
-        return _connect(path, how)
+        for tries_left in reversed(range(_TRIES)):
+            if not files.has_regular_file(path):
+                raise HistoryError(f"no history yet at {path}: run a lane first")
+            log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
+            live = files.has_regular_file(log) and log.stat().st_size > 0
+            # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in
+            # progress: its index is read with shared locks, or rebuilt in memory if no process has it open.
+            connection = _connect(path, "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1")
+            if not live or not tries_left or not _lacks_log(connection):
+                return connection
+            connection.close()
     except files.UnexpectedFileType as error:
         raise _build_file_type_error(path, error) from error
     except (sqlite3.Error, OSError) as error:
         raise build_unreadable_error(path, error) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _lacks_log(connection: sqlite3.Connection) -> bool:
+    """Return whether the first read fails, since a run has ended and removed its log a moment ago."""
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+    return False
 
 
 def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:

@@ -89,14 +89,15 @@ class AdaptiveScheduler:
         strategy: Strategy,
         max_workers: int | None,
         *,
-        start: int | None = None,
-        profiles_path: Path | None = None,
+        start: int | None,
+        profiles_path: Path | None,
     ) -> None:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
         self.refusal = _SHUTDOWN_MESSAGE
-        self.changed = threading.Condition(self.lock)
+        self._ended = threading.Condition(self.lock)  # a task has ended
+        self.monitor_wakeup = threading.Condition(self.lock)
         self._strategy = strategy
         self._cores = host.count_cpu_workers()
         self._max_workers = max_workers
@@ -312,7 +313,7 @@ class AdaptiveScheduler:
         while tasks and tasks[0].future.done():
             # Refuses a cancelled task, and notifies waiting threads of the cancellation.
             tasks.popleft().future.start_running(monotonic())
-        self.changed.notify_all()  # the last tasks of a pool that is being shut down may have been these
+        self._note_ended()
 
     def _choose_pool(self, key: str) -> PoolName:
         """Return the pool for a function's tasks. While other tasks compute in threads, an unknown function goes to
@@ -389,7 +390,7 @@ class AdaptiveScheduler:
             where = self._submitted.pop(task.future, None)
             if where is not None:  # otherwise it was stopped meanwhile
                 self._submitted_counts[where[0]] -= 1
-                self.changed.notify_all()
+                self._note_ended()
         task.future.fail_queued(error)
 
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
@@ -434,10 +435,16 @@ class AdaptiveScheduler:
             pool_name, key = where
             self._submitted_counts[pool_name] -= 1
             concurrent = self._competing if pool_name == THREADS else 1
-            self.changed.notify_all()
+            self._note_ended()
         if future.measurement is not None:
             self.router.learn(key, future.measurement, concurrent=concurrent)
         self.dispatch()
+
+    def _note_ended(self) -> None:
+        """Wake threads that wait for the last task; under the lock. The monitor, which may end then, too."""
+        self._ended.notify_all()
+        if self.closed:  # otherwise each short task would cost two switches of threads
+            self.monitor_wakeup.notify_all()
 
     def _keep_in_threads(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
         """Run a function whose result can't be sent back in threads from now on. This task must not run twice.
@@ -583,7 +590,7 @@ class AdaptiveScheduler:
             if not self.closed:
                 self.closed, self.refusal = True, refusal
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
-            self.changed.notify_all()
+            self._note_ended()
         for task in left:
             if task.future.cancel():  # not if `stop` has settled it, or it was submitted to a pool
                 task.future.start_running(monotonic())  # tells waiting threads of the cancellation
@@ -602,7 +609,7 @@ class AdaptiveScheduler:
         if any(pool.runs_caller() for pool in self.pools()):
             return
         with self.lock:
-            self.changed.wait_for(lambda: not self.count_backlog() and not self._submitted)
+            self._ended.wait_for(lambda: not self.count_backlog() and not self._submitted)
         for pool in self.pools():
             pool.shutdown(wait=True)
         self._monitor.join()
@@ -616,7 +623,7 @@ class AdaptiveScheduler:
     def reset_after_fork(self) -> None:
         """In a forked child: the pools are the parent's, and so is the file of profiles."""
         self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self._ended, self.monitor_wakeup = threading.Condition(self.lock), threading.Condition(self.lock)
         self._profiles_path = None
         if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
             self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
@@ -645,7 +652,7 @@ class Monitor:
     While tasks run in threads and none is queued, it samples a few times a second, since the CPU time and memory of
     child processes can be read only while they live.
 
-    The scheduler calls it without any lock held; the scheduler's `changed` guards the state.
+    The scheduler calls it without any lock held; the scheduler's lock guards the state.
     """
 
     def __init__(self, scheduler: AdaptiveScheduler) -> None:
@@ -661,12 +668,12 @@ class Monitor:
     def wake(self) -> None:
         """Start sampling if tasks are queued or run in threads."""
         scheduler = self._scheduler
-        with scheduler.changed:
+        with scheduler.lock:
             if scheduler.closed or not (scheduler.count_pending() or scheduler.runs_in_threads()):
                 return
             if self._thread is not None:
                 if self._idle:
-                    scheduler.changed.notify_all()
+                    scheduler.monitor_wakeup.notify_all()
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
         try:
@@ -685,14 +692,14 @@ class Monitor:
     def _run(self) -> None:
         scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
         while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
-            with scheduler.changed:
+            with scheduler.lock:
                 is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
                 left = _IDLE_SECONDS - (monotonic() - last_busy) if is_idle else pause
                 if is_idle and left <= 0:
                     self._thread = None
                     break
                 self._idle = is_idle
-                scheduler.changed.wait_for(self._must_wake, timeout=left)
+                scheduler.monitor_wakeup.wait_for(self._must_wake, timeout=left)
                 self._idle = False
             if not is_idle:
                 last_busy = monotonic()

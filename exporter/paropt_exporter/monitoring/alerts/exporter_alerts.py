@@ -239,7 +239,10 @@ def _build_deliveries_alert(series: SeriesSelector) -> Alert:
         name="ParoptDeliveriesFailing",
         conditions=(Condition(expr=f"{series.select_last(families.DELIVERY_FAILING)} == 1", level=Level.WARNING),),
         summary="The final values of runs can't be delivered.",
-        title="The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs.",
+        title=(
+            "The exporter of {{ $labels.project }} on {{ $labels.instance }} can't deliver the final values of runs "
+            "({{ $labels.target }})."
+        ),
         description=(
             "The exporter on {{ $labels.instance }} (project {{ $labels.project }}) failed to deliver the final values "
             "of its last run ({{ $labels.target }})."
