@@ -25,11 +25,12 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_block_runs_as_a_script(tmp_path: Path, block: str) -> None:
+def test_python_block_prints_what_its_comments_say(tmp_path: Path, block: str) -> None:
     script = tmp_path / "block.py"
     script.write_text(block)
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == re.findall(r"^ *print\(.*\) +# (.*)$", block, re.MULTILINE)
 
 
 def test_config_is_read_without_a_fault(tmp_path: Path) -> None:
