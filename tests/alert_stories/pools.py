@@ -40,10 +40,8 @@ def _under_used() -> Iterator[Story]:
         lane = {series(families.RUN_IN_PROGRESS, {**LANE, "instance": host}): running} if running else {}
         return {**_use(host, busy), series(families.POOL_SIZE, _on(host)): size, **lane}
 
-    def firing(host: str) -> Firing:
-        return Firing(
-            severity="info", labels=_on(host), description=f"{_WORKERS.format(host, '48.33%')}, for 15 minutes."
-        )
+    def firing(host: str, used: str = "48.33%") -> Firing:
+        return Firing(severity="info", labels=_on(host), description=f"{_WORKERS.format(host, used)}, for 15 minutes.")
 
     # 29 s of 60 are 48.3 %, 31 s are 51.7 %.
     yield Story(
@@ -62,6 +60,36 @@ def _under_used() -> Iterator[Story]:
             "30m": (firing("lane"), firing("library"), firing("serve")),
             "31m": (firing("library"), firing("serve")),
         },
+    )
+    # Runs of 30 s, each minute, that keep 45 % of the workers busy; each evaluation comes during one of them.
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        step="15s",
+        every="1m",
+        given={
+            **_use(
+                "half_of_each_minute",
+                " ".join(f"{54 * n} {54 * n + 27} {54 * n + 54}x1" for n in range(30)),
+                "0+60x120",
+            ),
+            series(families.POOL_SIZE, _on("half_of_each_minute")): "4x120",
+            series(families.RUN_IN_PROGRESS, {**LANE, "instance": "half_of_each_minute"}): " ".join(["1x1 0x1"] * 30),
+        },
+        then={"15m": (), "22m": (firing("half_of_each_minute", "42.95%"),)},
+    )
+    # Runs of 15 s, each minute, that keep all workers busy.
+    yield Story(
+        alert=alert,
+        shows=Shows.SILENCE,
+        step="15s",
+        every="1m",
+        given={
+            **_use("each_minute", " ".join(f"{60 * n} {60 * n}x2" for n in range(30)), "0+60x120"),
+            series(families.POOL_SIZE, _on("each_minute")): "4x120",
+            series(families.RUN_IN_PROGRESS, {**LANE, "instance": "each_minute"}): " ".join(["1 0x2"] * 30),
+        },
+        then={"16m": (), "25m": ()},
     )
     yield Story(
         alert=alert,

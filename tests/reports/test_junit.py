@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import xunit2
+from msgspec.structs import replace
 
-from paropt_exporter.events import ItemRecord, Result
+from paropt_exporter.events import ItemRecord, Result, Shard
 from paropt_exporter.reports import junit
 from paropt_exporter.reports.model import FinishedRun
 from support.finished_runs import attempt, finished, stage, stopped_at_critical_total
@@ -162,3 +163,12 @@ def test_lane_that_reached_its_critical_total_has_a_failure_although_no_stage_ha
     (fault,) = case.result
     assert (lane.name, case.classname, case.name, lane.failures) == ("standard", "standard", "standard", 1)
     assert fault.message == "standard broke its critical total of 8 s"
+
+
+def test_suite_of_a_failed_lane_names_the_shard_like_the_others() -> None:
+    run = stopped_at_critical_total()
+    shard = Shard(index=2, count=3, split="abc")
+    root = ElementTree.fromstring(junit.render(replace(run, record=replace(run.record, shard=shard))))
+    named = [[each.attrib for each in suite.iter("property")] for suite in root]
+    expected = [{"name": "paropt.shard", "value": "2/3"}, {"name": "paropt.split", "value": "abc"}]
+    assert named == [expected, expected]

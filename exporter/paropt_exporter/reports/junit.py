@@ -48,13 +48,13 @@ def render(run: FinishedRun) -> bytes:
     shard = run.record.shard
     name = run.record.lane if shard is None else f"{run.record.lane} shard {shard}"
     root = ElementTree.Element("testsuites", name=_escape_text(name), time=_format_seconds(run.record.duration_seconds))
-    for stage in run.stages:
-        suite = _make_stage_suite(stage)
+    suites = [_make_stage_suite(stage) for stage in run.stages]
+    if run.own_fault:  # otherwise a reader that only counts failures would call the run good
+        suites.append(_make_lane_suite(run))
+    for suite in suites:
         if shard is not None:
             suite.insert(0, _make_properties({"paropt.shard": str(shard), "paropt.split": shard.split}))
         root.append(suite)
-    if run.own_fault:  # otherwise a reader that only counts failures would call the run good
-        root.append(_make_lane_suite(run))
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     ElementTree.indent(root)

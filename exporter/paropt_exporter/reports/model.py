@@ -98,7 +98,7 @@ class FinishedRun(Struct, frozen=True, kw_only=True):
 
     @property
     def own_fault(self) -> str:
-        """Why the run failed although no stage did, as if the lane reached its critical total; otherwise ""."""
+        """Why the run failed although no stage did: the lane reached its critical total. Otherwise empty."""
         stage_failed = any(stage.record.result.bad for stage in self.stages)
         return self.record.reason if self.record.result.bad and not stage_failed else ""
 

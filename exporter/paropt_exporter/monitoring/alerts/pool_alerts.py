@@ -68,11 +68,18 @@ def _build_under_used_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_query(series: SeriesSelector) -> str:
-    """Build the query for mostly idle pools of several workers, except between runs of a project's lanes."""
+    """Build the query for mostly idle pools of several workers, except between runs of a project's lanes.
+
+    Workers stay between runs, so the utilization of a lane's pool is divided by the part of the time in which it ran.
+    """
+    used = recording.select_utilization(series)
+    running = series.select_now(families.RUN_IN_PROGRESS)
+    ran = f"max by (job, instance, project) (avg_over_time({running}[{series.window}]))"
     return (
-        f"{recording.select_utilization(series)} < {_UNDER_USED_RATIO}\n"
+        f"(\n  {used} / on (job, instance, project) group_left () {ran}\nor\n  {used}\n)\n"
+        f"< {_UNDER_USED_RATIO}\n"
         f"and\n{series.select_last(families.POOL_SIZE)} > 1\n"
-        f"unless on (job, instance, project)\nmax without (lane) ({series.select_last(families.RUN_IN_PROGRESS)}) == 0"
+        f"unless on (job, instance, project)\nmax without (lane) ({running}) == 0"
     )
 
 

@@ -59,7 +59,7 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
         ),
         summary="A stage has been failing.",
         title=f"Stage {STAGE.name} has been failing for {_AFTER}.",
-        description=(f"Stage {STAGE.place} failed, erred or timed out, and no run of it has succeeded for {_AFTER}."),
+        description=f"Stage {STAGE.place} failed, erred or timed out, and no run of it has succeeded for {_AFTER}.",
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
