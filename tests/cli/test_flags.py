@@ -112,3 +112,15 @@ def test_flag_without_its_value_is_an_error(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         parsed("unit --lane")
     assert "--lane needs a value: LANE" in capsys.readouterr().err
+
+
+def test_usage_of_a_command_has_its_arguments_before_the_flags() -> None:
+    usages = {
+        name: flags.build_parser().get_command(name).format_usage() for name in ("init", "serve", "pin", "generate")
+    }
+    assert usages == {
+        "init": "usage: paropt-exporter init [flags]\n",
+        "serve": "usage: paropt-exporter serve [status] [flags]\n",
+        "pin": "usage: paropt-exporter pin [POOL] SIZE [flags]\n",
+        "generate": "usage: paropt-exporter generate [WHAT ...] [flags]\n",
+    }

@@ -103,6 +103,14 @@ class Parser(argparse.ArgumentParser):
         parser: Parser = dict(action.choices or ())[name]
         return parser
 
+    def format_positional(self) -> str:
+        """Return the positional arguments as a usage shows them, each after a blank."""
+        forms = {argparse.OPTIONAL: " [{}]", argparse.ZERO_OR_MORE: " [{} ...]"}
+        return "".join(
+            forms.get(str(action.nargs), " {}").format(action.metavar or action.dest)
+            for action in self._get_positional_actions()
+        )
+
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
@@ -525,6 +533,8 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     _add_order_flags(add("pause", "keep the lane that runs here at its current size"))
     _add_order_flags(add("resume", "let the lane that runs here size itself again"))
+    for command in commands.choices.values():
+        command.usage = command.usage or f"{command.prog}{command.format_positional()} [flags]"
 
 
 def _add_output_flag(command: Parser, help_text: str = "print text or JSON (default: text)") -> None:
