@@ -250,6 +250,23 @@ def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path
         assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
 
 
+@pytest.mark.parametrize(
+    ("script", "warned"),
+    [
+        ("ruff check .\npytest\n", True), ("cd web\nnpm test", True), ("# first\nruff check .\n# then\npytest", True),
+        ("for each in a b; do\n  pytest $each\n  mypy $each\ndone", True), ("if true; then\n  pytest\nfi", False),
+        ("set -e\nruff check .\npytest\n", False), ("set -euo pipefail\nruff\npytest", False), ("pytest\n", False),
+        ("ruff check . &&\npytest", False), ("ruff check . || exit 1\nmypy", False), ("pytest \\\n  -q", False),
+        ("export A=1\nB=2\npytest", False), ("cat <<EOF\na\nEOF\nls", False), ("trap ./clean EXIT\npytest", False),
+    ],
+)  # fmt: skip
+def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path, script: str, warned: bool) -> None:
+    """In GitHub Actions and in make each of these lines would fail the step."""
+    code, _, err = _check(tmp_path, configs.stage(run=json.dumps(script), shell="true"))
+    told = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
+    assert (code, err) == (0, f"warning: stage 'one': {told}\n" if warned else "")
+
+
 @pytest.mark.parametrize(("value", "warned"), [("$HOME/bin:/bin", True), ("~/bin", True), ("/bin:a~", False)])
 def test_variable_in_the_value_of_a_variable_gets_a_warning(tmp_path: Path, value: str, warned: bool) -> None:
     """The value itself is not shown: it may be a password."""
