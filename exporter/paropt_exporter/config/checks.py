@@ -480,7 +480,7 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         yield Fault(location=place, message="the command is empty")
     operator = _OPERATOR.search(drop_quoted(line.strip()))
     if operator is not None and operator[0].endswith("\n"):
-        message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
+        message = "only a shell understands a line break: use `steps`, fold the lines with `>-`, or add `shell: true`"
         yield Fault(location=place, message=message)
     elif operator is not None:
         instead = "put the folder into `cwd`" if words[:1] == ["cd"] else "use `steps`"
