@@ -220,6 +220,12 @@ def test_items_with_outputs_in_common_get_a_warning(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']", cache="never"))[2] == ""
 
 
+def test_item_that_is_listed_twice_gets_a_warning(tmp_path: Path) -> None:
+    keys = {"run": "'true {item}'", "items": "{list: [3.10, 3.9, 3.10]}"}
+    told = "warning: stage 'one': items: '3.10' is listed twice, so it runs twice under one name\n"
+    assert _check(tmp_path, configs.stage(**keys))[::2] == (0, told)
+
+
 def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None:
     for name in ("1", "10"):
         (tmp_path / name).touch()

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
@@ -224,6 +225,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
     yield from _warn_unused_items(stages)
+    yield from _warn_repeated_items(stages)
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_ignored_failures(stages)
@@ -301,6 +303,15 @@ def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
         words = [word for command in commands for word in ([command] if isinstance(command, str) else command or ())]
         if stage.items is not None and words and not any(name in word for name in (ITEM, ITEMS) for word in words):
             yield f"stage {stage.name!r} runs the same for each item: put {{item}} or {{items}} into its command"
+
+
+def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage that lists an item twice: reports and --failed know items by name."""
+    for stage in stages:
+        listed = (stage.items.list if stage.items is not None else None) or ()
+        repeated = next((item for item, count in Counter(listed).items() if count > 1), None)
+        if repeated is not None:
+            yield f"stage {stage.name!r}: items: {repeated!r} is listed twice, so it runs twice under one name"
 
 
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:

@@ -504,7 +504,6 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             yield Fault(
                 location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
             )
-        yield from _find_repeated_items((*place, "items", "list"), raw_yaml.list_words(items.get("list")))
         yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
         yield from _check_batched_items(place, stage)
         return
@@ -512,15 +511,6 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         for wanted in (ITEM, ITEMS):
             if any(wanted in word for word in _split_words(command)):
                 yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
-
-
-def _find_repeated_items(place: Location, items: Sequence[str]) -> Iterator[Fault]:
-    """Yield a fault for each item that is listed again: results and retries go by the item's name."""
-    seen: set[str] = set()
-    for index, item in enumerate(items):
-        if item in seen:
-            yield Fault(location=(*place, index), message=f"{format_value(item)} is listed twice")
-        seen.add(item)
 
 
 def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
