@@ -220,6 +220,12 @@ def test_items_with_outputs_in_common_get_a_warning(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(**keys, outputs="['out/*']", cache="never"))[2] == ""
 
 
+def test_item_that_is_listed_twice_gets_a_warning(tmp_path: Path) -> None:
+    keys = {"run": "'true {item}'", "items": "{list: [3.10, 3.9, 3.10]}"}
+    told = "warning: stage 'one': items: '3.10' is listed twice, so it runs twice under one name\n"
+    assert _check(tmp_path, configs.stage(**keys))[::2] == (0, told)
+
+
 def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None:
     for name in ("1", "10"):
         (tmp_path / name).touch()
@@ -248,6 +254,23 @@ def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path
     assert err.startswith(told) if word else err == ""
     if word:
         assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "warned"),
+    [
+        ("ruff check .\npytest\n", True), ("cd web\nnpm test", True), ("# first\nruff check .\n# then\npytest", True),
+        ("for each in a b; do\n  pytest $each\n  mypy $each\ndone", True), ("if true; then\n  pytest\nfi", False),
+        ("set -e\nruff check .\npytest\n", False), ("set -euo pipefail\nruff\npytest", False), ("pytest\n", False),
+        ("ruff check . &&\npytest", False), ("ruff check . || exit 1\nmypy", False), ("pytest \\\n  -q", False),
+        ("export A=1\nB=2\npytest", False), ("cat <<EOF\na\nEOF\nls", False), ("trap ./clean EXIT\npytest", False),
+    ],
+)  # fmt: skip
+def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path, script: str, warned: bool) -> None:
+    """In GitHub Actions and in make each of these lines would fail the step."""
+    code, _, err = _check(tmp_path, configs.stage(run=json.dumps(script), shell="true"))
+    told = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
+    assert (code, err) == (0, f"warning: stage 'one': {told}\n" if warned else "")
 
 
 @pytest.mark.parametrize(("value", "warned"), [("$HOME/bin:/bin", True), ("~/bin", True), ("/bin:a~", False)])

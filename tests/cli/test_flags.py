@@ -124,8 +124,13 @@ def test_examples_in_the_help_are_understood() -> None:
         assert flags.parse_command_line(shlex.split(example)[1:]).command == example.split()[1]
 
 
-def test_usage_of_a_command_has_its_own_words_only() -> None:
-    """argparse's own begins with the flags that all commands share, and takes five lines for them."""
-    top = flags.build_parser()
-    usages = [top.get_command(name).format_usage() for name in top.commands]
-    assert [usage for usage in usages if "--config.file" in usage or "[flags]" not in usage] == []
+def test_usage_of_a_command_has_its_arguments_before_the_flags() -> None:
+    usages = {
+        name: flags.build_parser().get_command(name).format_usage() for name in ("init", "serve", "pin", "generate")
+    }
+    assert usages == {
+        "init": "usage: paropt-exporter init [flags]\n",
+        "serve": "usage: paropt-exporter serve [status] [flags]\n",
+        "pin": "usage: paropt-exporter pin [POOL] SIZE [flags]\n",
+        "generate": "usage: paropt-exporter generate [WHAT ...] [flags]\n",
+    }

@@ -165,6 +165,7 @@ def test_bad_auto_inputs_are_one_clear_fault(tmp_path: Path, inputs: str, messag
         ("['{item}/**']", "[., sub]", "its items . and sub may both write sub/**"),
         ("['{item}/dist/**']", "[., sub]", ""),
         ("['{item}*']", "['[1]', '1']", ""),
+        ("['{item}.out']", "[a, a]", ""),
     ],
 )
 def test_outputs_that_two_items_may_write_are_found(tmp_path: Path, outputs: str, items: str, told: str) -> None:

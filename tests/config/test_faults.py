@@ -183,7 +183,6 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"parallel": "true"}, "unknown key 'parallel': leave it out: all stages run in parallel"),
         ({"allow_failure": "true"}, "unknown key 'allow_failure': to ignore a failure, end the command"),
         ({"env": "[A=x]"}, "stages[0].env: expected a mapping like {LOG: debug}, found a list"),
-        ({"items": "{list: [3.10, 3.9, 3.10]}", "run": "'x {item}'"}, "items.list[2]: '3.10' is listed twice"),
         ({"depends_on": "[x]"}, "stages[0].depends_on: unknown key 'depends_on': did you mean 'needs'?"),
         ({"dependsOn": "[x]"}, "stages[0].dependsOn: unknown key 'dependsOn': did you mean 'needs'?"),
         ({"set_env": "{A: x}"}, "stages[0].set_env: unknown key 'set_env': did you mean 'env'?"),
@@ -227,7 +226,7 @@ def test_stages_in_the_form_of_another_runner_are_one_fault_with_our_form(
 def test_shell_syntax_without_a_shell_is_a_fault(tmp_path: Path, line: str, found: str) -> None:
     """Otherwise its words would be arguments: the first command succeeds and writes no requirements.txt."""
     (told,) = configs.faults(tmp_path, configs.stage(run=json.dumps(line)))
-    assert f"stages[0].run: only a shell understands {found}: add `shell: true`" in told
+    assert f"stages[0].run: only a shell understands {found}: " in told and "add `shell: true`" in told
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_function_whose_body_has_not_run_fails(root: str, name: str, kind: str) 
         run_call(root, f"paropt_sample_calls:{name}", ())
 
 
-def test_message_about_a_missing_package_names_the_python_that_lacks_it(root: str) -> None:
+def test_missing_package_names_the_python_that_lacks_it(root: str) -> None:
     """An exporter that pipx has installed does not see the packages of the project's virtual environment."""
     with pytest.raises(CallFailed, match=rf"own Python, {re.escape(sys.executable)}\)$"):
         run_call(root, "paropt_sample_calls:load", ())

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
+# Scripts that look at failures themselves, or whose lines are no commands: here-documents.
+_STOPS_AT_FAILURES = re.compile(r"(?m)^\s*set\s+-(?:\w*e|o\s+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!")
+_CANT_FAIL_ALONE = re.compile(  # assignments, beginnings of compounds, commands that the next line continues
+    r"^(?:export\s+)?\w+=\S*$|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|(?:&&|\|\|?|[{(]|;;|\))$"
+)
+_ENDS = frozenset({"fi", "done", "esac", "}", ")"})
 _MOST_COMPARED = 100_000  # pairs of stages, which takes a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
@@ -218,8 +225,10 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
     yield from _warn_unused_items(stages)
+    yield from _warn_repeated_items(stages)
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
+    yield from _warn_ignored_failures(stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_missing_needs(config, stages)
     yield from _warn_ended_quarantines(stages)
@@ -296,6 +305,15 @@ def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
             yield f"stage {stage.name!r} runs the same for each item: put {{item}} or {{items}} into its command"
 
 
+def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage that lists an item twice: reports and --failed know items by name."""
+    for stage in stages:
+        listed = (stage.items.list if stage.items is not None else None) or ()
+        repeated = next((item for item, count in Counter(listed).items() if count > 1), None)
+        if repeated is not None:
+            yield f"stage {stage.name!r}: items: {repeated!r} is listed twice, so it runs twice under one name"
+
+
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage whose outputs its items or other stages write, too, so that no result is kept."""
     from paropt_exporter.plan.stage_builder import is_cached, map_shared_outputs
@@ -343,6 +361,20 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
 
 def _is_glob_with_files(word: str, folder: Path) -> bool:
     return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
+
+
+def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each script of several lines in which a failure before the last command has no effect."""
+    for stage in stages:
+        for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
+            if not isinstance(script, str) or _STOPS_AT_FAILURES.search(script):
+                continue
+            lines = [line.strip() for line in drop_quoted(script).replace("\\\n", " ").splitlines()]
+            commands = [line for line in lines if line and not line.startswith("#") and line not in _ENDS]
+            if not all(map(_CANT_FAIL_ALONE.search, commands[:-1])):
+                what = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
+                yield f"stage {stage.name!r}: {what}"
+                break
 
 
 def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:

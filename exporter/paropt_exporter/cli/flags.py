@@ -111,6 +111,14 @@ class Parser(argparse.ArgumentParser):
         parser: Parser = dict(action.choices or ())[name]
         return parser
 
+    def format_positional(self) -> str:
+        """Return the positional arguments as a usage shows them, each after a blank."""
+        forms = {argparse.OPTIONAL: " [{}]", argparse.ZERO_OR_MORE: " [{} ...]"}
+        return "".join(
+            forms.get(str(action.nargs), " {}").format(action.metavar or action.dest)
+            for action in self._get_positional_actions()
+        )
+
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
             message = self._find_misspelled_flag() or message
@@ -465,11 +473,9 @@ def _add_short_run_flags(top: argparse.ArgumentParser) -> None:
 def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     shared = _build_global_flags()
 
-    def add(name: str, help_text: str, *, words: str = "", examples: Mapping[str, str] | None = None) -> Parser:
-        """Add a command. `words` are its positional arguments as the usage shows them."""
+    def add(name: str, help_text: str, *, examples: Mapping[str, str] | None = None) -> Parser:
         return commands.add_parser(
             name,
-            usage=" ".join(filter(None, (PROGRAM, name, words, "[flags]"))),
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
             epilog=_format_examples(examples) if examples else None,
@@ -498,7 +504,6 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         add(
             "log",
             "print the output of a run's tasks",
-            words="[RUN] [STAGE[ITEM]]",
             examples={
                 "log": "everything that the latest run printed",
                 "log unit_tests": "one stage of it",
@@ -521,15 +526,12 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         add(
             "profile",
             "run one stage with several numbers of workers and strategies, and recommend settings for its lane",
-            words="STAGE",
         )
     )
-    explain = add("explain", "show why a pool has its size, with the calculation", words="[POOL]")
+    explain = add("explain", "show why a pool has its size, with the calculation")
     explain.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
     _add_output_flag(explain)
-    replay = add(
-        "replay", "repeat recorded decisions with the installed version, and show the differences", words="[POOL]"
-    )
+    replay = add("replay", "repeat recorded decisions with the installed version, and show the differences")
     replay.add_argument("pool", nargs="?", metavar="POOL", help="only the decisions about this pool (default: all)")
     replay.add_argument(
         "--since", metavar="DURATION", default="1h", help="repeat the decisions of the last DURATION (default: 1h)"
@@ -538,17 +540,15 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     pin = add(
         "pin",
         "hold the lane that runs here at a fixed size",
-        words="[POOL] SIZE",
         examples={"pin 4": "4 tasks at once, until `paropt-exporter resume`"},
     )
     _add_order_flags(pin).add_argument("size", type=_parse_count, metavar="SIZE", help="how many tasks run at once")
-    _add_order_flags(add("pause", "keep the lane that runs here at its current size", words="[POOL]"))
-    _add_order_flags(add("resume", "let the lane that runs here size itself again", words="[POOL]"))
-    _add_cache_flags(add("cache", "show, shrink or check the store of cached results", words="|".join(_CACHE_ACTIONS)))
+    _add_order_flags(add("pause", "keep the lane that runs here at its current size"))
+    _add_order_flags(add("resume", "let the lane that runs here size itself again"))
+    _add_cache_flags(add("cache", "show, shrink or check the store of cached results"))
     serve = add(
         "serve",
         "serve the metrics of all projects that run here on one page, and share the cores among them",
-        words="[status]",
     )
     _add_endpoint_flags(serve, after_command=True)
     serve.add_argument(
@@ -563,14 +563,13 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         add(
             "generate",
             "write generated files: config schema, reference pages, rules, dashboards",
-            words="[WHAT ...]",
             examples={
                 "generate alerts dashboards --out .": "alerts/ and dashboards/ in this folder",
                 "generate dashboards --out k8s --format configmap": "dashboards as ConfigMaps",
             },
         )
     )
-    completion = add("completion", "print a script that completes this command line in a shell", words="|".join(SHELLS))
+    completion = add("completion", "print a script that completes this command line in a shell")
     completion.add_argument(
         "shell",
         metavar="|".join(SHELLS),
@@ -578,6 +577,8 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
     completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
+    for command in commands.choices.values():
+        command.usage = command.usage or f"{command.prog}{command.format_positional()} [flags]"
 
 
 def _format_examples(examples: Mapping[str, str]) -> str:

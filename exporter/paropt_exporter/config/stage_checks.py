@@ -13,7 +13,6 @@ from functools import lru_cache
 from paropt_exporter.config import messages, raw_yaml
 from paropt_exporter.config.faults import Fault, Location
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
-from paropt_exporter.config.units import format_value
 from paropt_exporter.config.values import AUTO_INPUTS
 
 _WORK = ("run", "call", "steps")
@@ -89,7 +88,7 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         yield Fault(location=place, message="the command is empty")
     operator = _OPERATOR.search(drop_quoted(line.strip()))
     if operator is not None and operator[0].endswith("\n"):
-        message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
+        message = "only a shell understands a line break: use `steps`, fold the lines with `>-`, or add `shell: true`"
         yield Fault(location=place, message=message)
     elif operator is not None:
         instead = "put the folder into `cwd`" if words[:1] == ["cd"] else "use `steps`"
@@ -113,7 +112,6 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
             yield Fault(
                 location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
             )
-        yield from _find_repeated_items((*place, "items", "list"), raw_yaml.list_words(items.get("list")))
         yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
         yield from _check_batched_items(place, stage)
         return
@@ -121,15 +119,6 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         for wanted in (ITEM, ITEMS):
             if any(wanted in word for word in _split_words(command)):
                 yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
-
-
-def _find_repeated_items(place: Location, items: Sequence[str]) -> Iterator[Fault]:
-    """Yield a fault for each item that is listed again: results and retries go by the item's name."""
-    seen: set[str] = set()
-    for index, item in enumerate(items):
-        if item in seen:
-            yield Fault(location=(*place, index), message=f"{format_value(item)} is listed twice")
-        seen.add(item)
 
 
 def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
