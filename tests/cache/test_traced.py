@@ -514,6 +514,29 @@ def test_output_that_only_the_first_run_wrote_is_restored(project: TracedProject
     assert project.run(line, outputs=("out",)).is_cached("lint") and (project.root / "out/a").exists()
 
 
+def test_outputs_that_the_proofs_only_read_are_restored(project: TracedProject) -> None:
+    """As `make` reads its .d files: in the results of the proofs, all files were left by an earlier run."""
+    line = "cat out/d || :; [ out/a -nt src/a.py ] || { mkdir -p out; cat src/a.py > out/a; echo src/a.py > out/d; }"
+    assert project.prove(line, outputs=("out",)).is_cached("lint")
+    project.write("src/a.py", "two")
+    project.run(line, outputs=("out",))
+    assert (project.root / "out/a").read_text() == "two"
+    project.write("src/a.py", "one")
+    assert project.run(line, outputs=("out",)).is_cached("lint")
+    assert (project.root / "out/a").read_text() == "one"
+
+
+def test_removed_output_is_restored_though_the_task_lists_its_folder(project: TracedProject) -> None:
+    """The stage ran again: `the files in ./ are others`."""
+    line = "ls > /dev/null; cat src/a.py; test -d dist || mkdir dist; cat src/a.py > dist/a"
+    project.run(line, outputs=("dist",))
+    project.write("notes", "")  # so that all sets are of runs which found `dist`
+    assert project.prove(line, outputs=("dist",)).is_cached("lint")
+    shutil.rmtree(project.root / "dist")
+    assert project.run(line, outputs=("dist",)).is_cached("lint")
+    assert (project.root / "dist/a").read_text() == "one"
+
+
 def test_run_without_an_earlier_runs_output_disproves_nothing(project: TracedProject) -> None:
     """Its result has no such file: with equal inputs, this is no other end."""
     project.write("out/old", "")

@@ -139,6 +139,42 @@ def test_wait_is_spread_evenly_without_samples_and_between_tests_that_overlap(tm
         assert sums == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("place", [0, 29])
+def test_fixtures_of_the_session_belong_to_the_start_of_the_command(tmp_path: Path, place: int) -> None:
+    """Each shard and batch makes them, but only the file of the first test seemed long."""
+    seconds = [4.1 if number == place else 0.1 for number in range(30)]
+    found = _read_cases(tmp_path, seconds, suite_seconds=7.3)
+    assert [_sum_seconds(each) for each in found.items] == pytest.approx([0.11] * 30, rel=0.1)
+    assert found.start_up_seconds == pytest.approx(16.0 - 3.3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        [4.1, *[0.1] * 18],  # too few others
+        [4.1, *[0.1] * 20, 4.1, 4.1, 4.1, 4.1],  # not the only long one
+        [0.9, *[0.01] * 29],  # too short to matter
+        [4.1, *[0.5] * 29],
+    ],
+)
+def test_first_test_that_is_just_long_counts_for_its_file(tmp_path: Path, seconds: list[float]) -> None:
+    found = _read_cases(tmp_path, seconds, suite_seconds=sum(seconds))
+    assert _sum_seconds(found.items[0]) == pytest.approx(seconds[0])
+
+
+def _sum_seconds(item: ItemRecord) -> float:
+    return (item.seconds or 0.0) + sum(took for _, took in item.long_tests)
+
+
+def _read_cases(tmp_path: Path, seconds: list[float], *, suite_seconds: float) -> Outcome:
+    """Return the outcome of a command of 16 s with these test cases, each in a file of its own."""
+    cases = "".join(f'<testcase classname="t{number}" name="x" time="{took}"/>' for number, took in enumerate(seconds))
+    (tmp_path / "report.xml").write_text(f'<testsuite time="{suite_seconds}">{cases}</testsuite>')
+    outcome = Outcome(result=Result.SUCCESS, measurement=_measure([16.0], [0.0]))
+    items = [f"t{number}.py" for number in range(len(seconds))]
+    return add_item_results(outcome, items, tmp_path / "report.xml", alone=True)
+
+
 def test_long_tests_are_reported_beside_their_file(tmp_path: Path) -> None:
     times = {"test_long[1]": 2.0, "test_long[2]": 2.0, "test_brief": 0.09, "test_pre": 1.4, "test_pre_x": 1.4}
     cases = "".join(f'<testcase classname="test_a" name="{name}" time="{took}"/>' for name, took in times.items())

@@ -616,7 +616,7 @@ class StageCache:
                 self._notes.add_unkept(stage.name, part.task.item, weak.digest, key)
                 return key
             lookup.reads |= traced.list_read_files(key)
-            kept = self._keep_result(lookup, part, result, key.key)
+            kept = self._keep_result(lookup, part, result, key.key, expected)
             if isinstance(kept, Miss):
                 return kept
             if expected is not None and expected.files != kept.files:
@@ -631,8 +631,13 @@ class StageCache:
             return Miss(CacheReason.STORE, str(error))
         return kept
 
-    def _keep_result(self, lookup: _Lookup, part: StagePart, result: KeptResult, key: TaskKey) -> Entry | Miss:
-        """Put a result into the store under a key, or return why it could not be kept."""
+    def _keep_result(
+        self, lookup: _Lookup, part: StagePart, result: KeptResult, key: TaskKey, expected: Entry | None = None
+    ) -> Entry | Miss:
+        """Put a result into the store under a key, or return why it could not be kept.
+
+        `expected`: one under another key of the same task, which would have been a hit.
+        """
         assert self._states is not None
         stage, task = lookup.reading.stage, part.task
         try:
@@ -654,7 +659,7 @@ class StageCache:
                 files=outputs,
                 components=key.components,
                 listings=key.listings,
-                leftovers=self._find_leftovers(key, outputs, list_leftovers(lookup.outputs, there)),
+                leftovers=self._find_leftovers(key, outputs, list_leftovers(lookup.outputs, there), expected),
             )
             if not self._reads:
                 self._compare(entry)
@@ -667,16 +672,20 @@ class StageCache:
         self._send(entry)
         return entry
 
-    def _find_leftovers(self, key: TaskKey, outputs: Sequence[OutputFile], unwritten: set[str]) -> tuple[str, ...]:
-        """Return the outputs that no task with this key has written; `unwritten`: those that the last one did not.
+    def _find_leftovers(
+        self, key: TaskKey, outputs: Sequence[OutputFile], unwritten: set[str], expected: Entry | None
+    ) -> tuple[str, ...]:
+        """Return the outputs that no task with these inputs has written; `unwritten`: those that the last one did not.
 
         A compiler leaves the objects of unchanged sources as they are, but also those of sources that are gone.
         """
+        equal = [expected]
         if unwritten:
             with suppress(BadEntry):
-                before = self._store.load(key.digest)
-                if before is not None and before.files == outputs:
-                    unwritten = unwritten.intersection(before.leftovers)
+                equal.append(self._store.load(key.digest))
+        for entry in equal:
+            if entry is not None and entry.files == outputs:
+                unwritten = unwritten.intersection(entry.leftovers)
         return tuple(file.path for file in outputs if file.path in unwritten)
 
     def _compare(self, entry: Entry) -> None:

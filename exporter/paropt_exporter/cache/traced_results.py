@@ -374,12 +374,16 @@ class _Reading:
             yield UsedPath(path, own=_describe(now))
 
     def _judge_names(self, path: str, access: Access) -> UsedPath:
-        """Return a listed folder without the names that the task itself made or removed, and the exporter's own."""
+        """Return a listed folder without the names that the task itself made or removed, and the exporter's own.
+
+        Nor do its outputs count there: one that is gone is to be restored.
+        """
         now = set(self._list_names(path))
         before = {os.fsdecode(name) for name in access.names or ()}
         prefix = "" if path == "." else path.rstrip("/") + "/"
         own = {name for name in now | before if (child := self._paths.get(prefix + name)) and child.is_used(WRITE)}
         own |= {name for folder, name in map(os.path.split, self._task.own_files) if (folder or ".") == path}
+        own |= {name for name in now | before if self._task.outputs.matches(prefix + name)}
         foreign = sorted(name for name in (now ^ before) - own if not self._is_left_out(prefix + name))
         if foreign:
             what = "appeared" if foreign[0] in now else "vanished"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ _MOST_LOOKUPS = 10_000_000  # of parts of names: three seconds; 300,000 names of
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
 _LONG_SHARE, _LONG_SECONDS = 0.01, 0.05  # of a batch, which has a hundred long tests at most
 _BAD = ("failure", "error")
+# A first or last case that takes that much longer than nine tenths of so many cases has fixtures of the session.
+_SESSION_CASES, _SESSION_SECONDS, _SESSION_RATIO = 20, 1.0, 10.0
 
 
 class ItemReport(Struct, kw_only=True):
@@ -55,6 +58,8 @@ class ItemReport(Struct, kw_only=True):
 
 class Report(Struct, frozen=True, kw_only=True):
     """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end.
+
+    They exclude those of the session's fixtures, which each command makes.
 
     The time of a case includes its part of the time between all cases: collecting and reporting a case takes a runner
     about a millisecond, many times as long as a brief case runs.
@@ -165,15 +170,30 @@ def _build_report(parser: _ReportParser, undelayed: UndelayedTime) -> Report:
     between = max(0.0, parser.seconds - busy) / len(cases) if cases else 0.0
     start = end - parser.seconds
     began, whole = undelayed.get(start), undelayed.get(end) - undelayed.get(start)
-    overlap_ratio = whole / parser.seconds if busy > parser.seconds > 0 else 0.0
+    overlaps = busy > parser.seconds > 0
+    usual = math.inf if overlaps else _find_usual_seconds(cases)
     found = {item: ItemReport() for item in parser.items}
-    at, reached = start, began
-    for case in cases:
+    at, reached, of_session = start, began, 0.0
+    for number, case in enumerate(cases):
         at += case.seconds + between
         before, reached = reached, undelayed.get(at)
-        seconds = case.seconds * overlap_ratio if overlap_ratio else max(0.0, reached - before)
+        seconds = case.seconds * whole / parser.seconds if overlaps else max(0.0, reached - before)
+        if number in (0, len(cases) - 1) and case.seconds > max(usual + _SESSION_SECONDS, _SESSION_RATIO * usual):
+            of_session += seconds * (1.0 - usual / case.seconds)
+            seconds *= usual / case.seconds
         found[case.item].add(case.test, failed=case.failed, seconds=seconds)
-    return Report(items=found, seconds=whole)
+    return Report(items=found, seconds=whole - of_session)
+
+
+def _find_usual_seconds(cases: Sequence[_Case]) -> float:
+    """Return the seconds that nine tenths of the cases don't exceed; infinity if there are too few.
+
+    The first case makes the fixtures of the session, such as a database, and the last one ends them. Each command takes
+    that time, whichever cases it runs, so it belongs to its start.
+    """
+    if len(cases) < _SESSION_CASES:
+        return math.inf
+    return sorted(case.seconds for case in cases)[len(cases) * 9 // 10 - 1]
 
 
 class _UnusableReport(Exception):
