@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.exposition.protection import ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
@@ -43,6 +45,21 @@ def test_checkouts_of_two_branches_show_the_stages_of_both(tmp_path: Path) -> No
     page = render(record_checkout(tmp_path / "a", "lint", "unit"), record_checkout(tmp_path / "b", "lint", "docs"))
     runs = {stage: sum_series(page, "paropt_stage_runs_total", stage=stage) for stage in ("lint", "unit", "docs")}
     assert runs == {"lint": 2, "unit": 1, "docs": 1}
+
+
+def test_page_has_the_stages_of_a_changed_config(tmp_path: Path) -> None:
+    checkout = record_checkout(tmp_path / "a", "lint", "unit")
+    view = ProjectView(name="shop", checkouts=(checkout,), live=(), shares={})
+    page = ServePage(lambda: (view,), process_metrics=False)
+    assert sum_series(render_text(page), "paropt_stage_runs_total", stage="unit") == 1
+    lane = checkout.registration.lanes[0]
+    changed = tuple(replace(stage, name={"unit": "docs"}.get(stage.name, stage.name)) for stage in lane.stages)
+    checkout.registration = replace(checkout.registration, lanes=(replace(lane, stages=changed),))
+    checkout.revision += 1
+    text = render_text(page)
+    assert sum_series(text, "paropt_stage_runs_total", stage="lint") == 1
+    assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="docs"} 0.0\n' in text
+    assert 'stage="unit"' not in text
 
 
 def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:

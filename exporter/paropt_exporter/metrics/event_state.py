@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice, product
 from threading import Lock
@@ -102,6 +102,36 @@ class LaneLabels(Struct, frozen=True, kw_only=True):
     interval_seconds: float | None = None
 
 
+class LabelSets:
+    """The series that a config defines. `series` has them at 0, or at the value that the config sets."""
+
+    def __init__(self, lanes: Collection[LaneLabels], pools: Collection[str]) -> None:
+        self._places = _collect_places(lanes, pools)
+        zeros = {Kind.HISTOGRAM: HistogramTotal()}
+        self.series: dict[Series, Value] = {
+            (family, labels): zeros.get(family.kind, 0.0)
+            for family, labels in (*_iter_zeros(lanes), *_iter_pool_zeros(pools))
+        }
+        self.series |= {(family, labels): value for family, labels, value in _iter_constants(lanes)}
+
+    def resume(self, totals: Totals, last: LastValues) -> dict[Series, Value]:
+        """Return the series with the values of a history, whose other lanes, stages and pools are left out."""
+        found = dict(self.series)
+        for values in (totals.counters, last.gauges, totals.histograms):
+            for (name, labels), value in values.items():
+                family = _FAMILIES_BY_NAME.get(name)
+                if family is not None and self._has_place(family, labels, value):
+                    found[family, labels] = value
+        return found
+
+    def _has_place(self, family: Family, labels: Labels, value: Value) -> bool:
+        if len(labels) != len(family.labels) or (family.kind is Kind.HISTOGRAM) != isinstance(value, HistogramTotal):
+            return False
+        if family in _CONFIG_FAMILIES and (family, labels) not in self.series:  # the config has this limit no more
+            return False
+        return _get_place(family, labels) in self._places
+
+
 class EventState:
     """The series of lanes and stages.
 
@@ -119,8 +149,11 @@ class EventState:
         self._numbers: dict[Series, float | None] = {}
         self._histograms: dict[Series, _Histogram] = {}
         self._progress: dict[tuple[str, str], _Progress] = {}
-        self._seed(lanes, pools)
-        self._resume(lanes, pools, totals, last)
+        for series, value in LabelSets(lanes, pools).resume(totals, last).items():
+            if isinstance(value, HistogramTotal):
+                self._histograms[series] = _Histogram(value)
+            else:
+                self._numbers[series] = value
         self._changed: dict[Series, None] = dict.fromkeys((*self._numbers, *self._histograms))  # in this order
 
     def observe(self, event: Event) -> None:
@@ -168,32 +201,6 @@ class EventState:
             with self._lock:
                 values = [(*series, self._read_value(series)) for series in batch]
             yield from values
-
-    def _seed(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...]) -> None:
-        for family, place in (*_iter_zeros(lanes), *_iter_pool_zeros(pools)):
-            if family.kind is Kind.HISTOGRAM:
-                self._histograms[family, place] = _Histogram(HistogramTotal())
-            else:
-                self._numbers[family, place] = 0.0
-        for family, place, value in _iter_constants(lanes):
-            self._numbers[family, place] = value
-
-    def _resume(self, lanes: tuple[LaneLabels, ...], pools: tuple[str, ...], totals: Totals, last: LastValues) -> None:
-        """Continue from history, for the config's label sets only: a stage that was removed does not come back."""
-        known = _collect_places(lanes, pools)
-
-        def find_series(name: str, values: Labels) -> Series | None:
-            family = _FAMILIES_BY_NAME.get(name)
-            if family is None or len(values) != len(family.labels) or not self._is_in_config((family, values)):
-                return None
-            return (family, values) if _get_place(family, values) in known else None
-
-        for (name, values), number in (*totals.counters.items(), *last.gauges.items()):
-            if (series := find_series(name, values)) is not None:
-                self._numbers[series] = number
-        for (name, values), total in totals.histograms.items():
-            if (series := find_series(name, values)) is not None:
-                self._histograms[series] = _Histogram(total)
 
     def _is_in_config(self, series: Series) -> bool:
         """Return False for a series of a limit that the config has no more; events and history set those, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
@@ -50,12 +51,15 @@ class Page:
 
     def replace(self, families: Iterable[Family], samples: Iterable[tuple[Family, Labels, Value]]) -> None:
         """Replace all series of some families by these."""
-        gone = {(family, labels) for family in families for labels in self._values.get(family, ())}
+        kept: defaultdict[Family, set[Labels]] = defaultdict(set)
         for family, labels, value in samples:
             self.put(family, labels, value)
-            gone.discard((family, labels))
-        for family, labels in gone:
-            self.drop(family, labels)
+            kept[family].add(labels)
+        for family in families:
+            known = self._values.get(family, {})
+            if len(known) > len(kept[family]):
+                for labels in known.keys() - kept[family]:
+                    self.drop(family, labels)
 
     def get_number(self, family: Family, labels: Labels) -> float:
         """Return the current value of a counter or gauge, by default 0."""

@@ -14,10 +14,11 @@ from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import LastValues, SeriesKey, sum_totals
 from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.families import Family
-from paropt_exporter.metrics.event_state import EventState, LaneLabels
+from paropt_exporter.metrics.event_state import LabelSets, LaneLabels
 from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.page import Labels, Page, Value, format_part
 from paropt_exporter.serve.merging import LiveSeries, merge_series, to_number
+from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.registry import RegisteredProject, StoredValues
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class _ProjectPage:
 
     def __init__(self, name: str) -> None:
         self._page = Page(name)
+        self._registrations: tuple[Registration, ...] = ()
+        self._label_sets = LabelSets((), ())  # of these registrations
         self._stored: dict[Series, Value] = {}
         self._revisions: object = None
 
@@ -112,7 +115,7 @@ class _ProjectPage:
             project.refresh(view.checkouts)
         revisions = tuple((project.key, project.revision) for project in view.checkouts)
         if revisions != self._revisions:
-            self._revisions, self._stored = revisions, _build_stored(view.checkouts)
+            self._revisions, self._stored = revisions, self._build_stored(view.checkouts)
         readable = not any(project.fault for project in view.checkouts)
         series = {**self._stored, **own, (families.SERVE_HISTORY_READABLE, ()): float(readable)}
         for key, value in merge_series(view.live).items():
@@ -129,29 +132,34 @@ class _ProjectPage:
     def format_family(self, family: Family) -> Collection[bytes]:
         return self._page.format_family(family)
 
+    def _build_stored(self, checkouts: Sequence[RegisteredProject]) -> dict[Series, Value]:
+        """Return the series of label sets, totals and last values."""
+        registrations = tuple(project.registration for project in checkouts)
+        if registrations != self._registrations:  # seldom: a history changes with each event of a run
+            self._registrations, self._label_sets = registrations, _build_label_sets(registrations)
+        values = [project.values for project in checkouts]
+        series = self._label_sets.resume(sum_totals([each.totals for each in values]), _merge_last(values))
+        for place, seconds in _sum_shown_cpu(values).items():
+            key = (families.STAGE_CPU, place)
+            if key in series:
+                series[key] = max(to_number(series[key]), seconds)
+        return series
 
-def _build_stored(checkouts: Iterable[RegisteredProject]) -> dict[Series, Value]:
-    """Return the series of label sets, totals and last values."""
+
+def _build_label_sets(registrations: Iterable[Registration]) -> LabelSets:
     lanes: dict[str, LaneLabels] = {}
     pools: dict[str, None] = {}
-    for project in checkouts:
-        for lane in project.registration.lanes:
+    for registration in registrations:
+        for lane in registration.lanes:
             lanes[lane.lane] = _merge_lanes(lanes[lane.lane], lane) if lane.lane in lanes else lane
-        pools.update(dict.fromkeys(project.registration.bounds))
-    values = [project.values for project in checkouts]
-    totals = sum_totals([each.totals for each in values])
-    state = EventState(lanes.values(), totals, _merge_last(values), pools=tuple(pools))
-    series = {(family, labels): value for family, labels, value in state.iter_changes() if value is not None}
+        pools.update(dict.fromkeys(registration.bounds))
+    label_sets = LabelSets(lanes.values(), pools)
     for lane in lanes.values():
         for stage in lane.stages:
             if stage.sla is not None:
                 for family in (families.SLA_NEAR, families.SLA_PREDICTED_BREACH):
-                    series[family, (lane.lane, stage.name)] = 0.0
-    for place, seconds in _sum_shown_cpu(values).items():
-        key = (families.STAGE_CPU, place)
-        if key in series:
-            series[key] = max(to_number(series[key]), seconds)
-    return series
+                    label_sets.series[family, (lane.lane, stage.name)] = 0.0
+    return label_sets
 
 
 def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
