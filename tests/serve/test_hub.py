@@ -634,12 +634,26 @@ def test_no_descriptor_left_costs_a_client_a_wait_and_the_log_one_line(
     assert [record.message for record in caplog.records] == ["can't accept a run"]
 
 
-def test_clients_leave_half_of_the_descriptors(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def short_of_descriptors(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """A hub that may have four descriptors, and takes one run and one other client."""
     served.hub.close()
-    monkeypatch.setattr(descriptors, "get_limit", lambda: 8)
+    monkeypatch.setattr(descriptors, "get_limit", lambda: 4)
     served.start()
+    return served
+
+
+def test_runs_take_a_quarter_of_the_descriptors(tmp_path: Path, short_of_descriptors: Served) -> None:
+    hello = build_hello(register(tmp_path), lane="fast", limited=True)
+    run = Link(short_of_descriptors.folder, hello, clock=SystemClock())
+    with pytest.raises(Refused, match="it has 1 run already"):
+        Link(short_of_descriptors.folder, hello, clock=SystemClock())
+    run.close()
+
+
+def test_clients_take_half_of_the_descriptors(short_of_descriptors: Served) -> None:
     with ExitStack() as stack:
-        clients = [stack.enter_context(served.connect()) for _ in range(5)]
-        assert clients[-1].recv(1) == b""
-        clients[0].sendall(encode(AskStatus()))
-        assert isinstance(decode_from_serve(read_line(clients[0])), Status)
+        first, _, third = (stack.enter_context(short_of_descriptors.connect()) for _ in range(3))
+        assert third.recv(1) == b""
+        first.sendall(encode(AskStatus()))
+        assert isinstance(decode_from_serve(read_line(first)), Status)

@@ -51,7 +51,7 @@ BEAT_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 18
 _MOST_RUNS = 1000
 _MOST_OTHERS = 100  # clients that have not said hello, or ask for the status
-_CLIENTS_PART = 2  # clients take at most half of this process's descriptors: the page and the histories need others
+_RUNS_PART = 4  # runs take at most a quarter of this process's descriptors, and others as many: the page needs some
 _FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
 _UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
 _ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
@@ -107,8 +107,9 @@ class Hub:
         self._url = ""
         self._clock = clock
         self._beat = beat
-        self._most_runs = most_runs
-        self._most_clients = min(most_runs + _MOST_OTHERS, descriptors.get_limit() // _CLIENTS_PART)
+        part = max(1, descriptors.get_limit() // _RUNS_PART)
+        self._most_runs = min(most_runs, part)
+        self._most_clients = self._most_runs + min(_MOST_OTHERS, part)
         self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _lost
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
