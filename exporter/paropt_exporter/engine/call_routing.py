@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class CallRouting:
     """The router of each lane, which lasts from run to run.
 
-    `profiles`: a file with the profiles of earlier processes, read for the first plan with calls; None: there is none.
+    `profiles`: a file of measurements of earlier processes, read for the first plan with calls; None: there is none.
     """
 
     def __init__(self, profiles: Path | None) -> None:
