@@ -57,10 +57,3 @@ def test_replay_of_a_decision_that_depends_on_left_out_stages_is_not_comparable(
     assert decision.size == 1000
     result = replay(serialize_observation(observation), serialize_decision(decision))
     assert (result.left_out, result.same, result.is_comparable) == (900, False, False)
-
-
-def test_keys_of_earlier_versions_are_stored_and_read() -> None:
-    stored = json.loads(serialize_observation(observe_lane(stages=1, cpu_demand=0.5)))
-    assert stored["seen"]["waiting"][0]["load"]["share"] == 0.5
-    assert stored["seen"]["state"]["trail"]["turns"] == []
-    assert parse_observation(json.dumps(stored)) == observe_lane(stages=1, cpu_demand=0.5)

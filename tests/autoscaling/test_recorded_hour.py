@@ -47,7 +47,7 @@ def test_recorded_hour_replays_to_the_byte(recorded: tuple[Decision, ...], tmp_p
 def test_recorded_hour_has_every_controller_with_faults_and_overrides(recorded: tuple[Decision, ...]) -> None:
     moments = [each.at_timestamp_seconds for each in recorded]
     assert max(moments) - min(moments) > 3500.0
-    assert {json.loads(each.situation)["kind"] for each in recorded} == {"run", "stream", "band", "target"}
+    assert {json.loads(each.situation)["kind"] for each in recorded} == {"lane", "pool", "bounds", "query"}
     faults = {"query_failed", "no_data", "not_finite", "settling", "pinned", "paused"}
     assert faults <= {each.reason for each in recorded}
 

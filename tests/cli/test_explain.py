@@ -275,7 +275,7 @@ def test_nothing_decided_yet_is_one_clear_error(history: History) -> None:
 def test_json_has_observation_and_decision(history: History) -> None:
     history.observe(decision(RUN, decide_lane_size(RUN)))
     (entry,) = json.loads(told(history, output="json"))
-    assert entry["situation"]["seen"]["cores"] == 2.0
+    assert entry["situation"]["observation"]["cores"] == 2.0
     assert entry["choice"]["size"] == decide_lane_size(RUN).size
 
 
@@ -325,7 +325,9 @@ def test_replay_counts_decisions_of_which_a_part_was_stored(history: History) ->
 
 
 def test_decision_of_another_version_is_named_and_ends_nothing(history: History) -> None:
-    history.observe(replace(decision(RUN, decide_lane_size(RUN)), situation='{"kind": "run", "seen": {"other": 1}}'))
+    history.observe(
+        replace(decision(RUN, decide_lane_size(RUN)), situation='{"kind": "lane", "observation": {"other": 1}}')
+    )
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     code, text = replayed(history)
     assert code == 1

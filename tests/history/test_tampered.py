@@ -38,7 +38,7 @@ VALUES = (
     -(2**63),
     b"\xff\xfe",
     "[" * 5000,
-    '{"kind": "run", "seen": {}}',
+    '{"kind": "lane", "observation": {}}',
     '[[1, 2], "x"]',
 )
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

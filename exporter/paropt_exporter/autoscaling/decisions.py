@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -26,30 +25,15 @@ _POLICIES = "paropt_exporter.autoscaling.policy."
 # Kind of observation in the history: its policy's module, class and function. A lane needs only the first one, so the
 # others are imported when they replay a decision.
 _KINDS = {
-    "run": ("lane_size", "LaneObservation", "decide_lane_size"),
-    "stream": ("pool_size", "PoolObservation", "decide_pool_size"),
-    "band": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
-    "target": ("query_size", "QuerySizeObservation", "decide_query_size"),
+    "lane": ("lane_size", "LaneObservation", "decide_lane_size"),
+    "pool": ("pool_size", "PoolObservation", "decide_pool_size"),
+    "bounds": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
+    "query": ("query_size", "QuerySizeObservation", "decide_query_size"),
 }
 _KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 
-# Histories keep the keys of earlier versions, so that each version reads every history. A key has one meaning.
-_STORED_KEYS = {
-    "cpu_demand": "share",
-    "thread_cpu_demand": "thread_share",
-    "history": "trail",
-    "reversals": "turns",
-    "no_data": "blind",
-    "rejection_reason": "doubt",
-    "rejected_count": "doubtful",
-    "concurrency": "company",
-    "last_signals": "words",
-    "measurement": "seen",
-    "traffic": "stream",
-}
 # Stages of each kind in a stored observation: a lane of 1,000 waiting stages took 105 kB a decision, and takes 11.
 MOST_ENTRIES = 100
-_FIELD_NAMES = {stored: name for name, stored in _STORED_KEYS.items()}
 
 # Errors of parsing or deciding an observation that somebody has edited in the database.
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
@@ -95,9 +79,9 @@ def serialize_observation(observation: Observation) -> str:
     """
     kind = _KIND_OF_CLASS[type(observation).__name__]
     if not isinstance(observation, LaneObservation):
-        return _to_json({"kind": kind, "seen": observation})
+        return _to_json({"kind": kind, "observation": observation})
     kept, left_out = _truncate_lane(observation)
-    return _to_json({"kind": kind, "seen": kept} | ({"left_out": left_out} if left_out else {}))
+    return _to_json({"kind": kind, "observation": kept} | ({"left_out": left_out} if left_out else {}))
 
 
 def serialize_decision(decision: PolicyDecision) -> str:
@@ -145,9 +129,7 @@ def parse_observation(text: str) -> Observation:
     try:
         document = json.loads(text)
         module, name, _ = _KINDS[document["kind"]]
-        observation: Observation = convert(
-            _to_field_names(document["seen"]), getattr(import_module(_POLICIES + module), name)
-        )
+        observation: Observation = convert(document["observation"], getattr(import_module(_POLICIES + module), name))
     except UNREADABLE as error:
         raise UnknownObservation(f"this version does not know a recorded observation: {error}") from error
     return observation
@@ -192,19 +174,7 @@ def _to_json(value: object) -> str:
 
 
 def _to_dict(value: object) -> object:
-    """Return a struct as a dict of its own values with the stored keys."""
+    """Return a struct as a dict of its own values, which are not converted."""
     if isinstance(value, Mapping):
         return dict(value)
-    return {key: getattr(value, name) for name, key in _get_keys(cast("Hashable", type(value)))}
-
-
-@cache
-def _get_keys(cls: Hashable) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _STORED_KEYS.get(name, name)) for name in cast("type[Struct]", cls).__struct_fields__)
-
-
-def _to_field_names(value: object) -> object:
-    """Return a parsed JSON value with stored keys replaced by the names of today's fields."""
-    if isinstance(value, dict):
-        return {_FIELD_NAMES.get(key, key): _to_field_names(each) for key, each in value.items()}
-    return [_to_field_names(each) for each in value] if isinstance(value, list) else value
+    return {name: getattr(value, name) for name in cast("Struct", value).__struct_fields__}

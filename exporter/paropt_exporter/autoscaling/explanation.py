@@ -348,9 +348,10 @@ def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] 
     """Return floor and ceiling before and after a decision about bounds; None: it is about a size."""
     try:
         observation, choice = json.loads(decision.situation or "{}"), json.loads(decision.choice or "{}")
-        if observation.get("kind") != "band":
+        if observation.get("kind") != "bounds":
             return None
-        return (observation["seen"]["floor"], observation["seen"]["ceiling"]), (choice["floor"], choice["ceiling"])
+        before = observation["observation"]
+        return (before["floor"], before["ceiling"]), (choice["floor"], choice["ceiling"])
     except UNREADABLE:
         return None
 

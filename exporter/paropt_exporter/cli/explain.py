@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _Key = tuple[str, str, bool]  # pool, kind, and whether the action is hold
 EXIT_DIFFERENT = 1  # of `replay`
 _INDENT = 21  # of lines that continue a sentence, which begins with a time
-_KINDS = ("run", "stream", "target", "band")  # decisions about a size first, about its bounds last
+_KINDS = ("lane", "pool", "query", "bounds")  # decisions about a size first, about its bounds last
 
 
 def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
