@@ -29,19 +29,11 @@ from paropt_exporter.engine.interfaces import (
     Workers,
 )
 from paropt_exporter.engine.observers import EventStream
+from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, RunEnd, build_run_record
-from paropt_exporter.engine.stage import (
-    Attempt,
-    OpenStages,
-    Ready,
-    StageState,
-    build_timing,
-    compute_alone_seconds,
-    measure_backlog,
-    measure_demand,
-)
+from paropt_exporter.engine.stage import Attempt, Ready, StageState, build_timing, compute_alone_seconds
 from paropt_exporter.errors import describe
 from paropt_exporter.events import (
     Event,

@@ -68,9 +68,10 @@ class CommandPool:
         identifies processes that leave the session.
     """
 
-    def __init__(self, max_workers: int, *, name: str = "commands") -> None:
-        self.name = name
-        self._threads = ThreadPool(max_workers, name=name)
+    name = "commands"
+
+    def __init__(self, max_workers: int) -> None:
+        self._threads = ThreadPool(max_workers, name=self.name)
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
         self._mark = os.urandom(8).hex()

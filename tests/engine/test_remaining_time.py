@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paropt_exporter.engine.stage import (
+from paropt_exporter.engine.remaining_time import (
     count_workers_within,
     estimate_remaining_seconds,
     estimate_stage_remaining_seconds,

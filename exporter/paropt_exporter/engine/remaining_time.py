@@ -1,0 +1,60 @@
+"""Estimate how long a stage will still run, from the durations of its tasks or of its earlier runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# An overdue stage is expected to run on for a tenth of its age, so that a prediction never says "now".
+OVERDUE_RATIO = 0.1
+
+
+def estimate_stage_remaining_seconds(
+    *,
+    expected_seconds: float | None,
+    elapsed_seconds: float,
+    task_seconds: float | None,
+    ages_seconds: Sequence[float],
+    waiting: int,
+) -> float | None:
+    """Return how long a stage will still run; None: unknown.
+
+    `task_seconds`: how long one task takes (None: unknown); `ages_seconds`: how long each running task has run;
+    `waiting`: tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, used if
+    `task_seconds` is unknown.
+    """
+    if task_seconds is not None:
+        return estimate_remaining_seconds(task_seconds, ages_seconds, waiting, max(1, len(ages_seconds)))
+    if expected_seconds is None:
+        return None
+    return estimate_left_seconds(expected_seconds, elapsed_seconds)
+
+
+def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waiting: int, workers: int) -> float:
+    """Return when the last of equally long tasks ends if each free worker takes the next one.
+
+    The first workers to become free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
+    """
+    left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
+    idle = max(0, workers - len(left))
+    rounds, rest = divmod(waiting, idle + len(left))
+    ends = [moment + (rounds + (idle + place < rest)) * task_seconds for place, moment in enumerate(left)]
+    if idle:
+        ends.append((rounds + (rest > 0)) * task_seconds)
+    return max(ends)
+
+
+def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:
+    """Return the rest of a duration of `expected_seconds` after `age_seconds`."""
+    return max(expected_seconds - age_seconds, OVERDUE_RATIO * age_seconds)
+
+
+def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
+    """Return the smallest number of workers that end all tasks in time, provided that one worker for each task does."""
+    least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
+    while least < most:
+        middle = (least + most) // 2
+        if estimate_remaining_seconds(task_seconds, ages_seconds, waiting, middle) <= seconds:
+            most = middle
+        else:
+            least = middle + 1
+    return least
