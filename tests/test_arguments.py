@@ -28,7 +28,9 @@ def planned(
     folder: Path, text: str, *patterns: str, arguments: tuple[str, ...] = (), skip: tuple[str, ...] = ()
 ) -> Plan:
     selection = Selection(patterns=patterns, skipped=skip)
-    return plan.build_plan(configs.read(folder, text), "standard", selection=selection, arguments=arguments)
+    return plan.build_plan(
+        configs.read(folder, text), "standard", plan.PlanOptions(selection=selection, arguments=arguments)
+    )
 
 
 def steps(made: Plan, name: str) -> list[tuple[str, ...]]:

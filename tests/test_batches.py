@@ -24,7 +24,12 @@ def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | No
     bounds = plan.Bounds(minimum=workers, maximum=workers, start=workers)
     known_items = {"one": known} if known is not None else {}
     shares = {"one": 1e-3}  # it waits, so that this machine's cores are no bound
-    return plan.build_plan(read, "standard", workers=bounds, known_items=known_items, cpu_demands=shares).stages[0]
+    return plan.build_plan(
+        read,
+        "standard",
+        plan.PlanOptions(workers=bounds),
+        earlier=plan.EarlierRuns(items=known_items, cpu_demands=shares),
+    ).stages[0]
 
 
 def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
@@ -355,7 +360,9 @@ def test_there_are_as_many_batches_as_the_cores_serve(
     monkeypatch.setattr(host, "count_cpus", lambda *_: 2.0)
     read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
-    built = plan.build_plan(read, "standard", known_items={"one": known}, cpu_demands={"one": demand})
+    built = plan.build_plan(
+        read, "standard", earlier=plan.EarlierRuns(items={"one": known}, cpu_demands={"one": demand})
+    )
     assert len(built.stages[0].tasks) == batches
 
 
@@ -373,5 +380,7 @@ def test_failed_item_that_is_gone_has_all_items_run_again(
     """It may have been renamed: without it, `--failed` would end with 0 though its tests fail as before."""
     config = configs.read(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a.py, b.py, c.py]}"))
     one = plan.Bounds(minimum=1, maximum=1, start=1)
-    planned = plan.build_plan(config, "standard", workers=one, only=["one"], only_items={"one": failed})
+    planned = plan.build_plan(
+        config, "standard", plan.PlanOptions(workers=one, retry=plan.Retry(stages=["one"], items={"one": failed}))
+    )
     assert [task.items for task in planned.stages[0].tasks] == [runs]

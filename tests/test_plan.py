@@ -22,7 +22,9 @@ from support import configs
 
 
 def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:
-    return plan.build_plan(configs.read(folder, configs.stage(**keys)), "standard", strategy=strategy).stages[0]
+    return plan.build_plan(
+        configs.read(folder, configs.stage(**keys)), "standard", plan.PlanOptions(strategy=strategy)
+    ).stages[0]
 
 
 def _steps(stage: plan.PlannedStage) -> list[tuple[tuple[str, ...], ...]]:
@@ -195,15 +197,19 @@ def test_call_goes_to_threads_unless_the_lane_runs_processes(tmp_path: Path, str
 
 def test_longest_remaining_path_comes_first_and_ties_go_by_number(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="a", d="c"))
-    built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
+    built = plan.build_plan(
+        read, "standard", earlier=plan.EarlierRuns(seconds={"a": 1.0, "b": 4.0, "c": 1.0, "d": 1.0})
+    )
     assert [(stage.name, stage.remaining_seconds) for stage in built.stages] == [("b", 4), ("a", 3), ("c", 2), ("d", 1)]
-    built = plan.build_plan(read, "standard", expected={"b": 3.0, "a": 1.0, "c": 1.0, "d": 1.0})
+    built = plan.build_plan(
+        read, "standard", earlier=plan.EarlierRuns(seconds={"b": 3.0, "a": 1.0, "c": 1.0, "d": 1.0})
+    )
     assert [stage.name for stage in built.stages] == ["a", "b", "c", "d"]
 
 
 def test_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="", c="", d=""))
-    built = plan.build_plan(read, "standard", expected={"a": 1.0, "b": 2.0, "c": 9.0})
+    built = plan.build_plan(read, "standard", earlier=plan.EarlierRuns(seconds={"a": 1.0, "b": 2.0, "c": 9.0}))
     assert {stage.name: stage.remaining_seconds for stage in built.stages}["d"] == 2
     assert [stage.expected_seconds for stage in built.stages if stage.name == "d"] == [None]
     assert {stage.remaining_seconds for stage in plan.build_plan(read, "standard").stages} == {1.0}
@@ -266,7 +272,7 @@ def test_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
 
 def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="", e="d"))
-    built = plan.build_plan(read, "standard", only={"b"})
+    built = plan.build_plan(read, "standard", plan.PlanOptions(retry=plan.Retry(stages={"b"})))
     assert {stage.name: stage.needs for stage in built.stages} == {"b": (), "c": ("b",)}
 
 
@@ -285,7 +291,8 @@ def test_limit_of_a_lane_is_for_its_whole_runs(
 ) -> None:
     stages = configs.stage(name="a") + '- {number: 3, name: b, run: "true {item}", items: {list: [x, y]}}\n'
     read = configs.read(tmp_path, stages + "lanes: {standard: {total: 90s}}\n")
-    built = plan.build_plan(read, "standard", only=only, only_items=items)
+    retry = None if only is None else plan.Retry(stages=only, items=items)
+    built = plan.build_plan(read, "standard", plan.PlanOptions(retry=retry))
     assert (built.failed_only, built.total is None) == (failed_only, failed_only)
 
 
@@ -295,7 +302,10 @@ def test_failed_items_take_their_part_of_the_stages_time(tmp_path: Path, command
     known = {"a": KnownItems(seconds={"p": 1.0, "q": 3.0, "r": 4.0})}
     for expected, seconds in ((16.0, 6.0), (4.0, 3.0)):  # with 4 s, the three ran side by side
         built = plan.build_plan(
-            read, "standard", expected={"a": expected}, known_items=known, only={"a"}, only_items={"a": {"q"}}
+            read,
+            "standard",
+            plan.PlanOptions(retry=plan.Retry(stages={"a"}, items={"a": {"q"}})),
+            earlier=plan.EarlierRuns(seconds={"a": expected}, items=known),
         )
         assert [stage.expected_seconds for stage in built.stages] == [seconds]
 
@@ -307,7 +317,7 @@ def test_unknown_lane_or_stage_lists_the_known_ones(tmp_path: Path) -> None:
     ):
         plan.build_plan(read, "standrad")
     with pytest.raises(UsageError, match="no stage 'two' in this lane: choose from one"):
-        plan.build_plan(read, "standard", only={"two"})
+        plan.build_plan(read, "standard", plan.PlanOptions(retry=plan.Retry(stages={"two"})))
 
 
 def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> None:
@@ -317,7 +327,7 @@ def test_sizes_are_fixed_or_bounded_and_sequential_has_one(tmp_path: Path) -> No
     assert sizes["a"] == Bounds(minimum=3, maximum=3, start=3)
     assert sizes["b"] == Bounds(minimum=2, maximum=16, start=4)
     assert sizes["c"] == sizes["d"] == Bounds(minimum=1, maximum=1, start=1)
-    assert plan.build_plan(read, "a", strategy=Strategy.SEQUENTIAL).workers.maximum == 1
+    assert plan.build_plan(read, "a", plan.PlanOptions(strategy=Strategy.SEQUENTIAL)).workers.maximum == 1
 
 
 def test_auto_starts_with_the_cores_allowed_and_leaves_room_above(tmp_path: Path) -> None:
@@ -329,7 +339,9 @@ def test_auto_starts_with_the_cores_allowed_and_leaves_room_above(tmp_path: Path
 def test_flags_beat_the_lane(tmp_path: Path) -> None:
     size = Bounds(minimum=5, maximum=5, start=5)
     built = plan.build_plan(
-        configs.read(tmp_path, configs.stage()), "docs", strategy=Strategy.PROCESS, workers=size, fail_fast=False
+        configs.read(tmp_path, configs.stage()),
+        "docs",
+        plan.PlanOptions(strategy=Strategy.PROCESS, workers=size, fail_fast=False),
     )
     assert (built.strategy, built.workers, built.fail_fast) == (Strategy.PROCESS, size, False)
 
@@ -338,7 +350,7 @@ def test_more_slots_than_a_default_lane_has_are_a_fault_of_the_stage(tmp_path: P
     read = configs.read(tmp_path, configs.stage(slots="3"))
     stage = plan.build_plan(read, "docs").stages[0]
     assert (stage.fault, stage.tasks) == ("it needs 3 slots, and the lane has at most 2 workers: raise its workers", ())
-    assert plan.build_plan(read, "docs", strategy=Strategy.SEQUENTIAL).stages[0].slots == 1
+    assert plan.build_plan(read, "docs", plan.PlanOptions(strategy=Strategy.SEQUENTIAL)).stages[0].slots == 1
 
 
 @pytest.mark.parametrize(("text", "size"), [("4", (4, 4)), ("1-16", (1, 16)), ("auto", (1, None))])

@@ -224,11 +224,15 @@ def _build_shards(
         plan.build_plan(
             read,
             "standard",
-            shard=Shard(index=index, count=count),
-            known_items={"one": KnownItems(seconds=known, start_up_seconds=0.1)},
-            cpu_demands={"one": 1e-3},  # it waits, so that this machine's cores are no bound
-            workers=plan.Bounds(minimum=workers, maximum=workers, start=workers),
-            pins=pins,
+            plan.PlanOptions(
+                shard=Shard(index=index, count=count),
+                workers=plan.Bounds(minimum=workers, maximum=workers, start=workers),
+                retry=plan.Retry(stages=["one"], pins=pins) if pins else None,
+            ),
+            earlier=plan.EarlierRuns(
+                items={"one": KnownItems(seconds=known, start_up_seconds=0.1)},
+                cpu_demands={"one": 1e-3},  # it waits, so that this machine's cores are no bound
+            ),
         )
         for index in range(1, count + 1)
     ]
@@ -419,7 +423,10 @@ def test_a_plan_has_one_shard_and_the_whole_split(tmp_path: Path) -> None:
     )
     known = {"one": KnownItems(seconds=dict.fromkeys("abcd", 1.0))}
     plans = [
-        plan.build_plan(read, "standard", shard=Shard(index=index, count=2), known_items=known) for index in (1, 2)
+        plan.build_plan(
+            read, "standard", plan.PlanOptions(shard=Shard(index=index, count=2)), earlier=plan.EarlierRuns(items=known)
+        )
+        for index in (1, 2)
     ]
     items = [[item for task in each.stages[0].tasks for item in task.items] for each in plans]
     assert sorted(itertools.chain(*items)) == [*"abcd"]

@@ -30,7 +30,6 @@ from support.traced_project import TracedProject, wait_for_next_ticks
 
 REFUSAL = find_refusal()
 pytestmark = pytest.mark.skipif(bool(REFUSAL), reason=f"this system does not let commands be traced: {REFUSAL}")
-OLD_SECONDS = 1_600_000_000
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ EXPECTED = {"lint": 2.0, "types": 3.0, "tests": 200.0, "fetch": 1.0}
 
 
 def _plan(folder: Path, **expected: float) -> plans.Plan:
-    return plans.build_plan(configs.read(folder, FILE), "mine", expected=expected)
+    return plans.build_plan(configs.read(folder, FILE), "mine", earlier=plans.EarlierRuns(seconds=expected))
 
 
 def test_text_equals_the_golden_file(tmp_path: Path) -> None:
@@ -44,7 +44,9 @@ def test_text_equals_the_golden_file(tmp_path: Path) -> None:
 def test_dominant_start_up_is_noted(tmp_path: Path) -> None:
     stage = configs.stage(run="'pytest -q {item}'", items="{list: [a, b, c, d]}")
     built = plans.build_plan(
-        configs.read(tmp_path, stage), "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45}
+        configs.read(tmp_path, stage),
+        "standard",
+        earlier=plans.EarlierRuns(task_seconds={"one": 0.5}, fastest_task_seconds={"one": 0.45}),
     )
     told = "note       one: up to 90% of its time is pytest starting: use {items}, so that one runs several"
     assert told in plan.to_text(built)
@@ -54,7 +56,9 @@ def test_dominant_start_up_is_noted(tmp_path: Path) -> None:
 def test_item_that_is_no_file_of_the_program_gets_no_advice(tmp_path: Path, run: str) -> None:
     """Versions of a matrix can't be given to one pytest, which {items} would do."""
     read = configs.read(tmp_path, configs.stage(run=f"'{run}'", items="{list: [3.11, 3.12, 3.13, 3.14]}"))
-    built = plans.build_plan(read, "standard", expected_tasks={"one": 0.5}, fastest_tasks={"one": 0.45})
+    built = plans.build_plan(
+        read, "standard", earlier=plans.EarlierRuns(task_seconds={"one": 0.5}, fastest_task_seconds={"one": 0.45})
+    )
     assert "{items}" not in plan.to_text(built)
 
 
@@ -111,14 +115,18 @@ def test_runnable_plan_exits_0(tmp_path: Path) -> None:
 
 def test_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None:
     config = configs.read(tmp_path, FILE)
-    text = plan.to_text(plans.build_plan(config, "mine", expected={"lint": 2.0}, never_succeeded={"types", "broken"}))
+    text = plan.to_text(
+        plans.build_plan(
+            config, "mine", earlier=plans.EarlierRuns(seconds={"lint": 2.0}, never_succeeded={"types", "broken"})
+        )
+    )
     row = next(line for line in text.splitlines() if line.split()[2:3] == ["types"])
     assert "never succeeded" in row
     assert re.search(r", without [^:]*: not run yet, without types: never succeeded", text)
 
 
 def test_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
-    built = plans.build_plan(configs.read(tmp_path, FILE), "mine", never_succeeded={"types"})
+    built = plans.build_plan(configs.read(tmp_path, FILE), "mine", earlier=plans.EarlierRuns(never_succeeded={"types"}))
     assert "estimated  unknown: no stage has succeeded yet" in plan.to_text(built)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.errors import ConfigError
-from paropt_exporter.plan import PlannedStage, Selection, build_plan
+from paropt_exporter.plan import PlannedStage, PlanOptions, Retry, Selection, build_plan
 from support import configs
 from support.repositories import Repository
 
@@ -86,7 +86,7 @@ def test_outputs_of_needed_stages_count_also_if_the_command_line_leaves_them_out
     )
     loaded = config.read_config(tmp_path / "paropt.yml", root=tmp_path)
     for selection in (Selection(), Selection(patterns=("c",), with_needs=False)):
-        planned = build_plan(loaded, "standard", selection=selection)
+        planned = build_plan(loaded, "standard", PlanOptions(selection=selection))
         stage = next(stage for stage in planned.stages if stage.name == "c")
         assert stage.needed_outputs == ("out/*.txt", "out/**/*.txt")
         assert stage.other_outputs == ("log/d.txt",)
@@ -177,7 +177,7 @@ def test_outputs_that_two_items_may_write_are_found(tmp_path: Path, outputs: str
 def test_items_left_out_count_for_the_outputs_that_two_may_write(tmp_path: Path) -> None:
     keys = "inputs: [x], outputs: ['out/{item}*'], items: {list: ['1', '10']}, run: 'x {item}'"
     read = configs.read(tmp_path, f"stages: [{{number: 1, name: a, {keys}}}]\n")
-    (stage,) = build_plan(read, "standard", only_items={"a": ["1"]}).stages
+    (stage,) = build_plan(read, "standard", PlanOptions(retry=Retry(stages=["a"], items={"a": ["1"]}))).stages
     assert [task.item for task in stage.tasks] == ["1"]
     assert stage.shared_by_items == "its items 1 and 10 may both write out/10*"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.plan import Plan, build_plan
+from paropt_exporter.plan import Plan, PlanOptions, build_plan
 from support import configs
 
 ENTRY = "{item: b.py, owner: anna, until: 2026-12-24}"
@@ -18,7 +18,7 @@ def plan_stage(folder: Path, *, today: str, entry: str = ENTRY, run: str = "pyte
     (folder / "paropt.yml").write_text(
         f"stages:\n  - {{number: 1, name: t, run: '{run}', {items}, quarantine: [{entry}]}}\n"
     )
-    return build_plan(config.read_config(folder / "paropt.yml", root=folder), "standard", today=today)
+    return build_plan(config.read_config(folder / "paropt.yml", root=folder), "standard", PlanOptions(today=today))
 
 
 def test_item_is_in_quarantine_up_to_its_last_day_and_has_a_command_of_its_own(tmp_path: Path) -> None:
@@ -41,7 +41,9 @@ def test_quarantine_of_a_file_that_is_gone_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").write_text(
         f"stages:\n  - {{number: 1, name: t, run: 'cat {{item}}', items: {{glob: test_*.py}}, quarantine: [{ENTRY}]}}\n"
     )
-    planned = build_plan(config.read_config(tmp_path / "paropt.yml", root=tmp_path), "standard", today="2026-12-01")
+    planned = build_plan(
+        config.read_config(tmp_path / "paropt.yml", root=tmp_path), "standard", PlanOptions(today="2026-12-01")
+    )
     assert planned.notes == ("t: the quarantine of b.py matches none of its items (anna)",)
 
 

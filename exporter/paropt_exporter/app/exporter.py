@@ -18,7 +18,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
 from paropt_exporter.app.config_file import ConfigFile
-from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
+from paropt_exporter.app.planning import Planner, build_plan_options, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import READER_SECONDS, Request, Screen
 from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownStages
 from paropt_exporter.clock import Clock
@@ -263,7 +263,7 @@ class Exporter:
         # The parts of this process were built from the other sections.
         config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
-        shape = plans.build_plan(_drop_items(config), self._lane, **parts.get_plan_options(self._request))
+        shape = plans.build_plan(_drop_items(config), self._lane, build_plan_options(self._request))
         _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -302,18 +302,6 @@ def open_order_socket(config: Config, plan: Plan, state: ControlState) -> Contro
     sequential = plan.strategy is Strategy.SEQUENTIAL
     unsteerable = f"lane {plan.lane} runs one task after another: strategy sequential has no size"
     return open_control_socket(config.root, state, lane=plan.lane, refusal_reason=unsteerable if sequential else "")
-
-
-def get_plan_options(request: Request) -> dict[str, Any]:
-    """Return the arguments of `build_plan` that come from the request, except for --failed."""
-    return {
-        "selection": request.selection,
-        "arguments": request.arguments,
-        "strategy": request.strategy,
-        "workers": request.workers,
-        "fail_fast": request.fail_fast,
-        "shard": request.shard,
-    }
 
 
 def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabels:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from paropt_exporter import plan as plans
-from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling.state import ADVISE, ControlState
 from paropt_exporter.config import Config
@@ -17,7 +16,7 @@ from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
-from paropt_exporter.plan import Plan, PlannedStage, Selection
+from paropt_exporter.plan import EarlierRuns, Plan, PlannedStage, PlanOptions, Retry, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
@@ -61,26 +60,12 @@ class Planner:
         failed = (
             find_failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
         )
-        tree_state = self._identify_tree_state()
-        flaky = self._history.load_flakiness(self._lane)
-        plan = plans.build_plan(
-            self._config,
-            self._lane,
-            tree_state=tree_state,
-            flakiness={stage: each for (_, stage), each in flaky.items()},
-            open_failures=self._history.load_open_failures(
-                self._lane, tree_state, shard="" if request.shard is None else str(request.shard)
-            ),
-            expected=self._load_expected_durations(),
-            expected_tasks=self._history.load_mean_task_seconds(self._lane),
-            known_items=self._history.load_known_items(),
-            cpu_demands=self._history.load_cpu_demands(self._lane),
-            affected_by=self._build_change_finder() if request.affected else None,
-            only=failed.stages if failed is not None else None,
-            only_items=failed.items if failed is not None else {},
-            pins=find_pins(failed, request.shard) if failed is not None else {},
-            **parts.get_plan_options(request),
-        )
+        options = build_plan_options(request)
+        if request.affected:
+            options = replace(options, affected_by=self._build_change_finder())
+        if failed is not None:
+            options = replace(options, retry=build_retry(failed, request.shard))
+        plan = plans.build_plan(self._config, self._lane, options, earlier=self._load_earlier_runs())
         if failed is not None and _list_unknown(plan, failed):
             plan = replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
         if request.deadline_seconds is not None:
@@ -127,24 +112,46 @@ class Planner:
 
         return git.identify_tree_state(self._config.root)
 
-    def _load_expected_durations(self) -> Mapping[str, float]:
-        """Return known durations of stages. Prometheus' values, of all hosts, override those of this host's history.
+    def _load_earlier_runs(self) -> EarlierRuns:
+        """Return the facts from earlier runs. Prometheus' durations, of all hosts, override those of this host.
 
         A shard uses only the history: shards ask at different moments, and must come to the same split.
         """
-        own, past = self._history.load_expected_seconds(self._lane), self._load_past()
-        return {**own, **past.durations} if past is not None and self._request.shard is None else own
+        shard, tree_state = self._request.shard, self._identify_tree_state()
+        earlier = self._history.load_earlier_runs(self._lane)
+        past = self._load_past()
+        flaky = self._history.load_flakiness(self._lane)
+        shard_name = "" if shard is None else str(shard)
+        return replace(
+            earlier,
+            seconds={**earlier.seconds, **past.durations} if past is not None and shard is None else earlier.seconds,
+            flakiness={stage: each for (_, stage), each in flaky.items()},
+            open_failures=self._history.load_open_failures(self._lane, tree_state, shard=shard_name),
+            tree_state=tree_state,
+        )
 
 
-def find_pins(failed: Failures, shard: Shard | None) -> Mapping[tuple[str, str], int]:
-    """Return the shards in which items and stages failed, by stage and item, so that each repeats its own failures.
+def build_plan_options(request: Request) -> PlanOptions:
+    """Return the options of a plan that the request has as they are: all but those of --failed and --affected."""
+    return PlanOptions(
+        selection=request.selection,
+        arguments=request.arguments,
+        strategy=request.strategy,
+        workers=request.workers,
+        fail_fast=request.fail_fast,
+        shard=request.shard,
+    )
+
+
+def build_retry(failed: Failures, shard: Shard | None) -> Retry:
+    """Return the failures that a run, or a shard of it, repeats: items and stages in the shard in which they failed.
 
     A shard whose history lacks the runs of the others comes to the same result for its own part. Failures of a lane
-    that had another number of shards are not included.
+    that had another number of shards are in no certain shard.
     """
-    if shard is None:
-        return {}
-    return {place: one.index for place, one in failed.shards.items() if one.count == shard.count}
+    count = 0 if shard is None else shard.count
+    pins = {place: one.index for place, one in failed.shards.items() if one.count == count}
+    return Retry(stages=failed.stages, items=failed.items, pins=pins)
 
 
 def narrow_to_deadline(plan: Plan, deadline_seconds: float, history: History, *, reads_cache: bool = True) -> Plan:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
     from paropt_exporter.events import Shard
     from paropt_exporter.history import History
-    from paropt_exporter.plan import Plan, Selection
+    from paropt_exporter.plan import EarlierRuns, Plan, Retry, Selection
     from paropt_exporter.reports import ReportOption
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
@@ -157,9 +157,7 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
     from paropt_exporter import plan as plans
 
     lane = _choose_lane(flags, loaded.root)
-    planned = plans.build_plan(
-        loaded,
-        lane,
+    options = plans.PlanOptions(
         selection=_build_selection(flags),
         arguments=flags.arguments or (),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
@@ -167,9 +165,9 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
         fail_fast=_get_fail_fast(flags),
         shard=_parse_shard(flags),
         affected_by=_build_change_finder(flags, loaded),
-        **_load_failed(flags, loaded, lane),
-        **_load_learned(loaded, lane),
+        retry=_load_retry(flags, loaded, lane) if flags.failed else None,
     )
+    planned = plans.build_plan(loaded, lane, options, earlier=_load_earlier_runs(loaded, lane))
     deadline_seconds = _parse_duration_flag("--deadline", flags.deadline)
     if deadline_seconds is None:
         return planned
@@ -264,38 +262,29 @@ def _choose_lane(flags: Flags, root: Path) -> str:
     return lane
 
 
-def _load_failed(flags: Flags, loaded: Config, lane: str) -> dict[str, Any]:
-    """Return the arguments of `build_plan` for --failed, or none without it."""
-    if not flags.failed:
-        return {}
-    from paropt_exporter.app.planning import find_failures, find_pins
+def _load_retry(flags: Flags, loaded: Config, lane: str) -> Retry:
+    from paropt_exporter.app.planning import build_retry, find_failures
 
     with closing(_open_history(loaded)) as history:
-        failed = find_failures(history, loaded, lane, _build_selection(flags))
-    return {
-        "only": failed.stages,
-        "only_items": failed.items,
-        "pins": find_pins(failed, _parse_shard(flags)),
-    }
+        return build_retry(find_failures(history, loaded, lane, _build_selection(flags)), _parse_shard(flags))
 
 
-def _load_learned(loaded: Config, lane: str) -> dict[str, Any]:
-    """Return the arguments of `build_plan` from the history, or none if it can't be read."""
+def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
+    """Return the facts from earlier runs that a shown plan has; none if the history can't be read."""
+    from paropt_exporter.plan import EarlierRuns
+
     if not _has_history(loaded):
-        return {}
+        return EarlierRuns()
     try:
         with closing(_open_history(loaded)) as history:
-            return {
-                "expected": history.load_expected_seconds(lane),
-                "expected_tasks": history.load_mean_task_seconds(lane),
-                "fastest_tasks": history.load_fastest_task_seconds(lane),
-                "never_succeeded": history.find_never_succeeded(lane),
-                "known_items": history.load_known_items(),
-                "cpu_demands": history.load_cpu_demands(lane),
-            }
+            return replace(
+                history.load_earlier_runs(lane),
+                fastest_task_seconds=history.load_fastest_task_seconds(lane),
+                never_succeeded=history.find_never_succeeded(lane),
+            )
     except HistoryError as error:
         print_message(str(error))
-        return {}
+        return EarlierRuns()
 
 
 def _open_history(loaded: Config) -> History:

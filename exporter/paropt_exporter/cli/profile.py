@@ -119,7 +119,7 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
         strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
     found = []
     for strategy in dict.fromkeys(strategies):
-        plan = plans.build_plan(_keep_stage(config, stage), wanted.lane, strategy=strategy)
+        plan = plans.build_plan(_keep_stage(config, stage), wanted.lane, plans.PlanOptions(strategy=strategy))
         planned = plan.stages[0]
         if planned.skip or planned.fault:
             raise UsageError(f"stage {stage.name} can't be profiled: {planned.skip or planned.fault}")

@@ -146,6 +146,10 @@ class ListScheduler(Generic[_Task]):
         """Whether all tasks have ended."""
         return not self._left
 
+    def get_queue(self, stage: str) -> Sequence[_Task]:
+        """Return the tasks of a stage that have not started."""
+        return tuple(self._stages[stage].queue)
+
     def start_tasks(self, size: int, limits: Mapping[str, int] = MappingProxyType({})) -> Sequence[StartedTask[_Task]]:
         """Start as many tasks as fit into `size` slots, at most `limits` of a stage at once, and return them."""
         started: list[StartedTask[_Task]] = []

@@ -17,7 +17,7 @@ from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import retention, rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
-from paropt_exporter.plan import THREADS, KnownItems
+from paropt_exporter.plan import THREADS, EarlierRuns, KnownItems
 from paropt_exporter.plan.flakiness import FLAKY_RUNS, Flakiness, OpenFailures
 from paropt_exporter.plan.structure import compute_median
 
@@ -319,6 +319,16 @@ def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, 
         elif not has_shards:  # those of one split may lie far apart
             break
     return json.dumps(runs)
+
+
+def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
+    """Return the measurements of a lane's stages and items that decide about its plan."""
+    return EarlierRuns(
+        seconds=load_expected_seconds(connection, project, lane),
+        task_seconds=load_mean_task_seconds(connection, project, lane),
+        items=load_known_items(connection, project),
+        cpu_demands=load_cpu_demands(connection, project, lane),
+    )
 
 
 def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:

@@ -164,6 +164,7 @@ class History:
     load_stage_durations = _read(queries.load_stage_durations)
     load_mean_task_seconds = _read(queries.load_mean_task_seconds)
     load_fastest_task_seconds = _read(queries.load_fastest_task_seconds)
+    load_earlier_runs = _read(queries.load_earlier_runs)
     load_known_items = _read(queries.load_known_items)
     load_flakiness = _read(queries.load_flakiness)
     load_open_failures = _read(queries.load_open_failures)

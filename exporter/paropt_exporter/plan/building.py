@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS
 from paropt_exporter.errors import NothingAffected, UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
+from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, order_stages
@@ -22,88 +23,99 @@ if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.config import Config, Lane, Stage, Workers
     from paropt_exporter.plan.affected import AffectedStages
-    from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 
 NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
-_WHOLE_LANE = Selection()
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """Failures to repeat: stages, with their dependents, and the items of some of them, by stage.
+
+    `pins` has the shards of some items, by stage and item ("" for a whole stage); the durations decide about the
+    others.
+    """
+
+    stages: Collection[str]
+    items: Mapping[str, Collection[str]] = field(default_factory=dict)
+    pins: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+class PlanOptions(Struct, frozen=True, kw_only=True):
+    """The part of a lane to plan, and settings that override the lane's (None: the lane's own).
+
+    `selection`, `affected_by` (the stages that a change affects) and `retry` each narrow the lane. `arguments` replace
+    `{args}` in the commands of the selected stages. `today`: the date that ends quarantines, in ISO 8601; default: the
+    clock's.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    arguments: tuple[str, ...] = ()
+    affected_by: ChangeFinder | None = None
+    retry: Retry | None = None
+    shard: Shard | None = None
+    strategy: Strategy | None = None
+    workers: Bounds | None = None
+    fail_fast: bool | None = None
+    today: str = ""
+
+
+class EarlierRuns(Struct, frozen=True, kw_only=True):
+    """What earlier runs of a lane showed about its stages, by stage.
+
+    `seconds`, `task_seconds` and `fastest_task_seconds` are durations of the stage, its mean task and its fastest task.
+    `items` has the measurements of items, `cpu_demands` the CPU demand of a stage's tasks in cores; both decide how
+    many batches the items are cut into. `never_succeeded` has the stages that ran, without success. `flakiness` and
+    `open_failures` have the stages that were flaky, and those that failed in the current state of the files,
+    `tree_state`.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    task_seconds: Mapping[str, float] = field(default_factory=dict)
+    fastest_task_seconds: Mapping[str, float] = field(default_factory=dict)
+    items: Mapping[str, KnownItems] = field(default_factory=dict)
+    cpu_demands: Mapping[str, float] = field(default_factory=dict)
+    never_succeeded: Collection[str] = ()
+    flakiness: Mapping[str, Flakiness] = field(default_factory=dict)
+    open_failures: Mapping[str, OpenFailures] = field(default_factory=dict)
+    tree_state: str = ""
+
+
+_WHOLE_LANE = PlanOptions()
+_NO_RUNS = EarlierRuns()
 
 
 def build_plan(
-    config: Config,
-    lane: str,
-    *,
-    expected: Mapping[str, float] = MappingProxyType({}),
-    expected_tasks: Mapping[str, float] = MappingProxyType({}),
-    fastest_tasks: Mapping[str, float] = MappingProxyType({}),
-    never_succeeded: Collection[str] = (),
-    flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
-    open_failures: Mapping[str, OpenFailures] = MappingProxyType({}),
-    tree_state: str = "",
-    known_items: Mapping[str, KnownItems] = MappingProxyType({}),
-    cpu_demands: Mapping[str, float] = MappingProxyType({}),
-    selection: Selection = _WHOLE_LANE,
-    arguments: tuple[str, ...] = (),
-    affected_by: ChangeFinder | None = None,
-    only: Collection[str] | None = None,
-    only_items: Mapping[str, Collection[str]] = MappingProxyType({}),
-    strategy: Strategy | None = None,
-    workers: Bounds | None = None,
-    fail_fast: bool | None = None,
-    shard: Shard | None = None,
-    pins: Mapping[tuple[str, str], int] = MappingProxyType({}),
-    today: str = "",
+    config: Config, lane: str, options: PlanOptions = _WHOLE_LANE, *, earlier: EarlierRuns = _NO_RUNS
 ) -> Plan:
     """Build the plan of one lane, or of one shard of it.
-
-    `expected`, `expected_tasks` and `fastest_tasks` have the known durations in seconds, by stage, of the stage, its
-    mean task and its fastest task. `known_items` has the measurements of items, `cpu_demands` the CPU demand of a
-    stage's tasks in cores; both decide how many batches the items are cut into. `never_succeeded` has the stages that
-    ran before, without success. `flakiness` and `open_failures` have the stages that were flaky, and those that failed
-    in the current state of the files, `tree_state`.
-
-    `selection` narrows the lane, and `affected_by` to the stages that a change affects. `arguments` replace `{args}` in
-    the commands of the selected stages. `only` keeps these stages and their dependents, and `only_items` those items of
-    a stage, to retry failures. `pins` has the shards of some items, by stage and item ("" for a whole stage); the
-    durations decide about the others. `today`: the date that ends quarantines, in ISO 8601; default: the clock's.
 
     Runs the item commands of the stages (at most a minute each). One that fails sets its stage's `fault`. Raises
     UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, and if the
     changes are unknown; NothingAffected if no stage is left.
     """
-    members, given = choose_stages(config, lane, selection, arguments)
-    chosen = config.lanes[lane]
-    strategy = strategy or chosen.strategy
-    affected = None if affected_by is None else _choose_affected(config, members, affected_by)
-    partial = bool(selection or given or (affected and affected.left_out))
-    selected, members = members, _narrow_stages(members, affected, only, lane)
-    given_size = None if strategy is Strategy.SEQUENTIAL else workers
+    members, given = choose_stages(config, lane, options.selection, options.arguments)
+    chosen, shard, retry = config.lanes[lane], options.shard, options.retry
+    strategy = options.strategy or chosen.strategy
+    affected = None if options.affected_by is None else _choose_affected(config, members, options.affected_by)
+    partial = bool(options.selection or given or (affected and affected.left_out))
+    selected, members = members, _narrow_stages(members, affected, retry, lane)
+    given_size = None if strategy is Strategy.SEQUENTIAL else options.workers
     size = given_size or _resolve_bounds(chosen.workers, strategy)
-    today = today or _find_today(members)
+    today = options.today or _find_today(members)
     names = frozenset(stage.name for stage in members)
-    builder = StageBuilder(config, chosen, strategy, names=names, changes=affected_by, today=today)
+    builder = StageBuilder(config, chosen, strategy, names=names, changes=options.affected_by, today=today)
     whole = [builder.build(stage, given.get(stage.name, ())) for stage in members]
-    stages = [_keep_items(stage, only_items) for stage in whole]
-    expected = {**expected, **_predict_parts(whole, stages, expected, known_items)}
+    stages = whole if retry is None else [_keep_items(stage, retry.items) for stage in whole]
     leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
-    known = [
-        replace(
-            stage,
-            expected_seconds=expected.get(stage.name),
-            expected_task_seconds=expected_tasks.get(stage.name),
-            fastest_task_seconds=fastest_tasks.get(stage.name),
-            never_succeeded=stage.name in never_succeeded,
-            flakiness=flakiness.get(stage.name),
-            open_failures=open_failures.get(stage.name),
-        )
-        for stage in stages
-    ]
-    failed_only = only is not None and leaves_out
-    notes = _list_quarantine_notes(config, stages, today, whole=not (partial or only_items or shard))
+    failed_only = retry is not None and leaves_out
+    is_whole = not (partial or shard or (retry is not None and retry.items))
+    notes = _list_quarantine_notes(config, stages, today, whole=is_whole)
+    known = _add_earlier_runs(whole, stages, earlier)
     split = None
     if shard is not None:
         from paropt_exporter.plan import sharding  # here: most runs have no shards
 
-        split = sharding.split_stages(known, shard.count, known_items, workers=size.start, pins=pins)
+        pins = {} if retry is None else retry.pins
+        split = sharding.split_stages(known, shard.count, earlier.items, workers=size.start, pins=pins)
         known = [*split.shards[shard.index - 1]]
         partial, shard = partial or shard.count > 1, replace(shard, split=split.digest)
     return Plan(
@@ -111,19 +123,38 @@ def build_plan(
         lane=lane,
         strategy=strategy,
         workers=size,
-        stages=_cut_items(order_stages([_fit_slots(stage, size) for stage in known]), size, known_items, cpu_demands),
+        stages=_cut_items(order_stages([_fit_slots(stage, size) for stage in known]), size, earlier),
         total=chosen.total.to_limit() if chosen.total and not (partial or failed_only) else None,
-        fail_fast=chosen.fail_fast if fail_fast is None else fail_fast,
+        fail_fast=chosen.fail_fast if options.fail_fast is None else options.fail_fast,
         root=config.root,
         notes=(*config.notes, *notes),
         partial=partial,
         failed_only=failed_only,
         shard=shard,
         split=split,
-        tree_state=tree_state,
+        tree_state=earlier.tree_state,
         default_limits=_list_default_limits(lane, chosen, members),
         choice="" if affected is None else affected.describe(),
     )
+
+
+def _add_earlier_runs(
+    whole: Sequence[PlannedStage], stages: Sequence[PlannedStage], earlier: EarlierRuns
+) -> list[PlannedStage]:
+    """Return the stages with the facts from earlier runs. `whole`: the same stages with all of their items."""
+    seconds = {**earlier.seconds, **_predict_parts(whole, stages, earlier)}
+    return [
+        replace(
+            stage,
+            expected_seconds=seconds.get(stage.name),
+            expected_task_seconds=earlier.task_seconds.get(stage.name),
+            fastest_task_seconds=earlier.fastest_task_seconds.get(stage.name),
+            never_succeeded=stage.name in earlier.never_succeeded,
+            flakiness=earlier.flakiness.get(stage.name),
+            open_failures=earlier.open_failures.get(stage.name),
+        )
+        for stage in stages
+    ]
 
 
 def choose_stages(
@@ -224,10 +255,7 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
 
 
 def _predict_parts(
-    whole: Iterable[PlannedStage],
-    stages: Iterable[PlannedStage],
-    expected: Mapping[str, float],
-    known_items: Mapping[str, KnownItems],
+    whole: Iterable[PlannedStage], stages: Iterable[PlannedStage], earlier: EarlierRuns
 ) -> Mapping[str, float]:
     """Return how long the stages of which only some items were kept will take, in seconds, as far as it is known.
 
@@ -235,17 +263,17 @@ def _predict_parts(
     """
     parts: dict[str, float] = {}
     for before, stage in zip(whole, stages, strict=True):
-        if before is stage or stage.name not in expected:
+        if before is stage or stage.name not in earlier.seconds:
             continue
         from paropt_exporter.plan.sharding import list_items  # here: most runs repeat no failures
 
-        known = known_items.get(stage.name, KnownItems()).seconds
+        known = earlier.items.get(stage.name, KnownItems()).seconds
         mean = sum(known.values()) / len(known) if known else 1.0
         every, kept = ([known.get(item, mean) for item in list_items(each)] for each in (before, stage))
         if not sum(every):
             continue
         longest = max((known.get(item, 0.0) for item in list_items(stage)), default=0.0)
-        parts[stage.name] = max(expected[stage.name] * sum(kept) / sum(every), longest)
+        parts[stage.name] = max(earlier.seconds[stage.name] * sum(kept) / sum(every), longest)
     return parts
 
 
@@ -290,10 +318,9 @@ def _choose_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder
     return affected
 
 
-def _narrow_stages(
-    stages: list[Stage], affected: AffectedStages | None, only: Collection[str] | None, lane: str
-) -> list[Stage]:
+def _narrow_stages(stages: list[Stage], affected: AffectedStages | None, retry: Retry | None, lane: str) -> list[Stage]:
     """Keep the affected stages, and of these the failed ones with their dependents. Raises NothingAffected if none."""
+    only = None if retry is None else retry.stages
     if affected is not None:
         stages = [stage for stage in stages if stage.name in affected.reasons]
         if only is not None:
@@ -335,9 +362,7 @@ def _fit_slots(stage: PlannedStage, size: Bounds) -> PlannedStage:
     return replace(stage, tasks=(), fault=fault)
 
 
-def _cut_items(
-    stages: tuple[PlannedStage, ...], size: Bounds, known: Mapping[str, KnownItems], cpu_demands: Mapping[str, float]
-) -> tuple[PlannedStage, ...]:
+def _cut_items(stages: tuple[PlannedStage, ...], size: Bounds, earlier: EarlierRuns) -> tuple[PlannedStage, ...]:
     """Cut the items of stages with `{items}` into batches."""
     if not any(stage.template for stage in stages):
         return stages
@@ -348,9 +373,9 @@ def _cut_items(
         cut_stage(
             stage,
             stages,
-            known.get(stage.name, KnownItems()),
+            earlier.items.get(stage.name, KnownItems()),
             cores=cores,
-            demand=cpu_demands.get(stage.name, 1.0),
+            demand=earlier.cpu_demands.get(stage.name, 1.0),
             most_workers=size.maximum,
         )
         for stage in stages
