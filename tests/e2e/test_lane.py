@@ -106,9 +106,6 @@ def seen(servers: list[tuple[int, Prometheus]], tmp_path_factory: pytest.TempPat
         yield Seen(folder, real, port)
 
 
-ONLY_WHILE_RUNNING = (families.SLA_DEADLINE,)
-
-
 # These are tested with sinks, a web config, `--deadline` and `serve`.
 ELSEWHERE = (
     families.DELIVERY_FAILING,

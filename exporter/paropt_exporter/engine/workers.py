@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import host
+from paropt_exporter.engine.call_routing import CallRouting
 from paropt_exporter.engine.outcome import Outcome, read_future
+from paropt_exporter.engine.pool_uses import PoolUses
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
@@ -26,7 +28,6 @@ from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
-from paropt_exporter.executors.counters import WorkerTime, get_worker_time
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
@@ -47,7 +48,6 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-    from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
@@ -97,15 +97,35 @@ class PoolAttempt(Struct, frozen=True):
         return item_results.add_item_results(outcome, batch.items, batch.report, alone=batch.alone)
 
 
-class _RunUse(Struct):
-    """A pool's sizes in this run, and its worker time when the run began and when its last task had ended."""
+class _RunState:
+    """What the pools know of the run of a plan. `size`, `reason` and `tasks` are those of the last resize."""
 
-    start: int
-    peak: int
-    reason: str
-    began: WorkerTime
-    rested: WorkerTime | None = None
-    running: set[Future[Any]] = field(default_factory=set)
+    def __init__(self, plan: Plan, size: int) -> None:
+        self.plan = plan
+        self.size = size
+        self.reason = "plan"
+        self.tasks: Mapping[str, int] | None = None
+        self.pools = get_pool_names(plan)
+        self.most = {name: _count_tasks_for(plan, name) for name in self.pools}
+        if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
+            here = self.most.keys() - {DASK}
+            self.most |= {name: min(self.most[name], host.count_cpu_workers()) for name in here}
+        self.lacks_processes = False  # whether the system has refused a process pool
+        self.attempts: Counter[str] = Counter()  # started ones, by the label of their task
+        self.own_environment = None if THREADS in self.pools else copy_environment()  # if no task can change it
+        self.environments: dict[str, Mapping[str, str]] = {}  # of commands, by stage
+        self.output_files: dict[str, OutputFile] = {}  # by stage
+
+    def is_optional(self, name: str) -> bool:
+        """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
+        return name == PROCESSES and self.plan.strategy in _ROUTED
+
+    def get_pool_target(self, name: str) -> int:
+        most = min(self.size, self.most[name])
+        if self.tasks is not None:
+            return max(1, min(most, self.tasks.get(name, 1)))
+        # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
+        return min(most, host.count_cpu_workers()) if self.is_optional(name) and not self.plan.workers.fixed else most
 
 
 class OutputLogs(Protocol):
@@ -138,73 +158,41 @@ class PoolWorkers:
         self._open_cluster = open_cluster
         self._remote: RemotePool | None = None
         self._logs = logs
-        self._attempts: Counter[str] = Counter()  # started in this run, by the label of their task
-        self._memory = memory
-        self._lock = threading.Lock()  # guards: _pools and _uses against other threads
+        self._lock = threading.Lock()  # guards: _pools against other threads
         self._pools: dict[str, WorkerPool] = {}
         self._call_pools: dict[str, CallPool] = {}  # those of `_pools` that take calls
         self._commands: CommandPool | None = None  # likewise, the one that takes commands
-        self._uses: dict[str, _RunUse] = {}
-        self._plan: Plan | None = None
+        self._uses = PoolUses()
+        self._run: _RunState | None = None  # None before the first plan
         self._thread_calls = ThreadCalls(self._list_helper_pids)
         self._watched = False
-        self._names: tuple[str, ...] = ()  # of the plan's pools
-        self._most: dict[str, int] = {}  # how many tasks of the plan may be in each pool
-        self._targets: dict[str, frozenset[str]] = {}  # the targets of the stages' calls
-        self._environments: dict[str, Mapping[str, str]] = {}  # of this run's commands, by stage
-        self._own_environment: Mapping[str, str] | None = None  # of a run whose tasks can't change it
-        self._output_files: dict[str, OutputFile] = {}  # of this run, by stage
-        self._remembered: tuple[FunctionProfile, ...] | None = None  # None: not read yet
-        self._router: Router | None = None  # of the plan's calls, if it has any
-        self._routers: dict[str, Router] = {}
-        self._size = 1
-        self._tasks: Mapping[str, int] | None = None
-        self._reason = "start"
-        self._lacks_processes = False  # whether the system has refused a process pool in this run
-        self._reports: TemporaryDirectory[str] | None = None
-        self._report_numbers = itertools.count(1)
+        self._routing = CallRouting(memory)
+        self._temporary: TemporaryDirectory[str] | None = None
+        self._temporary_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
         """Create or resize the pools that `plan` needs at its start size."""
-        self._plan, self._size, self._reason, self._tasks = plan, size, "plan", None
-        self._lacks_processes = False
-        self._names = get_pool_names(plan)
-        self._most = {name: _count_tasks_for(plan, name) for name in self._names}
-        if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
-            here = self._most.keys() - {DASK}
-            self._most |= {name: min(self._most[name], host.count_cpu_workers()) for name in here}
-        self._output_files.clear()
-        self._attempts.clear()
-        self._environments.clear()
-        self._own_environment = None if THREADS in self._names else copy_environment()
-        self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
-        self._router = self._get_router(plan) if self._targets else None
-        with self._lock:
-            self._uses.clear()
-        if {THREADS, PROCESSES} & set(self._names):
+        run = self._run = _RunState(plan, size)
+        self._uses.clear()
+        self._routing.prepare(plan)
+        if {THREADS, PROCESSES} & set(run.pools):
             self._start_supervisor()
-        needed = [name for name in self._names if name in self._pools or not self._is_optional(name)]
+        needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
             for name in missing:
                 self._make_pool(name, 1)
         for name in missing:
-            self._make_pool(name, self._get_pool_target(name))
+            self._make_pool(name, run.get_pool_target(name))
         for name in needed:
             self._get_pool(name)
-        if self._remote is not None and DASK in self._names:
+        if self._remote is not None and DASK in run.pools:
             self._remote.begin_run(_list_programs(plan))
 
-    def _get_router(self, plan: Plan) -> Router:
-        """Return the router of a lane's calls, which lasts from run to run."""
-        from paropt_exporter.executors.adaptive.routing import Router, load_profiles  # here: commands need no router
-
-        if self._remembered is None:
-            self._remembered = load_profiles(self._memory) if self._memory is not None else ()
-        if plan.lane not in self._routers:
-            self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].load_profiles(self._remembered)
-        return self._routers[plan.lane]
+    @property
+    def _current(self) -> _RunState:
+        assert self._run is not None  # `prepare` comes first
+        return self._run
 
     def _list_helper_pids(self) -> set[int]:
         ours = {SUPERVISOR.pid or 0, lifetime.FORK_SERVERS.pid}
@@ -218,10 +206,11 @@ class PoolWorkers:
         `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it has
         tasks in the plan. Never interrupts running tasks.
         """
-        self._size, self._reason, self._tasks = size, reason, tasks
+        run = self._current
+        run.size, run.reason, run.tasks = size, reason, tasks
         changed = []
-        for name in tuple(self._uses):
-            old, new = self._pools[name].target, self._get_pool_target(name)
+        for name in self._uses.pools():
+            old, new = self._pools[name].target, run.get_pool_target(name)
             if old != new:
                 self._resize_pool(name, new, reason)
                 changed.append((name, old, new))
@@ -229,12 +218,11 @@ class PoolWorkers:
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return the size that each pool of the plan would have in a lane of `size`."""
-        plan = self._plan
-        return {name: min(size, self._most[name]) for name in self._names} if plan else {}
+        return {} if self._run is None else {name: min(size, most) for name, most in self._run.most.items()}
 
     def get_targets(self) -> Mapping[str, int]:
         """Return the target of each pool that this run has used so far."""
-        return {name: self._pools[name].target for name in tuple(self._uses)}
+        return {name: self._pools[name].target for name in self._uses.pools()}
 
     def release_workers(self, size: int) -> None:
         """End processes that calls left running, and release workers that only the run needed."""
@@ -253,41 +241,19 @@ class PoolWorkers:
         if self._watched and not self._thread_calls.has_running:  # a running call's processes must not outlive us
             self._watched = False
             SUPERVISOR.release()
-        if self._reports is not None:
-            self._reports.cleanup()
-        learned = [profile for router in self._routers.values() for profile in router.build_profiles()]
-        if self._memory is not None and learned:
-            from paropt_exporter.executors.adaptive.routing import save_profiles
-
-            save_profiles(self._memory, learned)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        self._routing.save_profiles()
 
     # The engine's interface
 
     def start(self, stage: PlannedStage, task: PlannedTask, label: str) -> PoolAttempt:
-        self._attempts[label] += 1
+        self._current.attempts[label] += 1
         if stage.remote is not None:
             return self._start_remote(stage, stage.remote, task, label)
         if isinstance(task.work, Commands):
             return self._start_commands(stage, task, task.work, label)
         return self._start_call(stage, task, task.work, label)
-
-    def _count_task(self, name: str, future: Future[Any]) -> None:
-        """Count a task into its pool's use until it has ended."""
-        with self._lock:
-            use = self._uses[name]
-            use.running.add(future)
-            use.rested = None
-        future.add_done_callback(lambda done: self._end_task(self._pools[name], use, done))
-
-    def _end_task(self, pool: WorkerPool, use: _RunUse, future: Future[Any]) -> None:
-        with self._lock:
-            use.running.discard(future)
-            self._record_rest(pool, use)
-
-    def _record_rest(self, pool: WorkerPool, use: _RunUse) -> None:
-        """Record the worker time of a pool without tasks, once; under the lock."""
-        if not use.running and use.rested is None:
-            use.rested = get_worker_time(pool)
 
     def choose_pool(self, stage: PlannedStage, task: PlannedTask) -> str:
         if stage.remote is not None:
@@ -304,26 +270,10 @@ class PoolWorkers:
 
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
         """Return the use of each pool since the run began, with its worker time until its last task ended."""
-        with self._lock:
-            return tuple(self._build_pool_use(name, use) for name, use in self._uses.items())
-
-    def _build_pool_use(self, name: str, use: _RunUse) -> PoolUse:
-        pool = self._pools[name]
-        use.running = {future for future in use.running if not future.done()}
-        self._record_rest(pool, use)
-        until = get_worker_time(pool) if use.rested is None else use.rested
-        return PoolUse(
-            name=name,
-            start_size=use.start,
-            peak_size=use.peak,
-            reason=use.reason,
-            busy_seconds=until.busy_seconds - use.began.busy_seconds,
-            slot_seconds=until.slot_seconds - use.began.slot_seconds,
-        )
+        return self._uses.build_records()
 
     def is_gil_bound(self, stage: str) -> bool:
-        router = self._router
-        return router is not None and any(router.is_gil_bound(target) for target in self._targets.get(stage, ()))
+        return self._routing.is_gil_bound(stage)
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
@@ -349,11 +299,11 @@ class PoolWorkers:
             cwd=stage.cwd,
             env=env if report is None else _request_report(env, report),
             output_file=self._get_output_file(stage),
-            sink=self._open_sink(stage, task, label, self._attempts[label]),
+            sink=self._open_sink(stage, task, label, self._current.attempts[label]),
             traced=stage.traced,
         )
         batch = _build_batch(stage, task, report)
-        self._count_task(COMMANDS, future)
+        self._uses.add_task(COMMANDS, future)
         return PoolAttempt(
             COMMANDS, label, future, lambda grace: pool.stop(future, grace_seconds=grace), pool.end_supervisor, batch
         )
@@ -365,7 +315,7 @@ class PoolWorkers:
         pool, work = self._remote, task.work
         assert pool is not None
         report = self._make_temporary_path(".xml") if stage.junit and isinstance(work, Commands) else None
-        number = self._attempts[label]
+        number = self._current.attempts[label]
         options = replace(
             remote,
             env=remote.env if report is None else _request_report(remote.env, Path(REPORT_PATH)),
@@ -380,7 +330,7 @@ class PoolWorkers:
             future = pool.submit_call(label, work.target, work.arguments, options=options)
             future.add_done_callback(lambda done: _log_left_processes(label, done))
         batch = _build_batch(stage, task, report)
-        self._count_task(DASK, future)
+        self._uses.add_task(DASK, future)
         return PoolAttempt(
             DASK,
             label,
@@ -403,36 +353,38 @@ class PoolWorkers:
 
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
         """Return the environment of the stage's commands: as it is when the first one of the run starts."""
-        if stage.name not in self._environments:
+        run = self._current
+        if stage.name not in run.environments:
             # A copy costs as much as a record in the history; only calls in threads can change the environment.
-            own = copy_environment() if self._own_environment is None else self._own_environment
-            self._environments[stage.name] = build_command_environment(stage, own)
-        return self._environments[stage.name]
+            own = copy_environment() if run.own_environment is None else run.own_environment
+            run.environments[stage.name] = build_command_environment(stage, own)
+        return run.environments[stage.name]
 
     def _get_output_file(self, stage: PlannedStage) -> OutputFile | None:
         """Return the file that the attempts of the stage share in this run."""
         if stage.output_file is None:
             return None
         piece_bytes = RAW_BYTES if len(stage.tasks) > 1 else 0
-        return self._output_files.setdefault(stage.name, OutputFile(stage.output_file, piece_bytes=piece_bytes))
+        made = OutputFile(stage.output_file, piece_bytes=piece_bytes)
+        return self._current.output_files.setdefault(stage.name, made)
 
     def _make_temporary_path(self, suffix: str) -> Path | None:
         """Return a path for a temporary file, or None if no folder can be made for it: the run needs none."""
-        if self._reports is None:
+        if self._temporary is None:
             try:
                 from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
 
                 from paropt_exporter.plan import pytest_support
 
-                self._reports = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
+                self._temporary = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
             except OSError as error:
                 log.debug("no folder for temporary files", extra={"err": str(error)})
                 return None
-        return Path(self._reports.name) / f"{next(self._report_numbers)}{suffix}"
+        return Path(self._temporary.name) / f"{next(self._temporary_numbers)}{suffix}"
 
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)
-        root = str(self._plan.root) if self._plan else ""
+        root = str(self._current.plan.root)
         # Not of processes: their statistics take a walk over /proc, and a call in one has no lock to wait for.
         before = pool.statistics().cpu_seconds if isinstance(pool, ThreadPool) else 0.0
         stopped = TaskStopped(f"{label} was stopped")
@@ -448,11 +400,11 @@ class PoolWorkers:
 
             future = pool.submit_named(label, run_call_in_process, *arguments)
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
-        self._count_task(name, future)
-        future.add_done_callback(lambda done: self._record_measurement(work.target, done, pool, before))
+        self._uses.add_task(name, future)
+        future.add_done_callback(lambda done: self._learn(work.target, done, pool, before))
         future.add_done_callback(lambda done: _log_left_processes(label, done))
         if whole is not None:
-            number = self._attempts[label]
+            number = self._current.attempts[label]
             future.add_done_callback(lambda _: self._log_whole_output(stage, task, label, number, whole))
         return PoolAttempt(name, label, future, stop)
 
@@ -470,23 +422,23 @@ class PoolWorkers:
             )
 
     def _choose_call_pool(self, target: str) -> tuple[str, CallPool]:
-        assert self._router is not None
-        name = self._router.choose(target)
+        name, run = self._routing.choose(target), self._current
         try:
             self._get_pool(name)
             return name, self._call_pools[name]
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
-            if not self._is_optional(name) or THREADS not in self._pools:
+            if not run.is_optional(name) or THREADS not in self._pools:
                 raise
-            if not self._lacks_processes:  # the engine asks before each start of a task
+            if not run.lacks_processes:  # the engine asks before each start of a task
                 log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
-            self._lacks_processes = True
+            run.lacks_processes = True
             self._get_pool(THREADS)
             return THREADS, self._call_pools[THREADS]
 
-    def _record_measurement(self, target: str, done: Future[Any], pool: CallPool, cpu_seconds_before: float) -> None:
+    def _learn(self, target: str, done: Future[Any], pool: CallPool, cpu_seconds_before: float) -> None:
+        """Let the router learn from an ended call."""
         measured = done.measurement if isinstance(done, TaskFuture) else None
-        if measured is None or self._router is None:
+        if measured is None:
             return
         concurrent = 1
         if isinstance(pool, ThreadPool):  # processes share no interpreter's lock
@@ -494,17 +446,14 @@ class PoolWorkers:
             wall = measured.ended_seconds - measured.started_seconds
             if used >= FULL_LOCK_CORES * (wall - measured.run_delay_seconds):
                 concurrent = pool.busy + 1  # its own task has left the pool by now
-        self._router.learn(target, measured, concurrent=concurrent)
-
-    def _is_optional(self, name: str) -> bool:
-        """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
-        return name == PROCESSES and self._plan is not None and self._plan.strategy in _ROUTED
+        self._routing.learn(target, measured, concurrent=concurrent)
 
     def _get_pool(self, name: str) -> WorkerPool:
+        run = self._current
         if name not in self._pools:
-            self._make_pool(name, self._get_pool_target(name))
+            self._make_pool(name, run.get_pool_target(name))
         if name not in self._uses:
-            self._resize_pool(name, self._get_pool_target(name), self._reason)
+            self._resize_pool(name, run.get_pool_target(name), run.reason)
         return self._pools[name]
 
     def _make_pool(self, name: str, size: int) -> None:
@@ -523,27 +472,11 @@ class PoolWorkers:
         with self._lock:
             self._pools[name] = made
 
-    def _get_pool_target(self, name: str) -> int:
-        if self._plan is None:
-            return 1
-        most = min(self._size, self._most[name])
-        if self._tasks is not None:
-            return max(1, min(most, self._tasks.get(name, 1)))
-        # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
-        return min(most, host.count_cpu_workers()) if self._is_optional(name) and not self._plan.workers.fixed else most
-
     def _resize_pool(self, name: str, size: int, reason: str) -> None:
         pool = self._pools[name]
         if pool.target != size:
             pool.resize(size, reason=reason)
-        use = self._uses.get(name)
-        if use is not None:
-            if size > use.peak:
-                use.peak, use.reason = size, reason
-            return
-        began = get_worker_time(pool)
-        with self._lock:
-            self._uses[name] = _RunUse(size, size, reason, began, rested=began)  # it has no task yet
+        self._uses.note_size(name, pool, size, reason)
 
 
 def get_pool_names(plan: Plan) -> tuple[str, ...]:
@@ -587,10 +520,6 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     left = getattr(error, "left", ()) if error is not None else getattr(future.result(), "left", ())
     if left:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": format_names(left)})
-
-
-def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
-    return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
 
 
 def _count_tasks_for(plan: Plan, pool: str) -> int:

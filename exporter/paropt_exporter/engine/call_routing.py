@@ -1,0 +1,68 @@
+"""Choose threads or processes for the calls of lanes, by what each call has shown before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paropt_exporter.plan import Call, Plan, PlannedStage
+
+if TYPE_CHECKING:
+    from paropt_exporter.events import Measurement
+    from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router
+
+
+class CallRouting:
+    """A router for each lane, which lasts from run to run.
+
+    `profiles`: a file of what earlier processes learned, read for the first plan with calls; None: there is none.
+    """
+
+    def __init__(self, profiles: Path | None) -> None:
+        self._path = profiles
+        self._profiles: tuple[FunctionProfile, ...] | None = None  # None: not read yet
+        self._routers: dict[str, Router] = {}
+        self._router: Router | None = None  # of the plan's calls, if it has any
+        self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
+
+    def prepare(self, plan: Plan) -> None:
+        """Choose for the calls of this plan from now on."""
+        self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
+        self._router = self._get_router(plan) if self._targets else None
+
+    def choose(self, target: str) -> str:
+        """Return the name of the pool for a call of the plan."""
+        assert self._router is not None
+        return self._router.choose(target)
+
+    def learn(self, target: str, measured: Measurement, *, concurrent: int) -> None:
+        """Learn from an ended call. `concurrent`: how many calls shared its interpreter's lock, with itself."""
+        if self._router is not None:
+            self._router.learn(target, measured, concurrent=concurrent)
+
+    def is_gil_bound(self, stage: str) -> bool:
+        """Whether the stage's calls were measured to be CPU-bound Python in threads."""
+        router = self._router
+        return router is not None and any(router.is_gil_bound(target) for target in self._targets.get(stage, ()))
+
+    def save_profiles(self) -> None:
+        """Write the file of profiles, if anything was learned."""
+        learned = [profile for router in self._routers.values() for profile in router.build_profiles()]
+        if self._path is not None and learned:
+            from paropt_exporter.executors.adaptive.routing import save_profiles
+
+            save_profiles(self._path, learned)
+
+    def _get_router(self, plan: Plan) -> Router:
+        from paropt_exporter.executors.adaptive.routing import Router, load_profiles  # here: commands need no router
+
+        if self._profiles is None:
+            self._profiles = load_profiles(self._path) if self._path is not None else ()
+        if plan.lane not in self._routers:
+            self._routers[plan.lane] = Router(plan.strategy)
+            self._routers[plan.lane].load_profiles(self._profiles)
+        return self._routers[plan.lane]
+
+
+def _get_call_targets(stage: PlannedStage) -> frozenset[str]:
+    return frozenset(task.work.target for task in stage.tasks if isinstance(task.work, Call))
