@@ -64,7 +64,7 @@ _LATE_STANDARD_MODULES = (
     "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
     "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
 )  # fmt: skip
-_LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.checks")
+_LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 
 
 def open_history(config: Config, clock: Clock) -> History:

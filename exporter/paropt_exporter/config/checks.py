@@ -1,50 +1,32 @@
-"""Validate the text of a `paropt.yml`: each key by its model, then keys against each other.
+"""Check the keys of a `paropt.yml` against each other.
 
-The latter are unknown names, cycles of needs, missing work, and sizes beyond the machine's. These checks read plain
-values instead of the models, so that they also run on a file with faults in single keys. They skip values of a wrong
-type, which the models report.
-
-This module loads pydantic and PyYAML, for which a run with an unchanged config has no need (`parsed_configs`).
+The faults are unknown names, cycles of needs, and sizes beyond the machine's. The checks read plain values instead of
+the models, so that they also run on a file with faults in single keys. They skip values of a wrong type, which the
+models report.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import islice
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
-from msgspec.structs import replace
-from pydantic import BaseModel, ValidationError
 
-from paropt_exporter.config import messages, model, raw_yaml, values
+from paropt_exporter.config import model, raw_yaml
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
-from paropt_exporter.config.document import Document, Unreadable, decode_text
-from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, suggest_name
+from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.config.model import MOST_STAGES
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
+from paropt_exporter.config.stage_checks import check_stage
 from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
-from paropt_exporter.config.values import ALL_STAGES, AUTO_INPUTS, Lane, Workers
+from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
 from paropt_exporter.events import Strategy
 
 # A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
 _MOST_ROUNDS = 10
 _Needs = dict[str, list[str]]
-_EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
-_WORK = ("run", "call", "steps")
-_SOURCES = ("list", "glob", "command", "changed")
-_COMMANDS_ONLY = ("env", "cwd", "shell", "file")
-# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
-# before: YAML's folded style leaves such lines apart.
-_OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -63,7 +45,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     yield from _find_duplicates(stages)
     yield from _find_shared_files(stages)
     for place, stage in stages:
-        yield from check_work(place, stage)
+        yield from check_stage(place, stage)
         if not has_cluster:
             yield from _check_memory(place, stage, machine)
     yield from _find_unknown_needs(stages)
@@ -338,266 +320,3 @@ def _check_dask(dask: dict[str, object]) -> Iterator[Fault]:
             "`insecure: true` if the network is yours alone"
         )
         yield Fault(location=("dask", "scheduler"), message=message)
-
-
-def validate(content: bytes, machine: Machine) -> values.File:
-    """Return the values of a file. Raises Unreadable with all its faults."""
-    document = Document(decode_text(content))
-    value = raw_yaml.number_stages(document.value)
-    if value is None:
-        raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
-    if isinstance(value, dict):
-        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # users keep anchors there
-    found: list[Fault] = []
-    file = None
-    try:
-        file = model.File.model_validate(value)
-    except ValidationError as error:
-        found += messages.iter_faults(error, document, model.File)
-    found += islice(cross_check(value, machine), MOST_FAULTS)
-    if found or file is None:
-        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
-    return _build_file(file, document)
-
-
-def read_valid_parts(content: bytes) -> values.File | None:
-    """Return the keys and stages without faults of a file that has some, or None if nothing can be read."""
-    try:
-        document = Document(decode_text(content))
-        return _build_file(model.File.model_validate(_keep_valid_parts(document.value)), document)
-    except (Unreadable, ValidationError):
-        return None
-
-
-def _keep_valid_parts(value: object) -> dict[str, object]:
-    file = raw_yaml.as_mapping(raw_yaml.number_stages(value))
-    known = {key: file[key] for key in model.File.model_fields if key in file}
-    parts = {key: child for key, child in known.items() if _is_valid(model.File, {key: child})}
-    stages = [
-        stage
-        for place, stage in raw_yaml.list_stages(file)
-        if _is_valid(model.Stage, stage) and not any(check_work(place, stage))
-    ]
-    return {**parts, "stages": stages}
-
-
-def _is_valid(section: type[BaseModel], value: dict[str, object]) -> bool:
-    try:
-        section.model_validate(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _build_file(file: model.File, document: Document) -> values.File:
-    places = {
-        raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
-        for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
-    }
-    return replace(
-        model.to_values(file),
-        lanes=MappingProxyType(_add_default_lanes(file.lanes)),
-        places=MappingProxyType({name: place.format("").removesuffix(": ") for name, place in places.items()}),
-    )
-
-
-def _add_default_lanes(lanes: Mapping[str, model.Lane]) -> dict[str, values.Lane]:
-    """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
-    known = build_default_lanes()
-    return {**known, **{name: _merge_lane(known.get(name, values.Lane()), lane) for name, lane in lanes.items()}}
-
-
-def _merge_lane(default: values.Lane, lane: model.Lane) -> values.Lane:
-    """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
-    given: dict[str, Any] = model.convert_fields(lane)
-    if isinstance(lane.sla, dict) and default.sla is not None:
-        given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **given["sla"]})
-    return replace(default, **given)
-
-
-def check_work(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield the faults of one stage's run, call, steps and items."""
-    if not stage:
-        return  # not a mapping: the model reports it
-    yield from _check_kind(place, stage)
-    for where, command in _iter_commands(place, stage):
-        yield from _check_command(where, command, shell=stage.get("shell") is True)
-    yield from _check_items(place, stage)
-    yield from _check_arguments(place, stage)
-    yield from _check_cache(place, stage)
-    yield from _check_quarantine(place, stage)
-
-
-def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    kinds = [key for key in _WORK if stage.get(key) is not None]
-    if not kinds:
-        empty = [key for key in _WORK if key in stage][:1]
-        message = f"{empty[0]} is empty" if empty else "it needs one of run, call and steps"
-        yield Fault(location=(*place, *empty), message=f"the stage does nothing: {message}")
-    for extra in kinds[1:]:
-        message = f"only one of run, call and steps: the stage already has {kinds[0]!r}"
-        yield Fault(location=(*place, extra), message=message, on_key=True)
-    for key in _COMMANDS_ONLY if "call" in stage else ():
-        if key in stage:
-            yield Fault(location=(*place, key), message=f"{key!r} works for commands only, not for a call", on_key=True)
-
-
-def _iter_commands(place: Location, stage: dict[str, object]) -> Iterator[tuple[Location, object]]:
-    if "run" in stage:
-        yield (*place, "run"), stage["run"]
-    for index, step in enumerate(raw_yaml.as_list(stage.get("steps"))):
-        yield (*place, "steps", index), step
-
-
-def _check_command(place: Location, command: object, *, shell: bool) -> Iterator[Fault]:
-    if isinstance(command, list):
-        if shell:
-            yield Fault(location=place, message="shell: true needs a string, found a list of words")
-        elif not command:
-            yield Fault(location=place, message="the command is empty")
-        elif command[0] == "":
-            yield Fault(location=(*place, 0), message="the command's first word is empty")
-    elif isinstance(command, str) and command.strip() and not shell:
-        yield from _check_line(place, command)
-    elif isinstance(command, str) and shell and (found := find_unprotected(command)) is not None:
-        item, around = found
-        each = "each argument" if item == ARGS else "each item"
-        message = f"{item} is in {around}: {each} is quoted already, and in them its name could be run as code"
-        yield Fault(location=place, message=f"{message}; take {item} out of them")
-
-
-def _check_line(place: Location, line: str) -> Iterator[Fault]:
-    try:
-        words = _split_line(line)
-    except ValueError as error:
-        yield Fault(
-            location=place, message=f"the line can't be split into words ({str(error).lower()}): close the quote"
-        )
-        return
-    if not words or not words[0]:
-        yield Fault(location=place, message="the command is empty")
-    operator = _OPERATOR.search(drop_quoted(line.strip()))
-    if operator is not None and operator[0].endswith("\n"):
-        message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
-        yield Fault(location=place, message=message)
-    elif operator is not None:
-        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or use `steps`"
-        yield Fault(location=place, message=message)
-
-
-def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    if "items" in stage:
-        items = stage["items"]
-        if not isinstance(items, dict):
-            return
-        kinds = [key for key in _SOURCES if key in items]
-        if len(kinds) != 1:
-            found = "none" if not kinds else " and ".join(kinds)
-            yield Fault(
-                location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
-            )
-        yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
-        yield from _check_batched_items(place, stage)
-        return
-    for where, command in _iter_commands(place, stage):
-        for wanted in (ITEM, ITEMS):
-            if any(wanted in word for word in _split_words(command)):
-                yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
-
-
-def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield a fault where `{items}` is not a word of its own, or is used together with `{item}`."""
-    commands = [(where, _split_words(command)) for where, command in _iter_commands(place, stage)]
-    if not any(ITEMS in word for _, words in commands for word in words):
-        return
-    for where, words in commands:
-        if any(ITEM in word for word in words):
-            message = "a stage can't use both {item} and {items}: a task has either one item or several"
-            yield Fault(location=where, message=message)
-        if stage.get("shell") is True:
-            continue
-        yield from _check_own_word(ITEMS, words, where)
-
-
-def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield a fault where `{args}` is not a word of its own."""
-    if stage.get("shell") is True:
-        return
-    for where, command in _iter_commands(place, stage):
-        words = _split_words(command)
-        yield from _check_own_word(ARGS, words, where)
-
-
-def _check_own_word(placeholder: str, words: Sequence[str], where: Location) -> Iterator[Fault]:
-    """Yield a fault if a placeholder for several words is the program of a command, or a part of a word."""
-    if words and placeholder in words[0]:
-        yield Fault(location=where, message=f"{placeholder} is in the program's place: put a program before it")
-    elif any(placeholder in word and word != placeholder for word in words):
-        message = f"{placeholder} becomes several words, so it must be a word of its own: put spaces around it"
-        yield Fault(location=where, message=message)
-
-
-def _check_quarantine(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield the faults between a stage's items and those that it names as flaky."""
-    entries = raw_yaml.as_list(stage.get("quarantine"))
-    if entries and "items" not in stage:
-        message = "the stage has no items to put in quarantine: add `items`"
-        yield Fault(location=(*place, "quarantine"), message=message, on_key=True)
-        return
-    listed = raw_yaml.as_list(raw_yaml.as_mapping(stage.get("items")).get("list"))
-    named: set[object] = set()
-    for index, entry in enumerate(entries):
-        item = raw_yaml.as_mapping(entry).get("item")
-        if not isinstance(item, str):
-            continue
-        where = (*place, "quarantine", index, "item")
-        if item in named:
-            yield Fault(location=where, message=f"{item!r} is already in quarantine")
-        elif listed and item not in map(str, listed):
-            yield Fault(location=where, message=f"{item!r} is not an item of the stage")
-        named.add(item)
-
-
-def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
-    """Yield the faults between a stage's inputs, outputs, cache and work."""
-    cache = stage.get("cache")
-    if "call" in stage and cache is True:
-        message = "a call can't be cached: it sees the state of this process; use `run: python -c ...` for a cached one"
-        yield Fault(location=(*place, "cache"), message=message)
-    if stage.get("outputs") and cache != "never" and cache is not True and not stage.get("inputs"):
-        message = "outputs are kept only for a cached stage: add `inputs`, or `cache: true`"
-        yield Fault(location=(*place, "outputs"), message=message, on_key=True)
-    for key in ("inputs", "outputs"):
-        patterns = raw_yaml.list_words(stage.get(key))
-        if key == "inputs" and (AUTO_INPUTS in patterns or stage.get(key) == AUTO_INPUTS):
-            if any(pattern.startswith("!") for pattern in patterns) and not _has_own_pattern(patterns):
-                what = "a pattern without '!' is missing: it counts where commands can't be traced"
-                yield Fault(location=(*place, key), message=what)
-        elif key == "inputs" and stage.get(key) == []:
-            yield Fault(location=(*place, key), message="the list is empty")
-        elif patterns and all(pattern.startswith("!") for pattern in patterns):
-            what = "each pattern leaves files out: add one without '!'"
-            yield Fault(location=(*place, key), message=what)
-        for index, pattern in enumerate(patterns):
-            if ITEM in pattern and "items" not in stage:
-                message = f"the stage has no items for {ITEM}: add `items`"
-                yield Fault(location=(*place, key, index), message=message)
-
-
-def _has_own_pattern(patterns: list[str]) -> bool:
-    return any(pattern != AUTO_INPUTS and not pattern.startswith("!") for pattern in patterns)
-
-
-def _split_words(command: object) -> list[str]:
-    """Return a command's words. A line that can't be split counts as one word here; `_check_line` reports it."""
-    if isinstance(command, str):
-        try:
-            return _split_line(command)
-        except ValueError:
-            return [command]
-    return raw_yaml.list_words(command)
-
-
-@lru_cache(maxsize=16)  # the checks of a stage split its lines one after another
-def _split_line(line: str) -> list[str]:
-    return shlex.split(line)

@@ -97,10 +97,10 @@ def read_valid_parts(path: Path, *, root: Path) -> Config | None:
     """
     if not is_file(path):
         return None  # a pipe is empty now, and a second reader would block
-    from paropt_exporter.config import checks
+    from paropt_exporter.config import validation
 
     try:
-        file = checks.read_valid_parts(_read_content(path, open_for_reading))
+        file = validation.read_valid_parts(_read_content(path, open_for_reading))
     except ConfigError:
         return None
     return None if file is None else _build_from_file(file, path, root)
@@ -127,14 +127,14 @@ def _read_content(path: Path, open_file: Callable[[Path], BinaryIO] = _open) -> 
 
 def _validate(content: bytes, path: Path) -> File:
     with _disable_plugins():
-        from paropt_exporter.config import checks
+        from paropt_exporter.config import validation
         from paropt_exporter.config.checks import Machine
         from paropt_exporter.config.document import Unreadable
 
     machine = Machine(cores=host.count_cpu_workers(), memory_bytes=host.read_total_memory_bytes)
     try:
         with _disable_plugins():
-            return checks.validate(content, machine)
+            return validation.validate(content, machine)
     except Unreadable as error:
         raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
 

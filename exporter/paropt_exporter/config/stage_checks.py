@@ -1,0 +1,211 @@
+"""Check the keys of one stage against each other: run, call, steps, items, placeholders, cache and quarantine.
+
+As in `checks`, these read plain values.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from paropt_exporter.config import raw_yaml
+from paropt_exporter.config.faults import Fault, Location
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
+from paropt_exporter.config.values import AUTO_INPUTS
+
+_WORK = ("run", "call", "steps")
+_SOURCES = ("list", "glob", "command", "changed")
+_COMMANDS_ONLY = ("env", "cwd", "shell", "file")
+# Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
+# before: YAML's folded style leaves such lines apart.
+_OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
+
+
+def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults of one stage's run, call, steps and items."""
+    if not stage:
+        return  # not a mapping: the model reports it
+    yield from _check_kind(place, stage)
+    for where, command in _iter_commands(place, stage):
+        yield from _check_command(where, command, shell=stage.get("shell") is True)
+    yield from _check_items(place, stage)
+    yield from _check_arguments(place, stage)
+    yield from _check_cache(place, stage)
+    yield from _check_quarantine(place, stage)
+
+
+def _check_kind(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    kinds = [key for key in _WORK if stage.get(key) is not None]
+    if not kinds:
+        empty = [key for key in _WORK if key in stage][:1]
+        message = f"{empty[0]} is empty" if empty else "it needs one of run, call and steps"
+        yield Fault(location=(*place, *empty), message=f"the stage does nothing: {message}")
+    for extra in kinds[1:]:
+        message = f"only one of run, call and steps: the stage already has {kinds[0]!r}"
+        yield Fault(location=(*place, extra), message=message, on_key=True)
+    for key in _COMMANDS_ONLY if "call" in stage else ():
+        if key in stage:
+            yield Fault(location=(*place, key), message=f"{key!r} works for commands only, not for a call", on_key=True)
+
+
+def _iter_commands(place: Location, stage: dict[str, object]) -> Iterator[tuple[Location, object]]:
+    if "run" in stage:
+        yield (*place, "run"), stage["run"]
+    for index, step in enumerate(raw_yaml.as_list(stage.get("steps"))):
+        yield (*place, "steps", index), step
+
+
+def _check_command(place: Location, command: object, *, shell: bool) -> Iterator[Fault]:
+    if isinstance(command, list):
+        if shell:
+            yield Fault(location=place, message="shell: true needs a string, found a list of words")
+        elif not command:
+            yield Fault(location=place, message="the command is empty")
+        elif command[0] == "":
+            yield Fault(location=(*place, 0), message="the command's first word is empty")
+    elif isinstance(command, str) and command.strip() and not shell:
+        yield from _check_line(place, command)
+    elif isinstance(command, str) and shell and (found := find_unprotected(command)) is not None:
+        item, around = found
+        each = "each argument" if item == ARGS else "each item"
+        message = f"{item} is in {around}: {each} is quoted already, and in them its name could be run as code"
+        yield Fault(location=place, message=f"{message}; take {item} out of them")
+
+
+def _check_line(place: Location, line: str) -> Iterator[Fault]:
+    try:
+        words = _split_line(line)
+    except ValueError as error:
+        yield Fault(
+            location=place, message=f"the line can't be split into words ({str(error).lower()}): close the quote"
+        )
+        return
+    if not words or not words[0]:
+        yield Fault(location=place, message="the command is empty")
+    operator = _OPERATOR.search(drop_quoted(line.strip()))
+    if operator is not None and operator[0].endswith("\n"):
+        message = "only a shell understands a line break: add `shell: true`, use `steps`, or fold the lines with `>-`"
+        yield Fault(location=place, message=message)
+    elif operator is not None:
+        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or use `steps`"
+        yield Fault(location=place, message=message)
+
+
+def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    if "items" in stage:
+        items = stage["items"]
+        if not isinstance(items, dict):
+            return
+        kinds = [key for key in _SOURCES if key in items]
+        if len(kinds) != 1:
+            found = "none" if not kinds else " and ".join(kinds)
+            yield Fault(
+                location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
+            )
+        yield from _check_command((*place, "items", "command"), items.get("command"), shell=False)
+        yield from _check_batched_items(place, stage)
+        return
+    for where, command in _iter_commands(place, stage):
+        for wanted in (ITEM, ITEMS):
+            if any(wanted in word for word in _split_words(command)):
+                yield Fault(location=where, message=f"the stage has no items for {wanted}: add `items`")
+
+
+def _check_batched_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield a fault where `{items}` is not a word of its own, or is used together with `{item}`."""
+    commands = [(where, _split_words(command)) for where, command in _iter_commands(place, stage)]
+    if not any(ITEMS in word for _, words in commands for word in words):
+        return
+    for where, words in commands:
+        if any(ITEM in word for word in words):
+            message = "a stage can't use both {item} and {items}: a task has either one item or several"
+            yield Fault(location=where, message=message)
+        if stage.get("shell") is True:
+            continue
+        yield from _check_own_word(ITEMS, words, where)
+
+
+def _check_arguments(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield a fault where `{args}` is not a word of its own."""
+    if stage.get("shell") is True:
+        return
+    for where, command in _iter_commands(place, stage):
+        words = _split_words(command)
+        yield from _check_own_word(ARGS, words, where)
+
+
+def _check_own_word(placeholder: str, words: Sequence[str], where: Location) -> Iterator[Fault]:
+    """Yield a fault if a placeholder for several words is the program of a command, or a part of a word."""
+    if words and placeholder in words[0]:
+        yield Fault(location=where, message=f"{placeholder} is in the program's place: put a program before it")
+    elif any(placeholder in word and word != placeholder for word in words):
+        message = f"{placeholder} becomes several words, so it must be a word of its own: put spaces around it"
+        yield Fault(location=where, message=message)
+
+
+def _check_quarantine(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults between a stage's items and those that it names as flaky."""
+    entries = raw_yaml.as_list(stage.get("quarantine"))
+    if entries and "items" not in stage:
+        message = "the stage has no items to put in quarantine: add `items`"
+        yield Fault(location=(*place, "quarantine"), message=message, on_key=True)
+        return
+    listed = raw_yaml.as_list(raw_yaml.as_mapping(stage.get("items")).get("list"))
+    named: set[object] = set()
+    for index, entry in enumerate(entries):
+        item = raw_yaml.as_mapping(entry).get("item")
+        if not isinstance(item, str):
+            continue
+        where = (*place, "quarantine", index, "item")
+        if item in named:
+            yield Fault(location=where, message=f"{item!r} is already in quarantine")
+        elif listed and item not in map(str, listed):
+            yield Fault(location=where, message=f"{item!r} is not an item of the stage")
+        named.add(item)
+
+
+def _check_cache(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
+    """Yield the faults between a stage's inputs, outputs, cache and work."""
+    cache = stage.get("cache")
+    if "call" in stage and cache is True:
+        message = "a call can't be cached: it sees the state of this process; use `run: python -c ...` for a cached one"
+        yield Fault(location=(*place, "cache"), message=message)
+    if stage.get("outputs") and cache != "never" and cache is not True and not stage.get("inputs"):
+        message = "outputs are kept only for a cached stage: add `inputs`, or `cache: true`"
+        yield Fault(location=(*place, "outputs"), message=message, on_key=True)
+    for key in ("inputs", "outputs"):
+        patterns = raw_yaml.list_words(stage.get(key))
+        if key == "inputs" and (AUTO_INPUTS in patterns or stage.get(key) == AUTO_INPUTS):
+            if any(pattern.startswith("!") for pattern in patterns) and not _has_own_pattern(patterns):
+                what = "a pattern without '!' is missing: it counts where commands can't be traced"
+                yield Fault(location=(*place, key), message=what)
+        elif key == "inputs" and stage.get(key) == []:
+            yield Fault(location=(*place, key), message="the list is empty")
+        elif patterns and all(pattern.startswith("!") for pattern in patterns):
+            what = "each pattern leaves files out: add one without '!'"
+            yield Fault(location=(*place, key), message=what)
+        for index, pattern in enumerate(patterns):
+            if ITEM in pattern and "items" not in stage:
+                message = f"the stage has no items for {ITEM}: add `items`"
+                yield Fault(location=(*place, key, index), message=message)
+
+
+def _has_own_pattern(patterns: list[str]) -> bool:
+    return any(pattern != AUTO_INPUTS and not pattern.startswith("!") for pattern in patterns)
+
+
+def _split_words(command: object) -> list[str]:
+    """Return a command's words. A line that can't be split counts as one word here; `_check_line` reports it."""
+    if isinstance(command, str):
+        try:
+            return _split_line(command)
+        except ValueError:
+            return [command]
+    return raw_yaml.list_words(command)
+
+
+@lru_cache(maxsize=16)  # the checks of a stage split its lines one after another
+def _split_line(line: str) -> list[str]:
+    return shlex.split(line)

@@ -1,0 +1,98 @@
+"""Validate the text of a `paropt.yml`: each key by its model, then keys against each other.
+
+This module loads pydantic and PyYAML, for which a run with an unchanged config has no need (`parsed_configs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from msgspec.structs import replace
+from pydantic import BaseModel, ValidationError
+
+from paropt_exporter.config import messages, model, raw_yaml, values
+from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.defaults import build_default_lanes
+from paropt_exporter.config.document import Document, Unreadable, decode_text
+from paropt_exporter.config.faults import MOST_FAULTS, Fault
+from paropt_exporter.config.stage_checks import check_stage
+
+_EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
+
+
+def validate(content: bytes, machine: Machine) -> values.File:
+    """Return the values of a file. Raises Unreadable with all its faults."""
+    document = Document(decode_text(content))
+    value = raw_yaml.number_stages(document.value)
+    if value is None:
+        raise Unreadable([document.locate(Fault(location=(), message=_EMPTY))])
+    if isinstance(value, dict):
+        value = {key: child for key, child in value.items() if not key.startswith("x-")}  # users keep anchors there
+    found: list[Fault] = []
+    file = None
+    try:
+        file = model.File.model_validate(value)
+    except ValidationError as error:
+        found += messages.iter_faults(error, document, model.File)
+    found += islice(cross_check(value, machine), MOST_FAULTS)
+    if found or file is None:
+        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
+    return _build_file(file, document)
+
+
+def read_valid_parts(content: bytes) -> values.File | None:
+    """Return the keys and stages without faults of a file that has some, or None if nothing can be read."""
+    try:
+        document = Document(decode_text(content))
+        return _build_file(model.File.model_validate(_keep_valid_parts(document.value)), document)
+    except (Unreadable, ValidationError):
+        return None
+
+
+def _keep_valid_parts(value: object) -> dict[str, object]:
+    file = raw_yaml.as_mapping(raw_yaml.number_stages(value))
+    known = {key: file[key] for key in model.File.model_fields if key in file}
+    parts = {key: child for key, child in known.items() if _is_valid(model.File, {key: child})}
+    stages = [
+        stage
+        for place, stage in raw_yaml.list_stages(file)
+        if _is_valid(model.Stage, stage) and not any(check_stage(place, stage))
+    ]
+    return {**parts, "stages": stages}
+
+
+def _is_valid(section: type[BaseModel], value: dict[str, object]) -> bool:
+    try:
+        section.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _build_file(file: model.File, document: Document) -> values.File:
+    places = {
+        raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
+        for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
+    }
+    return replace(
+        model.to_values(file),
+        lanes=MappingProxyType(_add_default_lanes(file.lanes)),
+        places=MappingProxyType({name: place.format("").removesuffix(": ") for name, place in places.items()}),
+    )
+
+
+def _add_default_lanes(lanes: Mapping[str, model.Lane]) -> dict[str, values.Lane]:
+    """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
+    known = build_default_lanes()
+    return {**known, **{name: _merge_lane(known.get(name, values.Lane()), lane) for name, lane in lanes.items()}}
+
+
+def _merge_lane(default: values.Lane, lane: model.Lane) -> values.Lane:
+    """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
+    given: dict[str, Any] = model.convert_fields(lane)
+    if isinstance(lane.sla, dict) and default.sla is not None:
+        given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **given["sla"]})
+    return replace(default, **given)
