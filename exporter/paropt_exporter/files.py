@@ -11,13 +11,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
 _MAX_DEPTH = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
+_LONGEST_SOCKET_BYTES = 107  # of the address of a socket
 _DEFAULT_FILE = 0o666  # less the umask, as for any file that a program writes
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
@@ -233,6 +234,19 @@ def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
         with suppress(FileNotFoundError):  # its exporter has just ended
             if stat.S_ISSOCK(path.lstat().st_mode):
                 yield path
+
+
+@contextmanager
+def shorten_socket_path(path: Path) -> Iterator[str]:
+    """Give a path for a socket in a folder of any depth, short enough for its address."""
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _unexpected(path: Path, found: str) -> UnexpectedFileType:

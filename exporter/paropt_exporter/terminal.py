@@ -25,6 +25,11 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(_escape, text)
 
 
+def to_unicode(text: str) -> str:
+    r"""Return the text as valid Unicode: bytes of a file's name that are not UTF-8 are written as escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def disarm_commands(text: str) -> str:
     r"""Return the text with GitHub's workflow commands written as escapes: \u003a:error::, \u0023#[error].
 

@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import ProcessPool, ThreadPool
-from paropt_exporter.executors.child_processes import Termination, format_names
+from paropt_exporter.executors.child_processes import Termination
 from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
 from support.command_scripts import make_fifo, read_fifo, told_pids, wait_until_gone, write_fifo
 from support.pool_tasks import HANG_SECONDS, eventually
@@ -149,11 +149,6 @@ def test_left_process_that_ignores_sigterm_is_killed_after_the_grace() -> None:
         termination.stop(0.0, monotonic())
         termination.wait()
         assert process.wait() == -signal.SIGKILL
-
-
-def test_many_process_names_fit_in_one_line() -> None:
-    assert format_names(["sh (pid 1)", "sh (pid 2)"]) == "sh (pid 1), sh (pid 2)"
-    assert format_names([str(number) for number in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
 
 
 def test_children_from_before_a_run_survive_it() -> None:

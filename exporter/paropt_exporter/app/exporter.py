@@ -27,10 +27,16 @@ from paropt_exporter.engine.inbox import QueueInbox
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
-from paropt_exporter.errors import EXIT_CRITICAL_SLA, EXIT_FAILED, EXIT_INTERNAL, EXIT_PARTIAL, EXIT_SIGNAL_BASE
+from paropt_exporter.errors import (
+    EXIT_CRITICAL_SLA,
+    EXIT_FAILED,
+    EXIT_INTERNAL,
+    EXIT_PARTIAL,
+    EXIT_SIGNAL_BASE,
+    join_names,
+)
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.executors.base import PROFILES_NAME
-from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.exposition import deliveries
 from paropt_exporter.history import History
@@ -74,7 +80,7 @@ def run_exporter(setup: LaneSetup) -> int:
         for interrupted in history.mark_interrupted_runs():
             say(_format_interrupted(interrupted))
         if orphans := supervisor_client.end_orphans(setup.config.root):
-            say(f"ended processes that a killed exporter left behind: {format_names(orphans)}")
+            say(f"ended processes that a killed exporter left behind: {join_names(orphans)}")
         exporter = Exporter(setup, history)
         stack.callback(exporter.close)
         return exporter.serve()

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -214,7 +214,7 @@ def _open_listener(path: Path) -> socket.socket:
     temporary = path.with_suffix(".new")
     listener = socket.socket(socket.AF_UNIX)
     try:
-        with _shorten_path(temporary) as address:
+        with files.shorten_socket_path(temporary) as address:
             listener.bind(address)
         temporary.chmod(0o600)  # before listen(), so that no client connects with the umask's mode
         listener.listen(_MOST_CLIENTS)
@@ -230,22 +230,12 @@ def _connect(path: Path) -> socket.socket:
     client = socket.socket(socket.AF_UNIX)
     try:
         client.settimeout(TIMEOUT_SECONDS)
-        with _shorten_path(path) as address:
+        with files.shorten_socket_path(path) as address:
             client.connect(address)
     except OSError:
         client.close()
         raise
     return client
-
-
-@contextmanager
-def _shorten_path(path: Path) -> Iterator[str]:
-    """Give a path of under 108 bytes, the most that a socket address takes, for a socket in a folder of any depth."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def _remove_stale_sockets(folder: Path) -> None:

@@ -34,6 +34,7 @@ from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import values
 from paropt_exporter.config.credentials import build_headers
+from paropt_exporter.config.units import format_duration
 from paropt_exporter.events import Event, PoolStatistics, QueryCounts
 from paropt_exporter.families import Family
 from paropt_exporter.promql import build_selector, select
@@ -395,12 +396,6 @@ def build_past_durations_query(project: str, lane: str) -> str:
     """Return the query for the median duration in seconds of each stage of a lane over seven days."""
     last = select(families.STAGE_LAST_DURATION, project=project, lane=lane, over=PAST)
     return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time span in PromQL, to the millisecond."""
-    milliseconds = max(1, round(seconds * 1000))
-    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 
 def _is_finite(value: float) -> bool:

@@ -125,6 +125,12 @@ def format_cut_table(
     return format_fitting_table(headers, shown, columns, dispensable=dispensable)
 
 
+def cut_line(text: str, longest: int) -> str:
+    """Return the text on one line of at most so many characters; a cut text ends with …."""
+    line = format_line(" ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def _cut(text: str, columns: int) -> str:
     text = format_line(text)
     if count_columns(text) <= columns:

@@ -13,6 +13,7 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
+    cut_line,
     find_columns_of_terminal,
     format_cut_table,
     format_fitting_table,
@@ -178,7 +179,7 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         str(summary.failed_tasks),
         f"{summary.throughput_tasks_per_second:.2f}",
         f"{summary.busy_ratio:.0%}",
-        _shorten(notes),
+        cut_line(notes, _NOTES_CHARACTERS),
     )
 
 
@@ -257,11 +258,6 @@ def _format_result(result: Result | None) -> str:
 
 def _format_change(before: float, after: float) -> str:
     return f"{after / before - 1:+.0%}" if before > 0 and after > 0 else ""
-
-
-def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _NOTES_CHARACTERS else line[: _NOTES_CHARACTERS - 1] + "…"
 
 
 def _format_timestamp(timestamp_seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import (
+    cut_line,
     find_columns_of_terminal,
     format_cut_table,
     format_line,
@@ -73,11 +74,15 @@ def _format_text(
 
 
 def _build_lane_row(name: str, lane: Lane, stages: Sequence[Stage]) -> tuple[str, ...]:
-    return name, _count_members(lane, stages), _shorten_description(lane.description or _format_settings(lane))
+    return (
+        name,
+        _count_members(lane, stages),
+        cut_line(lane.description or _format_settings(lane), _LONGEST_DESCRIPTION),
+    )
 
 
 def _build_stage_row(stage: Stage, items: Mapping[str, int]) -> tuple[str, ...]:
-    described = _shorten_description(stage.description or _format_work(stage))
+    described = cut_line(stage.description or _format_work(stage), _LONGEST_DESCRIPTION)
     count = items.get(stage.name, 0)
     return (
         str(stage.number),
@@ -128,8 +133,3 @@ def _format_work(stage: Stage) -> str:
         return stage.call
     commands = (stage.run,) if stage.run is not None else stage.steps or ()
     return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in commands)
-
-
-def _shorten_description(text: str) -> str:
-    line = format_line(" ".join(text.split()))
-    return line if len(line) <= _LONGEST_DESCRIPTION else f"{line[: _LONGEST_DESCRIPTION - 1]}…"

@@ -19,7 +19,7 @@ from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.engine.interfaces import Stop
-from paropt_exporter.errors import format_count
+from paropt_exporter.errors import format_count, shorten
 from paropt_exporter.events import (
     Decision,
     Event,
@@ -231,7 +231,7 @@ class ConsoleScreen:
             return
         fold = self._format_group if record.result.bad and not self._json_logs else None
         most = _FOLDED_LINES if fold else _SHOWN_LINES
-        shown = lines if self._verbose else [_shorten_line(line) for line in lines[-most:]]
+        shown = lines if self._verbose else [shorten(line, _SHOWN_CHARACTERS) for line in lines[-most:]]
         name = (
             record.stage
             if record.item is None
@@ -409,12 +409,6 @@ def _build_console(*, colored: bool) -> Console:
 
     lock = threading.RLock()  # guards: the terminal, from computing to writing
     return OneAtATime(file=get_raw_stream(sys.stderr), highlight=False, markup=False, no_color=not colored)
-
-
-def _shorten_line(line: str) -> str:
-    if len(line) <= _SHOWN_CHARACTERS:
-        return line
-    return f"{line[:_SHOWN_CHARACTERS]} … {len(line) - _SHOWN_CHARACTERS} more characters"
 
 
 def _format_time_of_day(clock: Clock) -> str:

@@ -24,7 +24,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.cli.writer import BackgroundWriter
-from paropt_exporter.errors import UsageError, format_count
+from paropt_exporter.errors import UsageError, format_count, join_names
 from paropt_exporter.serve.messages import (
     AskStatus,
     BadMessage,
@@ -131,9 +131,7 @@ def _build_row(run: RunStatus) -> tuple[str, ...]:
     waits = ""
     if run.waits_for:
         holders = sorted(run.waits_for, key=lambda holder: (-run.waits_for[holder], holder))
-        more = len(holders) - _MOST_NAMED
-        named = ", ".join(holders[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        waits = f"{run.waiting_seconds:.0f} s for {named}"
+        waits = f"{run.waiting_seconds:.0f} s for {join_names(holders, _MOST_NAMED)}"
     return _name(run), f"{run.cores_held:4.1f}", share, f"{run.cores_wanted:6.1f}", waits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import UsageError, join_names
 
 DOCS, STANDARD, HEAVY = "docs", "standard", "heavy"
 AUTO = "auto"  # of --lane: choose one of these
@@ -114,5 +114,4 @@ def _is_risky(path: str) -> bool:
 
 
 def _format_paths(paths: list[str]) -> str:
-    shown = ", ".join(path.encode(errors="surrogateescape").decode(errors="replace") for path in paths[:3])
-    return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return join_names([path.encode(errors="surrogateescape").decode(errors="replace") for path in paths], 3)

@@ -20,11 +20,10 @@ from paropt_exporter.engine.call_routing import CallRouting
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.engine.pool_uses import PoolUses
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import TaskStopped
+from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
-from paropt_exporter.executors.child_processes import format_names
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
@@ -519,7 +518,7 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     error = future.exception()
     left = getattr(error, "left", ()) if error is not None else getattr(future.result(), "left", ())
     if left:
-        log.warning("a call left processes behind: ended", extra={"task": label, "processes": format_names(left)})
+        log.warning("a call left processes behind: ended", extra={"task": label, "processes": join_names(left)})
 
 
 def _count_tasks_for(plan: Plan, pool: str) -> int:

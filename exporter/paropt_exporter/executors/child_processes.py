@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from paropt_exporter.executors import procfs
@@ -16,7 +16,6 @@ from paropt_exporter.executors import procfs
 LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, like a `tee` that still writes
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes
 _MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
-_MAX_NAMES = 10  # in one line
 _POLL_SECONDS = 0.1  # between two scans of /proc for new processes, and the delay of a signal
 
 
@@ -90,12 +89,6 @@ def end_leftovers(termination: Termination) -> tuple[str, ...]:
 def name_processes(pids: Iterable[int]) -> tuple[str, ...]:
     """Return the program and the pid of each process, for messages."""
     return tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in pids)
-
-
-def format_names(names: Sequence[str]) -> str:
-    """Return the first names in a line, and the number of the others."""
-    shown, more = ", ".join(names[:_MAX_NAMES]), len(names) - _MAX_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def list_own_children() -> set[int]:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
-from paropt_exporter.errors import TaskStopped
+from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import list_pool_threads
@@ -197,7 +197,7 @@ class ThreadCalls:
         """End the processes that calls have left at the end of a run. Blocks until they have exited."""
         left = child_processes.end_leftovers(child_processes.Termination(self.list_strays))
         if left:
-            log.warning("calls left processes behind: ended", extra={"processes": child_processes.format_names(left)})
+            log.warning("calls left processes behind: ended", extra={"processes": join_names(left)})
         self._prepared = False
         if monotonic() >= self._orphans.due_seconds:
             self._orphans.reap(monotonic())

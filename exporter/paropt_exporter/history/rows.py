@@ -26,6 +26,7 @@ from paropt_exporter.events import (
     TaskRecord,
 )
 from paropt_exporter.families import Kind
+from paropt_exporter.terminal import to_unicode
 
 OUTPUT_CHARACTERS = 4096  # of a failed task's output: one or two screens; a stage's `file` has all of it
 SUM = "sum"
@@ -285,9 +286,7 @@ def _build_insert(table: str, names: tuple[str, ...], keys: tuple[str, ...], kee
 
 def _to_stored(value: object) -> object:
     """Return a value that SQLite accepts: text that is not valid Unicode gets its bytes as escapes."""
-    if not isinstance(value, str) or value.isascii():
-        return value
-    return value.encode("utf-8", "backslashreplace").decode()
+    return to_unicode(value) if isinstance(value, str) else value
 
 
 def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:

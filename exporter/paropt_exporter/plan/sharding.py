@@ -28,6 +28,7 @@ from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask, Split, compute_median
+from paropt_exporter.terminal import to_unicode
 
 MOST_SHARDS = 1000
 _UNKNOWN_SECONDS = 1.0  # of a stage or an item if the duration of no other one is known
@@ -178,7 +179,7 @@ class _Costs:
         self.once = {stage.name: self._get_once(stage) for stage in stages}
 
     def get_item(self, stage: str, item: str) -> int | None:
-        return self._items[stage].get(_to_stored(item))
+        return self._items[stage].get(to_unicode(item))
 
     def get_item_or_mean(self, stage: str, item: str) -> int:
         found = self.get_item(stage, item)
@@ -420,7 +421,7 @@ def _predict_seconds(
 def _sum_parts(known: KnownItems, stage: PlannedStage) -> Mapping[str, int]:
     """Return the microseconds of each item, with those of its long tests that are no items of the stage."""
     found = {item: _to_micros(seconds) for item, seconds in known.seconds.items()}
-    apart = {_to_stored(part) for task in stage.tasks for part in task.apart}
+    apart = {to_unicode(part) for task in stage.tasks for part in task.apart}
     for item, seconds in known.seconds.items():
         file, separator, _ = item.partition(_PART)
         if separator and file in found and item not in apart:
@@ -430,8 +431,3 @@ def _sum_parts(known: KnownItems, stage: PlannedStage) -> Mapping[str, int]:
 
 def _to_micros(seconds: float) -> int:
     return max(0, round(seconds * _MICROSECONDS))
-
-
-def _to_stored(item: str) -> str:
-    """Return an item as the history has it: bytes that are not valid Unicode are escaped there."""
-    return item.encode("utf-8", "backslashreplace").decode()

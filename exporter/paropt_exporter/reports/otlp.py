@@ -53,6 +53,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.http_sessions import Sockets, mount_sockets
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage
+from paropt_exporter.terminal import to_unicode
 
 TRACEPARENT = "TRACEPARENT"
 _NAME = "paropt-exporter"
@@ -179,7 +180,7 @@ class OtlpReport:
             **_make_task_attributes(record.stage, run, record.result, f"{record.task}/{record.attempt}"),
             cicd.CICD_WORKER_NAME: record.worker,
             "paropt.attempt": record.attempt,
-            **({"paropt.item": _to_unicode(record.item)} if record.item is not None else {}),
+            **({"paropt.item": to_unicode(record.item)} if record.item is not None else {}),
         }
         span = self._tracer.start_span(
             f"{record.stage} task", inside, SpanKind.INTERNAL, attributes,
@@ -324,13 +325,8 @@ def _make_error_type(result: Result) -> dict[str, str]:
 
 def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: float) -> None:
     if result.bad:
-        span.set_status(Status(StatusCode.ERROR, _to_unicode(message)))
+        span.set_status(Status(StatusCode.ERROR, to_unicode(message)))
     span.end(_to_nanoseconds(at_timestamp_seconds))
-
-
-def _to_unicode(text: str) -> str:
-    """Return a text as protobuf takes it. One that has the bytes of a file's name would lose the whole trace."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:

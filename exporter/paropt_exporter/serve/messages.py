@@ -18,6 +18,7 @@ from paropt_exporter.aggregation import HistogramTotal, SeriesKey
 from paropt_exporter.errors import ParoptError
 from paropt_exporter.metrics.event_state import LaneLabels
 from paropt_exporter.metrics.page import Value
+from paropt_exporter.terminal import to_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ def encode(message: Struct) -> bytes:
 
 def _make_valid(value: Any) -> Any:  # any JSON
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return to_unicode(value)
     if isinstance(value, dict):
         return {_make_valid(key): _make_valid(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

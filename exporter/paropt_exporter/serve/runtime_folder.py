@@ -10,10 +10,11 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from paropt_exporter import files
 from paropt_exporter.errors import UsageError
 
 VARIABLE = "PAROPT_SERVE"  # another folder, or OFF
@@ -26,7 +27,6 @@ _NAME = "paropt-exporter"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _PEER_BYTES = 12  # of struct ucred: pid, uid and gid
 _BACKLOG = 128
-_LONGEST_PATH_BYTES = 107  # of a socket
 
 
 class UnsafeFolder(UsageError):
@@ -99,7 +99,8 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
     try:
         # Not `settimeout`, with which connect fails at once if the queue is full, as when many runs start together.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _pack_time(timeout_seconds))
-        _with_short_path(path, client.connect)
+        with files.shorten_socket_path(path) as address:
+            client.connect(address)
         client.settimeout(timeout_seconds)
         if read_peer_user(client) == os.geteuid():
             return client
@@ -130,7 +131,8 @@ def listen(folder: Path) -> socket.socket:
     try:
         with suppress(FileNotFoundError):
             unready.unlink()
-        _with_short_path(unready, listener.bind)
+        with files.shorten_socket_path(unready) as address:
+            listener.bind(address)
         unready.chmod(0o600)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -139,18 +141,6 @@ def listen(folder: Path) -> socket.socket:
         listener.close()
         raise UsageError(f"{path}: {error.strerror or error}: set {VARIABLE} to another folder") from error
     return listener
-
-
-def _with_short_path(path: Path, act: Callable[[str], None]) -> None:
-    """Call with the path, or with one through a descriptor of its folder if it is longer than an address may be."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH_BYTES:
-        act(str(path))
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        act(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
 
 
 def read_peer_user(connection: socket.socket) -> int:
