@@ -9,8 +9,9 @@ from functools import cached_property, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from paropt_exporter.autoscaling.controller import TICK_SECONDS, Controller, KnownStages
+from paropt_exporter.autoscaling.controller import TICK_SECONDS, Controller
 from paropt_exporter.autoscaling.host_readings import HostReadings
+from paropt_exporter.autoscaling.lane_observer import KnownStages
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts

@@ -14,13 +14,11 @@ from paropt_exporter.autoscaling.controller import (
     QUIET_SECONDS,
     QUIET_TICK_SECONDS,
     TICK_SECONDS,
-    ConcurrencyMeter,
     Controller,
-    KnownStages,
-    PeakMeter,
     get_pause_seconds,
 )
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
+from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds

@@ -20,7 +20,8 @@ from paropt_exporter.app import parts
 from paropt_exporter.app.config_file import ConfigFile
 from paropt_exporter.app.planning import Planner, build_plan_options, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import READER_SECONDS, Request, Screen
-from paropt_exporter.autoscaling.controller import DEADLINE, Controller, KnownStages
+from paropt_exporter.autoscaling.controller import Controller
+from paropt_exporter.autoscaling.lane_observer import DEADLINE, KnownStages
 from paropt_exporter.clock import Clock
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.inbox import QueueInbox

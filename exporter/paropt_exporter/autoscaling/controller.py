@@ -1,4 +1,4 @@
-"""The controller: while a lane runs, measure its stages and tasks, and move its size between floor and ceiling."""
+"""The controller: while a lane runs, move its size between floor and ceiling, and let tasks start by their demands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_observation
 from paropt_exporter.autoscaling.host_readings import HostReadings
-from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, RemainingWork, Sizing, lock_is_full
+from paropt_exporter.autoscaling.lane_observer import KnownDemands, KnownStages, LaneObserver
+from paropt_exporter.autoscaling.policy.fixed_workload import Sizing, lock_is_full
 from paropt_exporter.autoscaling.policy.lane_size import (
     STABLE_SECONDS,
     LaneDecision,
@@ -26,38 +26,25 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     count_spare_slots,
     count_tasks,
     decide_by_sizing,
-    group_equal_loads,
 )
-from paropt_exporter.autoscaling.policy.memory import Memory
-from paropt_exporter.autoscaling.policy.scaling_effectiveness import COMPLETIONS
 from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
-    ConcurrencyLevel,
-    StageLimitState,
-    StageMeasurement,
     collect_limits,
 )
-from paropt_exporter.autoscaling.signals.local_counters import CounterSample, ServiceTimes
 from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
-from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
+from paropt_exporter.engine.interfaces import Admission, Demand
 from paropt_exporter.events import Decision, Event, RunningTask
-from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.families import DECISION_REASONS
-from paropt_exporter.plan import THREADS
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interval; a step costs about 0.1 ms
-STUCK_SECONDS = 0.7  # for which unknown tasks wait; tasks that only sleep may be held back for less than a second
-_WHOLE_CORE = 0.75  # from this demand on, a task counts as one that only computes
 IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
 QUIET_SECONDS = 2.0  # by then a wrong size has been corrected and every demand is known
 QUIET_TICK_SECONDS = 0.5  # once no task waits and nothing has changed for QUIET_SECONDS
 _STEP_RATIO = 0.03  # of a core for steps at most: with a thousand waiting stages a step takes milliseconds
-DEADLINE = "deadline"
 _HOLD_SECONDS = 1.0  # between reports of a hold, whose reason or limits must have changed
-_RENEWED_COMPLETIONS = 10 * COMPLETIONS  # then a measurement starts again, so that it shows the present tasks
 
 
 class ControllableRun(Protocol):
@@ -100,13 +87,6 @@ class ControllablePools(Protocol):
         """
 
 
-class KnownStages(Struct, frozen=True, kw_only=True):
-    """Measurements of earlier runs by stage: CPU demands of a task in cores, and peaks of its memory in bytes."""
-
-    cpu_demands: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    peak_bytes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
-
 class Controller:
     """Sizes one run from a thread of its own; `with Controller(...):` around the run.
 
@@ -142,17 +122,12 @@ class Controller:
         self._host = host
         self._emit = emit
         self._clock = clock
-        self._known = known
-        self._objective = objective
         self._offer = offer
-        self._demands = DemandMeter(known.cpu_demands)
-        self._peaks = PeakMeter(known.peak_bytes)
-        self._concurrency = ConcurrencyMeter()
+        self._observer = LaneObserver(host, known, objective)
         self._limits: Mapping[str, int] = {}
         self._state = LaneSizingState()
         self._peak_size = 0
         self._has_waiting_tasks = True
-        self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
         self._tasks_per_pool: Mapping[str, int] | None = None
         self._pool_peaks: dict[str, Peaks] = {}  # how many tasks each pool had within the stable time
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
@@ -181,7 +156,7 @@ class Controller:
     def start_admission(self) -> None:
         """Admit tasks by the demands of earlier runs, until the first measurement of this run."""
         if self._allocates_cores():
-            self._run.set_admission(self._build_admission(self._known.cpu_demands, {}, frozenset()))
+            self._run.set_admission(self._build_admission(KnownDemands(stages=self._observer.known.cpu_demands)))
 
     def _run_steps(self) -> None:
         cost = 0.0
@@ -213,7 +188,7 @@ class Controller:
         if self._has_nothing_to_do():
             return
         now, running = self._clock.monotonic(), self._pools.running()
-        self._demands.sample(build_samples(running, now), now)
+        self._observer.sample(running, now)
         demand = self._run.measure_demand()
         observation = self._observe(demand, now, {task.label: task.memory_bytes for task in running})
         self._has_waiting_tasks = bool(observation.waiting)
@@ -223,7 +198,8 @@ class Controller:
         self._state = decision.state
         self._set_stage_limits(collect_limits(decision.state.stages))
         allocates_cores = self._allocates_cores()
-        self._run.set_admission(self._build_measured_admission(demand, observation) if allocates_cores else None)
+        admission = self._build_admission(self._observer.get_demands(demand), observation) if allocates_cores else None
+        self._run.set_admission(admission)
         by_queries = self._control_state.source == PROMETHEUS
         size, reason = self._get_query_size(observation) if by_queries else (decision.size, decision.reason)
         if reason == "bounds":
@@ -257,28 +233,17 @@ class Controller:
         """Whether tasks get cores by their demands: not if a person, the config or query results set the size."""
         return self._sets_size() and not self._control_state.config_bounds.fixed
 
-    def _build_measured_admission(self, demand: Demand, observation: LaneObservation) -> Admission:
-        stages = {one[1] for one in demand.ready} | {one[1] for one in demand.running}
-        known = {stage: wanted for stage in stages if (wanted := self._demands.get_group_demand(stage)) is not None}
-        tasks = {
-            label: wanted
-            for _, stage, label, _ in demand.running
-            if (wanted := self._demands.get_task_demand(label, stage)) is not None
-        }
-        running = observation.running
-        held = {group.load.stage for group in observation.waiting if lock_is_full(running, group.load)}
-        return self._build_admission(known, tasks, frozenset(held), stuck=observation.stuck)
-
-    def _build_admission(
-        self, stages: Mapping[str, float], tasks: Mapping[str, float], held: frozenset[str], *, stuck: bool = False
-    ) -> Admission:
+    def _build_admission(self, demands: KnownDemands, observation: LaneObservation | None = None) -> Admission:
+        """Return the cores for tasks of these demands; without an observation, no task runs or waits yet."""
+        waiting = () if observation is None else observation.waiting
+        running = () if observation is None else observation.running
         return Admission(
             cores=self._host.cores(),
             floor=self._control_state.size_bounds.floor,
-            stages=stages,
-            tasks=tasks,
-            held=held,
-            stuck=stuck,
+            stages=demands.stages,
+            tasks=demands.tasks,
+            held=frozenset(group.load.stage for group in waiting if lock_is_full(running, group.load)),
+            stuck=observation is not None and observation.stuck,
         )
 
     def _set_stage_limits(self, stages: Mapping[str, int]) -> None:
@@ -315,74 +280,15 @@ class Controller:
     def _observe(self, demand: Demand, now: float, memory_bytes: Mapping[str, int]) -> LaneObservation:
         bounds = self._control_state.size_bounds
         self._control_state.set_rescue_size(demand.rescue_size)
-        self._demands.learn_ended(demand.ended, now)
-        holding = [(pool, stage, memory_bytes.get(label, 0)) for pool, stage, label, _ in demand.running]
-        self._peaks.update(holding, demand.peaks)
-        running = [
-            Load(
-                pool=pool,
-                stage=stage,
-                cpu_demand=_round_demand(self._demands.get_task_demand(label, stage)),
-                thread_cpu_demand=round(self._demands.get_thread_demand(label, stage), 2) if pool == THREADS else 0.0,
-                peak_bytes=self._peaks.get_task_peak(pool, stage),
-                slots=demand.slots.get(stage, 1),
-            )
-            for pool, stage, label, _ in demand.running
-        ]
-        waiting = tuple(
-            LoadGroup(
-                load=Load(
-                    pool=pool,
-                    stage=stage,
-                    cpu_demand=_round_demand(self._demands.get_group_demand(stage)),
-                    peak_bytes=self._peaks.get_stage_peak(stage),
-                    slots=demand.slots.get(stage, 1),
-                ),
-                count=count,
-            )
-            for pool, stage, count in demand.ready
-        )
-        stages = self._concurrency.update(demand.stages, self._state.stages, now) if self._sets_size() else ()
-        return LaneObservation(
-            now=now,
+        return self._observer.observe(
+            demand,
+            now,
+            memory_bytes,
             size=self._run.size,
             floor=bounds.floor,
             ceiling=bounds.ceiling,
-            cores=self._host.cores(),
-            running=group_equal_loads(running),
-            waiting=waiting,
             state=self._state,
-            stages=stages,
-            memory=self._read_memory(self._peaks.sum_held_bytes(holding)),
-            work=self._get_remaining_work(demand),
-            rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
-            stuck=self._is_stuck(demand, now),
-        )
-
-    def _is_stuck(self, demand: Demand, now: float) -> bool:
-        """Whether tasks of unknown demand have waited so long that one should be measured even on full cores.
-
-        Not if more tasks than cores only compute: at most one of them may run beyond the cores.
-        """
-        unknown = {stage for _, stage, _ in demand.ready if self._demands.get_group_demand(stage) is None}
-        self._unknown_since = {stage: self._unknown_since.get(stage, now) for stage in unknown}
-        if not unknown or now - min(self._unknown_since.values()) < STUCK_SECONDS:
-            return False
-        wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
-        computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= max(1.0, self._host.cores())  # one runs on half a core too
-
-    def _read_memory(self, held_bytes: int) -> Memory | None:
-        available = self._host.memory_available_bytes()
-        return Memory(available_bytes=available, held_bytes=held_bytes) if available else None
-
-    def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
-        if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
-            return None
-        return RemainingWork(
-            seconds=demand.work_seconds,
-            critical_path_seconds=demand.path_seconds,
-            left_seconds=demand.left_seconds,
+            limits_stages=self._sets_size(),
         )
 
     def _apply(self, evaluation: _Evaluation, size: int, reason: str) -> None:
@@ -448,61 +354,6 @@ def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
     return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, cost_seconds / _STEP_RATIO)
 
 
-class ConcurrencyMeter:
-    """Measures the service times of running stages while tasks of theirs wait.
-
-    Guarantees: a stage's measurement starts again when its limit has changed; time without waiting tasks does not
-    count.
-    """
-
-    def __init__(self) -> None:
-        self._stages: dict[str, _StageMeter] = {}
-
-    def update(
-        self, counts: Iterable[StageCounts], states: Iterable[StageLimitState], now: float
-    ) -> tuple[StageMeasurement, ...]:
-        """Add the stages' counters at the monotonic moment `now`, and return each stage's measurement."""
-        changes = {state.stage: state.changes for state in states}
-        self._stages = {one.stage: self._update_stage(one, changes, now) for one in counts}
-        return tuple(meter.build_measurement() for meter in self._stages.values())
-
-    def _update_stage(self, counts: StageCounts, changes: Mapping[str, int], now: float) -> _StageMeter:
-        meter, changed = self._stages.get(counts.stage), changes.get(counts.stage, 0)
-        if meter is None or meter.changes != changed or meter.is_worn:
-            return _StageMeter(counts, changed, now)
-        meter.add(counts, now)
-        return meter
-
-
-class PeakMeter:
-    """Measures the highest memory use of one task, by stage.
-
-    Guarantees: a peak only grows; a task in a thread has no memory of its own, so it is promised none.
-    """
-
-    def __init__(self, known: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Start with the peaks of earlier runs, or of the config."""
-        self._peaks = dict(known)
-
-    def update(self, running: Iterable[tuple[str, str, int]], ended: Iterable[tuple[str, int]]) -> None:
-        """Add the memory that running tasks hold now, as (pool, stage, bytes), and the peaks of ended tasks."""
-        own = ((stage, size) for pool, stage, size in running if pool != THREADS)
-        for stage, size in (*own, *ended):
-            self._peaks[stage] = max(size, self._peaks.get(stage, 0))
-
-    def get_task_peak(self, pool: str, stage: str) -> int:
-        """Return the peak of a running task; 0: unknown, or not its own."""
-        return 0 if pool == THREADS else self.get_stage_peak(stage)
-
-    def get_stage_peak(self, stage: str) -> int:
-        """Return the peak of a task of the stage; 0: unknown."""
-        return self._peaks.get(stage, 0)
-
-    def sum_held_bytes(self, running: Iterable[tuple[str, str, int]]) -> int:
-        """Return the part of their peaks that running tasks hold."""
-        return sum(min(size, self.get_task_peak(pool, stage)) for pool, stage, size in running)
-
-
 class _Evaluation(Struct, frozen=True):
     """An observation with the policy's decision; both are recorded whatever a person's override says.
 
@@ -512,11 +363,6 @@ class _Evaluation(Struct, frozen=True):
     observation: LaneObservation
     decision: LaneDecision
     by_queries: bool
-
-
-def _round_demand(demand: float | None) -> float | None:
-    """Return a demand to the hundredth of a core: no finer than it is measured, and equal ones form one group."""
-    return None if demand is None else round(demand, 2)
 
 
 def _build_terms(observation: LaneObservation, decision: LaneDecision) -> Mapping[str, float]:
@@ -536,51 +382,3 @@ def _build_terms(observation: LaneObservation, decision: LaneDecision) -> Mappin
     if (bound := compute_memory_bound(observation, assess_lane(observation))) is not None:
         terms["memory_size"] = bound
     return terms
-
-
-class _StageMeter:
-    """The measurement of one stage since its limit last changed."""
-
-    def __init__(self, counts: StageCounts, changes: int, now: float) -> None:
-        self.changes = changes
-        self._times = ServiceTimes()
-        self._seconds = self._busy_seconds = self._ended = 0.0
-        self._last, self._counts = _sample_counts(counts, now), counts
-
-    @property
-    def is_worn(self) -> bool:
-        return self._ended >= max(_RENEWED_COMPLETIONS, 4 * self._concurrency)
-
-    @property
-    def _concurrency(self) -> float:
-        return self._busy_seconds / self._seconds if self._seconds > 0 else 0.0
-
-    def add(self, counts: StageCounts, now: float) -> None:
-        count = _sample_counts(counts, now)
-        if counts.waiting and self._counts.waiting:
-            self._times.add(self._last, count)
-            self._ended += count.finished - self._last.finished
-            self._seconds += count.moment - self._last.moment
-            self._busy_seconds += max(0.0, count.busy - self._last.busy)
-        self._last, self._counts = count, counts
-
-    def build_measurement(self) -> StageMeasurement:
-        counts = self._counts
-        return StageMeasurement(
-            stage=counts.stage,
-            running=counts.running,
-            waiting=counts.waiting,
-            level=ConcurrencyLevel(concurrency=self._concurrency, sample=self._times.sample()),
-            fastest_seconds=counts.fastest_seconds,
-        )
-
-
-def _sample_counts(counts: StageCounts, now: float) -> CounterSample:
-    return CounterSample(
-        moment=now,
-        submitted=0.0,
-        finished=counts.ended,
-        busy=counts.busy_seconds,
-        cpu=0.0,
-        delay=counts.delay_seconds,
-    )
