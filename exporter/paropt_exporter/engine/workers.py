@@ -16,7 +16,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import host
-from paropt_exporter.engine.call_routing import CallRouting
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.engine.pool_uses import PoolUses
 from paropt_exporter.environment import copy_environment
@@ -47,6 +46,7 @@ from paropt_exporter.plan.stage_environment import build_command_environment
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
+    from paropt_exporter.engine.call_routing import CallRouting
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
@@ -165,7 +165,8 @@ class PoolWorkers:
         self._run: _RunState | None = None  # None before the first plan
         self._thread_calls = ThreadCalls(self._list_helper_pids)
         self._watched = False
-        self._routing = CallRouting(memory)
+        self._memory = memory
+        self._routing: CallRouting | None = None  # None before the first plan with calls
         self._temporary: TemporaryDirectory[str] | None = None
         self._temporary_numbers = itertools.count(1)
 
@@ -173,9 +174,9 @@ class PoolWorkers:
         """Create or resize the pools that `plan` needs at its start size."""
         run = self._run = _RunState(plan, size)
         self._uses.clear()
-        self._routing.prepare(plan)
         if {THREADS, PROCESSES} & set(run.pools):
             self._start_supervisor()
+            self._prepare_routing(plan)
         needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
@@ -187,6 +188,13 @@ class PoolWorkers:
             self._get_pool(name)
         if self._remote is not None and DASK in run.pools:
             self._remote.begin_run(_list_programs(plan))
+
+    def _prepare_routing(self, plan: Plan) -> None:
+        if self._routing is None:
+            from paropt_exporter.engine.call_routing import CallRouting  # here: few lanes have calls
+
+            self._routing = CallRouting(self._memory)
+        self._routing.prepare(plan)
 
     @property
     def _current(self) -> _RunState:
@@ -242,7 +250,8 @@ class PoolWorkers:
             SUPERVISOR.release()
         if self._temporary is not None:
             self._temporary.cleanup()
-        self._routing.save_profiles()
+        if self._routing is not None:
+            self._routing.save_profiles()
 
     # The engine's interface
 
@@ -272,7 +281,7 @@ class PoolWorkers:
         return self._uses.build_records()
 
     def is_gil_bound(self, stage: str) -> bool:
-        return self._routing.is_gil_bound(stage)
+        return self._routing is not None and self._routing.is_gil_bound(stage)
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
@@ -421,6 +430,7 @@ class PoolWorkers:
             )
 
     def _choose_call_pool(self, target: str) -> tuple[str, CallPool]:
+        assert self._routing is not None  # the plan has calls
         name, run = self._routing.choose(target), self._current
         try:
             self._get_pool(name)
@@ -437,7 +447,7 @@ class PoolWorkers:
     def _learn(self, target: str, done: Future[Any], pool: CallPool, cpu_seconds_before: float) -> None:
         """Let the router learn from an ended call."""
         measured = done.measurement if isinstance(done, TaskFuture) else None
-        if measured is None:
+        if measured is None or self._routing is None:
             return
         concurrent = 1
         if isinstance(pool, ThreadPool):  # processes share no interpreter's lock

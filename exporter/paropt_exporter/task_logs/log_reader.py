@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,11 +26,10 @@ from msgspec import Struct, field
 
 from paropt_exporter import files
 from paropt_exporter.events import Result
+from paropt_exporter.task_logs.log_writer import SUFFIX, scan_logs
 
-SUFFIX = ".log"
 DAMAGE_ERRORS = (ValueError, TypeError, OverflowError)  # of reading a log with values that no exporter wrote
 _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a command line
-_OURS = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id, which begins with the time: sorted by name is by age
 
 
 class LoggedAttempt(Struct):
@@ -119,14 +116,6 @@ def list_runs(folder: Path) -> list[str]:
     return [run_id for run_id, _ in scan_logs(folder)]
 
 
-def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """Return the id of each run that has a log with the state of its file, oldest first; none if there is no folder."""
-    with suppress(OSError):
-        files.check_no_links(folder)
-        return sorted(_iter_logs(folder), key=lambda log: log[0])
-    return []
-
-
 def open_log(folder: Path, run_id: str) -> BinaryIO:
     """Open the log of a run for reading. Raises OSError, UnexpectedFileType for a link."""
     files.check_no_links(folder)
@@ -139,11 +128,6 @@ class Frame(Struct, frozen=True):
     values: Mapping[str, Any]  # as parsed from JSON
     position: int = 0
     size: int = 0
-
-
-def format_header(values: Mapping[str, object]) -> bytes:
-    """Return the line that begins a frame."""
-    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 
 def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
@@ -170,19 +154,6 @@ def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
 def find_end(frame: Frame) -> int:
     """Return the position behind a frame."""
     return frame.position + (frame.size + 1 if frame.size else 0)
-
-
-def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name.removesuffix(SUFFIX)
-            if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
-                continue
-            try:  # not `suppress`, which takes as long as the rest
-                state = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # another process has removed it
-                continue
-            yield name, state
 
 
 def _parse_header(line: bytes) -> Mapping[str, Any] | None:

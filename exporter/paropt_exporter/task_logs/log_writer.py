@@ -5,10 +5,11 @@ A disk that fails costs the log, never the run.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from msgspec import Struct
 from paropt_exporter import files
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.task_logs.log_reader import SUFFIX, format_header, scan_logs
+from paropt_exporter.lazy_patterns import compile_later
 
 log = logging.getLogger(__name__)
 
+SUFFIX = ".log"
+_OURS = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id, which begins with the time: sorted by name is by age
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is held in memory anyway
 
 
@@ -263,3 +266,29 @@ def _warn(path: Path, error: OSError) -> None:
         "the output of tasks is not kept: the run goes on without its log",
         extra={"path": str(path), "err": error.strerror or str(error)},
     )
+
+
+def format_header(values: Mapping[str, object]) -> bytes:
+    """Return the line that begins a frame."""
+    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """Return the id of each run that has a log with the state of its file, oldest first; none if there is no folder."""
+    with suppress(OSError):
+        files.check_no_links(folder)
+        return sorted(_iter_logs(folder), key=lambda found: found[0])
+    return []
+
+
+def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name.removesuffix(SUFFIX)
+            if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
+                continue
+            try:  # not `suppress`, which takes as long as the rest
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # another process has removed it
+                continue
+            yield name, state
