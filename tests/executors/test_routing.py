@@ -194,9 +194,9 @@ def test_newest_profile_replaces_the_old_one_of_its_function(tmp_path: Path) -> 
         "[]",
         "{}",
         '{"functions": 3}',
-        '{"functions": {"a": {"share": 7, "seconds": 1}}}',
-        '{"functions": {"a": {"share": NaN, "seconds": 1}}}',
-        '{"functions": {"a": {"share": "x", "seconds": 1}}}',
+        '{"functions": {"a": {"cpu_demand": 7, "seconds": 1, "children_demand": 0}}}',
+        '{"functions": {"a": {"cpu_demand": NaN, "seconds": 1, "children_demand": 0}}}',
+        '{"functions": {"a": {"cpu_demand": "x", "seconds": 1, "children_demand": 0}}}',
         "\0",
     ],
 )

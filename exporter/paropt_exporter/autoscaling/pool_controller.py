@@ -297,7 +297,7 @@ def _build_decision(pool: str, observation: PoolObservation, decision: PoolDecis
         "load_erlang": observation.traffic.load,
         "queued": float(observation.traffic.queued),
         "cores": observation.cores,
-        "share": observation.cpu_demand if observation.cpu_demand is not None else WAITING_DEMAND,
+        "cpu_demand": observation.cpu_demand if observation.cpu_demand is not None else WAITING_DEMAND,
         "floor": float(observation.floor),
         "ceiling": float(observation.ceiling),
     }

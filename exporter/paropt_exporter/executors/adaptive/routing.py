@@ -187,7 +187,11 @@ def save_profiles(path: Path, profiles: Iterable[FunctionProfile]) -> None:
         kept[profile.function] = profile
     newest = list(kept.values())[-_MAX_PROFILES:]
     content = {
-        entry.function: {"share": entry.cpu_demand, "seconds": entry.seconds, "children_demand": entry.children_demand}
+        entry.function: {
+            "cpu_demand": entry.cpu_demand,
+            "seconds": entry.seconds,
+            "children_demand": entry.children_demand,
+        }
         for entry in newest
     }
     try:
@@ -217,9 +221,9 @@ def _is_cpu_bound(known: _Knowledge) -> bool:
     return known.cpu_demand >= _CPU_BOUND_DEMAND and known.seconds >= _WORTH_MOVING_SECONDS
 
 
-def _parse_profile(name: str, *, share: float, seconds: float, children_demand: float = 0.0) -> FunctionProfile:
-    if not (0 <= share <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
-        raise ValueError(f"{name}: a share of {share!r}, {seconds!r} seconds and {children_demand!r} cores")
+def _parse_profile(name: str, *, cpu_demand: float, seconds: float, children_demand: float) -> FunctionProfile:
+    if not (0 <= cpu_demand <= 1 and 0 <= seconds < math.inf and 0 <= children_demand < math.inf):
+        raise ValueError(f"{name}: a demand of {cpu_demand!r}, {seconds!r} seconds and {children_demand!r} cores")
     return FunctionProfile(
-        function=name, cpu_demand=float(share), seconds=float(seconds), children_demand=float(children_demand)
+        function=name, cpu_demand=float(cpu_demand), seconds=float(seconds), children_demand=float(children_demand)
     )
