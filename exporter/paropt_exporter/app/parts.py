@@ -265,7 +265,7 @@ def leaves_port(request: Request, config: Config) -> bool:
     return not (request.addresses or config.web.listen_address or request.systemd_socket)
 
 
-def build_host_readings(config: Config, plan: Plan, clock: Clock, link: Link | None = None) -> HostReadings:
+def build_host_readings(config: Config, plan: Plan, clock: Clock, link: Link | None) -> HostReadings:
     """Return the cores and the memory that the controller shares out: with `serve`, this run's share of the cores.
 
     A cluster of other hosts grows with the lane, so that each slot brings a core. Its memory counts on each host, where

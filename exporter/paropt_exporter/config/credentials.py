@@ -71,7 +71,7 @@ def _read_header(file: Path | None, variable: str | None) -> str:
     return secret
 
 
-def list_secrets(headers: Mapping[str, str], named: Iterable[str] = ()) -> tuple[str, ...]:
+def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str, ...]:
     """Return the texts to hide of a request's headers: those of Authorization and of the `named` ones."""
     found = [headers[name] for name in named if name in headers]
     value = headers.get("Authorization", "")

@@ -120,7 +120,7 @@ def read_xdist_options(arguments: Words) -> Words:
     return ("-n", processes[1], *(("--dist", shared[1]) if shared else ()))
 
 
-def read_project_commands(read: Callable[[str], str], workflows: Sequence[str] = ()) -> ProjectCommands:
+def read_project_commands(read: Callable[[str], str], workflows: Sequence[str]) -> ProjectCommands:
     """Return the commands of all files; `workflows` are the paths of those of GitHub Actions.
 
     `read` returns a file's text, or "" if it does not exist.

@@ -151,7 +151,7 @@ def _suggest_name(part: str, found: Any) -> str:
 class _OutputTail(io.TextIOBase):
     """A stream that keeps the end of the text. Several threads may write."""
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None) -> None:
         """Keep the end of the text, and write longer text as a whole to a file at `path`, if given."""
         super().__init__()
         self._path = path

@@ -149,7 +149,7 @@ def fill_template(template: Commands, items: Sequence[str]) -> Commands:
 
 
 def build_tasks(
-    stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str], elsewhere: Sequence[str] = ()
+    stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str], elsewhere: Sequence[str]
 ) -> tuple[PlannedTask, ...]:
     """Return a task for each batch of the stage's `items`. Batches that are too long for a command line are split.
 

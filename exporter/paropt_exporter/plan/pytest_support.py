@@ -108,7 +108,7 @@ _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|
 
 
 def find_unchanged_parts(
-    folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float = 0.0
+    folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float
 ) -> dict[str, list[str]]:
     """Return the measured long tests of the files that have not changed since, so that no name is out of date.
 

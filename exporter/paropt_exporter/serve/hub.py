@@ -90,9 +90,9 @@ class Hub:
         *,
         read_machine: Callable[[], Machine],
         clock: Clock,
-        beat: Callable[[Collection[int]], None] = lambda _: None,
-        awaited: Collection[int] = (),
-        returning: Collection[int] = (),
+        beat: Callable[[Collection[int]], None],
+        awaited: Collection[int],
+        returning: Collection[int],
         most_runs: int = _MOST_RUNS,
     ) -> None:
         """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and

@@ -110,7 +110,7 @@ class Sessions:
         read_machine: Callable[[], Machine],
         now: float,
         *,
-        awaited: Collection[int] = (),
+        awaited: Collection[int],
         is_alive: Callable[[int], bool] | None = None,
     ) -> None:
         self._read_machine = read_machine

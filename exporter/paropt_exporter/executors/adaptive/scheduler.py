@@ -89,8 +89,8 @@ class AdaptiveScheduler:
         strategy: Strategy,
         max_workers: int | None,
         *,
-        start: int | None = None,
-        profiles_path: Path | None = None,
+        start: int | None,
+        profiles_path: Path | None,
     ) -> None:
         self.router = Router(strategy)
         self.lock = threading.RLock()  # guards: everything below

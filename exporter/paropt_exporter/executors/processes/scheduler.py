@@ -225,7 +225,7 @@ class Scheduler:
     def __init__(
         self,
         counters: PoolCounters,
-        most_tasks_per_worker: int | None = None,
+        most_tasks_per_worker: int | None,
         *,
         prefetch_tasks: int = _PREFETCH_TASKS,
     ) -> None:

@@ -91,7 +91,7 @@ class Command:
     the channel, since a report is sent only when the exporter has read all earlier frames: no send ever blocks.
     """
 
-    def __init__(self, channel: socket.socket, output: int, trace: int = -1) -> None:
+    def __init__(self, channel: socket.socket, output: int, trace: int) -> None:
         """`trace`: a file that gets the trace of its accesses; -1: it is not traced."""
         self.channel = channel
         self.tracer: Tracer | None = None

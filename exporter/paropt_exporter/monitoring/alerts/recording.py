@@ -168,7 +168,7 @@ def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
     return Recording(record=_name_lane_increase(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
 
 
-def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str = "") -> Recording:
+def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str) -> Recording:
     """Record the increase over one window of raw samples, summed over replicas."""
     increase = series.increase(family, series.window, part=part)
     return Recording(

@@ -113,7 +113,7 @@ class Group(Struct, frozen=True, kw_only=True):
     interval: str = ""
 
 
-def build_group(name: str, alerts: tuple[Alert, ...], *, interval: str = "") -> Group:
+def build_group(name: str, alerts: tuple[Alert, ...], *, interval: str) -> Group:
     """Build the group of all conditions of some alerts."""
     return Group(name=name, rules=tuple(_iter_rules(alerts)), interval=interval)
 

@@ -40,7 +40,7 @@ class SeriesSelector(Struct, frozen=True):
         """Select the last values, also from before a restart, so that a restart neither resolves nor fires an alert."""
         return f"last_over_time({build_selector(family, labels, base=self.options.selector, over=over)})"
 
-    def select_firing(self, alert: str, over: str, *, lacking: tuple[str, ...] = ()) -> str:
+    def select_firing(self, alert: str, over: str, *, lacking: tuple[str, ...]) -> str:
         """Select an alert that fires or did so up to `over` ago; the labels `lacking` are not among the alert's."""
         own = [matcher for label, matcher in self.options.matchers if label not in lacking]
         matchers = ",".join([*own, f'alertname="{alert}"', 'alertstate="firing"'])

@@ -159,7 +159,7 @@ def build_bars(
     )
 
 
-def build_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int = MOST_POINTS) -> Panel:
+def build_timeline(title: str, description: str, query: Query, scale: Scale, *, points: int) -> Panel:
     """Show one row for each series, coloured by its state over time."""
     defaults = {**scale.build_field_defaults(), "custom": {"fillOpacity": 80, "lineWidth": 0}, "noValue": "no samples"}
     return StateTimeline(
