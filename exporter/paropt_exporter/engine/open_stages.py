@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from paropt_exporter.engine.interfaces import Demand
+from paropt_exporter.engine.interfaces import Demand, MachineUsage
+from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Result
 from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
@@ -86,6 +87,42 @@ def measure_backlog(startable: Iterable[StageState], now: float) -> dict[str, tu
             count, oldest = waiting.get(state.pool, (0, 0.0))
             waiting[state.pool] = (count + len(since), max(oldest, now - min(since)))
     return waiting
+
+
+def measure_usage(
+    startable: Iterable[StageState],
+    resources: Resources,
+    *,
+    number: int,
+    slots: int,
+    cores: float,
+    is_at_limit: Callable[[StageState], bool],
+) -> MachineUsage:
+    """Return the demand of the running tasks, and of those that could start, under the share `number` of the machine.
+
+    `slots` and `cores`: the most that the run may use. `is_at_limit`: whether no more tasks of a stage may start now.
+    """
+    held, memory_held = resources.cores_held, resources.memory_held_bytes
+    wanted, memory_wanted = held, memory_held
+    slots -= resources.slots_held
+    for state in startable:
+        if slots <= 0 or wanted >= cores:
+            break
+        ready = 0 if state.awaits_cache else min(len(state.ready), slots // state.plan.slots)
+        held_back = not state.started and not resources.can_begin_stage(state.plan)
+        if not ready or held_back or is_at_limit(state):
+            continue
+        slots -= ready * state.plan.slots
+        wanted += ready * resources.get_stage_demand(state.name)
+        if state.plan.memory_bytes and memory_wanted == memory_held:
+            memory_wanted += state.plan.memory_bytes
+    return MachineUsage(
+        number=number,
+        cores_held=round(held, 2),
+        cores_wanted=round(max(held, min(wanted, cores)), 2),
+        memory_held_bytes=memory_held,
+        memory_wanted_bytes=memory_wanted,
+    )
 
 
 def measure_demand(

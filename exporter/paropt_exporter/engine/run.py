@@ -18,7 +18,6 @@ from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
-    KeptResult,
     MachineShare,
     MachineUsage,
     RunningAttempt,
@@ -29,7 +28,7 @@ from paropt_exporter.engine.interfaces import (
     Workers,
 )
 from paropt_exporter.engine.observers import EventStream
-from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand
+from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand, measure_usage
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, RunEnd, build_run_record
@@ -41,7 +40,6 @@ from paropt_exporter.events import (
     Result,
     RunRecord,
     RunStarted,
-    Scope,
     SlaRecord,
     StageRecord,
     StageStarted,
@@ -49,7 +47,7 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
-from paropt_exporter.plan import COMMANDS, THREADS, Plan, PlannedTask
+from paropt_exporter.plan import COMMANDS, THREADS, Plan
 from paropt_exporter.plan.flakiness import MOST_FAILED_STAGES
 from paropt_exporter.sla import Watch
 
@@ -326,34 +324,18 @@ class Run:
         """Report the demand for cores and memory, if other runs share the machine and it has changed."""
         if self._on_usage is None or self._resources.share is None:
             return
-        usage = self._measure_usage(self._resources.share)
+        sequential = self.plan.strategy is Strategy.SEQUENTIAL
+        usage = measure_usage(
+            () if self._stop_request is not None else self._open_stages.startable(),
+            self._resources,
+            number=self._resources.share.number,
+            slots=1 if sequential else self.plan.workers.maximum,
+            cores=self._cores,
+            is_at_limit=self._is_at_limit,
+        )
         if usage != self._last_usage:
             self._last_usage = usage
             self._on_usage(usage)
-
-    def _measure_usage(self, share: MachineShare) -> MachineUsage:
-        held, memory_held = self._resources.cores_held, self._resources.memory_held_bytes
-        wanted, memory_wanted = held, memory_held
-        sequential = self.plan.strategy is Strategy.SEQUENTIAL
-        slots = (1 if sequential else self.plan.workers.maximum) - self._resources.slots_held
-        for state in self._open_stages.startable() if self._stop_request is None else ():
-            if slots <= 0 or wanted >= self._cores:
-                break
-            ready = 0 if state.awaits_cache else min(len(state.ready), slots // state.plan.slots)
-            held_back = not state.started and not self._resources.can_begin_stage(state.plan)
-            if not ready or held_back or self._is_at_limit(state):
-                continue
-            slots -= ready * state.plan.slots
-            wanted += ready * self._resources.get_stage_demand(state.name)
-            if state.plan.memory_bytes and memory_wanted == memory_held:
-                memory_wanted += state.plan.memory_bytes
-        return MachineUsage(
-            number=share.number,
-            cores_held=round(held, 2),
-            cores_wanted=round(max(held, min(wanted, self._cores)), 2),
-            memory_held_bytes=memory_held,
-            memory_wanted_bytes=memory_wanted,
-        )
 
     def _look_up_stages(self, startable: Sequence[StageState]) -> None:
         """Ask the cache about the stages that have become startable."""
@@ -373,26 +355,9 @@ class Run:
         """Skip the tasks whose earlier results hold, and let the others start."""
         if state.ended or self._stop_request is not None:
             return
-        state.awaits_cache, state.misses, state.cache_note = False, found.misses, found.note
-        if found.traces:
-            state.plan = replace(state.plan, traced=True)
-        if not found.hits and not found.narrowed:
-            return
-        if state.scope is Scope.ALL:
-            state.scope, state.plan = Scope.CACHED, replace(state.plan, sla=None)
-        state.finals.saved_seconds += found.saved_seconds
-        now, waiting = self._clock.monotonic(), [*state.ready]
-        state.ready.clear()
-        for ready in waiting:
-            if (hit := found.hits.get(ready.task.index)) is not None:
-                record = state.build_cached_record(
-                    self.run_id, self.plan.lane, ready.task, hit, now=now, now_timestamp=self._clock.wall()
-                )
-                state.finals.add(record)
-                self._emit(record)
-                continue
-            left = found.narrowed.get(ready.task.index)
-            state.ready.append(ready if left is None else replace(ready, task=_keep_items(state, ready.task, left)))
+        now, now_timestamp = self._clock.monotonic(), self._clock.wall()
+        for record in state.apply_lookup(self.run_id, self.plan.lane, found, now=now, now_timestamp=now_timestamp):
+            self._emit(record)
         if not state.ready:
             self._close_stage(state, Result.SUCCESS, "")
 
@@ -498,14 +463,8 @@ class Run:
         if self._cache is None or not state.plan.cached or not record.final:
             return False
         outcome = attempt.read_outcome()
-        succeeded = outcome.result is Result.SUCCESS and not outcome.exit_code
-        seconds = self._clock.monotonic() - attempt.started_seconds
-        items = {each.item: each.seconds for each in outcome.items if each.seconds is not None}
-        result = KeptResult(
-            succeeded=succeeded, output=outcome.output, seconds=seconds, item_seconds=items, trace=outcome.trace
-        )
         if state.plan.output_file is None or outcome.output_path is not None:  # otherwise its file is not whole
-            self._cache.keep(state.plan, attempt.task, result)
+            self._cache.keep(state.plan, attempt.task, attempt.build_kept_result(self._clock.monotonic()))
         if state.ready or state.resting or len(state.attempts) > 1:
             return False
         self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt, record)))
@@ -553,7 +512,7 @@ class Run:
         wait = state.plan.backoff_seconds * 2.0 ** (attempt.number - 1)
         state.resting += 1
         again = Ready(
-            task=_narrow_task(state, attempt.task, record),
+            task=state.narrow_task(attempt.task, record),
             attempt=record.attempt + 1,
             ready_seconds=self._clock.monotonic() + wait,
         )
@@ -737,19 +696,3 @@ class Run:
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)
-
-
-def _keep_items(state: StageState, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
-    """Return a batch with only these of its items."""
-    from paropt_exporter.plan.batches import build_task  # here: few stages have batches
-
-    assert state.plan.template is not None
-    return build_task(state.plan.template, task.index, items, task.apart)
-
-
-def _narrow_task(state: StageState, task: PlannedTask, record: TaskRecord) -> PlannedTask:
-    """Return the task of a retry: of a batch with known item results, only the items that did not succeed."""
-    bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
-    if state.plan.template is None or not bad or len(bad) == len(task.items):
-        return task
-    return _keep_items(state, task, bad)

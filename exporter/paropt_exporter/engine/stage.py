@@ -11,7 +11,14 @@ from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
-from paropt_exporter.engine.interfaces import CachedTask, RunningAttempt, StageCounts, UncachedTask
+from paropt_exporter.engine.interfaces import (
+    CachedTask,
+    KeptResult,
+    RunningAttempt,
+    StageCounts,
+    StageLookup,
+    UncachedTask,
+)
 from paropt_exporter.engine.remaining_time import (
     count_workers_within,
     estimate_left_seconds,
@@ -67,6 +74,17 @@ class Attempt(Struct, eq=False, weakref=True):
     @property
     def started_seconds(self) -> float:
         return self.running.started_seconds or self.submitted_seconds
+
+    def build_kept_result(self, now: float) -> KeptResult:
+        """Build the result for the cache, of an attempt that has ended at the monotonic moment `now`."""
+        outcome = self.read_outcome()
+        return KeptResult(
+            succeeded=outcome.result is Result.SUCCESS and not outcome.exit_code,
+            output=outcome.output,
+            seconds=now - self.started_seconds,
+            item_seconds={each.item: each.seconds for each in outcome.items if each.seconds is not None},
+            trace=outcome.trace,
+        )
 
     def build_record(self, run_id: str, lane: str, *, may_retry: bool, now: float, now_timestamp: float) -> TaskRecord:
         """Build the record of an ended attempt. A timeout or a cancellation overrides the exit status."""
@@ -330,7 +348,48 @@ class StageState(Struct, eq=False):
         )
         return self.record
 
-    def build_cached_record(
+    def apply_lookup(
+        self, run_id: str, lane: str, found: StageLookup, *, now: float, now_timestamp: float
+    ) -> list[TaskRecord]:
+        """Skip the tasks whose earlier results hold, and let the others start. Return the records of the skipped ones.
+
+        `now` is a monotonic moment, `now_timestamp` the same in wall time.
+        """
+        self.awaits_cache, self.misses, self.cache_note = False, found.misses, found.note
+        if found.traces:
+            self.plan = replace(self.plan, traced=True)
+        if not found.hits and not found.narrowed:
+            return []
+        if self.scope is Scope.ALL:
+            self.scope, self.plan = Scope.CACHED, replace(self.plan, sla=None)
+        self.finals.saved_seconds += found.saved_seconds
+        waiting, records = [*self.ready], []
+        self.ready.clear()
+        for ready in waiting:
+            if (hit := found.hits.get(ready.task.index)) is not None:
+                record = self._build_cached_record(run_id, lane, ready.task, hit, now=now, now_timestamp=now_timestamp)
+                self.finals.add(record)
+                records.append(record)
+                continue
+            left = found.narrowed.get(ready.task.index)
+            self.ready.append(ready if left is None else replace(ready, task=self._keep_items(ready.task, left)))
+        return records
+
+    def narrow_task(self, task: PlannedTask, record: TaskRecord) -> PlannedTask:
+        """Return the task of a retry: of a batch with known item results, only the items that did not succeed."""
+        bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
+        if self.plan.template is None or not bad or len(bad) == len(task.items):
+            return task
+        return self._keep_items(task, bad)
+
+    def _keep_items(self, task: PlannedTask, items: tuple[str, ...]) -> PlannedTask:
+        """Return a batch with only these of its items."""
+        from paropt_exporter.plan.batches import build_task  # here: few stages have batches
+
+        assert self.plan.template is not None
+        return build_task(self.plan.template, task.index, items, task.apart)
+
+    def _build_cached_record(
         self, run_id: str, lane: str, task: PlannedTask, hit: CachedTask, *, now: float, now_timestamp: float
     ) -> TaskRecord:
         """Build the record of a task that is skipped."""
