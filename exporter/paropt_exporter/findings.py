@@ -322,9 +322,9 @@ def _make_cargo_finding(test: str, lines: Sequence[str]) -> Finding:
     for number, line in enumerate(lines):
         if panic := _CARGO_PANIC.match(line):
             operands = (each.strip() for each in lines[number + 2 : number + 4] if _CARGO_OPERAND.match(each))
-            told = [*lines[number + 1 : number + 2], *operands]
+            details = [*lines[number + 1 : number + 2], *operands]
             return Finding(
-                message=", ".join(told) or "panicked",
+                message=", ".join(details) or "panicked",
                 path=panic["path"],
                 line=int(panic["line"]),
                 column=int(panic["column"]),
@@ -415,8 +415,8 @@ def _read_tap_description(lines: Sequence[str], start: int, *, indent: str) -> d
 
 def _read_tap_text(lines: Sequence[str]) -> str:
     """Return the first line of a text, and behind a colon at its end the next one, as in `strictly equal: 2 !== 3`."""
-    told = [line.strip() for line in lines[:3] if line.strip()]
-    return " ".join(told[: 2 if told and told[0].endswith(":") else 1])
+    shown = [line.strip() for line in lines[:3] if line.strip()]
+    return " ".join(shown[: 2 if shown and shown[0].endswith(":") else 1])
 
 
 def _make_tap_finding(test: str, described: dict[str, str]) -> Finding:

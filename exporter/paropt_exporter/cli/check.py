@@ -267,8 +267,8 @@ def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterato
     for stage in stages:
         narrow = [name for name, lane in lanes.items() if 1 < most[name] < stage.slots and lane.includes(stage)]
         if narrow:
-            told = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
-            yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {told}: raise workers there"
+            listed = ", ".join(f"{name} ({most[name]} workers)" for name in narrow)
+            yield f"stage {stage.name!r} needs {stage.slots} slots, and fails in lane {listed}: raise workers there"
 
 
 def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
@@ -301,13 +301,13 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
     by_others = map_shared_outputs(config.stages)
     for stage in stages:
         if is_cached(stage) and stage.name in by_others:
-            told = f"another stage may write {by_others[stage.name]}, too, so it is not cached"
-            yield f"stage {stage.name!r}: outputs: {told}"
+            why = f"another stage may write {by_others[stage.name]}, too, so it is not cached"
+            yield f"stage {stage.name!r}: outputs: {why}"
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if stage.items is not None and shared and is_cached(stage):
             yield f"stage {stage.name!r}: outputs: its tasks share {shared[0]}, so none is cached: put {ITEM} into it"
-        elif is_cached(stage) and (told := _describe_shared_by_items(config, stage)):
-            yield f"stage {stage.name!r}: outputs: {told}, so it is not cached: give each its own"
+        elif is_cached(stage) and (why := _describe_shared_by_items(config, stage)):
+            yield f"stage {stage.name!r}: outputs: {why}, so it is not cached: give each its own"
 
 
 def _describe_shared_by_items(config: Config, stage: Stage) -> str:

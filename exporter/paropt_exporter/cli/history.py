@@ -186,15 +186,15 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
 def _add_partial(notes: str, summary: RunSummary) -> str:
     if not summary.partial:
         return notes
-    told = f"only {', '.join(stage.stage for stage in summary.stages)}" if summary.stages else "nothing to run"
-    told = f"shard {summary.shard}: {told}" if summary.shard else told
-    return f"{told}; {notes}" if notes else told
+    text = f"only {', '.join(stage.stage for stage in summary.stages)}" if summary.stages else "nothing to run"
+    text = f"shard {summary.shard}: {text}" if summary.shard else text
+    return f"{text}; {notes}" if notes else text
 
 
 def _add_cached(notes: str, summary: RunSummary) -> str:
     count = sum(map(_is_cached, summary.stages))
-    told = f"{format_count(count, 'stage')} cached" if count else ""
-    return "; ".join(part for part in (told, notes) if part)
+    text = f"{format_count(count, 'stage')} cached" if count else ""
+    return "; ".join(part for part in (text, notes) if part)
 
 
 def _format_trend(lane: str, trend: Trend) -> Iterator[str]:

@@ -81,8 +81,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     nothing = not detected.stages and not detected.lacks_programs
     if nothing and not force and (projects := find_projects_below(path.parent)):
         named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
-        told = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
-        print(format_line(told), file=stderr)
+        message = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
+        print(format_line(message), file=stderr)
         return 2
     above = _find_config_above(path.parent)
     try:

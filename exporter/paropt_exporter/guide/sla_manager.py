@@ -40,13 +40,13 @@ class SLATarget:
         """Return whether a duration keeps the limit, and a sentence, which also reports a reached warning."""
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"a duration of {seconds!r} s: expected a number from 0 on")
-        told = f"stage {self.stage_number} took {seconds:.1f} s"
+        subject = f"stage {self.stage_number} took {seconds:.1f} s"
         limit = f"its {'critical ' if self.critical else ''}limit of {self.max_duration_seconds:g} s"
         if seconds > self.max_duration_seconds:
-            return False, f"{told}: over {limit}"
+            return False, f"{subject}: over {limit}"
         if self.warns(seconds):
-            return True, f"{told}: past {self.warning_threshold:.0%} of {limit}"
-        return True, f"{told}: within {limit}"
+            return True, f"{subject}: past {self.warning_threshold:.0%} of {limit}"
+        return True, f"{subject}: within {limit}"
 
     def warns(self, seconds: float) -> bool:
         """Return whether a duration has reached the warning or the limit."""

@@ -117,7 +117,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
         self._tasks: list[_Task] = []
         self._open: set[_Task] = set()
-        self._untold: list[_Task] = []
+        self._unreported: list[_Task] = []
         self._slots = WorkerTimeMeter()
         self._batch = 0
         self._first_seconds = self._last_seconds = 0.0
@@ -169,12 +169,12 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         Tasks that have not ended after `timeout` seconds count as failures, and the next call waits for them too.
         """
         with self._changed:
-            tasks = tuple(self._untold)
-            told = frozenset(tasks)
-            self._changed.wait_for(lambda: told.isdisjoint(self._open), timeout)  # two sets: the smaller one is walked
+            tasks = tuple(self._unreported)
+            asked = frozenset(tasks)
+            self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)  # two sets: the smaller one is walked
             self._settle_done_tasks()
-            self._untold = [task for task in self._untold if task.metrics is None or task not in told]
-            if ended := not self._untold:
+            self._unreported = [task for task in self._unreported if task.metrics is None or task not in asked]
+            if ended := not self._unreported:
                 self._end_run()
         self._flush_observers(ended=ended)
         errors = [error for task in tasks if (error := _format_failure(task, timeout))]
@@ -271,14 +271,14 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
                 self._batch = next(_batches)
                 self._slots.begin(self._pool.pools())
             task.batch, task.submitted_seconds = self._batch, now
-            for tasks in (self._tasks, self._untold):
+            for tasks in (self._tasks, self._unreported):
                 tasks.append(task)
             self._open.add(task)
 
     def _withdraw_task(self, task: _Task) -> None:
         with self._changed:
             self._tasks.remove(task)
-            self._untold.remove(task)
+            self._unreported.remove(task)
             self._close_task(task)
 
     def _on_settled(self, task: _Task, _: object) -> None:

@@ -175,8 +175,10 @@ def choose_stages(
         return members, {}
     takers = [stage for stage in members if stage.name in named and takes_arguments(stage)]
     if not takers:
-        told = ", ".join(stage.name for stage in members if stage.name in named)
-        raise UsageError(f"-- {shlex.join(arguments)}: no stage of {told} takes arguments: write {ARGS} in its command")
+        names = ", ".join(stage.name for stage in members if stage.name in named)
+        raise UsageError(
+            f"-- {shlex.join(arguments)}: no stage of {names} takes arguments: write {ARGS} in its command"
+        )
     if any(ITEM in word or ITEMS in word for word in arguments):
         raise UsageError(f"-- {shlex.join(arguments)}: {ITEM} and {ITEMS} have a meaning only in paropt.yml")
     return members, {stage.name: arguments for stage in takers}

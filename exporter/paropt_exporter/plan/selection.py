@@ -104,9 +104,9 @@ def _describe_unknown(
     """Return an error message with the patterns that select nothing, suggestions, and the stages of the lane."""
     names = [stage.name for stage in stages]
     hints = {pattern: _suggest_name(pattern, names, commands, lanes_of) for pattern in patterns}
-    told = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())
+    missing = ", ".join(f"no stage {pattern!r}{hint}" for pattern, hint in hints.items())
     more = "" if all(hints.values()) or not commands else " (--help lists the commands)"
-    return f"lane {lane} has {told}; it has {', '.join(_iter_shown_names(names))}{more}"
+    return f"lane {lane} has {missing}; it has {', '.join(_iter_shown_names(names))}{more}"
 
 
 def _suggest_name(

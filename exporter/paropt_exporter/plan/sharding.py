@@ -157,14 +157,14 @@ class _Graph:
             if len(self.items[name]) == 1:
                 continue
             if self.needed_by[name]:
-                told = join_names(self.needed_by[name], _MOST_NAMED)
-                yield f"the items of {name} stay in one shard: {told} needs all of them (--skip or --only changes that)"
+                user = join_names(self.needed_by[name], _MOST_NAMED)
+                yield f"the items of {name} stay in one shard: {user} needs all of them (--skip or --only changes that)"
             elif name not in self.split:
-                told = join_names([need for need in with_items if need in self.all_needs[name]], _MOST_NAMED)
-                yield f"the items of {name} stay in one shard: it needs all items of {told}"
+                names = join_names([need for need in with_items if need in self.all_needs[name]], _MOST_NAMED)
+                yield f"the items of {name} stay in one shard: it needs all items of {names}"
         for need in sorted(self.repeated):
-            told = join_names(sorted(name for name in self.split if need in self.all_needs[name]), _MOST_NAMED)
-            yield f"{need} runs in each shard that has items of {told}, which needs it"
+            names = join_names(sorted(name for name in self.split if need in self.all_needs[name]), _MOST_NAMED)
+            yield f"{need} runs in each shard that has items of {names}, which needs it"
 
 
 class _Costs:
@@ -398,10 +398,10 @@ def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[s
     long = [unit for unit in units if unit.known and unit.size > _LONG_RATIO * share > 0]
     for unit in long[:_MOST_NAMED] if len(loads) > 1 else ():
         stage, item, _ = unit.name
-        told = f"{item} of {stage}" if item else join_names(unit.stages, _MOST_NAMED)
+        subject = f"{item} of {stage}" if item else join_names(unit.stages, _MOST_NAMED)
         verb, it = ("takes", "it") if item or len(unit.stages) == 1 else ("take", "them")
         yield (
-            f"{told} {verb} {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
+            f"{subject} {verb} {unit.size / _MICROSECONDS:.1f} s, longer than an even share of "
             f"{share / _MICROSECONDS:.1f} s: divide {it}, or use fewer shards"
         )
 

@@ -243,8 +243,8 @@ def _read_body(response: requests.Response, where: str) -> bytes:
     for chunk in response.iter_content(_CHUNK_BYTES):
         body += chunk
         if len(body) > LARGEST_ANSWER_BYTES:
-            told = f"{where}: the answer is larger than {LARGEST_ANSWER_BYTES:,} bytes: aggregate it"
-            raise QueryFailed("too_large", told)
+            message = f"{where}: the answer is larger than {LARGEST_ANSWER_BYTES:,} bytes: aggregate it"
+            raise QueryFailed("too_large", message)
     return bytes(body)
 
 
