@@ -46,5 +46,5 @@ def test_cached_items_keep_their_durations(tmp_path: Path) -> None:
             for each in (ran, single)
         ]
         history.observe_all((run_started("r2"), *cached, run_ended("r2")))
-        known = {stage: dict(items.seconds) for stage, items in history.load_known_items().items()}
+        known = {stage: dict(items.seconds) for stage, items in history.load_earlier_runs("standard").items.items()}
     assert known == {"unit": {"a": 4.0}, "lint": {"b": 2.0}}

@@ -357,8 +357,8 @@ def test_no_lock_is_left_behind_by_ended_or_recovered_runs(path: Path) -> None:
 def test_the_expected_duration_is_the_median_of_the_last_ten_good_runs(history: History) -> None:
     for number, seconds in enumerate([100.0, *range(1, 11)]):
         keep(history, *whole_run(f"r{number:02}", at=START + number, seconds=float(seconds)))
-    assert history.load_expected_seconds("standard") == {"lint": 5.5}
-    assert history.load_expected_seconds("docs") == {}
+    assert history.load_earlier_runs("standard").seconds == {"lint": 5.5}
+    assert history.load_earlier_runs("docs").seconds == {}
 
 
 def test_the_cpu_demand_excludes_waits_for_a_core(history: History) -> None:
@@ -484,10 +484,10 @@ def test_a_removed_stage_is_not_a_failure(history: History) -> None:
 @pytest.mark.parametrize("scope", [Scope.ITEMS, Scope.ARGUMENTS])
 def test_a_partial_stage_does_not_change_its_expected_duration(history: History, scope: Scope) -> None:
     keep(history, *whole_run("r1"))
-    before = history.load_expected_seconds("standard")
+    before = history.load_earlier_runs("standard").seconds
     part = replace(stage_ended("lint", "r2"), duration_seconds=1000.0, scope=scope)
     keep(history, run_started("r2", at=START + 60), part, run_ended("r2", at=START + 60, stages=(part,)))
-    assert history.load_expected_seconds("standard") == before
+    assert history.load_earlier_runs("standard").seconds == before
 
 
 def test_partial_runs_do_not_change_durations_and_last_values(history: History) -> None:
@@ -528,29 +528,30 @@ def test_stage_with_one_failing_item_of_many_has_an_expected_duration(history: H
     failed = replace(task("unit", "r1"), result=Result.FAILURE, items=items)
     ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), duration_seconds=7.0)
     keep(history, run_started("r1", stages=("unit",)), failed, ended, run_ended("r1", result=Result.FAILURE))
-    assert history.load_expected_seconds("standard") == {"unit": 7.0}
+    assert history.load_earlier_runs("standard").seconds == {"unit": 7.0}
 
 
 def test_stage_with_one_failing_task_of_many_has_an_expected_duration(history: History) -> None:
     ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), duration_seconds=7.0, tasks=9, tasks_failed=1)
     keep(history, run_started("r1", stages=("unit",)), ended, run_ended("r1", result=Result.FAILURE))
-    assert history.load_expected_seconds("standard") == {"unit": 7.0}
+    assert history.load_earlier_runs("standard").seconds == {"unit": 7.0}
 
 
 def test_stage_that_failed_as_a_whole_has_no_expected_duration(history: History) -> None:
     ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), tasks=1, tasks_failed=1)
     keep(history, run_started("r1", stages=("unit",)), ended, run_ended("r1", result=Result.FAILURE))
-    assert history.load_expected_seconds("standard") == {}
+    assert history.load_earlier_runs("standard").seconds == {}
 
 
 def test_item_durations_are_stored_and_deleted_with_the_tests_of_a_file(history: History) -> None:
     long = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=1.0, long_tests=(("a.py::test_x", 4.0),))
     whole = ItemRecord(item="a.py", result=Result.SUCCESS, seconds=5.0)
     keep(history, run_started(), replace(task("unit"), items=(long,), start_up_seconds=0.5))
-    known = history.load_known_items()["unit"]
+    known = history.load_earlier_runs("standard").items["unit"]
     assert (known.seconds, known.start_up_seconds) == ({"a.py": 1.0, "a.py::test_x": 4.0}, 0.5)
     keep(history, replace(task("unit"), task=1, items=(whole,), start_up_seconds=0.5))
-    assert history.load_known_items()["unit"].seconds == {"a.py": 5.0}  # no mean with a time without the test
+    known = history.load_earlier_runs("standard").items["unit"]
+    assert known.seconds == {"a.py": 5.0}  # no mean with a time without the test
 
 
 def test_durations_of_a_file_and_its_long_tests_are_means_of_several_runs(history: History) -> None:
@@ -562,9 +563,9 @@ def test_durations_of_a_file_and_its_long_tests_are_means_of_several_runs(histor
     keep(history, run_started())
     keep_times(0, 1.0, x=4.0)
     keep_times(1, 3.0, x=8.0)
-    assert history.load_known_items()["unit"].seconds == {"a.py": 2.0, "a.py::x": 6.0}
+    assert history.load_earlier_runs("standard").items["unit"].seconds == {"a.py": 2.0, "a.py::x": 6.0}
     keep_times(2, 1.0, x=6.0, y=1.0)
-    assert history.load_known_items()["unit"].seconds == {"a.py": 1.0, "a.py::x": 6.0, "a.py::y": 1.0}
+    assert history.load_earlier_runs("standard").items["unit"].seconds == {"a.py": 1.0, "a.py::x": 6.0, "a.py::y": 1.0}
 
 
 def test_a_retried_task_counts_once_by_its_last_attempt(history: History) -> None:

@@ -17,12 +17,12 @@ from support.event_samples import START, StillClock, run_ended, run_started, sta
 STAGES = tuple(f"stage_{number}" for number in range(8))
 SHORT, LONG = 60, 600  # runs
 QUERIES: dict[str, Callable[..., Any]] = {  # Any: their results differ
-    "expected": queries.load_expected_seconds,
+    "earlier runs": queries.load_earlier_runs,
     "durations": lambda *place: queries.load_stage_durations(*place, limit=10),
     "pasts": queries.load_stage_pasts,
     "demands": queries.load_cpu_demands,
     "peaks": queries.load_memory_peaks,
-    "means": queries.load_mean_task_seconds,
+    "fastest tasks": queries.load_fastest_task_seconds,
     "flakiness": queries.load_flakiness,
 }
 
@@ -70,7 +70,7 @@ def test_query_of_a_long_history_reads_few_runs(paths: dict[int, Path], name: st
     assert 0 < long <= short + listed_runs
 
 
-@pytest.mark.parametrize("name", ["demands", "peaks", "means"])
+@pytest.mark.parametrize("name", ["demands", "peaks", "fastest tasks"])
 def test_query_of_the_last_runs_reads_no_earlier_ones(paths: dict[int, Path], name: str) -> None:
     short, long = (count_steps(paths[runs], QUERIES[name]) for runs in (SHORT, LONG))
     assert long == short
@@ -78,5 +78,5 @@ def test_query_of_the_last_runs_reads_no_earlier_ones(paths: dict[int, Path], na
 
 def test_stage_that_ran_long_ago_keeps_its_expected_duration(paths: dict[int, Path]) -> None:
     with closing(History(paths[LONG], project="shop", clock=StillClock())) as history:
-        assert history.load_expected_seconds("standard") == dict.fromkeys((*STAGES, "rare"), 2.0)
+        assert history.load_earlier_runs("standard").seconds == dict.fromkeys((*STAGES, "rare"), 2.0)
         assert history.load_stage_pasts("standard")["rare"].runs == 1

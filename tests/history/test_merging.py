@@ -66,7 +66,7 @@ def _merge(target: Path, *paths: Path) -> Merged:
 
 def _load_items(path: Path) -> dict[str, float]:
     with closing(_open(path)) as history:
-        return dict(history.load_known_items()["unit"].seconds)
+        return dict(history.load_earlier_runs("standard").items["unit"].seconds)
 
 
 def _dump(path: Path) -> list[str]:

@@ -54,8 +54,8 @@ def test_runs_stamped_in_the_future_do_not_stay_in_expectations(history: History
         keep_run(history, f"future{number}", at=START + YEAR_SECONDS + number, seconds=100.0, cpu=100.0)
     for number in range(10):
         keep_run(history, f"now{number}", at=START + number, seconds=2.0, cpu=1.0)
-    assert history.load_expected_seconds("standard") == {"lint": 2.0}
-    assert history.load_mean_task_seconds("standard") == {"lint": pytest.approx(2.0)}
+    assert history.load_earlier_runs("standard").seconds == {"lint": 2.0}
+    assert history.load_earlier_runs("standard").task_seconds == {"lint": pytest.approx(2.0)}
     assert history.load_cpu_demands("standard") == {"lint": pytest.approx(0.5)}
     assert history.load_usual_size("standard") == 2
     trend = history.compute_trend("standard")

@@ -161,10 +161,10 @@ def test_durations_of_items_stay_for_90_days(path: Path, clock: StillClock) -> N
         history.observe_all((run_started("r0"), done, run_ended("r0")))
         clock.advance(89 * DAY_SECONDS)
         keep_runs(history, 1, first=1)
-        assert "a.py" in history.load_known_items()["lint"].seconds
+        assert "a.py" in history.load_earlier_runs("standard").items["lint"].seconds
         clock.advance(2 * DAY_SECONDS)
         keep_runs(history, 1, first=2)
-        assert history.load_known_items() == {}
+        assert history.load_earlier_runs("standard").items == {}
 
 
 def test_runs_that_have_not_ended_are_spared(path: Path, clock: StillClock) -> None:
@@ -180,9 +180,9 @@ def test_expectations_come_from_the_last_thousand_runs_of_a_long_history(path: P
         history.observe_all((run_started("r0"), stage_started("lint", "r0"), lint, run_ended("r0", stages=(lint,))))
         for number in range(1, CONSIDERED_RUNS):
             history.observe_all((run_started(f"r{number}"), run_ended(f"r{number}")))
-        assert "lint" in history.load_expected_seconds("standard")
+        assert "lint" in history.load_earlier_runs("standard").seconds
         history.observe_all((run_started("last"), run_ended("last")))
-        assert history.load_expected_seconds("standard") == {}
+        assert history.load_earlier_runs("standard").seconds == {}
 
 
 def test_compaction_that_finds_the_file_locked_costs_no_run(path: Path, clock: StillClock) -> None:

@@ -103,9 +103,9 @@ def run_commands(path: Path, folder: Path) -> str:
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="text", stdout=out),
         lambda past, out: explain.run_replay(past, pool=None, since_seconds=0.0, output="json", stdout=out),
         lambda past, out: out.write(
-            f"{past.load_totals()} {past.load_last_values()} {past.load_expected_seconds('standard')}"
+            f"{past.load_totals()} {past.load_last_values()} {past.load_earlier_runs('standard')}"
         ),
-        lambda past, out: out.write(f"{past.load_mean_task_seconds('standard')} {past.load_usual_size('standard')}"),
+        lambda past, out: out.write(str(past.load_usual_size("standard"))),
         lambda past, out: out.write(f"{past.load_cpu_demands('standard')} {past.load_memory_peaks('standard')}"),
         lambda past, out: out.write(
             f"{past.find_failures('standard', ('lint', 'unit'))} {past.compute_trend('standard')}"

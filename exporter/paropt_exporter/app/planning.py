@@ -79,7 +79,7 @@ class Planner:
             self._say(format_failures(plan, failed))
         return plan
 
-    def set_start_size(self, plan: Plan, standing: ControlState) -> Plan:
+    def set_start_size(self, plan: Plan, control_state: ControlState) -> Plan:
         """Set the starting size from query results, a pinned size or earlier runs.
 
         Not from earlier runs if decisions are only advice: Prometheus has the sizes that they recommended.
@@ -87,9 +87,9 @@ class Planner:
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
-        advised = standing.override.mode == ADVISE
+        advised = control_state.override.mode == ADVISE
         past = None if configured or advised else self._find_past_size(plan)
-        start = standing.get_start_size(plan.workers.start if past is None else past)
+        start = control_state.get_start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
 
     def _find_past_size(self, plan: Plan) -> int | None:

@@ -141,7 +141,17 @@ def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]
     return [to_text(run_id) for (run_id,) in connection.execute(query, (project,))]
 
 
-def load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
+    """Return the measurements of a lane's stages and items that decide about its plan."""
+    return EarlierRuns(
+        seconds=_load_expected_seconds(connection, project, lane),
+        task_seconds=_load_mean_task_seconds(connection, project, lane),
+        items=_load_known_items(connection, project),
+        cpu_demands=load_cpu_demands(connection, project, lane),
+    )
+
+
+def _load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the median duration in seconds of its last successful complete runs.
 
     For a stage that never succeeded, those of its runs count in which most of its tasks or items succeeded: a failing
@@ -275,7 +285,7 @@ def load_memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -
     return {to_text(stage): to_count(peak) for stage, peak in connection.execute(query, values)}
 
 
-def load_mean_task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
+def _load_mean_task_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the mean duration in seconds of a successful task in its last runs."""
     return _aggregate_task_seconds(connection, "avg", project, lane)
 
@@ -321,17 +331,7 @@ def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, 
     return json.dumps(runs)
 
 
-def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
-    """Return the measurements of a lane's stages and items that decide about its plan."""
-    return EarlierRuns(
-        seconds=load_expected_seconds(connection, project, lane),
-        task_seconds=load_mean_task_seconds(connection, project, lane),
-        items=load_known_items(connection, project),
-        cpu_demands=load_cpu_demands(connection, project, lane),
-    )
-
-
-def load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
+def _load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
     """Return for each stage the recent duration of each of its items, and of a command apart from its items."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     seen: dict[str, dict[str, float]] = defaultdict(dict)
