@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class CallRouting:
     """A router for each lane, which lasts from run to run.
 
-    `profiles`: a file of what earlier processes learned, read for the first plan with calls; None: there is none.
+    `profiles`: a file of measurements of earlier processes, read for the first plan with calls; None: there is none.
     """
 
     def __init__(self, profiles: Path | None) -> None:

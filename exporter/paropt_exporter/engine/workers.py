@@ -97,7 +97,7 @@ class PoolAttempt(Struct, frozen=True):
 
 
 class _RunState:
-    """What the pools know of the run of a plan. `size`, `reason` and `tasks` are those of the last resize."""
+    """The run of a plan, as far as the pools need it. `size`, `reason` and `tasks` are those of the last resize."""
 
     def __init__(self, plan: Plan, size: int) -> None:
         self.plan = plan

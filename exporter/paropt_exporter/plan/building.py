@@ -59,7 +59,7 @@ class PlanOptions(Struct, frozen=True, kw_only=True):
 
 
 class EarlierRuns(Struct, frozen=True, kw_only=True):
-    """What earlier runs of a lane showed about its stages, by stage.
+    """Facts about the stages of a lane from its earlier runs, by stage.
 
     `seconds`, `task_seconds` and `fastest_task_seconds` are durations of the stage, its mean task and its fastest task.
     `items` has the measurements of items, `cpu_demands` the CPU demand of a stage's tasks in cores; both decide how
