@@ -12,7 +12,7 @@ from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import listeners
-from paropt_exporter.plan import Selection, build_plan
+from paropt_exporter.plan import PlanOptions, Selection, build_plan
 from support import configs
 
 
@@ -35,9 +35,9 @@ def test_flag_for_requests_wins_over_the_config(
     [
         ({}, 600.0),
         ({"failed_only": True}, 600.0),  # once they pass, the lane has succeeded
-        ({"selection": Selection(patterns=("lint",))}, None),
-        ({"selection": Selection(skipped=("lint",))}, None),
-        ({"arguments": ("-x",)}, None),
+        ({"options": PlanOptions(selection=Selection(patterns=("lint",)))}, None),
+        ({"options": PlanOptions(selection=Selection(skipped=("lint",)))}, None),
+        ({"options": PlanOptions(arguments=("-x",))}, None),
     ],
 )
 def test_interval_is_that_of_the_whole_lane(tmp_path: Path, flags: dict[str, Any], seconds: float | None) -> None:

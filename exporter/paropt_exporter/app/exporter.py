@@ -18,7 +18,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
 from paropt_exporter.app.config_file import ConfigFile
-from paropt_exporter.app.planning import Planner, build_plan_options, collect_memory_peaks, share_jobserver
+from paropt_exporter.app.planning import Planner, collect_memory_peaks, share_jobserver
 from paropt_exporter.app.request import READER_SECONDS, Request, Screen
 from paropt_exporter.autoscaling.controller import Controller
 from paropt_exporter.autoscaling.lane_observer import DEADLINE, KnownStages
@@ -202,7 +202,7 @@ class Exporter:
         watch = LaneWatch(
             self._config,
             self._lane,
-            self._request.selection,
+            self._request.options.selection,
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
@@ -269,8 +269,9 @@ class Exporter:
         """Continue with the lanes and stages of a changed config. Raises UsageError if the lane can't run with it."""
         # The parts of this process were built from the other sections.
         config = replace(self._config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
-        plans.choose_stages(config, self._lane, self._request.selection, self._request.arguments)
-        shape = plans.build_plan(_drop_items(config), self._lane, build_plan_options(self._request))
+        options = self._request.options
+        plans.choose_stages(config, self._lane, options.selection, options.arguments)
+        shape = plans.build_plan(_drop_items(config), self._lane, options)
         _import_before_calls(shape, reloads=True)
         before, self._config_as_read = self._config_as_read, read
         if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:

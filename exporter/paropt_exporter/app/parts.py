@@ -320,7 +320,7 @@ def build_lane_labels(request: Request, config: Config, plan: Plan) -> LaneLabel
     )
     total = lane.total.to_limit() if lane.total else None
     # Runs of some stages, or with arguments, are no successes of the lane: with an interval it would count as overdue.
-    narrowed = request.selection or request.arguments
+    narrowed = request.options.selection or request.options.arguments
     interval_seconds = None if narrowed else request.every_seconds
     return LaneLabels(lane=plan.lane, stages=stages, total=total, interval_seconds=interval_seconds)
 

@@ -16,7 +16,7 @@ from paropt_exporter.engine.workers import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
-from paropt_exporter.plan import EarlierRuns, Plan, PlannedStage, PlanOptions, Retry, Selection
+from paropt_exporter.plan import EarlierRuns, Plan, PlannedStage, Retry, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
@@ -53,18 +53,15 @@ class Planner:
 
         Raises UsageError if nothing can run, NothingFailed or NothingAffected if the flags leave nothing.
         """
-        request = self._request
+        request, options, failed = self._request, self._request.options, None
         if stages is not None:  # of a watched lane, whose flags chose the first run only
-            selection = Selection(patterns=tuple(stages), with_needs=False)
-            request = replace(request, selection=selection, affected=False, failed_only=False)
-        failed = (
-            find_failures(self._history, self._config, self._lane, request.selection) if request.failed_only else None
-        )
-        options = build_plan_options(request)
-        if request.affected:
-            options = replace(options, affected_by=self._build_change_finder())
-        if failed is not None:
-            options = replace(options, retry=build_retry(failed, request.shard))
+            options = replace(options, selection=Selection(patterns=tuple(stages), with_needs=False))
+        else:
+            if request.affected:
+                options = replace(options, affected_by=self._build_change_finder())
+            if request.failed_only:
+                failed = find_failures(self._history, self._config, self._lane, options.selection)
+                options = replace(options, retry=build_retry(failed, options.shard))
         plan = plans.build_plan(self._config, self._lane, options, earlier=self._load_earlier_runs())
         if failed is not None and _list_unknown(plan, failed):
             plan = replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
@@ -86,7 +83,9 @@ class Planner:
         """
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
-        configured = self._config.lanes[plan.lane].workers.start is not None or self._request.workers is not None
+        configured = (
+            self._config.lanes[plan.lane].workers.start is not None or self._request.options.workers is not None
+        )
         advised = control_state.override.mode == ADVISE
         past = None if configured or advised else self._find_past_size(plan)
         start = control_state.get_start_size(plan.workers.start if past is None else past)
@@ -117,7 +116,7 @@ class Planner:
 
         A shard uses only the history: shards ask at different moments, and must come to the same split.
         """
-        shard, tree_state = self._request.shard, self._identify_tree_state()
+        shard, tree_state = self._request.options.shard, self._identify_tree_state()
         earlier = self._history.load_earlier_runs(self._lane)
         past = self._load_past()
         flaky = self._history.load_flakiness(self._lane)
@@ -129,18 +128,6 @@ class Planner:
             open_failures=self._history.load_open_failures(self._lane, tree_state, shard=shard_name),
             tree_state=tree_state,
         )
-
-
-def build_plan_options(request: Request) -> PlanOptions:
-    """Return the options of a plan that the request has as they are: all but those of --failed and --affected."""
-    return PlanOptions(
-        selection=request.selection,
-        arguments=request.arguments,
-        strategy=request.strategy,
-        workers=request.workers,
-        fail_fast=request.fail_fast,
-        shard=request.shard,
-    )
 
 
 def build_retry(failed: Failures, shard: Shard | None) -> Retry:

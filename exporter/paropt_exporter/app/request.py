@@ -10,8 +10,8 @@ from msgspec import Struct, field
 
 from paropt_exporter.engine.interfaces import Stop
 from paropt_exporter.engine.observers import Observer
-from paropt_exporter.events import LiveStage, RunRecord, Shard, Strategy
-from paropt_exporter.plan import Bounds, Plan, Selection
+from paropt_exporter.events import LiveStage, RunRecord
+from paropt_exporter.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
     from paropt_exporter.reports import ReportOption
@@ -22,6 +22,7 @@ READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter ha
 class Request(Struct, frozen=True, kw_only=True):
     """The settings of the command line; None leaves a setting to the config.
 
+    `options`: those of each plan, without `affected_by` and `retry`, which are found when a run is planned.
     `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
     `affected`: run only the stages that the changes since `affected_ref` affect (None: since where the branch left its
     target). `watch`: run stages again when their inputs change. `no_cache`: run cached stages too, and replace their
@@ -36,17 +37,12 @@ class Request(Struct, frozen=True, kw_only=True):
     enter_root: bool = False
     every_seconds: float | None = None
     linger_seconds: float | None = None
-    selection: Selection = field(default_factory=Selection)
-    arguments: tuple[str, ...] = ()
+    options: PlanOptions = field(default_factory=PlanOptions)
     failed_only: bool = False
     deadline_seconds: float | None = None
     affected: bool = False
     affected_ref: str | None = None
     no_cache: bool = False
-    shard: Shard | None = None
-    fail_fast: bool | None = None
-    strategy: Strategy | None = None
-    workers: Bounds | None = None
     addresses: tuple[str, ...] = ()
     telemetry_path: str | None = None
     max_requests: int | None = None

@@ -44,7 +44,7 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         os.chdir(config.root)
     lane = _choose_lane(request, config.root, screen)
     # Here already, so that a misspelled stage leaves no history.
-    stages, _ = plans.choose_stages(config, lane, request.selection, request.arguments)
+    stages, _ = plans.choose_stages(config, lane, request.options.selection, request.options.arguments)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=request.every_seconds is not None and not has_terminal()))
         stack.enter_context(supervisor_client.set_run_mark(config.root, os.environ))
@@ -73,7 +73,7 @@ def is_sure_to_run_commands(request: Request, strategy: Strategy, stages: Iterab
     """Whether the run will start a command on this host, whatever the history and the cache say."""
     if request.failed_only or request.affected or request.deadline_seconds is not None:
         return False
-    chosen = request.strategy or strategy
+    chosen = request.options.strategy or strategy
     return any(choose_pool(each, chosen) == COMMANDS and (request.no_cache or not is_cached(each)) for each in stages)
 
 

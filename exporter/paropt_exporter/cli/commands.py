@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
     from paropt_exporter.events import Shard
     from paropt_exporter.history import History
-    from paropt_exporter.plan import EarlierRuns, Plan, Retry, Selection
+    from paropt_exporter.plan import EarlierRuns, Plan, PlanOptions, Retry, Selection
     from paropt_exporter.reports import ReportOption
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
@@ -157,13 +157,8 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
     from paropt_exporter import plan as plans
 
     lane = _choose_lane(flags, loaded.root)
-    options = plans.PlanOptions(
-        selection=_build_selection(flags),
-        arguments=flags.arguments or (),
-        strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
-        fail_fast=_get_fail_fast(flags),
-        shard=_parse_shard(flags),
+    options = replace(
+        _build_plan_options(flags),
         affected_by=_build_change_finder(flags, loaded),
         retry=_load_retry(flags, loaded, lane) if flags.failed else None,
     )
@@ -556,7 +551,6 @@ def _check_socket_flags(flags: Flags) -> None:
 
 def _build_request(flags: Flags, *, once: bool) -> Request:
     from paropt_exporter import config
-    from paropt_exporter import plan as plans
     from paropt_exporter.app import Request
 
     path = config.discover(flags.config_file, os.environ)
@@ -570,17 +564,12 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
         watch=flags.watch,
         every_seconds=_parse_duration_flag("--every", flags.every),
         linger_seconds=_parse_duration_flag("--web.linger", flags.web_linger),
-        selection=_build_selection(flags),
-        arguments=flags.arguments or (),
+        options=_build_plan_options(flags),
         failed_only=flags.failed,
         deadline_seconds=_parse_duration_flag("--deadline", flags.deadline),
         affected=flags.affected is not None,
         affected_ref=flags.affected or None,
         no_cache=flags.no_cache,
-        shard=_parse_shard(flags),
-        fail_fast=_get_fail_fast(flags),
-        strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=plans.parse_bounds(flags.workers) if flags.workers is not None else None,
         addresses=tuple(flags.web_listen_address or ()),
         telemetry_path=flags.web_telemetry_path,
         max_requests=_parse_max_requests(flags.web_max_requests),
@@ -614,6 +603,20 @@ def _check_push_url(url: str | None) -> str | None:
     return url
 
 
+def _build_plan_options(flags: Flags) -> PlanOptions:
+    """Return the options that need no look at the project: all but those of --failed and --affected."""
+    from paropt_exporter.plan import PlanOptions, parse_bounds
+
+    return PlanOptions(
+        selection=_build_selection(flags),
+        arguments=flags.arguments or (),
+        shard=_parse_shard(flags),
+        strategy=Strategy(flags.strategy) if flags.strategy else None,
+        workers=parse_bounds(flags.workers) if flags.workers is not None else None,
+        fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
+    )
+
+
 def _build_selection(flags: Flags) -> Selection:
     from paropt_exporter.cli.plain_flags import COMMANDS
     from paropt_exporter.plan import Selection
@@ -632,10 +635,6 @@ def _parse_shard(flags: Flags) -> Shard | None:
     from paropt_exporter.plan.sharding import parse_shard
 
     return parse_shard(flags.shard)
-
-
-def _get_fail_fast(flags: Flags) -> bool | None:
-    return True if flags.fail_fast else False if flags.keep_going else None
 
 
 def _config_flags(flags: Flags) -> list[str]:
