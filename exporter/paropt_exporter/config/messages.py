@@ -53,7 +53,7 @@ _KEYS_OF_OTHERS = {
 }  # fmt: skip
 _ANCHORS = ": keys that begin with x- may hold values for YAML's anchors (x-defaults: &defaults {timeout: 5m})"
 _TOLERATED = ": to ignore a failure, end the command with `|| true` and add `shell: true`"
-_CONDITION = ": stages have no conditions: leave it out of lanes by their `stages`, or test a variable in a shell"
+_CONDITION = ": stages have no conditions: give the lanes different `stages`, or test a variable with `shell: true`"
 # What to do about keys that have no equivalent.
 _KEYS_WITHOUT_EQUIVALENT = {
     "parallel": ": leave it out: all stages run in parallel, apart from those that `needs` puts in order",
@@ -61,7 +61,8 @@ _KEYS_WITHOUT_EQUIVALENT = {
     "continue_on_error": _TOLERATED, "ignore_errors": _TOLERATED, "ignore_failure": _TOLERATED, "if": _CONDITION,
     "when": _CONDITION, "tags": ": a lane selects stages by its key `stages`", "common": _ANCHORS,
     "default": _ANCHORS, "defaults": _ANCHORS, "templates": _ANCHORS, "x": _ANCHORS, "version": ": leave it out",
-    "only": _CONDITION, "except": _CONDITION, "rules": _CONDITION, "include": ": a config is one file", "includes": ": a config is one file",
+    "only": _CONDITION, "except": _CONDITION, "rules": _CONDITION, "include": ": a config is one file",
+    "includes": ": a config is one file",
 }  # fmt: skip
 
 
