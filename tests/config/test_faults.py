@@ -157,6 +157,11 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
             {"items": "[a]"},
             "stages[0].items: expected a mapping like {list: [a, b]} or {glob: tests/test_*.py}, found a",
         ),
+        (
+            {"items": "{command: 'ls | sort'}", "run": "'x {item}'"},
+            "stages[0].items.command: only a shell understands '|': write `[sh, -c, ...]`",
+        ),
+        ({"run": "'a && b'"}, "only a shell understands '&&': add `shell: true`, or use `steps`"),
         ({"items": "{list: [a], glob: b}"}, "found list and glob"),
         ({"items": "{list: []}", "run": "'x {item}'"}, "stages[0].items.list: the list is empty"),
         ({"items": "{list: [yes]}"}, "stages[0].items.list[0]: expected a string"),
@@ -205,6 +210,7 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
     ("text", "message"),
     [
         ("stages: {a: x}", "stages: expected a list, found a mapping: write each as `- {name: a, run: ...}`"),
+        ("stages: {name: a, run: x}", "stages: expected a list, found a mapping: begin each entry with a dash"),
         ("stages: [{lint: x}]", "stages[0]: the name of a stage is a value: write {name: lint, run: ...}"),
         ("stages: [{lint: {run: x}}]", "stages[0]: the name of a stage is a value: write {name: lint, run: ...}"),
         ("stages: [mypy .]", "stages[0]: expected a mapping like {name: lint, run: ruff check .}, found 'mypy .'"),
@@ -272,6 +278,10 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
         ("lanes: {a: {stages: [two]}}", "lanes.a.stages[0]: unknown stage 'two'"),
         ("lanes: {a: {stages: []}}", "lanes.a.stages: the list is empty"),
         ("env: {A: x}", "env: unknown key 'env': it is a key of a stage, so put it into one of `stages`"),
+        (
+            "lanes: {a: {stages: [{name: b, run: x}]}}",
+            "lanes.a.stages[0]: expected a string, found a mapping: name a stage here, and write it under the `stages`",
+        ),
         ("lanes: {a: [one]}", "lanes.a: expected a mapping like {workers: auto, stages: [lint, tests]}, found a list"),
         ("lanes: [{name: a}]", "lanes: expected a mapping like {quick: {stages: [lint]}}, found a list"),
         ("parallel: 4", "parallel: unknown key 'parallel': 'workers' is a key of a lane, so put it into one of"),

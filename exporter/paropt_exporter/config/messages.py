@@ -147,6 +147,8 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         message = f"expected {_EXPECTED[context['class_name']]}, found {shown}"
     elif kind == "value_error":
         message = str(context["error"])
+        if len(location) == 4 and (location[0], location[2]) == ("lanes", "stages") and isinstance(found, dict):
+            message += ": name a stage here, and write it under the `stages` of the file"
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
         choices = " or ".join(known) if len(known) < 3 else "one of " + ", ".join(known)
@@ -172,7 +174,7 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
 
 def _explain_entries(found: Mapping[str, object], location: Location) -> str:
     """Return how to write a mapping as the list that is expected."""
-    if location != ("stages",):
+    if location != ("stages",) or "name" in found:
         return ": begin each entry with a dash"
     return f": write each as `- {{name: {next(map(format_key, found), 'lint')}, run: ...}}`"
 
