@@ -34,12 +34,15 @@ def find_cache_folder(environ: Mapping[str, str]) -> Path:
     """
     base = Path(environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
-        home = Path(environ.get("HOME", ""))
-        base = (home if home.is_absolute() else _find_home()) / ".cache"
+        base = find_home(environ) / ".cache"
     return base / "paropt-exporter"
 
 
-def _find_home() -> Path:
+def find_home(environ: Mapping[str, str]) -> Path:
+    """Return the home folder: $HOME, or that of the user's entry if it is not set or no whole path."""
+    home = Path(environ.get("HOME", ""))
+    if home.is_absolute():
+        return home
     import pwd  # here: nearly every environment has HOME
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,6 +75,18 @@ def test_home_folder_is_known_by_any_of_its_paths(tmp_path: Path, written: str) 
     (tmp_path / "link").symlink_to(home)
     (home / "paropt.yml").touch()
     assert discover(None, {"HOME": written.format(home=home)}, folder=inner) is None
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "."}], ids=str)
+def test_home_folder_is_that_of_the_user_without_a_usable_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """As in some containers and services: a config in the home folder applied to every folder below."""
+    inner = tmp_path / "notes"
+    inner.mkdir()
+    (tmp_path / "paropt.yml").touch()
+    monkeypatch.setattr("pwd.getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    assert discover(None, environ, folder=inner) is None
 
 
 def test_search_does_not_enter_a_world_writable_folder(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_process_runs_calls_in_processes_of_their_own_side_by_side(tmp_path: Pat
 
 
 def test_sequential_never_overlaps(tmp_path: Path) -> None:
-    _, calls = calls_of(tmp_path, "--strategy", "sequential", "--workers", "4", stages=WAITING)
+    _, calls = calls_of(tmp_path, "--strategy", "sequential", stages=WAITING)
     assert len(calls) == 8
     assert all(one.ended <= next_one.began for one, next_one in pairwise(calls))
 

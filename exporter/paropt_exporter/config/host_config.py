@@ -154,7 +154,7 @@ def _make_absolute(file: HostFile, folder: Path, environ: Mapping[str, str]) -> 
 
     def resolve(path: str) -> str:
         if path == "~" or path.startswith("~/"):
-            path = environ.get("HOME", "~") + path[1:]
+            path = f"{files.find_home(environ)}{path[1:]}"
         return str(folder / path)
 
     def resolve_given(path: str | None) -> str | None:

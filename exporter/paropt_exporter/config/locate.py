@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.files import exists, is_file, is_folder
+from paropt_exporter.files import exists, find_home, is_file, is_folder
 
 VARIABLE = "PAROPT_CONFIG_FILE"
 NAMES = ("paropt.yml", "paropt.yaml")
@@ -34,7 +34,7 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
-    for place in _walk_up(folder, environ.get("HOME", "")):
+    for place in _walk_up(folder, os.fspath(find_home(environ))):
         found = _find_in(place)
         if found is not None:
             return found
@@ -113,7 +113,7 @@ def _walk_up(folder: Path, home: str) -> Iterator[Path]:
         owners.add(folder.stat().st_uid)
     here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
     # HOME may end with a slash or be a link; `here` does neither.
-    homes = {os.path.abspath(home), os.path.realpath(home)} if home else set()  # noqa: PTH100 -- texts
+    homes = {os.path.abspath(home), os.path.realpath(home)}  # noqa: PTH100 -- texts
     while here != here.parent and str(here) not in homes and not _is_repository(here):
         here, steps = here.parent, steps / ".."
         if str(here) in homes or _is_open_to_others(here, owners):

@@ -47,12 +47,13 @@ _KEYS_OF_OTHERS = {
     "parametrize": "items", "sources": "inputs", "artifacts": "outputs", "generates": "outputs",
     "produces": "outputs", "desc": "description", "help": "description", "id": "name", "title": "name",
     "cores": "slots", "cpu": "slots", "cpus": "slots", "ram": "memory", "time_limit": "timeout",
+    "attempts": "retries", "max_attempts": "retries",
     "concurrency": "workers", "max-parallel": "workers", "max_parallel": "workers", "parallel": "workers",
     "jobs": "workers stages", "recipes": "stages", "targets": "stages", "tasks": "stages",
 }  # fmt: skip
 _ANCHORS = ": keys that begin with x- may hold values for YAML's anchors (x-defaults: &defaults {timeout: 5m})"
 _TOLERATED = ": to ignore a failure, end the command with `|| true` and add `shell: true`"
-_CONDITION = ": stages have no conditions: leave it out of lanes by their `stages`, or test a variable in a shell"
+_CONDITION = ": stages have no conditions: give the lanes different `stages`, or test a variable with `shell: true`"
 # What to do about keys that have no equivalent.
 _KEYS_WITHOUT_EQUIVALENT = {
     "parallel": ": leave it out: all stages run in parallel, apart from those that `needs` puts in order",
@@ -60,10 +61,12 @@ _KEYS_WITHOUT_EQUIVALENT = {
     "continue_on_error": _TOLERATED, "ignore_errors": _TOLERATED, "ignore_failure": _TOLERATED, "if": _CONDITION,
     "when": _CONDITION, "tags": ": a lane selects stages by its key `stages`", "common": _ANCHORS,
     "default": _ANCHORS, "defaults": _ANCHORS, "templates": _ANCHORS, "x": _ANCHORS, "version": ": leave it out",
-    "include": ": a config is one file", "includes": ": a config is one file",
+    "only": _CONDITION, "except": _CONDITION, "rules": _CONDITION, "include": ": a config is one file",
+    "includes": ": a config is one file",
 }  # fmt: skip
 
 
+_NAMED_SHELL = ": true takes /bin/sh; to take another shell, write its command, such as bash -c '...'"
 _SECRET_KEYS = frozenset(
     {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
 )
@@ -128,6 +131,8 @@ def _suggest_key(location: Location, known: list[str], found: object) -> str:
         return ": it is a key of a stage, so put it into one of `stages`"
     if is_top and (of_lane := next((each for each in (key, *meant) if each in Lane.model_fields), None)):
         return f": {of_lane!r} is a key of a lane, so put it into one of `lanes`"
+    if "run" in known and key in Lane.model_fields:
+        return ": it is a key of a lane, so put it into one of `lanes`"
     if is_top and key.startswith("."):
         return _ANCHORS
     if (is_top or "run" in known) and key.lower() in _KEYS_WITHOUT_EQUIVALENT:
@@ -142,6 +147,8 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         message = f"expected {_EXPECTED[context['class_name']]}, found {shown}"
     elif kind == "value_error":
         message = str(context["error"])
+        if len(location) == 4 and (location[0], location[2]) == ("lanes", "stages") and isinstance(found, dict):
+            message += ": name a stage here, and write it under the `stages` of the file"
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
         choices = " or ".join(known) if len(known) < 3 else "one of " + ", ".join(known)
@@ -151,6 +158,7 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
     elif kind in _KINDS:
         wanted = _EXPECTED_MAPPINGS.get(str(location[-1]) if location else "", _KINDS[kind])
         message = f"expected {wanted}, found {shown}"
+        message += _NAMED_SHELL if location[-1:] == ("shell",) and isinstance(found, str) else ""
         message += ": put it in [ ]" if kind == "tuple_type" and isinstance(found, str) else ""
         message += _explain_entries(found, location) if kind == "tuple_type" and isinstance(found, dict) else ""
         message += ": put it under `stages:`" if not location and isinstance(found, list) else ""
@@ -161,12 +169,12 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         )
     else:
         message = str(detail["msg"])
-    return message + _explain_boolean(found, document.get_written(location))
+    return message + _explain_boolean(message, found, document.get_written(location))
 
 
 def _explain_entries(found: Mapping[str, object], location: Location) -> str:
     """Return how to write a mapping as the list that is expected."""
-    if location != ("stages",):
+    if location != ("stages",) or "name" in found:
         return ": begin each entry with a dash"
     return f": write each as `- {{name: {next(map(format_key, found), 'lint')}, run: ...}}`"
 
@@ -180,10 +188,10 @@ def _format_found(found: object, location: Location) -> str:
     return NOT_SHOWN if secret or (not location and isinstance(found, str | int | float)) else format_value(found)
 
 
-def _explain_boolean(found: object, written: str | None) -> str:
-    """Explain `yes`, which YAML 1.1 reads as a boolean."""
+def _explain_boolean(message: str, found: object, written: str | None) -> str:
+    """Explain `yes`, which YAML 1.1 reads as a boolean, and `true` in place of a text."""
     if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
-        return ""
+        return ": quote it if you mean the word" if message.startswith("expected a string, found the boolean") else ""
     return f" (YAML reads {written} as a boolean: quote it if you mean the word)"
 
 

@@ -86,19 +86,27 @@ def _check_line(place: Location, line: str) -> Iterator[Fault]:
         return
     if not words or not words[0]:
         yield Fault(location=place, message="the command is empty")
+    if (message := _describe_shell_syntax(line, words, lists_items="items" in place)) is not None:
+        yield Fault(location=place, message=message)
+
+
+def _describe_shell_syntax(line: str, words: Sequence[str], *, lists_items: bool) -> str | None:
+    """Return what only a shell would understand in a line, and the remedy. `lists_items`: it is a command of items."""
+    shell = "write `[sh, -c, ...]`" if lists_items else "add `shell: true`"
     operator = _OPERATOR.search(drop_quoted(line.strip()))
     if operator is not None and operator[0].endswith("\n"):
-        message = "only a shell understands a line break: use `steps`, fold the lines with `>-`, or add `shell: true`"
-        yield Fault(location=place, message=message)
-    elif operator is not None:
-        instead = "put the folder into `cwd`" if words[:1] == ["cd"] else "use `steps`"
-        message = f"only a shell understands {operator[0]!r}: add `shell: true`, or {instead}"
-        yield Fault(location=place, message=message)
-    elif (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
-        message = (
-            f"only a shell replaces {found[0]}: add `shell: true`, or put it in single quotes if it is meant as it is"
-        )
-        yield Fault(location=place, message=message)
+        steps = "" if lists_items else "use `steps`, "
+        return f"only a shell understands a line break: {steps}fold the lines with `>-`, or {shell}"
+    if operator is not None:
+        remedy = shell
+        if words[:1] == ["cd"] and not lists_items:
+            remedy += ", or put the folder into `cwd`"
+        elif operator[0] in ("&&", ";") and not lists_items:
+            remedy += ", or use `steps`"
+        return f"only a shell understands {operator[0]!r}: {remedy}"
+    if (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
+        return f"only a shell replaces {found[0]}: {shell}, or put it in single quotes if it is meant as it is"
+    return None
 
 
 def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
