@@ -569,6 +569,30 @@ def test_trace_can_be_closed_while_its_command_waits() -> None:
     assert (found.stdout, found.stderr) == ("9\n", "")
 
 
+THREADLESS = """
+import _thread, os, signal
+from paropt_exporter.executors.supervisor import traced_start
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+_thread.start_new_thread = refuse
+before = os.listdir("/proc/self/fd")
+try:
+    traced_start.start_traced(
+        program=b"/bin/true", argv=[b"true"], env=os.environb, cwd=b"/", output=1, default_signals=(), limits={}
+    )
+except OSError as error:
+    print(error.strerror, os.WIFEXITED(os.waitpid(-1, 0)[1]), os.listdir("/proc/self/fd") == before)
+"""
+
+
+@traces
+def test_command_whose_calls_no_thread_can_serve_does_not_start() -> None:
+    found = subprocess.run([sys.executable, "-c", THREADLESS], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("can't start new thread True True\n", "")
+
+
 @traces
 @pytest.mark.parametrize("offset", [0, mmap.PAGESIZE - 200])
 @pytest.mark.parametrize("length", [0, 100, 255, 256, 4000])

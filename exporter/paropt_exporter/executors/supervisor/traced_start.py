@@ -61,6 +61,7 @@ def start_traced(
                     listener = kernel.install_filter(content)
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
                     theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
+                    os.close(listener)  # once the supervisor has closed it, or has died, calls must fail and not wait
                 except OSError as error:
                     theirs.send(_UNTRACED + pack("=i", error.errno or 0))
             os.execve(program, argv, env)  # nosec B606 # the command of a stage
