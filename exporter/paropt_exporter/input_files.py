@@ -107,6 +107,8 @@ class InputPatterns:
 
         Patterns without wildcards, of which a stage of many items has thousands, cost nothing.
         """
+        if not self.patterns:
+            return False  # as most stages' outputs, with which each path of a trace is compared
         if self._split is None:
             self._split = self._split_patterns()
         plain, included, excluded = self._split

@@ -114,6 +114,14 @@ def test_a_cached_stage_is_skipped_without_heavy_modules(tmp_path: Path) -> None
     assert "paropt_exporter.cache.stage_cache" in loaded
 
 
+def test_a_traced_stage_runs_without_heavy_modules(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: one, run: "true", inputs: [auto, "src/*.py"]')
+    list_modules(tmp_path, "--once", projects.ANY_PORT)
+    loaded = list_modules(tmp_path, "--once", projects.ANY_PORT)
+    assert sorted(HEAVY & loaded) == ["hashlib", "hmac"]  # for the keyed digests of variables that a kept result has
+    assert "paropt_exporter.cache.traced_results" in loaded
+
+
 def test_the_version_needs_next_to_nothing(project: Path) -> None:
     ours = {name for name in list_modules(project, "--version") if name.startswith("paropt_exporter.")}
     assert ours <= {

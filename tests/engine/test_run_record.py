@@ -214,6 +214,16 @@ def test_adaptive_lane_below_its_maximum_is_not_scheduled_again(kind: str) -> No
     assert advised.advice == ""
 
 
+@pytest.mark.parametrize("name", ["a", None])
+def test_splitting_an_eleventh_of_the_run_is_not_tried(name: str | None) -> None:
+    timings = rounds(22, 2)
+    run = UnscheduledRun(
+        plan=lane(workers=ADAPTIVE), timings=timings, duration_seconds=22.0, peak_size=2, cores=2.0, memory_bytes=0
+    )
+    (advised,) = add_advice((Bottleneck(kind="uneven", stage=name, sentence="a fact"),), run)
+    assert advised.advice == ""
+
+
 def test_lane_that_needs_its_workers_gets_no_advice_to_shrink() -> None:
     assert advice("under_used", *rounds(8, 8), planned=lane(workers=8)) == ""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import socket
@@ -29,6 +31,7 @@ from paropt_exporter.executors.supervisor.tracing import (
     build_trace_filter,
 )
 from support.command_scripts import HANG_SECONDS, python, shell
+from support.real_servers import eventually
 from support.strace import find_reads
 
 REFUSAL = find_refusal()
@@ -508,6 +511,100 @@ def test_traced_commands_leave_no_descriptors(pool: CommandPool, tmp_path: Path)
     for _ in range(3):
         trace(pool, ["true"], cwd=tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@traces
+def test_traced_commands_leave_no_threads(pool: CommandPool, tmp_path: Path) -> None:
+    def count_threads() -> int:
+        counting = shell("ls /proc/$PPID/task | wc -l > threads")
+        assert pool.submit_commands("task", [counting], cwd=tmp_path).result(HANG_SECONDS).result is Result.SUCCESS
+        return int((tmp_path / "threads").read_text())
+
+    for _ in range(3):
+        trace(pool, ["true"], cwd=tmp_path)
+    eventually("only the thread of the supervisor itself", lambda: count_threads() == 1)
+
+
+@traces
+def test_commands_that_are_traced_at_once_have_traces_of_their_own(pool: CommandPool, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+        os.mkfifo(tmp_path / f"met-{name}")  # whose opening waits for the other command
+    scripts = "cat one > met-one; cat met-two; cat one", "cat met-one; cat two > met-two; cat two"
+    futures = [
+        pool.submit_commands("task", [shell(script)], cwd=tmp_path, env=environ(tmp_path), traced=True)
+        for script in scripts
+    ]
+    found = [future.result(HANG_SECONDS).trace for future in futures]
+    paths = {str(tmp_path / "one"), str(tmp_path / "two")}
+    assert [list_reads(each) & paths for each in found if each] == [{str(tmp_path / "one")}, {str(tmp_path / "two")}]
+
+
+CLOSED = """
+import os, signal, socket
+from paropt_exporter.executors.supervisor.seccomp import Kernel
+from paropt_exporter.executors.supervisor.tracer_thread import TracerThread
+from paropt_exporter.executors.supervisor.tracing import Tracer
+
+kernel = Kernel()
+ours, theirs = socket.socketpair()
+pid = os.fork()
+if not pid:
+    socket.send_fds(theirs, [b"x"], [kernel.install_filter(kernel.build_filter(["stat", "newfstatat"], ()))])
+    os.stat("/")
+    theirs.send(b"y")
+    signal.pause()
+thread = TracerThread(Tracer(kernel, socket.recv_fds(ours, 1, 1)[1][0]))
+thread.start()
+assert ours.recv(1) == b"y"
+thread.close()
+os.kill(pid, signal.SIGKILL)
+print(os.waitpid(pid, 0)[1])
+"""
+
+
+@traces
+def test_trace_can_be_closed_while_its_command_waits() -> None:
+    found = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("9\n", "")
+
+
+THREADLESS = """
+import _thread, os, signal
+from paropt_exporter.executors.supervisor import traced_start
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+_thread.start_new_thread = refuse
+before = os.listdir("/proc/self/fd")
+try:
+    traced_start.start_traced(
+        program=b"/bin/true", argv=[b"true"], env=os.environb, cwd=b"/", output=1, default_signals=(), limits={}
+    )
+except OSError as error:
+    print(error.strerror, os.WIFEXITED(os.waitpid(-1, 0)[1]), os.listdir("/proc/self/fd") == before)
+"""
+
+
+@traces
+def test_command_whose_calls_no_thread_can_serve_does_not_start() -> None:
+    found = subprocess.run([sys.executable, "-c", THREADLESS], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("can't start new thread True True\n", "")
+
+
+@traces
+@pytest.mark.parametrize("offset", [0, mmap.PAGESIZE - 200])
+@pytest.mark.parametrize("length", [0, 100, 255, 256, 4000])
+def test_text_is_read_up_to_its_end(offset: int, length: int) -> None:
+    memory = mmap.mmap(-1, 4 * mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    text = b"a" * length
+    memory[offset : offset + length] = text
+    kernel, process = Kernel(), os.getpid()
+    memory[-mmap.PAGESIZE :] = b"b" * mmap.PAGESIZE
+    kernel.read_memory(process, address + 3 * mmap.PAGESIZE, mmap.PAGESIZE)  # nothing of it may be in the text
+    assert kernel.read_text(process, address + offset) == text
 
 
 @pytest.mark.parametrize(

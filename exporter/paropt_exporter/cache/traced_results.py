@@ -42,7 +42,6 @@ from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.traces import Access, Trace
 from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
 from paropt_exporter.input_files import InputPatterns
-from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
 from paropt_exporter.plan.stage_environment import build_command_environment
 from paropt_exporter.plan.structure import PlannedStage
 
@@ -545,6 +544,9 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
     if not reads:
         return []  # as of most stages: the outputs of thousands of stages would be listed for each of them
+    # Here: runs need neither these nor subprocess, which they import.
+    from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
+
     declared = InputPatterns(list_input_patterns(stage))
     outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
     words = " ".join(str(command) for command in (stage.run, *(stage.steps or ())))

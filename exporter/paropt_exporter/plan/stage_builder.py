@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, islice, takewhile
 from pathlib import Path
 from types import MappingProxyType
@@ -334,6 +334,11 @@ def _build_commands(stage: Stage, item: str | None, arguments: tuple[str, ...]) 
     )
 
 
+@lru_cache(maxsize=16)  # a stage has one line for all of its items
+def _split_line(line: str) -> tuple[str, ...]:
+    return tuple(shlex.split(line))
+
+
 def _build_words(
     command: str | tuple[str, ...], item: str | None, arguments: tuple[str, ...], *, shell: bool
 ) -> tuple[str, ...]:
@@ -345,7 +350,7 @@ def _build_words(
     if isinstance(command, str) and shell:
         quoted = {ARGS: shlex.join(arguments)} | ({} if item is None else {ITEM: shlex.quote(item)})
         return (*SHELL, _PLACEHOLDER.sub(lambda found: quoted.get(found[0], found[0]), command))
-    words = shlex.split(command) if isinstance(command, str) else command
+    words = _split_line(command) if isinstance(command, str) else command
     filled: list[str] = []
     for word in words:
         if word == ARGS:

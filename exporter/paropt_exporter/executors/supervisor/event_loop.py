@@ -1,6 +1,6 @@
 """Start, watch and end commands: the program of the one small process beside an exporter.
 
-    exporter                                      supervisor (subreaper, one thread, a session of its own)
+    exporter                                      supervisor (subreaper, a session of its own)
     control socket --(channel, output pipe)-----> a Command for each channel
     channel        --{"env": ...}---------------> the environment of the next program
                    --{"program", "argv", ...}---> posix_spawn, again in a session of its own
@@ -14,8 +14,8 @@ has exited, in any way) the supervisor kills all processes that it started, and 
 itself. The end of a channel kills its command. While no command and no call runs, the supervisor sleeps. Frames are
 lines of JSON; output never passes through the supervisor. It imports only the standard library and a few small modules,
 since its own memory is the least that `ru_maxrss` of its children can show. A command that comes with a third
-descriptor is traced (`tracing`): each system call that names a file waits for the supervisor, which at the end writes
-the trace there.
+descriptor is traced (`tracing`): each system call that names a file waits for a thread of the supervisor, which at the
+end writes the trace there. All else happens in one thread.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from paropt_exporter.executors.supervisor.tracing import Tracer
+    from paropt_exporter.executors.supervisor.tracer_thread import TracerThread
 else:
     import _signal as signal
 
@@ -94,7 +94,7 @@ class Command:
     def __init__(self, channel: socket.socket, output: int, trace: int) -> None:
         """`trace`: a file that gets the trace of its accesses; -1: it is not traced."""
         self.channel = channel
-        self.tracer: Tracer | None = None
+        self._tracer: TracerThread | None = None
         self._trace = trace
         self._untraced = ""  # why it is not traced though it should be
         self.tree: Tree | None = None
@@ -127,7 +127,7 @@ class Command:
         entered = False
         limit = frame["limit"] if _may_set_lock_limit() else 0
         try:
-            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since this process has one thread
+            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since other threads use absolute paths
             entered = True
             pid = self._spawn(frame, limit)
         except OSError as error:
@@ -144,7 +144,7 @@ class Command:
             return _spawn(frame, self.environment, self._output, limit)
         from paropt_exporter.executors.supervisor.traced_start import start_traced  # here: few commands are traced
 
-        pid, self.tracer, self._untraced = start_traced(
+        pid, self._tracer, self._untraced = start_traced(
             program=frame["program"].encode("latin-1"),
             argv=[argument.encode("latin-1") for argument in frame["argv"]],
             env={**self.environment, MARK.encode(): frame["mark"].encode()},
@@ -223,18 +223,18 @@ class Command:
             )
 
     def _write_trace(self) -> None:
-        if self.tracer is not None:
+        if self._tracer is not None:
             try:
-                self.tracer.write(self._trace)
+                self._tracer.write(self._trace)
             except OSError as error:
                 self._untraced = f"its trace can't be written: {error.strerror}"
 
     def close(self) -> None:
         """Close the descriptors that the exporter passed."""
         self.channel.close()
-        if self.tracer is not None:
-            self.tracer.close()
-            self.tracer = None
+        if self._tracer is not None:
+            self._tracer.close()
+            self._tracer = None
         for descriptor in (self._output, self._trace):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -285,7 +285,6 @@ class Supervisor:
         self._poll.register(self._child_ended, select.POLLIN)
         if exporter.handle >= 0:
             self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
-        self._tracers: dict[int, Tracer] = {}  # by the descriptor of its notifications
         self._open = True
         self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
@@ -304,8 +303,6 @@ class Supervisor:
                     self._reap()
                 elif descriptor in self._commands:
                     self._read_channel(self._commands[descriptor])
-                elif descriptor in self._tracers:
-                    self._serve_tracers()
             if self._table.trees:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
@@ -384,34 +381,6 @@ class Supervisor:
         tree = command.start(frame)
         if tree is not None:
             self._table.add(tree, time.monotonic())
-        if command.tracer is not None:
-            self._tracers[command.tracer.listener] = command.tracer
-            self._poll.register(command.tracer.listener, select.POLLIN)
-
-    def _serve_tracers(self) -> None:
-        """Handle the calls of traced commands until something else happens or is due.
-
-        A turn of the main loop for each of them would cost as much as the call.
-        """
-        due = min(self._get_due_time(), self._exporter.next_sample, time.monotonic() + MAX_SAMPLE_SECONDS)
-        poll, monotonic, tracers = self._poll.poll, time.monotonic, self._tracers
-        while True:
-            wait_seconds = due - monotonic()
-            events = poll(wait_seconds * 1000 if wait_seconds > 0 else 0)  # once at least, however late it is
-            for descriptor, event in events:
-                tracer = tracers.get(descriptor)
-                if tracer is None:
-                    return  # the main loop's poll reports it again
-                if event & select.POLLIN:
-                    tracer.serve()
-                else:  # the last of its processes has ended
-                    self._remove_tracer(tracer)
-            if not events or wait_seconds <= 0:
-                return
-
-    def _remove_tracer(self, tracer: Tracer) -> None:
-        if self._tracers.pop(tracer.listener, None) is not None:
-            self._poll.unregister(tracer.listener)
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""
@@ -483,8 +452,6 @@ class Supervisor:
         self._remove_command(command)
 
     def _remove_command(self, command: Command) -> None:
-        if command.tracer is not None:
-            self._remove_tracer(command.tracer)
         del self._commands[command.channel.fileno()]
         if not command.hung_up:
             self._poll.unregister(command.channel)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 from _ctypes import (
     FUNCFLAG_CDECL,
     FUNCFLAG_USE_ERRNO,
@@ -220,13 +221,22 @@ class Kernel:
         return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
 
     def receive(self, listener: int) -> bytes | None:
-        """Return the next notification, or None if its process has just ended. Blocks until there is one."""
+        """Return the next notification. Blocks until there is one.
+
+        Return None if its process has just ended, after a signal, and once all processes have ended.
+        """
         try:
             return fcntl.ioctl(listener, _RECEIVE, _EMPTY)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
                 return None
             raise
+
+    def is_unused(self, listener: int) -> bool:
+        """Return whether all processes that have the filter have ended. False before Linux 5.9."""
+        poll = select.poll()
+        poll.register(listener, 0)
+        return bool(poll.poll(0))
 
     def parse(self, content: bytes) -> Notification:
         """Return the call of a notification."""

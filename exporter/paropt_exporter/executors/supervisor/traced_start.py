@@ -3,19 +3,20 @@
 supervisor                         child
 fork ----------------------------> session, signals, output, limits, filter
 <---- T and the descriptor, or U and why there is none
-answers the call of execve <------ execve
+a thread answers the call <------- execve
 <---- F and the error, or the end of the socket: the program runs
 """
 
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import os
 import resource
-import select
 from _struct import pack, unpack
 
 from paropt_exporter.executors.supervisor.seccomp import OWN_SEND_FLAGS, Forbidden, Kernel, explain_refusal
+from paropt_exporter.executors.supervisor.tracer_thread import TracerThread
 from paropt_exporter.executors.supervisor.tracing import Tracer, build_trace_filter
 
 TYPE_CHECKING = False
@@ -39,11 +40,11 @@ def start_traced(
     output: int,
     default_signals: Iterable[int],
     limits: Mapping[int, tuple[int, int]],
-) -> tuple[int, Tracer | None, str]:
+) -> tuple[int, TracerThread | None, str]:
     """Start a program in the current folder, in a session of its own. `cwd`: that folder, as the config names it.
 
-    Return its process id and its tracer, or None and the reason: then it runs untraced. Raises OSError if the system
-    refuses the program.
+    Return its process id and the thread that traces it, or None and the reason: then it runs untraced. Raises OSError
+    if the system refuses the program.
     """
     try:
         kernel = Kernel()
@@ -60,6 +61,7 @@ def start_traced(
                     listener = kernel.install_filter(content)
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
                     theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
+                    os.close(listener)  # once the supervisor has closed it, or has died, calls must fail and not wait
                 except OSError as error:
                     theirs.send(_UNTRACED + pack("=i", error.errno or 0))
             os.execve(program, argv, env)  # nosec B606 # the command of a stage
@@ -69,23 +71,36 @@ def start_traced(
             os._exit(_EXIT_CODE)
     theirs.close()
     try:
-        tracer, failure = None, 0
+        thread, failure = None, 0
         if kernel is not None:
             kind, code, listener = _receive(ours)
             if kind == _TRACED:
-                tracer = Tracer(kernel, listener)
-                tracer.note_folder(cwd)
+                thread = _start_thread(Tracer(kernel, listener), cwd)
             refusal = explain_refusal(code) if kind == _UNTRACED else ""
             failure = code if kind == _FAILED else 0
-        failure = failure or _await_program(ours, tracer)
+        if not failure:
+            kind, code, _ = _receive(ours)
+            failure = code if kind == _FAILED else 0
     finally:
         ours.close()
     if failure:
         os.waitpid(pid, 0)
-        if tracer is not None:
-            tracer.close()
+        if thread is not None:
+            thread.close()
         raise OSError(failure, os.strerror(failure))
-    return pid, tracer, refusal
+    return pid, thread, refusal
+
+
+def _start_thread(tracer: Tracer, cwd: bytes) -> TracerThread:
+    """Return a thread that serves the command's calls, first that of execve. Raises OSError if it can't start."""
+    tracer.note_folder(cwd)
+    thread = TracerThread(tracer)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        tracer.close()  # so the call of execve fails
+        raise BlockingIOError(errno.EAGAIN, str(error)) from None
+    return thread
 
 
 def _prepare(output: int, default_signals: Iterable[int], limits: Mapping[int, tuple[int, int]]) -> None:
@@ -107,20 +122,3 @@ def _receive(ours: socket.socket) -> tuple[bytes, int, int]:
     content, ancillary, _, _ = ours.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     listener = unpack("=i", ancillary[0][2][:4])[0] if ancillary else -1
     return content[:1], unpack("=i", content[1:5])[0] if len(content) >= 5 else 0, listener
-
-
-def _await_program(ours: socket.socket, tracer: Tracer | None) -> int:
-    """Serve the notification of execve until the program runs. Return the error if it does not."""
-    poll = select.poll()
-    poll.register(ours, select.POLLIN)
-    if tracer is not None:
-        poll.register(tracer.listener, select.POLLIN)
-    while True:
-        for descriptor, event in poll.poll():
-            if descriptor == ours.fileno():
-                kind, code, _ = _receive(ours)
-                return code if kind == _FAILED else 0
-            if tracer is not None and event & select.POLLIN:
-                tracer.serve()
-            else:
-                poll.unregister(descriptor)

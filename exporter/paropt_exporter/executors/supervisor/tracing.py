@@ -105,32 +105,47 @@ class Tracer:
             note_write=lambda path: self._note(path, WRITE),
         )
         self._privileged = ""
+        self._stopping = False
         self._walk = LinkWalk(self._note_link)
         kernel.prefer_same_core(listener)
-
-    @property
-    def listener(self) -> int:
-        return self._listener
 
     def note_folder(self, path: bytes) -> None:
         """Note the folder in which the command starts."""
         self._note(tidy(path), STAT)
 
     def serve(self) -> None:
-        """Handle one notification. Raises OSError if no more can come."""
-        content = self._kernel.receive(self._listener)
-        if content is None:
-            return
-        try:
-            if not self._problems and not self._repeats_stat(content):  # later calls tell nothing more
-                self._handle(self._kernel.parse(content))
-        except OSError as error:
-            # A bad address fails the call itself, and a process that has ended makes none.
-            if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
-                self._add_problem(error.strerror or str(error))
-        except Exception as error:  # noqa: BLE001 -- a process must always get its answer
-            self._add_problem(f"internal error: {type(error).__name__}: {error}: please report it")
-        self._kernel.let_continue(self._listener, content)
+        """Handle notifications until no more can come, or `stop` was called. Blocks until then. Raises OSError."""
+        kernel, listener, noted = self._kernel, self._listener, self._noted[STAT]
+        receive, read_text, let_continue = kernel.receive, kernel.read_text, kernel.let_continue
+        find_reader = self._stat_readers.get
+        while not self._stopping:
+            content = receive(listener)
+            if content is None:
+                if kernel.is_unused(listener):
+                    return
+                continue
+            try:
+                # 9 of 10 calls of a test suite ask again about an absolute path: each import about the folders of
+                # `sys.path`, each traceback about its source files. They get by with as little Python code as possible.
+                read_argument = find_reader(content[CALL])
+                if read_argument is None or read_text(*read_argument(content)) not in noted:
+                    self._handle(kernel.parse(content))
+            except OSError as error:
+                # A bad address fails the call itself, and a process that has ended makes none.
+                if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
+                    self._add_problem(error.strerror or str(error))
+            except Exception as error:  # noqa: BLE001 -- a process must always get its answer
+                self._add_problem(f"internal error: {type(error).__name__}: {error}: please report it")
+            let_continue(listener, content)
+
+    def stop(self) -> None:
+        """Let `serve` return after the next notification, or after a signal to its thread."""
+        self._stopping = True
+
+    def fail(self, error: OSError) -> None:
+        """Note that no more notifications can be served. The calls fail, since they would wait without end."""
+        self._add_problem(f"its system calls can't be received: {error.strerror}")
+        self.close()
 
     def write(self, descriptor: int) -> None:
         """Write the trace. Raises OSError."""
@@ -148,21 +163,13 @@ class Tracer:
             rest = rest[os.write(descriptor, rest) :]
 
     def close(self) -> None:
-        os.close(self._listener)
-
-    def _repeats_stat(self, content: bytes) -> bool:
-        """Return whether a notification is about an absolute path that the command has asked about before.
-
-        9 of 10 calls of a test suite are such repeats: each import asks about the folders of `sys.path` again, and each
-        traceback about its source files. So they are found with as little Python code as possible.
-        """
-        read_argument = self._stat_readers.get(content[CALL])
-        if read_argument is None:
-            return False
-        pid, address = read_argument(content)
-        return self._kernel.read_text(pid, address) in self._noted[STAT]
+        if self._listener >= 0:
+            os.close(self._listener)
+        self._listener = -1
 
     def _handle(self, call: Notification) -> None:
+        if self._problems:
+            return  # later calls tell nothing more
         handler = self.HANDLERS.get(call.name)
         if handler is not None:
             handler(self, call)
