@@ -16,6 +16,8 @@ import pytest
 import trustme
 from msgspec.structs import replace
 
+from paropt_exporter.app.parts import build_cluster_opener
+from paropt_exporter.config import read_config
 from paropt_exporter.errors import Interrupted
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.coordinator import Coordinator
@@ -171,6 +173,11 @@ def test_signal_ends_the_wait_for_workers(
     assert arrived == [signal.SIGTERM]
 
 
+def test_signal_before_the_cluster_is_opened_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"^interrupted by SIGINT before a run$"):
+        build_cluster_opener(read_config(None, root=tmp_path), lambda: signal.SIGINT)(1)
+
+
 def test_worker_of_another_version_is_refused_in_one_line(own_cluster: DaskCluster, tmp_path: Path) -> None:
     """Its agent may have another form, so the version is compared first."""
     package = tmp_path / "other/paropt_exporter"
@@ -238,7 +245,7 @@ def test_missing_extra_is_one_line() -> None:
         "from pathlib import Path\n"
         "from paropt_exporter.app.parts import build_cluster_opener\n"
         "from paropt_exporter.config import read_config\n"
-        "try:\n    build_cluster_opener(read_config(None, root=Path('.')))(1)\n"
+        "try:\n    build_cluster_opener(read_config(None, root=Path('.')), lambda: None)(1)\n"
         "except Exception as error:\n    print(error, error.exit_code)\n"
     )
     printed = subprocess.run(
