@@ -309,6 +309,18 @@ def test_failure_with_equal_inputs_takes_the_proofs_back(project: TracedProject)
     assert project.run(line).is_cached("lint")
 
 
+def test_failure_before_a_hit_explains_no_later_miss(project: TracedProject) -> None:
+    """An edit after it had the reason `it failed in its last run`."""
+    line = "cat src/a.py; grep -q bad src/a.py && exit 1 || true"
+    assert project.prove(line).is_cached("lint")
+    project.write("src/a.py", "bad")
+    project.run(line)
+    project.write("src/a.py", "one")
+    assert project.run(line).is_cached("lint")
+    project.write("src/a.py", "two")
+    assert get_note(project.run(line)) == "src/a.py changed"
+
+
 def test_other_outputs_with_equal_inputs_take_the_proofs_back(project: TracedProject) -> None:
     line = "cat src/a.py; date +%N > out"
     ran = [project.run(line, outputs=("out",)) for _ in range(3 + PROOFS)]

@@ -128,7 +128,7 @@ class Exporter:
         self._workers = PoolWorkers(
             config.history_path.with_name(PROFILES_NAME),
             logs=self._logs,
-            open_cluster=parts.build_cluster_opener(config),
+            open_cluster=parts.build_cluster_opener(config, lambda: setup.signals.number),
         )
         self._jobserver = parts.build_jobserver(config)
         self._cache: StageCache | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.config.host_config import HostConfig
 from paropt_exporter.engine.workers import get_pool_names
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import Interrupted, UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import deliveries, listeners
@@ -196,8 +197,11 @@ def _open_remote_cache(host: HostConfig) -> RemoteCache | None:
     return open_remote(os.environ, host)
 
 
-def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
-    """Return a function that connects to the config's cluster and returns its pool. Raises ClusterError, then."""
+def build_cluster_opener(config: Config, get_signal: Callable[[], int | None]) -> Callable[[int], RemotePool]:
+    """Return a function that connects to the config's cluster and returns its pool.
+
+    It raises ClusterError, and Interrupted after a signal; `get_signal` returns the one that has come before, if any.
+    """
 
     def open_cluster(size: int) -> RemotePool:
         from paropt_exporter.executors.cluster.dask_client import require_distributed  # here: few lanes need it
@@ -206,6 +210,8 @@ def build_cluster_opener(config: Config) -> Callable[[int], RemotePool]:
         require_distributed()
         from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 
+        if (number := get_signal()) is not None:
+            raise Interrupted(number, f"interrupted by {signal.Signals(number).name} before a run")
         dask, root = config.dask, config.root
         return ClusterPool(
             ClusterSettings(

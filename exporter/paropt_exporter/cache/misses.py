@@ -76,6 +76,12 @@ class Notes:
         """Note why a result was not kept."""
         self._save(stage, item, TaskNotes(self.load(stage, item).keys, key, why))
 
+    def forget_unkept(self, stage: str, item: str | None) -> None:
+        """Note that a result was used, so that an earlier failure explains no later miss."""
+        notes = self.load(stage, item)
+        if notes.unkept is not None:
+            self._save(stage, item, TaskNotes(keys=notes.keys))
+
     def load_reads(self, stage: str) -> tuple[str, ...]:
         """Return the files of the project that the stage's last traced run read; none if there was none."""
         with suppress(OSError, ValueError, TypeError):

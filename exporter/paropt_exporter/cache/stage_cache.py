@@ -427,7 +427,10 @@ class StageCache:
                 continue
             if candidates.proved:
                 traced.mark_used(key, strong)
-                return self._load_under(reading, task, strong.key)
+                found = self._load_under(reading, task, strong.key)
+                if isinstance(found, KeptTask):
+                    self._notes.forget_unkept(reading.stage.name, task.item)  # its weak key is that of other files, too
+                return found
             if (fault := self._expect(part, strong.key)) is not None:
                 return fault
             return explain_unproved(key, candidates.manifest.proofs, self._notes.load(reading.stage.name, task.item))

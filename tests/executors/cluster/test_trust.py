@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import pytest
 import trustme
 from msgspec.structs import replace
 
+from paropt_exporter.app.parts import build_cluster_opener
+from paropt_exporter.config import read_config
+from paropt_exporter.errors import Interrupted
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
+from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import Source, check_address, read_address
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
 from support.dask_clusters import DaskCluster
@@ -144,6 +149,35 @@ def test_cluster_without_workers_is_one_line(own_cluster: DaskCluster, tmp_path:
         ClusterPool(settings, 1)
 
 
+def test_signal_ends_the_wait_for_workers(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods may take minutes. Ctrl-C and SIGTERM did nothing until the time was over."""
+    wait_for_worker = Coordinator._wait_for_worker
+
+    async def interrupt(coordinator: Coordinator, address: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await wait_for_worker(coordinator, address)
+
+    monkeypatch.setattr(Coordinator, "_wait_for_worker", interrupt)
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=WAIT_SECONDS
+    )
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        with pytest.raises(Interrupted, match=r"^interrupted by SIGTERM before a run: it waited for the cluster$"):
+            ClusterPool(settings, 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert arrived == [signal.SIGTERM]
+
+
+def test_signal_before_the_cluster_is_opened_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"^interrupted by SIGINT before a run$"):
+        build_cluster_opener(read_config(None, root=tmp_path), lambda: signal.SIGINT)(1)
+
+
 def test_worker_of_another_version_is_refused_in_one_line(own_cluster: DaskCluster, tmp_path: Path) -> None:
     """Its agent may have another form, so the version is compared first."""
     package = tmp_path / "other/paropt_exporter"
@@ -211,7 +245,7 @@ def test_missing_extra_is_one_line() -> None:
         "from pathlib import Path\n"
         "from paropt_exporter.app.parts import build_cluster_opener\n"
         "from paropt_exporter.config import read_config\n"
-        "try:\n    build_cluster_opener(read_config(None, root=Path('.')))(1)\n"
+        "try:\n    build_cluster_opener(read_config(None, root=Path('.')), lambda: None)(1)\n"
         "except Exception as error:\n    print(error, error.exit_code)\n"
     )
     printed = subprocess.run(

@@ -8,18 +8,19 @@ import itertools
 import logging
 import pickle
 import secrets
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any
 
 from msgspec.structs import replace
 
 from paropt_exporter._version import __version__
-from paropt_exporter.errors import TaskStopped, WorkerDied, describe, to_one_line
+from paropt_exporter.errors import Interrupted, TaskStopped, WorkerDied, describe, to_one_line
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.cluster import agent, dask_client, file_sync, placement, transfers, work_items, workers
 from paropt_exporter.executors.cluster.dask_client import HostedCluster
@@ -43,6 +44,7 @@ from paropt_exporter.executors.cluster.placement import ClusterSize
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.work_items import WorkItem, build_running_task
 from paropt_exporter.executors.cluster.workers import RemoteWorker
+from paropt_exporter.signals import DeferredSignals
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepare
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
 _HANDSHAKE_SECONDS = 5.0  # for which the client, which has no limit for it, may wait longer for a scheduler
 _CLOSE_SECONDS = 3.0
+_SIGNAL_SECONDS = 0.1  # between two looks for a signal while the cluster starts
 _EXPOSED = (
     "it has no TLS, and anyone on the way to it can run code here: use tls:// with dask.tls, or write insecure: true "
     "if the network is yours alone"
@@ -114,27 +117,42 @@ class Coordinator:
     # From any thread
 
     def start(self, target: int) -> None:
-        """Connect, and wait for the first fit worker. Raises ClusterError."""
+        """Connect, and wait for the first fit worker, which takes minutes where pods have to start.
+
+        Raises ClusterError, and Interrupted after a signal.
+        """
         self._target = target
-        try:
-            if not self._settings.is_fixed:
-                self._hosted = HostedCluster(self._settings)
-                self._size = ClusterSize(self._hosted, self._settings.idle_seconds)
-            self._thread.start()
-            self._call(self._connect()).result()
-        except BaseException:
+        with DeferredSignals() as held:
+            try:
+                if not self._settings.is_fixed:
+                    self._hosted = HostedCluster(self._settings, held.wake_reader)
+                    self._size = ClusterSize(self._hosted, self._settings.idle_seconds)
+                self._thread.start()
+                _wait_for(self._call(self._connect()), held)
+            except BaseException:
+                self.close()
+                if held.number is None:
+                    raise
+        if held.number is not None:
             self.close()
-            raise
+            raise _build_interrupted(held.number, "it waited for the cluster")
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
-        """Give all hosts the files as they are now, and check each worker for the programs. Raises ClusterError."""
+        """Give all hosts the files as they are now, and check each worker for the programs.
+
+        Raises ClusterError, and Interrupted after a signal.
+        """
         self._beginning = beginning = self._call(self._begin_run(programs))
         if self._closing:
             beginning.cancel()
-        try:
-            beginning.result()
-        except FutureCancelled:
-            raise ClusterError("dask: the pool was closed") from None
+        with DeferredSignals() as held:
+            try:
+                _wait_for(beginning, held)
+            except FutureCancelled:
+                if held.number is None:
+                    raise ClusterError("dask: the pool was closed") from None
+        if held.number is not None:
+            raise _build_interrupted(held.number, "the hosts of the cluster got the files")
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -797,6 +815,20 @@ def _load_reply(task: RemoteTask, data: bytes, *, most_seconds: float) -> TaskRe
         return TaskReply(attempt=task.attempt, error=WorkerDied(f"{task.label}: its reply {fault}"))
     duration_seconds = min(reply.measurement.duration_seconds, most_seconds)
     return replace(reply, measurement=replace(reply.measurement, duration_seconds=duration_seconds))  # type: ignore[no-any-return]  # `find_fault` has checked its type
+
+
+def _wait_for(future: Future[Any], held: DeferredSignals) -> None:
+    """Wait until a future has ended, and raise its error; after a signal, cancel it and return."""
+    while not future.done():  # `wait` does not count a future as done that another thread has cancelled
+        if held.number is not None:
+            future.cancel()
+            return
+        wait([future], _SIGNAL_SECONDS)
+    future.result()
+
+
+def _build_interrupted(number: int, what: str) -> Interrupted:
+    return Interrupted(number, f"interrupted by {signal.Signals(number).name} before a run: {what}")
 
 
 def _take_usage(worker: RemoteWorker, usage: WorkerUsage, now: float) -> None:

@@ -154,8 +154,8 @@ class HostedCluster:
     `scale` and `scale_down` return at once; from any thread.
     """
 
-    def __init__(self, settings: ClusterSettings) -> None:
-        """Start the cluster; blocks until it has a scheduler. Raises ClusterError."""
+    def __init__(self, settings: ClusterSettings, wake_reader: int | None = None) -> None:
+        """Start the cluster; blocks until it has a scheduler, or `wake_reader` is readable. Raises ClusterError."""
         options = {"factory": settings.factory, "root": str(settings.root)}
         self._what = f"dask.cluster: {settings.factory}" if settings.factory else "strategy dask: a local cluster"
         self._lock = threading.Lock()  # guards: writing to the process
@@ -167,7 +167,7 @@ class HostedCluster:
             start_new_session=True,
             text=True,
         )
-        answer = self._read_answer(settings.start_timeout_seconds)
+        answer = self._read_answer(settings.start_timeout_seconds, wake_reader)
         self.address: str = answer["address"]
         self.security: Any = pickle.loads(base64.b64decode(answer["security"])) if answer["security"] else None
         self.can_scale_down: bool = answer["can_scale_down"]
@@ -207,13 +207,15 @@ class HostedCluster:
             except (OSError, ValueError):
                 return  # it has ended; the loss of its scheduler says so
 
-    def _read_answer(self, timeout_seconds: float) -> dict[str, Any]:
+    def _read_answer(self, timeout_seconds: float, wake_reader: int | None) -> dict[str, Any]:
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout_seconds)
-        line = self._process.stdout.readline() if ready else ""
+        output = self._process.stdout.fileno()
+        waited = [output] if wake_reader is None else [output, wake_reader]
+        ready, _, _ = select.select(waited, [], [], timeout_seconds)
+        line = self._process.stdout.readline() if output in ready else ""
         answer: dict[str, Any] = json.loads(line) if line else {}
         error = answer.get("error") or (
-            "" if line else f"no scheduler within {timeout_seconds:g} s" if not ready else "it ended"
+            "" if line else f"no scheduler within {timeout_seconds:g} s" if not ready else "it ended, or a signal came"
         )
         if error:
             self.close()
