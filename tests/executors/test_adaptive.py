@@ -19,9 +19,9 @@ from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, Thr
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import scheduler
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, get_function_key
 from support.command_scripts import make_fifo, read_fifo, write_fifo
-from support.interrupts import interrupted_at
+from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
 
 
@@ -249,6 +249,35 @@ def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
         release.set()
         ended.join(HANG_SECONDS)
         assert not ended.is_alive()
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID, Strategy.SEQUENTIAL])
+@pytest.mark.parametrize("queued", [0, 4])
+def test_interrupt_anywhere_in_submit_loses_no_task(strategy: Strategy, queued: int) -> None:
+    """A task that was on its way to a pool then was lost with its slot, and a shutdown waited for it forever."""
+    line, interrupted, never = 1, True, threading.Event()
+    while interrupted:
+        pool = AdaptivePool(strategy, 2)
+        futures = [pool.submit(never.wait, 0.002) for _ in range(queued)]
+        interrupted = interrupted_at(line, lambda pool=pool: pool.submit(never.wait, 0.002), package)  # type: ignore[misc]
+        futures.append(pool.submit(never.wait, 0.002))
+        assert wait(futures, HANG_SECONDS).not_done == set(), line
+        assert shuts_down(pool), line
+        line += 1
+    assert line > 20
+
+
+def test_task_whose_pickling_exits_fails_and_leaves_its_slot() -> None:
+    with AdaptivePool(Strategy.HYBRID, 1) as pool:
+        pool.router.load_profiles([FunctionProfile(function=get_function_key(double), cpu_demand=1.0, seconds=1.0)])
+        with pytest.raises(SystemExit):
+            pool.submit(double, ExitsAsPickled())  # type: ignore[arg-type]
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
+class ExitsAsPickled:
+    def __reduce__(self) -> str:
+        raise SystemExit(3)
 
 
 def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:

@@ -598,6 +598,37 @@ def test_functions_of_a_script_use_its_context_variables_in_processes() -> None:
     assert (ended.stdout, ended.stderr) == (printed, "")
 
 
+SCRIPT_WITH_A_THREAD_LOCAL = """
+import threading
+from paropt_exporter import ProcessPool
+
+local = threading.local()
+local.count = 10
+
+def add():
+    local.count = getattr(local, "count", 0) + 1
+    return local.count
+
+def work():
+    return add(), local.count
+
+with ProcessPool(1) as pool:
+    print([pool.submit(work).result() for _ in range(2)], local.count)
+"""
+
+
+def test_functions_of_a_script_use_a_thread_local_in_processes() -> None:
+    """It is empty there at first, as in a thread, and lasts in the worker. cloudpickle refuses it."""
+    ended = run_script(SCRIPT_WITH_A_THREAD_LOCAL)
+    assert (ended.stdout, ended.stderr) == ("[(1, 1), (2, 2)] 10\n", "")
+
+
+def test_thread_local_as_an_argument_is_refused() -> None:
+    """Its content would be lost."""
+    with ProcessPool(1) as pool, pytest.raises(UnpicklableError, match="_local"):
+        pool.submit(repr, threading.local()).result(HANG_SECONDS)
+
+
 def test_context_variable_as_an_argument_is_refused() -> None:
     """Its value would be lost."""
     with ProcessPool(1) as pool, pytest.raises(UnpicklableError, match="ContextVar"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -102,11 +102,12 @@ class AdaptiveScheduler:
         self._cores = host.count_cpu_workers()
         self._max_workers = max_workers
         self._start = start or self._cores
-        self._backlog: dict[str, deque[QueuedTask]] = {}
+        self._backlog: OrderedDict[str, deque[QueuedTask]] = OrderedDict()
         self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
         self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
-        self._submitting = 0  # tasks that a thread is submitting to a pool
+        # Tasks that a thread, by its identifier, is submitting to a pool, with their keys in the backlog.
+        self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
         self._children = DemandMeter()  # CPU demand of the child processes of tasks in threads, by function
         self._childless: set[str] = set()  # functions whose sampled tasks had no child processes
         self._next_child_sample = 0.0  # when to sample child processes next
@@ -215,6 +216,8 @@ class AdaptiveScheduler:
         return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
     def _enqueue(self, task: QueuedTask) -> None:
+        # First: if an interrupt comes now, the task never runs, and later its end is noted.
+        task.future.add_done_callback(self._on_task_done)
         with self.lock:
             if self.closed:
                 raise RuntimeError(self.refusal)
@@ -222,7 +225,6 @@ class AdaptiveScheduler:
             if is_thread_only(task.function):
                 self.router.pin_to_threads(key, "it is marked thread_only")
             self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else key, deque()).append(task)
-        task.future.add_done_callback(self._on_task_done)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(key) is not None:
             self._prepare_threads()
         self.dispatch()
@@ -237,16 +239,57 @@ class AdaptiveScheduler:
             self._monitor.wake()
 
     def _submit_startable(self) -> None:
-        while (found := self._pop_startable()) is not None:
+        try:
+            self._submit_all_startable()
+        except BaseException:  # an interrupt; raised again
+            self._take_back()
             try:
-                self._submit_to(*found)
-            except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread
-                self._fail_task(found[1], error)
-            finally:
-                with self.lock:
-                    self._submitting -= 1
+                self._submit_all_startable()
+            except BaseException as error:  # noqa: BLE001 -- no interrupt: pickling the task, code of the user, raised it
+                self._fail_in_transit(error)
+            raise
         if self.closed:
             self._close_pools()
+
+    def _submit_all_startable(self) -> None:
+        while (found := self._pop_startable()) is not None:
+            pool_name, task = found
+            try:
+                self._submit_to(pool_name, task)
+            except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread
+                self._fail_task(task, error)
+            with self.lock:
+                self._in_transit.pop(task.future, None)
+
+    def _take_back(self) -> None:
+        """Put the tasks back into the backlog that the calling thread, which was interrupted, was submitting.
+
+        A pool may have got one before the interrupt, and then gets it twice. It runs once: its future, which has a
+        callback and so a condition, refuses the second claim.
+        """
+        with self.lock:
+            for key, task in self._pop_in_transit():
+                self._submitted.pop(task.future, None)
+                tasks = self._backlog.setdefault(key, deque())
+                if not any(task is other for other in tasks):
+                    tasks.appendleft(task)
+            self._submitted_counts = {THREADS: 0, PROCESSES: 0}
+            for pool_name, _ in self._submitted.values():
+                self._submitted_counts[pool_name] += 1
+
+    def _fail_in_transit(self, error: BaseException) -> None:
+        with self.lock:
+            failed = self._pop_in_transit()
+        for _, task in failed:
+            self._fail_task(task, error)
+
+    def _pop_in_transit(self) -> list[tuple[str, QueuedTask]]:
+        """Return the tasks that the calling thread is submitting, and their keys; under the lock."""
+        me = threading.get_ident()
+        mine = [(key, task) for thread, key, task in self._in_transit.values() if thread == me]
+        for _, task in mine:
+            del self._in_transit[task.future]
+        return mine
 
     def _submit_to(self, pool_name: PoolName, task: QueuedTask) -> None:
         if pool_name == PROCESSES:
@@ -298,11 +341,12 @@ class AdaptiveScheduler:
                     and not self._has_trial(key)
                     and self._has_cores_for(key)
                 ):
-                    task = tasks.popleft()
+                    task = tasks[0]
+                    self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `_take_back`
+                    tasks.popleft()
                     self._submitted_counts[pool_name] += 1
-                    self._submitting += 1
                     self._submitted[task.future] = pool_name, get_function_key(task.function)
-                    self._backlog[key] = self._backlog.pop(key)  # the next function's turn
+                    self._backlog.move_to_end(key)  # the next function's turn
                     return pool_name, task
             return None
 
@@ -384,7 +428,7 @@ class AdaptiveScheduler:
         demand = self._children.get_group_demand(key)
         return 0 if demand is None else min(tasks, self._build_core_budget().room(demand))
 
-    def _fail_task(self, task: QueuedTask, error: Exception) -> None:
+    def _fail_task(self, task: QueuedTask, error: BaseException) -> None:
         """Settle a task that its pool has refused."""
         with self.lock:
             where = self._submitted.pop(task.future, None)
@@ -599,7 +643,7 @@ class AdaptiveScheduler:
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:
         with self.lock:
-            all_submitted = not any(self._backlog.values()) and not self._submitting
+            all_submitted = not any(self._backlog.values()) and not self._in_transit
         if all_submitted:
             for pool in self.pools():
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
@@ -627,7 +671,7 @@ class AdaptiveScheduler:
         self._profiles_path = None
         if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
             self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
-        self._backlog, self._submitted = {}, {}
+        self._backlog, self._submitted, self._in_transit = OrderedDict(), {}, {}
 
 
 def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled: bool) -> None:

@@ -6,11 +6,12 @@ import functools
 import io
 import sys
 import typing
+from _thread import _local
 from abc import ABCMeta
 from contextvars import Context, ContextVar
 from types import CellType, CodeType, FunctionType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no stubs
 
@@ -136,6 +137,16 @@ class _ContextVariable:
 _get_context_variable = functools.lru_cache(maxsize=1000)(_ContextVariable)
 
 
+class _ThreadLocal:
+    """Stands for a `threading.local` among the globals of a function: a worker's thread begins with an empty one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _local, ()
+
+
+_thread_locals: WeakKeyDictionary[_local, _ThreadLocal] = WeakKeyDictionary()  # one each, as for context variables
+
+
 _REDUCERS: dict[Any, Any] = {
     **dict.fromkeys(_ALIASES, _reduce_alias),
     CodeType: _reduce_code,
@@ -162,8 +173,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no stubs
             return _make_dispatcher, (), dict(value.registry), None, None, _set_dispatcher  # type: ignore[attr-defined]  # of singledispatch
         if kind is FunctionType:
             names = reduced[2][1]["__globals__"]
-            for name in [name for name, found in names.items() if type(found) is ContextVar]:
-                names[name] = _get_context_variable(names[name])
+            for name, found in tuple(names.items()):
+                if type(found) is ContextVar:
+                    names[name] = _get_context_variable(found)
+                elif type(found) is _local:
+                    names[name] = _thread_locals.setdefault(found, _ThreadLocal())
         if type(value) in _PLAIN_METACLASSES and "__slots__" in vars(value) and not issubclass(value, tuple):
             reduced[1][3]["__slots__"] = value.__slots__  # in the namespace of which a worker makes the class
         if isinstance(value, type):
