@@ -3,12 +3,11 @@
 Usage: python benchmarks/shards.py [--shards 5] [--project attrs] [--items tests|files] [--rounds 2]
                                    [--no-peer] [--folder FOLDER]
 
-The suite is that of `real_projects.json`, fetched as `make real` does. It runs once without a record: the first run in
-a new folder writes byte code and the tables of libraries, which later runs read. Then both record one run, and run each
-of their shards, one after another, in one process at a time. The time is CPU time, of all processes of a shard, which a
-busy machine hardly changes, the least of some rounds; the wall time is printed beside it. The figure is how much less
-the fastest shard took than the slowest one. Items are tests, as pytest-split has them, which each shard lists by
-collecting the suite; or they are files, which are cut at their long tests.
+The suite is one of `real_projects.json`, or a longer one of `shards.json`, fetched as `make real` does. It runs once
+without a record, since the first run in a new folder writes byte code and tables, which later runs read. Then both record one run, and run each of their shards, one after another, in one process at a time. The time is CPU time, of
+all processes of a shard, which a busy machine hardly changes, the least of some rounds; the wall time is printed beside
+it. The figure is how much less the fastest shard took than the slowest one. Items are tests, as pytest-split has them,
+which each shard lists by collecting the suite; or they are files, which are cut at their long tests.
 """
 
 from __future__ import annotations
@@ -48,7 +47,12 @@ def main() -> int:
     parser.add_argument("--no-peer", dest="peer", action="store_false")
     parser.add_argument("--folder", type=Path, default=Path("build/real-projects"))
     flags = parser.parse_args()
-    listed = json.loads(Path(real_projects.__file__).with_suffix(".json").read_text())
+    lists = (Path(real_projects.__file__), Path(__file__))
+    listed = {
+        name: project for path in lists for name, project in json.loads(path.with_suffix(".json").read_text()).items()
+    }
+    if flags.project not in listed:
+        parser.error(f"unknown project {flags.project}: choose from {', '.join(sorted(listed))}")
     root = real_projects.prepare(flags.folder.absolute(), flags.project, listed[flags.project])
     pip = [str(root / ".venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     subprocess.run([*pip, "pytest-split"], check=True)
