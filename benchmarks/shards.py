@@ -4,10 +4,11 @@ Usage: python benchmarks/shards.py [--shards 5] [--project attrs] [--items tests
                                    [--no-peer] [--folder FOLDER]
 
 The suite is one of `real_projects.json`, or a longer one of `shards.json`, fetched as `make real` does. It runs once
-without a record, since the first run in a new folder writes byte code and tables, which later runs read. Then both record one run, and run each of their shards, one after another, in one process at a time. The time is CPU time, of
-all processes of a shard, which a busy machine hardly changes, the least of some rounds; the wall time is printed beside
-it. The figure is how much less the fastest shard took than the slowest one. Items are tests, as pytest-split has them,
-which each shard lists by collecting the suite; or they are files, which are cut at their long tests.
+without a record, since the first run in a new folder writes byte code and tables, which later runs read. Then both
+record one run, and run each of their shards, one after another, in one process at a time. The time is CPU time, of
+all processes of a shard, which a busy machine hardly changes, the least of some rounds; the wall time is printed
+beside it. The figure is how much less the fastest shard took than the slowest one. Items are tests, as pytest-split
+has them, which each shard lists by collecting the suite; or they are files, which are cut at their long tests.
 """
 
 from __future__ import annotations
