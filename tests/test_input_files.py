@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -279,3 +280,16 @@ def test_folder_without_git_has_a_reason(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(NoGit, match="not a git repository"):
         list_git_files(str(tmp_path))
+
+
+def test_look_for_any_file_ends_at_the_first_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 200 stages and no change, `--affected` walked the project 200 times: 2 s of CPU time for 2,000 files."""
+    for folder in "abcdefgh":
+        (tmp_path / "src" / folder).mkdir(parents=True)
+        (tmp_path / "src" / folder / "x.py").touch()
+    scanned = Mock(wraps=os.scandir)
+    monkeypatch.setattr(os, "scandir", scanned)
+    patterns = InputPatterns(["src/**/*.py"])
+    assert patterns.has_file(str(tmp_path)) and scanned.call_count == 2
+    assert not InputPatterns(["src/**/*.md", "gone"]).has_file(str(tmp_path))
+    assert not InputPatterns(["src", "!src/**"]).has_file(str(tmp_path))

@@ -85,6 +85,17 @@ class _Walk(Struct):
     linked_folders: int = 0
 
 
+class _FileFound(Exception):
+    """A walk that looks for any file has found one."""
+
+
+class _NoFiles(dict[str, os.stat_result]):
+    """The files of a walk that ends at the first one."""
+
+    def __setitem__(self, path: str, state: os.stat_result) -> None:
+        raise _FileFound
+
+
 class InputPatterns:
     """The patterns of a stage, relative to one folder."""
 
@@ -148,6 +159,14 @@ class InputPatterns:
         Raises OSError for a folder that vanishes meanwhile.
         """
         return self._find_files(folder, _Walk(_is_lasting, []))
+
+    def has_file(self, folder: str) -> bool:
+        """Return whether `find_files` finds a file; the walk ends at the first one. Raises OSError as it does."""
+        try:
+            self._find_files(folder, _Walk(lambda _: False, [], _NoFiles()))
+        except _FileFound:
+            return True
+        return False
 
     def _find_files(self, folder: str, walk: _Walk) -> list[FoundFile]:
         for root, depth in self._list_roots():

@@ -226,6 +226,22 @@ def test_stages_in_the_form_of_another_runner_are_one_fault_with_our_form(
 
 
 @pytest.mark.parametrize(
+    ("stage", "messages"),
+    [
+        ("{Name: a, Run: x}", ["unknown key 'Name': did you mean 'name'?", "unknown key 'Run': did you mean 'run'?"]),
+        ("{id: a, cmd: x}", ["unknown key 'id': did you mean 'name'?", "unknown key 'cmd': did you mean 'run'?"]),
+        ("{cmd: x}", ["the key 'name' is missing", "unknown key 'cmd': did you mean 'run'?"]),
+    ],
+)
+def test_stage_with_other_keys_in_place_of_ours_gets_the_right_ones(
+    tmp_path: Path, stage: str, messages: list[str]
+) -> None:
+    """The advice was `{name: Name, run: ...}`."""
+    told = "\n".join(configs.faults(tmp_path, f"stages: [{stage}]"))
+    assert [message for message in messages if message not in told] == []
+
+
+@pytest.mark.parametrize(
     ("line", "found"),
     [
         ("pip freeze >requirements.txt", "'>'"), ("make 2>/dev/null", "'2>'"), ("make &>log", "'&>'"),

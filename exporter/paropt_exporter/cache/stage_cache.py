@@ -465,8 +465,7 @@ class StageCache:
                 return self._explainer.explain(key, notes, reading.listings)
             missing = find_missing_leftover(self._states, entry)
             if missing is not None and self._fetch(key.digest):  # another host may have written this file
-                entry = self._store.load(key.digest)
-                assert entry is not None
+                entry = self._store.load(key.digest) or entry
                 missing = find_missing_leftover(self._states, entry)
             if missing is not None:
                 return explain_missing_leftover(missing)
@@ -542,8 +541,8 @@ class StageCache:
                 lookup.pending.append((part, replace(result, seconds=seconds)))
             else:
                 # Which items of a batch failed is known for a few programs only, and it has one exit code.
-                told = "it failed in its last run" if len(ran) == 1 else "its batch failed in the last run"
-                failed = Miss(CacheReason.FAILED, told)
+                why = "it failed in its last run" if len(ran) == 1 else "its batch failed in the last run"
+                failed = Miss(CacheReason.FAILED, why)
                 self._notes.add_unkept(stage.name, part.task.item, reading.keys[part].digest, failed)
                 self._disprove(reading, part, self._expected.get(part))
                 self._release([reading.keys[part].digest])

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 # Scripts that look at failures themselves, or whose lines are no commands: here-documents.
-_STOPS_AT_FAILURES = re.compile(r"(?m)^\s*set\s+-(?:\w*e|o\s+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!")
-_CANT_FAIL_ALONE = re.compile(  # assignments, beginnings of compounds, commands that the next line continues
-    r"^(?:export\s+)?\w+=\S*$|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|(?:&&|\|\|?|[{(]|;;|\))$"
+_STOPS_AT_FAILURES = re.compile(
+    r"(?m)^\s*set\s+(?:[-+]?\w+\s+)*-(?:\w*e|o\s+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
+)
+_CANT_FAIL_ALONE = re.compile(  # assignments, messages, beginnings of compounds, and commands with `||` or a next line
+    r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset)\b[^|&;]*$"
+    r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|\|\||(?:&&|\||[{(]|;;|\))$"
 )
 _ENDS = frozenset({"fi", "done", "esac", "}", ")"})
-_MOST_COMPARED = 100_000  # pairs of stages, which takes a second
+_MOST_COMPARED = 100_000  # pairs of stages, which takes half a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
@@ -308,7 +311,9 @@ def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
 def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage that lists an item twice: reports and --failed know items by name."""
     for stage in stages:
-        listed = (stage.items.list if stage.items is not None else None) or ()
+        if stage.items is None or not stage.items.list:
+            continue
+        listed = stage.items.list
         repeated = next((item for item, count in Counter(listed).items() if count > 1), None)
         if repeated is not None:
             yield f"stage {stage.name!r}: items: {repeated!r} is listed twice, so it runs twice under one name"
@@ -397,7 +402,9 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
     """
     from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
     from paropt_exporter.plan.affected import list_output_patterns
+    from paropt_exporter.plan.output_index import OutputIndex
 
+    written: OutputIndex | None = None
     for stage in stages:
         patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
         folder = config.root / stage.cwd if stage.cwd else config.root
@@ -406,15 +413,13 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
         except OSError as error:
             yield f"stage {stage.name!r}: inputs: {error.filename} can't be read: {error.strerror}"
             continue
+        if missing and written is None:
+            written = OutputIndex({each.name: list_output_patterns(each) for each in config.stages})
         where = f" in {stage.cwd}" if stage.cwd else ""
-        others = (each for each in config.stages if each.name != stage.name and missing)
-        written = [pattern for each in others for pattern in list_output_patterns(each)]
         for pattern in missing:
-            path = join_pattern(stage.cwd or ".", pattern)
-            if InputPatterns(written).matches(path) or any(map(InputPatterns((path,)).matches, written)):
-                continue
-            what = f"nothing matches {pattern}{where}: correct it, unless the file comes later"
-            yield f"stage {stage.name!r}: inputs: {what}"
+            if written is None or not written.may_write(join_pattern(stage.cwd or ".", pattern), reader=stage.name):
+                what = f"nothing matches {pattern}{where}: correct it, unless the file comes later"
+                yield f"stage {stage.name!r}: inputs: {what}"
 
 
 def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
@@ -422,25 +427,35 @@ def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
 
     As in `map_shared_outputs`, an output is compared as text.
     """
+    writers = [stage for stage in stages if stage.outputs]
+    if not writers:
+        return
     from paropt_exporter.input_files import InputPatterns
     from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
-    from paropt_exporter.plan.stage_graph import find_reachable
+    from paropt_exporter.plan.output_index import OutputIndex
+    from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 
-    readers = [stage for stage in stages if stage.declared_inputs]
-    written = {stage.name: list_output_patterns(stage) for stage in stages if stage.outputs}
-    if len(readers) * len(written) > _MOST_COMPARED:
-        return
+    index = OutputIndex({stage.name: list_output_patterns(stage) for stage in writers})
     needs = {stage.name: stage.needs for stage in config.stages}
-    for stage in readers:
-        name, reads = stage.name, InputPatterns(list_input_patterns(stage))
-        for other, patterns in written.items():
-            shared = next((each for each in patterns if not each.startswith("!") and reads.matches(each)), None)
-            if shared is None or any(
-                end in find_reachable([start], lambda each: needs.get(each, ()))
-                for start, end in ((name, other), (other, name))
-            ):
-                continue
-            yield f"stage {name!r}: inputs: stage {other!r} may write {shared} meanwhile: add `needs: [{other}]`"
+    users = map_dependents(needs)
+    compared = 0
+    for stage in stages:
+        patterns = list_input_patterns(stage) if stage.declared_inputs else ()
+        reads = InputPatterns(patterns)
+        known, is_ordered = {stage.name, *stage.needs}, False
+        near = (output for each in patterns if not each.startswith("!") for output in index.iter_below(each))
+        for other, output in near:
+            compared += 1
+            if other not in known and not is_ordered:
+                known |= find_reachable([stage.name], lambda name: needs.get(name, ()))
+                known |= find_reachable([stage.name], lambda name: users.get(name, ()))
+                compared, is_ordered = compared + len(known), True
+            if compared > _MOST_COMPARED:
+                return
+            if other not in known and reads.matches(output):
+                known.add(other)
+                what = f"stage {other!r} may write {output} meanwhile: add `needs: [{other}]`"
+                yield f"stage {stage.name!r}: inputs: {what}"
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:

@@ -108,8 +108,9 @@ def is_work_of_others(key: str) -> bool:
 
 
 def is_named_by_key(stage: Mapping[str, object]) -> bool:
-    """Return whether an entry of `stages` has no key of a stage, such as {lint: ruff check .}."""
-    return bool(stage.keys() - {"number"}) and not stage.keys() & (Stage.model_fields.keys() - {"number"})
+    """Return whether an entry of `stages` has a single key, which is its name, such as {lint: ruff check .}."""
+    names = [key.lower() for key in stage if key != "number"]
+    return len(names) == 1 and not any(names[0] in keys for keys in (Stage.model_fields, _KEYS_OF_OTHERS))
 
 
 def _lacks_only_its_form(detail: ErrorDetails) -> bool:

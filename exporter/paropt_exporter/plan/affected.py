@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,13 +100,14 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     patterns = InputPatterns(list_input_patterns(stage))
     if (path := changes.find_match(patterns)) is not None:
         return _format_path(path)
+    root = os.fspath(config.root)
     try:
-        found = patterns.find_files(os.fspath(config.root))
+        if not patterns.has_file(root) and not _needs_outputs(config, stage):
+            return _NO_MATCH
+        links = [*patterns.iter_links(root, patterns.find_files(root))] if changes.paths else []
     except OSError:  # a folder that can't be read has no links to follow
         return None
-    if not found and not _needs_outputs(config, stage):
-        return _NO_MATCH
-    linked = _find_linked_match(patterns.iter_links(os.fspath(config.root), found), patterns, changes)
+    linked = _find_linked_match(links, patterns, changes)
     return None if linked is None else _format_path(linked)
 
 
@@ -158,11 +159,8 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
     return tuple(f"./{name}" if name.startswith("-") else name for name in found)
 
 
-def _find_linked_match(found: Iterable[tuple[str, str]], patterns: InputPatterns, changes: Changes) -> str | None:
-    """Return the first changed path that a link among the files leads to; None if none."""
-    links = [*found] if changes.paths else []
-    if not links:
-        return None
+def _find_linked_match(links: Sequence[tuple[str, str]], patterns: InputPatterns, changes: Changes) -> str | None:
+    """Return the first changed path that a link leads to; None if none."""
     return next((path for path in sorted(changes.paths) if _is_linked(path, links, patterns)), None)
 
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config.values import Items
 
 _PLACEHOLDER = compile_later(re.escape(ITEM) + "|" + re.escape(ARGS))
+_WILDCARD = compile_later(r"[*?\[]")
 
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
@@ -68,7 +69,7 @@ def map_shared_outputs(stages: Sequence[Stage]) -> dict[str, str]:
 
 def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Yield two stages, in both orders, if the folder before the wildcards of one is that of the other, or above it."""
-    places = sorted({(_cut_wildcards(pattern), name) for name, patterns in texts.items() for pattern in patterns})
+    places = sorted({(cut_wildcards(pattern), name) for name, patterns in texts.items() for pattern in patterns})
     for index, (place, one) in enumerate(places):
         for inner, other in islice(places, index + 1, None):
             if not inner.startswith(place):
@@ -77,9 +78,10 @@ def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
                 yield from ((one, other), (other, one))
 
 
-def _cut_wildcards(pattern: str) -> str:
-    fixed = takewhile(lambda part: not any(mark in part for mark in "*?["), pattern.split("/"))
-    return "".join(f"{part}/" for part in fixed)
+def cut_wildcards(pattern: str) -> str:
+    """Return the parts of a pattern before the first one with a wildcard, each with a slash at its end."""
+    first = _WILDCARD.search(pattern)
+    return f"{pattern}/" if first is None else pattern[: pattern.rfind("/", 0, first.start()) + 1]
 
 
 def _is_needed(name: str, by: str, needs: Mapping[str, Sequence[str]]) -> bool:
