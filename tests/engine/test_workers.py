@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.engine import run_record
@@ -86,6 +88,15 @@ def test_pool_has_no_workers_for_slots_that_its_tasks_fill() -> None:
         assert workers.get_targets() == {COMMANDS: 1}  # a task that fits nowhere runs alone
         workers.prepare(plan(wide, narrow, workers=8), 8)
         assert workers.get_targets() == {COMMANDS: 3}  # two narrow ones, and a wide one in the six slots left
+
+
+def test_command_in_place_of_a_call_is_not_bound_by_the_lock(workers: PoolWorkers) -> None:
+    assert workers._routing is not None
+    measured = Measurement(worker="", pid=os.getpid(), started_seconds=0.0, ended_seconds=1.0, cpu_seconds=1.0)
+    workers._routing.learn("os:getpid", measured, concurrent=1)
+    assert workers.is_gil_bound("waits")
+    workers.prepare(plan(replace(COMMAND, name="waits"), workers=2, strategy=Strategy.THREAD), 2)
+    assert not workers.is_gil_bound("waits")
 
 
 def test_targets_are_of_the_pools_that_the_run_uses() -> None:

@@ -193,7 +193,9 @@ class PoolWorkers:
         self._uses.clear()
         if {THREADS, PROCESSES} & set(run.pools):
             self._start_supervisor()
-            self._prepare_routing(plan)
+            self._load_routing()
+        if self._routing is not None:
+            self._routing.prepare(plan)
         needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
@@ -206,12 +208,11 @@ class PoolWorkers:
         if self._remote is not None and DASK in run.pools:
             self._remote.begin_run(_list_programs(plan))
 
-    def _prepare_routing(self, plan: Plan) -> None:
+    def _load_routing(self) -> None:
         if self._routing is None:
             from paropt_exporter.engine.call_routing import CallRouting  # here: few lanes have calls
 
             self._routing = CallRouting(self._memory)
-        self._routing.prepare(plan)
 
     @property
     def _current(self) -> _RunState:
