@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.engine import run_record
@@ -88,6 +90,27 @@ def test_pool_has_no_workers_for_slots_that_its_tasks_fill() -> None:
         assert workers.get_targets() == {COMMANDS: 3}  # two narrow ones, and a wide one in the six slots left
 
 
+def test_size_of_a_cluster_is_in_slots() -> None:
+    """The cluster counts the slots of its tasks: as a number of tasks, the size let half of them run."""
+    tasks = tuple(PlannedTask(index=index, item=None, work=COMMAND.tasks[0].work) for index in range(6))
+    wide = PlannedStage(number=2, name="wide", tasks=tasks, pool=DASK, remote=RemoteTaskOptions(slots=2), slots=2)
+    few = replace(wide, tasks=tasks[:2])
+    with ClusterWithoutTests(1, name=DASK) as cluster, closing(open_workers(cluster)) as workers:
+        workers.prepare(plan(wide, workers=8, strategy=Strategy.DASK), 8)
+        assert workers.get_targets() == {DASK: 8}
+        workers.prepare(plan(few, workers=8, strategy=Strategy.DASK), 8)
+        assert workers.get_targets() == {DASK: 4}
+
+
+def test_command_in_place_of_a_call_is_not_bound_by_the_lock(workers: PoolWorkers) -> None:
+    assert workers._routing is not None
+    measured = Measurement(worker="", pid=os.getpid(), started_seconds=0.0, ended_seconds=1.0, cpu_seconds=1.0)
+    workers._routing.learn("os:getpid", measured, concurrent=1)
+    assert workers.is_gil_bound("waits")
+    workers.prepare(plan(replace(COMMAND, name="waits"), workers=2, strategy=Strategy.THREAD), 2)
+    assert not workers.is_gil_bound("waits")
+
+
 def test_targets_are_of_the_pools_that_the_run_uses() -> None:
     with closing(PoolWorkers()) as workers:
         workers.prepare(plan(WAITS, COMMAND, workers=Bounds(minimum=1, maximum=8, start=2)), 2)
@@ -143,6 +166,10 @@ class ClusterWithoutTests(ThreadPool):
         return self.submit_named(label, lambda: outcome)
 
 
+def open_workers(cluster: ClusterWithoutTests) -> PoolWorkers:
+    return PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))
+
+
 @pytest.mark.parametrize(("scope", "result"), [(Scope.ALL, Result.FAILURE), (Scope.ITEMS, Result.SUCCESS)])
 def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, result: Result) -> None:
     task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
@@ -151,7 +178,7 @@ def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, resul
     )
     with (
         ClusterWithoutTests(1, name=DASK) as cluster,
-        closing(PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))) as workers,
+        closing(open_workers(cluster)) as workers,
     ):
         workers.prepare(plan(stage, workers=1, strategy=Strategy.DASK), 1)
         attempt = workers.start(stage, task, "tests")

@@ -39,6 +39,7 @@ def load(): import paropt_no_such_module
 async def wait(): raise ValueError("unreached")
 def generate(): yield; raise ValueError("unreached")
 async def both(): yield; raise ValueError("unreached")
+def make(): print("made"); return (1 for _ in ())
 def meet(barrier, name):
     print(name, 1); barrier.wait(10); print(name, 2)
 """)
@@ -127,6 +128,10 @@ def test_function_whose_body_has_not_run_fails(root: str, name: str, kind: str) 
     """Calling an async function only makes a coroutine: its stage was green without running a line."""
     with pytest.raises(CallFailed, match=f"it is {kind}, whose body has not run: "):
         run_call(root, f"paropt_sample_calls:{name}", ())
+
+
+def test_function_that_returns_a_generator_succeeds(root: str) -> None:
+    assert run_call(root, "paropt_sample_calls:make", ()).output == "made\n"
 
 
 def test_missing_package_names_the_python_that_lacks_it(root: str) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
+from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
+from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, open_fifo, python, run, shell
 from support.real_servers import eventually
@@ -216,3 +219,12 @@ def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> Non
         delays = [future.result(HANG_SECONDS).measurement.run_delay_seconds for future in futures]
     assert sum(delays) > 0.2
     assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # measuring leaves this process's handlers alone
+
+
+def test_last_sample_of_a_long_command_is_kept(tmp_path: Path) -> None:
+    """It has the whole core time, and was left out whenever the list was full."""
+    task = CommandTask(SharedSupervisor(), ResourceShortage(), "task", [], mark="m", cwd=tmp_path, env={})
+    for number in range(1, 1200):
+        task._store_usage({"usage": [1, number, 0.0, 0, 0], "sampled": [number, number, 0.0]})
+        assert task.list_samples()[-1] == (number, CoreTime(number, 0.0))
+    assert len(task.list_samples()) <= 512

@@ -129,14 +129,16 @@ class _RunState:
         return {name: min(size, self.most[name] * widest[name]) for name in self.pools}
 
     def get_pool_target(self, name: str) -> int:
-        most = self._count_tasks_at_once(name, self.size)
+        most = self._count_busy_workers(name, self.size)
         if self.tasks is not None:
             return max(1, min(most, self.tasks.get(name, 1)))
         # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
         return min(most, host.count_cpu_workers()) if self.is_optional(name) and not self.plan.workers.fixed else most
 
-    def _count_tasks_at_once(self, name: str, size: int) -> int:
-        """Return how many tasks a pool may have in a lane of `size` slots, at least 1: more workers are never busy."""
+    def _count_busy_workers(self, name: str, size: int) -> int:
+        """Return how many workers of a pool can be busy in a lane of `size` slots, at least 1."""
+        if name == DASK:  # its size is in slots: the cluster places tasks that take several of them
+            return max(1, min(size, sum(slots * tasks for slots, tasks in self._tasks_by_slots[name])))
         count = 0
         for slots, tasks in self._tasks_by_slots[name]:
             fit = min(tasks, size // slots)
@@ -193,7 +195,9 @@ class PoolWorkers:
         self._uses.clear()
         if {THREADS, PROCESSES} & set(run.pools):
             self._start_supervisor()
-            self._prepare_routing(plan)
+            self._load_routing()
+        if self._routing is not None:
+            self._routing.prepare(plan)
         needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
@@ -206,12 +210,11 @@ class PoolWorkers:
         if self._remote is not None and DASK in run.pools:
             self._remote.begin_run(_list_programs(plan))
 
-    def _prepare_routing(self, plan: Plan) -> None:
+    def _load_routing(self) -> None:
         if self._routing is None:
             from paropt_exporter.engine.call_routing import CallRouting  # here: few lanes have calls
 
             self._routing = CallRouting(self._memory)
-        self._routing.prepare(plan)
 
     @property
     def _current(self) -> _RunState:

@@ -85,7 +85,8 @@ def run_call(
 
 def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _OutputTail) -> ParoptError | None:
     try:
-        returned = find_function(root, target)(*arguments)
+        function = find_function(root, target)
+        returned = function(*arguments)
     except BaseException as error:  # noqa: BLE001 -- user code may raise anything
         if type(error) is CallNotFound:
             return CallNotFound(to_one_line(str(error)))
@@ -96,11 +97,17 @@ def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _Out
             message += f" (calls run in paropt-exporter's own Python, {sys.executable})"
         return CallFailed(message, f"{printed}\n{trace}" if printed else trace)
     unstarted = _UNSTARTED.get(type(returned))
-    if unstarted is None:
+    if unstarted is None or _is_made_by(returned, function):
         return None
     if not isinstance(returned, AsyncGeneratorType):
         returned.close()  # or Python warns that nothing awaited it
     return CallFailed(f"call {target!r}: it is {unstarted}", tail.text())
+
+
+def _is_made_by(returned: object, function: Callable[..., Any]) -> bool:
+    """Return whether a generator is one that the function made, as by an expression, and so not its own body."""
+    code = getattr(returned, "gi_code", None) or getattr(returned, "ag_code", None)
+    return code is not None and code is not getattr(function, "__code__", None)
 
 
 def _format_user_traceback(error: BaseException) -> str:

@@ -356,7 +356,7 @@ class CommandTask:
                 self._latest = usage
                 self._samples.append((sampled, usage.core_time))
                 if len(self._samples) > _MOST_SAMPLES:
-                    del self._samples[::2]
+                    del self._samples[:-1:2]  # not the last one, which may have the whole core time
             self._note_running()
 
     def _note_running(self) -> None:
