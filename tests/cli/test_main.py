@@ -68,6 +68,9 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (["-j"], "-j/--workers needs a value: N|auto"),
         (["--color"], "--color needs a value: auto|always|never"),
         (["history", "-n", "3"], "there is no flag -n"),
+        (["log", "-f"], "there is no flag -f: did you mean --follow?"),
+        (["init", "-f"], "there is no flag -f: did you mean --force?"),
+        (["plan", "-f", "x.yml"], "there is no flag -f: did you mean --config.file?"),
         (
             ["plan", "unit_tests"],
             "plan takes no stage: `paropt-exporter --dry-run unit_tests` shows the plan of such a run",

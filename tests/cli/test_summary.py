@@ -331,6 +331,15 @@ def test_critical_violation_appears_once() -> None:
     assert summary.format_summary(broken, {}).count("broke") == 1
 
 
+def test_broken_total_is_shown_beside_a_critical_stage() -> None:
+    why = "slow broke its critical SLA of 2 s"
+    broken = run(
+        stage("slow", 1, 2, Result.FAILURE, message="broke its critical SLA of 2 s", sla=limit(2), broken=True),
+        result=Result.FAILURE, reason=why, critical_sla=True, total=limit(1), warned=True, broken=True,
+    )  # fmt: skip
+    assert ": broke 1.0 s" in summary.format_summary(broken, {})
+
+
 def test_retries_are_counted_beside_cached_tasks() -> None:
     record = run(stage("unit_tests", 4, 2.0, tasks=3, tasks_cached=2, attempts=2, cache_note="a.py changed"))
     assert "after 1 retry  a.py changed" in summary.format_summary(record, {})

@@ -995,6 +995,8 @@ tasks:
     detected = detect_stages(project)
     assert _commands(detected) == {"quality_gates": ("task", "lint"), "unit_tests": ("task", "test")}
     assert "type_checking left out: `task typecheck` needs nowhere, which is not installed" in detected.notes
+    (project.parent / "bin/task").unlink()
+    assert "unit_tests left out: `task test` needs task, which is not installed" in detect_stages(project).notes
     _write(project, Taskfile_dot_yml="tasks: [")
     assert _commands(detect_stages(project)) == {}
 

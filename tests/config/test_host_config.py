@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter import files
 from paropt_exporter.config.host_config import HostConfig, load_host_config
 from paropt_exporter.errors import ConfigError, UsageError
 
@@ -113,6 +114,16 @@ def test_xdg_config_home_moves_the_file_and_a_relative_one_is_ignored(environ: d
     write(moved, "only_known_urls: true")
     assert load_host_config(environ | {"XDG_CONFIG_HOME": str(tmp_path / "xdg")}).file.only_known_urls
     assert not load_host_config(environ | {"XDG_CONFIG_HOME": "xdg"}).file.only_known_urls
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}], ids=str)
+def test_file_in_the_home_folder_is_read_without_the_variable(
+    environ: dict[str, str], user_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `only_known_urls` was ignored, although the search for paropt.yml and `~` knew the folder."""
+    write(user_file, "only_known_urls: true")
+    monkeypatch.setattr(files, "find_home", lambda _: tmp_path / "home")
+    assert load_host_config(environ).file.only_known_urls
 
 
 def test_named_file_replaces_the_others_and_an_empty_name_means_none(

@@ -66,6 +66,7 @@ _FLAGS_OF_OTHERS = {
     "-f": "--config.file", "-k": "--keep-going", "-l": "--list", "-n": "--dry-run", "-p": "-j", "-P": "-j",
     "-t": "--stage", "-w": "--watch", "-x": "--fail-fast",
 }  # fmt: skip
+_FLAGS_OF_COMMANDS = {"-f": ("--follow", "--force")}  # which come before those above where a command has them
 _LEAST_SIMILAR = 0.7  # of names without their dashes; 0.6 suggests --quiet for --junit
 
 
@@ -179,8 +180,8 @@ class Parser(argparse.ArgumentParser):
         return names[near[0]] if near else None
 
     def _find_flag_of_others(self, flag: str) -> str | None:
-        ours = _FLAGS_OF_OTHERS.get(flag)
-        return ours if ours and ours.partition(" ")[0] in self._option_string_actions else None
+        known = (*_FLAGS_OF_COMMANDS.get(flag, ()), _FLAGS_OF_OTHERS.get(flag, ""))
+        return next((ours for ours in known if ours.partition(" ")[0] in self._option_string_actions), None)
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -59,11 +59,11 @@ def format_summary(
     widths = (count_columns(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
     lines = wrap_for_terminal(format_headline(run), columns, 2)
-    told = run.reason if run.critical_sla else ""
+    reason = run.reason if run.critical_sla else ""
     for kind, group in groupby(sorted(run.stages, key=_sort_key), key=_classify_stage):
         stages = list(group)
         for stage in stages[: most[kind]]:
-            facts = _format_facts(stage, usual, flakiness, told)
+            facts = _format_facts(stage, usual, flakiness, reason)
             line = f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}"
             lines += wrap_for_terminal(line, columns, _FACTS_INDENT)
             if stage.stage in failed:
@@ -72,7 +72,10 @@ def format_summary(
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
             lines += wrap_for_terminal(f"    … {len(left)} more {remaining}", columns, _FACTS_INDENT)
-    if run.total is not None and (run.warned or run.broken) and not (run.critical_sla and run.broken):
+    broke_lane = (
+        run.total is not None and reason == f"{run.lane} broke its critical total of {run.total.max_seconds:g} s"
+    )
+    if run.total is not None and (run.warned or run.broken) and not broke_lane:
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
@@ -177,14 +180,16 @@ def _choose_mark(stage: StageRecord) -> str:
     return "!" if stage.warned or stage.broken else " "
 
 
-def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Mapping[str, Flakiness], told: str) -> str:
-    """Return what a stage's line says after its name. `told`: the reason that the headline has, "" for none."""
+def _format_facts(
+    stage: StageRecord, usual: Mapping[str, float], flakiness: Mapping[str, Flakiness], reason: str
+) -> str:
+    """Return the facts after a stage's name. `reason`: why the lane was stopped, which the headline says; or ""."""
     if stage.result is Result.SKIP:
-        return "skipped" if told and stage.message == told else f"skipped: {_format_message(stage)}"
+        return "skipped" if reason and stage.message == reason else f"skipped: {_format_message(stage)}"
     if stage.cached:
         return f"{'cached':>8}  {format_saved(stage)}"
     facts = [f"{format_seconds(stage.duration_seconds):>8}"]
-    if told and stage.message == f"stopped: {told}":
+    if reason and stage.message == f"stopped: {reason}":
         facts.append("stopped")
     elif stage.message:
         facts.append(_format_message(stage))
@@ -198,7 +203,7 @@ def _format_facts(stage: StageRecord, usual: Mapping[str, float], flakiness: Map
         facts.append(format_quarantined(stage))
     if before := find_usual_seconds(stage, usual):
         facts.append(f"slower than usual ({format_seconds(before)})")
-    broke_lane = told and told == f"{stage.stage} {stage.message}"  # and its message names the limit
+    broke_lane = reason and reason == f"{stage.stage} {stage.message}"  # and its message names the limit
     if stage.sla is not None and (stage.warned or stage.broken) and not broke_lane:
         limit = f"SLA {stage.sla.max_seconds:g} s"
         facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")

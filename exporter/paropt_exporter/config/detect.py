@@ -369,12 +369,10 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
     """Return the call of the first target of make, just or task whose programs are installed."""
     missing: list[str] = []
     runner = project.target_runner
-    if not project.has_program(runner):
-        return None, []
     for target in kind.targets:
         if target not in project.targets:
             continue
-        program = project.find_missing_program(target)
+        program = project.find_missing_program(target) if project.has_program(runner) else runner
         if program is None:
             return (runner, target), missing
         missing.append(f"`{runner} {target}` needs {program}, which is not installed")

@@ -97,9 +97,8 @@ def _list_candidates(environ: Mapping[str, str], system_file: Path) -> list[Path
         return [Path(named)] if named else []
     home = environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(home):  # noqa: PTH117 -- the XDG specification ignores relative paths
-        home = os.path.join(environ.get("HOME", ""), ".config")  # noqa: PTH118
-    users = [Path(home) / _USER_FILE] if os.path.isabs(home) else []  # noqa: PTH117
-    return [system_file, *users]
+        home = os.path.join(files.find_home(environ), ".config")  # noqa: PTH118
+    return [system_file, Path(home) / _USER_FILE]
 
 
 def _read_trusted(path: Path) -> bytes | None:

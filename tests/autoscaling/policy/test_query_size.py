@@ -76,6 +76,8 @@ def test_each_task_gets_all_its_slots() -> None:
     assert (waits.size, waits.reason) == (48, "demand")
     computes = compute_size_by_queries((seen(depth=30.0, busy=2.0, cpu=1.0),), cores=2.0, slots_per_task=2.5)
     assert (computes.size, computes.reason) == (10, "cpu_limit")
+    mixed = compute_size_by_queries((seen(depth=9.0, busy=2.0),), cores=2.0, slots_per_task=25 / 11)
+    assert mixed.size == 25
 
 
 def test_tenfold_load_is_followed_by_one_move() -> None:

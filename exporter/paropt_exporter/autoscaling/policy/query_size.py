@@ -115,15 +115,20 @@ def compute_size_by_queries(
 ) -> WantedSize:
     """Return N*, in slots, with `saturated` as the reason to hold if the cores are busy."""
     tasks = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
-    unfinished = math.ceil(tasks * slots_per_task)
+    unfinished = _count_slots(tasks, slots_per_task)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
     cpu_demand = cpu / max(busy - delay, cpu, 1e-9)
     computes = cpu_demand >= WAITING_DEMAND
     cpu_tasks = compute_cpu_size(cores, cpu_demand) if computes else None
-    bound = None if cpu_tasks is None else math.ceil(cpu_tasks * slots_per_task)
+    bound = None if cpu_tasks is None else _count_slots(cpu_tasks, slots_per_task)
     saturated = computes and cpu >= SATURATED_RATIO * cores
     size, reason = (unfinished, "demand") if bound is None or unfinished <= bound else (bound, "cpu_limit")
     return WantedSize(size=max(1, size), reason=reason, hold_reason="saturated" if saturated else "")
+
+
+def _count_slots(tasks: int, slots_per_task: float) -> int:
+    """Return the slots for some tasks. The mean is a quotient: 11 * (25 / 11) is a little more than 25."""
+    return math.ceil(round(tasks * slots_per_task, 6))
 
 
 def _find_rejection(observation: QuerySizeObservation) -> tuple[str | None, QuerySizeState]:
