@@ -92,6 +92,9 @@ def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None
 def test_beginning_of_a_stages_name_suggests_the_stage_before_a_command() -> None:
     assert "no stage 'unit' (did you mean 'unit_tests'?)" in refusal("unit")
     assert "no stage 'test' (did you mean 'unit_tests'?)" in refusal("test")
+    stages = [Stage(number=1, name="clean_up", run="true")]
+    with pytest.raises(UsageError, match=r"no stage 'clean' \(did you mean 'clean_up'\?\)"):
+        select_stages(stages, Selection(patterns=("clean",)), lane="x", known=stages, lanes_of={})
 
 
 def test_word_of_another_runner_names_its_equivalent() -> None:

@@ -5,11 +5,13 @@ The numbers are those of issues of turbo, moon, nx, bazel, go-task, vite-task an
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -243,6 +245,17 @@ def test_make_has_nothing_to_do_for_restored_files(project: CachedProject) -> No
     shutil.rmtree(project.root / "dist")
     assert project.run(stage).is_cached("build")
     subprocess.run(["make", "--question"], cwd=project.root, check=True)
+
+
+def test_file_system_that_can_not_set_times_restores_outputs(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one without times of links."""
+    build = project.build_stage("build", outputs=("dist",))
+    project.run(build)
+    shutil.rmtree(project.root / "dist")
+    monkeypatch.setattr(os, "utime", Mock(side_effect=OSError(errno.EOPNOTSUPP, "not supported")))
+    assert project.run(build).is_cached("build") and (project.root / "dist/out").exists()
 
 
 def copy_sources(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter.cache.file_states import FileStates
 from paropt_exporter.cache.remote import Digest, RemoteCache, RemoteFailed, format_action_result
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources
@@ -145,6 +146,27 @@ def test_path_in_place_of_a_digest_deletes_no_file(
     project.write_file("src/a.py", "two")  # the reason of a miss is found by the listings of earlier results
     project.run(build_stage(project))
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_file_outside_of_the_project_that_a_result_needs_is_not_read(
+    project: CachedProject, server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_relative: bool
+) -> None:
+    """With /proc/kcore, which has 128 TiB, the lookup would not end."""
+    key = find_key(project)
+    (tmp_path / "large").write_text("any")
+    path = "../large" if is_relative else str(tmp_path / "large")
+    server.publish(key, leftovers=[path])
+    compared: list[str] = []
+    take_snapshot = FileStates.take_snapshot
+
+    def record(states: FileStates, found: Any, *rest: Any) -> Any:
+        compared.extend(path for path, _ in found)
+        return take_snapshot(states, found, *rest)
+
+    monkeypatch.setattr(FileStates, "take_snapshot", record)
+    ran = project.run(build_stage(project), remote=RemoteCache(server.url))
+    assert ran.called == ["build"] and "src/a.py" in compared and path not in compared
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"run": "", "script": "[x, y]"}, "stages[0].script: unknown key 'script': did you mean 'steps'?"),
         ({"run": "cd web && make"}, "only a shell understands '&&': add `shell: true`, or put the folder into `cwd`"),
         ({"run": "", "call": "checks.slow"}, "module:function, found 'checks.slow': did you mean 'checks:slow'?"),
-        ({"shell": "bash"}, "expected true or false, found 'bash': true takes /bin/sh; to take another shell"),
+        ({"shell": "bash"}, "expected true or false, found 'bash': `true` means /bin/sh; for another shell"),
         ({"fail_fast": "true"}, "unknown key 'fail_fast': it is a key of a lane, so put it into one of `lanes`"),
         ({"only": "[main]"}, "unknown key 'only': stages have no conditions: "),
         ({"env": "{A: true}"}, "env.A: expected a string, found the boolean true: quote it if you mean the word"),

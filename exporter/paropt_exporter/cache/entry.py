@@ -7,6 +7,7 @@ import os
 import posixpath
 import string
 import sys
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -83,7 +84,8 @@ def format_entry(entry: Entry) -> bytes:
 def parse_entry(content: bytes) -> Entry:
     """Read an entry, which another program may have written. Raises BadEntry.
 
-    Its digests are digests, its numbers can be added up, and its files have paths without `..`.
+    Its digests are digests, its numbers can be added up, and its files have paths without `..`; its leftovers are some
+    of these files.
     """
     digest, _, body = content.partition(b"\n")
     if hash_bytes(body).encode() != digest:
@@ -93,6 +95,7 @@ def parse_entry(content: bytes) -> Entry:
         if values["version"] != VERSION:
             version = str(values["version"])[:80]
             raise BadEntry(f"an entry of the cache has version {version}, which this program does not know")
+        outputs = tuple(_read_file(*fields) for fields in values["files"])
         return Entry(
             key=str(values["key"]),
             stage=str(values["stage"]),
@@ -100,10 +103,10 @@ def parse_entry(content: bytes) -> Entry:
             seconds=_check_number(values["seconds"], most=_MOST_SECONDS),
             created_timestamp_seconds=_check_number(values["created"]),
             output=_check_digest(values["output"]),
-            files=tuple(_read_file(*fields) for fields in values["files"]),
+            files=outputs,
             components=tuple((str(name), str(value)) for name, value in values["components"]),
             listings=tuple(_check_digest(listing) for listing in values["listings"]),
-            leftovers=tuple(map(str, values["leftovers"])),
+            leftovers=_check_leftovers(values["leftovers"], outputs),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadEntry(f"an entry of the cache can't be read: {error}") from None
@@ -141,6 +144,14 @@ def _read_file(path: object, kind: object, value: object, size_bytes: object) ->
         raise ValueError(f"expected a kind of file, found {str(kind)[:80]!r}")
     target = _check_digest(value) if kind != "l" else _check_path(str(value))
     return OutputFile(name, str(kind), target, int(_check_number(size_bytes)))
+
+
+def _check_leftovers(paths: object, outputs: Sequence[OutputFile]) -> tuple[str, ...]:
+    """Return the paths of leftovers, which are outputs: a lookup reads them. Raises ValueError."""
+    found = tuple(map(str, paths)) if isinstance(paths, list) else ()
+    if unknown := {*found} - {file.path for file in outputs}:
+        raise ValueError(f"{min(unknown)[:80]!r} is no output")
+    return found
 
 
 def _check_path(text: str) -> str:

@@ -235,7 +235,8 @@ def _set_one_time(staged: Sequence[_Staged]) -> None:
     if staged:
         last = os.stat(staged[-1].temporary, dir_fd=staged[-1].folder, follow_symlinks=False).st_mtime_ns
         for each in staged:
-            os.utime(each.temporary, ns=(last, last), dir_fd=each.folder, follow_symlinks=False)
+            with suppress(OSError):  # some file systems can't set the time of a link
+                os.utime(each.temporary, ns=(last, last), dir_fd=each.folder, follow_symlinks=False)
 
 
 def _remove_staged(staged: Sequence[_Staged]) -> None:

@@ -66,7 +66,7 @@ _KEYS_WITHOUT_EQUIVALENT = {
 }  # fmt: skip
 
 
-_NAMED_SHELL = ": true takes /bin/sh; to take another shell, write its command, such as bash -c '...'"
+_NAMED_SHELL = ": `true` means /bin/sh; for another shell, write its command, such as bash -c '...'"
 _SECRET_KEYS = frozenset(
     {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
 )

@@ -124,15 +124,15 @@ def _suggest_name(
 ) -> str:
     if other := lanes_of.get(pattern):
         return f" (lane {STANDARD if STANDARD in other else other[0]} has it)"
-    if commands and pattern in _WORDS_OF_OTHERS:
-        return f" ({_WORDS_OF_OTHERS[pattern]})"
-    if commands and any(pattern in lanes for lanes in lanes_of.values()):
-        return f" (it is a lane: --lane {pattern})"
     known = [*names, *commands]
     from difflib import get_close_matches  # here: for errors only
 
     parts = [name for name in names if name.startswith(pattern)]
     parts += [name for name in names if any(part.startswith(pattern) for part in name.replace("-", "_").split("_"))]
+    if commands and not parts and pattern in _WORDS_OF_OTHERS:
+        return f" ({_WORDS_OF_OTHERS[pattern]})"
+    if commands and not parts and any(pattern in lanes for lanes in lanes_of.values()):
+        return f" (it is a lane: --lane {pattern})"
     near = parts or (
         get_close_matches(pattern, known, n=1, cutoff=_LEAST_SIMILAR) if len(known) <= _MOST_COMPARED else []
     )
