@@ -57,9 +57,10 @@ class ItemReport(Struct, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """A runner's report of a batch. `seconds`: from the runner's own start, its import, to its end.
+    """A runner's report of a batch.
 
-    They exclude those of the session's fixtures, which each command makes.
+    `seconds`: from the runner's own start, its import, to its end, without the session's fixtures, which each command
+    makes.
 
     The time of a case includes its part of the time between all cases: collecting and reporting a case takes a runner
     about a millisecond, many times as long as a brief case runs.
