@@ -435,6 +435,13 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         return not (self.partial or self.failed_only)
 
     @property
+    def reached_critical_total(self) -> bool:
+        """Whether the lane was stopped at its own limit, not at that of a stage."""
+        if self.total is None or not self.critical_sla:
+            return False
+        return self.reason == f"{self.lane} broke its critical total of {self.total.max_seconds:g} s"
+
+    @property
     def has_cached(self) -> bool:
         """Whether a task or item was skipped, so that the duration says nothing about the whole lane."""
         return any(stage.has_cached for stage in self.stages)

@@ -248,6 +248,7 @@ def test_critical_total_that_broke_while_the_exporter_was_stopped_fails_the_run(
     bench.inbox.at(7.0, lambda: bench.clock.advance(9))
     record = bench.run()
     assert (record.result, record.reason) == (Result.FAILURE, "standard broke its critical total of 10 s")
+    assert record.reached_critical_total
 
 
 @pytest.mark.parametrize("fields", [{"total": limit(10, critical=True)}, {}])

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from paropt_exporter.events import ItemRecord, Result, Shard
 from paropt_exporter.reports import junit
 from paropt_exporter.reports.model import FinishedRun
-from support.finished_runs import attempt, finished, stage, stopped_at_critical_total
+from support.finished_runs import LIMIT, attempt, finished, stage, stopped_at_critical_total
 
 
 @cache
@@ -163,6 +163,13 @@ def test_lane_that_reached_its_critical_total_has_a_failure_although_no_stage_ha
     (fault,) = case.result
     assert (lane.name, case.classname, case.name, lane.failures) == ("standard", "standard", "standard", 1)
     assert fault.message == "standard broke its critical total of 8 s"
+
+
+def test_failed_stage_does_not_hide_that_the_lane_reached_its_critical_total() -> None:
+    why = "standard broke its critical total of 3 s"
+    run = finished(stage("lint", 1, attempt("lint", result=Result.FAILURE, message="exit 1")), reason=why)
+    run = replace(run, record=replace(run.record, total=LIMIT, broken=True, critical_sla=True))
+    assert [(suite.name, suite.failures) for suite in read(run)] == [("lint", 1), ("standard", 1)]
 
 
 def test_suite_of_a_failed_lane_names_the_shard_like_the_others() -> None:

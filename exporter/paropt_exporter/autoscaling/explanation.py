@@ -253,7 +253,7 @@ def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
             demand = f"{measured.cpu:.2f} / ({measured.busy:.2f} - {measured.delay:.2f}) = {measured.cpu / alone:.2f}"
             yield f"  c = {demand} of a core"
     if observation.slots_per_task != 1:
-        yield f"  each task takes {observation.slots_per_task:.3g} of the lane's slots"
+        yield f"  a task takes {observation.slots_per_task:.3g} of the lane's slots on average"
     bounds = f"floor {observation.floor} and ceiling {observation.ceiling}"
     yield f"  cores {observation.cores:g}; between {bounds}; the lane had {observation.size}"
 

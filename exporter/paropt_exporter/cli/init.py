@@ -85,10 +85,8 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     above = _find_config_above(path.parent)
     if nothing and not force and above is not None:
-        message = (
-            f"no tool is used in this folder, and {above} applies here: edit that (or write one here, with --force)"
-        )
-        print(format_line(message), file=stderr)
+        what = f"no tool is used in this folder, and {above} applies here"
+        print(format_line(f"{what}: edit that (or write one here, with --force)"), file=stderr)
         return 2
     try:
         write_schema(path.parent)

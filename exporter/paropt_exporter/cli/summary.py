@@ -72,10 +72,7 @@ def format_summary(
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
             lines += wrap_for_terminal(f"    … {len(left)} more {remaining}", columns, _FACTS_INDENT)
-    broke_lane = (
-        run.total is not None and reason == f"{run.lane} broke its critical total of {run.total.max_seconds:g} s"
-    )
-    if run.total is not None and (run.warned or run.broken) and not broke_lane:
+    if run.total is not None and (run.warned or run.broken) and not run.reached_critical_total:
         word = "broke" if run.broken else "warned at"
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")

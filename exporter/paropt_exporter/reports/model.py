@@ -98,9 +98,10 @@ class FinishedRun(Struct, frozen=True, kw_only=True):
 
     @property
     def own_fault(self) -> str:
-        """Why the run failed although no stage did: the lane reached its critical total. Otherwise empty."""
+        """Why the run failed apart from its failed stages: the lane reached its critical total. Otherwise empty."""
         stage_failed = any(stage.record.result.bad for stage in self.stages)
-        return self.record.reason if self.record.result.bad and not stage_failed else ""
+        has_own = self.record.reached_critical_total or (self.record.result.bad and not stage_failed)
+        return self.record.reason if has_own else ""
 
     def attempts(self) -> Iterator[Attempt]:
         """Yield every attempt of the run, stage by stage."""
