@@ -156,3 +156,16 @@ def test_lists_of_files_that_items_share_are_compared_once(
     project.write_file("src/a.py", "edited")
     ran = project.run(lint)
     assert {task.cache_note for task in ran.tasks} == {"src/a.py changed"} and parse.call_count == 2
+
+
+def test_new_list_of_files_is_parsed_once_for_all_earlier_results(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lint = project.build_stage("lint")
+    for text in ("one", "two", "three"):
+        project.write_file("src/a.py", text)
+        project.run(lint)
+    parse = Mock(wraps=parse_listing)
+    monkeypatch.setattr(misses, "parse_listing", parse)
+    project.write_file("src/a.py", "four")
+    assert project.run(lint).tasks[0].cache_note == "src/a.py changed" and parse.call_count == 1 + 3

@@ -486,6 +486,19 @@ stages:
     assert err == (f"warning: {told}\n" if warned else "")
 
 
+def test_reader_and_writer_that_no_lane_has_both_get_no_warning(tmp_path: Path) -> None:
+    config = """
+lanes: {docs: {stages: [raw]}, standard: {stages: [report]}, heavy: {stages: [report]}}
+stages:
+  - {name: raw, run: sh -c true, cache: true, outputs: [out/a.txt]}
+  - {name: report, run: sh -c true, inputs: [out]}
+"""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b.txt").touch()
+    assert _check(tmp_path, config)[2] == ""
+    assert "may write out/a.txt" in _check(tmp_path, config.replace("[raw]", "[raw, report]"))[2]
+
+
 @pytest.mark.parametrize("inputs", ["['out/*']", "['gone/{}/**']", "['out/*', '!out/{}']"])
 def test_inputs_of_a_long_chain_are_compared_with_few_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str

@@ -113,6 +113,7 @@ class MissExplainer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._newest: tuple[str, dict[str, str]] = "", {}  # the last new list, by its digest
         self._parse = lru_cache(maxsize=_PARSED_LISTINGS)(self._parse_kept)
         self._changes: dict[tuple[str, str], dict[str, _Change]] = {}  # by the digests of two lists: new, old
 
@@ -155,8 +156,9 @@ class MissExplainer:
     def _compare(self, new: str, old: str, listings: Mapping[str, bytes]) -> dict[str, _Change]:
         """Return the old and new states of the paths that differ between two lists. Raises BadEntry."""
         if (new, old) not in self._changes:
-            now = parse_listing(listings.get(new, b""))
-            before = self._parse(old) if old else {}
+            if self._newest[0] != new:
+                self._newest = new, parse_listing(listings.get(new, b""))
+            now, before = self._newest[1], self._parse(old) if old else {}
             differ = {path for path, _ in now.items() ^ before.items()}
             self._changes[new, old] = {path: (before.get(path), now.get(path)) for path in differ}
         return self._changes[new, old]

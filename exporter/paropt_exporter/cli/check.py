@@ -233,7 +233,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_ignored_failures(stages)
     yield from _warn_unmatched_inputs(config, stages)
-    yield from _warn_missing_needs(config, stages)
+    yield from _warn_missing_needs(config, lanes, stages)
     yield from _warn_ended_quarantines(stages)
     yield from _warn_missed_reads(config, stages)
     if config.feedback.jobserver:
@@ -422,8 +422,8 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
                 yield f"stage {stage.name!r}: inputs: {what}"
 
 
-def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage that reads the outputs of another one, if neither needs the other.
+def _warn_missing_needs(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage that reads the outputs of another one of its lane, if neither needs the other.
 
     As in `map_shared_outputs`, an output is compared as text.
     """
@@ -436,6 +436,7 @@ def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
     from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 
     index = OutputIndex({stage.name: list_output_patterns(stage) for stage in writers})
+    by_name = {stage.name: stage for stage in writers}
     needs = {stage.name: stage.needs for stage in config.stages}
     users = map_dependents(needs)
     compared = 0
@@ -454,6 +455,8 @@ def _warn_missing_needs(config: Config, stages: list[Stage]) -> Iterator[str]:
                 return
             if other not in known and reads.matches(output):
                 known.add(other)
+                if not any(lane.includes(stage) and lane.includes(by_name[other]) for lane in lanes.values()):
+                    continue
                 what = f"stage {other!r} may write {output} meanwhile: add `needs: [{other}]`"
                 yield f"stage {stage.name!r}: inputs: {what}"
 

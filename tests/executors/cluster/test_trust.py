@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -171,6 +172,36 @@ def test_signal_ends_the_wait_for_workers(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert arrived == [signal.SIGTERM]
+
+
+def test_cluster_is_closed_before_a_signal_has_its_usual_effect(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM may end a process that uses the pool in its own code, and would leave the cluster's programs behind."""
+
+    async def interrupt(coordinator: Coordinator, address: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    done: list[str] = []
+    close = Coordinator.close
+
+    def record_close(coordinator: Coordinator) -> None:
+        done.append("close")
+        close(coordinator)
+
+    monkeypatch.setattr(Coordinator, "_wait_for_worker", interrupt)
+    monkeypatch.setattr(Coordinator, "close", record_close)
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=WAIT_SECONDS
+    )
+    before = signal.signal(signal.SIGTERM, lambda *_: done.append("signal"))
+    try:
+        with pytest.raises(Interrupted):
+            ClusterPool(settings, 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done[:2] == ["close", "signal"]
 
 
 def test_signal_before_the_cluster_is_opened_is_not_lost(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ class Coordinator:
                 self.close()
                 if held.number is None:
                     raise
+            if held.number is not None:
+                self.close()  # here: the signal may end this process at the end of the block
         if held.number is not None:
-            self.close()
             raise _build_interrupted(held.number, "it waited for the cluster")
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
