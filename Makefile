@@ -84,7 +84,7 @@ wheel: dist ## install the wheel in an empty venv and run from there
 	$(PYTHON) -m venv --without-pip build/wheel/venv
 	$(BIN)/python -m pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-compile $(DIST)/*.whl
 	cd build/wheel && mkdir project && cd project && ../venv/bin/paropt-exporter --version \
-	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init \
+	  && ../venv/bin/paropt-exporter generate --out . && ../venv/bin/paropt-exporter init --force \
 	  && ../venv/bin/paropt-exporter check
 
 tools: ## real Prometheus, Alertmanager and others, from Debian's packages, unpacked into .tools where the machine has none
