@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped, UnpicklableError
 from paropt_exporter.events import Strategy
-from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import scheduler
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
@@ -164,6 +164,22 @@ def test_function_whose_result_can_not_be_sent_back_stays_in_threads(strategy: S
         assert [future.exception(HANG_SECONDS) for future in futures] == [None] * 8
         (fallback,) = pool.fallbacks
         assert "make_lock" in fallback.function and "could not be sent back" in fallback.reason
+
+
+def test_wait_for_a_core_after_the_end_of_a_task_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task seemed to have taken no time without its waits, so the function counted as brief, and stayed in threads.
+
+    The run delay is read after the end, for which the thread may have to wait.
+    """
+    delays = itertools.count(step=3600.0)
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _path: next(delays))
+    with ThreadPool(1) as pool:
+        future = pool.submit_named("spin", spin, 0.01)
+        future.result(HANG_SECONDS)
+    measured = future.measurement
+    assert measured is not None
+    wall_seconds = measured.ended_seconds - measured.started_seconds
+    assert measured.run_delay_seconds == max(0.0, wall_seconds - measured.cpu_seconds)
 
 
 def test_task_submitted_after_an_unsendable_result_was_seen_runs_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -815,10 +815,12 @@ class _Profiler:
         worker, started = self._worker, self._started
         ended, cpu_now = monotonic(), thread_time()
         cpu = cpu_now - worker.cpu_seconds
+        most_delay = max(0.0, ended - started - cpu)
         children_cpu, children_peak = _read_children_usage()
         if self._activity and worker.read_activity() == self._activity:  # no task ran beside this one
             cpu += children_cpu - self._children_cpu
-        delay = procfs.read_run_delay_seconds(worker.schedstat) - self._delay
+        # On a busy machine the thread may wait for a core once more before it reads its run delay.
+        delay = min(procfs.read_run_delay_seconds(worker.schedstat) - self._delay, most_delay)
         future.started_seconds = started
         # The kernel keeps only the largest child so far: if it grew, a child of one of the running tasks was larger.
         grown = children_peak if children_peak > self._children_peak else 0
