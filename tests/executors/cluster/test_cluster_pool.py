@@ -15,6 +15,7 @@ from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from support.cluster_tasks import EXIT_VARIABLE, kill_own_process, raise_no_pickle, return_exit, return_no_pickle
 from support.command_scripts import BURNER
+from support.pool_tasks import eventually
 
 WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -132,6 +133,7 @@ def test_wide_task_keeps_no_more_workers_busy_than_there_are(pool: ClusterPool, 
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     wide = RemoteTaskOptions(slots=8)
+    assert eventually(lambda: pool.statistics().live == 2)
     future = pool.submit_commands("wide", [["sh", "-c", f"echo > {fifo}; read x < {fifo}"]], options=wide)
     fifo.read_text()
     statistics = pool.statistics()
