@@ -271,7 +271,8 @@ def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     pool.settle_down(except_for=pool.process_of())
     (worker,) = pool.scheduler.workers
     assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 20>"
-    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+    assert worker.process is not None
+    assert worker.process.tasks.get_slow_delay(pool.now) == SLOW_SECONDS
 
 
 def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
@@ -281,10 +282,12 @@ def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
     pool.settle_down(except_for=pool.process_of())
     (worker,) = pool.scheduler.workers
     assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
-    while worker.slow:
+    assert worker.process is not None
+    while worker.process.tasks.slow:
         pool.step(pool.process_of())
         pool.advance(pool.threads[0])
-    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+    assert worker.process is not None
+    assert worker.process.tasks.get_slow_delay(pool.now) == SLOW_SECONDS
     pool.settle_down()
     pool.check()
 
