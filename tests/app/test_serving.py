@@ -33,4 +33,4 @@ def test_serve_ends_when_the_thread_of_its_runs_fails(
         serving.serve_projects(request, {"PAROPT_SERVE": str(tmp_path / "runtime")}, lambda _: None)
     end.cancel()
     assert raised.value.exit_code == 3
-    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("no such cgroup",)]
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["no such cgroup"]
