@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from paropt_exporter import descriptors, host
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.errors import UsageError, format_count
+from paropt_exporter.errors import ParoptError, UsageError, format_count
 from paropt_exporter.exposition import listeners
 from paropt_exporter.exposition.endpoint import Endpoint
 from paropt_exporter.exposition.protection import NoProtection, ProtectionFile
@@ -46,13 +47,15 @@ class ServeRequest(Struct, frozen=True, kw_only=True):
 def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say: Callable[[str], None]) -> int:
     """Serve until SIGTERM, SIGINT or, on a terminal, SIGHUP; return the exit code 0.
 
-    Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe.
+    Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe;
+    ParoptError if one of its threads fails.
     """
     descriptors.raise_limit()
     folder = find_folder(environ)
     protection = ProtectionFile(request.web_config) if request.web_config is not None else NoProtection()
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(reloads=True))
+        failure = stack.enter_context(_ThreadFailure(on_failure=signals.wake))
         # systemd's sockets are taken before the lock, so that no error leaves its variables to others.
         web = listeners.inherit_listeners(environ) if request.systemd_socket else None
         runtime_folder.make_folder(folder)
@@ -83,6 +86,8 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         projects = format_count(len(registry.projects), "project")
         say(f"metrics at {endpoint.url}, runs register in {folder}, {projects} known")
         while not signals.wait(None):
+            if failure.thread_name:
+                raise ParoptError(f"the thread {failure.thread_name} has failed: start `paropt-exporter serve` again")
             signals.take_reload()  # SIGHUP: the web config is read for each connection anyway
         return 0
 
@@ -99,6 +104,29 @@ def find_folder(environ: MutableMapping[str, str]) -> Path:
 
 def _read_machine() -> Machine:
     return Machine(host.count_cpus(), float(host.read_total_memory_bytes()))
+
+
+class _ThreadFailure:
+    """Notes and logs that a thread has ended by an exception.
+
+    Without one of its threads, `serve` would look alive to systemd, but not answer runs or scrapes.
+    """
+
+    def __init__(self, *, on_failure: Callable[[], None]) -> None:
+        self.thread_name = ""
+        self._on_failure = on_failure
+
+    def __enter__(self) -> _ThreadFailure:
+        self._previous, threading.excepthook = threading.excepthook, self._take
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.excepthook = self._previous
+
+    def _take(self, failed: threading.ExceptHookArgs) -> None:
+        self.thread_name = failed.thread.name if failed.thread is not None else "of no name"
+        log.error("a thread has failed", extra={"failed": self.thread_name}, exc_info=failed.exc_value)
+        self._on_failure()
 
 
 class _Lock:

@@ -237,23 +237,30 @@ class Hub:
     # The thread
 
     def _run(self) -> None:
-        while not self._closing:
-            now = self._clock.monotonic()
-            if now >= self._next_beat_seconds:
-                self._next_beat_seconds = now + BEAT_SECONDS
-                self._keep_alive(now)
-            moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
-            for key, _ in self._selector.select(max(0.0, min(moments) - now)):
-                key.data()
-            if self._must_decide:  # once for all messages that have come: a decision looks at each run
-                self._decide()
-            if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
-                self._resumes_seconds = None
-                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        for client in tuple(self._clients):
-            self._close_client(client)
-        self._selector.close()
-        self._listener.close()
+        try:
+            while not self._closing:
+                self._run_step()
+        finally:
+            self._closing = True
+            for client in tuple(self._clients):
+                self._close_client(client)
+            self._selector.close()
+            self._listener.close()
+
+    def _run_step(self) -> None:
+        """Wait for messages or the next beat, and handle them."""
+        now = self._clock.monotonic()
+        if now >= self._next_beat_seconds:
+            self._next_beat_seconds = now + BEAT_SECONDS
+            self._keep_alive(now)
+        moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
+        for key, _ in self._selector.select(max(0.0, min(moments) - now)):
+            key.data()
+        if self._must_decide:  # once for all messages that have come: a decision looks at each run
+            self._decide()
+        if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
+            self._resumes_seconds = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _keep_alive(self, now: float) -> None:
         self._beat(self._sessions.list_runs_with_shares(now))
