@@ -242,7 +242,7 @@ def test_floor_is_the_signals_value_over_its_target_and_a_rejected_signal_is_nam
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     text = told(history)
     assert "load broker: ceil(130 / 20) = 7 workers as floor" in text
-    assert "limit database: not believed (stale: the sample is 90 s old)" in text
+    assert "limit database: rejected (stale: the sample is 90 s old)" in text
     assert "floor 7, ceiling 16" in text
 
 

@@ -38,14 +38,14 @@ def run_info(store: Store, *, output: str, stdout: TextIO) -> int:
 
 
 def run_prune(store: Store, *, limit_bytes: int | None, stdout: TextIO) -> int:
-    """Remove what was not used for the longest time, down to a size. Returns 0."""
+    """Remove the least recently used results until the store has at most a size. Returns 0."""
     removed, removed_bytes = store.prune(store.limit_bytes if limit_bytes is None else limit_bytes, spare_young=False)
     stdout.write(f"removed {format_count(removed, 'file')}, {_format_bytes(removed_bytes)}\n")
     return 0
 
 
 def run_verify(store: Store, *, stdout: TextIO) -> int:
-    """Compare each content with its digest, and remove damaged ones. Returns 0, or 1 if there were some."""
+    """Compare each stored file with its digest, and remove damaged ones. Returns 0, or 1 if there were any."""
     checked = sum(1 for _ in store.list_files())
     damaged = [*store.list_damaged()]
     for file in damaged:

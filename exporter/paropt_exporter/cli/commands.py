@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from paropt_exporter.reports import ReportOption
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
-# Words that mean themselves in each shell: bash expands words that it completes, so it would run a `$(...)` in them.
+# Words that no shell expands. Bash expands words that it completes, and would run a `$(...)` in them.
 _PLAIN_WORD = compile_later(r"[\w@%+=:,./-]+")
 
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
     if flags.command is not None or flags.list or flags.dry_run:
-        gc.enable()  # a lane loads more modules first
+        gc.enable()  # before a lane, more modules load first
     match flags.command:
         case "init":
             from paropt_exporter.cli import init
@@ -177,7 +177,8 @@ def _run_list(flags: Flags) -> int:
 
     loaded = _load_config(flags)
     lane, items = None, None
-    if flags.shard is not None or flags.failed or flags.deadline is not None:  # which stages these are, a plan knows
+    # only a plan knows the stages that these select
+    if flags.shard is not None or flags.failed or flags.deadline is not None:
         from paropt_exporter.plan.sharding import list_items
 
         plan = _build_plan(flags, loaded)
@@ -215,9 +216,9 @@ def _choose_listed(flags: Flags, loaded: Config) -> tuple[str | None, Sequence[S
 
 
 def _print_words(flags: Flags) -> int:
-    """Print names of the project for a completion script, one a line, without those that a shell would expand.
+    """Print names of the project for a completion script, one per line, without those that a shell would expand.
 
-    Raises UsageError for runs without a history.
+    Raises UsageError if there is no history with runs to name.
     """
     loaded = _load_config(flags)
     for kind in flags.words:
@@ -239,7 +240,7 @@ def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
 
 
 def _keep_affected(loaded: Config, stages: Sequence[Stage], changes: ChangeFinder) -> Sequence[Stage]:
-    """Return the affected ones of these stages, and say which these are."""
+    """Return those of the stages that are affected, and print them with the reasons."""
     from paropt_exporter.plan.affected import find_affected
 
     affected = find_affected(loaded, stages, changes)
@@ -265,7 +266,7 @@ def _load_retry(flags: Flags, loaded: Config, lane: str) -> Retry:
 
 
 def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
-    """Return the facts from earlier runs that a shown plan has; none if the history can't be read."""
+    """Return the measurements of earlier runs that `plan` shows; none if the history can't be read."""
     from paropt_exporter.plan import EarlierRuns
 
     if not _has_history(loaded):
@@ -293,7 +294,7 @@ def _open_history(loaded: Config) -> History:
 
 
 def _has_history(loaded: Config) -> bool:
-    """Return whether something is in the history's place, or may be: opening it then says what is wrong."""
+    """Return whether something is, or may be, at the history's path: opening it then reports what is wrong."""
     try:
         loaded.history_path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -370,7 +371,7 @@ def _run_log(flags: Flags) -> int:
 
 
 def _load_sequences(loaded: Config, runs: list[str]) -> Mapping[str, int]:
-    """Return the order in which runs began; without a history that can be read there is none."""
+    """Return each run's place in the order of starts; nothing if the history can't be read."""
     with suppress(HistoryError, UsageError), closing(_open_history(loaded)) as history:
         return history.load_sequences(runs)
     return {}
@@ -585,9 +586,9 @@ def _build_request(flags: Flags, *, once: bool) -> Request:
 
 
 def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
-    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change.
+    """Return a flag's path, as it was given, for messages, or absolute, in case the current folder changes.
 
-    Raises UsageError for an empty one, as of a variable that is not set, which would be the current folder.
+    Raises UsageError for an empty path, which an unset variable gives, and which would mean the current folder.
     """
     if path is None:
         return None
@@ -597,14 +598,14 @@ def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None
 
 
 def _check_push_url(url: str | None) -> str | None:
-    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean that of the config."""
+    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean the config's URL."""
     if url == "":
         raise UsageError("--push.url: the URL is empty: correct it, or leave the flag out")
     return url
 
 
 def _build_plan_options(flags: Flags) -> PlanOptions:
-    """Return the options that need no look at the project: all but those of --failed and --affected."""
+    """Return the options that don't depend on the project's state: all but --failed and --affected."""
     from paropt_exporter.plan import PlanOptions, parse_bounds
 
     return PlanOptions(
@@ -642,7 +643,7 @@ def _config_flags(flags: Flags) -> list[str]:
 
 
 def _format_again(flags: Flags) -> str:
-    """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
+    """Return the flags that repeat the failed part of a run. Stages with arguments are repeated as they were."""
     words = [*(["--once"] if flags.once else []), *_config_flags(flags)]
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []

@@ -48,7 +48,7 @@ class ProtectionSource(Protocol):
     def get_protection(self) -> Protection: ...
 
     def count_reloads(self) -> Mapping[str, int]:
-        """Return how many changed web configs were loaded and refused, by result; empty without a web config."""
+        """Return how many changed web configs were loaded and how many refused, by result; empty if there is none."""
 
     def was_reload_successful(self) -> bool | None:
         """Return whether the web config was loaded when it was last read; None without one."""
@@ -73,8 +73,8 @@ class ProtectionFile:
     Guarantees:
     * The constructor raises ConfigError or UsageError for an invalid file; `get_protection` never raises.
     * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
-      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. Its certificates
-      are reloaded all the same when they change.
+      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. The certificates
+      of that config are still reloaded when they change.
     * Files that could not be loaded are tried again when they change, and every RETRY_SECONDS.
     Not thread-safe, except for `count_reloads` and `was_reload_successful`: only the serving thread calls
     `get_protection`.
@@ -96,7 +96,7 @@ class ProtectionFile:
             log.warning("the web config has neither TLS nor users: anyone may read", extra={"file": str(path)})
 
     def get_protection(self) -> Protection:
-        """Return the protection of new connections. Stats the files, and reloads them if they have changed."""
+        """Return the protection of new connections, after reloading the files if their stamps have changed."""
         stamps = _read_stamps(self._files)
         if stamps != self._stamps:
             self._stamps = stamps
@@ -108,7 +108,7 @@ class ProtectionFile:
         return self._protection
 
     def count_reloads(self) -> Mapping[str, int]:
-        """Return how many changed files were loaded and refused, by result; from any thread."""
+        """Return how many changed files were loaded and how many refused, by result; from any thread."""
         return dict(self._reloads)
 
     def was_reload_successful(self) -> bool:
@@ -150,7 +150,7 @@ class ProtectionFile:
         self._was_successful = result == _SUCCESS
 
     def _renew_certificates(self) -> None:
-        """Reload changed certificates of the config in force, also while its file has a refused one: they expire."""
+        """Reload changed certificates of the config in force, even while the file has a refused config: they expire."""
         stamps = _read_stamps(self._held_files)
         if stamps != self._held_stamps or self._clock.monotonic() >= self._held_retry_seconds:
             self._held_stamps, self._held_retry_seconds = stamps, math.inf
@@ -162,7 +162,7 @@ class ProtectionFile:
     def _load(self) -> tuple[WebConfig, Protection]:
         from paropt_exporter.exposition import web_config
 
-        # Stamps are read before contents: a file that is replaced in between is loaded again next time.
+        # Stamps are read before contents, so a file that is replaced in between is loaded again next time.
         own_stamp = _read_stamp(self._path)
         config = web_config.load_web_config(self._path, shown_path=self._shown_path)
         tls = config.tls_server_config
@@ -173,7 +173,7 @@ class ProtectionFile:
 
 
 def _preload_modules() -> None:
-    """Import modules of later reloads and requests: a stage's Python call puts project modules first on the path."""
+    """Import what later reloads and requests need, before a stage's Python call puts the project first on sys.path."""
     import_module("paropt_exporter.exposition.tls")
     with suppress(ModuleNotFoundError):
         import_module("bcrypt")
@@ -182,9 +182,9 @@ def _preload_modules() -> None:
 def find_weakened_keys(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
     """Return the keys of `old` whose protection `new` lacks or lowers.
 
-    Each of these weakens protection: TLS, all users, a header, the client CA, the list of client names or of cipher
-    suites is gone; client certificates are required less strictly; the lowest TLS version is lower. Replacing
-    certificates, users, names and suites does not: it changes who may read.
+    Protection is weaker if TLS, all users, a header, the client CA, or the list of client names or of cipher suites is
+    gone, if client certificates are checked less strictly, or if the lowest TLS version is lower. Replacing
+    certificates, users, names or suites does not weaken it: that changes who may read.
     """
     before, after = old.tls_server_config, new.tls_server_config
     lost = []

@@ -14,15 +14,15 @@ from msgspec import Struct
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
-# Memory that no new worker may take: for memory that peaks don't show, and for other processes.
+# Memory that no new worker may take: for use that the peaks don't show, and for other processes.
 RESERVE_BYTES = 256 << 20
-# Workers go only once half of the reserve is promised away; otherwise the size would follow every change of other
+# Workers go only once half of the reserve is promised, too; otherwise the size would follow every change of other
 # processes' memory.
 SPARE_BYTES = RESERVE_BYTES // 2
 
 
 class Memory(Struct, frozen=True, kw_only=True):
-    """The machine's memory. `held_bytes`: the part of their known peaks that running tasks hold already."""
+    """The machine's memory. `held_bytes`: how much of their known peaks the running tasks hold already."""
 
     available_bytes: int
     held_bytes: int = 0
@@ -30,7 +30,7 @@ class Memory(Struct, frozen=True, kw_only=True):
 
 
 def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
-    """Return the memory that running tasks will still take: the sum of their peaks minus the part that they hold."""
+    """Return the memory that running tasks will still take: the sum of their peaks minus the memory that they hold."""
     return max(0, sum(group.count * group.load.peak_bytes for group in running) - held_bytes)
 
 
@@ -40,10 +40,10 @@ def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
 
 
 def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGroup], memory: Memory) -> int:
-    """Return N_mem in slots, at least 1: those of running tasks, and of waiting ones in their order while they fit.
+    """Return N_mem, at least 1: the slots of the running tasks, and of the waiting ones, in order, while they fit.
 
-    A task of unknown peak fits if there is any room. Without room it is less than the running tasks: by the missing
-    memory over the next task's peak.
+    A task of unknown peak fits if there is any room. If memory is short, N_mem is less than the running tasks, by the
+    missing memory over the next task's peak.
     """
     size, room = sum(group.slots for group in running), compute_room_bytes(running, memory)
     if room <= 0:
@@ -68,9 +68,10 @@ def _count_missing_slots(missing: int, waiting: Sequence[LoadGroup]) -> int:
 
 
 class PoolMemory(Struct, frozen=True, kw_only=True):
-    """The machine's memory beside a pool. `growth_bytes`: the memory that workers of all pools may still take.
+    """A pool's view of the machine's memory. `growth_bytes`: the memory that workers of all pools may still take.
 
-    `peak_bytes`: the most that one of the pool's workers has used; 0: unknown, or threads, which share one process.
+    `peak_bytes`: the most memory that one of the pool's workers has used; 0: unknown, or threads, which share a
+    process.
     """
 
     available_bytes: int
@@ -84,7 +85,7 @@ class PoolMemory(Struct, frozen=True, kw_only=True):
 
     @property
     def is_short(self) -> bool:
-        """Whether so much memory is promised that workers have to go."""
+        """Return whether so much memory is promised that workers have to go."""
         return self.room_bytes < -SPARE_BYTES
 
 
@@ -96,5 +97,5 @@ def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
 
 
 def compute_shareable_bytes(available_bytes: int, held_bytes: int) -> int:
-    """Return the memory for the workers of all pools together: the part that they hold and the part that is left."""
+    """Return the memory for the workers of all pools together: the memory that they hold and the memory left."""
     return max(0, available_bytes - RESERVE_BYTES + held_bytes)
