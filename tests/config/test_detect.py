@@ -565,6 +565,7 @@ def _repeat(text: str, count: int) -> str:
     ("name", "text"),
     [
         ("Makefile", "a" * 100_000),
+        ("Makefile", f"{'a' * 100_000}:\n\tpytest\n"),
         ("Makefile", _repeat_variables()),
         ("scripts/test", f"pytest{' ' * 200_000}x"),
         (".coveragerc", "\n" * 200_000),
@@ -576,6 +577,7 @@ def _repeat(text: str, count: int) -> str:
         ("setup.cfg", "[testenv]\n" + _repeat("a{}=\n", 30_000) + _repeat("[{}]\n", 30_000)),
     ],
     ids=[
+        "long line",
         "long name",
         "nested variables",
         "spaces",
@@ -605,6 +607,14 @@ def test_pattern_with_many_recursions_is_none(project: Path) -> None:
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5
+
+
+def test_pattern_among_links_that_lead_to_each_other_takes_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'*/' * 12}a*")
+    for name in "abcdefghij":
+        (project / name).symlink_to(".")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
 
 
 def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> None:

@@ -34,7 +34,7 @@ _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \
 _NO_PREPARATION = re.compile(
     r"\.?(\w+[-_])?(install|dev|deps|dependencies|v?env|sync|setup|init|lint|format|fmt|check|clean|help)([-_]\w+)?"
 )
-_PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
+_PARAMETER = re.compile(r"""(?<!\w)(\w++)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
 )  # in a justfile, for options of the program that starts others

@@ -31,10 +31,10 @@ from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 from paropt_exporter.files import exists, is_file, is_folder, read_start
+from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
 _MOST_TEST_FILES = 50  # that are read
-_MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = (
     "pyproject.toml",
@@ -83,6 +83,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._search = GlobSearch()
 
     def uses(self, tool: str) -> bool:
         """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
@@ -293,9 +294,7 @@ class Project:
     @cached_property
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
-        return any(
-            self._list_files(path) if set("*?[") & set(path) else self.has_path(path) for path in self._test_paths
-        )
+        return any(next(self._search.iter_matches(self._root, path), None) is not None for path in self._test_paths)
 
     @cached_property
     def has_tests(self) -> bool:
@@ -465,14 +464,7 @@ class Project:
         return [path for path in named if not exists(path / "pyvenv.cfg")]
 
     def _list_files(self, pattern: str) -> list[Path]:
-        # `**name` is `*name`, as for pytest; pathlib refuses it before Python 3.13.
-        parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
-        if parts.count("**") > _MOST_RECURSIONS:
-            return []
-        try:
-            return [*self._root.glob("/".join(parts))]
-        except (OSError, ValueError):
-            return []
+        return [self._root / path for path in self._search.iter_matches(self._root, pattern)]
 
     def _read_text(self, name: str) -> str:
         path = self._root / name
