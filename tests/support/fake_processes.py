@@ -70,7 +70,8 @@ class FakeProcess:
 class FakePool:
     """A pool on fake processes, whose state a test reads from `scheduler`.
 
-    `begun` counts how often each task was begun in a process; `settled` how often a watched future settled.
+    `begun` counts how often each task was begun in a process, `begun_by` how many each process has begun, by its id;
+    `settled` how often a watched future settled.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class FakePool:
         self.woken: set[Worker] = set()
         self.items: list[WorkItem] = []
         self.begun: Counter[int] = Counter()
+        self.begun_by: Counter[int] = Counter()
         self.settled: Counter[int] = Counter()
         self.watched: set[int] = set()
         self.started = 0  # processes
@@ -311,6 +313,7 @@ class FakePool:
                 process.claims -= 1
                 process.running = batch.items[process.done]
                 self.begun[id(process.running.future)] += 1
+                self.begun_by[process.pid] += 1
             else:
                 process.batches.popleft()
                 process.done = 0

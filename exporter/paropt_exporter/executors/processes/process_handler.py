@@ -109,6 +109,7 @@ class ProcessHandler:
         self._connection = process.connection
         self._settler = ResultSettler(manager, process)
         self._waker = waker
+        self._kill_seconds: float | None = None  # when to kill a process that closed its socket, which only a task does
         self._connection.watch(waker)
 
     def run(self) -> None:
@@ -117,6 +118,8 @@ class ProcessHandler:
             ready = self._wait()
             if connection.has_replies(ready):
                 self._handle_replies(connection.read_replies())
+                if connection.is_at_end:  # once: from now on there are no replies
+                    self._kill_seconds = monotonic() + _CLOSED_SECONDS
             if self._waker in ready:
                 _clear(self._waker)
                 self._manager.restore_idle(process)
@@ -147,15 +150,14 @@ class ProcessHandler:
         """Return how long to wait until `_handle_due`; None if there is nothing to handle."""
         if not self._process.tasks.batches:
             return None
-        closed_seconds = self._connection.closed_seconds
-        if closed_seconds is not None:
-            return max(0.0, closed_seconds + _CLOSED_SECONDS - monotonic())
+        if self._kill_seconds is not None:
+            return max(0.0, self._kill_seconds - monotonic())
         return self._process.tasks.get_slow_delay(monotonic())
 
     def _handle_due(self) -> None:
         """Kill a process that closed its socket and does not exit; give away what a slow one has not begun."""
-        if self._connection.closed_seconds is not None:
-            self._connection.closed_seconds = None
+        if self._kill_seconds is not None:
+            self._kill_seconds = None
             lifetime.FORK_SERVERS.end(self._process.pid, 0.0)
             return
         replies = self._connection.read_results()

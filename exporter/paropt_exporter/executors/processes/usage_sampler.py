@@ -17,7 +17,7 @@ from paropt_exporter.executors.processes.workers import WorkerProcess
 class UsageSampler:
     """Samples the workers of one pool, for any thread. It changes nothing in the pool.
 
-    The scheduler's lock guards what it remembers between two samples, by process id.
+    The scheduler's lock guards its attributes, which it keeps from one sample to the next, by process id.
     """
 
     def __init__(self, scheduler: Scheduler, counters: PoolCounters) -> None:
