@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -571,6 +572,7 @@ def _repeat(text: str, count: int) -> str:
         (".coveragerc", "\n" * 200_000),
         ("noxfile.py", "def test(session):\n" + "    session.run('pytest', 'tests', x)\n" * 5000),
         ("noxfile.py", _repeat("a{} = ''\n", 30_000) + _repeat("def f{}(session): session.run('x')\n", 10_000)),
+        ("package.json", json.dumps({"scripts": {"test": f"jest {'--watch ' * 100_000}--watch=false"}})),
         ("setup.cfg", f"[testenv]\ncommands = {{tty:{'a' * 100_000}\n"),
         ("setup.cfg", f"[testenv]\ncommands = {'{[' * 100_000}\n"),
         ("setup.cfg", "[DEFAULT]\n" + _repeat("a{}=\n", 30_000) + "[testenv]\n" + _repeat("[{}]\n", 30_000)),
@@ -584,6 +586,7 @@ def _repeat(text: str, count: int) -> str:
         "empty lines",
         "many calls",
         "many functions",
+        "watches",
         "tty",
         "section",
         "defaults",
@@ -614,6 +617,12 @@ def test_pattern_among_links_that_lead_to_each_other_takes_no_time(project: Path
     _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'*/' * 12}a*")
     for name in "abcdefghij":
         (project / name).symlink_to(".")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
+
+
+def test_test_files_may_be_named_with_two_stars(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini="[pytest]\npython_files = check_**.py", tests__check_a_dot_py="")
     assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
 
 

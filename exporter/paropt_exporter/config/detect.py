@@ -34,9 +34,9 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_WATCHES = re.compile(  # react-scripts watches unless a variable says that it runs in CI
-    r"(.*(?<!\S)(--watch(All)?|watch)|(?!.*\bCI=\w).*(?<!\S)react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)"
-)
+_WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
+_WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
+_RUNS_IN_CI = re.compile(r"\bCI=\w")  # then react-scripts does not watch
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # which may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which decide nothing about tests.
@@ -353,7 +353,7 @@ def _runs_pytest(project: Project) -> bool:
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
     """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
     named = [script for script in kind.scripts if script in project.scripts]
-    script = next((each for each in named if not _WATCHES.match(project.scripts[each])), None)
+    script = next((each for each in named if not _watches_files(project.scripts[each])), None)
     if script is None and named and not work:
         return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
@@ -363,6 +363,13 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
     if project.lacks_node_modules:
         return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
+
+
+def _watches_files(script: str) -> bool:
+    """Return whether an npm script waits for changes of files, and does not end."""
+    *_, start = 0, *(match.end() for match in _WATCHES_NO_MORE.finditer(script))
+    runs_in_ci = _RUNS_IN_CI.search(script) is not None
+    return any(match["react"] is None or not runs_in_ci for match in _WATCHES.finditer(script, start))
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:

@@ -241,7 +241,8 @@ class Project:
         folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
         patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
         found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
-        own = (path for path in found if not any(map(path.is_relative_to, self.projects_below)))
+        below = {*self.projects_below}
+        own = (path for path in found if below.isdisjoint((path, *path.parents)))
         named = (path.as_posix() for path in own if not any(map(_is_copied, path.parts)))
         return [folder for folder in named if _is_text(folder) and self._has_tests(self._root / folder)]
 
@@ -282,7 +283,8 @@ class Project:
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
         """The patterns of the names of test files."""
-        named = self._pytest_options.get("python_files", "").split()
+        # pathlib refuses `**.py` before Python 3.13.
+        named = [re.sub(r"\*+", "*", each) for each in self._pytest_options.get("python_files", "").split()]
         return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
