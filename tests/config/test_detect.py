@@ -805,6 +805,31 @@ def test_options_of_mypy_are_kept_without_files(project: Path) -> None:
     assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "--strict", "src")}
 
 
+def test_calls_of_mypy_beside_the_configured_files_are_kept(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(
+        project,
+        pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n[tool.tox.env.typing]\ncommands = [\n"
+        "  ['mypy', '--python-version', '3.13'], ['mypy', '--allow-untyped-defs', 'examples']]\n",
+    )
+    assert _commands(detect_stages(project)) == {
+        "type_checking": (("mypy", "--python-version", "3.13"), ("mypy", "--allow-untyped-defs", "examples"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipes", "command"),
+    [
+        ("types:\n\tmypy -p pkg\nreport:\n\tmypy -p pkg --html-report out\n", ("mypy", "-p", "pkg")),
+        ("types:\n\tmypy --strict --junit-xml=a.xml --cobertura-xml-report out pkg\n", ("mypy", "--strict", "pkg")),
+    ],
+)
+def test_reports_of_mypy_are_left_out(project: Path, recipes: str, command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, Makefile=recipes, pkg____init___dot_py="")
+    assert _commands(detect_stages(project)) == {"type_checking": command}
+
+
 def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> None:
     _install(project.parent / "bin", "mypy", "pyright", "ty")
     _write(
