@@ -750,6 +750,17 @@ def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
 
 
+def test_hook_of_a_make_target_whose_tools_a_stage_runs_costs_no_note(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    local = ", ".join(
+        f"{{id: {name}, entry: make {name}, language: system, pass_filenames: false}}" for name in ("style", "rust")
+    )
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
+    _write(project, Makefile="style:\n\truff check .\nrust:\n\t$(MAKE) -C core lint\n")
+    about_hooks = [note for note in detect_stages(project).notes if note.startswith(".pre-commit-config.yaml")]
+    assert about_hooks == [".pre-commit-config.yaml: no stage runs `make rust`"]
+
+
 def test_hook_that_a_stage_runs_costs_no_note(project: Path) -> None:
     _install(project.parent / "bin", "make", "sh")
     (project / "Makefile").write_text("lint:\n\tsh -n x.sh\n")
