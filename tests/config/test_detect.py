@@ -321,11 +321,11 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
         (
             "tox.ini",
             "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
-            "    pip install x\ncommands = pytest tests\n",
+            "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
             "tox.toml",
-            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
+            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', '--version'], ['pip', 'install', 'x']]\n"
             "commands = [['pytest', 'tests']]\n",
         ),
         (
@@ -892,6 +892,17 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     )
     (stage,) = detect_stages(project).stages
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
+
+
+def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(
+        project,
+        tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
+        web____init___dot_py="",
+        web__test__http_test_dot_py="",
+    )
+    assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)
 
 
 def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:

@@ -193,9 +193,17 @@ def detect_stages(root: Path) -> DetectedStages:
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
     """Return notes on the commands of pre-commit's hooks whose programs no stage runs, and no built-in one knows."""
     commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
-    known = _TOOLS | {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    called = {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    targets: dict[Words, set[str]] = {}
+    for each in project.commands.commands:
+        if each.file in (*MAKEFILES, *JUSTFILES):
+            targets.setdefault((project.target_runner, each.group), set()).add(each.words[0])
     hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
-    unused = (each for each in hooks if each.words[0] not in known and not each.runs_tests)
+    unused = (
+        each for each in hooks
+        if each.words[0] not in _TOOLS | called and not each.runs_tests
+        and not targets.get(each.words, {""}) <= called
+    )  # fmt: skip
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
