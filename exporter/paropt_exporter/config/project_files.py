@@ -49,6 +49,7 @@ _MENTIONS = (
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
+    | {"touch", "mkdir", "mv", "cp", "printf"}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
