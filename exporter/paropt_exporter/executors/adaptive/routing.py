@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 PoolName = str  # THREADS or PROCESSES
 
-# A task's CPU demand (see `cpu_demand`) above which it is CPU-bound: two such threads already fill the one core that
-# the interpreter's lock gives them.
+# A task with a CPU demand (see `cpu_demand`) above this is CPU-bound: two such threads already use up the one core that
+# the GIL allows them.
 _CPU_BOUND_DEMAND = 0.5
-_MIN_CLEAR_MEASUREMENTS = 5  # measurements without competition that outweigh one with competition
+_MIN_CLEAR_MEASUREMENTS = 5  # so many measurements without competition for the GIL outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
-# A task that slept, and then got less than this part of the time for which it waited for a core, has woken up late on a
-# busy machine. Measured beside 8 burners on 2 cores: sleeps of 50 ms ran 0.1 ms and waited 56 ms. One that computes
-# beside 12 burners got as little, but waited for a core at least 0.89 of the time.
+# A task that slept, and then ran for less than this fraction of its wait for a core, has only woken up late on a busy
+# machine. Measured beside 8 busy loops on 2 cores: sleeps of 50 ms ran for 0.1 ms and waited 56 ms. A task that
+# computed beside 12 busy loops ran as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
 _SLEPT_RATIO = 0.125
-# To send a shorter task to a process costs more than the interpreter's lock costs it.
+# Sending a shorter task to a process costs more than sharing the GIL.
 _WORTH_MOVING_SECONDS = 0.002
 
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 
 _THREAD_ONLY = "__paropt_thread_only__"
 _MAX_PROFILES = 10_000
-_MAX_BYTES = 16_000_000  # of the file: the most profiles, each with a name of a kilobyte
+_MAX_BYTES = 16_000_000  # of the file: the largest number of profiles, with names of a kilobyte each
 
 
 def thread_only(function: F) -> F:
@@ -81,13 +81,14 @@ class Router:
         return PROCESSES
 
     def learn(self, key: str, measurement: Measurement, *, concurrent: int) -> None:
-        """Take the measurement of one task, ended or running.
+        """Learn from the measurement of one task, ended or running.
 
         `concurrent`: how many tasks competed for the interpreter's lock, including this one.
         """
         wall = measurement.ended_seconds - measurement.started_seconds
         time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
-        seconds = max(0.0, round(wall - time.wait_seconds, 6))  # a busy machine makes no short task worth moving
+        # without waits: a busy machine must not make short tasks seem worth moving
+        seconds = max(0.0, round(wall - time.wait_seconds, 6))
         demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
         if _woke_up_late(time, wall):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
@@ -100,13 +101,13 @@ class Router:
             known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
             if not known.doubted:
-                # Weighted by duration: brief tasks and one that waited long are no function that computes for long.
+                # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
                 known.cpu_demand += weight * (read - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
-        """Start with the profiles of earlier pools, until this pool's own tasks are measured."""
+        """Use the profiles of earlier pools until this pool's own tasks are measured."""
         with self._lock:
             for profile in profiles:
                 self._known.setdefault(
@@ -133,13 +134,13 @@ class Router:
         return known.pin_reason if known else ""
 
     def is_brief(self, key: str) -> bool:
-        """Return whether a function's tasks are shorter than a decision about them is worth."""
+        """Return whether a function's tasks are too short to be worth a decision."""
         known = self._known.get(key)
         return known is not None and known.seconds < _BRIEF_SECONDS
 
     def needs_trial(self, key: str) -> bool:
-        """Return whether one task should run in a process to be measured: under a full interpreter lock, many tasks
-        that wait a little less than before look like a few that compute.
+        """Return whether one task should run in a process to be measured: while the GIL is saturated, many tasks that
+        wait slightly less than before look like a few that compute.
         """
         known = self._known.get(key)
         return known is not None and known.doubted and not known.pin_reason
@@ -208,7 +209,7 @@ class _Knowledge(Struct):
     seconds: float
     bound: bool = False  # whether it was CPU-bound in threads
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
-    doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
+    doubted: bool = False  # whether it waited before, and now saturates the GIL together with others
     pin_reason: str = ""  # why it stays in threads; "" if it may move
 
 

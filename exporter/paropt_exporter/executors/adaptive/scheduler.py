@@ -44,14 +44,14 @@ _NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is 
 MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
-_FIRST_SAMPLE_SECONDS = 0.005  # after the first task was queued: long enough to measure a thread's CPU demand
+_FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
 _PROCESSES_RETRY_SECONDS = 1.0
-_IDLE_SECONDS = 10.0  # without queued tasks, until surplus threads are released
+_IDLE_SECONDS = 10.0  # how long no task is queued before surplus threads are released
 
 
 class QueuedTask(NamedTuple):
-    """A task in the backlog of the scheduler, not submitted to a pool yet."""
+    """A task in the scheduler's backlog, which has not been submitted to a pool yet."""
 
     future: TaskFuture[Any]
     function: Callable[..., Any]
@@ -106,15 +106,16 @@ class AdaptiveScheduler:
         self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
         self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
-        # Tasks that a thread, by its identifier, is submitting to a pool, with their keys in the backlog.
+        # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in the
+        # backlog.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
         self._children = DemandMeter()  # CPU demand of the child processes of tasks in threads, by function
         self._childless: set[str] = set()  # functions whose sampled tasks had no child processes
         self._next_child_sample = 0.0  # when to sample child processes next
         self._parents: set[str] = set()  # functions whose sampled tasks had child processes
-        self._competing = 1  # how many threads competed for the interpreter's lock at the last sample
+        self._competing = 1  # how many threads competed for the GIL at the last sample
         self._pools: dict[PoolName, ThreadPool | ProcessPool] = {}
-        self._retry_processes_seconds = 0.0  # when to ask for a process pool again that the system has refused
+        self._retry_processes_seconds = 0.0  # when to retry making a process pool that the system has refused
         self._sizes: dict[PoolName, int] = {
             pool_name: self._get_initial_size(pool_name) for pool_name in (THREADS, PROCESSES)
         }
@@ -156,10 +157,10 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def get_pool(self, pool_name: PoolName) -> ThreadPool | ProcessPool:
-        """Return a pool, and make it first if there is none.
+        """Return a pool, which is made on its first use.
 
-        Not under the lock: a new thread may collect garbage whose finalizer submits a task here, while the thread that
-        made it waits for its start. If two threads make a pool at once, one of both is shut down again.
+        The pool is made without the lock: a new thread may collect garbage whose finalizer submits a task here, while
+        the thread that started it waits. If two threads make a pool at once, one of the two is shut down again.
         """
         with self.lock:
             pool, size = self._pools.get(pool_name), self._sizes[pool_name]
@@ -170,7 +171,7 @@ class AdaptiveScheduler:
             pool, wanted = self._pools.setdefault(pool_name, made), self._sizes[pool_name]
         if pool is not made:
             made.shutdown(wait=False)
-        elif wanted != size:  # resized meanwhile
+        elif wanted != size:  # the size changed meanwhile
             pool.resize(wanted, reason="caller")
         return pool
 
@@ -210,13 +211,13 @@ class AdaptiveScheduler:
         if self._strategy is Strategy.THREAD:
             return THREADS
         if self._strategy is Strategy.PROCESS:
-            # Large arguments stay unpickled until a worker is free, and later tasks stay behind them.
+            # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
             return None if self._backlog or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
-        # The label of a profiled task is not its function's.
+        # A profiled task has its own label instead of its function's.
         return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
 
     def _enqueue(self, task: QueuedTask) -> None:
-        # First: if an interrupt comes now, the task never runs, and later its end is noted.
+        # First: if an interrupt comes now, the task never runs, and its end is noted later.
         task.future.add_done_callback(self._on_task_done)
         with self.lock:
             if self.closed:
@@ -262,10 +263,10 @@ class AdaptiveScheduler:
                 self._in_transit.pop(task.future, None)
 
     def _take_back(self) -> None:
-        """Put the tasks back into the backlog that the calling thread, which was interrupted, was submitting.
+        """After an interrupt of the calling thread, put the tasks that it was submitting back into the backlog.
 
-        A pool may have got one before the interrupt, and then gets it twice. It runs once: its future, which has a
-        callback and so a condition, refuses the second claim.
+        A pool may have received one before the interrupt, and then receives it twice. It runs once: its future, which
+        has a condition because of its callback, refuses the second claim.
         """
         with self.lock:
             for key, task in self._pop_in_transit():
@@ -307,7 +308,7 @@ class AdaptiveScheduler:
         _submit_future(self._get_pool_for(task, pool_name), task, profiled=profiled)
 
     def _get_pool_for(self, task: QueuedTask, pool_name: PoolName) -> ThreadPool | ProcessPool:
-        """Return a pool; the thread pool if the system gives no threads for a process pool."""
+        """Return a pool; the thread pool if the system has no threads left for a process pool."""
         threads = self._pools.get(THREADS)
         if threads is None or pool_name == THREADS:
             return self.get_pool(pool_name)
@@ -322,7 +323,7 @@ class AdaptiveScheduler:
         return threads
 
     def _move_to_threads(self, future: TaskFuture[Any]) -> None:
-        """Count a task of the process pool as one of the thread pool, unless it was stopped; under the lock."""
+        """Count a task of the process pool as a task of the thread pool, unless it was stopped; under the lock."""
         if future in self._submitted:
             self._submitted[future] = THREADS, self._submitted[future][1]
             self._submitted_counts[PROCESSES] -= 1
@@ -346,12 +347,12 @@ class AdaptiveScheduler:
                     tasks.popleft()
                     self._submitted_counts[pool_name] += 1
                     self._submitted[task.future] = pool_name, get_function_key(task.function)
-                    self._backlog.move_to_end(key)  # the next function's turn
+                    self._backlog.move_to_end(key)  # the next function has its turn
                     return pool_name, task
             return None
 
     def _drop_done(self, tasks: deque[QueuedTask]) -> None:
-        """Drop the first tasks of a queue as far as they were cancelled or stopped; under the lock."""
+        """Drop cancelled and stopped tasks from the start of a queue; under the lock."""
         if not (tasks and tasks[0].future.done()):
             return
         while tasks and tasks[0].future.done():
@@ -361,7 +362,7 @@ class AdaptiveScheduler:
 
     def _choose_pool(self, key: str) -> PoolName:
         """Return the pool for a function's tasks. While other tasks compute in threads, an unknown function goes to
-        processes: in a thread it would only wait for the interpreter's lock.
+        processes: in a thread it would only wait for the GIL.
         """
         pool_name = self.router.choose(key)
         if self._strategy is not Strategy.ADAPTIVE:
@@ -381,10 +382,10 @@ class AdaptiveScheduler:
         return pool_name
 
     def _may_compute_in_thread(self) -> bool:
-        """Return whether one task may compute in a thread while no process has started yet: there is only one
-        interpreter lock.
+        """Return whether one task may compute in a thread while no process has started yet: the GIL allows only one.
 
-        Not if a process starts within milliseconds: its start waits for that lock a dozen times.
+        It may not if a process is starting and will be ready within milliseconds: its start waits for the GIL a dozen
+        times.
         """
         processes = self._pools.get(PROCESSES)
         slow_start = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
@@ -396,9 +397,9 @@ class AdaptiveScheduler:
         )
 
     def _has_trial(self, key: str) -> bool:
-        """Return whether a task of this unknown function runs, so that its other tasks wait for the measurement.
+        """Return whether a task of this unknown function is running, so that its other tasks wait for the measurement.
 
-        One trial is enough, and limits the harm to other threads if the function keeps the interpreter's lock.
+        One trial is enough, and limits the harm to other threads if the function holds the GIL.
         """
         if self._strategy is not Strategy.ADAPTIVE:
             return False
@@ -422,7 +423,7 @@ class AdaptiveScheduler:
         return budget
 
     def _count_startable(self, key: str, tasks: int) -> int:
-        """Return how many queued tasks of a function the cores have room for; under the lock."""
+        """Return for how many of a function's queued tasks there is room on the cores; under the lock."""
         if key not in self._parents:
             return tasks
         demand = self._children.get_group_demand(key)
@@ -440,7 +441,7 @@ class AdaptiveScheduler:
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
         """Run a task that can't be pickled, and its function from now on, in threads."""
         key = get_function_key(task.function)
-        # An unknown function goes to a process only for a trial: it may wait, and belong in threads.
+        # An unknown function goes to a process only for a trial: it may prove to wait, and so to belong in threads.
         unknown = self._strategy is not Strategy.PROCESS and self.router.choose(key) == THREADS
         self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
@@ -454,7 +455,7 @@ class AdaptiveScheduler:
             log.warning("%s can't be sent to a process, so its tasks run in threads: %s", key, reason, extra=facts)
 
     def _add_fallback(self, key: str, error: UnpicklableError) -> bool:
-        """Add a function to the fallbacks; return False if it is one already."""
+        """Add a function to the fallbacks, or count one more of its tasks. Return False if it was one already."""
         with self.lock:
             added = ThreadFallback(key, str(error), 0)
             return self._fallbacks.setdefault(key, added) is added
@@ -485,13 +486,13 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def _note_ended(self) -> None:
-        """Wake threads that wait for the last task; under the lock. The monitor, which may end then, too."""
+        """Wake threads that wait for the last task, and the monitor, which may end then; under the lock."""
         self._ended.notify_all()
-        if self.closed:  # otherwise each short task would cost two switches of threads
+        if self.closed:  # only then: otherwise each short task would cost two switches of threads
             self.monitor_wakeup.notify_all()
 
     def _keep_in_threads(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
-        """Run a function whose result can't be sent back in threads from now on. This task must not run twice.
+        """From now on, run a function whose result can't be sent back in threads. The failed task must not run again.
 
         Called before the task's future settles: the next task may be submitted by a thread that waits for it.
         """
@@ -506,7 +507,7 @@ class AdaptiveScheduler:
             log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
-        # A task that is neither in the backlog nor in a pool's list was submitted directly, or has ended.
+        # A task that is neither in the backlog nor in `_submitted` was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
             queued = any(task.future is future for tasks in self._backlog.values() for task in tasks)
@@ -526,7 +527,7 @@ class AdaptiveScheduler:
         return self.count_backlog() + (threads.queued if isinstance(threads, ThreadPool) else 0)
 
     def runs_in_threads(self) -> bool:
-        """Return whether tasks run in threads: the monitor measures their child processes while they live."""
+        """Return whether tasks run in threads; the monitor measures their child processes while these live."""
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def count_backlog(self) -> int:
@@ -540,7 +541,7 @@ class AdaptiveScheduler:
             return all(self.router.get_cpu_demand(key) is not None for key, tasks in self._backlog.items() if tasks)
 
     def sample_running(self) -> None:
-        """Learn from running tasks, so that a waiting function is recognized before its first task ends."""
+        """Learn from running tasks, so that a function that waits is recognized before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
             began = monotonic()
@@ -595,7 +596,7 @@ class AdaptiveScheduler:
             self._size_threads(sum(demand * number for demand, number in known) / count)
 
     def _size_threads(self, demand: float) -> None:
-        """Resize to the threads that fill one core with tasks of `demand` cores, at most to the number of tasks."""
+        """Resize to as many threads as use one core with tasks of `demand` cores, but no more than there are tasks."""
         threads, bound = self._pools[THREADS], self._max_workers or MAX_WAITING_THREADS
         in_pool = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
@@ -605,7 +606,7 @@ class AdaptiveScheduler:
                 if self.router.get_cpu_demand(key) is not None and self.router.choose(key) == THREADS
             )
             wanted = max(in_pool, self._submitted_counts[THREADS]) + startable
-            # Threads share one core, by the interpreter's lock: more threads than fill it do not help.
+            # Threads share one core because of the GIL: more threads than use it up don't help.
             size = min(bound, wanted, int(1 / max(demand, 1 / bound) + CORE_SLACK))
             room = self._sizes[THREADS]
             if size < room and self._parents.intersection(self._backlog):
@@ -616,7 +617,7 @@ class AdaptiveScheduler:
         if size < room:
             threads.resize(size, reason="cpu_limit")
             return
-        self._submit_startable()  # first, so that each new thread finds its task at its start
+        self._submit_startable()  # first, so that each new thread finds a task when it starts
         threads.resize(size, reason="demand")
 
     def release_surplus(self) -> None:
@@ -627,7 +628,7 @@ class AdaptiveScheduler:
         if threads is not None and threads.target > size:
             threads.resize(size, reason="demand")
 
-    # The end
+    # Shutdown
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
         with self.lock:
@@ -636,9 +637,9 @@ class AdaptiveScheduler:
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
             self._note_ended()
         for task in left:
-            if task.future.cancel():  # not if `stop` has settled it, or it was submitted to a pool
+            if task.future.cancel():  # False if `stop` has settled it, or if it was submitted to a pool
                 task.future.start_running(monotonic())  # tells waiting threads of the cancellation
-        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the next task's end does
+        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the end of the next task does
         self._close_pools(cancel_futures=cancel_futures)
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:
@@ -649,7 +650,7 @@ class AdaptiveScheduler:
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
-        """Wait until all tasks have ended, unless a task calls: it would wait for itself."""
+        """Wait until all tasks have ended. If a task calls this, don't wait, since it would wait for itself."""
         if any(pool.runs_caller() for pool in self.pools()):
             return
         with self.lock:
@@ -665,11 +666,11 @@ class AdaptiveScheduler:
             yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the pools are the parent's, and so is the file of profiles."""
+        """Reset in a forked child: the pools and the file of profiles are the parent's."""
         self.lock = threading.RLock()
         self._ended, self.monitor_wakeup = threading.Condition(self.lock), threading.Condition(self.lock)
         self._profiles_path = None
-        if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
+        if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and becomes the child's
             self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted, self._in_transit = OrderedDict(), {}, {}
 
@@ -688,7 +689,7 @@ def get_function_key(function: Callable[..., Any]) -> str:
 
 
 class Monitor:
-    """A thread that samples running tasks while others are queued, less and less often, and then releases threads.
+    """A thread that samples running tasks while others are queued, at growing intervals, and then releases threads.
 
         no thread ──wake()──> sampling <──(tasks queued)── idle ──(10 s)──> no thread
                                  └──(none queued, none in threads)──^
@@ -763,12 +764,12 @@ class Monitor:
 
 
 def get_age_seconds(task: RunningTask) -> float:
-    """Return how old a task was when it was sampled."""
+    """Return a task's age in seconds when it was sampled."""
     return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
 
 
 def _had_core_for(task: RunningTask, seconds: float) -> bool:
-    """Return whether a task has run or slept for so long. One that has only waited for a core shows nothing yet."""
+    """Return whether a task has run or slept for `seconds`: one that has only waited for a core shows nothing yet."""
     return get_age_seconds(task) - task.run_delay_seconds >= seconds
 
 
@@ -777,7 +778,7 @@ def _get_sampled_seconds(task: RunningTask) -> float:
 
 
 def count_competing(demands: Sequence[float]) -> int:
-    """Return how many running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    """Return how many running tasks compete for the GIL: 1 unless they saturate it."""
     total = sum(demands)
     return sum(demand >= total / len(demands) / 2 for demand in demands) if total >= FULL_LOCK_CORES else 1
 
