@@ -445,8 +445,7 @@ class Exporter:
             sums_work=self._config.feedback.objective == DEADLINE,
             on_stopping=self._screen.show_stopping,
             cache=cache,
-            share=self._link.share if self._link is not None else None,
-            on_usage=self._link.report_usage if self._link is not None else None,
+            link=self._link,
         )
 
     def _make_controller(self, run: Run, plan: Plan) -> Controller:
