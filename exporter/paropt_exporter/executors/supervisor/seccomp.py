@@ -83,7 +83,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
     "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
     "move_mount": (429, 429), "open_by_handle_at": (304, 265), "clone": (56, 220), "clone3": (435, 435),
-    "open_tree": (428, 428), "name_to_handle_at": (303, 264), "inotify_add_watch": (254, 27),
+    "open_tree": (428, 428), "open_tree_attr": (467, 467), "fsmount": (432, 432), "name_to_handle_at": (303, 264), "inotify_add_watch": (254, 27),
     "setxattrat": (463, 463), "getxattrat": (464, 464), "listxattrat": (465, 465), "removexattrat": (466, 466),
     "file_getattr": (468, 468), "file_setattr": (469, 469), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
