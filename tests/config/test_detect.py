@@ -804,6 +804,33 @@ def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> 
     assert any(note.startswith("quality_gates: the project uses black, but it is neither ") for note in detected.notes)
 
 
+def test_patterns_that_a_shell_expands_become_files(project: Path) -> None:
+    """No shell runs a stage's command: flake8 would look for a file with the name `*.py`."""
+    _install(project.parent / "bin", "flake8", "isort")
+    _write(
+        project,
+        Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n",
+        a_dot_py="",
+        setup_dot_py="",
+        pkg__b_dot_py="",
+        docs__conf_dot_py="",
+    )
+    (project / ".hidden.py").touch()
+    assert _commands(detect_stages(project))["quality_gates"] == (
+        ("flake8", "pkg", "a.py", "setup.py", "--exclude", "*.pyi"),
+        ("isort", "--check-only", "docs/conf.py", "pkg"),
+    )
+
+
+def test_sources_are_packages_and_stubs_without_examples(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n")
+    for name in ("pkg-stubs/__init__.pyi", "examples/__init__.py"):
+        (project / name).parent.mkdir()
+        (project / name).touch()
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "pkg-stubs")}
+
+
 def test_calls_of_a_tool_come_from_one_file(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy a b\n", Makefile="types:\n\tmypy --strict a\n")
@@ -837,7 +864,7 @@ def test_calls_of_mypy_beside_the_configured_files_are_kept(project: Path) -> No
 )
 def test_reports_of_mypy_are_left_out(project: Path, recipes: str, command: tuple[str, ...]) -> None:
     _install(project.parent / "bin", "mypy")
-    _write(project, Makefile=recipes, pkg____init___dot_py="")
+    _write(project, Makefile=recipes, pkg__a_dot_py="")
     assert _commands(detect_stages(project)) == {"type_checking": command}
 
 
@@ -899,7 +926,6 @@ def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) 
     _write(
         project,
         tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
-        web____init___dot_py="",
         web__test__http_test_dot_py="",
     )
     assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)
