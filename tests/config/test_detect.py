@@ -302,13 +302,19 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
         ("{id: bandit, args: [-r, src]}", "security_scan", ("bandit", "-r", "src")),
         ("{id: mypy, args: [--config-file, my.ini]}", "type_checking", ("mypy", "--config-file", "my.ini", "src")),
         ("{id: mypy, args: [-p, pkg]}", "type_checking", ("mypy", "-p", "pkg")),
+        (
+            "{id: mypy, pass_filenames: false, files: '^x|y$', exclude: z, args: [--config-file=a.ini, src]}",
+            "type_checking",
+            ("mypy", "--config-file=a.ini", "src"),
+        ),
+        ("{id: black, pass_filenames: false, args: [.]}", "quality_gates", ("black", "--check", ".")),
         ("{id: ruff-format, args: [--check]}", "quality_gates", ("ruff", "format", "--check", ".")),
     ],
 )
 def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     project: Path, hook: str, stage: str, command: tuple[str, ...]
 ) -> None:
-    _install(project.parent / "bin", "bandit", "mypy", "ruff")
+    _install(project.parent / "bin", "bandit", "black", "mypy", "ruff")
     _write(project, src__a_dot_py="", pyproject_dot_toml="", my_dot_ini="")
     (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: a, hooks: [{hook}]}}]\n")
     (found,) = (each for each in detect_stages(project).stages if each.name == stage)
@@ -642,7 +648,8 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
-    recipe = "\t@echo lint\n\tpip install ruff\n\truff check .\n\tmypy src\n\tpython manage.py check\n"
+    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n\ttox -q -e lint\n"
+    recipe = f"{other}\truff check .\n\tmypy src\n\tpython manage.py check\n"
     _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
     (note,) = [note for note in detect_stages(project).notes if "make lint" in note]
     assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
