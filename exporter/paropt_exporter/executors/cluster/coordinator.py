@@ -50,14 +50,15 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5  # between two samples of running tasks
 _IDLE_POLLS = 10  # of which an idle worker gets one
-_EVENT_SECONDS = 1.0  # in which the scheduler tells why the connection to a worker has ended
+_EVENT_SECONDS = 1.0  # how long the scheduler has to report why the connection to a worker has ended
 _RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is looked for again
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 _SILENT_SECONDS = 5.0  # a worker that was lost after such a silence may be cut off rather than dead
 _PREPARE_SECONDS = 60.0
 _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
-_HANDSHAKE_SECONDS = 5.0  # for which the client, which has no limit for it, may wait longer for a scheduler
+# how much longer the client, which has no limit of its own, may wait for a scheduler's handshake
+_HANDSHAKE_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
 _SIGNAL_SECONDS = 0.1  # between two looks for a signal while the cluster starts
 _EXPOSED = (
@@ -99,7 +100,7 @@ class Coordinator:
         self._waking = False
         self._means: dict[str, float] = {}  # group -> seconds
         self._target = 1
-        self._size: ClusterSize | None = None  # None: others manage the cluster
+        self._size: ClusterSize | None = None  # None: the cluster is managed elsewhere
         self._adjust_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -289,7 +290,8 @@ class Coordinator:
             timeout=settings.reconnect_seconds, heartbeat_interval="2s",
         )  # fmt: skip
         try:
-            await asyncio.wait_for(self._client, settings.reconnect_seconds)  # Dask waits for a handshake without end
+            # Dask waits for a handshake without a limit
+            await asyncio.wait_for(self._client, settings.reconnect_seconds)
         except TimeoutError:
             raise ClusterError(
                 f"dask: {address}: the scheduler does not answer within {settings.reconnect_seconds:g} s"
@@ -308,7 +310,7 @@ class Coordinator:
         self._spawn(self._watch_connection())
 
     def _subscribe(self) -> None:
-        """Ask for the scheduler's events, and look for workers that come before it knows of that."""
+        """Subscribe to the scheduler's events, and list workers that arrive before the subscription takes effect."""
         self._client.subscribe_topic("all", self._handle_event)
         for seconds in _SUBSCRIBED_SECONDS:
             self._loop.call_later(seconds, self._relist)
@@ -325,7 +327,7 @@ class Coordinator:
         return True
 
     async def _ask_for_workers(self) -> dict[str, Any]:
-        """Return what the scheduler says of its workers, by address. Raises OSError, also if it does not answer."""
+        """Return the scheduler's information on its workers, by address. Raises OSError, also if it does not answer."""
         asked = self._client.scheduler.identity(n_workers=-1)
         identity = await asyncio.wait_for(asked, self._settings.reconnect_seconds)
         found: dict[str, Any] = identity["workers"]
@@ -383,7 +385,7 @@ class Coordinator:
             self._check_workers_exist()
 
     def _lose_all(self) -> None:
-        self._unfit.clear()  # other workers may have these addresses when the scheduler is back
+        self._unfit.clear()  # these addresses may belong to other workers when the scheduler is back
         for address in (*self._workers, *self._preparing):
             self._lose(address, why="the scheduler has gone")
 
@@ -415,7 +417,7 @@ class Coordinator:
             self._spawn(self._prepare_worker(address, number))
 
     async def _prepare_worker(self, address: str, number: int) -> None:
-        """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
+        """Begin a session on a worker. If another worker has its address by now, that one's lease counts."""
         key = f"paropt-lease-{self._session}-{number}"
         # The worker holds this key from its arrival on; others' tasks may keep all threads, so that it runs much later.
         lease = self._submit_pinned(address, key, (eval, "None"))
@@ -498,12 +500,12 @@ class Coordinator:
         worker.lease.release()
 
     async def _serve_stream(self, worker: RemoteWorker) -> None:
-        """Take the answers of a worker until its connection ends, then lose it."""
+        """Receive a worker's answers until its connection ends, then mark it as lost."""
         try:
             await worker.stream.serve(lambda answers: self._take_answers(worker, answers))
         finally:
             worker.connected = False
-            # Without tasks there is time for the scheduler to say whether its end was expected.
+            # Without tasks there is time to wait for the scheduler to report whether the end was expected.
             self._loop.call_later(0.0 if worker.items else _EVENT_SECONDS, self._lose_stream, worker)
 
     def _lose_stream(self, worker: RemoteWorker) -> None:
@@ -681,7 +683,7 @@ class Coordinator:
         return self._client.submit(*call, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False)
 
     def _take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
-        """Take the answers of a worker. Raises some exception if they make no sense."""
+        """Apply the answers of a worker. Raises an exception of any kind if they are invalid."""
         now = worker.heard_seconds = monotonic()
         for answer in answers:
             if isinstance(answer, WorkerUsage):
@@ -803,7 +805,7 @@ def _explain(error: Exception) -> str:
 
 
 def _load_reply(task: RemoteTask, data: bytes, *, most_seconds: float) -> TaskReply:
-    """Return the reply to a task; one that is unreadable or makes no sense becomes an error.
+    """Return the reply to a task; an unreadable or invalid one becomes an error.
 
     A task takes at most the time since it was sent, `most_seconds`. (A host that sleeps lets this clock stand still.)
     """
