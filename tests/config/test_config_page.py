@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from paropt_exporter import config
+from paropt_exporter.config import values
 from paropt_exporter.config.model import Dask, History, Lane, Prometheus, Push, Signal, Stage, Web
 from paropt_exporter.events import Strategy
 
@@ -36,6 +38,15 @@ def test_every_key_of_a_section_is_on_its_page(page: str, sections: tuple[type[B
     assert [
         key for section in sections for key in section.model_fields if not re.search(rf"`{key}\b|\b{key}: ?", text)
     ] == []
+
+
+def test_every_key_has_a_meaning_outside_of_the_config() -> None:
+    """A key that only the model and the values have would be accepted, and do nothing."""
+    package = Path(config.__file__).parents[1]
+    modules = [path for path in package.rglob("*.py") if package / "config" not in path.parents]
+    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert {*values.Stage.__struct_fields__, *values.Lane.__struct_fields__} - read == set()
 
 
 def test_every_strategy_is_named() -> None:

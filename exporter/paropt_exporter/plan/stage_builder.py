@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
@@ -37,7 +37,13 @@ def choose_pool(stage: Stage, strategy: Strategy) -> str:
         return DASK
     if stage.call is None:
         return COMMANDS
-    return PROCESSES if strategy is Strategy.PROCESS else THREADS
+    match strategy:
+        case Strategy.PROCESS:
+            return PROCESSES
+        case Strategy.THREAD | Strategy.HYBRID | Strategy.ADAPTIVE | Strategy.SEQUENTIAL | Strategy.DASK:
+            return THREADS
+        case _:
+            assert_never(strategy)
 
 
 def is_cached(stage: Stage) -> bool:
