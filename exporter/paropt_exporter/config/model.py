@@ -68,7 +68,7 @@ class Section(BaseModel):
 
 
 class Shorthand(Section):
-    """A section that may also be a single value, which then stands for one of its keys."""
+    """A section that may also be a single value, which then is the value of one of its keys."""
 
     @classmethod
     def build_short_schemas(cls) -> list[dict[str, Any]]:
