@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 from paropt_exporter import families
+from paropt_exporter.autoscaling import policy
 from paropt_exporter.executors.base import RESIZE_REASONS
 from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Kind
 
@@ -33,6 +36,15 @@ def test_help_is_a_sentence() -> None:
 
 def test_names_are_unique() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_reasons_that_policies_give_are_known() -> None:
+    known = {reason for reasons in families.DECISION_REASONS.values() for reason in reasons}
+    for path in Path(policy.__file__).parent.glob("*.py"):
+        keywords = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.keyword)]
+        values = [node for each in keywords if each.arg == "reason" for node in ast.walk(each.value)]
+        given = {node.value for node in values if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert given - {""} <= known, f"{path.name}: add the reason to families.py and a sentence to explanation.py"
 
 
 def test_closed_values_belong_to_existing_labels() -> None:

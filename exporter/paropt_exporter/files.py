@@ -1,8 +1,8 @@
-"""Open regular files only: never wait for a pipe, never follow a link that somebody left in a private folder.
+"""Open only regular files: never wait for a pipe, and never follow a link that was planted in a private folder.
 
-Paths that the config names may lead to a pipe or a device by now: opening a pipe waits for its writer, and a device may
-have no end. A checkout may come with a `.paropt` folder of its own: below a folder of that name the program follows no
-link and truncates no file. It uses a file as it is or replaces it by renaming.
+A path in the config may have become a pipe or a device: opening a pipe waits for its writer, and a device may have no
+end. A checkout may contain a `.paropt` folder: below a folder of that name the program follows no links and truncates
+no files. It uses a file as it is, or replaces it by renaming.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
-_MAX_DEPTH = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may contain secrets
+_MAX_DEPTH = 2  # levels below it, such as `.paropt/runs/ID.lock`; a whole project may be in a folder of that name
 _LONGEST_SOCKET_BYTES = 107  # of the address of a socket
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEFAULT_FILE = 0o666  # less the umask, as for any file that a program writes
+_DEFAULT_FILE = 0o666  # minus the umask, as for any file that a program writes
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
 
 class UnexpectedFileType(OSError):
-    """A link, a pipe, a device or a folder stands where a regular file or a folder of this program should be."""
+    """A link, pipe, device or folder is in the place of a regular file or a folder of this program."""
 
 
 def find_cache_folder(environ: Mapping[str, str]) -> Path:
     """Return this program's folder in the user's cache folder: $XDG_CACHE_HOME, otherwise .cache in the home folder.
 
-    The XDG specification ignores relative paths. A user without a home folder gets a path that can't be made.
+    Relative paths are ignored, as in the XDG specification. A user without a home folder gets a path that can't be
+    made.
     """
     base = Path(environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
@@ -41,7 +42,7 @@ def find_cache_folder(environ: Mapping[str, str]) -> Path:
 
 
 def find_home(environ: Mapping[str, str]) -> Path:
-    """Return the home folder: $HOME, or that of the user's entry if it is not set or no whole path."""
+    """Return the home folder: $HOME, or the one in the user's entry if $HOME is not set or not absolute."""
     home = Path(environ.get("HOME", ""))
     if home.is_absolute():
         return home
@@ -71,7 +72,7 @@ def is_folder(path: Path) -> bool:
 
 
 def find_denied_listing(folder: Path) -> str:
-    """Return the error's text if this user may not list a folder; "" if they may, or there is none."""
+    """Return the error's text if this user may not list a folder; "" if they may, or if it does not exist."""
     try:
         os.scandir(folder).close()
     except PermissionError as error:
@@ -86,7 +87,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
 
     Raises UnexpectedFileType for any other type, otherwise OSError as `os.open` does.
     """
-    # O_NONBLOCK: the open returns whatever the path names by now; it changes nothing for a regular file.
+    # O_NONBLOCK: open returns at once, whatever is at the path now; it makes no difference for regular files.
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
         if follow_links or not find_private_parts(path.parent):
@@ -143,7 +144,7 @@ def check_regular(path: Path) -> None:
 
 
 def find_private_parts(path: Path) -> tuple[Path, ...]:
-    """Return the parts of a path from `.paropt` on, the outermost first; none if it lies in no folder of that name."""
+    """Return the folders of a path from `.paropt` on, outermost first; empty if there is no folder of that name."""
     inner = []
     for part in (path, *path.parents[:_MAX_DEPTH]):
         inner.append(part)
@@ -172,7 +173,7 @@ def has_regular_file(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder; `.paropt` and folders in it are closed to other users, existing ones too."""
+    """Make a folder. `.paropt` and folders in it, even existing ones, are closed to other users."""
     check_no_links(folder)
     private = find_private_parts(folder)
     if not private:
@@ -208,9 +209,9 @@ def _open_folder(folder: Path, *, makes_private: bool = False) -> int:
 
 
 def make_private_folders(*folders: Path) -> None:
-    """Make folders, each in the one before, that are closed to other users whatever the umask; keep existing ones.
+    """Make nested folders that are closed to other users, whatever the umask; existing ones are kept.
 
-    The parent of the first is made in the same way.
+    The parent of the first one is made in the same way.
     """
     folders[0].parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)  # as XDG asks for ~/.cache
     for folder in folders:
@@ -218,9 +219,9 @@ def make_private_folders(*folders: Path) -> None:
 
 
 def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
-    """Take the permissions of other users from a file or folder, unless it has a second name (a hard link).
+    """Remove other users' permissions from a file or folder, unless it has a second name (a hard link).
 
-    Opens nothing: to open and close a database here would drop the locks that SQLite holds on it in this process.
+    Works by path: opening and closing a database here would drop the locks that SQLite holds on it in this process.
     """
     with suppress(OSError):  # it does not exist, or belongs to another user
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -251,9 +252,9 @@ def open_lock(path: Path) -> int:
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Write a file by renaming: a full disk leaves no half of it, and a link in its place is replaced, not followed.
+    """Write a file by renaming: a full disk leaves no partial file, and a link in its place is replaced, not followed.
 
-    `mode`: exactly these permissions; None: those that the umask leaves.
+    `mode`: exactly these permissions; None: the default ones under the umask.
     """
     check_no_links(path.parent)
     folder = _open_folder(path.parent)
@@ -278,9 +279,9 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
 
 
 def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
-    """Yield the sockets in a private folder, sorted by name; skip links and other files.
+    """Yield the sockets in a private folder, sorted by name, without links and other files.
 
-    Raises OSError if the folder can't be read; one that is missing has none.
+    Raises OSError if the folder can't be read; yields nothing if it is missing.
     """
     try:
         check_no_links(folder)
@@ -295,7 +296,7 @@ def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def shorten_socket_path(path: Path) -> Iterator[str]:
-    """Give a path for a socket in a folder of any depth, short enough for its address."""
+    """Provide a path to a socket in a folder of any depth that is short enough for an address."""
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_BYTES:
         yield str(path)
         return

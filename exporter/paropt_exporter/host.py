@@ -12,8 +12,8 @@ _READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
 # In v2 the kernel kills at the first limit and, from the second one on, stops processes for longer and longer.
 _MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
-# Fields of memory.stat that the kernel gives back under pressure, as in MemAvailable: cached files, inodes and names.
-# v1 has no figure of the last two.
+# Memory in memory.stat that the kernel frees under pressure, as in MemAvailable: cached files, inodes and names. v1
+# lacks the last two.
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 _RECLAIMABLE_V1 = ("total_active_file", "total_inactive_file")
 
@@ -43,7 +43,7 @@ def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
 def read_available_memory_bytes(
     root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = read_machine_memory_bytes
 ) -> int:
-    """Return the memory that the machine and the cgroups still have for this process; 0 if unknown."""
+    """Return how much memory the machine and the cgroups have left for this process, in bytes; 0 if unknown."""
     free = [free for folder in _iter_cgroups("memory", root) if (free := _read_memory_left(folder)) is not None]
     total, available = machine()
     return max(0, min([*free, *([available] if total else [])], default=0))
@@ -67,7 +67,7 @@ def _count_allowed_cpus() -> int:
 
 def _iter_cgroups(controller: str, root: Path) -> Iterator[str]:
     """Yield the cgroup folders whose limits apply to this process: its own and each ancestor's, in v2 and v1."""
-    # Strings, since each run reads some dozen of these files: paths would take most of the time.
+    # As strings: each run reads a dozen of these files, and Path objects would take most of the time.
     mount = os.path.join(root, _CGROUPS)  # noqa: PTH118
     for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():  # noqa: PTH118
         hierarchy, _, rest = line.partition(":")

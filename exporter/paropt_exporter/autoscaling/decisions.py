@@ -27,9 +27,10 @@ _POLICIES = "paropt_exporter.autoscaling.policy."
 _KINDS = {
     "lane": ("lane_size", "LaneObservation", "decide_lane_size"),
     "pool": ("pool_size", "PoolObservation", "decide_pool_size"),
-    "bounds": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
     "query": ("query_size", "QuerySizeObservation", "decide_query_size"),
+    "bounds": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
 }
+KINDS = tuple(_KINDS)  # decisions about a size first, about its bounds last
 _KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 
 # Stages of each kind in a stored observation. With all 1,000 waiting stages, a decision took 105 kB instead of 11.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.autoscaling.decisions import (
+    KINDS,
     UNREADABLE,
     ReplayResult,
     UnknownObservation,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _Key = tuple[str, str, bool]  # pool, kind, and whether the action is hold
 EXIT_DIFFERENT = 1  # of `replay`
 _INDENT = 21  # of the continuation lines of a sentence, which begins with a time
-_KINDS = ("lane", "pool", "query", "bounds")  # decisions about a size first, about its bounds last
 
 
 def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
@@ -76,7 +76,7 @@ def _read_kind(decision: Decision) -> str:
 
 def _sort_key(key: _Key) -> tuple[str, int, bool]:
     pool, kind, holds = key
-    return pool, _KINDS.index(kind) if kind in _KINDS else len(_KINDS), holds
+    return pool, KINDS.index(kind) if kind in KINDS else len(KINDS), holds
 
 
 def _explain_decision(decision: Decision) -> Iterator[str]:

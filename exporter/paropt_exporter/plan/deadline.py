@@ -1,9 +1,10 @@
-"""Choose the stages of a plan that are worth most and end before a deadline.
+"""Choose the most valuable stages of a plan that end before a deadline.
 
-Stages are taken in this order, each with the stages that it needs, as long as all that are taken fit: those that the
-cache can skip, those that a change affects, then those most likely to fail for their time. They fit if Graham's bound
-on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 / workers) * longest chain
-(R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any order of the starts.
+Stages are taken in this order, each with the stages that it needs, as long as all taken stages fit: first those that
+the cache can skip, then those that a change affects, then those with the highest probability of failure per second.
+They fit if Graham's bound on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 /
+workers) * longest chain (R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any
+order of the starts.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
-QUANTILE = 0.9  # of fewer than ten durations, the largest
+QUANTILE = 0.9  # with fewer than ten durations, this is the largest
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
-    """What earlier runs tell of a stage: the seconds of its last successes, and how often it ran and failed."""
+    """A stage in earlier runs: the seconds of its last successes, and how often it ran and failed."""
 
     seconds: tuple[float, ...]
     runs: int
@@ -29,7 +30,7 @@ class StagePast(Struct, frozen=True, kw_only=True):
 
     @property
     def failure_ratio(self) -> float:
-        """The estimated probability to fail; without runs it is 1/2 (the mean of Jeffreys' posterior)."""
+        """The estimated probability of a failure; without runs it is 1/2 (the mean of Jeffreys' posterior)."""
         return (self.failures + 0.5) / (self.runs + 1.0)
 
 
@@ -58,7 +59,7 @@ def apply_deadline(
     """
     known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
     dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
-    # If a stage's duration is unknown, so is that of each stage that needs it.
+    # If a stage's duration is unknown, no stage that needs it can be planned, either.
     unknown = find_reachable((name for name, stage in known.items() if stage is None), dependents.__getitem__)
     stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
     if not stages:
@@ -115,7 +116,7 @@ class _Choice:
         return work_seconds / self._workers + (1 - 1 / self._workers) * chain_seconds
 
     def _list_missing(self, name: str) -> set[str]:
-        """Return the stage and its needs that are not taken."""
+        """Return the stage and the stages that it needs, as far as they have not been taken."""
 
         def is_missing(each: str) -> bool:
             return each in self._stages and each not in self.taken

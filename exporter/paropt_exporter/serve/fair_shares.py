@@ -108,7 +108,7 @@ def _get_useful_cores(run: RunDemand, memory_bytes: float) -> float:
 
 
 def _share_memory(machine: Machine, order: Sequence[RunDemand]) -> dict[int, float]:
-    """Return the bytes of each run, in order. The first run whose task does not fit reserves what becomes free."""
+    """Return the bytes of each run, in order. The first run whose task does not fit reserves memory as it is freed."""
     if machine.memory_bytes <= 0:
         return {run.run: float("inf") for run in order}
     left = machine.memory_bytes - sum(max(run.memory_committed_bytes, run.memory_held_bytes) for run in order)

@@ -153,7 +153,8 @@ def test_panels_have_unique_numbers_and_do_not_overlap(dashboard: dict[str, Any]
     places = [panel["gridPos"] for panel in numbered]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len({*cells}) == len(cells)
-    assert {max(x for x, y in cells if y == row) for _, row in cells} == {23}  # no line ends early
+    ends = {max(x for x, y in cells if y == row) for _, row in cells}
+    assert ends == {23}, "a line ends early: its panels must divide Grafana's 24 columns evenly"
     assert len({panel["id"] for panel in numbered}) == len(numbered)
 
 

@@ -1,4 +1,4 @@
-"""The coordinator's view of the workers: their slots, the work items that they hold, how they differ from this host."""
+"""The coordinator's view of the workers: their slots, their work items, and how they differ from this host."""
 
 from __future__ import annotations
 
