@@ -85,6 +85,25 @@ def test_function_that_wakes_up_late_stays_in_threads() -> None:
     assert places == ["threads", "processes", "processes"]
 
 
+def test_wait_of_a_short_run_for_a_core_is_no_demand() -> None:
+    """At a load of 20 on 2 cores, sleeps of 1 ms ran 0.01 ms and waited 7 ms, and so got 2 threads, not 8."""
+    router = Router(Strategy.ADAPTIVE)
+    for _ in range(20):
+        router.learn("sleeps", measured(cpu=0.00001, wall=0.0083, delay=0.0073), concurrent=1)
+        router.learn("computes", measured(cpu=0.0004, wall=0.0083, delay=0.0079), concurrent=1)
+    assert router.get_cpu_demand("sleeps") == pytest.approx(0.01)
+    assert router.get_cpu_demand("computes") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.001, 50), (0.004, 200), (0.5, 1000)])
+def test_part_of_the_tasks_of_a_known_function_are_measured(seconds: float, expected: int) -> None:
+    router = Router(Strategy.ADAPTIVE)
+    assert all(router.choose_to_measure("f") for _ in range(9))  # nothing is known of it
+    for _ in range(5):
+        router.learn("f", measured(cpu=0.0, wall=seconds), concurrent=1)
+    assert sum(router.choose_to_measure("f") for _ in range(1000)) == pytest.approx(expected, abs=1)
+
+
 def test_function_that_waits_in_processes_returns_to_threads() -> None:
     router = Router(Strategy.ADAPTIVE)
     router.learn("changes", measured(cpu=1.0), concurrent=1)

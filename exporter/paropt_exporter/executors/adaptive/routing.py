@@ -34,10 +34,17 @@ _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
 # beside 12 burners got as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
 _SLEPT_RATIO = 0.125
+# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
+# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
+TIME_SLICE_SECONDS = 0.0005
 # To send a shorter task to a process costs more than the interpreter's lock costs it.
 _WORTH_MOVING_SECONDS = 0.002
 
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
+
+# A known function is measured once in so much run time of its tasks, of which that costs 0.5 %, and once in so many.
+_MEASURED_ONCE_SECONDS = 0.02
+_MEASURED_ONCE_TASKS = 1000
 
 _THREAD_ONLY = "__paropt_thread_only__"
 _MAX_PROFILES = 10_000
@@ -80,8 +87,8 @@ class Router:
             return THREADS
         return PROCESSES
 
-    def learn(self, key: str, measurement: Measurement, *, concurrent: int) -> None:
-        """Take the measurement of one task, ended or running.
+    def learn(self, key: str, measurement: Measurement, *, concurrent: int, running: bool = False) -> None:
+        """Take the measurement of one task that has ended, or of one that is `running`.
 
         `concurrent`: how many tasks competed for the interpreter's lock, including this one.
         """
@@ -89,7 +96,9 @@ class Router:
         time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
         seconds = max(0.0, round(wall - time.wait_seconds, 6))  # a busy machine makes no short task worth moving
         demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
-        if _woke_up_late(time, wall):
+        if not running and time.run_seconds < TIME_SLICE_SECONDS:
+            demand = min(1.0, time.run_seconds / max(wall - time.wait_seconds, 1e-6))
+        elif _woke_up_late(time, wall):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
         crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
@@ -136,6 +145,26 @@ class Router:
         """Return whether a function's tasks are shorter than a decision about them is worth."""
         known = self._known.get(key)
         return known is not None and known.seconds < _BRIEF_SECONDS
+
+    def is_short(self, key: str) -> bool:
+        """Return whether a function's tasks are known well, and so short that only a part of them are measured."""
+        known = self._known.get(key)
+        return known is not None and _is_settled(known) and known.seconds < _MEASURED_ONCE_SECONDS
+
+    def choose_to_measure(self, key: str) -> bool:
+        """Return whether to measure the next task of a function; the answers depend on how often this was asked.
+
+        Only a part of a known function's tasks are measured.
+        """
+        known = self._known.get(key)
+        if known is None or not _is_settled(known):
+            return True
+        # Without the lock: if two threads collide, a task more or less is measured.
+        known.unmeasured_seconds += max(known.seconds, _MEASURED_ONCE_SECONDS / _MEASURED_ONCE_TASKS)
+        if known.unmeasured_seconds < _MEASURED_ONCE_SECONDS:
+            return False
+        known.unmeasured_seconds = 0.0
+        return True
 
     def needs_trial(self, key: str) -> bool:
         """Return whether one task should run in a process to be measured: under a full interpreter lock, many tasks
@@ -208,6 +237,7 @@ class _Knowledge(Struct):
     seconds: float
     bound: bool = False  # whether it was CPU-bound in threads
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
+    unmeasured_seconds: float = 0.0  # of the tasks since the last one that was measured, as far as known
     doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
     pin_reason: str = ""  # why it stays in threads; "" if it may move
 
@@ -215,6 +245,10 @@ class _Knowledge(Struct):
 def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
     slept = wall_seconds - time.run_seconds - time.wait_seconds
     return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
+
+
+def _is_settled(known: _Knowledge) -> bool:
+    return known.clear >= _MIN_CLEAR_MEASUREMENTS and not known.doubted
 
 
 def _is_cpu_bound(known: _Knowledge) -> bool:

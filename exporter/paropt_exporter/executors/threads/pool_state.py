@@ -570,10 +570,12 @@ class ThreadPoolState:
             return list_running(self._workers, memory)
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool]
+        self, *, children: Callable[[TaskFuture[Any]], bool], youngest_seconds: float
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return sample_running(self._workers, children=children)
+            latest = monotonic() - youngest_seconds
+            workers = [worker for worker in self._workers if worker.started_seconds <= latest]
+            return sample_running(workers, children=children)
 
 
 class SharedWorkItem(Protocol):
