@@ -40,6 +40,7 @@ WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 # measured one by one; the pool's totals, which other threads read, miss nothing.
 MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; a longer time shows that a thread computes meanwhile
+_SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has lost little time to waiting
 
 
@@ -357,7 +358,8 @@ class ThreadPoolState:
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
         if not worker.abandoned:
-            cpu, delay = thread_time() - worker.cpu_base_seconds, procfs.read_run_delay_seconds(worker.schedstat)
+            cpu, lived = thread_time() - worker.cpu_base_seconds, monotonic() - worker.thread_started_seconds
+            delay = procfs.read_run_delay_seconds(worker.schedstat) if lived > _SHORT_LIFE_SECONDS else 0.0
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
@@ -596,7 +598,7 @@ class Worker:
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
         "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
-        "started_seconds", "task", "wakeup",
+        "started_seconds", "task", "thread_started_seconds", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -605,7 +607,7 @@ class Worker:
         self.wakeup.acquire()
         self.counters = WorkerCounters()
         self.task: tuple[Any, ...] | None = None
-        self.started_seconds = 0.0
+        self.started_seconds = self.thread_started_seconds = 0.0
         self.ready_seconds: float | None = None
         self.ident = self.native_id = 0
         self.abandoned = False
@@ -616,7 +618,7 @@ class Worker:
 
     def start(self, now: float) -> None:
         self.ident, self.native_id = _thread.get_ident(), _thread.get_native_id()
-        self.ready_seconds = self.cpu_read_seconds = now
+        self.ready_seconds = self.thread_started_seconds = self.cpu_read_seconds = now
         self.cpu_base_seconds = self.cpu_seconds = thread_time()
 
     def wake(self) -> None:
