@@ -62,6 +62,7 @@ def test_tasks_that_end_before_a_sample_shows_anything_get_threads(monkeypatch: 
     with AdaptivePool() as pool:
         first = pool.submit(wait_for, gate.wait)
         futures = [pool.submit(wait_for, barrier.wait) for _ in range(12)]
+        make_short_known(pool, wait_for)  # as if one had ended
         gate.set()
         assert first.result(HANG_SECONDS) is True
         assert sorted(future.result(HANG_SECONDS) for future in futures) == list(range(12))
@@ -116,6 +117,23 @@ def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch:
         for _ in range(20):
             pool.submit(spin, 0.01).result(HANG_SECONDS)
         assert not pool.router.is_brief(key)
+
+
+def test_only_task_of_a_pool_is_not_sampled() -> None:
+    """The thread took a quarter of the CPU time of an AdaptivePool that ran a single task."""
+    gate = threading.Event()
+    with AdaptivePool() as pool:
+        first = pool.submit(gate.wait, HANG_SECONDS)
+        assert eventually(lambda: pool.busy == 1)
+        assert list_monitors() == []
+        second = pool.submit(gate.wait, HANG_SECONDS)
+        assert len(list_monitors()) == 1
+        gate.set()
+        assert (first.result(HANG_SECONDS), second.result(HANG_SECONDS)) == (True, True)
+
+
+def list_monitors() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "adaptive-monitor" in thread.name]
 
 
 def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,19 @@ def test_wait_of_a_short_run_for_a_core_is_no_demand() -> None:
     assert router.get_cpu_demand("computes") == pytest.approx(1.0)
 
 
+def test_first_task_of_a_brief_function_is_not_measured() -> None:
+    """The measurement took half of the CPU time of an AdaptivePool that ran a single task."""
+    router = Router(Strategy.ADAPTIVE)
+    assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, False]
+    router.learn_duration("short", 0.0001)
+    router.learn_duration("long", 0.005)
+    assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, True]
+    assert (router.is_brief("short"), router.get_cpu_demand("long")) == (True, None)
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.001, 50), (0.004, 200), (0.5, 1000)])
 def test_part_of_the_tasks_of_a_known_function_are_measured(seconds: float, expected: int) -> None:
     router = Router(Strategy.ADAPTIVE)
-    assert all(router.choose_to_measure("f") for _ in range(9))  # nothing is known of it
     for _ in range(5):
         router.learn("f", measured(cpu=0.0, wall=seconds), concurrent=1)
     assert sum(router.choose_to_measure("f") for _ in range(1000)) == pytest.approx(expected, abs=1)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
@@ -76,6 +76,7 @@ class Router:
         self._strategy = strategy
         self._lock = threading.RLock()  # guards: _known
         self._known: dict[str, _Knowledge] = {}
+        self._timed: set[str] = set()  # functions whose first task was not to be measured
 
     def choose(self, key: str) -> PoolName:
         if self._strategy is Strategy.PROCESS:
@@ -154,10 +155,15 @@ class Router:
     def choose_to_measure(self, key: str) -> bool:
         """Return whether to measure the next task of a function; the answers depend on how often this was asked.
 
-        Only a part of a known function's tasks are measured.
+        Not the first one, since its duration shows whether the function is brief. Once a function is known, only a part
+        of its tasks.
         """
         known = self._known.get(key)
-        if known is None or not _is_settled(known):
+        if known is None:
+            is_first = key not in self._timed
+            self._timed.add(key)
+            return not is_first
+        if not _is_settled(known) and known.seconds >= _BRIEF_SECONDS:
             return True
         # Without the lock: if two threads collide, a task more or less is measured.
         known.unmeasured_seconds += max(known.seconds, _MEASURED_ONCE_SECONDS / _MEASURED_ONCE_TASKS)
@@ -165,6 +171,12 @@ class Router:
             return False
         known.unmeasured_seconds = 0.0
         return True
+
+    def learn_duration(self, key: str, seconds: float) -> None:
+        """Take the duration of a task that was not measured. Of an unknown function it suffices if it is brief."""
+        if seconds < _BRIEF_SECONDS and key not in self._known:
+            with self._lock:
+                self._known.setdefault(key, _Knowledge(cpu_demand=UNKNOWN_DEMAND, seconds=seconds))
 
     def needs_trial(self, key: str) -> bool:
         """Return whether one task should run in a process to be measured: under a full interpreter lock, many tasks

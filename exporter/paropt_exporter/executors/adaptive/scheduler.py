@@ -124,6 +124,7 @@ class AdaptiveScheduler:
         self._backlog: OrderedDict[str, deque[QueuedTask]] = OrderedDict()
         self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
         self._submitted: dict[TaskFuture[Any], SubmittedTask] = {}
+        self._has_ended_tasks = False
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         # Tasks that a thread, by its identifier, is submitting to a pool, with their keys in the backlog.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
@@ -369,7 +370,7 @@ class AdaptiveScheduler:
                     self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `_take_back`
                     tasks.popleft()
                     self._submitted_counts[pool_name] += 1
-                    profiled = task.profiled or self.router.choose_to_measure(task.key)
+                    profiled = self.router.choose_to_measure(task.key) or task.profiled or pool_name == PROCESSES
                     self._submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
                     self._backlog.move_to_end(key)  # the next function's turn
                     return pool_name, task
@@ -511,12 +512,15 @@ class AdaptiveScheduler:
             submitted = self._submitted.pop(future, None)
             if submitted is None:
                 return  # cancelled or stopped before it was submitted to a pool
+            self._has_ended_tasks = True
             self._submitted_counts[submitted.pool_name] -= 1
             has_queue = self._submitted_counts[submitted.pool_name] > self._sizes[submitted.pool_name]
             concurrent = self._competing if submitted.pool_name == THREADS else 1
             self._note_ended()
-        # Without a profile a measurement lacks the wait for a core.
-        if submitted.profiled and (measurement := future.measurement) is not None:
+        if not submitted.profiled:  # then a measurement would lack the wait for a core
+            if (started := future.started_seconds) is not None:
+                self.router.learn_duration(submitted.key, monotonic() - started)
+        elif (measurement := future.measurement) is not None:
             self.router.learn(submitted.key, measurement, concurrent=concurrent)
         if not has_queue:
             self.dispatch()
@@ -565,6 +569,10 @@ class AdaptiveScheduler:
     def runs_in_threads(self) -> bool:
         """Return whether tasks run in threads: the monitor measures their child processes while they live."""
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
+
+    def runs_only_task(self) -> bool:
+        """Return whether a single task runs, and none was queued or has ended before."""
+        return len(self._submitted) == 1 and not self._has_ended_tasks and not self.count_pending()
 
     def count_backlog(self) -> int:
         with self.lock:
@@ -754,7 +762,11 @@ class Monitor:
         return self._thread is not None and not self._idle
 
     def wake(self) -> None:
-        """Start sampling if tasks are queued or run in threads."""
+        """Start sampling if tasks are queued or run in threads.
+
+        The first task of a pool is not sampled as long as it is the only one: no other task needs the result, and a
+        pool for a single call needs no second thread.
+        """
         if self.is_sampling:
             return  # it looks for work, under the lock, before it becomes idle
         scheduler = self._scheduler
@@ -764,6 +776,8 @@ class Monitor:
             if self._thread is not None:
                 if self._idle:
                     scheduler.monitor_wakeup.notify_all()
+                return
+            if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
         try:
