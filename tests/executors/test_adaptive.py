@@ -108,7 +108,7 @@ def append_one(order: list[str]) -> None:
 
 def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was measured again only when its tasks queued: one that began to compute stayed in threads."""
-    monkeypatch.setattr(routing, "_MEASURED_ONCE_TASKS", 10)
+    monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     key = get_function_key(spin)
     with AdaptivePool(max_workers=2) as pool:
         for _ in range(20):

@@ -42,9 +42,10 @@ _WORTH_MOVING_SECONDS = 0.002
 
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 
-# A known function is measured once in so much run time of its tasks, of which that costs 0.5 %, and once in so many.
+# A known function is measured once in so much run time of its tasks, of which that costs 0.5 %. The shortest tasks
+# count for more, so that at least one in a thousand is measured.
 _MEASURED_ONCE_SECONDS = 0.02
-_MEASURED_ONCE_TASKS = 1000
+_LEAST_UNMEASURED_SECONDS = _MEASURED_ONCE_SECONDS / 1000
 
 _THREAD_ONLY = "__paropt_thread_only__"
 _MAX_PROFILES = 10_000
@@ -163,14 +164,14 @@ class Router:
             is_first = key not in self._timed
             self._timed.add(key)
             return not is_first
-        if not _is_settled(known) and known.seconds >= _BRIEF_SECONDS:
-            return True
-        # Without the lock: if two threads collide, a task more or less is measured.
-        known.unmeasured_seconds += max(known.seconds, _MEASURED_ONCE_SECONDS / _MEASURED_ONCE_TASKS)
-        if known.unmeasured_seconds < _MEASURED_ONCE_SECONDS:
-            return False
-        known.unmeasured_seconds = 0.0
-        return True
+        return (known.seconds >= _BRIEF_SECONDS and not _is_settled(known)) or _is_measurement_due(known)
+
+    def needs_no_decision(self, key: str) -> bool:
+        """Return whether the next task of a function goes to a thread as it is: the function is known to be brief, and
+        this task is not to be measured.
+        """
+        known = self._known.get(key)
+        return known is not None and known.seconds < _BRIEF_SECONDS and not _is_measurement_due(known)
 
     def learn_duration(self, key: str, seconds: float) -> None:
         """Take the duration of a task that was not measured. Of an unknown function it suffices if it is brief."""
@@ -257,6 +258,16 @@ class _Knowledge(Struct):
 def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
     slept = wall_seconds - time.run_seconds - time.wait_seconds
     return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
+
+
+def _is_measurement_due(known: _Knowledge) -> bool:
+    """Count a task of a known function, and return whether to measure it."""
+    # Without the lock: if two threads collide, a task more or less is measured.
+    known.unmeasured_seconds += max(known.seconds, _LEAST_UNMEASURED_SECONDS)
+    if known.unmeasured_seconds < _MEASURED_ONCE_SECONDS:
+        return False
+    known.unmeasured_seconds = 0.0
+    return True
 
 
 def _is_settled(known: _Knowledge) -> bool:

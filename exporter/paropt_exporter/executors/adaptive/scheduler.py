@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -237,8 +238,7 @@ class AdaptiveScheduler:
         if self._strategy is Strategy.PROCESS:
             # Large arguments stay unpickled until a worker is free, and later tasks stay behind them.
             return None if self._backlog or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
-        is_direct = not task.profiled and self.router.is_brief(task.key) and not self.router.choose_to_measure(task.key)
-        return THREADS if is_direct else None
+        return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
 
     def _enqueue(self, task: QueuedTask) -> None:
         # First: if an interrupt comes now, the task never runs, and later its end is noted.
@@ -736,6 +736,8 @@ def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
+    if type(function) is FunctionType:  # as the general case, in half of the time
+        return f"{function.__module__}.{function.__qualname__}"
     return f"{get_module(function)}.{get_label(function)}"
 
 
