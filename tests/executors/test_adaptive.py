@@ -113,10 +113,10 @@ def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch:
     with AdaptivePool(max_workers=2) as pool:
         for _ in range(20):
             pool.submit(spin, 0.0).result(HANG_SECONDS)
-        assert pool.router.is_brief(key)
+        assert pool.router.needs_no_decision(key)
         for _ in range(20):
             pool.submit(spin, 0.01).result(HANG_SECONDS)
-        assert not pool.router.is_brief(key)
+        assert not pool.router.needs_no_decision(key)
 
 
 def test_only_task_of_a_pool_is_not_sampled() -> None:
@@ -419,7 +419,7 @@ def meet(barrier: threading.Barrier | None) -> int:
 
 def known_as_brief(pool: AdaptivePool) -> None:
     wait([pool.submit(meet, None) for _ in range(50)], HANG_SECONDS)
-    assert pool.router.is_brief(f"{meet.__module__}.meet")
+    assert pool.router.needs_no_decision(f"{meet.__module__}.meet")
 
 
 def test_brief_function_that_starts_to_wait_gets_threads() -> None:

@@ -58,7 +58,7 @@ def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
     """Beside others, a task of 0.1 ms took 4 ms, and a function whose results can't be pickled failed in a process."""
     router = Router(Strategy.ADAPTIVE)
     router.learn("short", measured(cpu=0.0001, wall=0.004, delay=0.0038), concurrent=1)
-    assert (router.choose("short"), router.is_brief("short")) == ("threads", True)
+    assert (router.choose("short"), router.needs_no_decision("short")) == ("threads", True)
 
 
 def test_brief_tasks_of_which_one_waited_for_the_lock_stay_in_threads() -> None:
@@ -102,7 +102,7 @@ def test_first_task_of_a_brief_function_is_not_measured() -> None:
     router.learn_duration("short", 0.0001)
     router.learn_duration("long", 0.005)
     assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, True]
-    assert (router.is_brief("short"), router.get_cpu_demand("long")) == (True, None)
+    assert (router.needs_no_decision("short"), router.get_cpu_demand("long")) == (True, None)
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.001, 50), (0.004, 200), (0.5, 1000)])

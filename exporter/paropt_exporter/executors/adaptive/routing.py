@@ -143,11 +143,6 @@ class Router:
         known = self._known.get(key)
         return known.pin_reason if known else ""
 
-    def is_brief(self, key: str) -> bool:
-        """Return whether a function's tasks are shorter than a decision about them is worth."""
-        known = self._known.get(key)
-        return known is not None and known.seconds < _BRIEF_SECONDS
-
     def is_short(self, key: str) -> bool:
         """Return whether a function's tasks are known well, and so short that only a part of them are measured."""
         known = self._known.get(key)

@@ -341,8 +341,13 @@ class ThreadPoolState:
 
     def _remove_unneeded(self) -> None:
         """Remove the parked workers of a closed pool that has no queued task for them; under the lock."""
-        while self._parked and self.closed and not self.work_queue:
-            self._remove_worker(self._parked.pop())
+        if not self._parked or not self.closed or self.work_queue:
+            return
+        now, parked = monotonic(), set(self._parked)  # they have counted nothing
+        self._workers = [worker for worker in self._workers if worker not in parked]
+        self._parked.clear()
+        self.counters.slot_seconds += sum(now - (worker.ready_seconds or now) for worker in parked)
+        self._update_must_check_exit()
 
     def _has_other_ready(self, worker: Worker) -> bool:
         """Return whether the pool has another worker than this one for sure: the system may refuse one that starts."""
