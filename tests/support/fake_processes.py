@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class FakeProcess:
 
     pid: int
     claims: int = 0
+    outbox: list[Send] = field(default_factory=list)  # a batch of which the pool has sent only a part
     batches: deque[Send] = field(default_factory=deque)
     results: list[int] = field(default_factory=list)
     replies: deque[str] = field(default_factory=deque)
@@ -61,6 +62,11 @@ class FakeProcess:
     def withdraw_claims(self) -> int:
         claims, self.claims = self.claims, 0
         return claims
+
+    def flush(self) -> None:
+        if not self.ended and not self.dismissed:
+            self.batches += self.outbox
+        self.outbox.clear()
 
     def end(self, code: int) -> None:
         if not self.ended:
@@ -91,6 +97,7 @@ class FakePool:
         self.watched: set[int] = set()
         self.started = 0  # processes
         self.start_failures = 0  # so many starts fail from now on
+        self.is_partial: Callable[[], bool] = lambda: False  # whether a part of the next batch finds no room
         self._senders = itertools.count(1)
         self.run(self.resize(size))
 
@@ -178,17 +185,22 @@ class FakePool:
     def _converse(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
         scheduler, worker, tasks = self.scheduler, process.worker, process.tasks
         while True:
-            slow = tasks.get_slow_delay(self.now) == 0.0
-            yield not (fake.replies or fake.ended or slow or worker in self.woken)
+            while not (fake.replies or fake.ended or worker in self.woken or tasks.get_slow_delay(self.now) == 0.0):
+                yield True
+            woken, ended = worker in self.woken, fake.ended  # as `poll` finds it
+            yield False
             if fake.replies:
                 yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=False)
-            elif worker in self.woken:
+            if woken:
                 self.woken.discard(worker)
                 yield from self._finish(self._begin(scheduler.restore_idle(process, self.now, sender)))
-            elif fake.ended:
+            fake.flush()
+            if process.blocked:
+                yield from self._finish(self._begin(scheduler.note_flushed(process, self.now, sender)))
+            if ended and not fake.replies:
                 yield from self._handle_exit(process, fake, sender)
                 return
-            elif tasks.get_slow_delay(self.now) == 0.0:
+            if tasks.get_slow_delay(self.now) == 0.0:
                 results = self._read(fake)
                 tasks.end_tasks(results)
                 scheduler.requeue_unclaimed(process, fake.withdraw_claims())
@@ -265,10 +277,14 @@ class FakePool:
             yield False
             if isinstance(action, Send):
                 process = _fake_of(action.process)
-                if not process.ended and not process.dismissed:
-                    process.batches.append(action)
+                process.outbox.append(action)
+                whole = not self.is_partial()
+                if whole:
+                    process.flush()
                 yield False
-                self.scheduler.note_sent(action, whole=True)
+                self.scheduler.note_sent(action, whole=whole)
+                if not whole:
+                    self.woken.add(action.process.worker)
             elif isinstance(action, Kill):
                 process = _fake_of(action.process)
                 if not process.ended:
@@ -398,6 +414,6 @@ class FakePool:
 
 
 def _fake_of(process: WorkerProcess) -> FakeProcess:
-    fake = process.connection
+    fake: Any = process.connection
     assert isinstance(fake, FakeProcess)
     return fake
