@@ -370,7 +370,7 @@ def _play(choice: random.Random) -> None:
     """Let threads and processes take turns at random while tasks come and workers die; then let all come to rest."""
     most_tasks, prefetch_tasks = choice.choice([None, None, None, 1, 3]), choice.choice((2, PREFETCH_TASKS))
     pool = FakePool(choice.randint(1, 3), most_tasks_per_worker=most_tasks, prefetch_tasks=prefetch_tasks)
-    pool.is_partial = lambda: choice.random() < 0.1
+    pool.is_partial, pool.is_unloadable = (lambda: choice.random() < 0.1), (lambda: choice.random() < 0.03)
     events = choice.randint(3, 12)
     while events:
         drawn = choice.random()

@@ -48,6 +48,7 @@ class FakeProcess:
     outbox: list[Send] = field(default_factory=list)  # a batch of which the pool has sent only a part
     batches: deque[Send] = field(default_factory=deque)
     results: list[int] = field(default_factory=list)
+    unloaded: set[int] = field(default_factory=set)  # tasks that it could not load
     replies: deque[str] = field(default_factory=deque)
     done: int = 0  # tasks of the first batch that it has ended
     running: WorkItem | None = None
@@ -93,11 +94,13 @@ class FakePool:
         self.items: list[WorkItem] = []
         self.begun: Counter[int] = Counter()
         self.begun_by: Counter[int] = Counter()
+        self.claimed: set[int] = set()  # also those that could not be loaded
         self.settled: Counter[int] = Counter()
         self.watched: set[int] = set()
         self.started = 0  # processes
         self.start_failures = 0  # so many starts fail from now on
         self.is_partial: Callable[[], bool] = lambda: False  # whether a part of the next batch finds no room
+        self.is_unloadable: Callable[[], bool] = lambda: False  # whether the next task must be packed again
         self._senders = itertools.count(1)
         self.run(self.resize(size))
 
@@ -206,7 +209,7 @@ class FakePool:
                 scheduler.requeue_unclaimed(process, fake.withdraw_claims())
                 yield False
                 yield from self._dispatch(sender)
-                self._settle(process, results)
+                yield from self._settle(process, results, sender)
 
     def _handle(self, process: WorkerProcess, fake: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
         scheduler = self.scheduler
@@ -216,14 +219,16 @@ class FakePool:
             results = self._read(fake)
             scheduler.note_batch_ended(process, results, self.now)
             yield False
-            if not exited:
+            settles_first = exited or not fake.unloaded.isdisjoint(results)
+            if not settles_first:
                 yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
-            self._settle(process, results)
-            return
+            yield from self._settle(process, results, sender)
+            if not settles_first:
+                return
         else:
             finished = scheduler.note_task_ended(process, int(reply), self.now)
             yield False
-            self._settle(process, [int(reply)])
+            yield from self._settle(process, [int(reply)], sender)
             if not finished:
                 return
         if not exited:
@@ -233,7 +238,7 @@ class FakePool:
         results = self._read(fake)
         process.tasks.end_tasks(results)
         yield False
-        self._settle(process, results)
+        yield from self._settle(process, results, sender)
         while fake.replies:
             yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=True)
         ended = self.scheduler.note_exited(
@@ -328,8 +333,12 @@ class FakePool:
             if process.done < len(batch.items) and process.claims:
                 process.claims -= 1
                 process.running = batch.items[process.done]
-                self.begun[id(process.running.future)] += 1
-                self.begun_by[process.pid] += 1
+                self.claimed.add(id(process.running.future))
+                if not process.running.repacked and self.is_unloadable():
+                    process.unloaded.add(batch.first_number + process.done)
+                else:
+                    self.begun[id(process.running.future)] += 1
+                    self.begun_by[process.pid] += 1
             else:
                 process.batches.popleft()
                 process.done = 0
@@ -387,7 +396,8 @@ class FakePool:
             assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
             error = None if future.cancelled() else future.exception(0)
             assert future.cancelled() or error or begun == 1, future
-            assert begun == 1 or not isinstance(error, WorkerDied), f"lost before it was begun: {future}"
+            lost = isinstance(error, WorkerDied)
+            assert not lost or id(future) in self.claimed, f"lost before it was claimed: {future}"
             assert self.settled[id(future)] == (id(future) in self.watched), future
         if scheduler.closed:
             assert not scheduler.workers, scheduler
@@ -408,9 +418,15 @@ class FakePool:
         results, process.results = process.results, []
         return results
 
-    def _settle(self, process: WorkerProcess, numbers: list[int]) -> None:
+    def _settle(self, process: WorkerProcess, numbers: list[int], sender: int) -> Thread:
         for number in numbers:
-            process.tasks.settling.pop(number).future.settle_result(number)
+            item = process.tasks.settling.pop(number)
+            if number in _fake_of(process).unloaded:
+                self.scheduler.requeue(item._replace(repacked=True))
+                yield False
+                yield from self._dispatch(sender)
+            else:
+                item.future.settle_result(number)
 
 
 def _fake_of(process: WorkerProcess) -> FakeProcess:
