@@ -152,6 +152,28 @@ def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
     assert pool.begun_by[1] == 3
 
 
+def test_worker_that_has_replied_before_its_batch_counts_as_partly_sent_gets_the_next_one() -> None:
+    """The rest of the batch was sent by then. The worker was in no list of idle ones: later tasks waited forever."""
+    pool = FakePool(1, prefetch_tasks=2)
+    pool.settle_down()
+    submit(pool, 2)
+    pool.is_partial = lambda: True
+    sending = pool.submit()
+    for _ in range(3):
+        next(sending)  # it has sent a part
+    pool.is_partial = lambda: False
+    process = pool.process_of()
+    pool.step_into(process, task=0)
+    pool.step(process)
+    pool.settle_down(except_for=process)  # its thread has handled the reply to the first batch, and sent the rest
+    while not process.replies:
+        pool.step(process)
+    pool.run(sending)
+    submit(pool, 1)
+    pool.settle_down()
+    pool.check()
+
+
 def test_late_end_of_a_send_leaves_the_next_process_alone() -> None:
     pool = ready_pool(1)
     submit(pool, 1)
@@ -348,6 +370,7 @@ def _play(choice: random.Random) -> None:
     """Let threads and processes take turns at random while tasks come and workers die; then let all come to rest."""
     most_tasks, prefetch_tasks = choice.choice([None, None, None, 1, 3]), choice.choice((2, PREFETCH_TASKS))
     pool = FakePool(choice.randint(1, 3), most_tasks_per_worker=most_tasks, prefetch_tasks=prefetch_tasks)
+    pool.is_partial, pool.is_unloadable = (lambda: choice.random() < 0.1), (lambda: choice.random() < 0.03)
     events = choice.randint(3, 12)
     while events:
         drawn = choice.random()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,10 @@ class FakeProcess:
 
     pid: int
     claims: int = 0
+    outbox: list[Send] = field(default_factory=list)  # a batch of which the pool has sent only a part
     batches: deque[Send] = field(default_factory=deque)
     results: list[int] = field(default_factory=list)
+    unloaded: set[int] = field(default_factory=set)  # tasks that it could not load
     replies: deque[str] = field(default_factory=deque)
     done: int = 0  # tasks of the first batch that it has ended
     running: WorkItem | None = None
@@ -61,6 +63,11 @@ class FakeProcess:
     def withdraw_claims(self) -> int:
         claims, self.claims = self.claims, 0
         return claims
+
+    def flush(self) -> None:
+        if not self.ended and not self.dismissed:
+            self.batches += self.outbox
+        self.outbox.clear()
 
     def end(self, code: int) -> None:
         if not self.ended:
@@ -87,10 +94,13 @@ class FakePool:
         self.items: list[WorkItem] = []
         self.begun: Counter[int] = Counter()
         self.begun_by: Counter[int] = Counter()
+        self.claimed: set[int] = set()  # also those that could not be loaded
         self.settled: Counter[int] = Counter()
         self.watched: set[int] = set()
         self.started = 0  # processes
         self.start_failures = 0  # so many starts fail from now on
+        self.is_partial: Callable[[], bool] = lambda: False  # whether a part of the next batch finds no room
+        self.is_unloadable: Callable[[], bool] = lambda: False  # whether the next task must be packed again
         self._senders = itertools.count(1)
         self.run(self.resize(size))
 
@@ -178,23 +188,28 @@ class FakePool:
     def _converse(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
         scheduler, worker, tasks = self.scheduler, process.worker, process.tasks
         while True:
-            slow = tasks.get_slow_delay(self.now) == 0.0
-            yield not (fake.replies or fake.ended or slow or worker in self.woken)
+            while not (fake.replies or fake.ended or worker in self.woken or tasks.get_slow_delay(self.now) == 0.0):
+                yield True
+            woken, ended = worker in self.woken, fake.ended  # as `poll` finds it
+            yield False
             if fake.replies:
                 yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=False)
-            elif worker in self.woken:
+            if woken:
                 self.woken.discard(worker)
                 yield from self._finish(self._begin(scheduler.restore_idle(process, self.now, sender)))
-            elif fake.ended:
+            fake.flush()
+            if process.blocked:
+                yield from self._finish(self._begin(scheduler.note_flushed(process, self.now, sender)))
+            if ended and not fake.replies:
                 yield from self._handle_exit(process, fake, sender)
                 return
-            elif tasks.get_slow_delay(self.now) == 0.0:
+            if tasks.get_slow_delay(self.now) == 0.0:
                 results = self._read(fake)
                 tasks.end_tasks(results)
                 scheduler.requeue_unclaimed(process, fake.withdraw_claims())
                 yield False
                 yield from self._dispatch(sender)
-                self._settle(process, results)
+                yield from self._settle(process, results, sender)
 
     def _handle(self, process: WorkerProcess, fake: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
         scheduler = self.scheduler
@@ -204,14 +219,16 @@ class FakePool:
             results = self._read(fake)
             scheduler.note_batch_ended(process, results, self.now)
             yield False
-            if not exited:
+            settles_first = exited or not fake.unloaded.isdisjoint(results)
+            if not settles_first:
                 yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
-            self._settle(process, results)
-            return
+            yield from self._settle(process, results, sender)
+            if not settles_first:
+                return
         else:
             finished = scheduler.note_task_ended(process, int(reply), self.now)
             yield False
-            self._settle(process, [int(reply)])
+            yield from self._settle(process, [int(reply)], sender)
             if not finished:
                 return
         if not exited:
@@ -221,7 +238,7 @@ class FakePool:
         results = self._read(fake)
         process.tasks.end_tasks(results)
         yield False
-        self._settle(process, results)
+        yield from self._settle(process, results, sender)
         while fake.replies:
             yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=True)
         ended = self.scheduler.note_exited(
@@ -265,10 +282,14 @@ class FakePool:
             yield False
             if isinstance(action, Send):
                 process = _fake_of(action.process)
-                if not process.ended and not process.dismissed:
-                    process.batches.append(action)
+                process.outbox.append(action)
+                whole = not self.is_partial()
+                if whole:
+                    process.flush()
                 yield False
-                self.scheduler.note_sent(action, whole=True)
+                self.scheduler.note_sent(action, whole=whole)
+                if not whole:
+                    self.woken.add(action.process.worker)
             elif isinstance(action, Kill):
                 process = _fake_of(action.process)
                 if not process.ended:
@@ -312,8 +333,12 @@ class FakePool:
             if process.done < len(batch.items) and process.claims:
                 process.claims -= 1
                 process.running = batch.items[process.done]
-                self.begun[id(process.running.future)] += 1
-                self.begun_by[process.pid] += 1
+                self.claimed.add(id(process.running.future))
+                if not process.running.repacked and self.is_unloadable():
+                    process.unloaded.add(batch.first_number + process.done)
+                else:
+                    self.begun[id(process.running.future)] += 1
+                    self.begun_by[process.pid] += 1
             else:
                 process.batches.popleft()
                 process.done = 0
@@ -371,7 +396,8 @@ class FakePool:
             assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
             error = None if future.cancelled() else future.exception(0)
             assert future.cancelled() or error or begun == 1, future
-            assert begun == 1 or not isinstance(error, WorkerDied), f"lost before it was begun: {future}"
+            lost = isinstance(error, WorkerDied)
+            assert not lost or id(future) in self.claimed, f"lost before it was claimed: {future}"
             assert self.settled[id(future)] == (id(future) in self.watched), future
         if scheduler.closed:
             assert not scheduler.workers, scheduler
@@ -392,12 +418,18 @@ class FakePool:
         results, process.results = process.results, []
         return results
 
-    def _settle(self, process: WorkerProcess, numbers: list[int]) -> None:
+    def _settle(self, process: WorkerProcess, numbers: list[int], sender: int) -> Thread:
         for number in numbers:
-            process.tasks.settling.pop(number).future.settle_result(number)
+            item = process.tasks.settling.pop(number)
+            if number in _fake_of(process).unloaded:
+                self.scheduler.requeue(item._replace(repacked=True))
+                yield False
+                yield from self._dispatch(sender)
+            else:
+                item.future.settle_result(number)
 
 
 def _fake_of(process: WorkerProcess) -> FakeProcess:
-    fake = process.connection
+    fake: Any = process.connection
     assert isinstance(fake, FakeProcess)
     return fake

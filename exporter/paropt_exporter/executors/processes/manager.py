@@ -212,6 +212,11 @@ class ProcessManager:
             actions = self._begin(self.scheduler.restore_idle(process, monotonic(), get_ident()))
         self._finish(actions)
 
+    def note_flushed(self, process: WorkerProcess) -> None:
+        with self.scheduler.lock:
+            actions = self._begin(self.scheduler.note_flushed(process, monotonic(), get_ident()))
+        self._finish(actions)
+
     def finish_batch(self, process: WorkerProcess, numbers: Collection[int], *, gives_next: bool) -> None:
         """Move the tasks of a finished batch to `settling`; if it `gives_next`, give the process its next batch."""
         actions: list[Action] = []

@@ -120,8 +120,7 @@ class ProcessHandler:
                 _clear(self._waker)
                 self._manager.restore_idle(process)
             if connection.flush() and process.blocked:
-                with self._scheduler.lock:
-                    process.blocked = False
+                self._manager.note_flushed(process)
             if connection.has_exited(ready):
                 self._handle_exit()
                 return

@@ -262,7 +262,7 @@ class Scheduler:
         return []
 
     def restore_idle(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
-        """Feed a process that an interrupt has left without tasks and outside the idle ones."""
+        """Feed a process that was left without tasks and outside the idle ones, as by an interrupt."""
         if not process.is_ready or process.tasks.batches or process in self.idle:
             return []
         return self.give_next_batch(process, now, sender)
@@ -272,10 +272,18 @@ class Scheduler:
         batch.process.sending[batch.sender] = _OFFERED
 
     def note_sent(self, batch: Send, *, whole: bool) -> None:
-        """Note that a batch was sent; if not `whole`, the worker's thread sends the rest, and ends `blocked`."""
+        """Note that a batch was sent; if not `whole`, the worker's thread sends the rest, then `note_flushed` comes."""
         process = batch.process
         process.blocked = process.blocked or not whole
         process.sending.pop(batch.sender, None)
+
+    def note_flushed(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
+        """Note that the rest of a batch was sent, and feed a process that has ended the batch meanwhile.
+
+        The worker's thread may send the rest before `note_sent` comes, and handle both that and the replies later.
+        """
+        process.blocked = False
+        return self.restore_idle(process, now, sender)
 
     def recover(self, sender: int) -> list[Notice]:
         """Restore the state after an interrupt of thread `sender` in a transition or while it sent.
