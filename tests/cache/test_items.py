@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.events import Scope, Strategy, TaskRecord
+from paropt_exporter.cache.stage_keys import StageReader
+from paropt_exporter.events import Result, Scope, Strategy, TaskRecord
 from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from support.cached_project import CachedProject, Failed
@@ -186,6 +188,18 @@ def test_killed_run_keeps_the_items_that_had_ended_before(
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list_items(project.run(stage).tasks) == ["t/c.py"]
+
+
+def test_fault_while_items_are_kept_hangs_no_run(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ended the thread of the cache, for which the end of the stage waits."""
+    monkeypatch.setattr("paropt_exporter.cache.result_keeper._KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(StageReader, "find_changes", Mock(side_effect=RuntimeError("a fault")))
+    stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}", "src/**"))
+    ran = project.run(stage)
+    assert ran.stages["tests"].result is Result.SUCCESS
+    assert "the cache failed: no result is kept" in caplog.text
 
 
 def test_item_with_an_unusable_output_costs_its_own_result_only(project: CachedProject) -> None:

@@ -32,6 +32,7 @@ Report = Callable[[StageLookup], None]
 WAIT_SECONDS = 3600.0  # for another run of the same task; then it runs here too
 _END_SECONDS = 60.0  # for the last writes of a run
 _LOOKUP_END_SECONDS = 1.0  # for a lookup whose run has ended
+_KEPT_NOTHING = "the cache failed: no result is kept"
 
 
 class StageCache:
@@ -54,34 +55,35 @@ class StageCache:
         self._run: _RunCache | None = None
 
     def begin_run(self) -> None:
-        self._run = _RunCache(self._setup, self._tracing, self._put)
+        if self._thread is None:
+            self._thread = _JobThread()
+        self._run = _RunCache(self._setup, self._tracing, self._thread.put)
         if self._setup.remote is not None:
             self._setup.remote.begin_run()
 
     # The engine's interface, between begin_run and end_run
 
     def look_up(self, stage: PlannedStage, report: Report) -> None:
-        run = self._get_run()
-        self._put(lambda: run.look_up(stage, report))
+        thread, run = self._get_current()
+        thread.put(lambda: run.look_up(stage, report))
 
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
-        run = self._get_run()
-        self._put(lambda: run.keep(stage, task, result))
+        thread, run = self._get_current()
+        thread.put(lambda: run.keep(stage, task, result))
 
     def flush(self, stage: PlannedStage, done: Callable[[], None]) -> None:
-        run = self._get_run()
-        self._put(lambda: run.flush(stage.name, done))
+        thread, run = self._get_current()
+        thread.put(lambda: run.flush(stage.name, done))
 
     def end_run(self) -> None:
         """Wait for the writes of the run, release its locks, and make room in the store."""
-        run, self._run, ended = self._get_run(), None, threading.Event()
+        (thread, run), ended = self._get_current(), threading.Event()
+        self._run = None
         run.given_up.set()
-        if self._thread is None:
-            return
-        self._put(lambda: run.end(ended.set))
+        thread.put(lambda: run.end(ended.set))
         if not ended.wait(_LOOKUP_END_SECONDS) and run.is_looking_up:
             run.abandon()
-            self._thread.finish()
+            thread.finish()
             self._thread = None
         elif not ended.wait(_END_SECONDS):
             log.warning("the cache is still being written", extra={"seconds": _END_SECONDS})
@@ -97,14 +99,10 @@ class StageCache:
         if self._run is not None:
             self._run.abandon()
 
-    def _get_run(self) -> _RunCache:
+    def _get_current(self) -> tuple[_JobThread, _RunCache]:
+        assert self._thread is not None
         assert self._run is not None
-        return self._run
-
-    def _put(self, job: Callable[[], None]) -> None:
-        if self._thread is None:
-            self._thread = _JobThread()
-        self._thread.put(job)
+        return self._thread, self._run
 
 
 class _JobThread:
@@ -202,7 +200,7 @@ class _RunCache:
     """
 
     def __init__(self, setup: CacheSetup, tracing: _Tracing, put: Callable[[Callable[[], None]], None]) -> None:
-        """`put` hands a job to the thread of the cache."""
+        """`put` hands a job to the run's thread."""
         self._setup = setup
         self._locks = _Locks(setup.store.lock_path)
         self._tracing = tracing
@@ -219,9 +217,15 @@ class _RunCache:
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
         """Add the result of a task, which is kept when its stage has ended, or some time before."""
         looked_up = self._stages.get(stage.name)
-        if looked_up is not None and isinstance(self._opened, _OpenParts):
+        if looked_up is None or not isinstance(self._opened, _OpenParts):
+            return
+        try:
             failed = self._opened.keeper.add(looked_up, task, result)
             self._locks.release(looked_up.reading.keys[part].digest for part in failed)
+        except Exception:  # without the thread no stage would end
+            log.exception(_KEPT_NOTHING, extra={"stage": stage.name})
+            self._stages.pop(stage.name, None)
+            self._release_all(looked_up)
 
     def flush(self, name: str, done: Callable[[], None]) -> None:
         """Keep the results of a stage that has ended."""
@@ -230,7 +234,7 @@ class _RunCache:
             try:
                 self._opened.keeper.end_stage(looked_up)
             except Exception:  # the stage's result must not wait for the cache without a limit
-                log.exception("the cache failed: no result is kept", extra={"stage": name})
+                log.exception(_KEPT_NOTHING, extra={"stage": name})
             self._release_all(looked_up)
         done()
 

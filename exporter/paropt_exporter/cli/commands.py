@@ -12,8 +12,21 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from paropt_exporter.cli.build_requests import (
+    build_plan_options,
+    build_request,
+    build_selection,
+    build_serve_request,
+    format_again,
+    get_lane,
+    list_config_flags,
+    parse_duration_flag,
+    parse_shard_flag,
+    resolve_path,
+)
+from paropt_exporter.cli.project import find_config, has_history, is_found_above, load_config, open_history
 from paropt_exporter.cli.streams import print_message
-from paropt_exporter.config.lanes import AUTO, STANDARD
+from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.events import Strategy
 from paropt_exporter.lazy_patterns import compile_later
@@ -21,15 +34,11 @@ from paropt_exporter.lazy_patterns import compile_later
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from paropt_exporter.app import Request
     from paropt_exporter.cache.preview import Preview
     from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config, Stage
-    from paropt_exporter.events import Shard
-    from paropt_exporter.history import History
-    from paropt_exporter.plan import EarlierRuns, Plan, PlanOptions, Retry, Selection
-    from paropt_exporter.reports import ReportOption
+    from paropt_exporter.plan import EarlierRuns, Plan, Retry
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
 # Words that no shell expands. Bash expands words that it completes, and would run a `$(...)` in them.
@@ -83,39 +92,17 @@ def run(flags: Flags) -> int:
             return _run_lane(flags)
 
 
-def _find_config(flags: Flags) -> Path | None:
-    """Return the config's path, and print it to stderr if it is in a folder above."""
-    from paropt_exporter import config
-
-    path = config.discover(flags.config_file, os.environ)
-    if _is_found_above(flags, path) and not flags.quiet:
-        print(f"config {path}", file=sys.stderr)
-    return path
-
-
-def _load_config(flags: Flags) -> Config:
-    from paropt_exporter import config
-
-    return config.load_config(_find_config(flags), root=Path.cwd(), environ=os.environ)
-
-
-def _is_found_above(flags: Flags, path: Path | None) -> bool:
-    from paropt_exporter.config.locate import VARIABLE, is_above
-
-    return not flags.config_file and not os.environ.get(VARIABLE) and is_above(path)
-
-
 def _run_check(flags: Flags) -> int:
     from paropt_exporter.cli import check
 
-    path = _find_config(flags)
+    path = find_config(flags)
     return check.run(path, Path.cwd(), lane=flags.lane, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _run_plan(flags: Flags) -> int:
     from paropt_exporter.cli import plan
 
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     planned = _build_plan(flags, loaded)
     if planned.choice:
         print_message(planned.choice)
@@ -159,24 +146,24 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
 
     lane = _choose_lane(flags, loaded.root)
     options = replace(
-        _build_plan_options(flags),
+        build_plan_options(flags),
         affected_by=_build_change_finder(flags, loaded),
         retry=_load_retry(flags, loaded, lane) if flags.failed else None,
     )
     planned = plans.build_plan(loaded, lane, options, earlier=_load_earlier_runs(loaded, lane))
-    deadline_seconds = _parse_duration_flag("--deadline", flags.deadline)
+    deadline_seconds = parse_duration_flag("--deadline", flags.deadline)
     if deadline_seconds is None:
         return planned
     from paropt_exporter.app.planning import narrow_to_deadline
 
-    with closing(_open_history(loaded)) as history:
+    with closing(open_history(loaded)) as history:
         return narrow_to_deadline(planned, deadline_seconds, history)
 
 
 def _run_list(flags: Flags) -> int:
     from paropt_exporter.cli import listing
 
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     lane, items = None, None
     # only a plan knows the stages that these select
     if flags.shard is not None or flags.failed or flags.deadline is not None:
@@ -203,7 +190,7 @@ def _run_list(flags: Flags) -> int:
 
 def _choose_listed(flags: Flags, loaded: Config) -> tuple[str | None, Sequence[Stage]]:
     """Return the lane to list, or None for all, and the selected stages."""
-    selection = _build_selection(flags)
+    selection = build_selection(flags)
     selects = bool(selection) or flags.only or bool(flags.arguments)
     if flags.lane is None and not selects:
         return None, loaded.stages
@@ -221,10 +208,10 @@ def _print_words(flags: Flags) -> int:
 
     Raises UsageError if there is no history with runs to name.
     """
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     for kind in flags.words:
         if kind == "runs":
-            with closing(_open_history(loaded)) as history:
+            with closing(open_history(loaded)) as history:
                 words = [each.run_id for each in reversed(history.load_runs(limit=_COMPLETED_RUNS))]
         else:
             words = [*loaded.lanes] if kind == "lanes" else [stage.name for stage in loaded.stages]
@@ -252,7 +239,7 @@ def _keep_affected(loaded: Config, stages: Sequence[Stage], changes: ChangeFinde
 def _choose_lane(flags: Flags, root: Path) -> str:
     from paropt_exporter.config.lanes import choose_lane
 
-    lane = _get_lane(flags)
+    lane = get_lane(flags)
     if lane == AUTO:
         lane, why = choose_lane(root, flags.affected or None)
         print_message(f"lane {lane}: {why}")
@@ -262,18 +249,18 @@ def _choose_lane(flags: Flags, root: Path) -> str:
 def _load_retry(flags: Flags, loaded: Config, lane: str) -> Retry:
     from paropt_exporter.app.planning import build_retry, find_failures
 
-    with closing(_open_history(loaded)) as history:
-        return build_retry(find_failures(history, loaded, lane, _build_selection(flags)), _parse_shard(flags))
+    with closing(open_history(loaded)) as history:
+        return build_retry(find_failures(history, loaded, lane, build_selection(flags)), parse_shard_flag(flags))
 
 
 def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
     """Return the measurements of earlier runs that `plan` shows; none if the history can't be read."""
     from paropt_exporter.plan import EarlierRuns
 
-    if not _has_history(loaded):
+    if not has_history(loaded):
         return EarlierRuns()
     try:
-        with closing(_open_history(loaded)) as history:
+        with closing(open_history(loaded)) as history:
             return replace(
                 history.load_earlier_runs(lane),
                 fastest_task_seconds=history.load_fastest_task_seconds(lane),
@@ -282,27 +269,6 @@ def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
     except HistoryError as error:
         print_message(str(error))
         return EarlierRuns()
-
-
-def _open_history(loaded: Config) -> History:
-    """Open the project's history read-only."""
-    from paropt_exporter.clock import SystemClock
-    from paropt_exporter.history import History
-
-    if not _has_history(loaded):
-        raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
-    return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
-
-
-def _has_history(loaded: Config) -> bool:
-    """Return whether something is, or may be, at the history's path: opening it then reports what is wrong."""
-    try:
-        loaded.history_path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # such as `.paropt` of another user
-        return True
-    return True
 
 
 def _run_history(flags: Flags) -> int:
@@ -314,8 +280,8 @@ def _run_history(flags: Flags) -> int:
         return _merge_histories(flags)
     if flags.run is not None and flags.what_if is None:
         raise UsageError("--run needs --what-if; to compare two runs, use --compare RUN RUN")
-    loaded = _load_config(flags)
-    with closing(_open_history(loaded)) as history:
+    loaded = load_config(flags)
+    with closing(open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has, or only runs of another project.
         elsewhere = not history.load_runs(limit=1) and history.load_projects()
         if flags.lane is not None and not elsewhere and not history.load_runs(flags.lane, limit=1):
@@ -349,7 +315,7 @@ def _merge_histories(flags: Flags) -> int:
     from paropt_exporter.cli import history as command
     from paropt_exporter.clock import SystemClock
 
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     with closing(open_history(loaded, SystemClock())) as history:
         paths = [Path(name) for name in flags.files]
         return command.run_merge(history, loaded.project, paths, stdout=sys.stdout, stderr=sys.stderr)
@@ -360,7 +326,7 @@ def _run_log(flags: Flags) -> int:
     from paropt_exporter.history.run_lock import RunLocks
     from paropt_exporter.task_logs import find_log_folder
 
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     return log.run(
         find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
@@ -373,7 +339,7 @@ def _run_log(flags: Flags) -> int:
 
 def _load_sequences(loaded: Config, runs: list[str]) -> Mapping[str, int]:
     """Return each run's place in the order of starts; nothing if the history can't be read."""
-    with suppress(HistoryError, UsageError), closing(_open_history(loaded)) as history:
+    with suppress(HistoryError, UsageError), closing(open_history(loaded)) as history:
         return history.load_sequences(runs)
     return {}
 
@@ -383,11 +349,11 @@ def _run_decisions(flags: Flags) -> int:
     from paropt_exporter.clock import SystemClock
 
     output = flags.output or "text"
-    loaded = _load_config(flags)
-    with closing(_open_history(loaded)) as history:
+    loaded = load_config(flags)
+    with closing(open_history(loaded)) as history:
         if flags.command == "explain":
             return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
-        since = SystemClock().wall() - (_parse_duration_flag("--since", flags.since) or 0.0)
+        since = SystemClock().wall() - (parse_duration_flag("--since", flags.since) or 0.0)
         return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
 
 
@@ -399,14 +365,14 @@ def _run_profile(flags: Flags) -> int:
 
     wanted = profile.ProfileRequest(
         stage=flags.stage,
-        lane=_get_lane(flags),
+        lane=get_lane(flags),
         runs=flags.runs,
         sizes=flags.sizes,
         strategies=tuple(Strategy(name) for name in flags.strategies),
     )
-    path = _find_config(flags)
+    path = find_config(flags)
     loaded = config.load_config(path, root=Path.cwd(), environ=os.environ)
-    if path is not None and _is_found_above(flags, path):
+    if path is not None and is_found_above(flags, path):
         loaded = replace(loaded, path=loaded.root / path.name)
         os.chdir(loaded.root)
     with ExitGuard():
@@ -425,10 +391,10 @@ def _run_sla(flags: Flags) -> int:
     from paropt_exporter import plan as plans
     from paropt_exporter.cli import sla
 
-    loaded = _load_config(flags)
+    loaded = load_config(flags)
     if flags.lane is not None:
         plans.require_lane(loaded, flags.lane)
-    with closing(_open_history(loaded)) as history:
+    with closing(open_history(loaded)) as history:
         return sla.run_sla(
             loaded,
             history,
@@ -446,28 +412,18 @@ def _send_order(flags: Flags) -> int:
     from paropt_exporter.cli import steering
 
     # The config is not read: a fault in it must not hide the running lane.
-    path = _find_config(flags)
+    path = find_config(flags)
     root = Path.cwd() if path is None else Path(os.path.abspath(path.parent))  # noqa: PTH100 -- keeps links
     request = ControlRequest(command=flags.command, size=getattr(flags, "size", None), pool=flags.pool)
     return steering.run(root, request, lane=flags.lane, pid=flags.pid, stdout=sys.stdout)
 
 
 def _run_serve(flags: Flags) -> int:
-    from paropt_exporter.app.serving import ServeRequest
     from paropt_exporter.cli import serve
 
     if flags.serve_action == "status":
         return serve.run_status(os.environ, output=flags.output or "text", stdout=sys.stdout)
-    _check_socket_flags(flags)
-    request = ServeRequest(
-        addresses=tuple(flags.web_listen_address or ()),
-        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=False),
-        systemd_socket=flags.web_systemd_socket,
-        telemetry_path=flags.web_telemetry_path,
-        max_requests=_parse_max_requests(flags.web_max_requests),
-        process_metrics=not flags.web_disable_exporter_metrics,
-    )
-    return serve.run_serve(request, os.environ)
+    return serve.run_serve(build_serve_request(flags), os.environ)
 
 
 def _run_generate(flags: Flags) -> int:
@@ -475,7 +431,7 @@ def _run_generate(flags: Flags) -> int:
     from paropt_exporter.monitoring.options import PARAMETERS, parse_options
 
     given = {name: value for name in PARAMETERS if (value := getattr(flags, name)) is not None}
-    out = _resolve_path("--out", flags.out, absolute=False)
+    out = resolve_path("--out", flags.out, absolute=False)
     return generate.run(tuple(flags.what), out, parse_options(given), stdout=sys.stdout)
 
 
@@ -490,8 +446,8 @@ def _run_lane(flags: Flags) -> int:
         quiet=flags.quiet,
         json_output=flags.output == "json",
         json_logs=flags.log_format == "json",
-        again=_format_again(flags),
-        log_flags=shlex.join([*_config_flags(flags), "log", "--failed"]),
+        again=format_again(flags),
+        log_flags=shlex.join([*list_config_flags(flags), "log", "--failed"]),
         color=flags.color,
     )
     once = flags.once
@@ -501,8 +457,7 @@ def _run_lane(flags: Flags) -> int:
             watching.inform("CI is set: exiting after the lane (--no-once keeps serving)")
     with ExitGuard() as guard:
         try:
-            _reject_conflicting_flags(flags, once=once)
-            request = _build_request(flags, once=once)
+            request = build_request(flags, once=once)
             if request.enter_root:
                 watching.inform(f"config {request.config_path}")
             code = guard.code = run_lane(request, watching)
@@ -512,177 +467,3 @@ def _run_lane(flags: Flags) -> int:
     if not shown:  # a thread is blocked in a write, and the interpreter would wait for it
         os._exit(code)
     return code
-
-
-def _reject_conflicting_flags(flags: Flags, *, once: bool) -> None:
-    if flags.affected is not None and flags.every is not None:
-        raise UsageError(
-            "--affected can't be combined with --every, which repeats the lane whether or not files changed"
-        )
-    if flags.watch:
-        others = {
-            "--once": once,
-            "--every": flags.every is not None,
-            "--failed": flags.failed,
-            "--affected": flags.affected is not None,
-            "--deadline": flags.deadline is not None,
-            "--shard": flags.shard is not None,
-            "--": bool(flags.arguments),
-        }
-        if refused := [name for name, given in others.items() if given]:
-            raise UsageError(
-                f"--watch can't be combined with {refused[0]}: it runs all selected stages, then those whose inputs "
-                "change"
-            )
-    if once and flags.every is not None:
-        raise UsageError("--every repeats the lane, and --once ends with the first run: give one of them")
-    if flags.shard is not None and flags.every is not None:
-        raise UsageError(
-            "--shard splits by the history, which each run changes: with --every the shards would drift apart; "
-            "give one of them"
-        )
-    if flags.web_linger is not None and not once:
-        raise UsageError("--web.linger needs --once: without it the metrics are served until Ctrl-C anyway")
-    _check_socket_flags(flags)
-
-
-def _check_socket_flags(flags: Flags) -> None:
-    if flags.web_systemd_socket and flags.web_listen_address:
-        raise UsageError("--web.systemd-socket takes the place of --web.listen-address: give one of them")
-
-
-def _build_request(flags: Flags, *, once: bool) -> Request:
-    from paropt_exporter import config
-    from paropt_exporter.app import Request
-
-    path = config.discover(flags.config_file, os.environ)
-    enter_root = _is_found_above(flags, path)
-    return Request(
-        config_path=path,
-        root=Path.cwd(),
-        enter_root=enter_root,
-        lane=_get_lane(flags),
-        once=once,
-        watch=flags.watch,
-        every_seconds=_parse_duration_flag("--every", flags.every),
-        linger_seconds=_parse_duration_flag("--web.linger", flags.web_linger),
-        options=_build_plan_options(flags),
-        failed_only=flags.failed,
-        deadline_seconds=_parse_duration_flag("--deadline", flags.deadline),
-        affected=flags.affected is not None,
-        affected_ref=flags.affected or None,
-        no_cache=flags.no_cache,
-        addresses=tuple(flags.web_listen_address or ()),
-        telemetry_path=flags.web_telemetry_path,
-        max_requests=_parse_max_requests(flags.web_max_requests),
-        exporter_metrics=False if flags.web_disable_exporter_metrics else None,
-        web_config=_resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
-        systemd_socket=flags.web_systemd_socket,
-        push_url=_check_push_url(flags.push_url),
-        push_fail=flags.push_fail,
-        push_instance=flags.push_instance,
-        textfile=_resolve_path("--textfile", flags.textfile, absolute=True),
-        reports=_reports(flags),
-    )
-
-
-def _resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
-    """Return a flag's path, as it was given, for messages, or absolute, in case the current folder changes.
-
-    Raises UsageError for an empty path, which an unset variable gives, and which would mean the current folder.
-    """
-    if path is None:
-        return None
-    if not path:
-        raise UsageError(f"{flag}: the path is empty: correct it, or leave the flag out")
-    return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
-
-
-def _check_push_url(url: str | None) -> str | None:
-    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean the config's URL."""
-    if url == "":
-        raise UsageError("--push.url: the URL is empty: correct it, or leave the flag out")
-    return url
-
-
-def _build_plan_options(flags: Flags) -> PlanOptions:
-    """Return the options that don't depend on the project's state: all but --failed and --affected."""
-    from paropt_exporter.plan import PlanOptions, parse_bounds
-
-    return PlanOptions(
-        selection=_build_selection(flags),
-        arguments=flags.arguments or (),
-        shard=_parse_shard(flags),
-        strategy=Strategy(flags.strategy) if flags.strategy else None,
-        workers=parse_bounds(flags.workers) if flags.workers is not None else None,
-        fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
-    )
-
-
-def _build_selection(flags: Flags) -> Selection:
-    from paropt_exporter.cli.plain_flags import COMMANDS
-    from paropt_exporter.plan import Selection
-
-    return Selection(
-        patterns=tuple(flags.stages),
-        skipped=tuple(flags.skip),
-        with_needs=not flags.only,
-        commands=COMMANDS if flags.stages else (),
-    )
-
-
-def _parse_shard(flags: Flags) -> Shard | None:
-    if flags.shard is None:
-        return None
-    from paropt_exporter.plan.sharding import parse_shard
-
-    return parse_shard(flags.shard)
-
-
-def _config_flags(flags: Flags) -> list[str]:
-    return ["--config.file", flags.config_file] if flags.config_file else []
-
-
-def _format_again(flags: Flags) -> str:
-    """Return the flags that repeat the failed part of a run. Stages with arguments are repeated as they were."""
-    words = [*(["--once"] if flags.once else []), *_config_flags(flags)]
-    words += [word for pattern in flags.stages for word in ("--stage", pattern)]
-    words += ["--only"] if flags.only else []
-    words += [word for pattern in flags.skip for word in ("--skip", pattern)]
-    words += ["--shard", flags.shard] if flags.shard is not None else []
-    words += [f"--affected={flags.affected}" if flags.affected else "--affected"] if flags.affected is not None else []
-    words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
-    return shlex.join(words)
-
-
-def _reports(flags: Flags) -> tuple[ReportOption, ...]:
-    if not flags.report and "GITHUB_ACTIONS" not in os.environ:
-        return ()
-    from paropt_exporter import reports
-
-    return reports.parse(flags.report or (), os.environ)
-
-
-def _get_lane(flags: Flags) -> str:
-    return STANDARD if flags.lane is None else str(flags.lane)
-
-
-def _parse_duration_flag(flag: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    from paropt_exporter.config.units import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from None
-
-
-def _parse_max_requests(text: str | None) -> int | None:
-    if text is None:
-        return None
-    from paropt_exporter.config.units import MOST_REQUESTS
-
-    if not text.isdecimal() or len(text) > len(str(MOST_REQUESTS)) or int(text) > MOST_REQUESTS:
-        raise UsageError(f"--web.max-requests: {text!r} is not a whole number from 0 to {MOST_REQUESTS}")
-    return int(text)
