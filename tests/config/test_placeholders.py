@@ -18,6 +18,8 @@ GOOD = [
     "echo $(cat {item})", "echo \\\" {item}", "echo '\\' {item}", "echo $((1 << 2)) {item}",
     "case $1 in a) lint {item};; esac",
     "lint {item} # it's \"good\"", "echo ${#x} $# a#b {item}", "echo \"it's\" {item}", "(cd x; lint {items})",
+    "((echo a); echo b); lint {item}", "echo $((1 + (2 * 3))) {item}", "echo ${x[1]} {item}", "(a)#b\nlint {item}",
+    "echo \\\\{item}", "[ -f {item} ] && lint {item}",
     "# it's\nlint {item}", "echo \"`date`\" {item}",
 ]  # fmt: skip
 BAD = {
@@ -25,6 +27,10 @@ BAD = {
     "sh -c 'lint {item}'": "quotes",
     "echo `cat {item}`": "backquotes", "cat <<E\n{item}\nE": "a here-document", "lint # {item}": "a comment",
     "#{item}\nlint": "a comment", "echo '\\' '{item}'": "quotes", 'echo "`cat \'{item}\'`"': "quotes",
+    "echo \\{item}": "an escape", "(cd x)# {item}": "a comment", "echo $((1 + {item}))": "an arithmetic expression",
+    'echo "$(( ({item}) ))"': "an arithmetic expression", "((x = {item}))": "an arithmetic expression",
+    "echo $((1 + $(cat {item})))": "an arithmetic expression", "echo $[{item}]": "an arithmetic expression",
+    "echo ${x[a[1]+{item}]}": "an arithmetic expression",
     'x="$(cat "{item}")"': "quotes", "cat <<E\n$(cat {item})\nE": "a here-document", 'echo "\\" {item}"': "quotes",
 }  # fmt: skip
 HOSTILE = [

@@ -72,8 +72,8 @@ def _check_command(place: Location, command: object, *, shell: bool) -> Iterator
     elif isinstance(command, str) and shell and (found := find_unprotected(command)) is not None:
         item, around = found
         each = "each argument" if item == ARGS else "each item"
-        message = f"{item} is in {around}: {each} is quoted already, and in them its name could be run as code"
-        yield Fault(location=place, message=f"{message}; take {item} out of them")
+        message = f"{item} is in {around}: {each} is quoted already, and there its name could be run as code"
+        yield Fault(location=place, message=f"{message}; take {item} out")
 
 
 def _check_line(place: Location, line: str) -> Iterator[Fault]:
