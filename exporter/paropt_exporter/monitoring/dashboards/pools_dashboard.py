@@ -281,7 +281,7 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"(sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0) and topk(10, sum {by} ({expected}))",
             legend=legend,
         ),
-        shortest="",
+        shortest=None,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
