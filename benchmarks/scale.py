@@ -135,12 +135,14 @@ def panels(scrape_seconds: int) -> Iterator[Asked]:
         dashboard = json.loads(path.read_text())
         hours = int(re.fullmatch(r"now-(\d+)h", dashboard["time"]["from"])[1])  # type: ignore[index]
         for panel in iter_panels(dashboard):
+            shortest = parse_duration(panel["interval"]) if panel.get("interval") else 1.0
+            points = min(panel["maxDataPoints"], int(hours * 3600 / shortest))
             for target in panel["targets"]:
                 yield Asked(
                     where=f"{path.stem}: {panel['title']} {target['refId']}",
-                    expression=filled(target["expr"], hours, panel["maxDataPoints"], scrape_seconds),
+                    expression=filled(target["expr"], hours, points, scrape_seconds),
                     span_seconds=0 if target["instant"] else hours * 3600,
-                    points=1 if target["instant"] else panel["maxDataPoints"],
+                    points=1 if target["instant"] else points,
                 )
 
 
@@ -242,6 +244,8 @@ def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
     sets = (",".join(labels) for labels in product(*values))
     if family is families.CONTROL_MODE:  # a pool has one mode, not all
         return (labels for labels in sets if 'mode="act",source="both"' in labels)
+    if family is families.CACHE_LOOKUPS:  # there is one reason to skip a task, and others to run it
+        return (labels for labels in sets if ('result="hit"' in labels) == ('reason="unchanged"' in labels))
     if family is families.CONTROL_DECISIONS:  # each action has reasons of its own
         return (labels for labels in sets if _decision(labels))
     return sets

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli import init
-from paropt_exporter.cli.formatting import format_faults
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
 from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.globs import GlobSearch
@@ -38,6 +38,7 @@ _CANT_FAIL_ALONE = re.compile(  # assignments, messages, compound commands, and 
     r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|\|\||(?:&&|\||[{(]|;;|\))$"
 )
 _ENDS = frozenset({"fi", "done", "esac", "}", ")"})
+_INDENT = 2  # of a wrapped line's rest
 _MOST_COMPARED = 100_000  # pairs of stages, which takes half a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
@@ -53,13 +54,11 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
         require_lane(config, lane)
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(chosen.includes(stage) for chosen in lanes.values())]
-    for warning in _iter_warnings(config, lanes, stages):
-        print(f"warning: {warning}", file=stderr)
+    _print_wrapped([f"warning: {warning}" for warning in _iter_warnings(config, lanes, stages)], stderr)
     faults += _find_missing(config, stages)
     if not config.stages and not faults:
         faults.append(f"{config.path or 'no paropt.yml'}: {NOTHING_TO_RUN}")
-    for note in config.notes:
-        print(note, file=stderr if faults else stdout)
+    _print_wrapped(config.notes, stderr if faults else stdout)
     if faults:
         return _print_faults(faults, stderr)
     name = config.path or "no paropt.yml, built-in stages"
@@ -136,8 +135,14 @@ def _check_web_config(config: Config) -> tuple[str, ...]:
 
 
 def _print_faults(faults: list[str], stderr: TextIO) -> int:
-    print(*format_faults(faults), format_count(len(faults), "fault"), sep="\n", file=stderr)
+    _print_wrapped([*format_faults(faults), format_count(len(faults), "fault")], stderr)
     return 2
+
+
+def _print_wrapped(lines: Iterable[str], stream: TextIO) -> None:
+    """Print lines, wrapped on a terminal."""
+    columns = find_columns_of_terminal(stream)
+    stream.writelines(f"{part}\n" for line in lines for part in wrap_for_terminal(line, columns, _INDENT))
 
 
 def _check_stage(config: Config, stage: Stage) -> Iterator[str]:

@@ -248,27 +248,32 @@ def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) 
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
-def test_pools_of_a_fixed_size_are_not_at_their_maximum(tmp_path: Path) -> None:
-    """Nor does the alert ParoptPoolAtMaximum count them: they can't grow anyway."""
+def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
+    """ParoptPoolAtMaximum leaves out pools of a fixed size and those whose queue was empty a moment ago."""
     wheres = ("paropt-pools: How many are at their maximum? A", "paropt-pools: Which pools need attention? A")
-    count, table = (
-        [fill_template(one.expression) for one in list_questions() if one.where == where] for where in wheres
-    )
+    asked = {one.where: fill_template(one.expression) for one in list_questions()}
+    count, table = (asked[where].replace(f"[{RULES.rate_window}]", "[5m]") for where in wheres)
     place = 'job="paropt",instance="a",project="demo"'
-    sizes = {"fixed": (4, 4, 4), "full": (8, 1, 8), "growing": (4, 1, 8)}  # target, minimum, maximum
+    sizes = {  # target, minimum, maximum, tasks that wait
+        "fixed": (4, 4, 4, "9x9"),
+        "full": (8, 1, 8, "9x9"),
+        "growing": (4, 1, 8, "9x9"),
+        "brief": (8, 1, 8, "9x2 0 9x9"),
+    }
     series: dict[str, str] = {}
-    for pool, (target, least, most) in sizes.items():
+    for pool, (target, least, most, queue) in sizes.items():
         labels = f'{{{place},pool="{pool}"}}'
-        named = {"size": target, "size_target": target, "size_min": least, "size_max": most, "queue_depth": 9}
+        named = {"size": target, "size_target": target, "size_min": least, "size_max": most}
         series |= {f"paropt_pool_{name}{labels}": f"{value}x9" for name, value in named.items()}
+        series[f"paropt_pool_queue_depth{labels}"] = queue
     full = '{project="demo",pool="full",instance="a",trouble="at its maximum"}'
     tests = [
         {
             "input_series": [{"series": name, "values": values} for name, values in series.items()],
             "interval": "1m",
             "promql_expr_test": [
-                {"expr": count[0], "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
-                {"expr": table[0], "eval_time": "5m", "exp_samples": [{"labels": full, "value": 8}]},
+                {"expr": count, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
+                {"expr": table, "eval_time": "5m", "exp_samples": [{"labels": full, "value": 8}]},
             ],
         }
     ]

@@ -150,14 +150,14 @@ def build_bars(
     description: str,
     query: Query,
     *,
-    shortest: str,
+    shortest: str | None,
     colours: Mapping[str, Colour] = MappingProxyType({}),
     faults: bool = False,
 ) -> Panel:
     """Show counts for each interval as stacked bars.
 
-    `shortest` is the shortest interval. `colours` are by series name. `faults` are drawn in shades of red, so that no
-    fault is green.
+    `shortest` is the shortest interval, None for Grafana's choice. `colours` are by series name. `faults` are drawn in
+    shades of red, so that no fault is green.
     """
     custom = {
         **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,

@@ -106,11 +106,9 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
 def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How many are at their maximum?",
-        "Pools that can't grow though tasks wait; the table below names them. Those of a fixed size don't count.",
-        Query(
-            expr=f"count({_select_full_pools(scope)} and {scope.select(names.POOL_QUEUE_DEPTH)} > 0)"
-            f" or 0 * count({scope.select(names.POOL_SIZE)})"
-        ),
+        f"Pools that can't grow though tasks have waited for {scope.recorded_window}; the table below names them. "
+        "Those of a fixed size don't count.",
+        Query(expr=f"count({_select_full_pools(scope)}) or 0 * count({scope.select(names.POOL_SIZE)})"),
         Scale(unit=COUNT, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
     )
     yield build_stat(
@@ -213,15 +211,15 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
 
 def _build_trouble_table(scope: Scope) -> Panel:
     troubles = {
-        "at its maximum": f"{_select_full_pools(scope)} and {scope.select(names.POOL_QUEUE_DEPTH)} > 0",
+        "at its maximum": _select_full_pools(scope),
         "blind": f"{scope.select(names.CONTROL_BLIND)} == 1",
         "flapping": f"{scope.select(names.CONTROL_FLAPPING)} == 1",
     }
     return build_table(
         "Which pools need attention?",
-        "at its maximum: it can't grow though tasks wait; raise `workers: max` where the machine has room. blind: no "
-        "query result is valid; see the query errors on the Exporter health dashboard. flapping: pin it, or widen its "
-        "bounds.",
+        f"at its maximum: it can't grow though tasks have waited for {scope.recorded_window}; raise `workers: max` "
+        "where the machine has room. blind: no query result is valid; see the query errors on the Exporter health "
+        "dashboard. flapping: pin it, or widen its bounds.",
         {"A": f"topk({MOST_ROWS}, max by (project, pool, instance, trouble) ({name_conditions('trouble', troubles)}))"},
         [
             Column(source="project", title="Project"),
@@ -233,9 +231,13 @@ def _build_trouble_table(scope: Scope) -> Panel:
 
 
 def _select_full_pools(scope: Scope) -> str:
-    """Build the query for the targets of pools that are at their maximum; a pool of a fixed size can't grow anyway."""
+    """Build the query for the targets of pools at their maximum while tasks have waited for minutes, as the alert does.
+
+    A pool of a fixed size can't grow anyway, and that tasks wait for a moment is usual.
+    """
     target, least, most = map(scope.select, (names.POOL_SIZE_TARGET, names.POOL_SIZE_MIN, names.POOL_SIZE_MAX))
-    return f"{target} >= ({most} > {least})"
+    waiting = f"min_over_time({scope.select(names.POOL_QUEUE_DEPTH, over=scope.recorded_window)}) > 0"
+    return f"{target} >= ({most} > {least}) and {waiting}"
 
 
 def _build_bounds_panel(scope: Scope) -> Panel:
@@ -279,7 +281,7 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"(sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0) and topk(10, sum {by} ({expected}))",
             legend=legend,
         ),
-        shortest="",
+        shortest=None,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
