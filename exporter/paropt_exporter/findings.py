@@ -54,8 +54,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
 
-    Known are pytest, unittest, go test, cargo test, vitest, jest and TAP (node --test, bats, prove), then ruff, mypy,
-    bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
+    Known are pytest, unittest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff,
+    mypy, bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -65,6 +65,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_cargo_failures,
         _find_vitest_failures,
         _find_jest_failures,
+        _find_mocha_failures,
         _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
@@ -135,6 +136,14 @@ _JEST_VALUE = re.compile(r"^    (?P<value>(?:Expected|Received)[^:]*: .+)$")
 _JEST_FRAME = re.compile(r"^      at (?:.*\()?(?P<path>[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$")
 _JEST_NO_TEST = "Test suite failed to run"
 _JEST_OTHERS = frozenset({"Console"})  # headings that are no tests
+
+# mocha: the reporters spec, dot and others end with a list of the failures
+_MOCHA_LIST = re.compile(r"^  \d+ failing$")
+_MOCHA_FAILED = re.compile(r"^  \d+\) (?P<test>.+)$")
+_MOCHA_INDENT = 5  # of the second line of a failure; titles of tests in suites are indented by 2 more for each suite
+_MOCHA_FRAME = re.compile(
+    r"^      at (?:.*\()?(?:file://)?(?P<path>(?!node:)[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$"
+)
 
 # TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
 _TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
@@ -376,6 +385,28 @@ def _read_jest_failure(test: str, lines: Sequence[str]) -> Finding:
             place = _JEST_FRAME.match(line)
         message = message or line.strip()
     return _make_place_finding(test, ": ".join(filter(None, (message, ", ".join(values)))), place)
+
+
+def _find_mocha_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test in the list at the end, with the suites that it is in."""
+    begin = next((number for number, line in enumerate(lines) if _MOCHA_LIST.match(line)), len(lines))
+    numbers = [number for number in range(begin, len(lines)) if _MOCHA_FAILED.match(lines[number])]
+    for number, end in zip(numbers, [*numbers[1:], len(lines)], strict=False):  # without failures only the length
+        yield _read_mocha_failure(lines[number:end])
+
+
+def _read_mocha_failure(lines: Sequence[str]) -> Finding:
+    titles = [lines[0].partition(") ")[2]]
+    for line in lines[1:]:
+        if len(line) - len(line.lstrip()) != _MOCHA_INDENT + 2 * len(titles):
+            break
+        titles.append(line.strip())
+    below = lines[len(titles) :]
+    message, value = [*(line.strip() for line in below if line.strip()), "", ""][:2]
+    if message.endswith(":") and value[:1] not in ("+", "-"):  # not the legend or the first line of a difference
+        message = f"{message} {value}"
+    frames = (_MOCHA_FRAME.match(line) for line in below if "node_modules/" not in line)
+    return _make_place_finding(" > ".join(titles).removesuffix(":"), message, next(filter(None, frames), None))
 
 
 def _make_place_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:

@@ -181,6 +181,68 @@ TypeError: no list
     )
 
 
+def test_mocha_names_failed_tests_with_their_suites_and_places() -> None:
+    """The summary showed mocha's last lines, which are frames of Node.js."""
+    output = """  outer: x
+    GET /foo:
+      1) adds
+
+  12 passing (29s)
+  4 failing
+
+  1) outer: x
+       GET /foo:
+         adds:
+
+      AssertionError [ERR_ASSERTION]: Expected values to be strictly equal:
+
+1 !== 2
+
+      + expected - actual
+
+      -1
+      +2
+      
+      at check (node_modules/chai/index.js:1:1)
+      at Context.<anonymous> (t.js:4:31)
+      at process.processImmediate (node:internal/timers:483:21)
+
+  2) top:
+
+      AssertionError [ERR_ASSERTION]: Expected values to be strictly deep-equal:
++ actual - expected
+
+  {
+      at file:///app/t.mjs:11:24
+
+  3) throws:
+     TypeError: boom
+second line
+      at process.processImmediate (node:internal/timers:483:21)
+
+  4) hooks
+       "before each" hook for "never":
+"""  # noqa: W293 -- as mocha prints it
+    assert find_findings(output) == (
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 1 !== 2",
+            test="outer: x > GET /foo: > adds",
+            path="t.js",
+            line=4,
+            column=31,
+        ),
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly deep-equal:",
+            test="top",
+            path="/app/t.mjs",
+            line=11,
+            column=24,
+        ),
+        Finding(message="TypeError: boom", test="throws"),
+        Finding(message="failed", test='hooks > "before each" hook for "never"'),
+    )
+
+
 def test_jest_names_failed_tests_with_their_values_and_places() -> None:
     """The summary showed jest's last lines, which have a duration and 'Ran all test suites'."""
     failure = """  @ outer & adds
