@@ -243,6 +243,45 @@ second line
     )
 
 
+def test_spec_reporter_of_node_names_failed_tests_with_their_places() -> None:
+    """Node.js 24 writes this instead of TAP, and the summary showed its last lines."""
+    output = """@ todo (0.1ms) # TODO
+@ adds (1.6ms)
+
+@ failing tests:
+
+test at a.test.js:2:27
+@ adds (1.632331ms)
+  AssertionError [ERR_ASSERTION]: Expected values to be strictly equal:
+
+  1 !== 2
+
+      at TestContext.<anonymous> (/app/a.test.js:2:53)
+      at Test.run (node:internal/test_runner/test:796:25) {
+    code: 'ERR_ASSERTION',
+  }
+
+test at a.test.js:3:1
+@ later (0.2ms)
+  Error: later
+      at Test.run (node:internal/test_runner/test:796:25)
+
+test at a.test.js:6:1
+@ todo (0.1ms) # TODO
+  Error: known
+""".replace("@", "\u2716")
+    assert find_findings(output) == (
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 1 !== 2",
+            test="adds",
+            path="/app/a.test.js",
+            line=2,
+            column=53,
+        ),
+        Finding(message="Error: later", test="later", path="a.test.js", line=3, column=1),
+    )
+
+
 def test_jest_names_failed_tests_with_their_values_and_places() -> None:
     """The summary showed jest's last lines, which have a duration and 'Ran all test suites'."""
     failure = """  @ outer & adds
