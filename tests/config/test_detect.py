@@ -947,6 +947,16 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
 
 
+def test_tests_that_also_run_with_coverage_run_once(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(
+        project,
+        tox_dot_ini="[testenv]\ncommands =\n    pytest tests []\n    pytest tests --cov pkg --cov-append []\n",
+        tests__test_a_dot_py="",
+    )
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
 def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) -> None:
     _install(project.parent / "bin", "python", "pytest")
     _write(

@@ -32,6 +32,7 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
     ("line", "words"),
     [
         ("pytest {posargs}", ("pytest",)),
+        ("pytest tests []", ("pytest", "tests")),
         ("pytest {posargs:-n auto}", ("pytest", "-n", "auto")),
         ("pytest {posargs:-v}", ("pytest",)),
         ("pytest {posargs:tests/unit} -q", ("pytest", "tests/unit", "-q")),
@@ -403,7 +404,22 @@ def test_variables_and_folder_of_tox_come_from_its_base_environment() -> None:
     )
     text = f"{base}[testenv:unit]\ncommands = pytest\n"
     (found,) = _find({"tox.ini": text}).find_tests()
-    assert (found.folder, found.env) == ("tests", (("PYTHONPATH", "."),))
+    assert (found.folder, found.env) == ("tests", (("PYTHONPATH", ".."),))
+
+
+def test_paths_in_variables_of_tox_are_relative_to_the_folder_of_the_command() -> None:
+    """django-silk has PYTHONPATH={toxinidir}:{toxinidir} and runs pytest in a folder: it became `:`."""
+    paths = "{toxinidir}:{toxinidir}/src"
+    found = {
+        folder: _find(
+            {"tox.ini": f"[testenv]\nsetenv = PYTHONPATH={paths}\nchangedir = {folder}\ncommands = pytest\n"}
+        ).find_tests()
+        for folder in ("{toxinidir}", "{toxinidir}/a/b")
+    }
+    assert [each.env for commands in found.values() for each in commands] == [
+        (("PYTHONPATH", ".:src"),),
+        (("PYTHONPATH", "../..:../../src"),),
+    ]
 
 
 def test_variables_in_front_of_a_command_are_set_for_it() -> None:

@@ -23,8 +23,9 @@ _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "t
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
 _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
-_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}")
+_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}|(?<!\S)\[\](?!\S)")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
+_ROOT_IN_VALUE = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?([^:;,\s]*)")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
 # tox: options, unless a variable has others
 _TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")
@@ -179,7 +180,7 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
             continue
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
-        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
+        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "", folder)
         before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
         for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
@@ -197,10 +198,18 @@ def _iter_tox_lines(text: str) -> Iterator[str]:
     return filter(None, map(str.strip, text.replace("\\\n", " ").splitlines()))
 
 
-def _parse_tox_variables(text: str) -> dict[str, str]:
-    """Return the variables for all environments, without those for a factor (`slow: NAME = value`)."""
+def _parse_tox_variables(text: str, folder: str) -> dict[str, str]:
+    """Return the variables for all environments, without those for a factor (`slow: NAME = value`).
+
+    Paths in them are relative to the folder in which the commands run.
+    """
+    above = "/".join(".." for part in folder.split("/") if part not in ("", "."))
     pairs = (match.groups() for line in text.replace("\\\n", "").splitlines() if (match := _TOX_VARIABLE.match(line)))
-    return {name: _ROOTS.sub("", value) or "." for name, value in pairs}
+    return {name: _ROOT_IN_VALUE.sub(lambda match: _join(above, match[1]), value) for name, value in pairs}
+
+
+def _join(folder: str, below: str) -> str:
+    return "/".join(filter(None, (folder, below.strip("/")))) or "."
 
 
 def _fill_tox_line(line: str) -> str:

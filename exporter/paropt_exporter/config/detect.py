@@ -324,9 +324,9 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     command runs them.
     """
     own, separate = project.own_tests, project.integration_tests
-    calls = [project.drop_reports(each.words[1:]) for each in own if each.words[0] == "pytest"]
-    if len(calls) < len(own):
+    if any(each.words[0] != "pytest" for each in own):
         return [] if integration else [(*each.python, *each.words) for each in own]
+    calls = [*dict.fromkeys(project.drop_reports(each.words[1:]) for each in own)]
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
