@@ -147,6 +147,7 @@ def test_strict_host_allows_listed_urls_only(tmp_path: Path) -> None:
         config = project(tmp_path, section.format(f'url: "{URL}"'))
         (fault,) = faults(config, host(tmp_path, strict))
         assert "url: this host allows no other servers" in fault
+        assert f"add this one to {tmp_path / 'host.yml'}" in fault
         for known in (f'push: {{url: "{URL}"}}', f'allow: [{{url: "{URL}"}}]', f'servers: [{{url: "{URL}"}}]'):
             assert apply_host_config(config, host(tmp_path, strict + known))
     assert apply_host_config(project(tmp_path, ""), host(tmp_path, strict), push_url="http://anywhere")

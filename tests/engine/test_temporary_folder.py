@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,13 @@ def test_nothing_else_is_removed(tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     TemporaryFolder(PREFIX).close()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_descriptor_that_a_call_has_closed_does_not_fail_the_end() -> None:
+    folder = TemporaryFolder(PREFIX)
+    os.closerange(folder.descriptor, folder.descriptor + 1)
+    folder.close()
+    assert not folder.path.exists()
 
 
 def test_folder_without_write_permission_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

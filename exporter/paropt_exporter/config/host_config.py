@@ -32,10 +32,14 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class HostConfig(Struct, frozen=True, kw_only=True):
-    """The host's settings; all paths are absolute. `paths`: the files from which they were read."""
+    """The host's settings; all paths are absolute. `paths`: the files from which they were read.
+
+    `user_file`: where a user adds entries, as messages show it.
+    """
 
     file: HostFile = HostFile()
     paths: tuple[Path, ...] = ()
+    user_file: str = f"~/.config/{_USER_FILE}"
 
     def find_server(self, url: str) -> Server | None:
         """Return the entry of the server with the longest path that contains this URL."""
@@ -62,7 +66,8 @@ def load_host_config(environ: Mapping[str, str], *, system_file: Path = SYSTEM_F
     """Return the host's settings. Raises ConfigError with all faults of the files, and UsageError for a variable."""
     read: list[tuple[Path, HostFile]] = []
     faults: list[str] = []
-    for path in _list_candidates(environ, system_file):
+    candidates = _list_candidates(environ, system_file)
+    for path in candidates:
         try:
             content = _read_trusted(path)
         except ConfigError as error:
@@ -84,7 +89,11 @@ def load_host_config(environ: Mapping[str, str], *, system_file: Path = SYSTEM_F
     allowed = tuple(Permission(url=url) for url in environ.get(ALLOW_VARIABLE, "").split())
     for entry in allowed:
         _check_allowed(entry.url or "")
-    return HostConfig(file=replace(merged, allow=(*merged.allow, *allowed)), paths=tuple(path for path, _ in read))
+    return HostConfig(
+        file=replace(merged, allow=(*merged.allow, *allowed)),
+        paths=tuple(path for path, _ in read),
+        **({"user_file": str(candidates[-1])} if candidates else {}),
+    )
 
 
 def _list_candidates(environ: Mapping[str, str], system_file: Path) -> list[Path]:

@@ -28,17 +28,18 @@ class TemporaryFolder:
         for _ in range(_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
             with suppress(FileNotFoundError):
-                self._descriptor = os.open(self.path, _FOLDER_FLAGS)
-                _try_lock(self._descriptor)
+                self.descriptor = os.open(self.path, _FOLDER_FLAGS)
+                _try_lock(self.descriptor)
                 if self.path.exists():
                     return
-                os.close(self._descriptor)
+                os.close(self.descriptor)
         raise FileNotFoundError(f"{place}: another process removes new folders")
 
     def close(self) -> None:
         """Remove it with all its files."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._descriptor)
+        with suppress(OSError):  # a call of a stage has closed it
+            os.close(self.descriptor)
 
 
 def _remove_unlocked(place: Path, prefix: str) -> None:
