@@ -174,8 +174,8 @@ def test_killed_run_keeps_the_items_that_had_ended_before(
             os.kill(os.getpid(), signal.SIGKILL)
         return run_items(root, environ, task)
 
-    monkeypatch.setattr("paropt_exporter.cache.stage_cache._KEEP_SECONDS", 0.0)
-    monkeypatch.setattr("paropt_exporter.cache.stage_cache._KEEP_RATIO", 0.0)
+    monkeypatch.setattr("paropt_exporter.cache.result_keeper._KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("paropt_exporter.cache.result_keeper._KEEP_RATIO", 0.0)
     stage = project.build_stage("tests", items=("t/a.py", "t/b.py", "t/c.py"), inputs=("{item}", "src/**"))
     child = os.fork()
     if not child:

@@ -6,16 +6,17 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from paropt_exporter.cache.keys import KeyLocks
+from paropt_exporter.cache.open_cache import CacheSetup
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.engine.interfaces import StageLookup
+from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.plan import PlannedStage, PlannedTask
 from support.cached_project import CachedProject, print_sources
 
@@ -61,6 +62,27 @@ def test_second_of_two_runs_waits_and_hits(tmp_path: Path) -> None:
         os.waitpid(child, 0)
     assert ran.is_cached("lint") and ran.called == []
     assert ran.said == ["lint: waits for another run of it"]
+
+
+def build_cache(
+    project: CachedProject,
+    *,
+    root: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    find_refusal: Callable[[], str] | None = None,
+) -> StageCache:
+    """Return the cache of a process; the caller closes it."""
+    return StageCache(
+        CacheSetup(
+            root=root or project.root,
+            store=project.store,
+            project="demo",
+            environ=project.environ,
+            clock=SystemClock(),
+            say=say,
+            find_refusal=find_refusal,
+        )
+    )
 
 
 def fork_run(project: CachedProject, stage: PlannedStage) -> int:
@@ -185,9 +207,7 @@ def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
         go_on.wait(30)
         went_on.set()
 
-    cache = StageCache(
-        project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=stall
-    )
+    cache = build_cache(project, say=stall)
     cache.begin_run()
     locked = threading.Event()
     other_stage = project.build_stage("build", outputs=("dist",))
@@ -209,15 +229,49 @@ def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_thread_that_is_left_behind_ends_and_touches_no_later_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its lookup was over, it ended the run of its successor: the results of that were lost, and its locks."""
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    project.write_file("src/a.py", "one")
+    stage, slow_stage = project.build_stage("lint"), project.build_stage("slow", inputs=("auto",), traces_inputs=True)
+    stalled, go_on, looked_up, flushed = (threading.Event() for _ in range(4))
+
+    def stall() -> str:
+        stalled.set()
+        go_on.wait(30)
+        return ""
+
+    monkeypatch.setattr("paropt_exporter.cache.stage_cache._LOOKUP_END_SECONDS", 0.0)
+    cache = build_cache(project, find_refusal=stall)
+    cache.begin_run()
+    cache.look_up(slow_stage, lambda _: None)
+    assert stalled.wait(30)
+    (left_behind,) = [thread for thread in threading.enumerate() if thread.name == "paropt-cache"]
+    cache.end_run()
+    monkeypatch.undo()
+    cache.begin_run()
+    cache.look_up(stage, lambda _: looked_up.set())
+    assert looked_up.wait(30)
+    go_on.set()
+    left_behind.join(30)
+    assert not left_behind.is_alive()
+    cache.keep(stage, stage.tasks[0], KeptResult(succeeded=True, seconds=1.0, output="", item_seconds={}))
+    cache.flush(stage, flushed.set)
+    assert flushed.wait(30)
+    cache.end_run()
+    cache.close()
+    assert project.run(stage).is_cached("lint")
+
+
 def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
     project.write_file("src/a.py", "one")
     stage = project.build_stage("build", outputs=("dist",))
-    cache = StageCache(
-        project.root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=lambda _: None
-    )
+    cache = build_cache(project)
     answers: queue.SimpleQueue[StageLookup] = queue.SimpleQueue()
 
     def look_up() -> str:
@@ -246,10 +300,7 @@ def test_checkout_behind_a_link_has_the_same_outputs(tmp_path: Path) -> None:
         lines.append(line)
         waits.set()
 
-    caches = [
-        StageCache(root, project.store, project="demo", environ=project.environ, clock=SystemClock(), say=show)
-        for root in (project.root, tmp_path / "link")
-    ]
+    caches = [build_cache(project, root=root, say=show) for root in (project.root, tmp_path / "link")]
     for cache, done in zip(caches, (answered, waits), strict=True):
         cache.begin_run()
         cache.look_up(stage, lambda _: answered.set())

@@ -258,6 +258,18 @@ def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path
         assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
 
 
+def test_glob_among_links_that_lead_to_each_other_takes_no_time(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        (tmp_path / name).symlink_to(".")
+    code, _, err = _check(tmp_path, configs.stage(run=f"ls {'*/' * 12}a*"))
+    assert (code, err.startswith("warning: stage 'one': no shell replaces */*/")) == (0, True)
+
+
+def test_script_of_many_empty_lines_takes_no_time(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, configs.stage(run=json.dumps(f"false{chr(10) * 100_000}true"), shell="true"))
+    assert (code, "has no effect" in err) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("script", "warned"),
     [

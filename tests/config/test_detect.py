@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -321,11 +322,11 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
         (
             "tox.ini",
             "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
-            "    pip install x\ncommands = pytest tests\n",
+            "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
             "tox.toml",
-            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
+            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', '--version'], ['pip', 'install', 'x']]\n"
             "commands = [['pytest', 'tests']]\n",
         ),
         (
@@ -565,23 +566,27 @@ def _repeat(text: str, count: int) -> str:
     ("name", "text"),
     [
         ("Makefile", "a" * 100_000),
+        ("Makefile", f"{'a' * 100_000}:\n\tpytest\n"),
         ("Makefile", _repeat_variables()),
         ("scripts/test", f"pytest{' ' * 200_000}x"),
         (".coveragerc", "\n" * 200_000),
         ("noxfile.py", "def test(session):\n" + "    session.run('pytest', 'tests', x)\n" * 5000),
         ("noxfile.py", _repeat("a{} = ''\n", 30_000) + _repeat("def f{}(session): session.run('x')\n", 10_000)),
+        ("package.json", json.dumps({"scripts": {"test": f"jest {'--watch ' * 100_000}--watch=false"}})),
         ("setup.cfg", f"[testenv]\ncommands = {{tty:{'a' * 100_000}\n"),
         ("setup.cfg", f"[testenv]\ncommands = {'{[' * 100_000}\n"),
         ("setup.cfg", "[DEFAULT]\n" + _repeat("a{}=\n", 30_000) + "[testenv]\n" + _repeat("[{}]\n", 30_000)),
         ("setup.cfg", "[testenv]\n" + _repeat("a{}=\n", 30_000) + _repeat("[{}]\n", 30_000)),
     ],
     ids=[
+        "long line",
         "long name",
         "nested variables",
         "spaces",
         "empty lines",
         "many calls",
         "many functions",
+        "watches",
         "tty",
         "section",
         "defaults",
@@ -605,6 +610,20 @@ def test_pattern_with_many_recursions_is_none(project: Path) -> None:
     began = time.process_time()
     detect_stages(project)
     assert time.process_time() - began < 5
+
+
+def test_pattern_among_links_that_lead_to_each_other_takes_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'*/' * 12}a*")
+    for name in "abcdefghij":
+        (project / name).symlink_to(".")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
+
+
+def test_test_files_may_be_named_with_two_stars(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini="[pytest]\npython_files = check_**.py", tests__check_a_dot_py="")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
 
 
 def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> None:
@@ -750,6 +769,17 @@ def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
 
 
+def test_hook_of_a_make_target_whose_tools_a_stage_runs_costs_no_note(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    local = ", ".join(
+        f"{{id: {name}, entry: make {name}, language: system, pass_filenames: false}}" for name in ("style", "rust")
+    )
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
+    _write(project, Makefile="style:\n\truff check .\nrust:\n\t$(MAKE) -C core lint\n")
+    about_hooks = [note for note in detect_stages(project).notes if note.startswith(".pre-commit-config.yaml")]
+    assert about_hooks == [".pre-commit-config.yaml: no stage runs `make rust`"]
+
+
 def test_hook_that_a_stage_runs_costs_no_note(project: Path) -> None:
     _install(project.parent / "bin", "make", "sh")
     (project / "Makefile").write_text("lint:\n\tsh -n x.sh\n")
@@ -805,6 +835,31 @@ def test_options_of_mypy_are_kept_without_files(project: Path) -> None:
     assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "--strict", "src")}
 
 
+def test_calls_of_mypy_beside_the_configured_files_are_kept(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(
+        project,
+        pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n[tool.tox.env.typing]\ncommands = [\n"
+        "  ['mypy', '--python-version', '3.13'], ['mypy', '--allow-untyped-defs', 'examples']]\n",
+    )
+    assert _commands(detect_stages(project)) == {
+        "type_checking": (("mypy", "--python-version", "3.13"), ("mypy", "--allow-untyped-defs", "examples"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipes", "command"),
+    [
+        ("types:\n\tmypy -p pkg\nreport:\n\tmypy -p pkg --html-report out\n", ("mypy", "-p", "pkg")),
+        ("types:\n\tmypy --strict --junit-xml=a.xml --cobertura-xml-report out pkg\n", ("mypy", "--strict", "pkg")),
+    ],
+)
+def test_reports_of_mypy_are_left_out(project: Path, recipes: str, command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, Makefile=recipes, pkg____init___dot_py="")
+    assert _commands(detect_stages(project)) == {"type_checking": command}
+
+
 def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> None:
     _install(project.parent / "bin", "mypy", "pyright", "ty")
     _write(
@@ -856,6 +911,17 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     )
     (stage,) = detect_stages(project).stages
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
+
+
+def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(
+        project,
+        tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
+        web____init___dot_py="",
+        web__test__http_test_dot_py="",
+    )
+    assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)
 
 
 def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:

@@ -50,6 +50,7 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
         ("coverage run --parallel-mode --source pkg -m pytest tests", ("pytest", "tests")),
         ("coverage run --branch tests/run.py -v", ("tests/run.py", "-v")),
         ("python -b -W error -m coverage run -m django test", ("django", "test")),
+        ("python -m twisted.trial {env:OPTIONS:-jauto} {posargs:twisted}", ("twisted.trial", "-jauto", "twisted")),
         (".venv/bin/python -m mypy src", ("mypy", "src")),
         ("venv/bin/mypy src", ("mypy", "src")),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -369,3 +370,21 @@ def serve_on_systemd_socket(runtime: Path) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(HANG_SECONDS) == 0
+
+
+@pytest.mark.parametrize("removed", ["serve.sock", "."])
+def test_run_finds_a_serve_whose_folder_was_cleaned(tmp_path: Path, served: ServeProcess, removed: str) -> None:
+    """A cleaner of /tmp removes old files, and a logout the whole runtime folder."""
+    folder = project(tmp_path, "shop")
+    run(folder, "--once", **served.environment)
+    if removed == ".":
+        shutil.rmtree(served.runtime)
+    else:
+        (served.runtime / removed).unlink()
+    eventually("its socket is back", lambda: (served.runtime / "serve.sock").exists())
+    assert "1 project" in run(tmp_path, "serve", "status", **served.environment).stdout
+    run(folder, "--once", **served.environment)
+    assert served.value("paropt_runs_total", project="shop", result="success") == 2
+    served.kill()
+    served.start_again()
+    assert served.value("paropt_runs_total", project="shop", result="success") == 2

@@ -33,7 +33,7 @@ from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDi
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes import worker_thread
+from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from support import pool_tasks
@@ -957,7 +957,7 @@ def test_worker_that_is_requested_while_its_pool_is_ended_ends_too(
         pools.get().terminate_workers()
         return connection
 
-    monkeypatch.setattr(worker_thread, "WorkerConnection", request)
+    monkeypatch.setattr(process_handler, "WorkerConnection", request)
     pool = ProcessPool(1, initializer=read_fifo, initargs=(make_fifo(tmp_path),))
     pools.put(pool)
     pool.shutdown()

@@ -29,8 +29,8 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
-from paropt_exporter.executors.processes import worker_thread
 from paropt_exporter.executors.processes.forkservers import ForkServers
+from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
@@ -808,16 +808,16 @@ def test_workers_of_a_new_pool_have_the_time_zone_of_the_program(
 
 def test_starting_worker_of_a_thread_that_fails_is_killed(monkeypatch: pytest.MonkeyPatch, fifo: Path) -> None:
     """Its process id is not known yet: it ran its initializer beside that of its successor."""
-    converse = worker_thread._converse
+    run = ProcessHandler.run
     pids: list[int] = []
 
-    def fail_once(manager: Any, worker: Any, connection: Any) -> None:
+    def fail_once(handler: ProcessHandler) -> None:
         if not pids:
             pids.append(int(read_fifo(fifo)))
             raise MemoryError
-        converse(manager, worker, connection)
+        run(handler)
 
-    monkeypatch.setattr(worker_thread, "_converse", fail_once)
+    monkeypatch.setattr(ProcessHandler, "run", fail_once)
     with ProcessPool(1, initializer=pause_first_worker, initargs=(fifo,)) as pool:
         pool.submit(nothing).result(HANG_SECONDS)
         assert eventually(lambda: not is_alive(pids[0]))

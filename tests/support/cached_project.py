@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paropt_exporter.cache.open_cache import CacheSetup
 from paropt_exporter.cache.remote import RemoteCache
 from paropt_exporter.cache.result_store import Store
 from paropt_exporter.cache.stage_cache import StageCache
@@ -211,9 +212,9 @@ class CachedProject:
         find_refusal: Callable[[], str] | None = None,
     ) -> StageCache:
         """Return the cache of a process; the caller closes it."""
-        return StageCache(
-            self.root,
-            Store(self.store.folder, limit_bytes=limit_bytes or self.store.limit_bytes),
+        setup = CacheSetup(
+            root=self.root,
+            store=Store(self.store.folder, limit_bytes=limit_bytes or self.store.limit_bytes),
             project="demo",
             environ=self.environ,
             clock=SystemClock(),
@@ -224,6 +225,7 @@ class CachedProject:
             read_clock_ns=lambda: time.time_ns() + self._shift_ns,
             find_refusal=find_refusal,
         )
+        return StageCache(setup)
 
     def run_with(self, cache: StageCache, *stages: PlannedStage, pool: CommandPool | None = None, **fields: Any) -> Ran:
         """Run the stages once more in a process whose earlier runs had this cache."""

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
+    "paropt_exporter.engine.temporary_folder",
     "paropt_exporter.engine.what_if",
     "paropt_exporter.executors.adaptive.routing",
     "paropt_exporter.executors.calls",
@@ -173,19 +174,22 @@ def build_cache(
     request: Request, config: Config, host: HostConfig, clock: Clock, say: Callable[[str], None]
 ) -> StageCache:
     """Return the cache of stages. Raises UsageError for an invalid size, or URL of a remote cache."""
+    from paropt_exporter.cache.open_cache import CacheSetup  # here: a lane without cached stages never loads it
     from paropt_exporter.cache.result_store import open_store
-    from paropt_exporter.cache.stage_cache import StageCache  # here: a lane without cached stages never loads it
+    from paropt_exporter.cache.stage_cache import StageCache
 
     return StageCache(
-        config.root,
-        open_store(os.environ),
-        project=config.project,
-        environ=os.environ,
-        clock=clock,
-        say=say,
-        reads=not request.no_cache,
-        remote=_open_remote_cache(host),
-        own_files=find_own_files(request),
+        CacheSetup(
+            root=config.root,
+            store=open_store(os.environ),
+            project=config.project,
+            environ=os.environ,
+            clock=clock,
+            say=say,
+            reads=not request.no_cache,
+            remote=_open_remote_cache(host),
+            own_files=find_own_files(request),
+        )
     )
 
 

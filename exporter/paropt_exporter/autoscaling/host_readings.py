@@ -9,12 +9,13 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import host
+from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes
 from paropt_exporter.clock import Clock
 
 _Value = TypeVar("_Value")
 
 # quotas and affinities change by hand; this is half of the 2 s within which a wrong size is corrected
-CORES_SECONDS = 1.0
+LIMITS_SECONDS = 1.0
 MEMORY_SECONDS = 0.2  # memory fills by a few GB/s at most, and the policy waits 1 s before a lack of memory costs slots
 
 
@@ -45,16 +46,23 @@ def read_memory_left_bytes(
     return host.read_available_memory_bytes(root, machine) or min(1, host.read_total_memory_bytes(root, machine))
 
 
+def read_memory_reserve_bytes() -> int:
+    """Return the part of the available memory that no new worker may take."""
+    return compute_reserve_bytes(host.read_total_memory_bytes())
+
+
 class HostReadings(Struct, frozen=True, kw_only=True):
-    """The cores that this process may use and the available memory (0: unknown), read on each call."""
+    """The cores that this process may use, the available memory (0: unknown) and its reserve, read on each call."""
 
     cores: Callable[[], float] = host.count_cpus
     memory_available_bytes: Callable[[], int] = read_memory_left_bytes
+    memory_reserve_bytes: Callable[[], int] = read_memory_reserve_bytes
 
     @classmethod
     def cached(cls, clock: Clock) -> HostReadings:
         """Return readings that are cached for as long as old values are precise enough for the controller."""
         return cls(
-            cores=CachedReading(host.count_cpus, CORES_SECONDS, clock),
+            cores=CachedReading(host.count_cpus, LIMITS_SECONDS, clock),
             memory_available_bytes=CachedReading(read_memory_left_bytes, MEMORY_SECONDS, clock),
+            memory_reserve_bytes=CachedReading(read_memory_reserve_bytes, LIMITS_SECONDS, clock),
         )

@@ -154,7 +154,10 @@ class LaneObserver:
 
     def _read_memory(self, held_bytes: int) -> Memory | None:
         available = self._host.memory_available_bytes()
-        return Memory(available_bytes=available, held_bytes=held_bytes) if available else None
+        if not available:
+            return None
+        reserve = self._host.memory_reserve_bytes()
+        return Memory(available_bytes=available, held_bytes=held_bytes, reserve_bytes=reserve)
 
     def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:

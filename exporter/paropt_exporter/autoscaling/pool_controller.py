@@ -14,10 +14,10 @@ from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.memory import (
-    SPARE_BYTES,
     PoolMemory,
     compute_pool_memory_size,
     compute_shareable_bytes,
+    compute_spare_bytes,
 )
 from paropt_exporter.autoscaling.policy.pool_size import (
     PoolDecision,
@@ -190,12 +190,22 @@ class PoolController:
 
     def step(self) -> None:
         """Sample each pool once and resize it if needed, all within one budget of cores and memory."""
-        now, cores, available = self._clock.monotonic(), self._host.cores(), self._host.memory_available_bytes()
+        now, cores = self._clock.monotonic(), self._host.cores()
+        available, reserve = self._host.memory_available_bytes(), self._host.memory_reserve_bytes()
         pool_samples = [self._sample_pool(index, managed, now, cores) for index, managed in enumerate(self._pools)]
-        budget = _build_budget(pool_samples, cores, available)
+        budget = _build_budget(pool_samples, cores, available, reserve)
         growth = sum(sample.growth_bytes for sample in pool_samples)
         for sample in pool_samples:
-            memory = _build_pool_memory(sample, available, growth) if available else None
+            memory = (
+                PoolMemory(
+                    available_bytes=available,
+                    growth_bytes=growth,
+                    peak_bytes=sample.managed.peak_bytes,
+                    reserve_bytes=reserve,
+                )
+                if available
+                else None
+            )
             self._resize_pool(sample.managed, _build_observation(sample, now, cores, memory, budget))
 
     def _sample_pool(self, index: int, managed: _ManagedPool, now: float, cores: float) -> _PoolSample:
@@ -255,19 +265,17 @@ def _estimate_cpu_demand(managed: _ManagedPool, cores: float, *, in_threads: boo
     return max(demand, managed.children_demand)
 
 
-def _build_budget(pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int) -> Budget:
+def _build_budget(
+    pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int, reserve_bytes: int
+) -> Budget:
     """Return the budget of all pools. For a single pool it has no cores: the pool's own decision bounds it by them."""
     held = sum(sample.wanted_held_bytes for sample in pool_samples)
     return Budget(
         claims=tuple(sample.build_claim() for sample in pool_samples),
         cores=cores if len(pool_samples) > 1 else None,
-        memory_bytes=compute_shareable_bytes(available_bytes, held) if available_bytes else None,
-        spare_bytes=SPARE_BYTES,
+        memory_bytes=compute_shareable_bytes(available_bytes, held, reserve_bytes) if available_bytes else None,
+        spare_bytes=compute_spare_bytes(reserve_bytes),
     )
-
-
-def _build_pool_memory(sample: _PoolSample, available_bytes: int, growth_bytes: int) -> PoolMemory:
-    return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=sample.managed.peak_bytes)
 
 
 def _build_observation(

@@ -125,7 +125,7 @@ class KeyLocks:
     def __init__(self, path: Path) -> None:
         """Open the file of the locks. Raises OSError."""
         self._descriptor = files.open_lock(path)
-        # guards: _held, since locks of one open file description don't exclude each other
+        # guards: _descriptor, and _held, since locks of one open file description don't exclude each other
         self._lock = threading.Lock()
         self._held: set[int] = set()
 
@@ -163,7 +163,12 @@ class KeyLocks:
                 self._held.discard(place)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Unlock all keys. Later calls of other methods raise OSError."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            self._held.clear()
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _lock_byte(self, place: int) -> bool:
         try:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import files
+from paropt_exporter.cache.entry import Entry as Result
 from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
 from paropt_exporter.cache.inputs import is_settings_file, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
@@ -38,6 +39,7 @@ from paropt_exporter.cache.path_sets import (
     is_cache_folder,
 )
 from paropt_exporter.cache.result_store import Store
+from paropt_exporter.cache.stage_keys import StagePart
 from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.traces import Access, Trace
 from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
@@ -113,6 +115,7 @@ class TracedResults:
         self._reader = TraceReader(states)
         # by the id of the trace, which the items of a batch share
         self._kept: dict[int, tuple[Trace, PathSet | Miss]] = {}
+        self.expected: dict[StagePart, Result] = {}  # in shadow mode, the results that would have been hits
 
     def refresh(self) -> None:
         """Forget the states of files, so that they are read again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import importlib
 import os
 import pkgutil
@@ -22,6 +21,7 @@ from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import format_faults
 from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
+from paropt_exporter.globs import GlobSearch
 from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 # Scripts that check for failures themselves, or some of whose lines are not commands: here-documents.
 _STOPS_AT_FAILURES = re.compile(
-    r"(?m)^\s*set\s+(?:[-+]?\w+\s+)*-(?:\w*e|o\s+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
+    r"(?m)^[ \t]*set[ \t]+(?:[-+]?\w+[ \t]+)*-(?:\w*e|o[ \t]+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
 )
 _CANT_FAIL_ALONE = re.compile(  # assignments, messages, compound commands, and commands that continue or have a `||`
     r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset)\b[^|&;]*$"
@@ -352,11 +352,12 @@ def _describe_shared_by_items(config: Config, stage: Stage) -> str:
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage with a glob, or a variable reference in `env`, that no shell expands."""
+    search = GlobSearch()
     for stage in stages:
         folder = config.root / stage.cwd if stage.cwd else config.root
         commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
-        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder)]
+        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder, search)]
         if found:
             yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
         for name, value in stage.env.items():
@@ -364,8 +365,8 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
                 yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
 
 
-def _is_glob_with_files(word: str, folder: Path) -> bool:
-    return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
+def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
+    return any(mark in word for mark in "*?") and next(search.iter_matches(folder, word), None) is not None
 
 
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:

@@ -141,15 +141,16 @@ def _run_cache(flags: Flags) -> int:
         raise UsageError(f"cannot read the cache {store.folder}: {denied}")
     if flags.action != "prune" and (flags.size is not None or flags.all):
         raise UsageError(f"cache {flags.action}: --size and --all are for prune")
+    output = flags.output or "text"
     if flags.action == "info":
-        return cache.run_info(store, output=flags.output or "text", stdout=sys.stdout)
+        return cache.run_info(store, output=output, stdout=sys.stdout)
     if flags.action == "verify":
-        return cache.run_verify(store, stdout=sys.stdout)
+        return cache.run_verify(store, output=output, stdout=sys.stdout)
     try:
         limit_bytes = 0 if flags.all else None if flags.size is None else parse_size(flags.size)
     except ValueError as error:
         raise UsageError(f"--size: {error}") from None
-    return cache.run_prune(store, limit_bytes=limit_bytes, stdout=sys.stdout)
+    return cache.run_prune(store, limit_bytes=limit_bytes, output=output, stdout=sys.stdout)
 
 
 def _build_plan(flags: Flags, loaded: Config) -> Plan:

@@ -604,7 +604,7 @@ def _add_cache_flags(cache: Parser) -> None:
         "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
     )
     kept.add_argument("--all", action="store_true", help="for prune: remove everything")
-    _add_output_flag(cache, "for info: print text or JSON (default: text)")
+    _add_output_flag(cache)
 
 
 def _add_history_flags(history: Parser) -> None:

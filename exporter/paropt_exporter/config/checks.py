@@ -16,12 +16,11 @@ from paropt_exporter.config import model, raw_yaml
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
-from paropt_exporter.config.model import MOST_STAGES
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.stage_checks import check_stage
-from paropt_exporter.config.units import MOST_WORKERS, format_value, parse_size
-from paropt_exporter.config.values import ALL_STAGES, Lane, Workers
+from paropt_exporter.config.units import MOST_STAGES, MOST_WORKERS, format_value, parse_size
+from paropt_exporter.config.values import ALL_STAGES, Lane, Sla
 from paropt_exporter.events import Strategy
 
 # A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
@@ -137,7 +136,7 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
 def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) -> Iterator[Fault]:
     """Yield a fault for each limit of a stage that the lane does not run."""
     sla = raw_yaml.as_mapping(keys.get("sla"))
-    if not stages or sla.keys() & model.Sla.model_fields.keys():
+    if not stages or sla.keys() & {*Sla.__struct_fields__}:
         return
     members = dict.fromkeys(_list_members(keys, stages)) if keys.get("stages") else raw_yaml.list_names(stages)
     for name in sla:
@@ -175,15 +174,11 @@ def _find_max_workers(name: str, lane: dict[str, object], machine: Machine) -> i
     default = build_default_lanes().get(name, Lane())
     try:
         strategy = Strategy(str(lane.get("strategy", default.strategy)))
-        workers = _parse_workers(lane["workers"]) if "workers" in lane else default.workers
+        workers = model.parse_workers(lane["workers"]) if "workers" in lane else default.workers
     except ValueError:  # also pydantic's ValidationError; the model reports it
         return MOST_WORKERS
     # In a sequential lane each task may use all slots.
     return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
-
-
-def _parse_workers(value: object) -> Workers:
-    return Workers(**model.convert_fields(model.Workers.model_validate(value)))
 
 
 def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:

@@ -26,6 +26,7 @@ _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds fo
 _POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
+_TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")  # tox: options, unless a variable has others
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
@@ -35,7 +36,7 @@ _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \
 _NO_PREPARATION = re.compile(
     r"\.?(\w+[-_])?(install|dev|deps|dependencies|v?env|sync|setup|init|lint|format|fmt|check|clean|help)([-_]\w+)?"
 )
-_PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
+_PARAMETER = re.compile(r"""(?<!\w)(\w++)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
 )  # in a justfile, for options of the program that starts others
@@ -187,8 +188,8 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
 
 
 def _prepares(line: str) -> bool:
-    """Return whether a line of commands_pre is for all environments and does more than print a version."""
-    return _FACTOR.match(line) is None and not line.endswith(" --version")
+    """Return whether a line of commands_pre is for all environments, and does more than prepare output."""
+    return _FACTOR.match(line) is None and not line.endswith((" --version", "coverage erase"))
 
 
 def _iter_tox_lines(text: str) -> Iterator[str]:
@@ -209,7 +210,8 @@ def _fill_tox_line(line: str) -> str:
         names_files = any(not word.startswith("-") for word in default.split())
         return default if names_files or PROCESSES.fullmatch(default) else ""
 
-    return _INSTALLED.sub(".", _ROOTS.sub("", _TERMINAL.sub(r"\1", _POSARGS.sub(fill, line)))).replace("{/}", "/")
+    filled = _TOX_DEFAULT.sub(r"\1", _TERMINAL.sub(r"\1", _POSARGS.sub(fill, line)))
+    return _INSTALLED.sub(".", _ROOTS.sub("", filled)).replace("{/}", "/")
 
 
 def _parse_setup_cfg(text: str) -> Iterator[CommandLine]:
@@ -226,7 +228,7 @@ def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
         folder = _read_folder(whole.get("change_dir"))
         env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
         prepared = (_iter_tox_words(raw_yaml.as_list(words)) for words in raw_yaml.as_list(whole.get("commands_pre")))
-        before = "; ".join(map(" ".join, prepared))
+        before = "; ".join(filter(_prepares, map(" ".join, prepared)))
         for words in raw_yaml.as_list(table["commands"]):
             text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
             yield CommandLine(text=text, group=name, folder=folder, env=env, before=before)

@@ -27,6 +27,7 @@ from paropt_exporter.config.values import Items, Stage
 _MOST_CALLS = 8  # of one tool in a stage
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
 _INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options with which mypy downloads packages
+_REPORTS_OF_MYPY = re.compile(r"--(?:[a-z]+(?:-[a-z]+)?-report|junit-xml)(?==|$)")  # such as --html-report DIR
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
 _VALUES_OF_MYPY = frozenset(
     {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
@@ -34,9 +35,9 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_WATCHES = re.compile(  # react-scripts watches unless a variable says that it runs in CI
-    r"(.*(?<!\S)(--watch(All)?|watch)|(?!.*\bCI=\w).*(?<!\S)react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)"
-)
+_WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
+_WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
+_RUNS_IN_CI = re.compile(r"\bCI=\w")  # then react-scripts does not watch
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # they may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which don't affect tests.
@@ -192,9 +193,17 @@ def detect_stages(root: Path) -> DetectedStages:
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
     """Return notes on commands of pre-commit hooks whose programs no stage runs, and no built-in stage knows."""
     commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
-    known = _TOOLS | {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    called = {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    targets: dict[Words, set[str]] = {}
+    for each in project.commands.commands:
+        if each.file in (*MAKEFILES, *JUSTFILES):
+            targets.setdefault((project.target_runner, each.group), set()).add(each.words[0])
     hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
-    unused = (each for each in hooks if each.words[0] not in known and not each.runs_tests)
+    unused = (
+        each for each in hooks
+        if each.words[0] not in _TOOLS | called and not each.runs_tests
+        and not targets.get(each.words, {""}) <= called
+    )  # fmt: skip
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
@@ -353,7 +362,7 @@ def _runs_pytest(project: Project) -> bool:
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
     """Return the call of an npm script, unless it only runs a tool that the stage already runs."""
     named = [script for script in kind.scripts if script in project.scripts]
-    script = next((each for each in named if not _WATCHES.match(project.scripts[each])), None)
+    script = next((each for each in named if not _watches_files(project.scripts[each])), None)
     if script is None and named and not work:
         return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
@@ -363,6 +372,13 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
     if project.lacks_node_modules:
         return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
+
+
+def _watches_files(script: str) -> bool:
+    """Return whether an npm script waits for changes of files, and does not end."""
+    *_, start = 0, *(match.end() for match in _WATCHES_NO_MORE.finditer(script))
+    runs_in_ci = _RUNS_IN_CI.search(script) is not None
+    return any(match["react"] is None or not runs_in_ci for match in _WATCHES.finditer(script, start))
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
@@ -436,18 +452,14 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         for calls in project.commands.find_by_file(tool)
     ]
     if tool == "mypy":
-        files = [[tuple(word for word in words if word not in _INSTALLS) for words in calls] for calls in files]
+        files = [_keep_checks_of_mypy(calls) for calls in files]
     match tool:
         case "ruff":
             return _choose_ruff_calls(project, files)
         case "black" | "isort":
             return _find_first(files, lambda words: bool(_ONLY_CHECKS.intersection(words)) and _has_targets(words))
         case "mypy":
-            calls = _find_first(files, _names_targets_of_mypy)
-            if calls and not (project.mypy_has_targets and any(() in each for each in files)):
-                return calls
-            plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
-            return [(*words, *project.mypy_targets) for words in plain]
+            return _choose_mypy_calls(project, files)
         case "bandit":
             calls = _find_first(files, lambda words: not _RECURSIVE.isdisjoint(words))
             return calls or [(*words, "-r", *project.sources) for words in _find_first(files, bool)[:1]]
@@ -456,6 +468,36 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         case "ty" | "pyrefly":
             return _find_first(files, lambda words: words[:1] == ("check",))
     return _find_first(files, _has_targets)
+
+
+def _choose_mypy_calls(project: Project, files: list[list[Words]]) -> list[Words]:
+    """Return the calls of one file: those that name what to check, beside others if mypy's configuration lists that."""
+    first = next(filter(None, files), [])
+    if project.mypy_has_targets and not all(map(_names_targets_of_mypy, first)):
+        return first[:_MOST_CALLS]
+    calls = _find_first(files, _names_targets_of_mypy)
+    if calls and not (project.mypy_has_targets and any(() in each for each in files)):
+        return calls
+    plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
+    return [(*words, *project.mypy_targets) for words in plain]
+
+
+def _keep_checks_of_mypy(calls: Iterable[Words]) -> list[Words]:
+    """Return calls of mypy without options to install packages and to write reports.
+
+    A call that writes a report is left out beside others, since it checks the same.
+    """
+    kept = [tuple(word for word in words if word not in _INSTALLS) for words in calls]
+    plain = [words for words in kept if not any(map(_REPORTS_OF_MYPY.match, words))]
+    return plain or [*dict.fromkeys(map(_drop_reports_of_mypy, kept))]
+
+
+def _drop_reports_of_mypy(arguments: Words) -> Words:
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return tuple(
+        word for before, word in pairs
+        if not _REPORTS_OF_MYPY.match(word) and not _REPORTS_OF_MYPY.fullmatch(before)
+    )  # fmt: skip
 
 
 def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words]:

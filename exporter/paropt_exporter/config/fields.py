@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictInt,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 from paropt_exporter.config import units
 from paropt_exporter.config.server_urls import names_server
 from paropt_exporter.config.units import LONGEST_NAME, NAME_PATTERN, NOT_SHOWN, format_value
+from paropt_exporter.config.values import AUTO_INPUTS, Sla
 from paropt_exporter.input_files import find_pattern_fault
 
 CALL_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -22,6 +34,7 @@ URL_PATH_PATTERN = r"^/(?!-/(healthy|ready)$)[\w./~-]*$"  # the endpoint has oth
 HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 HEADER_VALUE_PATTERN = r"^([!-~]([ -~]*[!-~])?)?$"
 
+_Section = TypeVar("_Section")
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
@@ -32,6 +45,7 @@ _HEADER = re.compile(HEADER_PATTERN)
 _HEADER_VALUE = re.compile(HEADER_VALUE_PATTERN)
 # Tags of a union's branches. Pydantic adds them to the locations of errors; no key contains angle brackets.
 _TEXT, _LIST = "<text>", "<list>"
+_ONE, _BY_NAME = "<limit>", "<limits>"
 
 
 def _parse_name(value: object) -> str:
@@ -184,8 +198,34 @@ def _parse_file_item(value: object) -> str:
     return text
 
 
+def _parse_cache(value: object) -> str:
+    if isinstance(value, bool):
+        return "always" if value else "never"
+    if value not in ("auto", "never"):
+        raise ValueError(f"expected true, never or auto, found {format_value(value)}")
+    return str(value)
+
+
+def _parse_inputs(value: object) -> object:
+    if isinstance(value, str) and value != AUTO_INPUTS:
+        raise ValueError(f"expected a list or {AUTO_INPUTS}, found {format_value(value)}: put it in [ ]")
+    return [value] if value == AUTO_INPUTS else value
+
+
 def _choose_branch(value: object) -> str:
     return _LIST if isinstance(value, list | tuple) else _TEXT
+
+
+def _choose_limits_branch(value: object) -> str:
+    return _BY_NAME if isinstance(value, dict) and value and not value.keys() & {*Sla.__struct_fields__} else _ONE
+
+
+class _AnyOf:
+    """Let editors accept a value that fits several branches, such as `{max: 30s}` with a stage `max`."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        return {"anyOf": schema["oneOf"]}
 
 
 def _build_schema(**keys: Any) -> WithJsonSchema:
@@ -196,6 +236,14 @@ _DURATION_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": units.DURATION_PATTERN}, {"type": "number", "minimum": 0}],
 }
 
+Boolean = StrictBool
+Count = Annotated[StrictInt, Field(ge=1, le=units.MOST_WORKERS)]
+RequestCount = Annotated[StrictInt, Field(ge=0, le=units.MOST_REQUESTS)]
+RetryCount = Annotated[StrictInt, Field(ge=0, le=100)]
+RunCount = Annotated[StrictInt, Field(ge=1)]
+StageNumber = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+PositiveNumber = Annotated[float, Field(gt=0, strict=True)]
+Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
 Name = Annotated[str, BeforeValidator(_parse_name), _build_schema(type="string", pattern=NAME_PATTERN)]
 Word = Annotated[str, BeforeValidator(_parse_word), _build_schema(type=["string", "number"])]
 Text = Annotated[str, BeforeValidator(_parse_text), _build_schema(type="string", pattern=r"\S")]
@@ -228,8 +276,8 @@ _Header = Annotated[str, BeforeValidator(_parse_header), _build_schema(type="str
 _HeaderValue = Annotated[
     str, BeforeValidator(_parse_header_value), _build_schema(type=["string", "number"], pattern=HEADER_VALUE_PATTERN)
 ]
-Headers = dict[_Header, _HeaderValue]
-HeaderFiles = dict[_Header, Text]
+Headers = Mapping[_Header, _HeaderValue]
+HeaderFiles = Mapping[_Header, Text]
 Addresses = Annotated[
     tuple[Address, ...],
     BeforeValidator(_wrap_single),
@@ -244,6 +292,33 @@ Addresses = Annotated[
 Command = Annotated[
     Annotated[Text, Tag(_TEXT)] | Annotated[tuple[Word, ...], Tag(_LIST)],
     Discriminator(_choose_branch),
+]
+Steps = Annotated[tuple[Command, ...], Field(json_schema_extra={"minItems": 1})]
+# `true` is "always" here, and `false` means `never`.
+Cache = Annotated[
+    Literal["auto", "always", "never"],
+    BeforeValidator(_parse_cache),
+    WithJsonSchema({"enum": [True, False, "auto", "never"]}),
+]
+Inputs = Annotated[
+    tuple[InputPattern, ...],
+    BeforeValidator(_parse_inputs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": AUTO_INPUTS},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            ]
+        }
+    ),
+]
+StageSelection = Annotated[tuple[Word, ...], Field(json_schema_extra={"minItems": 1})]
+StageList = Annotated[tuple[_Section, ...], Field(json_schema_extra={"minItems": 1, "maxItems": units.MOST_STAGES})]
+# A section, or sections by the names of stages.
+OneOrByName = Annotated[
+    Annotated[_Section, Tag(_ONE)] | Annotated[Mapping[Name, _Section], Tag(_BY_NAME)],
+    Discriminator(_choose_limits_branch),
+    _AnyOf(),
 ]
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN, format_value
-from paropt_exporter.config.values import Dask, Feedback, File, History, Lane, Push, Stage, Web
+from paropt_exporter.config.values import CheckedFile, Dask, Feedback, History, Lane, Push, Stage, Web
 from paropt_exporter.errors import ConfigError
 from paropt_exporter.files import is_file, open_for_reading
 
@@ -85,7 +85,7 @@ def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) ->
     return _check_output_files(_build_from_file(file, path, root))
 
 
-def _get_compared_memory(file: File) -> int:
+def _get_compared_memory(file: CheckedFile) -> int:
     """Return the machine's memory in bytes if the validity of a file depends on it, or 0."""
     return host.read_total_memory_bytes() if any(stage.memory for stage in file.stages or ()) else 0
 
@@ -125,7 +125,7 @@ def _read_content(path: Path, open_file: Callable[[Path], BinaryIO] = _open) -> 
     raise ConfigError((f"{path}:1:1: file: {problem}",))
 
 
-def _validate(content: bytes, path: Path) -> File:
+def _validate(content: bytes, path: Path) -> CheckedFile:
     with _disable_plugins():
         from paropt_exporter.config import validation
         from paropt_exporter.config.checks import Machine
@@ -156,13 +156,13 @@ def _disable_plugins() -> Iterator[None]:
             gc.enable()
 
 
-def _build_default_file() -> File:
+def _build_default_file() -> CheckedFile:
     from paropt_exporter.config.defaults import build_default_lanes
 
-    return File(lanes=build_default_lanes())
+    return CheckedFile(lanes=build_default_lanes())
 
 
-def _build_from_file(file: File, path: Path, root: Path) -> Config:
+def _build_from_file(file: CheckedFile, path: Path, root: Path) -> Config:
     folder = path.parent if is_file(path) else root  # the folder of a pipe is not the project's
     return _build_config(file, path=path, root=_make_absolute(folder))
 
@@ -206,7 +206,7 @@ def _list_own_files(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     return files, folders
 
 
-def _build_config(file: File, *, path: Path | None, root: Path) -> Config:
+def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config:
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:

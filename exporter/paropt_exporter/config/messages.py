@@ -11,8 +11,9 @@ from pydantic_core import ErrorDetails
 
 from paropt_exporter.config.document import Document
 from paropt_exporter.config.faults import MOST_FAULTS, Fault, Location, format_key, suggest_name
-from paropt_exporter.config.model import Items, Lane, Shorthand, Stage
+from paropt_exporter.config.model import SHORTHANDS
 from paropt_exporter.config.units import NOT_SHOWN, format_value
+from paropt_exporter.config.values import Lane, Stage
 
 _KINDS = {
     "string_type": "a string",
@@ -70,10 +71,12 @@ _NAMED_SHELL = ": `true` means /bin/sh; for another shell, write its command, su
 _SECRET_KEYS = frozenset(
     {"basic_auth", "basic_auth_users", "headers", "header_files", "env", "bearer_token_file", "bearer_token_env"}
 )
-_EXPECTED = {model.__name__: model.describe_expected() for model in Shorthand.__subclasses__()}
-_EXPECTED[Items.__name__] = "a mapping like {list: [a, b]} or {glob: tests/test_*.py}"
-_EXPECTED[Stage.__name__] = "a mapping like {name: lint, run: ruff check .}"
-_EXPECTED[Lane.__name__] = "a mapping like {workers: auto, stages: [lint, tests]}"
+_EXPECTED = {
+    **{section: shorthand.expected for section, shorthand in SHORTHANDS.items()},
+    "Items": "a mapping like {list: [a, b]} or {glob: tests/test_*.py}",
+    "Stage": "a mapping like {name: lint, run: ruff check .}",
+    "Lane": "a mapping like {workers: auto, stages: [lint, tests]}",
+}
 _EXPECTED_MAPPINGS = {"lanes": "a mapping like {quick: {stages: [lint]}}", "env": "a mapping like {LOG: debug}"}
 
 
@@ -110,7 +113,7 @@ def is_work_of_others(key: str) -> bool:
 def is_named_by_key(stage: Mapping[str, object]) -> bool:
     """Return whether an entry of `stages` has a single key, which is its name, such as {lint: ruff check .}."""
     names = [key.lower() for key in stage if key != "number"]
-    return len(names) == 1 and not any(names[0] in keys for keys in (Stage.model_fields, _KEYS_OF_OTHERS))
+    return len(names) == 1 and not any(names[0] in keys for keys in (Stage.__struct_fields__, _KEYS_OF_OTHERS))
 
 
 def _lacks_only_its_form(detail: ErrorDetails) -> bool:
@@ -128,11 +131,11 @@ def _suggest_key(location: Location, known: list[str], found: object) -> str:
     if ours is not None:
         ours = "steps" if key.lower() == "script" and isinstance(found, list) else ours
         return f": did you mean {ours!r}?"
-    if is_top and key in Stage.model_fields:
+    if is_top and key in Stage.__struct_fields__:
         return ": it is a key of a stage, so put it into one of `stages`"
-    if is_top and (of_lane := next((each for each in (key, *meant) if each in Lane.model_fields), None)):
+    if is_top and (of_lane := next((each for each in (key, *meant) if each in Lane.__struct_fields__), None)):
         return f": {of_lane!r} is a key of a lane, so put it into one of `lanes`"
-    if "run" in known and key in Lane.model_fields:
+    if "run" in known and key in Lane.__struct_fields__:
         return ": it is a key of a lane, so put it into one of `lanes`"
     if is_top and key.startswith("."):
         return _ANCHORS
@@ -222,6 +225,6 @@ def _list_choices(annotation: object) -> list[object]:
     """Return the types of a union, or the type itself."""
     if hasattr(annotation, "__metadata__"):  # Annotated
         return _list_choices(get_args(annotation)[0])
-    if getattr(annotation, "__origin__", None) in (tuple, dict) or isinstance(annotation, type):
+    if getattr(annotation, "__origin__", None) in (tuple, dict, Mapping) or isinstance(annotation, type):
         return [annotation]
     return [inner for choice in get_args(annotation) for inner in _list_choices(choice)] or [annotation]

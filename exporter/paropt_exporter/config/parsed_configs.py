@@ -48,10 +48,12 @@ class ParsedConfigs:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._folder = _find_folder(environ)
 
-    def find(self, path: Path, content: bytes, *, cores: int, memory_bytes: Callable[[], int]) -> values.File | None:
+    def find(
+        self, path: Path, content: bytes, *, cores: int, memory_bytes: Callable[[], int]
+    ) -> values.CheckedFile | None:
         """Return the values of a file with this content, or None if they are not known to be valid here."""
         file = self._find_values(path, content, cores, memory_bytes)
-        return file if isinstance(file, values.File) else None
+        return file if isinstance(file, values.CheckedFile) else None
 
     def find_host_file(self, path: Path, content: bytes) -> values.HostFile | None:
         """Return the values of a host config with this content, or None if they are not known to be valid."""
@@ -73,7 +75,7 @@ class ParsedConfigs:
             return None
 
     def store(
-        self, path: Path, content: bytes, file: values.File | values.HostFile, *, cores: int, memory_bytes: int
+        self, path: Path, content: bytes, file: values.CheckedFile | values.HostFile, *, cores: int, memory_bytes: int
     ) -> None:
         """Keep the values of a valid file. `memory_bytes`: the machine's, or 0 if no stage asks for memory."""
         program = _describe_program()

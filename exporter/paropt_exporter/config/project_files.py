@@ -31,10 +31,10 @@ from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 from paropt_exporter.files import exists, is_file, is_folder, read_start
+from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
 _MOST_TEST_FILES = 50  # that are read
-_MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = (
     "pyproject.toml",
@@ -49,6 +49,7 @@ _MENTIONS = (
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
+    | {"touch", "mkdir", "mv", "cp", "printf"}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -83,6 +84,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._search = GlobSearch()
 
     def uses(self, tool: str) -> bool:
         """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
@@ -240,7 +242,8 @@ class Project:
         folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
         patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
         found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
-        own = (path for path in found if not any(map(path.is_relative_to, self.projects_below)))
+        below = {*self.projects_below}
+        own = (path for path in found if below.isdisjoint((path, *path.parents)))
         named = (path.as_posix() for path in own if not any(map(_is_copied, path.parts)))
         return [folder for folder in named if _is_text(folder) and self._has_tests(self._root / folder)]
 
@@ -281,7 +284,8 @@ class Project:
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
         """The patterns of the names of test files."""
-        named = self._pytest_options.get("python_files", "").split()
+        # pathlib refuses `**.py` before Python 3.13.
+        named = [re.sub(r"\*+", "*", each) for each in self._pytest_options.get("python_files", "").split()]
         return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
@@ -293,9 +297,7 @@ class Project:
     @cached_property
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
-        return any(
-            self._list_files(path) if set("*?[") & set(path) else self.has_path(path) for path in self._test_paths
-        )
+        return any(next(self._search.iter_matches(self._root, path), None) is not None for path in self._test_paths)
 
     @cached_property
     def has_tests(self) -> bool:
@@ -465,14 +467,7 @@ class Project:
         return [path for path in named if not exists(path / "pyvenv.cfg")]
 
     def _list_files(self, pattern: str) -> list[Path]:
-        # `**name` is `*name`, as for pytest; pathlib refuses it before Python 3.13.
-        parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
-        if parts.count("**") > _MOST_RECURSIONS:
-            return []
-        try:
-            return [*self._root.glob("/".join(parts))]
-        except (OSError, ValueError):
-            return []
+        return [self._root / path for path in self._search.iter_matches(self._root, pattern)]
 
     def _read_text(self, name: str) -> str:
         path = self._root / name

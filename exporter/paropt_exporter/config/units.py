@@ -10,6 +10,7 @@ from paropt_exporter.lazy_patterns import compile_later
 LONGEST_SECONDS = 10 * 365 * 86400.0  # ten years; larger values overflow timers
 LARGEST_BYTES = 1 << 50  # a pebibyte, more than a machine has
 MOST_WORKERS = 1000  # of a lane
+MOST_STAGES = 10_000  # one scrape renders as many in under a second
 MOST_REQUESTS = 100_000  # of the endpoint at once
 LARGEST_FILE_BYTES = 4_000_000  # 10,000 stages of 400 bytes; libyaml takes seconds for them
 LONGEST_NAME = 100

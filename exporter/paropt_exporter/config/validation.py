@@ -5,7 +5,7 @@ This module loads pydantic and PyYAML, for which a run with an unchanged config 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from paropt_exporter.config.stage_checks import check_stage
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
 
 
-def validate(content: bytes, machine: Machine) -> values.File:
+def validate(content: bytes, machine: Machine) -> values.CheckedFile:
     """Return the values of a file. Raises Unreadable with all its faults."""
     document = Document(decode_text(content))
     value = raw_yaml.number_stages(document.value)
@@ -43,7 +43,7 @@ def validate(content: bytes, machine: Machine) -> values.File:
     return _build_file(file, document)
 
 
-def read_valid_parts(content: bytes) -> values.File | None:
+def read_valid_parts(content: bytes) -> values.CheckedFile | None:
     """Return the keys and stages without faults of a file that has some, or None if nothing can be read."""
     try:
         document = Document(decode_text(content))
@@ -72,27 +72,30 @@ def _is_valid(section: type[BaseModel], value: dict[str, object]) -> bool:
     return True
 
 
-def _build_file(file: model.File, document: Document) -> values.File:
+def _build_file(file: model.Section, document: Document) -> values.CheckedFile:
     places = {
         raw_yaml.get_name(stage): document.locate(Fault(location=location, message=""))
         for location, stage in raw_yaml.list_stages(raw_yaml.as_mapping(document.value))
     }
-    return replace(
-        model.to_values(file),
-        lanes=MappingProxyType(_add_default_lanes(file.lanes)),
-        places=MappingProxyType({name: place.format("").removesuffix(": ") for name, place in places.items()}),
-    )
+    keys = model.convert_fields(file)
+    lanes = raw_yaml.get_lanes(raw_yaml.as_mapping(document.value))
+    keys["lanes"] = MappingProxyType(_add_default_lanes(keys.get("lanes", {}), lanes))
+    keys["places"] = MappingProxyType({name: place.format("").removesuffix(": ") for name, place in places.items()})
+    return values.CheckedFile(**keys)
 
 
-def _add_default_lanes(lanes: Mapping[str, model.Lane]) -> dict[str, values.Lane]:
+def _add_default_lanes(
+    lanes: Mapping[str, values.Lane], written: Mapping[str, Mapping[str, object]]
+) -> dict[str, values.Lane]:
     """Return the default lanes and those of a file; one of a default lane's name has its values for missing keys."""
     known = build_default_lanes()
-    return {**known, **{name: _merge_lane(known.get(name, values.Lane()), lane) for name, lane in lanes.items()}}
+    merged = {name: _merge_lane(known[name], lane, written[name]) for name, lane in lanes.items() if name in known}
+    return {**known, **lanes, **merged}
 
 
-def _merge_lane(default: values.Lane, lane: model.Lane) -> values.Lane:
+def _merge_lane(default: values.Lane, lane: values.Lane, written: Iterable[str]) -> values.Lane:
     """Return a default lane with the keys that a file gives; limits by stage leave other stages the default's limit."""
-    given: dict[str, Any] = model.convert_fields(lane)
-    if isinstance(lane.sla, dict) and default.sla is not None:
-        given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **given["sla"]})
+    given: dict[str, Any] = {key: getattr(lane, key) for key in written}
+    if isinstance(lane.sla, Mapping) and default.sla is not None:
+        given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **lane.sla})
     return replace(default, **given)

@@ -1,7 +1,11 @@
-"""The values of a checked `paropt.yml` or host config; `model` and `host_model` have their meanings.
+"""The keys of `paropt.yml` and of the host config: their names, types, defaults and descriptions.
 
-They are separate from the pydantic models of the same names, so that a run with an unchanged config, which
-`parsed_configs` keeps, does not load pydantic. The defaults count that are here; `model` repeats them for the schema.
+Each class is a section, and its instances have the values of a valid file. The string below a key describes it in the
+JSON Schema. The type of a key is one of `fields`, which says what a file may have there: a duration becomes seconds, a
+size bytes.
+
+A run with an unchanged config, which `parsed_configs` keeps, loads neither `fields` nor pydantic: annotations stay
+strings until `model` builds the models that validate a file.
 """
 
 from __future__ import annotations
@@ -17,85 +21,190 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
+    from paropt_exporter.config.fields import (
+        Addresses,
+        Boolean,
+        Cache,
+        CallTarget,
+        Command,
+        Count,
+        Date,
+        Duration,
+        DurationOrZero,
+        EnvironmentPattern,
+        FileItem,
+        HeaderFiles,
+        Headers,
+        InputPattern,
+        Inputs,
+        Name,
+        OneOrByName,
+        OutputPattern,
+        PositiveNumber,
+        Query,
+        Ratio,
+        RequestCount,
+        RetryCount,
+        RunCount,
+        Scheduler,
+        Size,
+        StageList,
+        StageNumber,
+        StageSelection,
+        Steps,
+        Text,
+        Url,
+        UrlPath,
+        Variable,
+        Word,
+    )
+
 ALL_STAGES = "*"  # in a lane's limits by stage: all other stages
 
 
 class Workers(Struct, frozen=True, kw_only=True):
-    """How many tasks of a lane run at once. None: as `auto` chooses."""
+    """How many tasks of a lane run at once: `auto`, a number, or bounds of the size."""
 
-    min: int | None = None
-    max: int | None = None
-    start: int | None = None
+    min: Count | None = None
+    """Never fewer workers than this. Default: 1."""
+    max: Count | None = None
+    """Never more workers than this. Default: as `auto` chooses."""
+    start: Count | None = None
+    """Workers at the start. Default: the cores allowed, within min and max."""
 
 
 class Sla(Struct, frozen=True, kw_only=True):
-    """A limit on a duration: `max` in seconds, `warn_at` as a ratio of it."""
+    """A limit on a duration, checked while the work runs: a duration or a mapping."""
 
-    max: float
-    warn_at: float = 0.8
-    critical: bool = False
+    max: Duration
+    """The limit on the duration."""
+    warn_at: Ratio = 0.8
+    """The ratio of `max` at which to warn, over 0 and at most 1."""
+    critical: Boolean = False
+    """Whether breaking the limit stops the lane (exit code 4)."""
 
     def to_limit(self) -> SlaLimit:
         return SlaLimit(max_seconds=self.max, warn_seconds=self.max * self.warn_at, critical=self.critical)
 
 
 class Retries(Struct, frozen=True, kw_only=True):
-    """How often a failed task is retried, after a wait in seconds that doubles each time."""
+    """How often a failed task is retried: a number or a mapping."""
 
-    count: int = 0
-    flaky: int = 0
-    backoff: float = 1.0
+    count: RetryCount = 0
+    """Attempts after the first one."""
+    flaky: RetryCount = 0
+    """Attempts after the first one while the stage is known to be flaky: it failed before and passed later with the
+    same files. Not if three stages or more fail in a run.
+    """
+    backoff: DurationOrZero = 1.0
+    """The wait before the first retry; it doubles with each retry."""
 
 
 class Quarantine(Struct, frozen=True, kw_only=True):
-    """An item whose failure does not fail its stage, until the end of a day in UTC, in ISO 8601."""
+    """An item whose failure does not fail its stage for a while."""
 
-    item: str
-    owner: str
-    until: str
+    item: FileItem
+    """One of the stage's items, a whole file."""
+    owner: Text
+    """Who makes it reliable again."""
+    until: Date
+    """The last day, in UTC. From the next one on its failures count again."""
 
 
 class Items(Struct, frozen=True, kw_only=True):
-    """The items that a stage is split into: exactly one of list, glob, command and changed is set."""
+    """The items that a stage is split into; exactly one of list, glob, command and changed."""
 
-    list: tuple[str, ...] | None = None
-    glob: str | None = None
-    command: str | tuple[str, ...] | None = None
-    changed: str | None = None
-    allow_empty: bool = False
+    list: tuple[Word, ...] | None = None
+    """The items themselves."""
+    glob: Text | None = None
+    """Files that match, relative to the stage's `cwd`, sorted by name; found within 60 s."""
+    command: Command | None = None
+    """A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the lane, and for
+    the commands `plan` and `profile` too.
+    """
+    changed: InputPattern | None = None
+    """Of the files that match, relative to the stage's `cwd`, those that differ from the commit of `--affected`, or
+    from where the branch left the main branch. Without one the stage is skipped.
+    """
+    allow_empty: Boolean = False
+    """Skip the stage if it has no items. Default: it fails."""
 
 
 AUTO_INPUTS = "auto"  # among the inputs of a stage: the files that its commands are seen to read; `./auto` is a file
 
 
 class Stage(Struct, frozen=True, kw_only=True):
-    """One step of the workflow, with exactly one of `run`, `call` and `steps`; `memory` in bytes."""
+    """One step of the workflow, with exactly one of `run`, `call` and `steps`."""
 
-    number: int
-    name: str
-    description: str | None = None
-    run: str | tuple[str, ...] | None = None
-    call: str | None = None
-    steps: tuple[str | tuple[str, ...], ...] | None = None
+    number: StageNumber
+    """Its number; breaks ties in the order. Default: the next one above those before it."""
+    name: Name
+    """Its name, the label `stage` of its metrics."""
+    description: Text | None = None
+    """Its purpose in a line, for `--list`."""
+    run: Command | None = None
+    """A command: a line, split into words like a shell does but run without one, or a list of words. `{args}` stands
+    for the arguments after `--` on the command line.
+    """
+    call: CallTarget | None = None
+    """A Python function, `module:function`."""
+    steps: Steps | None = None
+    """Commands that run one after another in one task; the first failure ends it."""
     items: Items | None = None
-    needs: tuple[str, ...] = ()
+    """The items that the stage is split into: `{item}` in its words is one item for each task, `{items}` is several for
+    each command, in balanced batches.
+    """
+    needs: tuple[Word, ...] = ()
+    """Names of the stages that must have succeeded before this one starts."""
     retries: Retries = Retries()
+    """How often a failed task is retried. Default: 0."""
     quarantine: tuple[Quarantine, ...] = ()
-    timeout: float | None = None
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    cwd: str | None = None
-    shell: bool = False
-    file: str | None = None
-    inputs: tuple[str, ...] | None = None
-    outputs: tuple[str, ...] = ()
-    cache: Literal["auto", "always", "never"] = "auto"
-    pass_env: tuple[str, ...] = ()
+    """Flaky items: until a date a failure or timeout of one is shown, but does not fail the stage."""
+    timeout: Duration | None = None
+    """The limit on each attempt, after which all its processes are ended."""
+    env: Mapping[Variable, Word] = field(default_factory=lambda: MappingProxyType({}))
+    """Environment variables, added to those of the exporter. PATH begins with the active virtual environment, or with
+    .venv or venv beside the config, unless it is set here.
+    """
+    cwd: Text | None = None
+    """Where the commands run and globs start, relative to the config's folder."""
+    shell: Boolean = False
+    """Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."""
+    file: Text | None = None
+    """A file for the output of all tasks and attempts, relative to the config's folder; each run empties it. In a stage
+    of several tasks an attempt's output is added when it ends, in one piece up to 256 KiB; longer output is cut between
+    lines.
+    """
+    inputs: Inputs | None = None
+    """The files that the stage reads: paths, folders (all files in them) and globs, relative to the stage's `cwd`; `!`
+    before one leaves files out, `{item}` is the task's item. Default: the files that git tracks, and others that it
+    does not ignore. `auto`, alone or in the list: the files that its commands are seen to read; the others count where
+    the system does not let them be traced.
+    """
+    outputs: tuple[OutputPattern, ...] = ()
+    """The files that the stage writes, written like `inputs`. A cached stage keeps them with its result and restores
+    them instead of running again; in a lane of strategy dask they come back from the worker.
+    """
+    cache: Cache = "auto"
+    """Whether an unchanged stage is skipped, and its output shown again. `auto`: if it has `inputs`; `true`: also
+    without them; `never`: it always runs, as a deployment should.
+    """
+    pass_env: tuple[EnvironmentPattern, ...] = ()
+    """Environment variables, by name or glob, that a cached stage sees besides `env` and a few standard ones; a change
+    of a value runs the stage again.
+    """
     sla: Sla | None = None
-    locks: tuple[str, ...] = ()
-    exclusive: bool = False
-    memory: int | None = None
-    slots: int = 1
-    local: bool = False
+    """The limit on the stage's duration; it overrides its lane's for all."""
+    locks: tuple[Name, ...] = ()
+    """Stages that share a name here never overlap."""
+    exclusive: Boolean = False
+    """Whether nothing else may run while this stage runs."""
+    memory: Size | None = None
+    """The memory that each of its tasks needs; a task starts when as much is free."""
+    slots: Count = 1
+    """How many workers' slots each of its tasks takes."""
+    local: Boolean = False
+    """Whether it stays on this host in a lane of strategy dask. Other lanes ignore it."""
 
     @property
     def traces_inputs(self) -> bool:
@@ -109,15 +218,24 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Lane(Struct, frozen=True, kw_only=True):
-    """One way of running the workflow. `sla`: a limit for each stage, or limits by the names of stages."""
+    """One way of running the workflow."""
 
-    description: str | None = None
+    description: Text | None = None
+    """Its purpose in a line, for `--list`."""
     strategy: Strategy = Strategy.ADAPTIVE
+    """Where its tasks run."""
     workers: Workers = Workers()
-    sla: Sla | Mapping[str, Sla] | None = None
+    """How many tasks run at once. Default: auto."""
+    sla: OneOrByName[Sla] | None = None
+    """The limit on the duration of each of its stages: a limit, or limits by the names of stages, of which `*` is that
+    of all others. One that names a stage wins over the stage's own.
+    """
     total: Sla | None = None
-    fail_fast: bool = False
-    stages: tuple[str, ...] | None = None
+    """The limit on the duration of the whole lane."""
+    fail_fast: Boolean = False
+    """Whether the first failed stage ends the lane."""
+    stages: StageSelection | None = None
+    """Only these stages, by name or number. Default: all."""
 
     def includes(self, stage: Stage) -> bool:
         return self.stages is None or stage.name in self.stages
@@ -130,185 +248,273 @@ class Lane(Struct, frozen=True, kw_only=True):
 
 
 class BasicAuth(Struct, frozen=True, kw_only=True):
-    """A user name, and where its password is."""
+    """A user name and a password, which comes from a file or an environment variable."""
 
-    username: str
-    password_file: str | None = None
-    password_env: str | None = None
+    username: Text
+    """The name."""
+    password_file: Text | None = None
+    """A file with the password; read for each query."""
+    password_env: Variable | None = None
+    """The environment variable with the password."""
 
 
 class Tls(Struct, frozen=True, kw_only=True):
     """Certificates of a connection, with paths relative to the config's folder."""
 
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
+    ca_file: Text | None = None
+    """Trusted certificates. Default: the system's."""
+    cert_file: Text | None = None
+    """The client certificate, for a server that requires one."""
+    key_file: Text | None = None
+    """Its private key. Default: in cert_file."""
 
 
 class Access(Struct, frozen=True, kw_only=True):
     """How to authenticate to a server, with paths relative to the config's folder; absolute ones of the host config."""
 
-    bearer_token_file: str | None = None
-    bearer_token_env: str | None = None
+    bearer_token_file: Text | None = None
+    """A file with the token; read again for each request."""
+    bearer_token_env: Variable | None = None
+    """The environment variable with the token."""
     basic_auth: BasicAuth | None = None
+    """A name and a password instead of a token."""
     tls: Tls | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    header_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Certificates for https."""
+    headers: Headers = field(default_factory=lambda: MappingProxyType({}))
+    """Headers sent with each request, such as X-Scope-OrgID."""
+    header_files: HeaderFiles = field(default_factory=lambda: MappingProxyType({}))
+    """Headers whose values are secret: each in a file."""
 
 
 class Prometheus(Access, frozen=True, kw_only=True):
-    """The server to query; `timeout` in seconds. Without a `url` it is the one of the host config."""
+    """The Prometheus, Thanos, Mimir or VictoriaMetrics to query."""
 
-    url: str | None = None
-    timeout: float = 5.0
+    url: Url | None = None
+    """Its base URL; a path is kept. Default: the one of the host config."""
+    timeout: Duration = 5.0
+    """The longest time that one query may take."""
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """A query of the user's own that influences the size of the pools."""
+    """A query of your own that influences the size of the pools."""
 
-    query: str
+    query: Query
+    """PromQL; its answer must be one number."""
     use: Literal["load", "limit"]
-    target: float
+    """`load`: the floor is value / target workers. `limit`: above the target the ceiling falls."""
+    target: PositiveNumber
+    """For `load` the value per worker, for `limit` the highest value."""
 
 
 class Feedback(Struct, frozen=True, kw_only=True):
-    """How the size of the pools is controlled; durations in seconds."""
+    """How the size of the pools is controlled."""
 
     prometheus: Prometheus | None = None
-    interval: float = 15.0
+    """The server to query. Default: none, own counters only."""
+    interval: Duration = 15.0
+    """The time between two queries."""
     mode: Literal["act", "advise"] = "act"
+    """`advise` computes and exports decisions, and resizes nothing."""
     source: Literal["both", "local", "prometheus"] | None = None
+    """Which measurements count. Default: both with a URL, otherwise local."""
     objective: Literal["fast", "deadline"] = "fast"
-    window: float | None = None
-    stabilization: float | None = None
-    signals: Mapping[str, Signal] = field(default_factory=lambda: MappingProxyType({}))
-    jobserver: bool = False
+    """`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total`."""
+    window: Duration | None = None
+    """The range of rates, at least four scrapes. Default: 1m, or 4 intervals."""
+    stabilization: Duration | None = None
+    """How long a lower floor must suffice before it applies. Default: 3 windows."""
+    signals: Mapping[Name, Signal] = field(default_factory=lambda: MappingProxyType({}))
+    """Queries of your own, by name."""
+    jobserver: Boolean = False
+    """Share the slots with make (4.4 or later), ninja and cargo in the stages, by make's jobserver."""
 
 
 class Web(Struct, frozen=True, kw_only=True):
-    """The endpoint that Prometheus scrapes."""
+    """The endpoint that Prometheus scrapes. Flags override it."""
 
-    listen_address: tuple[str, ...] = ()
-    telemetry_path: str = "/metrics"
-    max_requests: int = 0
-    disable_exporter_metrics: bool = False
-    config_file: str | None = None
+    listen_address: Addresses = ()
+    """Where to listen, one address or a list. Default: 127.0.0.1:10178."""
+    telemetry_path: UrlPath = "/metrics"
+    """The path of the metrics."""
+    max_requests: RequestCount = 0
+    """Scrapes that wait for their page at once; more get 503. 0: no limit."""
+    disable_exporter_metrics: Boolean = False
+    """Leave out process_* and python_* metrics."""
+    config_file: Text | None = None
+    """A file with TLS, basic authentication and headers, as exporter-toolkit has it."""
 
 
 class Push(Access, frozen=True, kw_only=True):
-    """The Pushgateway that receives the final values of each run; `timeout` in seconds."""
+    """The Pushgateway that receives the final values of each run. Flags override it."""
 
-    url: str | None = None
-    fail: bool = False
-    job: str = "paropt"
-    instance: str | None = None
-    timeout: float = 10.0
+    url: Url | None = None
+    """Its base URL; a path is kept. Default: the one of the host config, or nothing is pushed."""
+    fail: Boolean = False
+    """Whether a push that fails makes the exit code 3."""
+    job: Text = "paropt"
+    """The label `job` of the pushed values."""
+    instance: Text | None = None
+    """The label `instance` of the pushed values. Default: the host's name."""
+    timeout: Duration = 10.0
+    """The longest time that a push may take, with its retries."""
 
 
 class Server(Access, frozen=True, kw_only=True):
     """A server, and the credentials that this host sends to it and nowhere else."""
 
-    url: str
+    url: Url
+    """Its URL. The entry is for this host and port, and for paths below this one."""
 
 
 class DefaultUrl(Struct, frozen=True, kw_only=True):
     """The server for projects whose `paropt.yml` names none."""
 
-    url: str
+    url: Url
+    """Its base URL; a path is kept."""
 
 
 class RemoteCacheUrl(Struct, frozen=True, kw_only=True):
-    """The remote cache of this host, and whether its results are uploaded."""
+    """The remote cache of this host."""
 
-    url: str
-    write: bool = False
+    url: Url
+    """Its base URL; a path is kept."""
+    write: Boolean = False
+    """Whether results of this host are uploaded."""
 
 
 class Permission(Struct, frozen=True, kw_only=True):
-    """Where credentials may go that a `paropt.yml` names: below a URL, of a project in a folder, or both."""
+    """Where credentials may go that a `paropt.yml` names; with both keys, both must hold."""
 
-    url: str | None = None
-    repository: str | None = None
+    url: Url | None = None
+    """To this server, and paths below this one."""
+    repository: Text | None = None
+    """If the project is in this folder, or below it."""
 
 
 class HostFile(Struct, frozen=True, kw_only=True):
-    """A checked host config. `only_known_urls`: a `paropt.yml` names no other URLs than those listed here."""
+    """The servers of a host, the credentials for them, and the projects that may name their own."""
 
     servers: tuple[Server, ...] = ()
+    """Servers with their credentials."""
     prometheus: DefaultUrl | None = None
+    """Queried for lanes without feedback.prometheus."""
     push: DefaultUrl | None = None
+    """The Pushgateway of lanes without push.url."""
     cache: RemoteCacheUrl | None = None
+    """The remote cache of results."""
     allow: tuple[Permission, ...] = ()
-    only_known_urls: bool = False
+    """Where credentials of a paropt.yml may go."""
+    only_known_urls: Boolean = False
+    """Whether a paropt.yml may name only URLs that are listed here."""
 
 
 class Keep(Struct, frozen=True, kw_only=True):
-    """How many runs, up to which age in seconds and which size of the file in bytes, stay in the history."""
+    """How long runs stay in the history: a number of runs, a duration, or a mapping of runs, age and size."""
 
-    runs: int | None = None
-    age: float | None = None
-    size: int = 512 << 20
+    runs: RunCount | None = None
+    """The number of latest runs to keep. Default: 1000; no limit if `keep` has only an age or a size."""
+    age: Duration | None = None
+    """The age up to which to keep runs. Default: any age."""
+    size: Size = 512 << 20
+    """The size of the file up to which to keep runs; each lane's last run stays. Default: 512MiB."""
 
 
 class Logs(Struct, frozen=True, kw_only=True):
-    """How much output of tasks is kept: bytes of one run and of all, and the age in seconds."""
+    """How much output of tasks is kept, in a file for each run beside the history; `false` keeps none."""
 
-    enabled: bool = True
-    run: int = 64 << 20
-    total: int = 256 << 20
-    age: float = 14 * 86_400.0
+    enabled: Boolean = True
+    """Whether the output of tasks is kept."""
+    run: Size = 64 << 20
+    """The limit for one run; of longer output the start and the end are kept. Default: 64MiB."""
+    total: Size = 256 << 20
+    """The limit for all runs together; the oldest are removed. Default: 256MiB."""
+    age: Duration = 14 * 86_400.0
+    """The age up to which to keep output. Default: 14d."""
 
 
 class DaskTls(Struct, frozen=True, kw_only=True):
-    """The certificates of a cluster, with paths relative to the config's folder."""
+    """The certificates of the cluster, with paths relative to the config's folder."""
 
-    ca: str
-    cert: str
-    key: str
+    ca: Text
+    """The cluster's own authority. A client with a certificate of it runs code in the cluster."""
+    cert: Text
+    """Our certificate."""
+    key: Text
+    """Its private key."""
 
 
 class DaskUpload(Struct, frozen=True, kw_only=True):
-    """The files that each host receives besides those of git; `max` in bytes, also of the files that a task returns."""
+    """The files that each host receives: those that git knows or does not ignore, and these."""
 
-    include: tuple[str, ...] = ()
-    max: int = 500_000_000
+    include: tuple[Text, ...] = ()
+    """Further files, though git ignores them: paths relative to the config's folder."""
+    max: Size = 500_000_000
+    """The largest transfer to a host, and of the files of a task from it. Default: 500 MB."""
 
 
 class Dask(Struct, frozen=True, kw_only=True):
-    """The cluster of lanes with strategy dask; durations in seconds."""
+    """The cluster of lanes with `strategy: dask`. Without a scheduler, file or cluster, it is one on this host."""
 
-    scheduler: str | None = None
-    file: str | None = None
-    cluster: str | None = None
+    scheduler: Scheduler | None = None
+    """The address of a scheduler whose workers others manage, such as tls://sched:8786."""
+    file: Text | None = None
+    """A scheduler file, as `dask scheduler --scheduler-file` writes."""
+    cluster: CallTarget | None = None
+    """A function, `module:function`, that returns a cluster of dask-kubernetes, dask-jobqueue and others. It is sized
+    by this program and closed at the end.
+    """
     tls: DaskTls | None = None
-    insecure: bool = False
-    shared: str | None = None
+    """The certificates for a tls:// address."""
+    insecure: Boolean = False
+    """Allow tcp:// outside this host: anyone who reaches the scheduler runs code."""
+    shared: Text | None = None
+    """The folder where every worker finds the project's files. Default: each host receives a copy."""
     upload: DaskUpload = DaskUpload()
-    pass_env: tuple[str, ...] = ()
-    partition_grace: float = 45.0
-    start_timeout: float = 120.0
+    """What the copies contain."""
+    pass_env: tuple[Variable, ...] = ()
+    """The variables of the exporter that reach the tasks, besides a stage's `env`."""
+    partition_grace: Duration = 45.0
+    """How long after its last answer a cut-off worker's tasks count as running, before they fail."""
+    start_timeout: Duration = 120.0
+    """The longest wait for the first worker of a cluster."""
 
 
 class History(Struct, frozen=True, kw_only=True):
     """The record of earlier runs."""
 
-    path: str = ".paropt/history.db"
+    path: Text = ".paropt/history.db"
+    """The SQLite file, relative to the config's folder."""
     keep: Keep = Keep(runs=1000)
+    """How much of it to keep. Totals are always kept."""
     logs: Logs = Logs()
+    """How much output of tasks to keep, for the command `log`."""
 
 
 class File(Struct, frozen=True, kw_only=True):
-    """A whole file, with the default lanes. `stages` is None if it lists none: built-in ones are to be detected.
+    """A workflow: stages, and the lanes that run them."""
+
+    project: Name | None = None
+    """The label `project` of every metric. Default: the folder's name."""
+    lanes: Mapping[Name, Lane] = field(default_factory=lambda: MappingProxyType({}))
+    """Lanes by name. docs, standard and heavy exist; keys that you leave out keep their defaults."""
+    stages: StageList[Stage] | None = None
+    """Default: the five built-in stages for the tools found."""
+    feedback: Feedback = Feedback()
+    """Control of the pools' size by own counters or queries."""
+    web: Web = Web()
+    """The endpoint that Prometheus scrapes."""
+    push: Push = Push()
+    """The Pushgateway for the final values of each run."""
+    dask: Dask = Dask()
+    """The cluster of lanes with strategy dask."""
+    history: History = History()
+    """Where runs are recorded, and for how long."""
+
+
+class CheckedFile(File, frozen=True, kw_only=True):
+    """A valid file, with the default lanes. `stages` is None if it lists none: built-in ones are to be detected.
 
     `places` has the position of each stage, as `:line:column: stages[index]`.
     """
 
-    project: str | None = None
-    lanes: Mapping[str, Lane] = field(default_factory=lambda: MappingProxyType({}))
-    stages: tuple[Stage, ...] | None = None
-    feedback: Feedback = Feedback()
-    web: Web = Web()
-    push: Push = Push()
-    dask: Dask = Dask()
-    history: History = History()
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -44,9 +44,8 @@ from paropt_exporter.plan import (
 from paropt_exporter.plan.stage_environment import build_command_environment
 
 if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
-
     from paropt_exporter.engine.call_routing import CallRouting
+    from paropt_exporter.engine.temporary_folder import TemporaryFolder
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
@@ -188,7 +187,7 @@ class PoolWorkers:
         self._watched = False
         self._memory = memory
         self._routing: CallRouting | None = None  # None before the first plan with calls
-        self._temporary: TemporaryDirectory[str] | None = None
+        self._temporary: TemporaryFolder | None = None
         self._temporary_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
@@ -273,7 +272,7 @@ class PoolWorkers:
             self._watched = False
             SUPERVISOR.release()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
         if self._routing is not None:
             self._routing.save_profiles()
 
@@ -404,15 +403,14 @@ class PoolWorkers:
         """Return a path for a temporary file; None if no folder can be made, since a run can do without."""
         if self._temporary is None:
             try:
-                from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
-
+                from paropt_exporter.engine.temporary_folder import TemporaryFolder  # here, as calls: few lanes need it
                 from paropt_exporter.plan import pytest_support
 
-                self._temporary = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
+                self._temporary = TemporaryFolder(pytest_support.FOLDER_PREFIX)
             except OSError as error:
                 log.debug("no folder for temporary files", extra={"err": str(error)})
                 return None
-        return Path(self._temporary.name) / f"{next(self._temporary_numbers)}{suffix}"
+        return self._temporary.path / f"{next(self._temporary_numbers)}{suffix}"
 
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct, field
 
 from paropt_exporter import families
+from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.errors import ParoptError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _Stamp = tuple[object, ...]
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
+# Files can become readable without a change of their own, such as once a descriptor or a server is free again.
+RETRY_SECONDS = 10.0
 
 
 class Protection(Struct, frozen=True, kw_only=True):
@@ -71,11 +75,14 @@ class ProtectionFile:
     * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
       (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. The certificates
       of that config are still reloaded when they change.
+    * Files that could not be loaded are tried again when they change, and every RETRY_SECONDS.
     Not thread-safe, except for `count_reloads` and `was_reload_successful`: only the serving thread calls
     `get_protection`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._retry_seconds = self._held_retry_seconds = math.inf
         self._shown_path, self._path = path, path.absolute()  # a Python call of a stage may change the current folder
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
@@ -94,6 +101,8 @@ class ProtectionFile:
         if stamps != self._stamps:
             self._stamps = stamps
             self._reload()
+        elif self._clock.monotonic() >= self._retry_seconds:
+            self._reload(again=True)
         else:
             self._renew_certificates()
         return self._protection
@@ -106,16 +115,20 @@ class ProtectionFile:
         """Return whether the file was loaded when it was last read; from any thread."""
         return self._was_successful
 
-    def _reload(self) -> None:
+    def _reload(self, *, again: bool = False) -> None:
+        """Load the files; `again`: unchanged ones that could not be loaded, which is not reported once more."""
+        self._retry_seconds = math.inf
         try:
             config, protection = self._load()
         except Exception as error:  # the boundary of a file that others edit: no content of it may stop the endpoint
-            self._count(_FAILURE)
-            log.error(
-                "the changed web config is invalid: the previous one stays in use",
-                extra={"err": str(error)},
-                exc_info=not isinstance(error, ParoptError),
-            )
+            self._retry_seconds = self._clock.monotonic() + RETRY_SECONDS
+            if not again:
+                self._count(_FAILURE)
+                log.error(
+                    "the changed web config is invalid: the previous one stays in use",
+                    extra={"err": str(error)},
+                    exc_info=not isinstance(error, ParoptError),
+                )
             self._renew_certificates()
             return
         if lost := find_weakened_keys(self._config, config):
@@ -129,6 +142,7 @@ class ProtectionFile:
         self._count(_SUCCESS)
         self._config, self._protection = config, protection
         self._held_files, self._held_stamps = self._files[1:], self._stamps[1:]
+        self._held_retry_seconds = math.inf
         log.info("the changed web config is in use", extra={"file": str(self._path)})
 
     def _count(self, result: str) -> None:
@@ -138,10 +152,12 @@ class ProtectionFile:
     def _renew_certificates(self) -> None:
         """Reload changed certificates of the config in force, even while the file has a refused config: they expire."""
         stamps = _read_stamps(self._held_files)
-        if stamps != self._held_stamps:
-            self._held_stamps = stamps
-            with suppress(ParoptError):  # those in use stay
+        if stamps != self._held_stamps or self._clock.monotonic() >= self._held_retry_seconds:
+            self._held_stamps, self._held_retry_seconds = stamps, math.inf
+            try:
                 self._protection = _build_protection(self._config, self._path)
+            except ParoptError:  # those in use stay
+                self._held_retry_seconds = self._clock.monotonic() + RETRY_SECONDS
 
     def _load(self) -> tuple[WebConfig, Protection]:
         from paropt_exporter.exposition import web_config
@@ -223,4 +239,4 @@ def _read_stamp(file: Path) -> _Stamp:
         status = file.stat()
     except OSError as error:
         return (error.errno,)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

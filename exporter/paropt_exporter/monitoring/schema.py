@@ -1,11 +1,18 @@
-"""Render the JSON Schemas of `paropt.yml` and of the host config for editors, from the models of both."""
+"""Render the JSON Schemas of `paropt.yml` and of the host config for editors, from the sections in `config.values`."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from functools import cache
-from itertools import combinations
-from typing import Any
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING, Any
+
+from paropt_exporter.config import values
+
+if TYPE_CHECKING:
+    from paropt_exporter.config.model import Section
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # As `config.server_urls` reads URLs, in the syntax that Python and JavaScript share; without "." and ".." as segments.
@@ -20,9 +27,7 @@ def render_schema() -> str:
     """Return the schema of `paropt.yml`, with all keys, their descriptions, and values as users write them."""
     from paropt_exporter.config.model import File
 
-    schema = _remove_noise(File.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
-    schema["$defs"].pop("File", None)
-    schema = {"$schema": DIALECT, **schema, "title": "paropt.yml"}
+    schema = {"$schema": DIALECT, **_render_sections(File), "title": "paropt.yml"}
     schema["patternProperties"] = {"^x-": {"description": "Ignored: a place for YAML anchors."}}
     for key in ("sla", "total"):  # null turns off the limit that a default lane has
         limit = schema["$defs"]["Lane"]["properties"][key]
@@ -36,10 +41,9 @@ def render_schema() -> str:
 
 def render_host_schema() -> str:
     """Return the schema of the host config. It refuses the same files as the exporter, as far as a schema can."""
-    from paropt_exporter.config.host_model import HostFile
+    from paropt_exporter.config.model import HostFile
 
-    schema = _remove_noise(HostFile.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
-    schema = {"$schema": DIALECT, **schema, "title": "The host config of paropt-exporter"}
+    schema = {"$schema": DIALECT, **_render_sections(HostFile), "title": "The host config of paropt-exporter"}
     sections = schema["$defs"]
     ways = ("bearer_token_file", "bearer_token_env", "basic_auth")
     sections["Server"]["allOf"] = [{"not": {"required": list(pair)}} for pair in combinations(ways, 2)]
@@ -53,6 +57,39 @@ def render_host_schema() -> str:
     ):
         sections[name]["properties"]["url"]["pattern"] = pattern
     return _format(schema)
+
+
+def _render_sections(file: type[Section]) -> dict[str, Any]:
+    schema: dict[str, Any] = _remove_noise(file.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
+    descriptions = _read_descriptions()
+    for name, section in [(file.__name__, schema), *schema["$defs"].items()]:
+        # A section that may also be a single value is one of several choices.
+        mapping = next((choice for choice in section.get("anyOf", ()) if "properties" in choice), section)
+        for key, keywords in mapping.get("properties", {}).items():
+            keywords["description"] = descriptions[name][key]
+    return schema
+
+
+def _read_descriptions() -> dict[str, dict[str, str]]:
+    """Return the description of each key of each section: the string below it in the source of `values`."""
+    found: dict[str, dict[str, str]] = {}
+    for section in ast.parse(inspect.getsource(values)).body:
+        if isinstance(section, ast.ClassDef):
+            inherited = (found.get(ast.unparse(base), {}) for base in section.bases)
+            found[section.name] = {
+                **{key: text for keys in inherited for key, text in keys.items()},
+                **_read_keys(section),
+            }
+    return found
+
+
+def _read_keys(section: ast.ClassDef) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, below in pairwise(section.body):
+        match key, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
 
 
 def _format(schema: dict[str, Any]) -> str:

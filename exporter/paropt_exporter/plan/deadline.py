@@ -19,7 +19,6 @@ from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, mea
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
 QUANTILE = 0.9  # with fewer than ten durations, this is the largest
-_LEAST_TOLD_SECONDS = 0.1  # the least that a message shows, since no run ends within 0.0 s
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
@@ -72,7 +71,7 @@ def apply_deadline(
     if not choice.taken:
         raise UsageError(
             f"--deadline: no stage ends within {deadline_seconds:g} s; all together need "
-            f"{everything.bound_seconds:.1f} s"
+            f"{_format_seconds(everything.bound_seconds)}"
         )
     left_out = tuple(stage.name for stage in plan.stages if stage.name not in choice.taken)
     line = _describe(plan, choice, stages, left_out, deadline_seconds, everything.bound_seconds)
@@ -157,9 +156,14 @@ def _describe(
 ) -> str:
     line = (
         f"--deadline {deadline_seconds:g} s: {len(choice.taken)} of {len(plan.stages)} stages, expected to end within "
-        f"{max(choice.bound_seconds, _LEAST_TOLD_SECONDS):.1f} s"
+        f"{_format_seconds(choice.bound_seconds)}"
     )
     slow = [name for name in left_out if name in stages]
     unknown = [name for name in left_out if name not in stages]
-    line += f"; leaves out {join_names(slow)}: no time (all fit in {all_seconds:.1f} s)" if slow else ""
+    line += f"; leaves out {join_names(slow)}: no time (all fit in {_format_seconds(all_seconds)})" if slow else ""
     return line + (f"; leaves out {join_names(unknown)}: unknown duration, or that of a need" if unknown else "")
+
+
+def _format_seconds(seconds: float) -> str:
+    """Return a prediction; a short one has milliseconds, or it could seem to be over a short deadline."""
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{max(seconds, 0.001):.3f} s"

@@ -47,7 +47,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from urllib3.exceptions import HTTPError
 
 from paropt_exporter._version import __version__
-from paropt_exporter.config.credentials import hide_secrets, list_url_secrets
+from paropt_exporter.config.credentials import describe_cause, hide_secrets, list_url_secrets
 from paropt_exporter.errors import DeliveryError, to_one_line
 from paropt_exporter.events import Result
 from paropt_exporter.http_sessions import Sockets, mount_sockets
@@ -61,6 +61,7 @@ _SPANS_AT_ONCE = 1000  # in a request: collectors accept a few megabytes
 _NANOSECONDS = 1e9
 _LARGEST_ANSWER_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 10.0  # OpenTelemetry's default
+_MOST_CONNECTIONS = 3  # that fail: OpenTelemetry's exporters make the second one at once, and the third after a second
 _PROVIDER_VARIABLES = tuple(
     f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER" for part in ("", "TRACES_", "METRICS_")
 )
@@ -216,11 +217,13 @@ class _DirectSession(requests.Session):
     """A session that follows no redirect: the headers are for this collector only, and only its answer counts.
 
     A partial success is an error, too, which OpenTelemetry's exporters ignore. The timeout is for the whole answer, of
-    which at most _LARGEST_ANSWER_BYTES are read.
+    which at most _LARGEST_ANSWER_BYTES are read. A collector that can't be reached is given up after _MOST_CONNECTIONS:
+    the exporters would try until the timeout, and delay the exit of every run.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._failed_connections = 0
         self._sockets = Sockets()
         mount_sockets(self, self._sockets)
 
@@ -235,9 +238,13 @@ class _DirectSession(requests.Session):
             with response:
                 content = _read_content(response)
         except requests.RequestException as error:
-            if monotonic() < deadline:
+            if monotonic() >= deadline:
+                raise _build_timeout(timeout_seconds) from error
+            self._failed_connections += 1
+            if self._failed_connections < _MOST_CONNECTIONS:
                 raise
-            raise _build_timeout(timeout_seconds) from error
+            # Of a kind that the exporters don't try again:
+            raise requests.RequestException(f"the collector can't be reached: {describe_cause(error)}") from error
         finally:
             watchdog.cancel()
         if monotonic() >= deadline:  # an answer without a length ends when its connection does

@@ -93,12 +93,15 @@ class Hub:
         read_machine: Callable[[], Machine],
         clock: Clock,
         beat: Callable[[Collection[int]], None],
+        replace_listener: Callable[[], socket.socket | None] = lambda: None,
         awaited: Collection[int],
         returning: Collection[int],
         most_runs: int = _MOST_RUNS,
     ) -> None:
         """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and
         with each new run before it gets one, so that another `serve` waits for all of them after a kill.
+        `replace_listener` is called each second before `beat`; it returns a new socket if runs can't find the present
+        one any more.
 
         `awaited`: the process ids of the runs of another `serve` that has just died. `returning`: those of the runs of
         any earlier `serve`, for whose series pages wait.
@@ -108,6 +111,7 @@ class Hub:
         self._url = ""
         self._clock = clock
         self._beat = beat
+        self._replace_listener = replace_listener
         part = max(1, descriptors.get_limit() // _RUNS_PART)
         self._most_runs = min(most_runs, part)
         self._most_clients = self._most_runs + min(_MOST_OTHERS, part)
@@ -238,25 +242,34 @@ class Hub:
     # The thread
 
     def _run(self) -> None:
-        while not self._closing:
-            now = self._clock.monotonic()
-            if now >= self._next_beat_seconds:
-                self._next_beat_seconds = now + BEAT_SECONDS
-                self._keep_alive(now)
-            moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
-            for key, _ in self._selector.select(max(0.0, min(moments) - now)):
-                key.data()
-            if self._must_decide:  # once for all messages that have arrived, since a decision considers every run
-                self._decide()
-            if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
-                self._resumes_seconds = None
-                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        for client in tuple(self._clients):
-            self._close_client(client)
-        self._selector.close()
-        self._listener.close()
+        try:
+            while not self._closing:
+                self._run_step()
+        finally:
+            self._closing = True
+            for client in tuple(self._clients):
+                self._close_client(client)
+            self._selector.close()
+            self._listener.close()
+
+    def _run_step(self) -> None:
+        """Wait for messages or the next beat, and handle them."""
+        now = self._clock.monotonic()
+        if now >= self._next_beat_seconds:
+            self._next_beat_seconds = now + BEAT_SECONDS
+            self._keep_alive(now)
+        moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
+        for key, _ in self._selector.select(max(0.0, min(moments) - now)):
+            key.data()
+        if self._must_decide:  # once for all messages that have arrived, since a decision considers every run
+            self._decide()
+        if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
+            self._resumes_seconds = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _keep_alive(self, now: float) -> None:
+        if (renewed := self._replace_listener()) is not None:
+            self._take_listener(renewed)
         self._beat(self._sessions.list_runs_with_shares(now))
         is_due = now >= self._returned_by_seconds
         self._set_returning(set() if is_due else {pid for pid in self._returning if is_live_process(pid)})
@@ -269,6 +282,15 @@ class Hub:
                 session.repeat_grant()
             for lost in [each for each in self._lost.values() if not is_live_process(each.hello.pid)]:
                 self._registry.keep_counters(lost.project, self._lost.pop(lost.hello.process).series)
+
+    def _take_listener(self, renewed: socket.socket) -> None:
+        if self._resumes_seconds is None:  # otherwise it is registered later
+            self._selector.unregister(self._listener)
+            self._selector.register(renewed, selectors.EVENT_READ, self._accept)
+        self._listener.close()
+        self._listener = renewed
+        with self._lock:
+            self._registry.store_all()
 
     def _set_returning(self, pids: set[int]) -> None:
         self._returning = pids

@@ -317,6 +317,11 @@ class Registry:
             project.ended = ended
             self._write(project)
 
+    def store_all(self) -> None:
+        """Write all registrations again, as after a removal of their folder."""
+        for project in self.projects.values():
+            self._write(project)
+
     def _write(self, project: RegisteredProject) -> None:
         registration = project.registration
         before: LiveSeries = {**project.before.counters, **project.before.histograms}

@@ -145,6 +145,15 @@ def listen(folder: Path) -> socket.socket:
     return listener
 
 
+def identify_socket(folder: Path) -> tuple[int, int] | None:
+    """Return the device and inode of the socket at its place, or None without one."""
+    try:
+        found = (folder / SOCKET_NAME).lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def read_peer_user(connection: socket.socket) -> int:
     """Return the user id of the process at the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_BYTES)

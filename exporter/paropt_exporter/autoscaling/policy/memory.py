@@ -14,11 +14,8 @@ from msgspec import Struct
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
-# Memory that no new worker may take: for use that the peaks don't show, and for other processes.
-RESERVE_BYTES = 256 << 20
-# Workers go only once half of the reserve is promised, too; otherwise the size would follow every change of other
-# processes' memory.
-SPARE_BYTES = RESERVE_BYTES // 2
+RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
+_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -27,6 +24,22 @@ class Memory(Struct, frozen=True, kw_only=True):
     available_bytes: int
     held_bytes: int = 0
     reserve_bytes: int = RESERVE_BYTES
+
+
+def compute_reserve_bytes(total_bytes: int) -> int:
+    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
+
+    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
+    """
+    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
+
+
+def compute_spare_bytes(reserve_bytes: int) -> int:
+    """Return the part of the reserve that may be promised away before workers go.
+
+    Without it the size would follow every change of other processes' memory.
+    """
+    return reserve_bytes // 2
 
 
 def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
@@ -47,7 +60,7 @@ def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGrou
     """
     size, room = sum(group.slots for group in running), compute_room_bytes(running, memory)
     if room <= 0:
-        return max(1, size - _count_missing_slots(-room - SPARE_BYTES, waiting))
+        return max(1, size - _count_missing_slots(-room - compute_spare_bytes(memory.reserve_bytes), waiting))
     for group in waiting:
         fits = _count_fitting(group, room)
         size, room = size + fits * group.load.slots, room - fits * group.load.peak_bytes
@@ -86,7 +99,7 @@ class PoolMemory(Struct, frozen=True, kw_only=True):
     @property
     def is_short(self) -> bool:
         """Return whether so much memory is promised that workers have to go."""
-        return self.room_bytes < -SPARE_BYTES
+        return self.room_bytes < -compute_spare_bytes(self.reserve_bytes)
 
 
 def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
@@ -96,6 +109,6 @@ def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
     return size + memory.room_bytes // memory.peak_bytes if memory.peak_bytes else None
 
 
-def compute_shareable_bytes(available_bytes: int, held_bytes: int) -> int:
+def compute_shareable_bytes(available_bytes: int, held_bytes: int, reserve_bytes: int) -> int:
     """Return the memory for the workers of all pools together: the memory that they hold and the memory left."""
-    return max(0, available_bytes - RESERVE_BYTES + held_bytes)
+    return max(0, available_bytes - reserve_bytes + held_bytes)

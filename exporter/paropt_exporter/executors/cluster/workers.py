@@ -75,6 +75,11 @@ class RemoteWorker(Struct, eq=False):
             self.batches -= 1
             self.taken_slots -= batch.slots
 
+    def release(self) -> None:
+        """End its session: it kills the tasks that it has left."""
+        self.stream.close()
+        self.lease.release()
+
     @property
     def busy_slots(self) -> int:
         return min(self.taken_slots, self.facts.threads)
