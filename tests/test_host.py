@@ -109,6 +109,14 @@ def test_available_memory_counts_cached_files_as_free(root: Path) -> None:
     assert host.read_available_memory_bytes(root, machine) == 181 << 20
 
 
+@pytest.mark.parametrize("hard", ["max", f"{2 * GIB}"])
+def test_limit_from_which_the_kernel_slows_a_group_down_counts(root: Path, hard: str) -> None:
+    """systemd's MemoryHigh= is meant to be the main limit, and MemoryMax= the last resort."""
+    v2(root, memory__max=f"{hard}\n", memory__high=f"{GIB}\n", memory__current=f"{GIB >> 2}\n", memory__stat="")
+    assert host.read_total_memory_bytes(root, machine) == GIB
+    assert host.read_available_memory_bytes(root, machine) == GIB - (GIB >> 2)
+
+
 def test_cgroup_v1_memory_is_read_alike(root: Path) -> None:
     v1(
         root,

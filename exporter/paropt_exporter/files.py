@@ -19,6 +19,8 @@ OWN_FOLDER = ".paropt"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may contain secrets
 _MAX_DEPTH = 2  # levels below it, such as `.paropt/runs/ID.lock`; a whole project may be in a folder of that name
 _LONGEST_SOCKET_BYTES = 107  # of the address of a socket
+_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEFAULT_FILE = 0o666  # minus the umask, as for any file that a program writes
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
@@ -88,7 +90,10 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
     # O_NONBLOCK: open returns at once, whatever is at the path now; it makes no difference for regular files.
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, PRIVATE_FILE)
+        if follow_links or not find_private_parts(path.parent):
+            descriptor = os.open(path, flags, PRIVATE_FILE)
+        else:
+            descriptor = _open_in_folder(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow_links:
             raise _unexpected(path, "a link, which is not followed here") from None
@@ -99,6 +104,17 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
         os.close(descriptor)
         raise _unexpected(path, "not a regular file")
     return descriptor
+
+
+def _open_in_folder(path: Path, flags: int) -> int:
+    folder = _open_folder(path.parent)
+    try:
+        return os.open(path.name, flags, PRIVATE_FILE, dir_fd=folder)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(folder)
 
 
 def open_for_reading(path: Path, *, follow_links: bool = True) -> BinaryIO:
@@ -164,9 +180,32 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return
     private[0].parent.mkdir(parents=True, exist_ok=True)
+    os.close(_open_folder(folder, makes_private=True))
+
+
+def _open_folder(folder: Path, *, makes_private: bool = False) -> int:
+    """Return a descriptor of a folder; another user may put a link in the place of `.paropt` at any moment.
+
+    `makes_private`: make `.paropt` and folders in it, and close them to other users. Raises OSError.
+    """
+    private = find_private_parts(folder)
+    descriptor = os.open(private[0].parent if private else folder, _FOLDER_FLAGS)
     for part in private:
-        part.mkdir(PRIVATE_FOLDER, exist_ok=True)
-        make_private(part, PRIVATE_FOLDER)
+        try:
+            if makes_private:
+                with suppress(FileExistsError):
+                    os.mkdir(part.name, PRIVATE_FOLDER, dir_fd=descriptor)
+            inner = os.open(part.name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
+        except OSError as error:
+            error.filename = str(part)
+            raise
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+        if makes_private:
+            with suppress(OSError):  # it belongs to another user
+                _restrict(descriptor, PRIVATE_FOLDER)
+    return descriptor
 
 
 def make_private_folders(*folders: Path) -> None:
@@ -182,13 +221,22 @@ def make_private_folders(*folders: Path) -> None:
 def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
     """Remove other users' permissions from a file or folder, unless it has a second name (a hard link).
 
-    Works by path: opening and closing a database here would drop the locks that SQLite holds on it in this process.
+    Opens nothing: opening and closing a database here would drop the locks that SQLite holds on it in this process.
     """
     with suppress(OSError):  # it does not exist, or belongs to another user
-        found = path.lstat()
-        has_second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        if not stat.S_ISLNK(found.st_mode) and not has_second_name and found.st_mode & ~mode & 0o777:
-            path.chmod(found.st_mode & mode)
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _restrict(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+
+def _restrict(descriptor: int, mode: int) -> None:
+    """Do what `make_private` does for a descriptor, which no other user can lead elsewhere. Raises OSError."""
+    found = os.fstat(descriptor)
+    has_second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+    if not stat.S_ISLNK(found.st_mode) and not has_second_name and found.st_mode & ~mode & 0o777:
+        os.chmod(f"/proc/self/fd/{descriptor}", found.st_mode & mode)  # noqa: PTH101 -- the descriptor is no open file
 
 
 def create_private(path: Path) -> None:
@@ -209,19 +257,25 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
     `mode`: exactly these permissions; None: the default ones under the umask.
     """
     check_no_links(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode or _DEFAULT_FILE
-    )
+    folder = _open_folder(path.parent)
+    temporary = f".{path.name}.{os.urandom(4).hex()}"
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            file.write(content)
-        temporary.replace(path)
-    except BaseException:  # leave no temporary file behind; raised again
-        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, _NEW_FILE_FLAGS, mode or _DEFAULT_FILE, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
+                file.write(content)
+            os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:  # leave no temporary file behind; raised again
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
+    finally:
+        os.close(folder)
 
 
 def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:

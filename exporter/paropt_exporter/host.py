@@ -10,6 +10,8 @@ from pathlib import Path
 _CGROUPS = "sys/fs/cgroup"
 _READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
+# In v2 the kernel kills at the first limit and, from the second one on, stops processes for longer and longer.
+_MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
 # Memory in memory.stat that the kernel frees under pressure, as in MemAvailable: cached files, inodes and names. v1
 # lacks the last two.
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
@@ -93,16 +95,14 @@ def _read_cpu_quota(folder: str) -> float | None:
 
 
 def _read_memory_left(folder: str) -> int | None:
-    for limit_name, used_name, reclaimable in (
-        ("memory.max", "memory.current", _RECLAIMABLE),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", _RECLAIMABLE_V1),
-    ):
+    limit = _read_memory_limit(folder)
+    if limit is None:
+        return None
+    for used_name, reclaimable in (("memory.current", _RECLAIMABLE), ("memory.usage_in_bytes", _RECLAIMABLE_V1)):
         try:
-            limit, used = int(_read(f"{folder}/{limit_name}")), int(_read(f"{folder}/{used_name}"))
+            used = int(_read(f"{folder}/{used_name}"))
         except ValueError:
             continue
-        if limit >= _UNLIMITED_BYTES:
-            return None
         return limit - max(0, used - _sum_fields(f"{folder}/memory.stat", reclaimable))
     return None
 
@@ -113,13 +113,11 @@ def _sum_fields(path: str, names: tuple[str, ...]) -> int:
 
 
 def _read_memory_limit(folder: str) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            limit = int(_read(f"{folder}/{name}"))
-        except ValueError:
-            continue  # "max", or no such file: no limit here
-        return limit if limit < _UNLIMITED_BYTES else None
-    return None
+    texts = [_read(f"{folder}/{name}").strip() for name in _MEMORY_LIMITS]
+    limit = min(
+        (int(text) for text in texts if text.isdecimal()), default=_UNLIMITED_BYTES
+    )  # others: "max", or no file
+    return limit if limit < _UNLIMITED_BYTES else None
 
 
 def _read(path: str) -> str:

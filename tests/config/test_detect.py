@@ -303,13 +303,19 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
         ("{id: bandit, args: [-r, src]}", "security_scan", ("bandit", "-r", "src")),
         ("{id: mypy, args: [--config-file, my.ini]}", "type_checking", ("mypy", "--config-file", "my.ini", "src")),
         ("{id: mypy, args: [-p, pkg]}", "type_checking", ("mypy", "-p", "pkg")),
+        (
+            "{id: mypy, pass_filenames: false, files: '^x|y$', exclude: z, args: [--config-file=a.ini, src]}",
+            "type_checking",
+            ("mypy", "--config-file=a.ini", "src"),
+        ),
+        ("{id: black, pass_filenames: false, args: [.]}", "quality_gates", ("black", "--check", ".")),
         ("{id: ruff-format, args: [--check]}", "quality_gates", ("ruff", "format", "--check", ".")),
     ],
 )
 def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     project: Path, hook: str, stage: str, command: tuple[str, ...]
 ) -> None:
-    _install(project.parent / "bin", "bandit", "mypy", "ruff")
+    _install(project.parent / "bin", "bandit", "black", "mypy", "ruff")
     _write(project, src__a_dot_py="", pyproject_dot_toml="", my_dot_ini="")
     (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: a, hooks: [{hook}]}}]\n")
     (found,) = (each for each in detect_stages(project).stages if each.name == stage)
@@ -661,7 +667,8 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
-    recipe = "\t@echo lint\n\tpip install ruff\n\truff check .\n\tmypy src\n\tpython manage.py check\n"
+    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n\ttox -q -e lint\n"
+    recipe = f"{other}\truff check .\n\tmypy src\n\tpython manage.py check\n"
     _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
     (note,) = [note for note in detect_stages(project).notes if "make lint" in note]
     assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
@@ -823,6 +830,33 @@ def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> 
     assert any(note.startswith("quality_gates: the project uses black, but it is neither ") for note in detected.notes)
 
 
+def test_patterns_that_a_shell_expands_become_files(project: Path) -> None:
+    """No shell runs a stage's command: flake8 would look for a file with the name `*.py`."""
+    _install(project.parent / "bin", "flake8", "isort")
+    _write(
+        project,
+        Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n",
+        a_dot_py="",
+        setup_dot_py="",
+        pkg__b_dot_py="",
+        docs__conf_dot_py="",
+    )
+    (project / ".hidden.py").touch()
+    assert _commands(detect_stages(project))["quality_gates"] == (
+        ("flake8", "pkg", "a.py", "setup.py", "--exclude", "*.pyi"),
+        ("isort", "--check-only", "docs/conf.py", "pkg"),
+    )
+
+
+def test_sources_are_packages_and_stubs_without_examples(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n")
+    for name in ("pkg-stubs/__init__.pyi", "examples/__init__.py"):
+        (project / name).parent.mkdir()
+        (project / name).touch()
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "pkg-stubs")}
+
+
 def test_calls_of_a_tool_come_from_one_file(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy a b\n", Makefile="types:\n\tmypy --strict a\n")
@@ -856,7 +890,7 @@ def test_calls_of_mypy_beside_the_configured_files_are_kept(project: Path) -> No
 )
 def test_reports_of_mypy_are_left_out(project: Path, recipes: str, command: tuple[str, ...]) -> None:
     _install(project.parent / "bin", "mypy")
-    _write(project, Makefile=recipes, pkg____init___dot_py="")
+    _write(project, Makefile=recipes, pkg__a_dot_py="")
     assert _commands(detect_stages(project)) == {"type_checking": command}
 
 
@@ -918,7 +952,6 @@ def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) 
     _write(
         project,
         tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
-        web____init___dot_py="",
         web__test__http_test_dot_py="",
     )
     assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)

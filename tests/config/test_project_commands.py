@@ -143,6 +143,15 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
 
 
+@pytest.mark.parametrize(
+    ("test", "first", "second"),
+    [("session.posargs", "*session.posargs", "'tests'"), ("not session.posargs", "'tests'", "*session.posargs")],
+)
+def test_calls_of_a_noxfile_that_need_arguments_are_left_out(test: str, first: str, second: str) -> None:
+    text = f"if {test}:\n session.run('pytest', {first})\nelse:\n session.run('pytest', {second})\n"
+    assert _read("noxfile.py", text) == (("pytest", "tests"),)
+
+
 def test_processes_of_xdist_on_some_systems_are_read_from_a_noxfile() -> None:
     text = (
         'parallel = [] if WINDOWS else ["--numprocesses=auto"]\nslow = ["-m", "slow"] if SLOW else []\n'

@@ -253,6 +253,7 @@ def test_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work(g
     warning, last = (line for line in ended.stderr.splitlines() if "history" in line)
     assert ".paropt" in warning
     assert "exit code 3: history " in last
+    assert "choose another place (history: {path: FILE})" in last
     assert last == ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.engine import run as engine_run
 from paropt_exporter.engine.interfaces import RunningAttempt, StageCounts
-from paropt_exporter.engine.stage import compute_alone_seconds
 from paropt_exporter.events import (
+    Event,
     LiveStage,
     Result,
     RunRecord,
@@ -493,25 +492,25 @@ def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyP
 
 def test_stage_that_becomes_ready_takes_over_the_slot_of_its_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller measured between the end of a task and the next stage: it offered that stage's slot to jobs."""
-    bench = Bench(plan(stage("a"), stage("b", needs=("a",))))
-    measured, counts, start = threading.Event(), list[int](), bench.workers.start
+    measured, counts = threading.Event(), list[int]()
 
     def measure() -> None:
         demand = bench.engine.measure_demand()
         counts.append(len(demand.running) + sum(count for *_, count in demand.ready))
         measured.set()
 
-    def end_and_measure(record: TaskRecord, *, gil_bound: bool) -> float:
-        if record.stage == "a":
+    def measure_at_the_end_of_a(event: Event) -> None:
+        if isinstance(event, TaskRecord) and event.stage == "a":
             threading.Thread(target=measure).start()
             measured.wait(0.05)  # it has the chance to measure too early
-        return compute_alone_seconds(record, gil_bound=gil_bound)
+
+    bench = Bench(plan(stage("a"), stage("b", needs=("a",))), on_event=measure_at_the_end_of_a)
+    start = bench.workers.start
 
     def start_measured(planned: PlannedStage, *task: Any) -> RunningAttempt:
         assert planned.name == "a" or measured.wait(10)
         return start(planned, *task)
 
-    monkeypatch.setattr(engine_run, "compute_alone_seconds", end_and_measure)
     monkeypatch.setattr(bench.workers, "start", start_measured)
     bench.run()
     assert counts == [1]

@@ -823,6 +823,24 @@ def test_starting_worker_of_a_thread_that_fails_is_killed(monkeypatch: pytest.Mo
         assert eventually(lambda: not is_alive(pids[0]))
 
 
+def test_worker_whose_preparation_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread ended, and tasks that were queued by then waited for the next one that was submitted."""
+    send, submitted, failed = WorkerConnection.send_preparation, threading.Event(), threading.Event()
+
+    def fail_once(connection: WorkerConnection, body: bytes) -> None:
+        submitted.wait(HANG_SECONDS)
+        if not failed.is_set():
+            failed.set()
+            raise MemoryError
+        send(connection, body)
+
+    monkeypatch.setattr(WorkerConnection, "send_preparation", fail_once)
+    with ProcessPool(1) as pool:
+        future = pool.submit(nothing)
+        submitted.set()
+        assert future.result(HANG_SECONDS) is None
+
+
 def test_crash_loop_ends_with_its_cause() -> None:
     with ProcessPool(1, initializer=os._exit, initargs=(7,)) as pool:
         error = pool.submit(nothing).exception(HANG_SECONDS)

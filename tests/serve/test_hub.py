@@ -379,6 +379,22 @@ def test_run_survives_a_serve_that_sends_nonsense_behind_its_welcome(served: Ser
     eventually("it is back", lambda: len(served.status().runs) == 1)
 
 
+def test_run_whose_connection_fails_by_a_fault_of_ours_goes_on_alone(
+    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread of the connection had ended, and the run waited for a share that never came."""
+
+    def fail(_: bytes) -> None:
+        raise RuntimeError("a fault of ours")
+
+    run = FakeRun()
+    link.begin_run(run)
+    monkeypatch.setattr(link_module, "decode_from_serve", fail)
+    assert run.wait_for(None) is None
+    assert link.share is None
+    assert "the connection to `paropt-exporter serve` failed" in caplog.text
+
+
 def test_run_that_another_serve_refuses_says_so_once(tmp_path: Path, served: Served) -> None:
     """As after an upgrade of `serve`: without its page the metrics of a run are on none."""
     said = queue.Queue[str]()

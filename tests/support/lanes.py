@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paropt_exporter.engine.run import Run
@@ -37,7 +37,10 @@ def limit(seconds: float, *, critical: bool = False) -> SlaLimit:
 
 
 class Bench:
-    """A run on fakes: `run` executes it; `record`, `events` and `workers` have the results. `settings`: of the run."""
+    """A run on fakes: `run` executes it; `recorder`, `events` and `workers` have the results.
+
+    `on_event` is called with each event too; `settings`: of the run.
+    """
 
     def __init__(
         self,
@@ -46,17 +49,23 @@ class Bench:
         *,
         sizes: Mapping[str, int] | None = None,
         memory_bytes: int = GIB,
+        on_event: Callable[[Event], None] = lambda _: None,
         **settings: Any,
     ) -> None:
         self.clock = FakeClock()
         self.inbox = FakeInbox(self.clock)
         self.workers = FakeWorkers(self.clock, self.inbox, scripts, sizes)
         self.recorder = Recorder()
+
+        def emit(event: Event) -> None:
+            self.recorder.observe(event)
+            on_event(event)
+
         self.engine = Run(
             planned,
             run_id="r1",
             workers=self.workers,
-            emit=self.recorder.observe,
+            emit=emit,
             inbox=self.inbox,
             clock=self.clock,
             memory_bytes=memory_bytes,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Planner:
-    """Builds the plan of each run.
+    """Builds the plan of each run of a lane, as its config is now.
 
     `load_past` returns Prometheus' values, or None without feedback; `say` prints the stages that --failed leaves out.
     """
@@ -41,12 +41,36 @@ class Planner:
         load_past: Callable[[], PastRuns | None],
         say: Callable[[str], None],
     ) -> None:
+        self.config = config
         self._request = request
-        self._config = config
         self._lane = lane
         self._history = history
         self._load_past = load_past
         self._say = say
+        self._prepared: Plan | None = None
+
+    def prepare(self) -> Plan:
+        """Return the next plan, which `take` returns again: the commands of `items` may have effects."""
+        self._prepared = self.plan()
+        return self._prepared
+
+    def take(self) -> Plan:
+        """Return the prepared plan if there is one, otherwise another."""
+        plan, self._prepared = self._prepared or self.plan(), None
+        return plan
+
+    def change(self, read: Config) -> Plan:
+        """Continue with the lanes and stages of a changed config. Return its plan, without items.
+
+        Raises UsageError if the lane can't run with it, and then changes nothing.
+        """
+        # The parts of this process were built from the other sections.
+        config = replace(self.config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
+        options = self._request.options
+        plans.choose_stages(config, self._lane, options.selection, options.arguments)
+        shape = plans.build_plan(_drop_items(config), self._lane, options)
+        self.config, self._prepared = config, None
+        return shape
 
     def plan(self, stages: Collection[str] | None = None) -> Plan:
         """Return the next plan, of only these stages if some are given.
@@ -60,15 +84,15 @@ class Planner:
             if request.affected:
                 options = replace(options, affected_by=self._build_change_finder())
             if request.failed_only:
-                failed = find_failures(self._history, self._config, self._lane, options.selection)
+                failed = find_failures(self._history, self.config, self._lane, options.selection)
                 options = replace(options, retry=build_retry(failed, options.shard))
-        plan = plans.build_plan(self._config, self._lane, options, earlier=self._load_earlier_runs())
+        plan = plans.build_plan(self.config, self._lane, options, earlier=self._load_earlier_runs())
         if failed is not None and _list_unknown(plan, failed):
             plan = replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
         if request.deadline_seconds is not None:
             plan = narrow_to_deadline(plan, request.deadline_seconds, self._history, reads_cache=not request.no_cache)
         for note in plan.notes:
-            if note not in self._config.notes:  # those of the config are shown once, at the start
+            if note not in self.config.notes:  # those of the config are shown once, at the start
                 self._say(note)
         if plan.choice:
             self._say(plan.choice)
@@ -83,9 +107,7 @@ class Planner:
         """
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
-        configured = (
-            self._config.lanes[plan.lane].workers.start is not None or self._request.options.workers is not None
-        )
+        configured = self.config.lanes[plan.lane].workers.start is not None or self._request.options.workers is not None
         advised = control_state.override.mode == ADVISE
         past = None if configured or advised else self._find_past_size(plan)
         start = control_state.get_start_size(plan.workers.start if past is None else past)
@@ -101,7 +123,7 @@ class Planner:
     def _build_change_finder(self) -> ChangeFinder:
         from paropt_exporter.changes import ChangeFinder
 
-        return ChangeFinder(self._config.root, self._request.affected_ref)
+        return ChangeFinder(self.config.root, self._request.affected_ref)
 
     def _identify_tree_state(self) -> str:
         """Return the state of the files if a success in it may prove a failure flaky, otherwise ""."""
@@ -109,7 +131,7 @@ class Planner:
             return ""
         from paropt_exporter import git  # here: most runs need no git
 
-        return git.identify_tree_state(self._config.root)
+        return git.identify_tree_state(self.config.root)
 
     def _load_earlier_runs(self) -> EarlierRuns:
         """Return the facts from earlier runs. Prometheus' durations, of all hosts, override those of this host.
@@ -128,6 +150,11 @@ class Planner:
             open_failures=self._history.load_open_failures(self._lane, tree_state, shard=shard_name),
             tree_state=tree_state,
         )
+
+
+def _drop_items(config: Config) -> Config:
+    """Return the config without the items of its stages, whose commands run only once for each run."""
+    return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
 def build_retry(failed: Failures, shard: Shard | None) -> Retry:

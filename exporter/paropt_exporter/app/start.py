@@ -51,7 +51,8 @@ def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> in
         if is_sure_to_run_commands(request, config.lanes[lane].strategy, stages):
             stack.enter_context(supervisor_client.SUPERVISOR.keep_running())
         # Only now: the supervisor's process starts meanwhile, on another core.
-        from paropt_exporter.app.exporter import LaneSetup, run_exporter
+        from paropt_exporter.app.exporter import run_exporter
+        from paropt_exporter.app.lane_runner import LaneSetup
 
         gc.freeze()  # no collection looks at the modules
         gc.enable()

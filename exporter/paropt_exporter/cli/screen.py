@@ -83,6 +83,7 @@ class ConsoleScreen:
         self._format_group: Callable[[str, str], str] | None = None
         self._default_limits: frozenset[str] = frozenset()  # lanes' default limits that no line has mentioned yet
         self._failed: dict[str, TaskRecord] = {}
+        self._waiting: set[str] = set()  # stages that have not started
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
         self._clock = SystemClock()
@@ -145,7 +146,8 @@ class ConsoleScreen:
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
-        stages = sum(not stage.skip for stage in plan.stages)
+        self._waiting = {stage.name for stage in plan.stages if not stage.skip}
+        stages = len(self._waiting)
         if self._quiet:
             return
         fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
@@ -159,6 +161,8 @@ class ConsoleScreen:
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
+        if isinstance(event, StageStarted | StageRecord):
+            self._waiting.discard(event.stage)
         match event:
             case StageStarted() if self._verbose:
                 fields = {"event": "stage_started", "stage": event.stage, "pool": event.pool}
@@ -312,7 +316,7 @@ class ConsoleScreen:
         if self._err.is_terminal and not self._json_logs:
             console = _build_console(colored=self._err_colored)
             if console.is_terminal and not console.is_dumb_terminal:  # rich shows no table on dumb terminals
-                self._table = _LiveTable(live, console)
+                self._table = _LiveTable(live, lambda: len(self._waiting), console)
                 self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
                 return
         self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
@@ -325,19 +329,23 @@ class ConsoleScreen:
 
     def _show_still_running(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in live())
-        self._show_line(f"still running: {running}" if running else "still waiting")
+        waiting = f", {_format_waiting(count)}" if (count := len(self._waiting)) else ""
+        self._show_line(f"still running: {running}{waiting}" if running else "still waiting")
 
 
 class _LiveTable:
-    """A live table of the running stages on a terminal, below the printed lines and stderr.
+    """A live table of the running stages on a terminal, below the printed lines and stderr, and how many others wait.
 
     Only one thread uses it. Others may print to stderr at the same time.
     """
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], console: Console) -> None:
+    def __init__(
+        self, live: Callable[[], tuple[LiveStage, ...]], count_waiting: Callable[[], int], console: Console
+    ) -> None:
         from rich.live import Live
 
         self._stages = live
+        self._count_waiting = count_waiting
         self._rows: tuple[LiveStage, ...] = ()
         self._console = console
         self._view = Live(
@@ -351,8 +359,10 @@ class _LiveTable:
         console.show_cursor()  # rich hides the cursor, and after Ctrl-Z or kill -9 the shell would have none
 
     def print(self, text: str, color: str = "") -> None:
-        self._rows = self._stages()
-        with suppress(OSError):  # the terminal is closed; the work goes on
+        drawn, self._rows = self._rows, self._stages()
+        with suppress(OSError), self._console:  # an OSError: the terminal is closed; the work goes on
+            if [stage.stage for stage in drawn] != [stage.stage for stage in self._rows]:
+                self._view.refresh()  # rich would print the line above the table as it was drawn last
             # Whole lines, which the terminal wraps, so that a copied line is the original.
             self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
 
@@ -372,16 +382,25 @@ class _LiveTable:
         room = self._console.height // 2  # ended stages are shown in the other half
         for stage in self._rows[:room]:
             table.add_row(*_build_cells(stage), style="yellow" if _is_near_its_limit(stage) else "none")
-        if left := len(self._rows[room:]):
-            table.add_row("…", f"{left} more running")
+        left, waiting = len(self._rows[room:]), self._count_waiting()
+        others = [f"{left} more running"] if left else []
+        others += [_format_waiting(waiting)] if waiting else []
+        if others:
+            table.add_row("…", ", ".join(others))
         return table
 
 
 def _build_cells(stage: LiveStage) -> tuple[str, ...]:
     done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
-    limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
-    share = f"{stage.cores:.1f} cores" if stage.elapsed_seconds > 1 else ""
-    return "·", visible(stage.stage), done, f"{stage.elapsed_seconds:.0f} s", limit, share
+    elapsed, expected = stage.elapsed_seconds, stage.predicted_seconds
+    about = f"of ~{expected:.0f} s" if expected is not None and expected >= max(elapsed, 1.0) else ""
+    limit = f"limit {stage.sla.max_seconds:g} s" if stage.sla else ""
+    share = f"{stage.cores:.1f} cores" if elapsed > 1 else ""
+    return "·", visible(stage.stage), done, f"{elapsed:.0f} s", about, limit, share
+
+
+def _format_waiting(stages: int) -> str:
+    return f"{format_count(stages, 'stage')} {'waits' if stages == 1 else 'wait'}"
 
 
 def _is_near_its_limit(stage: LiveStage) -> bool:

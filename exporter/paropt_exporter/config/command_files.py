@@ -324,12 +324,28 @@ def _parse_noxfile(text: str) -> Iterator[CommandLine]:
 
     inside = {id(node): function for function in functions for node in ast.walk(function)}
     elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
+    with_arguments = {id(node) for each in ast.walk(module) for node in _iter_with_arguments(each)}
     for node in ast.walk(module):
+        if id(node) in with_arguments:
+            continue
         function = inside.get(id(node))
         if isinstance(node, ast.Call) and _is_session_call(node, "run") and function not in elsewhere:
             words = _read_words(node.args, read_lists(function))
             if words is not None:
                 yield CommandLine(text=words, group=function.name if function else "", env=_read_variables(node))
+
+
+def _iter_with_arguments(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all of an `if session.posargs:` that runs only with arguments on nox's command line."""
+    match node:
+        case ast.If(test=ast.Attribute(attr="posargs"), body=only):
+            pass
+        case ast.If(test=ast.UnaryOp(op=ast.Not(), operand=ast.Attribute(attr="posargs")), orelse=only):
+            pass
+        case _:
+            return
+    for statement in only:
+        yield from ast.walk(statement)
 
 
 def _is_session_call(node: ast.AST, *names: str) -> bool:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -34,6 +34,8 @@ from paropt_exporter.files import exists, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
+_MOST_PATHS = 100  # for a pattern in a command
+_PATTERN = frozenset("*?[")
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = (
@@ -62,6 +64,7 @@ _MARKERS = {
 _TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+_EXAMPLES = frozenset({"example", "examples", "demo", "demos", "sample", "samples", "benchmarks"})
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
 # file for all results.
 _WHOLE_RUN = re.compile(
@@ -134,7 +137,16 @@ class Project:
         """The commands that the project runs on itself."""
         found = self._list_files(".github/workflows/*.y*ml")
         workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
-        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
+        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS], cache(self._expand))
+
+    def _expand(self, pattern: str) -> Words:
+        """Return the paths that a shell finds for a pattern of one folder, or none if there are many."""
+        folder, _, name = pattern.rpartition("/")
+        if not _PATTERN.isdisjoint(folder) or folder.startswith("/") or ".." in folder.split("/"):
+            return ()
+        found = sorted(path.relative_to(self._root).as_posix() for path in self._list_files(pattern.replace("**", "*")))
+        shown = tuple(path for path in found if name[0] == "." or not path.rpartition("/")[2].startswith("."))
+        return shown if len(shown) <= _MOST_PATHS and all(map(_is_text, shown)) else ()
 
     @cached_property
     def own_tests(self) -> tuple[ProjectCommand, ...]:
@@ -204,11 +216,9 @@ class Project:
         """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
         if is_folder(self._root / "src"):
             return ("src",)
-        packages = [folder.name for folder in self._list_folders(self._root) if is_file(folder / "__init__.py")]
-        holders = [
-            folder.name for folder in self._list_folders(self._root)
-            if any(is_file(inner / "__init__.py") for inner in self._list_folders(folder))
-        ]  # fmt: skip
+        folders = [folder for folder in self._list_folders(self._root) if folder.name not in _EXAMPLES]
+        packages = [folder.name for folder in folders if _is_package(folder)]
+        holders = [folder.name for folder in folders if any(map(_is_package, self._list_folders(folder)))]
         return tuple(packages or holders or (".",))
 
     @cached_property
@@ -503,6 +513,10 @@ def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: 
             given = value if equals else "".join(arguments[at + 1 : at + 2])
             return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
     return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
+
+
+def _is_package(folder: Path) -> bool:
+    return is_file(folder / "__init__.py") or is_file(folder / "__init__.pyi")
 
 
 def _is_copied(folder: str) -> bool:

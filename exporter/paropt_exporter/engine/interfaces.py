@@ -177,6 +177,17 @@ class MachineUsage(Struct, frozen=True, kw_only=True):
     memory_wanted_bytes: int
 
 
+class MachineLink(Protocol):
+    """The connection to the other runs of the machine."""
+
+    @property
+    def share(self) -> MachineShare | None:
+        """What the run may use when it starts; None: all. Changes come by `Run.set_share`."""
+
+    def report_usage(self, usage: MachineUsage) -> None:
+        """Tell the others the run's demand. Returns at once."""
+
+
 class StageCounts(Struct, frozen=True, kw_only=True):
     """Counts of a running stage. `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` only grow.
 

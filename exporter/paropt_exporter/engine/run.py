@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
+from paropt_exporter.engine.attempt_ends import TERM_GRACE_SECONDS, AttemptEnds
+from paropt_exporter.engine.cache_requests import CacheRequests, Kept, LookedUp
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
 from paropt_exporter.engine.inbox import Inbox, Timers
 from paropt_exporter.engine.interfaces import (
     Admission,
     Demand,
+    MachineLink,
     MachineShare,
     MachineUsage,
     RunningAttempt,
@@ -28,11 +29,13 @@ from paropt_exporter.engine.interfaces import (
     Workers,
 )
 from paropt_exporter.engine.observers import EventStream
-from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand, measure_usage
+from paropt_exporter.engine.open_stages import OpenStages, measure_backlog
 from paropt_exporter.engine.outcome import build_not_started
-from paropt_exporter.engine.resources import Resources, needs_much_room
-from paropt_exporter.engine.run_record import MOST_TASKS, RecordedRun, RunEnd, build_run_record
-from paropt_exporter.engine.stage import Attempt, Ready, StageState, build_timing, compute_alone_seconds
+from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.run_record import AttemptTotals, RecordedRun, RunEnd, build_run_record
+from paropt_exporter.engine.sla_watches import SlaWatches
+from paropt_exporter.engine.stage import Attempt, Ready, StageState
+from paropt_exporter.engine.task_scheduler import TaskScheduler
 from paropt_exporter.errors import describe
 from paropt_exporter.events import (
     Event,
@@ -40,37 +43,21 @@ from paropt_exporter.events import (
     Result,
     RunRecord,
     RunStarted,
-    SlaRecord,
     StageRecord,
     StageStarted,
     Strategy,
     TaskRecord,
     TaskTiming,
 )
-from paropt_exporter.plan import COMMANDS, THREADS, Plan
+from paropt_exporter.plan import THREADS, Plan
 from paropt_exporter.plan.flakiness import MOST_FAILED_STAGES
 from paropt_exporter.sla import Watch
 
 log = logging.getLogger(__name__)
 
-TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
-GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and reports it
-
 
 class _Ended(Struct, frozen=True):
     attempt: Attempt
-
-
-class _Kept(Struct, frozen=True):
-    """The cache has kept the results of an ended stage; this was its last attempt."""
-
-    attempt: Attempt
-    record: TaskRecord
-
-
-class _LookedUp(Struct, frozen=True):
-    stage: StageState
-    found: StageLookup
 
 
 class _WindDown(Struct, frozen=True):
@@ -115,55 +102,61 @@ class Run:
         on_stopping: Callable[[Stop, int], None] | None = None,
         flush: Callable[[], None] | None = None,
         cache: StageCache | None = None,
-        share: MachineShare | None = None,
-        on_usage: Callable[[MachineUsage], None] | None = None,
+        link: MachineLink | None = None,
     ) -> None:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
         `flush` is called as the class says, and before the first task starts: `emit` may hold events until then.
         `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
         is called with the request and the number of running stages, when the run begins to stop and when it kills.
-        `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs. `share`: the part of
-        the machine beside other runs; `on_usage` is called with each change of this run's demand for it.
+        `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs. `link`: to the runs
+        that share the machine, to which each change of this run's demand is reported.
         """
-        self._cache = cache
-        self._looked_up_revision = -1  # of the open stages, up to which the cache has been asked
-        self._on_stopping = on_stopping
         self.plan = plan
         self.run_id = run_id
-        sequential = plan.strategy is Strategy.SEQUENTIAL
-        self.size = 1 if sequential else plan.workers.start
         self._workers = workers
         self._events = EventStream(clock, emit, flush)
         self._emit = self._events.emit
         self._inbox = inbox
         self._clock = clock
-        self._resources = Resources(memory_bytes, share)
-        self._on_usage = on_usage
+        self._on_stopping = on_stopping
+        self._link = link
         self._last_usage: MachineUsage | None = None
         self._memory_bytes = memory_bytes
         self._sums_work = sums_work
         self._cores = host.count_cpus() if cores is None else cores
-        self._timings: list[TaskTiming] = []
-        in_order = sorted(plan.stages, key=lambda stage: stage.number) if sequential else plan.stages
+        in_order = plan.stages
+        if plan.strategy is Strategy.SEQUENTIAL:
+            in_order = tuple(sorted(plan.stages, key=lambda stage: stage.number))
         self._stages = {stage.name: StageState(stage) for stage in in_order}
         self._open_stages = OpenStages(self._stages)
+        self._resources = Resources(memory_bytes, link.share if link is not None else None)
+        self._scheduler = TaskScheduler(plan, self._open_stages, self._resources, workers)
+        self._cache = CacheRequests(cache, self._open_stages, inbox, clock) if cache is not None else None
         # guards: the changes of one message to running and ready tasks. A measurement after the end of a task, before
         # the stage that needs it is ready, would offer that stage's slot to a jobserver's clients.
         self._changing_tasks = threading.Lock()
-        self._expected_revision = self._open_stages.revision
-        self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
         self._timers = Timers()
+        self._ends = AttemptEnds(clock, self._timers)
+        self._limits = SlaWatches(
+            run_id,
+            plan.lane,
+            clock=clock,
+            timers=self._timers,
+            emit=self._emit,
+            on_critical=self._stop_if_critical,
+        )
         self._stop_request: Stop | None = None
         self._critical = False
         self._stale = ""  # why the run was wound down
         self._stale_stages: frozenset[str] = frozenset()
         self._failed_stages: set[str] = set()  # with an attempt that failed, even if a retry passed
-        self._tasks_had_to_wait = False
-        self._total_watch: Watch | None = None
-        self._sequential_seconds = 0.0
-        self._stage_limits: Mapping[str, int] = {}
-        self._admission: Admission | None = None
+        self._totals = AttemptTotals()
+
+    @property
+    def size(self) -> int:
+        """The number of slots."""
+        return self._scheduler.size
 
     def interrupt(self, reason: str, *, now: bool) -> None:
         """End the run on the user's request: TERM to running tasks, KILL after the grace, or `now`."""
@@ -178,12 +171,12 @@ class Run:
 
     def resize(self, size: int) -> None:
         """Set the number of slots; never interrupts running tasks. From any thread."""
-        self.size = size
+        self._scheduler.size = size
         self._inbox.post(Wake())
 
     def set_stage_limits(self, stages: Mapping[str, int]) -> None:
         """Run at most so many tasks of these stages at once, and any number of other stages' tasks. From any thread."""
-        self._stage_limits = dict(stages)
+        self._scheduler.set_stage_limits(stages)
         self._inbox.post(Wake())
 
     def set_admission(self, admission: Admission | None) -> None:
@@ -191,7 +184,7 @@ class Run:
 
         From any thread.
         """
-        self._admission = admission
+        self._scheduler.admission = admission
         self._inbox.post(Wake())
 
     def set_share(self, share: MachineShare | None) -> None:
@@ -223,8 +216,7 @@ class Run:
             )
         )
         if self.plan.total is not None:
-            self._total_watch = Watch(self.plan.total, started)
-            self._timers.schedule(self._total_watch.next_deadline, self._check_total)
+            self._limits.watch_lane(Watch(self.plan.total, started))
         if self.plan.deadline is not None:
             stop = Stop(f"the deadline of {self.plan.deadline.seconds:g} s", interrupted=False)
             self._timers.schedule(started + self.plan.deadline.seconds, lambda: self._begin_stopping(stop))
@@ -260,16 +252,10 @@ class Run:
 
     def measure_demand(self) -> Demand:
         """Return the running and the startable tasks, for the controller."""
-        total = self._total_watch
+        ends_seconds = self._limits.ends_seconds
         with self._changing_tasks:
-            return measure_demand(
-                self._open_stages.all(),
-                self._open_stages.startable(),
-                now=self._clock.monotonic(),
-                size=self.size,
-                work=self._sums_work,
-                ends_seconds=None if total is None else total.started_seconds + total.limit.max_seconds,
-            )
+            now = self._clock.monotonic()
+            return self._scheduler.measure_demand(now, sums_work=self._sums_work, ends_seconds=ends_seconds)
 
     # Starting
 
@@ -296,60 +282,20 @@ class Run:
             self._skip_unstarted_stages(self._stop_request.reason)
             return
         self._skip_stages_with_failed_needs()
-        startable, revision = self._open_stages.startable(), self._open_stages.revision
-        if self._resources.set_admission(self._admission) or revision != self._expected_revision:
-            self._resources.set_expected_stages([state.name for state in startable])
-            self._expected_revision = revision
-        self._look_up_stages(startable)
-        may_be_full, may_begin = self._tasks_had_to_wait, True
-        for state in startable:
-            if state.awaits_cache or not state.ready or not (may_begin or state.started):
-                continue
-            if may_be_full and self._is_full():
-                return  # a walk over a thousand waiting stages at each event would cost more than their tasks
-            may_be_full = False
-            while state.ready and self._can_start(state):
-                self._start_task(state)
-                may_be_full = self._tasks_had_to_wait
-            if state.ready and not self._is_at_limit(state):
-                may_be_full = may_be_full or not self._tasks_had_to_wait
-                self._tasks_had_to_wait = True
-                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
-                    if state.started or self._resources.can_begin_stage(state.plan):
-                        return  # otherwise smaller stages behind it would starve it
-                    # It waits for stages that have begun, so their other tasks may start.
-                    may_begin = may_begin and not state.plan.exclusive
+        startable = self._open_stages.startable()
+        if self._cache is not None:
+            self._cache.look_up(startable)
+        self._scheduler.start_tasks(startable, self._start_task)
 
     def _report_usage(self) -> None:
-        """Report the demand for cores and memory, if other runs share the machine and it has changed."""
-        if self._on_usage is None or self._resources.share is None:
+        """Tell the link the demand for cores and memory, if it has changed."""
+        if self._link is None:
             return
-        sequential = self.plan.strategy is Strategy.SEQUENTIAL
-        usage = measure_usage(
-            () if self._stop_request is not None else self._open_stages.startable(),
-            self._resources,
-            number=self._resources.share.number,
-            slots=1 if sequential else self.plan.workers.maximum,
-            cores=self._cores,
-            is_at_limit=self._is_at_limit,
-        )
-        if usage != self._last_usage:
+        startable = () if self._stop_request is not None else self._open_stages.startable()
+        usage = self._scheduler.measure_usage(startable, cores=self._cores)
+        if usage is not None and usage != self._last_usage:
             self._last_usage = usage
-            self._on_usage(usage)
-
-    def _look_up_stages(self, startable: Sequence[StageState]) -> None:
-        """Ask the cache about the stages that have become startable."""
-        if self._cache is None or self._looked_up_revision == self._open_stages.revision:
-            return
-        self._looked_up_revision = self._open_stages.revision
-        for state in startable:
-            if state.plan.cached and not state.asked_cache:
-                state.asked_cache = state.awaits_cache = True
-                self._cache.look_up(state.plan, partial(self._post_lookup, state))
-
-    def _post_lookup(self, state: StageState, found: StageLookup) -> None:
-        """Send a lookup's result to the engine; on the cache's thread."""
-        self._inbox.post(_LookedUp(state, found))
+            self._link.report_usage(usage)
 
     def _apply_lookup(self, state: StageState, found: StageLookup) -> None:
         """Skip the tasks whose earlier results hold, and let the others start."""
@@ -360,25 +306,6 @@ class Run:
             self._emit(record)
         if not state.ready:
             self._close_stage(state, Result.SUCCESS, "")
-
-    def _is_full(self) -> bool:
-        """Whether no task of any stage can start."""
-        if not (self._resources.has_slot(self.size) and self._resources.has_cores_left()):
-            return True
-        return self._only_commands and self._resources.count_in_pool(COMMANDS) >= self._workers.get_pool_size(COMMANDS)
-
-    def _can_start(self, state: StageState) -> bool:
-        if not state.started and not self._resources.can_begin_stage(state.plan):
-            return False
-        if self._is_at_limit(state):
-            return False
-        pool = self._workers.choose_pool(state.plan, state.ready[0].task)
-        return self._resources.can_begin_task(state.plan, size=self.size) and (
-            self._resources.count_in_pool(pool) < self._workers.get_pool_size(pool)
-        )
-
-    def _is_at_limit(self, state: StageState) -> bool:
-        return len(state.attempts) >= self._stage_limits.get(state.name, len(state.attempts) + 1)
 
     def _start_task(self, state: StageState) -> None:
         ready, now = state.ready[0], self._clock.monotonic()
@@ -392,8 +319,7 @@ class Run:
         state.attempts.append(attempt)
         # Only now: the controller's thread measures the demand at any time, and would offer this task's slot to jobs.
         state.ready.popleft()
-        if state.plan.timeout_seconds is not None:
-            self._schedule_timeout(attempt, now + state.plan.timeout_seconds)
+        self._ends.begin(attempt)
         running.future.add_done_callback(lambda _: self._inbox.post(_Ended(attempt)))
 
     def _submit_attempt(self, state: StageState, ready: Ready, label: str) -> RunningAttempt:
@@ -420,9 +346,7 @@ class Run:
                 scope=state.scope,
             )
         )
-        if state.plan.sla is not None:
-            state.watch = Watch(state.plan.sla, now)
-            self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
+        self._limits.watch_stage(state, now)
 
     def _skip_stages_with_failed_needs(self) -> None:
         while lost := self._open_stages.pop_lost():
@@ -439,11 +363,11 @@ class Run:
         match message:
             case _Ended(attempt):
                 record = self._build_task_record(attempt)
-                if not self._offer_to_cache(attempt, record):
+                if self._cache is None or not self._cache.offer(attempt, record):
                     self._end_attempt(attempt, record)
-            case _Kept(attempt, record):
+            case Kept(attempt, record):
                 self._end_attempt(attempt, record)
-            case _LookedUp(state, found):
+            case LookedUp(state, found):
                 self._apply_lookup(state, found)
             case Stop():
                 self._begin_stopping(message)
@@ -454,22 +378,6 @@ class Run:
             case _:
                 pass  # Wake: the loop starts tasks after each message anyway
 
-    def _offer_to_cache(self, attempt: Attempt, record: TaskRecord) -> bool:
-        """Offer an attempt's result to the cache. Return whether the attempt ends only once the cache has kept it.
-
-        The last one of a stage does: stages that need it may change its files.
-        """
-        state = attempt.stage
-        if self._cache is None or not state.plan.cached or not record.final:
-            return False
-        outcome = attempt.read_outcome()
-        if state.plan.output_file is None or outcome.output_path is not None:  # otherwise its file is not whole
-            self._cache.keep(state.plan, attempt.task, attempt.build_kept_result(self._clock.monotonic()))
-        if state.ready or state.resting or len(state.attempts) > 1:
-            return False
-        self._cache.flush(state.plan, lambda: self._inbox.post(_Kept(attempt, record)))
-        return True
-
     def _end_attempt(self, attempt: Attempt, record: TaskRecord) -> None:
         state = attempt.stage
         # The attempt leaves the live view before its record adds it to the totals, or a scrape in between would count
@@ -479,9 +387,7 @@ class Run:
         in_thread = record.pool == THREADS  # the strategy adaptive has moved others to processes
         state.gil_bound = state.gil_bound or (in_thread and self._workers.is_gil_bound(state.name))
         state.add_record(record)
-        if len(self._timings) <= MOST_TASKS:
-            self._timings.append(build_timing(record))
-        self._sequential_seconds += compute_alone_seconds(record, gil_bound=state.gil_bound)
+        self._totals.add(record, gil_bound=state.gil_bound)
         self._emit(record)
         if not record.final:
             self._schedule_retry(state, attempt, record)
@@ -527,13 +433,12 @@ class Run:
     def _end_stage_if_done(self, state: StageState) -> None:
         if state.ended or not state.is_done:
             return
-        if state.watch is not None:
-            self._check_sla(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
+        self._limits.check_end(state)
         self._resources.end_stage(state.plan)
         record = state.build_record(self.run_id, self.plan.lane)
         self._open_stages.remove(state)
         self._emit(record)
-        self._stop_if_critical(state)
+        self._limits.report_if_critical(state)
         if record.result.bad:  # even without a bad task: none of its batches had a test
             self._fail_fast(state)
 
@@ -541,57 +446,11 @@ class Run:
         moments = (self._events.flush_in_turn(), self._timers.next_moment)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    # Timers: each checks whether its moment has really come, since an attempt's start is known only once it was
-    # measured.
+    # Stopping and the end
 
-    def _schedule_timeout(self, attempt: Attempt, moment: float) -> None:
-        reference = weakref.ref(attempt)  # the timer may outlive the attempt by an hour, and must not keep its output
-        self._timers.schedule(moment, lambda: self._check_timeout(reference()))
-
-    def _check_timeout(self, attempt: Attempt | None) -> None:
-        if attempt is None or attempt not in attempt.stage.attempts or attempt.verdict is not None:
-            return
-        limit, now = attempt.stage.plan.timeout_seconds, self._clock.monotonic()
-        assert limit is not None
-        waits = attempt.stage.plan.remote is not None and attempt.running.started_seconds is None
-        started = now if waits else attempt.started_seconds  # a wait for a worker has the cluster's `start_timeout`
-        if started + limit > now:
-            self._schedule_timeout(attempt, started + limit)
-            return
-        attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
-        self._stop_attempt(attempt, TERM_GRACE_SECONDS)
-
-    def _stop_attempt(self, attempt: Attempt, grace_seconds: float) -> None:
-        if attempt.outcome is not None:
-            return
-        attempt.running.stop(grace_seconds)
-        moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
-        self._timers.schedule(moment, lambda: self._give_up(attempt))
-
-    def _give_up(self, attempt: Attempt) -> None:
-        if attempt in attempt.stage.attempts and attempt.outcome is None:
-            attempt.running.give_up()
-
-    def _check_stage(self, state: StageState) -> None:
-        if state.ended or state.watch is None:
-            return
-        first = min((attempt.started_seconds for attempt in state.attempts), default=None)
-        rebase = first if first is not None and not state.attempts_ended else state.started_seconds
-        self._check_sla(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
-        self._stop_if_critical(state)
-        self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
-
-    def _check_total(self) -> None:
-        if self._total_watch is None:
-            return
-        self._check_sla(self._total_watch, None, self._clock.monotonic())
-        self._stop_if_critical(None)
-        self._timers.schedule(self._total_watch.next_deadline, self._check_total)
-
-    def _stop_if_critical(self, state: StageState | None) -> None:
-        """Stop the lane if the stage, or the lane itself (None), has broken a critical limit, even at its end."""
-        watch = self._total_watch if state is None else state.watch
-        if watch is None or not watch.broken or not watch.limit.critical or self._stop_request is not None:
+    def _stop_if_critical(self, state: StageState | None, watch: Watch) -> None:
+        """Stop the lane, since the stage, or the lane itself (None), has broken a critical limit, even at its end."""
+        if self._stop_request is not None:
             return
         self._critical = True
         name, limit = (self.plan.lane, "total") if state is None else (state.name, "SLA")
@@ -599,24 +458,6 @@ class Run:
         for attempt in () if state is None else state.attempts:
             attempt.set_verdict(Result.TIMEOUT, why)
         self._begin_stopping(Stop(f"{name} {why}", interrupted=False))
-
-    def _check_sla(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
-        if rebase is not None:
-            watch.started_seconds = rebase
-        for broken in watch.check(now):
-            self._emit(
-                SlaRecord(
-                    run_id=self.run_id,
-                    lane=self.plan.lane,
-                    stage=stage,
-                    limit=watch.limit,
-                    broken=broken,
-                    elapsed_seconds=now - watch.started_seconds,
-                    at_timestamp_seconds=self._clock.wall(),
-                )
-            )
-
-    # Stopping and the end
 
     def _begin_stopping(self, stop: Stop) -> None:
         """End the run; the first reason stays, and a later request may only hasten the end."""
@@ -629,7 +470,7 @@ class Run:
             self._on_stopping(stop, sum(bool(state.attempts) for state in self._open_stages.all()))
         for attempt in self._iter_attempts():
             attempt.set_verdict(Result.CANCELLATION, f"stopped: {self._stop_request.reason}")
-            self._stop_attempt(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
+            self._ends.stop(attempt, 0.0 if stop.now else TERM_GRACE_SECONDS)
 
     def _iter_attempts(self) -> Iterator[Attempt]:
         for state in self._stages.values():
@@ -646,7 +487,7 @@ class Run:
                 state.resting = 0
                 for attempt in state.attempts:
                     attempt.set_verdict(Result.CANCELLATION, reason)
-                    self._stop_attempt(attempt, TERM_GRACE_SECONDS)
+                    self._ends.stop(attempt, TERM_GRACE_SECONDS)
                 self._end_stage_if_done(state)
 
     def _skip_unstarted_stages(self, reason: str) -> None:
@@ -659,9 +500,7 @@ class Run:
 
     def _end_run(self, started: float, started_timestamp: float) -> RunRecord:
         ended = self._clock.monotonic()
-        if self._total_watch is not None:
-            self._check_sla(self._total_watch, None, ended)
-            self._stop_if_critical(None)
+        self._limits.check_lane(ended)
         pools, duration = self._workers.get_pool_uses(), ended - started
         record = build_run_record(
             self.run_id,
@@ -678,13 +517,13 @@ class Run:
             RunEnd(
                 stopping=self._stop_request,
                 critical=self._critical,
-                total=self._total_watch,
-                queued=self._tasks_had_to_wait,
+                total=self._limits.total,
+                queued=self._scheduler.had_to_wait,
                 abandoned=self._workers.get_abandoned_calls(),
                 stale=self._stale,
             ),
             started_timestamp_seconds=started_timestamp,
-            sequential_seconds=self._sequential_seconds,
+            sequential_seconds=self._totals.alone_seconds,
         )
         self._emit(record)
         return record
@@ -692,7 +531,7 @@ class Run:
     def _collect_timings(self) -> list[TaskTiming]:
         """Return the timings of all attempts; whether a stage is GIL-bound is known only at its end."""
         bound = {name for name, state in self._stages.items() if state.gil_bound and state.pool == THREADS}
-        return [replace(one, gil_bound=True) if one.stage in bound else one for one in self._timings]
+        return [replace(one, gil_bound=True) if one.stage in bound else one for one in self._totals.timings]
 
     def _collect_stage_records(self) -> tuple[StageRecord, ...]:
         return tuple(state.record for state in self._stages.values() if state.record is not None)

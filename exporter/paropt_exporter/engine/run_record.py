@@ -15,8 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.engine.interfaces import Stop
+from paropt_exporter.engine.stage import build_timing, compute_alone_seconds
 from paropt_exporter.errors import format_count
-from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskTiming
+from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskRecord, TaskTiming
 from paropt_exporter.plan import Plan, start_up
 from paropt_exporter.plan.structure import Commands
 from paropt_exporter.sla import Watch
@@ -58,6 +59,23 @@ class RunEnd(Struct, frozen=True, kw_only=True):
     def interrupted(self) -> bool:
         """Whether the user ended the run."""
         return self.stopping is not None and self.stopping.interrupted
+
+
+class AttemptTotals:
+    """Sums over the attempts of a run, for its record.
+
+    `timings`: when the first MOST_TASKS of them ran, and one more if there were more. `alone_seconds`: how long all
+    would have taken one after another, with the machine to themselves.
+    """
+
+    def __init__(self) -> None:
+        self.timings: list[TaskTiming] = []
+        self.alone_seconds = 0.0
+
+    def add(self, record: TaskRecord, *, gil_bound: bool) -> None:
+        if len(self.timings) <= MOST_TASKS:
+            self.timings.append(build_timing(record))
+        self.alone_seconds += compute_alone_seconds(record, gil_bound=gil_bound)
 
 
 class RecordedRun:

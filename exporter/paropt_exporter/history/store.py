@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The third one is for file systems without locks or shared memory maps, as of some network folders and FUSE.
+_REMEDIES = "free disk space, fix the folder's permissions, or choose another place (history: {path: FILE})"
+
 KEEP_RUNS = 1000
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -459,7 +462,7 @@ class History:
                 "cannot write the history: the run goes on and will be missing from it",
                 extra={"path": str(self.path), "err": why},
             )
-        self.broken = self.broken or f"history {self.path}: {why}; free disk space or fix the folder's permissions"
+        self.broken = self.broken or f"history {self.path}: {why}; {_REMEDIES}"
 
 
 def _split_at_ends_of_runs(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:

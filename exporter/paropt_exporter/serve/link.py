@@ -330,6 +330,15 @@ class Link:
             self._lost_seconds = self._clock.monotonic()
 
     def _serve(self) -> None:
+        try:
+            self._serve_until_closed()
+        except Exception:  # the boundary of the thread: without it the run would wait for a share that never comes
+            log.exception("the connection to `paropt-exporter serve` failed")
+            with self._lock:
+                self._disconnect()
+                self._leave()
+
+    def _serve_until_closed(self) -> None:
         next_state = self._clock.monotonic() + STATE_SECONDS
         next_try = 0.0
         while not self._closed:

@@ -15,7 +15,7 @@ from support.real_servers import program
 
 _PLACE = 'job="paropt",instance="a",project="demo",lane="standard"'
 _FAILED = f'instance_stage:paropt_stage_runs:increase5m{{{_PLACE},stage="lint",result="failure"}}'
-_BROKEN = f"instance_lane:paropt_sla_violations:increase5m{{{_PLACE}}}"
+_BROKEN = f'instance_stage:paropt_sla_violations:increase5m{{{_PLACE},stage="lint",severity="normal"}}'
 _RUNS = f'paropt_runs_total{{{_PLACE},result="failure"}}'
 
 
@@ -41,7 +41,7 @@ def ask(title: str, options: Options, interval: str) -> tuple[str, str]:
     ("title", "series", "labels"),
     [
         ("Which stages fail?", _FAILED, '{result="failure",stage="lint"}'),
-        ("Whose limits break, and when?", _BROKEN, '{lane="standard",project="demo"}'),
+        ("When do limits break?", _BROKEN, '{severity="normal"}'),
     ],
 )
 @pytest.mark.parametrize("minutes", [5, 30])

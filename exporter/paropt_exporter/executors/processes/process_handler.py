@@ -34,9 +34,7 @@ def run_worker(manager: ProcessManager, worker: Worker) -> None:
     while not worker.leaving:
         _wait_to_start(worker.waker, worker.retry_delay_seconds)
         if not worker.leaving:
-            process = _start_process(manager, worker)
-            if process is not None:
-                _run_process(manager, process, worker.waker)
+            _run_process(manager, worker, worker.waker)
 
 
 def end_process(process: WorkerProcess, grace_seconds: float) -> None:
@@ -60,16 +58,27 @@ def _clear(waker: int) -> None:
         os.eventfd_read(waker)
 
 
-def _start_process(manager: ProcessManager, worker: Worker) -> WorkerProcess | None:
+def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
+    """Start a process and handle it until its exit.
+
+    If this side fails, kill the process and fail its tasks: no caller may hang.
+    """
     try:
         preparation = manager.preparation.build(worker.name)
         connection = WorkerConnection(lifetime.FORK_SERVERS)
     except Exception as error:  # noqa: BLE001 -- without this thread the pool's tasks might wait forever
         _handle_failed_start(manager, worker, error)
-        return None
+        return
     process = manager.connect(worker, connection)
-    connection.send_preparation(preparation)
-    return process
+    try:
+        connection.send_preparation(preparation)
+        ProcessHandler(manager, process, waker).run()
+    except Exception as error:  # no memory, or a bug
+        log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
+        end_process(process, 0.0)
+        message = f"worker {worker.name} was abandoned: {describe(error)}"
+        settle_lost(worker, manager.abandon(process), message, None)
+        manager.dispatch()
 
 
 def _handle_failed_start(manager: ProcessManager, worker: Worker, error: Exception) -> None:
@@ -80,19 +89,6 @@ def _handle_failed_start(manager: ProcessManager, worker: Worker, error: Excepti
         log.warning("a worker could not be started", extra={"pool": manager.counters.name, "err": str(error)})
     if gives_up and not is_short:
         manager.give_up(error)
-
-
-def _run_process(manager: ProcessManager, process: WorkerProcess, waker: int) -> None:
-    """Handle a process until its exit. If this side fails, kill it and fail its tasks: no caller may hang."""
-    worker = process.worker
-    try:
-        ProcessHandler(manager, process, waker).run()
-    except Exception as error:  # no memory, or a bug
-        log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
-        end_process(process, 0.0)
-        message = f"worker {worker.name} was abandoned: {describe(error)}"
-        settle_lost(worker, manager.abandon(process), message, None)
-        manager.dispatch()
 
 
 class ProcessHandler:

@@ -80,6 +80,14 @@ def read_link(place: bytes) -> bytes | None:
         return None
 
 
+def read_process_link(place: bytes) -> bytes | None:
+    """Return the file that a process has open or runs, by a path such as /proc/17/fd/3; None for any other path."""
+    if not place.startswith(_PROCESSES + b"/") or not place[len(_PROCESSES) + 1 :][:1].isdigit():
+        return None
+    target = read_link(place)
+    return target if target is not None and target[:1] == b"/" else None
+
+
 def join(link: bytes, target: bytes) -> bytes:
     """Return the path to which a link at a place leads."""
     return tidy(target if target[:1] == b"/" else link.rpartition(b"/")[0] + b"/" + target)

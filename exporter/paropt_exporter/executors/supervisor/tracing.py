@@ -23,6 +23,7 @@ from paropt_exporter.executors.supervisor.link_walk import (
     join,
     leads_through_process,
     read_link,
+    read_process_link,
     tidy,
 )
 from paropt_exporter.executors.supervisor.seccomp import CALL, Kernel, Notification
@@ -53,6 +54,7 @@ _OWN_STATE = 5  # the number of fields of a state, without those of a link's tar
 # The kernel's files, which describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
 _MEMORY_FILES = b"/dev/shm/"
+_DELETED = b" (deleted)"  # in the kernel's name of an open file without a name
 
 # By call: which arguments are the folder's descriptor (None: the current folder) and the path.
 _STATS = {
@@ -77,11 +79,12 @@ _MOVES = {
     "rename": (None, 0, None, 1), "renameat": (0, 1, 2, 3), "renameat2": (0, 1, 2, 3),
     "link": (None, 0, None, 1), "linkat": (0, 1, 2, 3),
 }  # fmt: skip
-_OPENS = {"open": (None, 0), "openat": (0, 1), "openat2": (0, 1), "open_tree": (0, 1)}
+_OPENS = {"open": (None, 0), "openat": (0, 1), "openat2": (0, 1), "open_tree": (0, 1), "open_tree_attr": (0, 1)}
 _PROBLEMS = {
     "chroot": "it changes its root folder", "pivot_root": "it changes its root folder", "mount": "it mounts",
     "unshare": "it leaves its namespaces", "setns": "it leaves its namespaces", "move_mount": "it mounts",
-    "open_by_handle_at": "it opens files by handles", "clone": "it leaves its namespaces",
+    "open_by_handle_at": "it opens files by handles", "pidfd_getfd": "it takes descriptors of other processes",
+    "fsmount": "it mounts", "clone": "it leaves its namespaces",
     "": "a program of another architecture runs",
 }  # fmt: skip
 _REFUSED = ("io_uring_setup",)  # its operations can't be seen; without it, programs use system calls
@@ -321,7 +324,7 @@ class Tracer:
             return call.arguments[1]
         if call.name == "openat":
             return call.arguments[2]
-        if call.name == "open_tree":
+        if call.name in ("open_tree", "open_tree_attr"):
             return os.O_PATH
         flags, _, resolve = unpack_from("=QQQ", self._kernel.read_bytes(call.pid, call.arguments[2], 24))
         if resolve & _RESOLVE_IN_ROOT:
@@ -334,6 +337,10 @@ class Tracer:
             if path is None:
                 return
             place = self._walk.find_place(path)
+            if kind != STAT and (target := read_process_link(place)) is not None:
+                place = target
+                if target.endswith(_DELETED):
+                    self._add_problem("it reads files through /proc")
             entry = self._note_place(place, kind)
             if entry is None or not (kind != WRITE if follows is None else follows):
                 return

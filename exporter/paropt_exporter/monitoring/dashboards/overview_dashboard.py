@@ -169,18 +169,17 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
-    in_range = f"sum_over_time({scope.select_recorded(names.SLA_VIOLATIONS)}[{DASHBOARD_RANGE}] @ end())"
-    most = f"topk({MOST_LINES}, sum by (project, lane) ({in_range}) > 0)"
     yield build_bars(
-        "Whose limits break, and when?",
-        f"Stage runs that broke their SLA in each interval, as a recording rule counts them, of the {MOST_LINES} lanes "
-        "with most. A burst is an event: look at what changed then. A steady trickle is a limit that is too tight, or "
-        "a stage that grew.",
+        "When do limits break?",
+        "Stage runs that broke their SLA in each interval, by severity, as a recording rule counts them; critical ones "
+        "stopped their lane. A burst is an event: look at what changed then. A steady trickle is a limit that is too "
+        "tight, or a stage that grew.",
         Query(
-            expr=f"sum by (project, lane) ({scope.count_recorded(names.SLA_VIOLATIONS)}) and {most}",
-            legend=_LANE,
+            expr=f"sum by (severity) ({scope.count_faults(names.SLA_VIOLATIONS)})",
+            legend="{{severity}}",
         ),
         shortest=scope.recorded_window,
+        colours=_SLA_SEVERITIES,
     )
     yield build_bar_gauge(
         "Which lanes keep their stages' limits?",

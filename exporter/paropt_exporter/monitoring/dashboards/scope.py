@@ -78,23 +78,16 @@ class Scope(Struct, frozen=True, kw_only=True):
         chosen = tuple(name for name in self.variables if name in ("project", "lane"))
         return f"{name_host_increase(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
-    def count_recorded(self, family: Family) -> str:
-        """Return a family's increase in each bar, for each lane and instance, from recorded increases."""
-        return self._sum_windows(self.select_recorded(family))
-
     def count_faults(self, family: Family) -> str:
-        """Return a family's recorded faults in each bar, of stages with faults."""
+        """Return a family's recorded faults in each bar, of stages with faults.
+
+        Windows that follow each other are summed, so that each fault is counted once, however long the bars are: the
+        rules record a window every minute. Prometheus 2 includes both ends of a range; the offset leaves out the first
+        end, which belongs to the bar before.
+        """
         chosen = tuple(name for name in self.variables if name in family.label_names)
         faults = f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
-        return self._sum_windows(faults)
-
-    def _sum_windows(self, recorded: str) -> str:
-        """Sum the windows that follow each other, so that each increase is counted once, however long the bars are.
-
-        Rules record a window every minute, so that they overlap. Prometheus 2 includes both ends of a range: the
-        offset leaves out the first end, which belongs to the bar before.
-        """
-        return f"sum_over_time({recorded}[{PANEL_INTERVAL}:{self.recorded_window}] offset -1s)"
+        return f"sum_over_time({faults}[{PANEL_INTERVAL}:{self.recorded_window}] offset -1s)"
 
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 

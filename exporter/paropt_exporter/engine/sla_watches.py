@@ -1,0 +1,100 @@
+"""Check the limits of a run's stages and of its lane while they run, and at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from paropt_exporter.clock import Clock
+from paropt_exporter.engine.inbox import Timers
+from paropt_exporter.engine.stage import StageState
+from paropt_exporter.events import SlaRecord
+from paropt_exporter.sla import Watch
+
+
+class SlaWatches:
+    """Watches the limits of a run by timers, and emits a record for each warning and each broken limit.
+
+    `on_critical` is called with the stage, or None for the lane, whose critical limit is broken; it may be called
+    several times for one limit.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        lane: str,
+        *,
+        clock: Clock,
+        timers: Timers,
+        emit: Callable[[SlaRecord], None],
+        on_critical: Callable[[StageState | None, Watch], None],
+    ) -> None:
+        self.total: Watch | None = None  # of the lane
+        self._run_id = run_id
+        self._lane = lane
+        self._clock = clock
+        self._timers = timers
+        self._emit = emit
+        self._on_critical = on_critical
+
+    @property
+    def ends_seconds(self) -> float | None:
+        """When the lane breaks its limit; None: it has none."""
+        return None if self.total is None else self.total.started_seconds + self.total.limit.max_seconds
+
+    def watch_lane(self, total: Watch) -> None:
+        self.total = total
+        self._timers.schedule(total.next_deadline, self._check_lane_again)
+
+    def watch_stage(self, state: StageState, now: float) -> None:
+        """Watch a stage that starts now, if it has a limit."""
+        if state.plan.sla is not None:
+            state.watch = Watch(state.plan.sla, now)
+            self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
+
+    def check_end(self, state: StageState) -> None:
+        """Check the whole duration of a stage whose tasks have ended."""
+        if state.watch is not None:
+            self._check(state.watch, state.name, state.last_ended_seconds, rebase=state.started_seconds)
+
+    def check_lane(self, now: float) -> None:
+        """Check the duration of the lane so far."""
+        if self.total is not None:
+            self._check(self.total, None, now)
+            self.report_if_critical(None)
+
+    def report_if_critical(self, state: StageState | None) -> None:
+        """Call `on_critical` if the stage, or the lane (None), has broken a critical limit."""
+        watch = self.total if state is None else state.watch
+        if watch is not None and watch.broken and watch.limit.critical:
+            self._on_critical(state, watch)
+
+    def _check_stage(self, state: StageState) -> None:
+        if state.ended or state.watch is None:
+            return
+        first = min((attempt.started_seconds for attempt in state.attempts), default=None)
+        rebase = first if first is not None and not state.attempts_ended else state.started_seconds
+        self._check(state.watch, state.name, self._clock.monotonic(), rebase=rebase)
+        self.report_if_critical(state)
+        self._timers.schedule(state.watch.next_deadline, lambda: self._check_stage(state))
+
+    def _check_lane_again(self) -> None:
+        if self.total is not None:
+            self.check_lane(self._clock.monotonic())
+            self._timers.schedule(self.total.next_deadline, self._check_lane_again)
+
+    def _check(self, watch: Watch, stage: str | None, now: float, *, rebase: float | None = None) -> None:
+        """Emit the steps that are new. `rebase`: the stage's start, which is known only once a task was measured."""
+        if rebase is not None:
+            watch.started_seconds = rebase
+        for broken in watch.check(now):
+            self._emit(
+                SlaRecord(
+                    run_id=self._run_id,
+                    lane=self._lane,
+                    stage=stage,
+                    limit=watch.limit,
+                    broken=broken,
+                    elapsed_seconds=now - watch.started_seconds,
+                    at_timestamp_seconds=self._clock.wall(),
+                )
+            )

@@ -1,0 +1,107 @@
+"""Decide which ready tasks of a run start now: in plan order, as far as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from paropt_exporter.engine.interfaces import Admission, Demand, MachineUsage, Workers
+from paropt_exporter.engine.open_stages import OpenStages, measure_demand, measure_usage
+from paropt_exporter.engine.resources import Resources, needs_much_room
+from paropt_exporter.engine.stage import StageState
+from paropt_exporter.events import Strategy
+from paropt_exporter.plan import COMMANDS, Plan
+
+
+class TaskScheduler:
+    """The room for the tasks of one run: the lane's size, limits of stages, the pools' sizes and `resources`.
+
+    Guarantees: no stage overtakes one before it that waits for room of its own kind: several slots, memory, or to run
+    alone. Any thread may set `size` and `admission`, and call `set_stage_limits` and `measure_demand`; the engine's
+    thread calls the other methods.
+    """
+
+    def __init__(self, plan: Plan, open_stages: OpenStages, resources: Resources, workers: Workers) -> None:
+        sequential = plan.strategy is Strategy.SEQUENTIAL
+        self.size = 1 if sequential else plan.workers.start
+        self.admission: Admission | None = None  # start only tasks for which there are cores, except up to its floor
+        self.had_to_wait = False  # whether any task waited for room
+        self._most_slots = 1 if sequential else plan.workers.maximum
+        self._open_stages = open_stages
+        self._resources = resources
+        self._workers = workers
+        self._only_commands = all(stage.pool == COMMANDS for stage in plan.stages)
+        self._stage_limits: Mapping[str, int] = {}
+        self._expected_revision = open_stages.revision
+
+    def set_stage_limits(self, stages: Mapping[str, int]) -> None:
+        """Run at most so many tasks of these stages at once, and any number of other stages' tasks."""
+        self._stage_limits = dict(stages)
+
+    def start_tasks(self, startable: Sequence[StageState], start: Callable[[StageState], None]) -> None:
+        """Call `start` for a stage as often as one of its ready tasks has room; it starts the first of them."""
+        revision = self._open_stages.revision
+        if self._resources.set_admission(self.admission) or revision != self._expected_revision:
+            self._resources.set_expected_stages([state.name for state in startable])
+            self._expected_revision = revision
+        may_be_full, may_begin = self.had_to_wait, True
+        for state in startable:
+            if state.awaits_cache or not state.ready or not (may_begin or state.started):
+                continue
+            if may_be_full and self._is_full():
+                return  # a walk over a thousand waiting stages at each event would cost more than their tasks
+            may_be_full = False
+            while state.ready and self._can_start(state):
+                start(state)
+                may_be_full = self.had_to_wait
+            if state.ready and not self._is_at_limit(state):
+                may_be_full = may_be_full or not self.had_to_wait
+                self.had_to_wait = True
+                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
+                    if state.started or self._resources.can_begin_stage(state.plan):
+                        return  # otherwise smaller stages behind it would starve it
+                    # It waits for stages that have begun, so their other tasks may start.
+                    may_begin = may_begin and not state.plan.exclusive
+
+    def measure_usage(self, startable: Sequence[StageState], *, cores: float) -> MachineUsage | None:
+        """Return the demand for cores and memory, `cores` at most; None if no other run shares the machine."""
+        share = self._resources.share
+        if share is None:
+            return None
+        return measure_usage(
+            startable,
+            self._resources,
+            number=share.number,
+            slots=self._most_slots,
+            cores=cores,
+            is_at_limit=self._is_at_limit,
+        )
+
+    def measure_demand(self, now: float, *, sums_work: bool, ends_seconds: float | None) -> Demand:
+        """Return the running and the startable tasks; `ends_seconds`: when the lane breaks its total."""
+        return measure_demand(
+            self._open_stages.all(),
+            self._open_stages.startable(),
+            now=now,
+            size=self.size,
+            work=sums_work,
+            ends_seconds=ends_seconds,
+        )
+
+    def _is_full(self) -> bool:
+        """Whether no task of any stage can start."""
+        if not (self._resources.has_slot(self.size) and self._resources.has_cores_left()):
+            return True
+        return self._only_commands and self._resources.count_in_pool(COMMANDS) >= self._workers.get_pool_size(COMMANDS)
+
+    def _can_start(self, state: StageState) -> bool:
+        if not state.started and not self._resources.can_begin_stage(state.plan):
+            return False
+        if self._is_at_limit(state):
+            return False
+        pool = self._workers.choose_pool(state.plan, state.ready[0].task)
+        return self._resources.can_begin_task(state.plan, size=self.size) and (
+            self._resources.count_in_pool(pool) < self._workers.get_pool_size(pool)
+        )
+
+    def _is_at_limit(self, state: StageState) -> bool:
+        return len(state.attempts) >= self._stage_limits.get(state.name, len(state.attempts) + 1)
