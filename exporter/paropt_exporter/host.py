@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 
 _CGROUPS = "sys/fs/cgroup"
 _READ_BYTES = 1 << 16
@@ -20,14 +22,15 @@ _RECLAIMABLE_V1 = ("total_active_file", "total_inactive_file")
 
 def count_cpus(root: Path = Path("/")) -> float:
     """Return how many cores this process may use, a fraction if a cgroup's quota is one; at least 0.01."""
-    allowed = float(_count_allowed_cpus())
-    quotas = [quota for folder in _iter_cgroups("cpu", root) if (quota := _read_cpu_quota(folder)) is not None]
-    return max(0.01, min([allowed, *quotas]))
+    return max(0.01, min(float(_count_allowed_cpus()), _read_lowest_quota(root)))
 
 
 def count_cpu_workers(root: Path = Path("/")) -> int:
-    """Return how many CPU-bound workers the cores allow: the cores rounded up, at least 1."""
-    return max(1, math.ceil(count_cpus(root)))
+    """Return how many CPU-bound workers the cores allow: the cores rounded up, at least 1.
+
+    Each new pool asks, and the files of cgroups take 60 µs: they are read once a second.
+    """
+    return max(1, math.ceil(min(float(_count_allowed_cpus()), _read_lowest_quota_of_second(root, int(monotonic())))))
 
 
 def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
@@ -63,6 +66,17 @@ def _count_allowed_cpus() -> int:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         return os.cpu_count() or 1
+
+
+def _read_lowest_quota(root: Path) -> float:
+    quotas = [quota for folder in _iter_cgroups("cpu", root) if (quota := _read_cpu_quota(folder)) is not None]
+    return min(quotas, default=math.inf)
+
+
+@lru_cache(maxsize=1)
+def _read_lowest_quota_of_second(root: Path, second: int) -> float:
+    del second  # it makes the cache forget
+    return _read_lowest_quota(root)
 
 
 def _iter_cgroups(controller: str, root: Path) -> Iterator[str]:

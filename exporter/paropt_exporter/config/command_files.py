@@ -26,7 +26,8 @@ _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds fo
 _POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
-_TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")  # tox: options, unless a variable has others
+# tox: options, unless a variable has others
+_TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second

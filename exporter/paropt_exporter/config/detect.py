@@ -37,7 +37,7 @@ _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
-_RUNS_IN_CI = re.compile(r"\bCI=\w")  # then react-scripts does not watch
+_RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # they may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which don't affect tests.

@@ -75,15 +75,15 @@ class AdaptivePool(InterruptibleExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = get_function_key(fn)
-        self._scheduler.submit(QueuedTask(future, fn, args, kwargs))
+        future.label = key = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, key, fn, args, kwargs))
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task that has `label` in errors and listings, and is measured in full."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        self._scheduler.submit(QueuedTask(future, fn, args, kwargs, profiled=True))
+        self._scheduler.submit(QueuedTask(future, get_function_key(fn), fn, args, kwargs, profiled=True))
         return future
 
     def map(
@@ -116,8 +116,8 @@ class AdaptivePool(InterruptibleExecutor):
 
     def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = get_function_key(fn)
-        self._scheduler.submit(QueuedTask(future, fn, args, {}, mapped=mapped))
+        future.label = key = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, key, fn, args, {}, mapped=mapped))
         return future
 
     def resize(self, n: int, *, reason: str = "caller") -> None:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # between two samples of running tasks
 _IDLE_POLLS = 10  # of which an idle worker gets one
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
-_HANDSHAKE_SECONDS = 5.0  # how much longer the client, which has no limit of its own, may wait for a scheduler
+# how much longer the client, which has no limit of its own, may wait for a scheduler's handshake
+_HANDSHAKE_SECONDS = 5.0
 _SIGNAL_SECONDS = 0.1  # between two looks for a signal while the cluster starts
 
 

@@ -40,6 +40,7 @@ WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 # measured one by one; the pool's totals, which other threads read, miss nothing.
 MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
+_SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has waited little
 
 
@@ -340,8 +341,13 @@ class ThreadPoolState:
 
     def _remove_unneeded(self) -> None:
         """Remove the parked workers of a closed pool that has no queued task for them; under the lock."""
-        while self._parked and self.closed and not self.work_queue:
-            self._remove_worker(self._parked.pop())
+        if not self._parked or not self.closed or self.work_queue:
+            return
+        now, parked = monotonic(), set(self._parked)  # they have counted nothing
+        self._workers = [worker for worker in self._workers if worker not in parked]
+        self._parked.clear()
+        self.counters.slot_seconds += sum(now - (worker.ready_seconds or now) for worker in parked)
+        self._update_must_check_exit()
 
     def _has_other_ready(self, worker: Worker) -> bool:
         """Return whether the pool surely has another worker: the system may yet refuse one that is starting."""
@@ -357,7 +363,8 @@ class ThreadPoolState:
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
         if not worker.abandoned:
-            cpu, delay = thread_time() - worker.cpu_base_seconds, procfs.read_run_delay_seconds(worker.schedstat)
+            cpu, lived = thread_time() - worker.cpu_base_seconds, monotonic() - worker.thread_started_seconds
+            delay = procfs.read_run_delay_seconds(worker.schedstat) if lived > _SHORT_LIFE_SECONDS else 0.0
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
@@ -570,10 +577,12 @@ class ThreadPoolState:
             return list_running(self._workers, memory)
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool]
+        self, *, children: Callable[[TaskFuture[Any]], bool], youngest_seconds: float
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return sample_running(self._workers, children=children)
+            latest = monotonic() - youngest_seconds
+            workers = [worker for worker in self._workers if worker.started_seconds <= latest]
+            return sample_running(workers, children=children)
 
 
 class SharedWorkItem(Protocol):
@@ -594,7 +603,7 @@ class Worker:
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
         "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
-        "started_seconds", "task", "wakeup",
+        "started_seconds", "task", "thread_started_seconds", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -603,7 +612,7 @@ class Worker:
         self.wakeup.acquire()
         self.counters = WorkerCounters()
         self.task: tuple[Any, ...] | None = None
-        self.started_seconds = 0.0
+        self.started_seconds = self.thread_started_seconds = 0.0
         self.ready_seconds: float | None = None
         self.ident = self.native_id = 0
         self.abandoned = False
@@ -615,7 +624,7 @@ class Worker:
 
     def start(self, now: float) -> None:
         self.ident, self.native_id = _thread.get_ident(), _thread.get_native_id()
-        self.ready_seconds = self.cpu_read_seconds = now
+        self.ready_seconds = self.thread_started_seconds = self.cpu_read_seconds = now
         self.cpu_base_seconds = self.cpu_seconds = thread_time()
 
     def wake(self) -> None:

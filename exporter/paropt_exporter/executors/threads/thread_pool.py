@@ -222,14 +222,14 @@ class ThreadPool(ThreadPoolExecutor):
         return self._state.list_running()
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True
+        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True, youngest_seconds: float = 0.0
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         """List the running tasks with their futures, with as few reads as show whether they compute or wait.
 
         Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: the futures for which to
-        sample child processes, too.
+        sample child processes, too. `youngest_seconds`: the age from which tasks are listed.
         """
-        return self._state.sample_running(children=children)
+        return self._state.sample_running(children=children, youngest_seconds=youngest_seconds)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return an empty tuple, since threads share the memory of their process."""
